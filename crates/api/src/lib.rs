@@ -1,0 +1,1 @@
+//! The schemas that members, clients and people speak.

@@ -1,0 +1,18 @@
+//! Identity, enrollment and trust of a cluster: the pure decisions.
+//!
+//! Nothing here does IO, reads a clock, draws randomness, or depends on the order of a hash map: time, randomness and
+//! bytes come in as arguments, outcomes go out as values. So every decision can be replayed from a seed.
+//!
+//! Read [`peer`] for how a connection is judged, [`trust`] for what is replicated.
+
+pub mod codec;
+pub mod id;
+pub mod key;
+pub mod limits;
+pub mod name;
+pub mod peer;
+pub mod principal;
+pub mod secret;
+pub mod time;
+pub mod transcript;
+pub mod trust;

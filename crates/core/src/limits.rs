@@ -1,0 +1,64 @@
+//! Every limit of the protocol, by name. A limit that is not here does not exist.
+//!
+//! Each has a test at the limit and one past it, beside the code that enforces it.
+
+/// Bytes of a node, client or admin name: one DNS label (RFC 1035 §2.3.4).
+pub const NAME_LEN_MAX: usize = 63;
+/// Bytes of a DNS name (RFC 1035 §2.3.4).
+pub const DNS_NAME_LEN_MAX: usize = 253;
+/// Bytes of a SPIFFE trust domain (SPIFFE-ID §2.1).
+pub const TRUST_DOMAIN_LEN_MAX: usize = 255;
+/// Bytes of a whole SPIFFE id (SPIFFE-ID §2.3).
+pub const SPIFFE_ID_LEN_MAX: usize = 2048;
+/// Advertised addresses of one member.
+pub const ADDRESSES_MAX: usize = 8;
+/// Members that a cluster may have, evicted ones not counted.
+pub const MEMBERS_MAX: usize = 4096;
+/// Voters of the trust group. Raft's cost grows with each; seven survive three failures.
+pub const VOTERS_MAX: usize = 7;
+/// Join tokens on record, spent and expired ones not counted.
+pub const TOKENS_MAX: usize = 4096;
+/// Uses of one join token.
+pub const TOKEN_USES_MAX: u32 = 10_000;
+/// Seconds that a join token may live: one year.
+pub const TOKEN_TTL_SECS_MAX: u64 = 366 * 86_400;
+/// Live keys of one broker, client or admin.
+pub const PRINCIPAL_KEYS_MAX: usize = 16;
+/// Brokers, clients and admins on record.
+pub const PRINCIPALS_MAX: usize = 100_000;
+/// Attributes of one member or token.
+pub const ATTRIBUTES_MAX: usize = 32;
+/// Bytes of one attribute's key or value, or of a role's name.
+pub const ATTRIBUTE_LEN_MAX: usize = 63;
+/// Authorities that a trust bundle may hold at once.
+pub const AUTHORITIES_MAX: usize = 8;
+/// Raft groups that one trust state assigns.
+pub const GROUPS_MAX: usize = 65_536;
+/// Bytes of one replicated trust command, encoded.
+pub const COMMAND_LEN_MAX: usize = 64 * 1024;
+/// Commands that the proposer puts into one Raft entry.
+pub const COMMANDS_PER_ENTRY_MAX: usize = 256;
+/// Bytes of any frame read before a peer is authenticated.
+pub const PREAUTH_FRAME_LEN_MAX: usize = 16 * 1024;
+/// Bytes that a peer may send before its handshake ends; rustls alone would buffer 64 KiB.
+pub const PREAUTH_BYTES_MAX: u64 = 24 * 1024;
+/// Milliseconds from accept to `Welcome`.
+pub const HANDSHAKE_MILLIS_MAX: u64 = 10_000;
+/// Handshakes of members and principals under way at once.
+pub const HANDSHAKES_IN_FLIGHT_MAX: usize = 256;
+/// Enrollment connections under way at once.
+pub const ENROLLMENTS_IN_FLIGHT_MAX: usize = 64;
+/// Connection attempts of one source that may fail within a minute before it must wait.
+pub const FAILURES_PER_SOURCE_MINUTE_MAX: u32 = 120;
+/// Sources whose attempts are counted; past it the oldest is forgotten.
+pub const SOURCES_MAX: usize = 4096;
+/// Certificates in a presented chain, leaf included.
+pub const CHAIN_LEN_MAX: usize = 6;
+/// Bytes of one DER certificate.
+pub const CERTIFICATE_LEN_MAX: usize = 8 * 1024;
+/// Bytes of a DER certificate signing request.
+pub const CSR_LEN_MAX: usize = 4 * 1024;
+/// Verified chains remembered.
+pub const CHAIN_MEMORY_MAX: usize = 4096;
+/// Seconds by which clocks may differ; leaves are backdated by it.
+pub const SKEW_SECS: u64 = 60;

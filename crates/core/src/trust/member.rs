@@ -1,0 +1,96 @@
+//! A member: who it is, where it is, and the keys it is known by.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Generation, KeyId, NodeId, TokenId};
+use crate::key::PublicKey;
+use crate::name::{Address, Name};
+use crate::time::{UnixMillis, Validity};
+
+/// Whether a member counts for a quorum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Suffrage {
+    /// Receives the log, does not vote.
+    Learner,
+    /// Votes, holds a sealed copy of the CA key, may sign and administer.
+    Voter,
+}
+
+impl core::fmt::Display for Suffrage {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.pad(match self {
+            Self::Learner => "learner",
+            Self::Voter => "voter",
+        })
+    }
+}
+
+/// The certificate that a member is known by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Leaf {
+    /// Its key.
+    pub key: KeyId,
+    /// 0 for the first, one more with each renewal.
+    pub renewal: u64,
+    /// Its serial number: positive, 16 bytes.
+    pub serial: [u8; 16],
+    /// When it is valid.
+    pub validity: Validity,
+}
+
+/// What a member does, given by its token or by an admin, never by itself.
+pub type Attributes = BTreeMap<String, String>;
+
+/// The public keys that a member brings to its enrollment; the leaf key comes in the CSR.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberKeys {
+    /// Signs endorsements, returns, views, receipts.
+    pub identity: PublicKey,
+    /// X25519 (RFC 7748): what the CA key is sealed to.
+    pub sealing: [u8; 32],
+    /// The node's DID.
+    pub ucan: PublicKey,
+}
+
+/// A member of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Its number.
+    pub id: NodeId,
+    /// Its name, unique among members.
+    pub name: Name,
+    /// Whether it is meant to vote. Raft's membership follows.
+    pub suffrage: Suffrage,
+    /// Its long-lived keys.
+    pub keys: MemberKeys,
+    /// Its certificate.
+    pub leaf: Leaf,
+    /// Where it is reached: the first is dialed, all become SANs.
+    pub addresses: Vec<Address>,
+    /// Its role, if its token gave one.
+    pub role: Option<String>,
+    /// Its attributes.
+    pub attributes: Attributes,
+    /// The token that admitted it; none for the founder.
+    pub admitted_by: Option<TokenId>,
+    /// When it was admitted.
+    pub admitted_at: UnixMillis,
+    /// The newest feature level that its binary supports.
+    pub feature_level: u32,
+}
+
+/// A former member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evicted {
+    /// Its name then.
+    pub name: Name,
+    /// Its identity key, refused for ever.
+    pub identity: PublicKey,
+    /// When it was evicted.
+    pub at: UnixMillis,
+    /// The generation from which it is refused.
+    pub generation: Generation,
+}

@@ -1,0 +1,4 @@
+//! The trust state machine: what Raft applies.
+
+pub mod member;
+pub mod view;

@@ -1,0 +1,103 @@
+//! The view: what the cluster is, as every handshake sees it. Copied on write, published whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::member::{Evicted, Member};
+use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId};
+use crate::key::PublicKey;
+use crate::name::Name;
+use crate::principal::{Role, TrustDomain};
+use crate::time::UnixMillis;
+
+/// The public half of an authority's key: with it `apply` checks that a voter opened its sealed copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AuthorityKey {
+    /// Ed25519 (RFC 8032).
+    Ed25519(PublicKey),
+    /// ECDSA on P-256 with SHA-256, as an SEC1 point (RFC 5480 §2.2): authorities made elsewhere.
+    P256(Vec<u8>),
+}
+
+/// Where an authority is in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AuthorityPhase {
+    /// Trusted by all, signs nothing yet.
+    Prepared,
+    /// Trusted, signs.
+    Active,
+    /// Trusted for nothing: its key may be in wrong hands.
+    Tainted,
+}
+
+/// One CA key of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Authority {
+    /// The self-signed certificate, DER.
+    pub certificate: Vec<u8>,
+    /// Its public key.
+    pub key: AuthorityKey,
+    /// Where it is in its life.
+    pub phase: AuthorityPhase,
+    /// Made outside the cluster: broker and client certificates that it signed there are accepted without a record.
+    pub imported: bool,
+}
+
+/// A certificate issued to a broker, client or admin.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IssuedKey {
+    /// Its last moment of validity.
+    pub not_after: UnixMillis,
+}
+
+/// Keys by broker, client or admin.
+pub type Principals = BTreeMap<Role, BTreeMap<KeyId, IssuedKey>>;
+
+/// What the cluster is at one generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its name, for people.
+    pub name: Name,
+    /// The namespace of its principals.
+    pub trust_domain: TrustDomain,
+    /// How often it was restarted from a survivor.
+    pub incarnation: Incarnation,
+    /// This view's version.
+    pub generation: Generation,
+    /// The trust bundle.
+    pub authorities: BTreeMap<AuthorityId, Authority>,
+    /// Who belongs.
+    pub members: BTreeMap<NodeId, Member>,
+    /// Who belonged once and is refused now.
+    pub evicted: BTreeMap<NodeId, Evicted>,
+    /// Brokers, clients and admins. Shared: copying a view does not copy them.
+    pub principals: Arc<Principals>,
+    /// Keys refused for ever, whatever certificate carries them.
+    pub revoked_keys: BTreeSet<KeyId>,
+    /// Members assigned to each group but the trust group, which all members belong to.
+    pub groups: BTreeMap<GroupId, BTreeSet<NodeId>>,
+}
+
+impl View {
+    /// The authority that signs now.
+    pub fn active_authority(&self) -> Option<(AuthorityId, &Authority)> {
+        self.authorities.iter().find(|(_, a)| a.phase == AuthorityPhase::Active).map(|(id, a)| (*id, a))
+    }
+
+    /// The member of this name.
+    pub fn member_named(&self, name: &Name) -> Option<&Member> {
+        self.members.values().find(|m| m.name == *name)
+    }
+
+    /// Whether `node` may speak for `group`: `None` while the assignment is not known here.
+    pub fn assigned(&self, group: GroupId, node: NodeId) -> Option<bool> {
+        if group == GroupId::TRUST {
+            return Some(self.members.contains_key(&node));
+        }
+        self.groups.get(&group).map(|members| members.contains(&node))
+    }
+}

@@ -1,0 +1,1 @@
+//! A member of a cluster that knows its own, as a library.

@@ -1,0 +1,1 @@
+//! Authenticated connections between members: the acceptor, the dialer, live trust.

@@ -1,0 +1,1 @@
+//! X.509 for a cluster: keys, profiles, issuing, strict verification, sealing.
