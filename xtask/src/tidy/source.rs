@@ -1,0 +1,264 @@
+//! What may be written where in Rust sources. Reads code only: comments and strings are free.
+
+use std::ops::Range;
+
+use super::Finding;
+use super::files::TextFile;
+use super::mask::{code_of, find_words, is_word, line_at};
+
+/// Lines of a source file. Longer ones hold two ideas.
+const LINES_MAX: usize = 500;
+
+/// A word that must not be written in `within`, which is a path's beginning.
+struct Forbidden {
+    word: &'static str,
+    within: &'static str,
+    why: &'static str,
+}
+
+const fn everywhere(word: &'static str, why: &'static str) -> Forbidden {
+    Forbidden { word, within: "", why }
+}
+
+const fn in_core(word: &'static str, why: &'static str) -> Forbidden {
+    Forbidden { word, within: "crates/core/src/", why }
+}
+
+const FORBIDDEN: [Forbidden; 23] = [
+    everywhere("into_0rtt", "on a server it can send before the client is authenticated"),
+    everywhere("#[ignore", "a test that does not run claims what nobody checks"),
+    everywhere("todo!", "unfinished code stays out"),
+    everywhere("unimplemented!", "unfinished code stays out"),
+    everywhere("dbg!", "a leftover of debugging"),
+    everywhere("thread::sleep", "wait for the condition itself"),
+    in_core("HashMap", "its order differs between members: use `BTreeMap`"),
+    in_core("HashSet", "its order differs between members: use `BTreeSet`"),
+    in_core("SystemTime", "time is an argument"),
+    in_core("Instant", "time is an argument"),
+    in_core("getrandom", "randomness is an argument"),
+    in_core("thread_rng", "randomness is an argument"),
+    in_core("OsRng", "randomness is an argument"),
+    in_core("tokio", "core does not wait"),
+    in_core("async", "core does not wait"),
+    in_core("fs::", "core does no IO"),
+    in_core("env::", "core does no IO"),
+    in_core("process::", "core does no IO"),
+    in_core("thread::", "core has no threads"),
+    in_core("TcpStream", "core does no IO"),
+    in_core("TcpListener", "core does no IO"),
+    in_core("UdpSocket", "core does no IO"),
+    in_core("println!", "core does no IO"),
+];
+
+/// Where `Evidence::asserted` may be called: where a certificate or a pre-shared key was verified, and in the tests of
+/// the judgement itself. Anywhere else somebody would make a proof without a check.
+const MAY_ASSERT: [&str; 5] = [
+    "crates/pki/src/",
+    "crates/core/src/handshake/",
+    "crates/core/src/handshake.rs",
+    "crates/core/tests/",
+    "crates/sim/",
+];
+
+pub(crate) fn check(file: &TextFile) -> Vec<Finding> {
+    let mut found = Vec::new();
+    if is_limited(file) && file.text.lines().count() > LINES_MAX {
+        found.push((0, format!("has {} lines, at most {LINES_MAX} are allowed", file.text.lines().count())));
+    }
+    if file.is_rust() && !is_generated(file) {
+        let code = code_of(&file.text);
+        if !begins_with_docs(&file.text) {
+            found.push((1, "begins without `//!`: say what this file is, and what it must never do".to_owned()));
+        }
+        found.extend(forbidden_words(file, &code));
+        found.extend(assertions(file, &code));
+        found.extend(sleeps(file, &code));
+    }
+    found.into_iter().map(|(line, what)| Finding::new(&file.path, line, what)).collect()
+}
+
+fn is_generated(file: &TextFile) -> bool {
+    file.path.contains("/generated/") || file.text.lines().take(3).any(|line| line.contains("@generated"))
+}
+
+/// Written by hand and read by people; data and golden files may be as long as they are.
+fn is_limited(file: &TextFile) -> bool {
+    let written = [".rs", ".proto", ".sh", ".py", ".js", ".css", ".html"].iter().any(|end| file.path.ends_with(end));
+    written && !file.path.contains("/golden/") && !is_generated(file)
+}
+
+/// Inner attributes may stand before the docs, as rustc allows.
+fn begins_with_docs(text: &str) -> bool {
+    let mut within_attribute = false;
+    for line in text.lines().map(str::trim) {
+        within_attribute |= line.starts_with("#![");
+        if within_attribute {
+            within_attribute = !line.ends_with(']');
+        } else if !line.is_empty() {
+            return line.starts_with("//!");
+        }
+    }
+    false
+}
+
+fn forbidden_words(file: &TextFile, code: &str) -> Vec<(usize, String)> {
+    let rules = FORBIDDEN.iter().filter(|rule| file.path.starts_with(rule.within));
+    let found = |rule: &'static Forbidden| {
+        find_words(code, rule.word).map(|at| (line_at(code, at), format!("`{}`: {}", rule.word, rule.why)))
+    };
+    rules.flat_map(found).collect()
+}
+
+fn assertions(file: &TextFile, code: &str) -> Vec<(usize, String)> {
+    let in_core = file.path.starts_with("crates/core/src/");
+    let tests_of_core = in_core && (file.path.ends_with("/tests.rs") || file.path.contains("/tests/"));
+    if tests_of_core || MAY_ASSERT.iter().any(|path| file.path.starts_with(path)) {
+        return Vec::new();
+    }
+    let tests = if in_core { test_items(code) } else { Vec::new() };
+    // The bare word, so that neither an alias of the type nor a method reference hides it.
+    let calls = find_words(code, "asserted").filter(|at| !is_definition(code, *at));
+    let calls = calls.filter(|at| !tests.iter().any(|test| test.contains(at)));
+    let what = "`asserted`: only a verifier, a handshake of core, or a test of core may assert evidence";
+    calls.map(|at| (line_at(code, at), what.to_owned())).collect()
+}
+
+/// A timed sleep needs its reason in the comment above it: `// why: …`.
+fn sleeps(file: &TextFile, code: &str) -> Vec<(usize, String)> {
+    let lines: Vec<&str> = file.text.lines().map(str::trim).collect();
+    let has_reason = |line: usize| {
+        let above = lines.iter().take(line - 1).rev().take_while(|line| line.starts_with("//"));
+        above.into_iter().any(|line| line.starts_with("// why:"))
+    };
+    let is_import = |line: usize| lines.get(line - 1).is_some_and(|line| line.starts_with("use "));
+    let timed = ["sleep", "sleep_until"].iter().flat_map(|word| find_words(code, word));
+    let timed = timed.filter(|at| !is_definition(code, *at)).map(|at| line_at(code, at));
+    let bare = timed.filter(|line| !is_import(*line) && !has_reason(*line));
+    bare.map(|line| (line, "a timed sleep without `// why:` above it".to_owned())).collect()
+}
+
+fn is_definition(code: &str, at: usize) -> bool {
+    let before = code.get(..at).unwrap_or_default().trim_end();
+    before.ends_with("fn") && !before.trim_end_matches("fn").ends_with(is_word)
+}
+
+/// Byte ranges of items behind `#[cfg(test)]`.
+fn test_items(code: &str) -> Vec<Range<usize>> {
+    let item = |(start, _): (usize, &str)| start..item_end(code, start);
+    code.match_indices("#[cfg(test)]").map(item).collect()
+}
+
+/// Where the item that begins at `start` ends: at its `;`, or at the brace that closes its first one.
+fn item_end(code: &str, start: usize) -> usize {
+    let mut depth = 0_usize;
+    for (at, byte) in code.bytes().enumerate().skip(start) {
+        match byte {
+            b';' if depth == 0 => return at,
+            b'{' => depth += 1,
+            b'}' if depth <= 1 => return at,
+            b'}' => depth -= 1,
+            _ => {}
+        }
+    }
+    code.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings(path: &str, text: &str) -> Vec<usize> {
+        check(&TextFile::for_testing(path, &format!("//! A file.\n{text}"))).iter().map(|f| f.line).collect()
+    }
+
+    #[test]
+    fn words_forbidden_everywhere_are_found_in_code_only() {
+        let path = "crates/net/tests/a.rs";
+        for bad in ["todo!()", "dbg!(x);", "#[ignore = \"slow\"]", "std::thread::sleep(d)", "c.into_0rtt()"] {
+            assert!(!findings(path, bad).is_empty(), "{bad}");
+            assert!(findings(path, &format!("// {bad}\nlet s = r#\"{bad}\"#;")).is_empty(), "{bad}");
+        }
+        assert!(findings(path, "#[ignored]\nlet todo = 1;").is_empty());
+    }
+
+    #[test]
+    fn core_holds_no_clock_no_randomness_no_io() {
+        for bad in [
+            "use std::collections::HashMap;",
+            "let now = SystemTime::now();",
+            "use std::time::Instant;",
+            "std::fs::read(p)",
+            "getrandom::fill(b)",
+            "async fn f() {}",
+            "use std::net::TcpStream;",
+        ] {
+            assert_eq!(findings("crates/core/src/a.rs", bad), [2], "{bad}");
+            assert!(findings("crates/net/src/a.rs", bad).is_empty(), "{bad}");
+        }
+        assert!(findings("crates/core/src/a.rs", "use std::net::IpAddr;\nuse std::collections::BTreeMap;").is_empty());
+    }
+
+    #[test]
+    fn evidence_is_asserted_by_verifiers_and_tests_of_core_alone() {
+        let call = "let e = Evidence::asserted(parts);";
+        for (path, allowed) in [
+            ("crates/pki/src/verify.rs", true),
+            ("crates/core/src/handshake/session.rs", true),
+            ("crates/core/tests/judge.rs", true),
+            ("crates/core/src/peer/tests.rs", true),
+            ("crates/sim/src/lib.rs", true),
+            ("crates/core/src/peer.rs", false),
+            ("crates/core/src/handshakes.rs", false),
+            ("crates/net/src/tests.rs", false),
+            ("crates/net/tests/live.rs", false),
+            ("crates/countersign/src/lib.rs", false),
+        ] {
+            assert_eq!(findings(path, call).is_empty(), allowed, "{path}");
+        }
+        assert!(findings("crates/core/src/peer.rs", "pub const fn asserted(parts: P) -> Self {}").is_empty());
+        assert_eq!(findings("crates/net/src/a.rs", "use E as X;\nparts.map(X::asserted)"), [3]);
+    }
+
+    #[test]
+    fn evidence_may_be_asserted_within_cfg_test_and_not_after_it() {
+        let text = "#[cfg(test)]\nmod tests {\n    fn f() { E::asserted(p); }\n}\nfn g() { E::asserted(p); }";
+        assert_eq!(findings("crates/core/src/peer.rs", text), [6]);
+        let text = "#[cfg(test)]\nmod tests;\nfn g() { E::asserted(p); }";
+        assert_eq!(findings("crates/core/src/peer.rs", text), [4]);
+    }
+
+    #[test]
+    fn a_timed_sleep_says_why() {
+        let path = "crates/net/src/a.rs";
+        assert_eq!(findings(path, "tokio::time::sleep(d).await;"), [2]);
+        assert_eq!(findings(path, "// a moment\nsleep_until(t).await;"), [3]);
+        assert!(findings(path, "// why: the peer asked to wait\n// so long\ntokio::time::sleep(d).await;").is_empty());
+        assert!(findings(path, "use tokio::time::sleep;\nfn sleep(d: D) {}").is_empty());
+    }
+
+    #[test]
+    fn every_file_begins_with_what_it_is() {
+        let begins = |text| check(&TextFile::for_testing("crates/net/src/a.rs", text)).is_empty();
+        assert!(begins("//! A file.\n"));
+        assert!(begins("#![allow(\n    missing_docs,\n)]\n\n//! A file.\n"));
+        assert!(begins("// @generated by prost\nuse a;\n"));
+        assert!(!begins("use a;\n//! Late.\n"));
+        assert!(!begins("// A file.\n"));
+        assert!(!begins("#![allow(missing_docs)]\nuse a;\n"));
+        assert!(!begins(""));
+    }
+
+    #[test]
+    fn files_of_more_than_500_lines_fail_unless_data_or_generated() {
+        let long = |path, lines: usize| {
+            let text = format!("//! A file.\n{}", "\n".repeat(lines - 1));
+            !check(&TextFile::for_testing(path, &text)).is_empty()
+        };
+        assert!(!long("crates/net/src/a.rs", 500));
+        assert!(long("crates/net/src/a.rs", 501));
+        assert!(long("crates/api/proto/a.proto", 501));
+        assert!(!long("crates/net/src/generated/a.rs", 501));
+        assert!(!long("crates/net/tests/golden/a.html", 501));
+        assert!(!long("Cargo.lock", 501));
+    }
+}

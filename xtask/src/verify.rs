@@ -1,0 +1,64 @@
+//! The gate. Reads and builds, never changes a file: cargo runs with `--locked`, formatting is only compared.
+//!
+//! Cheap steps come first, and the first failure ends it, so that a wrong comma is known within seconds.
+
+use std::env;
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use crate::{cargo, tidy};
+
+type Step = (&'static str, fn(&Path) -> Result<()>);
+
+const STEPS: [Step; 6] =
+    [("suites", suites), ("format", format), ("tidy", tidy::run), ("clippy", clippy), ("tests", tests), ("docs", docs)];
+
+pub(crate) fn run(root: &Path) -> Result<()> {
+    let whole = Instant::now();
+    for (name, step) in STEPS {
+        println!("==> {name}");
+        let start = Instant::now();
+        step(root)
+            .with_context(|| format!("verify: step `{name}` failed after {:.1} s", start.elapsed().as_secs_f64()))?;
+        println!("    {name}: {:.1} s", start.elapsed().as_secs_f64());
+    }
+    println!("verify: all {} steps passed in {:.1} s", STEPS.len(), whole.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Tests of published suites say `skipped` where the variable is unset; a wrong path must not pass for that.
+fn suites(root: &Path) -> Result<()> {
+    let Some(suites) = env::var_os("COUNTERSIGN_SUITES") else {
+        println!("    COUNTERSIGN_SUITES is not set: tests of published suites are skipped");
+        return Ok(());
+    };
+    let path = root.join(&suites);
+    if !Path::new(&suites).is_absolute() {
+        bail!("COUNTERSIGN_SUITES is relative, and each test has a working directory of its own: `{}`", path.display());
+    }
+    if !path.is_dir() {
+        bail!("COUNTERSIGN_SUITES names no directory: `{}`", path.display());
+    }
+    println!("    {}", path.display());
+    Ok(())
+}
+
+fn format(root: &Path) -> Result<()> {
+    cargo::run(root, &["fmt", "--all", "--", "--check"], &[]).context("run `cargo xtask fix`")
+}
+
+fn clippy(root: &Path) -> Result<()> {
+    cargo::run(root, &["clippy", "--locked", "--workspace", "--all-targets", "--", "-D", "warnings"], &[])
+}
+
+fn tests(root: &Path) -> Result<()> {
+    cargo::run(root, &["test", "--locked", "--workspace"], &[])
+}
+
+/// Libraries only: the binary's pages would be written over those of the library of the same name.
+fn docs(root: &Path) -> Result<()> {
+    let args = ["doc", "--locked", "--workspace", "--lib", "--no-deps"];
+    cargo::run(root, &args, &[("RUSTDOCFLAGS", "-D warnings")])
+}
