@@ -6,6 +6,7 @@
 //! Read [`peer`] for how a connection is judged, [`trust`] for what is replicated.
 
 pub mod codec;
+pub mod enroll;
 pub mod id;
 pub mod key;
 pub mod limits;

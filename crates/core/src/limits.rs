@@ -26,6 +26,8 @@ pub const TOKEN_TTL_SECS_MAX: u64 = 366 * 86_400;
 pub const PRINCIPAL_KEYS_MAX: usize = 16;
 /// Brokers, clients and admins on record.
 pub const PRINCIPALS_MAX: usize = 100_000;
+/// Seconds that a broker's, client's or admin's certificate may live: ten years.
+pub const PRINCIPAL_TTL_SECS_MAX: u64 = 3660 * 86_400;
 /// Attributes of one member or token.
 pub const ATTRIBUTES_MAX: usize = 32;
 /// Bytes of one attribute's key or value, or of a role's name.

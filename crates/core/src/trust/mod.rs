@@ -1,4 +1,21 @@
 //! The trust state machine: what Raft applies.
+//!
+//! [`TrustState::apply`] is total and deterministic: the same commands in the same order give the same bytes on every
+//! member. What handshakes need of it is its [`view::View`], copied on write and published whole.
 
+pub mod command;
+pub mod join_token;
 pub mod member;
+mod members;
+pub mod outcome;
+mod principals;
+pub mod seal;
+mod state;
+mod tokens;
 pub mod view;
+
+pub use members::addresses_transcript;
+pub use state::{InvariantBroken, TrustState, UnsupportedLevel};
+
+#[cfg(test)]
+pub(crate) mod tests;

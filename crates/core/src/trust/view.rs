@@ -10,7 +10,7 @@ use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId,
 use crate::key::PublicKey;
 use crate::name::Name;
 use crate::principal::{Role, TrustDomain};
-use crate::time::UnixMillis;
+use crate::time::{UnixMillis, Validity};
 
 /// The public half of an authority's key: with it `apply` checks that a voter opened its sealed copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +41,8 @@ pub struct Authority {
     pub key: AuthorityKey,
     /// Where it is in its life.
     pub phase: AuthorityPhase,
+    /// When it is valid; what it signs ends with it.
+    pub validity: Validity,
     /// Made outside the cluster: broker and client certificates that it signed there are accepted without a record.
     pub imported: bool,
 }

@@ -295,3 +295,6 @@ fn check_principal(view: &View, parts: &EvidenceParts, role: &Role) -> Result<()
         Role::Broker(_) | Role::Client(_) | Role::Admin(_) | Role::Node(_) => Err(Refusal::PrincipalUnknown),
     }
 }
+
+#[cfg(test)]
+mod tests;

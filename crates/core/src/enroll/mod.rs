@@ -1,0 +1,14 @@
+//! Enrollment: from a join token to a membership, as typestate on both sides.
+//!
+//! [`joiner`] holds what the new node may do at each step, [`sponsor`] what a member checks before it forwards the request.
+//! The signature is checked once more by `apply` itself, so that no member can spend a token on a key that its holder
+//! did not sign.
+
+pub mod joiner;
+mod request;
+pub mod sponsor;
+
+pub use request::{ENROLL_VERSION, EnrollmentRequest};
+
+#[cfg(test)]
+mod tests;

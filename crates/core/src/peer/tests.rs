@@ -1,0 +1,155 @@
+//! Each way to be refused, and the two ways to be a known member.
+
+use std::sync::Arc;
+
+use super::{Evidence, EvidenceParts, Refusal, Wanted, judge};
+use crate::id::{AuthorityId, ClusterId, NodeId, ed25519_spki};
+use crate::key::Endorsement;
+use crate::principal::{Principal, Role, TrustDomain};
+use crate::time::Validity;
+use crate::trust::command::Command;
+use crate::trust::tests::rig::{self, CLUSTER, NOW, Rig, key, leaf_key, name};
+use crate::trust::view::{AuthorityPhase, View};
+
+/// What node `seed` proves with its recorded leaf.
+fn parts(seed: u8) -> EvidenceParts {
+    EvidenceParts {
+        principal: Principal { trust_domain: domain("east.internal"), role: Role::Node(NodeId(u64::from(seed))) },
+        key: leaf_key(seed),
+        authority: rig::pin(),
+        cluster: Some(CLUSTER),
+        endorsement: Some(Endorsement::sign(&key(seed), CLUSTER, leaf_key(seed), 0)),
+        validity: Validity { not_before: NOW.minus_secs(60), not_after: NOW.plus_secs(60) },
+    }
+}
+
+fn domain(text: &str) -> TrustDomain {
+    TrustDomain::parse(text).unwrap()
+}
+
+fn client(seed: u8) -> EvidenceParts {
+    let principal = Principal { role: Role::Client(name("pay")), ..parts(1).principal };
+    EvidenceParts { principal, key: key(seed).public().id(), endorsement: None, ..parts(1) }
+}
+
+fn view() -> Arc<View> {
+    let mut rig = Rig::three_voters();
+    let spki = ed25519_spki(&key(60).public().0).to_vec();
+    rig.apply(Command::IssuePrincipal { role: Role::Client(name("pay")), spki, ttl_secs: 60 });
+    rig.apply(Command::RevokeKey(key(61).public().id()));
+    rig.apply(Command::Evict { node: NodeId(3), compromised: false, keep_authority: true });
+    Arc::clone(rig.0.view().unwrap())
+}
+
+fn check(parts: EvidenceParts, wanted: Wanted, expected: Result<(), Refusal>) {
+    let shown = format!("{parts:?} {wanted:?}");
+    assert_eq!(judge(&view(), &Evidence::asserted(parts), wanted, NOW).map(|_| ()), expected, "{shown}");
+}
+
+#[test]
+fn a_member_with_its_recorded_key_may_speak() {
+    for wanted in [Wanted::AnyNode, Wanted::AnyPrincipal, Wanted::Node(NodeId(2))] {
+        check(parts(2), wanted, Ok(()));
+    }
+    let peer = judge(&view(), &Evidence::asserted(parts(2)), Wanted::AnyNode, NOW).unwrap();
+    assert_eq!((peer.node_id(), peer.key()), (Some(NodeId(2)), leaf_key(2)));
+}
+
+#[test]
+fn another_trust_domain_cluster_or_authority_is_refused() {
+    let elsewhere = Principal { trust_domain: domain("west.internal"), ..parts(2).principal };
+    check(EvidenceParts { principal: elsewhere, ..parts(2) }, Wanted::AnyNode, Err(Refusal::TrustDomain));
+    let cluster = Some(ClusterId([9; 16]));
+    check(EvidenceParts { cluster, ..parts(2) }, Wanted::AnyNode, Err(Refusal::Cluster));
+    let authority = AuthorityId([9; 32]);
+    check(EvidenceParts { authority, ..parts(2) }, Wanted::AnyNode, Err(Refusal::Authority));
+}
+
+#[test]
+fn a_tainted_authority_is_trusted_for_nothing() {
+    let mut tainted = (*view()).clone();
+    tainted.authorities.get_mut(&rig::pin()).unwrap().phase = AuthorityPhase::Tainted;
+    let refused = judge(&tainted, &Evidence::asserted(parts(2)), Wanted::AnyNode, NOW);
+    assert_eq!(refused.map(|_| ()), Err(Refusal::Authority));
+}
+
+#[test]
+fn a_certificate_counts_within_its_validity_only() {
+    let at = |from: i64, to: i64| {
+        let shift = |secs: i64| if secs < 0 { NOW.minus_secs(-secs as u64) } else { NOW.plus_secs(secs as u64) };
+        EvidenceParts { validity: Validity { not_before: shift(from), not_after: shift(to) }, ..parts(2) }
+    };
+    check(at(0, 0), Wanted::AnyNode, Ok(()));
+    check(at(-9, -1), Wanted::AnyNode, Err(Refusal::Expired));
+    check(at(1, 9), Wanted::AnyNode, Err(Refusal::NotYetValid));
+}
+
+#[test]
+fn an_evicted_unknown_or_other_node_is_refused() {
+    check(parts(3), Wanted::AnyNode, Err(Refusal::KeyRevoked));
+    let renewed = EvidenceParts {
+        key: leaf_key(30),
+        endorsement: Some(Endorsement::sign(&key(3), CLUSTER, leaf_key(30), 7)),
+        ..parts(3)
+    };
+    check(renewed, Wanted::AnyNode, Err(Refusal::Evicted));
+    check(parts(9), Wanted::AnyNode, Err(Refusal::NotAMember));
+    check(parts(2), Wanted::Node(NodeId(1)), Err(Refusal::WrongNode));
+}
+
+#[test]
+fn a_stolen_ca_key_alone_impersonates_no_member() {
+    // Any chain and any SAN can be made with it, but not the identity key's word for the leaf key.
+    let forged = |endorsement| EvidenceParts { key: leaf_key(40), endorsement, ..parts(2) };
+    check(forged(None), Wanted::AnyNode, Err(Refusal::KeyUnknown));
+    let own = Endorsement::sign(&key(40), CLUSTER, leaf_key(40), 5);
+    check(forged(Some(own)), Wanted::AnyNode, Err(Refusal::Endorsement));
+    let copied = Endorsement::sign(&key(2), CLUSTER, leaf_key(2), 5);
+    check(forged(Some(copied)), Wanted::AnyNode, Err(Refusal::Endorsement));
+    let of_another_cluster = Endorsement::sign(&key(2), ClusterId([9; 16]), leaf_key(40), 5);
+    check(forged(Some(of_another_cluster)), Wanted::AnyNode, Err(Refusal::Endorsement));
+}
+
+#[test]
+fn a_newer_endorsed_key_is_accepted_and_an_earlier_one_never() {
+    let renewal = |n| EvidenceParts {
+        key: leaf_key(40),
+        endorsement: Some(Endorsement::sign(&key(2), CLUSTER, leaf_key(40), n)),
+        ..parts(2)
+    };
+    check(renewal(1), Wanted::AnyNode, Ok(()));
+    check(renewal(0), Wanted::AnyNode, Err(Refusal::Superseded));
+}
+
+#[test]
+fn clients_speak_to_services_only_and_only_with_a_key_on_record() {
+    check(client(60), Wanted::AnyPrincipal, Ok(()));
+    check(client(60), Wanted::AnyNode, Err(Refusal::NotANode));
+    check(client(60), Wanted::Node(NodeId(1)), Err(Refusal::NotANode));
+    check(client(61), Wanted::AnyPrincipal, Err(Refusal::KeyRevoked));
+    check(client(62), Wanted::AnyPrincipal, Err(Refusal::PrincipalUnknown));
+    let other = Principal { role: Role::Client(name("other")), ..parts(1).principal };
+    check(EvidenceParts { principal: other, ..client(60) }, Wanted::AnyPrincipal, Err(Refusal::PrincipalUnknown));
+}
+
+#[test]
+fn an_imported_authority_vouches_for_clients_and_brokers_but_not_for_admins_or_nodes() {
+    let mut imported = (*view()).clone();
+    imported.authorities.get_mut(&rig::pin()).unwrap().imported = true;
+    let ask = |role: Role| {
+        let principal = Principal { role, ..parts(1).principal };
+        let evidence = Evidence::asserted(EvidenceParts { principal, cluster: None, ..client(70) });
+        judge(&imported, &evidence, Wanted::AnyPrincipal, NOW).map(|_| ())
+    };
+    assert_eq!(ask(Role::Client(name("offline"))), Ok(()));
+    assert_eq!(ask(Role::Admin(name("offline"))), Err(Refusal::PrincipalUnknown));
+    assert_eq!(ask(Role::Node(NodeId(2))), Err(Refusal::KeyUnknown));
+}
+
+#[test]
+fn refusal_codes_are_distinct_and_known() {
+    for refusal in Refusal::ALL {
+        assert_eq!(Refusal::from_code(refusal.code()), Some(refusal));
+    }
+    assert_eq!([Refusal::from_code(0), Refusal::from_code(20)], [None, None]);
+}

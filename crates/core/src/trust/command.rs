@@ -1,0 +1,145 @@
+//! Every change of the trust state, as it is replicated. Checks that must be atomic happen in `apply`, never before.
+
+use serde::{Deserialize, Serialize};
+
+use super::join_token::TokenRecord;
+use super::member::{MemberKeys, Suffrage};
+use super::view::AuthorityKey;
+use crate::enroll::EnrollmentRequest;
+use crate::id::{AuthorityId, ClusterId, GroupId, KeyId, NodeId, TokenId};
+use crate::name::{Address, Name};
+use crate::principal::{Role, TrustDomain};
+use crate::time::{UnixMillis, Validity};
+
+/// The newest feature level that this build applies.
+pub const FEATURE_LEVEL: u32 = 1;
+
+/// A command with the leader's stamp.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamped {
+    /// The feature level that a member needs to apply this. One that meets a higher level than its own stops, never skips.
+    pub level: u32,
+    /// The leader's clock, or the last applied time if that is later.
+    pub time: UnixMillis,
+    /// What to do.
+    pub command: Command,
+}
+
+/// The first entry of a cluster: its founder and its authority.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bootstrap {
+    /// 128 random bits.
+    pub cluster: ClusterId,
+    /// The cluster's name.
+    pub name: Name,
+    /// The namespace of its principals.
+    pub trust_domain: TrustDomain,
+    /// The authority's certificate, DER.
+    pub authority: Vec<u8>,
+    /// Its public key.
+    pub authority_key: AuthorityKey,
+    /// When it is valid.
+    pub authority_validity: Validity,
+    /// Whether it was made outside.
+    pub imported: bool,
+    /// The authority's key, sealed to the founder.
+    pub sealed: Vec<u8>,
+    /// The founder's name.
+    pub node_name: Name,
+    /// The founder's addresses.
+    pub addresses: Vec<Address>,
+    /// The founder's keys.
+    pub keys: MemberKeys,
+    /// The founder's first leaf key.
+    pub leaf_key: KeyId,
+    /// Seconds that node certificates live.
+    pub node_ttl_secs: u64,
+    /// The reusable cluster token, if one is wanted.
+    pub token: Option<TokenRecord>,
+}
+
+/// A change of the trust state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Makes the cluster. Only on an empty state.
+    Bootstrap(Box<Bootstrap>),
+    /// Records a join token.
+    AddJoinToken(TokenRecord),
+    /// Ends a join token.
+    RevokeJoinToken(TokenId),
+    /// Ends the cluster token and records its successor.
+    RotateClusterToken(TokenRecord),
+    /// Spends one use of a token and admits its holder.
+    Admit(Box<EnrollmentRequest>),
+    /// Records a copy of an authority's key, sealed to a member that is to vote.
+    SealAuthority {
+        /// Whose key.
+        authority: AuthorityId,
+        /// To whom.
+        node: NodeId,
+        /// HPKE ciphertext.
+        sealed: Vec<u8>,
+    },
+    /// A member shows that it opened its copy: a signature with the authority's key itself.
+    ConfirmAuthority {
+        /// Whose key.
+        authority: AuthorityId,
+        /// By whom.
+        node: NodeId,
+        /// Over [`super::seal::confirm_transcript`].
+        signature: Vec<u8>,
+    },
+    /// Changes what a member is meant to be. Raft's membership follows.
+    SetSuffrage {
+        /// Whose.
+        node: NodeId,
+        /// What it becomes.
+        suffrage: Suffrage,
+        /// The authority stays although a voter leaves: its machine was wiped.
+        keep_authority: bool,
+    },
+    /// Removes a member and refuses its keys for ever.
+    Evict {
+        /// Whom.
+        node: NodeId,
+        /// Its keys are in wrong hands: every reusable token ends as well.
+        compromised: bool,
+        /// The authority stays although a voter leaves: its machine was wiped.
+        keep_authority: bool,
+    },
+    /// Records a certificate for a broker, client or admin.
+    IssuePrincipal {
+        /// For whom.
+        role: Role,
+        /// Its public key, DER `SubjectPublicKeyInfo`.
+        spki: Vec<u8>,
+        /// Seconds that it lives.
+        ttl_secs: u64,
+    },
+    /// Refuses a key for ever.
+    RevokeKey(KeyId),
+    /// Assigns a group to members; an empty list removes it.
+    AssignGroup {
+        /// Which.
+        group: GroupId,
+        /// To whom.
+        members: Vec<NodeId>,
+    },
+    /// A member says which feature level its binary supports.
+    ReportFeatureLevel {
+        /// Who.
+        node: NodeId,
+        /// The newest level that it supports.
+        level: u32,
+    },
+    /// A member changes its addresses; signed with its identity key.
+    SetAddresses {
+        /// Who.
+        node: NodeId,
+        /// Its new addresses.
+        addresses: Vec<Address>,
+        /// Over [`super::addresses_transcript`].
+        #[serde(with = "crate::codec::bytes64")]
+        signature: [u8; 64],
+    },
+}

@@ -1,0 +1,275 @@
+//! Members in the state: admitted, sealed to, promoted, demoted, evicted.
+
+use std::sync::Arc;
+
+use super::join_token::TokenRecord;
+use super::member::{Evicted, Member, Suffrage};
+use super::outcome::{Admitted, Grant, Limited, Outcome, Refused, Signer};
+use super::seal::{SealedCopy, confirm_transcript};
+use super::state::{Applied, TrustState};
+use super::view::View;
+use crate::enroll::EnrollmentRequest;
+use crate::id::{AuthorityId, NodeId, TokenId};
+use crate::limits::{ADDRESSES_MAX, MEMBERS_MAX, VOTERS_MAX};
+use crate::name::Address;
+use crate::principal::{Principal, Role};
+use crate::transcript::Transcript;
+
+/// What a member signs with its identity key to change its addresses.
+pub fn addresses_transcript(view: &View, node: NodeId, addresses: &[Address]) -> Transcript {
+    let transcript = Transcript::new(b"member addresses")
+        .fixed(&view.cluster.0)
+        .fixed(&node.0.to_be_bytes())
+        .fixed(&(addresses.len() as u64).to_be_bytes());
+    addresses.iter().fold(transcript, |t, address| t.variable(address.to_string().as_bytes()))
+}
+
+pub(super) fn check_addresses(addresses: &[Address]) -> Result<(), Refused> {
+    if addresses.is_empty() {
+        return Err(Refused::NoAddress);
+    }
+    if addresses.len() > ADDRESSES_MAX {
+        return Err(Refused::Limit { what: Limited::Addresses, max: ADDRESSES_MAX as u64 });
+    }
+    Ok(())
+}
+
+impl TrustState {
+    pub(super) fn admit(&mut self, request: &EnrollmentRequest) -> Applied {
+        if let Some(answer) = self.repeated(request)? {
+            return Ok(answer);
+        }
+        let token = self.usable_token(request.token)?.clone();
+        self.check_request(request, &token)?;
+        self.check_free(request, &token)?;
+        let view = self.current()?;
+        let (_, authority) = view.active_authority().ok_or(Refused::NoSuchAuthority(request.pin))?;
+        let node = NodeId(self.next_node);
+        let member = Member {
+            id: node,
+            name: request.name.clone(),
+            suffrage: token.suffrage,
+            keys: request.keys,
+            leaf: self.leaf(view.cluster, node, request.leaf_key, 0, authority.validity),
+            addresses: request.addresses.clone(),
+            role: token.role,
+            attributes: token.attributes,
+            admitted_by: Some(request.token),
+            admitted_at: self.time(),
+            feature_level: request.feature_level,
+        };
+        self.next_node += 1;
+        self.spend_token(request.token);
+        self.enrollments.insert((request.token, request.request), node);
+        self.change(|view| {
+            view.members.insert(node, member);
+        })?;
+        self.admitted_outcome(node, false)
+    }
+
+    /// The answer of an earlier, equal request: also when the token is spent or expired by now.
+    fn repeated(&self, request: &EnrollmentRequest) -> Result<Option<Outcome>, Refused> {
+        let Some(node) = self.enrollments.get(&(request.token, request.request)) else { return Ok(None) };
+        if self.current()?.evicted.contains_key(node) {
+            return Err(Refused::EvictedSince(*node));
+        }
+        let member = self.member(*node)?;
+        if member.keys != request.keys || member.leaf.key != request.leaf_key {
+            return Err(Refused::RequestReused);
+        }
+        self.admitted_outcome(*node, true).map(Some)
+    }
+
+    /// Whether holder of the token and holder of the identity key signed this very request, for this very cluster.
+    fn check_request(&self, request: &EnrollmentRequest, token: &TokenRecord) -> Result<(), Refused> {
+        let view = self.current()?;
+        if request.cluster != view.cluster || request.pin != token.pin {
+            return Err(Refused::Signature(Signer::Token));
+        }
+        request.verify_token(token.verifier).map_err(|_| Refused::Signature(Signer::Token))?;
+        request.verify_identity().map_err(|_| Refused::Signature(Signer::Identity))?;
+        check_addresses(&request.addresses)?;
+        match &token.name {
+            Some(name) if *name != request.name => Err(Refused::NameNotAdmitted(name.clone())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether name, addresses and keys are free, and whether there is room.
+    fn check_free(&self, request: &EnrollmentRequest, token: &TokenRecord) -> Result<(), Refused> {
+        let view = self.current()?;
+        if view.members.len() >= MEMBERS_MAX {
+            return Err(Refused::Limit { what: Limited::Members, max: MEMBERS_MAX as u64 });
+        }
+        if token.suffrage == Suffrage::Voter {
+            check_room_for_voter(view)?;
+        }
+        let keys = [request.keys.identity.id(), request.leaf_key, request.keys.ucan.id()];
+        let [identity, leaf, ucan] = keys;
+        if identity == leaf || identity == ucan || leaf == ucan {
+            return Err(Refused::KeyReused);
+        }
+        if keys.iter().any(|key| view.revoked_keys.contains(key)) {
+            return Err(Refused::KeyRevoked);
+        }
+        for member in view.members.values() {
+            let theirs = [member.keys.identity.id(), member.leaf.key, member.keys.ucan.id()];
+            if keys.iter().any(|key| theirs.contains(key)) || member.keys.sealing == request.keys.sealing {
+                return Err(Refused::KeyTaken(member.id));
+            }
+            if member.name == request.name {
+                return Err(Refused::NameTaken { name: member.name.clone(), node: member.id });
+            }
+        }
+        check_addresses_free(view, None, &request.addresses)
+    }
+
+    /// What the leader signs for a member, and what its joiner is told.
+    pub(super) fn admitted_outcome(&self, node: NodeId, repeated: bool) -> Applied {
+        let view = self.current()?;
+        let member = self.member(node)?;
+        let (authority, _) = view.active_authority().ok_or(Refused::NoCluster)?;
+        let grant = Grant {
+            principal: Principal { trust_domain: view.trust_domain.clone(), role: Role::Node(node) },
+            authority,
+            serial: member.leaf.serial,
+            validity: member.leaf.validity,
+        };
+        Ok(Outcome::Admitted(Box::new(Admitted {
+            node,
+            name: member.name.clone(),
+            suffrage: member.suffrage,
+            addresses: member.addresses.clone(),
+            leaf: member.leaf.clone(),
+            grant,
+            generation: view.generation,
+            repeated,
+        })))
+    }
+
+    pub(super) fn seal(&mut self, authority: AuthorityId, node: NodeId, sealed: &[u8]) -> Applied {
+        self.member(node)?;
+        let view = self.current()?;
+        if !view.authorities.contains_key(&authority) {
+            return Err(Refused::NoSuchAuthority(authority));
+        }
+        let generation = view.generation;
+        // A copy that was opened is never replaced: a later one might not open.
+        self.sealed
+            .entry((authority, node))
+            .and_modify(|copy| {
+                if !copy.opened {
+                    copy.ciphertext = sealed.to_vec();
+                }
+            })
+            .or_insert_with(|| SealedCopy { ciphertext: sealed.to_vec(), opened: false });
+        Ok(Outcome::Done(generation))
+    }
+
+    pub(super) fn confirm(&mut self, authority: AuthorityId, node: NodeId, signature: &[u8]) -> Applied {
+        let view = Arc::clone(self.current()?);
+        let record = view.authorities.get(&authority).ok_or(Refused::NoSuchAuthority(authority))?;
+        let copy = self.sealed.get_mut(&(authority, node)).ok_or(Refused::NotSealed(node))?;
+        if !record.key.verifies(&confirm_transcript(view.cluster, authority, node), signature) {
+            return Err(Refused::Signature(Signer::Authority));
+        }
+        copy.opened = true;
+        Ok(Outcome::Done(view.generation))
+    }
+
+    pub(super) fn set_suffrage(&mut self, node: NodeId, suffrage: Suffrage, keep_authority: bool) -> Applied {
+        let member = self.member(node)?;
+        match (member.suffrage, suffrage) {
+            (now, wanted) if now == wanted => return Err(Refused::Unchanged(node, wanted)),
+            (_, Suffrage::Voter) => check_room_for_voter(self.current()?)?,
+            (_, Suffrage::Learner) => self.check_voter_may_leave(node, keep_authority)?,
+        }
+        if suffrage == Suffrage::Learner {
+            self.sealed.retain(|(_, holder), _| *holder != node);
+        }
+        self.change(|view| {
+            if let Some(member) = view.members.get_mut(&node) {
+                member.suffrage = suffrage;
+            }
+        })
+    }
+
+    pub(super) fn evict(&mut self, node: NodeId, compromised: bool, keep_authority: bool) -> Applied {
+        let member = self.member(node)?.clone();
+        if member.suffrage == Suffrage::Voter {
+            self.check_voter_may_leave(node, keep_authority)?;
+        }
+        let at = self.time();
+        self.sealed.retain(|(_, holder), _| *holder != node);
+        let doomed: Vec<TokenId> = if compromised {
+            self.tokens.iter().filter(|(_, token)| token.uses > 1).map(|(id, _)| *id).collect()
+        } else {
+            member.admitted_by.into_iter().collect()
+        };
+        let tokens_revoked = self.revoke_tokens(&doomed);
+        let changed = self.change(|view| {
+            view.members.remove(&node);
+            view.revoked_keys.extend([member.keys.identity.id(), member.leaf.key, member.keys.ucan.id()]);
+            for assigned in view.groups.values_mut() {
+                assigned.remove(&node);
+            }
+            let generation = crate::id::Generation(view.generation.0 + 1);
+            let record = Evicted { name: member.name, identity: member.keys.identity, at, generation };
+            view.evicted.insert(node, record);
+        })?;
+        match changed {
+            Outcome::Done(generation) => Ok(Outcome::Evicted { generation, tokens_revoked }),
+            other => Ok(other),
+        }
+    }
+
+    /// A voter leaves only if another that opened the CA key remains, and its copy of that key is accounted for.
+    fn check_voter_may_leave(&self, node: NodeId, keep_authority: bool) -> Result<(), Refused> {
+        let view = self.current()?;
+        let (authority, _) = view.active_authority().ok_or(Refused::NoCluster)?;
+        let other = view.members.values().any(|m| {
+            let opened = self.sealed.get(&(authority, m.id)).is_some_and(|copy| copy.opened);
+            m.id != node && m.suffrage == Suffrage::Voter && opened
+        });
+        if !other {
+            return Err(Refused::LastVoter(node));
+        }
+        if keep_authority { Ok(()) } else { Err(Refused::KeepAuthority(node)) }
+    }
+
+    pub(super) fn set_addresses(&mut self, node: NodeId, addresses: &[Address], signature: &[u8; 64]) -> Applied {
+        let member = self.member(node)?;
+        let view = self.current()?;
+        check_addresses(addresses)?;
+        member
+            .keys
+            .identity
+            .verify(&addresses_transcript(view, node, addresses), signature)
+            .map_err(|_| Refused::Signature(Signer::Identity))?;
+        check_addresses_free(view, Some(node), addresses)?;
+        let addresses = addresses.to_vec();
+        self.change(|view| {
+            if let Some(member) = view.members.get_mut(&node) {
+                member.addresses = addresses;
+            }
+        })
+    }
+}
+
+fn check_room_for_voter(view: &View) -> Result<(), Refused> {
+    let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter).count();
+    if voters >= VOTERS_MAX {
+        return Err(Refused::Limit { what: Limited::Voters, max: VOTERS_MAX as u64 });
+    }
+    Ok(())
+}
+
+/// An address belongs to one member; on loopback many share a host, and ports come and go.
+fn check_addresses_free(view: &View, except: Option<NodeId>, addresses: &[Address]) -> Result<(), Refused> {
+    for member in view.members.values().filter(|m| Some(m.id) != except) {
+        if let Some(address) = addresses.iter().find(|a| !a.host.is_loopback() && member.addresses.contains(a)) {
+            return Err(Refused::AddressTaken { address: address.clone(), node: member.id });
+        }
+    }
+    Ok(())
+}

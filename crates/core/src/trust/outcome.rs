@@ -1,0 +1,233 @@
+//! What `apply` answers. Certificates are signed from here, never from a CSR.
+
+use serde::{Deserialize, Serialize};
+
+use super::join_token::TokenUnusable;
+use super::member::{Leaf, Suffrage};
+use crate::id::{AuthorityId, Generation, KeyId, NodeId, TokenId};
+use crate::name::{Address, Name};
+use crate::principal::{Principal, Role};
+use crate::time::Validity;
+
+/// A certificate that may be signed now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Who is certified.
+    pub principal: Principal,
+    /// The authority that signs.
+    pub authority: AuthorityId,
+    /// The serial number.
+    pub serial: [u8; 16],
+    /// When the certificate is valid.
+    pub validity: Validity,
+}
+
+/// An admission.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Admitted {
+    /// The member's number.
+    pub node: NodeId,
+    /// Its name.
+    pub name: Name,
+    /// What it becomes.
+    pub suffrage: Suffrage,
+    /// Its addresses, as recorded.
+    pub addresses: Vec<Address>,
+    /// Its leaf, as recorded.
+    pub leaf: Leaf,
+    /// The certificate to sign.
+    pub grant: Grant,
+    /// The view that first knows it.
+    pub generation: Generation,
+    /// Whether this repeats an earlier answer.
+    pub repeated: bool,
+}
+
+/// What a command did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Done; this generation shows it.
+    Done(Generation),
+    /// A token is on record.
+    Token(TokenId),
+    /// A member was admitted, or was before by the same request.
+    Admitted(Box<Admitted>),
+    /// A certificate for a broker, client or admin may be signed.
+    Issued(Box<Grant>),
+    /// A member was evicted.
+    Evicted {
+        /// The view that refuses it.
+        generation: Generation,
+        /// Tokens that ended with it.
+        tokens_revoked: Vec<TokenId>,
+    },
+    /// Nothing changed.
+    Refused(Refused),
+}
+
+/// Why a command changed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refused {
+    /// The command needs a cluster, and there is none yet.
+    #[error("there is no cluster yet")]
+    NoCluster,
+    /// The state already holds a cluster.
+    #[error("a cluster already exists")]
+    ClusterExists,
+    /// The token cannot be used.
+    #[error("{0}")]
+    Token(#[from] TokenUnusable),
+    /// A token with this key exists.
+    #[error("join token is already on record")]
+    TokenExists,
+    /// A value lies beyond its limit.
+    #[error("{what} is beyond its limit of {max}")]
+    Limit {
+        /// What.
+        what: Limited,
+        /// The limit.
+        max: u64,
+    },
+    /// A signature does not verify.
+    #[error("signature of the {0} does not verify")]
+    Signature(Signer),
+    /// The key was revoked or belonged to an evicted member.
+    #[error("key was revoked: make a new identity (an empty data directory) and join again")]
+    KeyRevoked,
+    /// The key belongs to another member.
+    #[error("key is already that of node {0}")]
+    KeyTaken(NodeId),
+    /// One key was offered for two purposes.
+    #[error("the same key was offered for two purposes")]
+    KeyReused,
+    /// The same request id came with other keys.
+    #[error("request id was used before with other keys")]
+    RequestReused,
+    /// The member that this request admitted was evicted since.
+    #[error("node {0} was admitted by this request and evicted since")]
+    EvictedSince(NodeId),
+    /// The token admits another name only.
+    #[error("join token admits the name `{0}` only")]
+    NameNotAdmitted(Name),
+    /// The name is another member's.
+    #[error("name `{name}` is taken by node {node}")]
+    NameTaken {
+        /// The name.
+        name: Name,
+        /// Whose it is.
+        node: NodeId,
+    },
+    /// The address is another member's.
+    #[error("address `{address}` is taken by node {node}")]
+    AddressTaken {
+        /// The address.
+        address: Address,
+        /// Whose it is.
+        node: NodeId,
+    },
+    /// No address was given.
+    #[error("no address was given")]
+    NoAddress,
+    /// No such member.
+    #[error("there is no node {0}")]
+    NoSuchNode(NodeId),
+    /// The member was evicted before.
+    #[error("node {0} was evicted before")]
+    AlreadyEvicted(NodeId),
+    /// No such token.
+    #[error("there is no join token {0}")]
+    NoSuchToken(TokenId),
+    /// No such authority, or one that signs nothing.
+    #[error("there is no authority {0} that signs")]
+    NoSuchAuthority(AuthorityId),
+    /// The member has no sealed copy to confirm.
+    #[error("node {0} has no sealed copy of the authority's key")]
+    NotSealed(NodeId),
+    /// The member would be the last voter to leave.
+    #[error("node {0} is the last voter; promote another first")]
+    LastVoter(NodeId),
+    /// A voter that leaves takes a copy of the CA key along.
+    #[error(
+        "node {0} is a voter and holds a copy of the CA key, which cannot be rotated yet: \
+         confirm with --keep-authority that its machine was wiped"
+    )]
+    KeepAuthority(NodeId),
+    /// The member already is what it should become.
+    #[error("node {0} is a {1} already")]
+    Unchanged(NodeId, Suffrage),
+    /// Nodes are admitted by token, not issued certificates by name.
+    #[error("`{0}` is admitted by a join token, not issued a certificate by name")]
+    NotIssued(Role),
+    /// The key is no Ed25519 or P-256 key.
+    #[error("key {0} cannot be certified")]
+    KeyUnsuitable(KeyId),
+}
+
+/// What a limit is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Limited {
+    /// Members.
+    Members,
+    /// Voters.
+    Voters,
+    /// Tokens.
+    Tokens,
+    /// Uses of a token.
+    TokenUses,
+    /// Lifetime of a token, in seconds.
+    TokenTtl,
+    /// Addresses of a member.
+    Addresses,
+    /// Attributes of a member, or the length of one.
+    Attributes,
+    /// Principals.
+    Principals,
+    /// Keys of one principal.
+    PrincipalKeys,
+    /// Groups.
+    Groups,
+    /// Lifetime of a certificate, in seconds.
+    CertificateTtl,
+}
+
+impl core::fmt::Display for Limited {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Members => "the number of members",
+            Self::Voters => "the number of voters",
+            Self::Tokens => "the number of join tokens",
+            Self::TokenUses => "the number of uses",
+            Self::TokenTtl => "the token's lifetime in seconds",
+            Self::Addresses => "the number of addresses",
+            Self::Attributes => "the number or length of attributes",
+            Self::Principals => "the number of principals",
+            Self::PrincipalKeys => "the number of live keys of one principal",
+            Self::Groups => "the number of groups",
+            Self::CertificateTtl => "the certificate's lifetime in seconds",
+        })
+    }
+}
+
+/// Whose signature was checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Signer {
+    /// The holder of the join token.
+    Token,
+    /// The identity key.
+    Identity,
+    /// The authority's key.
+    Authority,
+}
+
+impl core::fmt::Display for Signer {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Token => "join token",
+            Self::Identity => "identity key",
+            Self::Authority => "authority",
+        })
+    }
+}

@@ -1,0 +1,66 @@
+//! Brokers, clients and admins in the state: each of their keys is on record before its certificate exists.
+
+use std::sync::Arc;
+
+use super::outcome::{Grant, Limited, Outcome, Refused};
+use super::state::{Applied, TrustState, serial};
+use super::view::IssuedKey;
+use crate::id::KeyId;
+use crate::limits::{PRINCIPAL_KEYS_MAX, PRINCIPAL_TTL_SECS_MAX, PRINCIPALS_MAX};
+use crate::principal::{Principal, Role};
+
+/// DER prefixes of the `SubjectPublicKeyInfo` of Ed25519 (RFC 8410 §4) and P-256 (RFC 5480 §2.1.1) keys, and the length of the key.
+const SUITABLE: [(&[u8], usize); 2] = [
+    (&[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00], 32),
+    (
+        &[
+            0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
+            0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00, 0x04,
+        ],
+        64,
+    ),
+];
+
+impl TrustState {
+    pub(super) fn issue_principal(&mut self, role: &Role, spki: &[u8], ttl_secs: u64) -> Applied {
+        let view = self.current()?;
+        let key = KeyId::of_spki(spki);
+        if role.node_id().is_some() {
+            return Err(Refused::NotIssued(role.clone()));
+        }
+        if ttl_secs == 0 || ttl_secs > PRINCIPAL_TTL_SECS_MAX {
+            return Err(Refused::Limit { what: Limited::CertificateTtl, max: PRINCIPAL_TTL_SECS_MAX });
+        }
+        if !SUITABLE.iter().any(|(prefix, len)| spki.strip_prefix(*prefix).is_some_and(|key| key.len() == *len)) {
+            return Err(Refused::KeyUnsuitable(key));
+        }
+        if view.revoked_keys.contains(&key) {
+            return Err(Refused::KeyRevoked);
+        }
+        let members = view.members.values();
+        if let Some(member) = members.into_iter().find(|m| m.leaf.key == key || m.keys.identity.id() == key) {
+            return Err(Refused::KeyTaken(member.id));
+        }
+        let now = self.time();
+        let known = view.principals.get(role);
+        let live = known.map_or(0, |keys| keys.iter().filter(|(k, i)| **k != key && i.not_after >= now).count());
+        if live >= PRINCIPAL_KEYS_MAX {
+            return Err(Refused::Limit { what: Limited::PrincipalKeys, max: PRINCIPAL_KEYS_MAX as u64 });
+        }
+        if known.is_none() && view.principals.len() >= PRINCIPALS_MAX {
+            return Err(Refused::Limit { what: Limited::Principals, max: PRINCIPALS_MAX as u64 });
+        }
+        let (authority, record) = view.active_authority().ok_or(Refused::NoCluster)?;
+        let principal = Principal { trust_domain: view.trust_domain.clone(), role: role.clone() };
+        let validity = self.validity(ttl_secs, record.validity);
+        let mut hasher = blake3::Hasher::new_derive_key("countersign v1 certificate serial of a principal");
+        hasher.update(&view.cluster.0).update(&key.0).update(&validity.not_after.0.to_be_bytes());
+        let grant = Grant { principal, authority, serial: serial(&hasher), validity };
+        self.change(|view| {
+            let keys = Arc::make_mut(&mut view.principals).entry(role.clone()).or_default();
+            keys.retain(|_, issued| issued.not_after >= now);
+            keys.insert(key, IssuedKey { not_after: validity.not_after });
+        })?;
+        Ok(Outcome::Issued(Box::new(grant)))
+    }
+}

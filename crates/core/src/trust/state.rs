@@ -1,0 +1,302 @@
+//! The replicated state and the one function that changes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{Bootstrap, Command, FEATURE_LEVEL, Stamped};
+use super::join_token::{TokenRecord, token_id};
+use super::member::{Leaf, Member, Suffrage};
+use super::outcome::{Limited, Outcome, Refused};
+use super::seal::SealedCopy;
+use super::view::{Authority, AuthorityPhase, View};
+use crate::codec::{self, CodecError};
+use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId, RequestId, TokenId};
+use crate::limits::{GROUPS_MAX, SKEW_SECS};
+use crate::time::{UnixMillis, Validity};
+
+/// A command needs a newer binary. The member stops: skipping it would make states differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("entry needs feature level {needed}, this binary knows {FEATURE_LEVEL}: update it")]
+pub struct UnsupportedLevel {
+    /// The level needed.
+    pub needed: u32,
+}
+
+/// All that is replicated about trust.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrustState {
+    pub(super) view: Option<Arc<View>>,
+    pub(super) tokens: BTreeMap<TokenId, TokenRecord>,
+    /// Which member a request admitted, so that a retry gets its answer again.
+    pub(super) enrollments: BTreeMap<(TokenId, RequestId), NodeId>,
+    pub(super) sealed: BTreeMap<(AuthorityId, NodeId), SealedCopy>,
+    pub(super) next_node: u64,
+    pub(super) node_ttl_secs: u64,
+    time: UnixMillis,
+}
+
+/// What each handler answers; a refusal leaves the state as it was.
+pub(super) type Applied = Result<Outcome, Refused>;
+
+impl TrustState {
+    /// An empty state: no cluster yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The view to publish; none before the bootstrap entry.
+    pub const fn view(&self) -> Option<&Arc<View>> {
+        self.view.as_ref()
+    }
+
+    /// The time of the last applied command. Never runs backwards.
+    pub const fn time(&self) -> UnixMillis {
+        self.time
+    }
+
+    /// Join tokens on record, by id.
+    pub const fn tokens(&self) -> &BTreeMap<TokenId, TokenRecord> {
+        &self.tokens
+    }
+
+    /// Sealed copies of authority keys.
+    pub const fn sealed(&self) -> &BTreeMap<(AuthorityId, NodeId), SealedCopy> {
+        &self.sealed
+    }
+
+    /// Seconds that node certificates live.
+    pub const fn node_ttl_secs(&self) -> u64 {
+        self.node_ttl_secs
+    }
+
+    /// Applies one command. Deterministic; a refused command changes nothing but the time.
+    ///
+    /// Errors: only [`UnsupportedLevel`], after which the member must stop.
+    pub fn apply(&mut self, stamped: &Stamped) -> Result<Outcome, UnsupportedLevel> {
+        if stamped.level > FEATURE_LEVEL {
+            return Err(UnsupportedLevel { needed: stamped.level });
+        }
+        self.time = self.time.max(stamped.time);
+        Ok(self.dispatch(&stamped.command).unwrap_or_else(Outcome::Refused))
+    }
+
+    fn dispatch(&mut self, command: &Command) -> Applied {
+        match command {
+            Command::Bootstrap(bootstrap) => self.bootstrap(bootstrap),
+            Command::AddJoinToken(record) => self.add_token(record),
+            Command::RevokeJoinToken(token) => self.revoke_token(*token),
+            Command::RotateClusterToken(record) => self.rotate_cluster_token(record),
+            Command::Admit(request) => self.admit(request),
+            Command::SealAuthority { authority, node, sealed } => self.seal(*authority, *node, sealed),
+            Command::ConfirmAuthority { authority, node, signature } => self.confirm(*authority, *node, signature),
+            Command::SetSuffrage { node, suffrage, keep_authority } => {
+                self.set_suffrage(*node, *suffrage, *keep_authority)
+            }
+            Command::Evict { node, compromised, keep_authority } => self.evict(*node, *compromised, *keep_authority),
+            Command::IssuePrincipal { role, spki, ttl_secs } => self.issue_principal(role, spki, *ttl_secs),
+            Command::RevokeKey(key) => self.revoke_key(*key),
+            Command::AssignGroup { group, members } => self.assign_group(*group, members),
+            Command::ReportFeatureLevel { node, level } => self.report_level(*node, *level),
+            Command::SetAddresses { node, addresses, signature } => self.set_addresses(*node, addresses, signature),
+        }
+    }
+
+    fn bootstrap(&mut self, b: &Bootstrap) -> Applied {
+        if self.view.is_some() {
+            return Err(Refused::ClusterExists);
+        }
+        super::members::check_addresses(&b.addresses)?;
+        let founder = NodeId(1);
+        let authority = AuthorityId::of_certificate(&b.authority);
+        if let Some(token) = &b.token {
+            super::tokens::check_limits(token, self.time)?;
+        }
+        self.node_ttl_secs = b.node_ttl_secs;
+        self.next_node = founder.0 + 1;
+        self.sealed.insert((authority, founder), SealedCopy { ciphertext: b.sealed.clone(), opened: true });
+        self.tokens.extend(b.token.iter().map(|token| (token_id(token.verifier), token.clone())));
+        let record = Authority {
+            certificate: b.authority.clone(),
+            key: b.authority_key.clone(),
+            phase: AuthorityPhase::Active,
+            validity: b.authority_validity,
+            imported: b.imported,
+        };
+        let leaf = self.leaf(b.cluster, founder, b.leaf_key, 0, b.authority_validity);
+        let member = Member {
+            id: founder,
+            name: b.node_name.clone(),
+            suffrage: Suffrage::Voter,
+            keys: b.keys,
+            leaf,
+            addresses: b.addresses.clone(),
+            role: None,
+            attributes: BTreeMap::new(),
+            admitted_by: None,
+            admitted_at: self.time,
+            feature_level: FEATURE_LEVEL,
+        };
+        self.view = Some(Arc::new(View {
+            cluster: b.cluster,
+            name: b.name.clone(),
+            trust_domain: b.trust_domain.clone(),
+            incarnation: Incarnation(0),
+            generation: Generation(1),
+            authorities: BTreeMap::from([(authority, record)]),
+            members: BTreeMap::from([(founder, member)]),
+            evicted: BTreeMap::new(),
+            principals: Arc::default(),
+            revoked_keys: BTreeSet::new(),
+            groups: BTreeMap::new(),
+        }));
+        self.admitted_outcome(founder, false)
+    }
+
+    fn revoke_key(&mut self, key: KeyId) -> Applied {
+        self.current()?;
+        self.change(|view| {
+            view.revoked_keys.insert(key);
+        })
+    }
+
+    fn assign_group(&mut self, group: GroupId, members: &[NodeId]) -> Applied {
+        let view = self.current()?;
+        if let Some(stranger) = members.iter().find(|id| !view.members.contains_key(id)) {
+            return Err(Refused::NoSuchNode(*stranger));
+        }
+        if group == GroupId::TRUST || (view.groups.len() >= GROUPS_MAX && !view.groups.contains_key(&group)) {
+            return Err(Refused::Limit { what: Limited::Groups, max: GROUPS_MAX as u64 });
+        }
+        let members: BTreeSet<NodeId> = members.iter().copied().collect();
+        self.change(|view| {
+            if members.is_empty() {
+                view.groups.remove(&group);
+            } else {
+                view.groups.insert(group, members);
+            }
+        })
+    }
+
+    fn report_level(&mut self, node: NodeId, level: u32) -> Applied {
+        self.member(node)?;
+        self.change(|view| {
+            if let Some(member) = view.members.get_mut(&node) {
+                member.feature_level = level;
+            }
+        })
+    }
+
+    /// The leaf that the state records and the leader signs. Its serial follows from what it certifies, so that any voter
+    /// that signs the same grant makes the same certificate.
+    pub(super) fn leaf(&self, cluster: ClusterId, node: NodeId, key: KeyId, renewal: u64, authority: Validity) -> Leaf {
+        let mut hasher = blake3::Hasher::new_derive_key("countersign v1 certificate serial");
+        hasher.update(&cluster.0).update(&node.0.to_be_bytes()).update(&renewal.to_be_bytes()).update(&key.0);
+        Leaf { key, renewal, serial: serial(&hasher), validity: self.validity(self.node_ttl_secs, authority) }
+    }
+
+    /// Backdated by the skew bound, so that a peer whose clock is behind accepts it; never outlives its authority.
+    pub(super) fn validity(&self, ttl_secs: u64, authority: Validity) -> Validity {
+        Validity { not_before: self.time.minus_secs(SKEW_SECS), not_after: self.time.plus_secs(ttl_secs) }
+            .intersect(&authority)
+    }
+
+    pub(super) fn current(&self) -> Result<&Arc<View>, Refused> {
+        self.view.as_ref().ok_or(Refused::NoCluster)
+    }
+
+    pub(super) fn member(&self, node: NodeId) -> Result<&Member, Refused> {
+        let view = self.current()?;
+        view.members.get(&node).ok_or_else(|| {
+            if view.evicted.contains_key(&node) { Refused::AlreadyEvicted(node) } else { Refused::NoSuchNode(node) }
+        })
+    }
+
+    /// The one way to change the view: copies it if somebody reads it, and raises the generation.
+    pub(super) fn change(&mut self, edit: impl FnOnce(&mut View)) -> Applied {
+        let view = Arc::make_mut(self.view.as_mut().ok_or(Refused::NoCluster)?);
+        edit(view);
+        view.generation.0 += 1;
+        Ok(Outcome::Done(view.generation))
+    }
+
+    /// The state as a snapshot.
+    pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        codec::encode(self)
+    }
+
+    /// The state from a snapshot.
+    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::decode(bytes)
+    }
+
+    /// A digest by which members compare their states (BLAKE3 over the snapshot).
+    pub fn digest(&self) -> Result<[u8; 32], CodecError> {
+        Ok(*blake3::hash(&self.encode()?).as_bytes())
+    }
+
+    /// Checks what must always hold; used by tests and simulation.
+    pub fn check_invariants(&self) -> Result<(), InvariantBroken> {
+        let Some(view) = &self.view else { return Ok(()) };
+        let mut names = BTreeSet::new();
+        for (id, member) in &view.members {
+            if member.id != *id || id.0 >= self.next_node || view.evicted.contains_key(id) {
+                return Err(InvariantBroken::NodeId(*id));
+            }
+            if !names.insert(&member.name) {
+                return Err(InvariantBroken::NameTwice(*id));
+            }
+            if view.revoked_keys.contains(&member.keys.identity.id()) {
+                return Err(InvariantBroken::RevokedMember(*id));
+            }
+            if member
+                .admitted_by
+                .is_some_and(|t| !self.enrollments.iter().any(|((token, _), n)| *token == t && n == id))
+            {
+                return Err(InvariantBroken::NotAdmitted(*id));
+            }
+        }
+        let overspent = self.tokens.iter().find(|(id, token)| {
+            let used = self.enrollments.range((**id, RequestId([0; 16]))..=(**id, RequestId([0xff; 16]))).count();
+            used as u64 + u64::from(token.uses_left) != u64::from(token.uses)
+        });
+        if let Some((id, _)) = overspent {
+            return Err(InvariantBroken::TokenUses(*id));
+        }
+        let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter).count();
+        if voters == 0 { Err(InvariantBroken::NoVoter) } else { Ok(()) }
+    }
+}
+
+/// An invariant of the state does not hold: a defect of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvariantBroken {
+    /// A node id is out of place, assigned twice, or of an evicted node.
+    #[error("node id {0} is out of place")]
+    NodeId(NodeId),
+    /// Two members share a name.
+    #[error("name of node {0} is used twice")]
+    NameTwice(NodeId),
+    /// A member's identity key is revoked.
+    #[error("node {0} is a member with a revoked key")]
+    RevokedMember(NodeId),
+    /// A member has no enrollment on record.
+    #[error("node {0} was never admitted")]
+    NotAdmitted(NodeId),
+    /// Uses and uses left do not add up.
+    #[error("join token {0} was used more or less often than recorded")]
+    TokenUses(TokenId),
+    /// No member is meant to vote.
+    #[error("there is no voter")]
+    NoVoter,
+}
+
+/// A positive serial of 16 bytes (RFC 5280 §4.1.2.2): the top bit is clear and the next one set, so it is never zero.
+pub(super) fn serial(hasher: &blake3::Hasher) -> [u8; 16] {
+    let mut serial = [0; 16];
+    hasher.finalize_xof().fill(&mut serial);
+    let [first, ..] = &mut serial;
+    *first = (*first & 0x7f) | 0x40;
+    serial
+}

@@ -1,0 +1,35 @@
+//! The encoding of a snapshot, byte for byte: what one version wrote, the next must read.
+
+use super::rig::*;
+use crate::id::NodeId;
+use crate::trust::TrustState;
+use crate::trust::command::Command;
+
+const SNAPSHOT: &str = include_str!("golden_snapshot.hex");
+
+fn sample() -> TrustState {
+    let mut rig = Rig::three_voters();
+    rig.apply(Command::AddJoinToken(record(5, 3)));
+    rig.apply(Command::Admit(Box::new(request(4, 5))));
+    rig.apply(Command::Evict { node: NodeId(3), compromised: false, keep_authority: true });
+    rig.0
+}
+
+#[test]
+fn a_snapshot_is_encoded_as_it_always_was() {
+    let encoded = data_encoding::HEXLOWER.encode(&sample().encode().unwrap());
+    assert_eq!(encoded, SNAPSHOT.trim(), "the encoding changed: raise the version or the feature level");
+    let decoded = TrustState::decode(&data_encoding::HEXLOWER.decode(SNAPSHOT.trim().as_bytes()).unwrap()).unwrap();
+    assert_eq!(decoded, sample());
+}
+
+#[test]
+fn a_damaged_snapshot_is_an_error_or_another_state_but_never_a_panic() {
+    let good = sample().encode().unwrap();
+    for at in 0..good.len() {
+        let mut damaged = good.clone();
+        damaged[at] ^= 0x41;
+        let _ = TrustState::decode(&damaged);
+        assert!(TrustState::decode(&good[..at]).is_err(), "cut at {at}");
+    }
+}

@@ -1,0 +1,133 @@
+//! Members: sealed to, promoted, demoted, evicted.
+
+use super::rig::*;
+use crate::id::{GroupId, NodeId};
+use crate::name::Address;
+use crate::trust::addresses_transcript;
+use crate::trust::command::{Command, FEATURE_LEVEL, Stamped};
+use crate::trust::member::Suffrage;
+use crate::trust::outcome::{Limited, Outcome, Refused, Signer};
+use crate::trust::seal::confirm_transcript;
+use crate::trust::{TrustState, UnsupportedLevel};
+
+fn suffrage(node: u64, suffrage: Suffrage, keep_authority: bool) -> Command {
+    Command::SetSuffrage { node: NodeId(node), suffrage, keep_authority }
+}
+
+fn evict(node: u64, keep_authority: bool) -> Command {
+    Command::Evict { node: NodeId(node), compromised: false, keep_authority }
+}
+
+#[test]
+fn a_voter_leaves_only_with_its_copy_of_the_ca_key_accounted_for() {
+    let mut rig = Rig::three_voters();
+    for command in [suffrage(2, Suffrage::Learner, false), evict(2, false)] {
+        assert_eq!(rig.refused(command), Refused::KeepAuthority(NodeId(2)));
+    }
+    assert!(matches!(rig.apply(suffrage(2, Suffrage::Learner, true)), Outcome::Done(_)));
+    assert!(rig.0.sealed().keys().all(|(_, node)| *node != NodeId(2)), "a learner keeps no sealed copy");
+    assert!(matches!(rig.apply(evict(2, false)), Outcome::Evicted { .. }), "a learner holds no CA key");
+}
+
+#[test]
+fn the_last_voter_cannot_leave() {
+    let mut rig = Rig::founded();
+    assert_eq!(rig.refused(evict(1, true)), Refused::LastVoter(NodeId(1)));
+    // A voter that never opened the CA key could not go on alone.
+    rig.apply(Command::AddJoinToken(voter_record(5, 1)));
+    rig.apply(Command::Admit(Box::new(request(2, 5))));
+    assert_eq!(rig.refused(suffrage(1, Suffrage::Learner, true)), Refused::LastVoter(NodeId(1)));
+    rig.open_authority(NodeId(2));
+    assert!(matches!(rig.apply(evict(1, true)), Outcome::Evicted { .. }));
+    assert_eq!(rig.refused(evict(2, true)), Refused::LastVoter(NodeId(2)));
+}
+
+#[test]
+fn an_evicted_node_is_named_and_stays_evicted() {
+    let mut rig = Rig::three_voters();
+    rig.apply(evict(3, true));
+    assert_eq!(rig.refused(evict(3, true)), Refused::AlreadyEvicted(NodeId(3)));
+    assert_eq!(rig.refused(suffrage(3, Suffrage::Voter, true)), Refused::AlreadyEvicted(NodeId(3)));
+    assert_eq!(rig.refused(evict(9, true)), Refused::NoSuchNode(NodeId(9)));
+    let view = rig.0.view().unwrap();
+    assert!(view.revoked_keys.contains(&keys(3).identity.id()) && view.revoked_keys.contains(&leaf_key(3)));
+}
+
+#[test]
+fn eviction_ends_the_token_that_admitted_the_node_and_compromise_ends_all_reusable_ones() {
+    let mut rig = Rig::founded();
+    for (seed, uses) in [(5, 4), (6, 4), (7, 1)] {
+        rig.apply(Command::AddJoinToken(record(seed, uses)));
+    }
+    for seed in [2, 3] {
+        rig.apply(Command::Admit(Box::new(request(seed, 5))));
+    }
+    let ended = |outcome| match outcome {
+        Outcome::Evicted { tokens_revoked, .. } => tokens_revoked,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(ended(rig.apply(evict(2, false))), vec![token(5).id()]);
+    let compromised = Command::Evict { node: NodeId(3), compromised: true, keep_authority: false };
+    assert_eq!(ended(rig.apply(compromised)), vec![token(6).id()]);
+}
+
+#[test]
+fn only_the_holder_of_the_authority_key_confirms_a_sealed_copy() {
+    let mut rig = Rig::founded();
+    rig.apply(Command::AddJoinToken(voter_record(5, 1)));
+    rig.apply(Command::Admit(Box::new(request(2, 5))));
+    let confirm = |signature| Command::ConfirmAuthority { authority: pin(), node: NodeId(2), signature };
+    assert_eq!(rig.refused(confirm(vec![0; 64])), Refused::NotSealed(NodeId(2)));
+    rig.apply(Command::SealAuthority { authority: pin(), node: NodeId(2), sealed: vec![9] });
+    let for_another = key(250).sign(&confirm_transcript(CLUSTER, pin(), NodeId(3))).to_vec();
+    let by_another = key(2).sign(&confirm_transcript(CLUSTER, pin(), NodeId(2))).to_vec();
+    for forged in [vec![], vec![0; 64], for_another, by_another] {
+        assert_eq!(rig.refused(confirm(forged)), Refused::Signature(Signer::Authority));
+    }
+    rig.open_authority(NodeId(2));
+    rig.apply(Command::SealAuthority { authority: pin(), node: NodeId(2), sealed: vec![7] });
+    assert_eq!(rig.0.sealed().get(&(pin(), NodeId(2))).unwrap().ciphertext, [9], "an opened copy was replaced");
+}
+
+#[test]
+fn addresses_change_by_identity_signature_only() {
+    let mut rig = Rig::three_voters();
+    let wanted = vec![Address::parse("10.0.0.77:7001").unwrap()];
+    let view = rig.0.view().unwrap().clone();
+    let set = |signer: u8, node: u64, addresses: &[Address]| Command::SetAddresses {
+        node: NodeId(node),
+        addresses: addresses.to_vec(),
+        signature: key(signer).sign(&addresses_transcript(&view, NodeId(node), &wanted)),
+    };
+    assert_eq!(rig.refused(set(3, 2, &wanted)), Refused::Signature(Signer::Identity));
+    let others = [wanted.clone(), wanted.clone()].concat();
+    assert_eq!(rig.refused(set(2, 2, &others)), Refused::Signature(Signer::Identity));
+    assert!(matches!(rig.apply(set(2, 2, &wanted)), Outcome::Done(_)));
+    let taken = Refused::AddressTaken { address: wanted[0].clone(), node: NodeId(2) };
+    assert_eq!(rig.refused(set(3, 3, &wanted)), taken);
+}
+
+#[test]
+fn groups_are_assigned_to_members_and_leave_with_them() {
+    let mut rig = Rig::three_voters();
+    let assign = |group, members: &[u64]| Command::AssignGroup {
+        group: GroupId(group),
+        members: members.iter().map(|id| NodeId(*id)).collect(),
+    };
+    assert_eq!(rig.refused(assign(7, &[1, 9])), Refused::NoSuchNode(NodeId(9)));
+    assert!(matches!(rig.refused(assign(0, &[1])), Refused::Limit { what: Limited::Groups, .. }));
+    rig.apply(assign(7, &[1, 2]));
+    let assigned = |rig: &Rig, node| rig.0.view().unwrap().assigned(GroupId(7), NodeId(node));
+    assert_eq!([1, 2, 3].map(|n| assigned(&rig, n)), [Some(true), Some(true), Some(false)]);
+    assert_eq!(rig.0.view().unwrap().assigned(GroupId(8), NodeId(1)), None);
+    rig.apply(evict(2, true));
+    assert_eq!(assigned(&rig, 2), Some(false));
+}
+
+#[test]
+fn a_command_above_our_level_stops_the_member() {
+    let mut state = TrustState::new();
+    let above = Stamped { level: FEATURE_LEVEL + 1, time: NOW, command: bootstrap() };
+    assert_eq!(state.apply(&above), Err(UnsupportedLevel { needed: FEATURE_LEVEL + 1 }));
+    assert_eq!(state, TrustState::new());
+}

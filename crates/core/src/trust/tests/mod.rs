@@ -1,0 +1,8 @@
+//! The state machine, command by command. Each refusal leaves the state as it was.
+
+mod admission;
+mod golden;
+mod members;
+mod principals;
+pub(crate) mod rig;
+mod tokens;

@@ -1,0 +1,59 @@
+//! Brokers, clients and admins.
+
+use super::rig::*;
+use crate::id::{KeyId, NodeId, ed25519_spki};
+use crate::limits::{PRINCIPAL_KEYS_MAX, PRINCIPAL_TTL_SECS_MAX};
+use crate::principal::Role;
+use crate::trust::command::Command;
+use crate::trust::outcome::{Limited, Outcome, Refused};
+
+fn issue(seed: u8, ttl_secs: u64) -> Command {
+    let spki = ed25519_spki(&key(seed).public().0).to_vec();
+    Command::IssuePrincipal { role: Role::Client(name("pay")), spki, ttl_secs }
+}
+
+#[test]
+fn a_client_has_a_bounded_number_of_live_keys() {
+    let mut rig = Rig::founded();
+    for seed in 0..PRINCIPAL_KEYS_MAX as u8 {
+        assert!(matches!(rig.apply(issue(50 + seed, 60)), Outcome::Issued(_)) || seed == 1, "{seed}");
+    }
+    let past = Refused::Limit { what: Limited::PrincipalKeys, max: PRINCIPAL_KEYS_MAX as u64 };
+    rig.apply(issue(90, 60));
+    assert_eq!(rig.refused(issue(99, 60)), past);
+    assert!(matches!(rig.apply_at(NOW.plus_secs(61), issue(99, 60)), Outcome::Issued(_)), "expired keys make room");
+}
+
+#[test]
+fn lifetimes_keys_and_roles_are_checked() {
+    let mut rig = Rig::founded();
+    let limit = Refused::Limit { what: Limited::CertificateTtl, max: PRINCIPAL_TTL_SECS_MAX };
+    assert_eq!(rig.refused(issue(60, 0)), limit);
+    assert_eq!(rig.refused(issue(60, PRINCIPAL_TTL_SECS_MAX + 1)), limit);
+    for spki in [vec![], vec![0x30], [ed25519_spki(&[1; 32]).as_slice(), &[0]].concat()] {
+        let key = KeyId::of_spki(&spki);
+        let command = Command::IssuePrincipal { role: Role::Admin(name("root")), spki, ttl_secs: 60 };
+        assert_eq!(rig.refused(command), Refused::KeyUnsuitable(key));
+    }
+    let node = Command::IssuePrincipal { role: Role::Node(NodeId(1)), spki: vec![], ttl_secs: 60 };
+    assert_eq!(rig.refused(node), Refused::NotIssued(Role::Node(NodeId(1))));
+}
+
+#[test]
+fn a_revoked_or_taken_key_is_not_certified_again() {
+    let mut rig = Rig::founded();
+    rig.apply(issue(60, 60));
+    rig.apply(Command::RevokeKey(key(60).public().id()));
+    assert_eq!(rig.refused(issue(60, 60)), Refused::KeyRevoked);
+    assert_eq!(rig.refused(issue(1, 60)), Refused::KeyTaken(NodeId(1)), "a member's identity key");
+    assert_eq!(rig.refused(issue(51, 60)), Refused::KeyTaken(NodeId(1)), "a member's leaf key");
+}
+
+#[test]
+fn issuing_raises_the_generation_and_is_reproducible() {
+    let (mut a, mut b) = (Rig::founded(), Rig::founded());
+    let before = a.0.view().unwrap().generation;
+    assert_eq!(a.apply(issue(60, 60)), b.apply(issue(60, 60)));
+    assert!(a.0.view().unwrap().generation > before);
+    assert_eq!(a.0.digest(), b.0.digest());
+}

@@ -1,0 +1,170 @@
+//! A small cluster made of numbered seeds, and one function to apply a command and look at what it did.
+
+use crate::enroll::EnrollmentRequest;
+use crate::id::{AuthorityId, ClusterId, KeyId, NodeId, RequestId};
+use crate::key::{Endorsement, SecretKey};
+use crate::name::{Address, Name};
+use crate::principal::TrustDomain;
+use crate::secret::Secret;
+use crate::time::{UnixMillis, Validity};
+use crate::trust::TrustState;
+use crate::trust::command::{Bootstrap, Command, FEATURE_LEVEL, Stamped};
+use crate::trust::join_token::{JoinToken, TokenRecord};
+use crate::trust::member::{MemberKeys, Suffrage};
+use crate::trust::outcome::{Outcome, Refused};
+use crate::trust::seal::confirm_transcript;
+use crate::trust::view::AuthorityKey;
+
+pub(crate) const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
+pub(crate) const CLUSTER: ClusterId = ClusterId([0xC1; 16]);
+const CA: &[u8] = b"not parsed here: a certificate is bytes to the state";
+
+pub(crate) fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed(Secret::new([seed; 32]))
+}
+
+pub(crate) fn pin() -> AuthorityId {
+    AuthorityId::of_certificate(CA)
+}
+
+pub(crate) fn name(text: &str) -> Name {
+    Name::parse(text).unwrap()
+}
+
+/// Keys of the node with this seed: identity `seed`, sealing, UCAN `seed + 100`; its leaf key is `seed + 50`.
+pub(crate) fn keys(seed: u8) -> MemberKeys {
+    MemberKeys { identity: key(seed).public(), sealing: [seed; 32], ucan: key(seed + 100).public() }
+}
+
+pub(crate) fn leaf_key(seed: u8) -> KeyId {
+    key(seed + 50).public().id()
+}
+
+pub(crate) fn token(seed: u8) -> JoinToken {
+    JoinToken::new(Secret::new([seed; 32]), pin())
+}
+
+pub(crate) fn record(seed: u8, uses: u32) -> TokenRecord {
+    TokenRecord {
+        verifier: token(seed).key().public(),
+        pin: pin(),
+        suffrage: Suffrage::Learner,
+        uses,
+        uses_left: uses,
+        not_after: NOW.plus_secs(1800),
+        name: None,
+        role: None,
+        attributes: Default::default(),
+        revoked: false,
+        cluster_token: false,
+    }
+}
+
+pub(crate) fn voter_record(seed: u8, uses: u32) -> TokenRecord {
+    TokenRecord { suffrage: Suffrage::Voter, ..record(seed, uses) }
+}
+
+pub(crate) fn bootstrap() -> Command {
+    Command::Bootstrap(Box::new(Bootstrap {
+        cluster: CLUSTER,
+        name: name("east"),
+        trust_domain: TrustDomain::parse("east.internal").unwrap(),
+        authority: CA.to_vec(),
+        authority_key: AuthorityKey::Ed25519(key(250).public()),
+        authority_validity: Validity { not_before: NOW.minus_secs(60), not_after: NOW.plus_secs(86_400 * 3650) },
+        imported: false,
+        sealed: vec![1],
+        node_name: name("n1"),
+        addresses: vec![Address::parse("10.0.0.1:7001").unwrap()],
+        keys: keys(1),
+        leaf_key: leaf_key(1),
+        node_ttl_secs: 86_400,
+        token: None,
+    }))
+}
+
+pub(crate) fn request(seed: u8, token_seed: u8) -> EnrollmentRequest {
+    let token = token(token_seed);
+    EnrollmentRequest {
+        cluster: CLUSTER,
+        pin: pin(),
+        token: token.id(),
+        request: RequestId([seed; 16]),
+        name: name(&format!("n{seed}")),
+        addresses: vec![Address::parse(&format!("10.0.0.{seed}:7001")).unwrap()],
+        leaf_key: leaf_key(seed),
+        endorsement: Endorsement::sign(&key(seed), CLUSTER, leaf_key(seed), 0),
+        keys: keys(seed),
+        feature_level: FEATURE_LEVEL,
+        sponsor_leaf: [3; 32],
+        exporter: [4; 32],
+        signature: [0; 64],
+    }
+    .signed(&token.key())
+}
+
+pub(crate) struct Rig(pub(crate) TrustState);
+
+impl Rig {
+    pub(crate) fn empty() -> Self {
+        Self(TrustState::new())
+    }
+
+    /// A cluster with its founder, node 1.
+    pub(crate) fn founded() -> Self {
+        let mut rig = Self::empty();
+        assert!(matches!(rig.apply(bootstrap()), Outcome::Admitted(_)));
+        rig
+    }
+
+    /// A cluster with voters 1 to 3, each of which opened the CA key.
+    pub(crate) fn three_voters() -> Self {
+        let mut rig = Self::founded();
+        rig.apply(Command::AddJoinToken(voter_record(200, 2)));
+        for seed in [2, 3] {
+            rig.apply(Command::Admit(Box::new(request(seed, 200))));
+            rig.open_authority(NodeId(u64::from(seed)));
+        }
+        rig
+    }
+
+    pub(crate) fn open_authority(&mut self, node: NodeId) {
+        self.apply(Command::SealAuthority { authority: pin(), node, sealed: vec![9] });
+        let signature = key(250).sign(&confirm_transcript(CLUSTER, pin(), node)).to_vec();
+        let outcome = self.apply(Command::ConfirmAuthority { authority: pin(), node, signature });
+        assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    }
+
+    pub(crate) fn apply(&mut self, command: Command) -> Outcome {
+        self.apply_at(NOW, command)
+    }
+
+    pub(crate) fn apply_at(&mut self, time: UnixMillis, command: Command) -> Outcome {
+        let outcome = self.0.apply(&Stamped { level: FEATURE_LEVEL, time, command }).unwrap();
+        self.0.check_invariants().unwrap();
+        outcome
+    }
+
+    /// Applies a command that must be refused, and must change nothing but the time.
+    pub(crate) fn refused_at(&mut self, time: UnixMillis, command: Command) -> Refused {
+        let mut before = self.0.clone();
+        before
+            .apply(&Stamped {
+                level: FEATURE_LEVEL,
+                time,
+                command: Command::RevokeJoinToken(crate::id::TokenId([0; 8])),
+            })
+            .unwrap();
+        match self.apply_at(time, command) {
+            Outcome::Refused(why) => {
+                assert_eq!(self.0, before, "a refusal changed the state");
+                why
+            }
+            other => panic!("expected a refusal, got {other:?}"),
+        }
+    }
+
+    pub(crate) fn refused(&mut self, command: Command) -> Refused {
+        self.refused_at(NOW, command)
+    }
+}

@@ -1,0 +1,96 @@
+//! Join tokens in the state: added, spent, revoked, rotated.
+
+use super::join_token::{TokenRecord, TokenUnusable, token_id};
+use super::member::Attributes;
+use super::outcome::{Limited, Outcome, Refused};
+use super::state::{Applied, TrustState};
+use crate::id::TokenId;
+use crate::limits::{ATTRIBUTE_LEN_MAX, ATTRIBUTES_MAX, TOKEN_TTL_SECS_MAX, TOKEN_USES_MAX, TOKENS_MAX};
+use crate::time::UnixMillis;
+
+pub(super) fn check_limits(token: &TokenRecord, now: UnixMillis) -> Result<(), Refused> {
+    let limit = |what, max| Err(Refused::Limit { what, max });
+    if token.uses > TOKEN_USES_MAX || token.uses == 0 || token.uses_left != token.uses {
+        return limit(Limited::TokenUses, u64::from(TOKEN_USES_MAX));
+    }
+    if token.not_after > now.plus_secs(TOKEN_TTL_SECS_MAX) {
+        return limit(Limited::TokenTtl, TOKEN_TTL_SECS_MAX);
+    }
+    check_attributes(token.role.as_deref(), &token.attributes)
+}
+
+pub(super) fn check_attributes(role: Option<&str>, attributes: &Attributes) -> Result<(), Refused> {
+    let words = role.into_iter().chain(attributes.iter().flat_map(|(k, v)| [k.as_str(), v.as_str()]));
+    let fits = words.into_iter().all(|word| word.len() <= ATTRIBUTE_LEN_MAX);
+    if fits && attributes.len() <= ATTRIBUTES_MAX {
+        return Ok(());
+    }
+    Err(Refused::Limit { what: Limited::Attributes, max: ATTRIBUTES_MAX as u64 })
+}
+
+impl TrustState {
+    pub(super) fn add_token(&mut self, record: &TokenRecord) -> Applied {
+        let view = self.current()?;
+        check_limits(record, self.time())?;
+        if !view.authorities.contains_key(&record.pin) {
+            return Err(Refused::NoSuchAuthority(record.pin));
+        }
+        let id = token_id(record.verifier);
+        if self.tokens.contains_key(&id) {
+            return Err(Refused::TokenExists);
+        }
+        let now = self.time();
+        if self.tokens.len() >= TOKENS_MAX {
+            // Spent and expired ones stay only as long as there is room: they make a refusal say why.
+            self.tokens.retain(|_, token| token.usable(now).is_ok());
+        }
+        if self.tokens.len() >= TOKENS_MAX {
+            return Err(Refused::Limit { what: Limited::Tokens, max: TOKENS_MAX as u64 });
+        }
+        self.tokens.insert(id, record.clone());
+        Ok(Outcome::Token(id))
+    }
+
+    pub(super) fn revoke_token(&mut self, id: TokenId) -> Applied {
+        let generation = self.current()?.generation;
+        self.tokens.get_mut(&id).ok_or(Refused::NoSuchToken(id))?.revoked = true;
+        Ok(Outcome::Done(generation))
+    }
+
+    pub(super) fn rotate_cluster_token(&mut self, record: &TokenRecord) -> Applied {
+        let old: Vec<TokenId> =
+            self.tokens.iter().filter(|(_, t)| t.cluster_token && !t.revoked).map(|(id, _)| *id).collect();
+        let added = self.add_token(&TokenRecord { cluster_token: true, ..record.clone() })?;
+        self.revoke_tokens(&old);
+        Ok(added)
+    }
+
+    /// Revokes those tokens that could still be used; returns them.
+    pub(super) fn revoke_tokens(&mut self, ids: &[TokenId]) -> Vec<TokenId> {
+        let now = self.time();
+        let mut revoked = Vec::new();
+        for id in ids {
+            if let Some(token) = self.tokens.get_mut(id).filter(|t| t.usable(now).is_ok()) {
+                token.revoked = true;
+                revoked.push(*id);
+            }
+        }
+        revoked
+    }
+
+    /// The token, if one more use of it is allowed now.
+    pub(super) fn usable_token(&self, id: TokenId) -> Result<&TokenRecord, Refused> {
+        let token = self.tokens.get(&id).ok_or(TokenUnusable::Unknown)?;
+        token.usable(self.time())?;
+        if self.current()?.authorities.contains_key(&token.pin) {
+            return Ok(token);
+        }
+        Err(TokenUnusable::Authority.into())
+    }
+
+    pub(super) fn spend_token(&mut self, id: TokenId) {
+        if let Some(token) = self.tokens.get_mut(&id) {
+            token.uses_left = token.uses_left.saturating_sub(1);
+        }
+    }
+}
