@@ -1,0 +1,289 @@
+//! The JSON that people and tools speak, on the local socket and on the HTTPS port. Described by `openapi.json`.
+
+use std::collections::BTreeMap;
+
+use countersign_core::trust::member::Suffrage;
+use serde::{Deserialize, Serialize};
+
+/// The OpenAPI 3.1 document of the admin API.
+pub const OPENAPI: &str = include_str!("../openapi.json");
+
+/// Why a request was not carried out, with what to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// A stable word, such as `unknown-node`.
+    pub code: String,
+    /// What is wrong, for people.
+    pub message: String,
+    /// What to try next.
+    #[serde(rename = "try", skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+}
+
+/// The cluster as one member sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The answering member.
+    pub node: u64,
+    /// Its name.
+    pub name: String,
+    /// The cluster's name.
+    pub cluster: String,
+    /// The cluster's id, 32 hexadecimal digits.
+    pub cluster_id: String,
+    /// The namespace of its principals.
+    pub trust_domain: String,
+    /// The trust generation in force here.
+    pub generation: u64,
+    /// Whether the cluster can commit, as far as this member knows.
+    pub ready: bool,
+    /// Raft, as this member sees it.
+    pub raft: RaftStatus,
+    /// The members.
+    pub members: Vec<MemberStatus>,
+    /// Those who were evicted.
+    pub evicted: Vec<EvictedStatus>,
+    /// The authority that signs.
+    pub authority: AuthorityStatus,
+    /// The answering member's certificate.
+    pub certificate: CertificateStatus,
+    /// Whether this member can sign certificates: it opened its sealed copy of the CA key.
+    pub signs: bool,
+    /// How the CA key and the member's own keys are protected.
+    pub key_protection: String,
+    /// Live authenticated connections.
+    pub connections: usize,
+    /// What an operator should know.
+    pub warnings: Vec<String>,
+}
+
+/// Raft, as one member sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RaftStatus {
+    /// `leader`, `follower`, `learner` or `candidate`.
+    pub state: String,
+    /// The leader, if known.
+    pub leader: Option<u64>,
+    /// The term.
+    pub term: u64,
+    /// Index of the last log entry.
+    pub last_index: u64,
+    /// Index of the last applied entry.
+    pub applied_index: u64,
+    /// Those who vote now.
+    pub voters: Vec<u64>,
+    /// Those who receive the log without a vote.
+    pub learners: Vec<u64>,
+}
+
+/// One member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberStatus {
+    /// Its number.
+    pub node: u64,
+    /// Its name.
+    pub name: String,
+    /// What it is meant to be.
+    pub suffrage: Suffrage,
+    /// Whether Raft has caught up with that.
+    pub settled: bool,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+    /// Its role.
+    pub role: Option<String>,
+    /// Its attributes.
+    pub attributes: BTreeMap<String, String>,
+    /// Whether it opened its sealed copy of the CA key.
+    pub holds_authority: bool,
+    /// When its certificate ends: seconds since the Unix epoch.
+    pub certificate_not_after: u64,
+    /// SHA-256 of its identity key.
+    pub identity: String,
+    /// Whether it is the answering member.
+    pub this: bool,
+}
+
+/// A former member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EvictedStatus {
+    /// Its number.
+    pub node: u64,
+    /// Its name.
+    pub name: String,
+    /// The generation from which it is refused.
+    pub generation: u64,
+}
+
+/// The authority that signs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthorityStatus {
+    /// SHA-256 of its certificate: what join tokens pin.
+    pub fingerprint: String,
+    /// When it ends: seconds since the Unix epoch.
+    pub not_after: u64,
+    /// Whether it was made outside of the cluster.
+    pub imported: bool,
+}
+
+/// A certificate's validity.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateStatus {
+    /// Its principal.
+    pub principal: String,
+    /// First moment of validity: seconds since the Unix epoch.
+    pub not_before: u64,
+    /// Last moment of validity: seconds since the Unix epoch.
+    pub not_after: u64,
+}
+
+/// A join token to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenCreate {
+    /// What its joiners become.
+    pub suffrage: Suffrage,
+    /// Seconds that it lives.
+    pub ttl_secs: u64,
+    /// How often it may be used.
+    pub uses: u32,
+    /// The only name that it admits.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// The role that it gives.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// The attributes that it gives.
+    #[serde(default)]
+    pub attributes: BTreeMap<String, String>,
+}
+
+/// A join token, shown once. No `Debug`: it holds the secret.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct TokenCreated {
+    /// Its id.
+    pub id: String,
+    /// `<secret>:<sha256 of the CA certificate>`.
+    pub token: String,
+    /// When it ends: seconds since the Unix epoch.
+    pub not_after: u64,
+    /// How often it may be used.
+    pub uses: u32,
+    /// What its joiners become.
+    pub suffrage: Suffrage,
+    /// Where to join: the answering member's address.
+    pub join_addr: String,
+}
+
+/// A join token on record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenInfo {
+    /// Its id.
+    pub id: String,
+    /// What its joiners become.
+    pub suffrage: Suffrage,
+    /// How often it could be used.
+    pub uses: u32,
+    /// How often it can still be used.
+    pub uses_left: u32,
+    /// When it ends: seconds since the Unix epoch.
+    pub not_after: u64,
+    /// The only name that it admits.
+    pub name: Option<String>,
+    /// The role that it gives.
+    pub role: Option<String>,
+    /// `usable`, `spent`, `expired` or `revoked`.
+    pub state: String,
+    /// Whether it is the reusable cluster token.
+    pub cluster_token: bool,
+}
+
+/// A member to be demoted or evicted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeRemove {
+    /// Its keys are in wrong hands.
+    #[serde(default)]
+    pub compromised: bool,
+    /// The authority stays although a voter leaves: its machine was wiped.
+    #[serde(default)]
+    pub keep_authority: bool,
+}
+
+/// What changed about a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeChanged {
+    /// Which.
+    pub node: u64,
+    /// Its name.
+    pub name: String,
+    /// The generation that shows it.
+    pub generation: u64,
+    /// Connections that the answering member closed.
+    pub connections_closed: usize,
+    /// Tokens that ended with it.
+    pub tokens_revoked: Vec<String>,
+}
+
+/// A certificate to be issued.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CertificateRequest {
+    /// `client/<name>`, `broker/<host>` or `admin/<name>`.
+    pub role: String,
+    /// Seconds that it lives.
+    pub ttl_secs: u64,
+    /// A certificate signing request, PEM; only its public key is believed.
+    pub csr: String,
+}
+
+/// An issued certificate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateIssued {
+    /// Whose.
+    pub principal: String,
+    /// The chain, PEM, leaf first.
+    pub chain: String,
+    /// The authority, PEM: what to trust.
+    pub authority: String,
+    /// Last moment of validity: seconds since the Unix epoch.
+    pub not_after: u64,
+    /// SHA-256 of its key.
+    pub key: String,
+}
+
+/// A certificate on record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateInfo {
+    /// Whose.
+    pub principal: String,
+    /// SHA-256 of its key.
+    pub key: String,
+    /// Last moment of validity: seconds since the Unix epoch.
+    pub not_after: u64,
+    /// Whether its key was revoked.
+    pub revoked: bool,
+}
+
+/// A refused connection, as this member recorded it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefusalInfo {
+    /// The same on both ends.
+    pub failure_id: String,
+    /// When: milliseconds since the Unix epoch.
+    pub at_millis: u64,
+    /// From where.
+    pub source: String,
+    /// Which protocol was asked for, if any.
+    pub protocol: Option<String>,
+    /// Whom the certificate named, if there was one.
+    pub presented: Option<String>,
+    /// A stable word.
+    pub reason: String,
+    /// What it means.
+    pub message: String,
+    /// The precise reason.
+    pub detail: Option<String>,
+    /// What to do about it.
+    #[serde(rename = "try")]
+    pub next: String,
+}
