@@ -28,20 +28,18 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Where published suites lie, if anywhere. Absolute, since each test has a working directory of its own.
+fn suites_path(root: &Path) -> Option<String> {
+    env::var_os("COUNTERSIGN_SUITES").map(|path| root.join(path).display().to_string())
+}
+
 /// Tests of published suites say `skipped` where the variable is unset; a wrong path must not pass for that.
 fn suites(root: &Path) -> Result<()> {
-    let Some(suites) = env::var_os("COUNTERSIGN_SUITES") else {
-        println!("    COUNTERSIGN_SUITES is not set: tests of published suites are skipped");
-        return Ok(());
-    };
-    let path = root.join(&suites);
-    if !Path::new(&suites).is_absolute() {
-        bail!("COUNTERSIGN_SUITES is relative, and each test has a working directory of its own: `{}`", path.display());
+    match suites_path(root) {
+        None => println!("    COUNTERSIGN_SUITES is not set: tests of published suites are skipped"),
+        Some(path) if Path::new(&path).is_dir() => println!("    {path}"),
+        Some(path) => bail!("COUNTERSIGN_SUITES names no directory: `{path}`"),
     }
-    if !path.is_dir() {
-        bail!("COUNTERSIGN_SUITES names no directory: `{}`", path.display());
-    }
-    println!("    {}", path.display());
     Ok(())
 }
 
@@ -54,7 +52,9 @@ fn clippy(root: &Path) -> Result<()> {
 }
 
 fn tests(root: &Path) -> Result<()> {
-    cargo::run(root, &["test", "--locked", "--workspace"], &[])
+    let suites = suites_path(root);
+    let vars: Vec<_> = suites.iter().map(|path| ("COUNTERSIGN_SUITES", path.as_str())).collect();
+    cargo::run(root, &["test", "--locked", "--workspace"], &vars)
 }
 
 /// Libraries only: the binary's pages would be written over those of the library of the same name.
