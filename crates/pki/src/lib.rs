@@ -1,1 +1,18 @@
 //! X.509 for a cluster: keys, profiles, issuing, strict verification, sealing.
+//!
+//! Nothing here opens a file or a socket, reads a clock, or knows Raft or policy: bytes come in, typed results go out.
+//! Read [`authority`] for what is issued, [`verify`] for what is believed.
+
+pub mod authority;
+mod certificate;
+mod constraint;
+pub mod csr;
+mod der;
+mod extension;
+pub mod key;
+mod oid;
+mod path;
+pub mod pem;
+mod profile;
+mod signature;
+pub mod verify;

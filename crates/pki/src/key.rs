@@ -1,0 +1,355 @@
+//! Private keys of authorities and leaves, and the one spelling of a public key.
+//!
+//! The secret lives inside aws-lc and leaves it only as PKCS#8 in a wiped holder; it is never in `Debug`.
+
+use core::fmt;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey,
+};
+use countersign_core::id::{KeyId, ed25519_spki};
+use countersign_core::key::PublicKey;
+use countersign_core::secret::SecretBytes;
+use countersign_core::trust::view::AuthorityKey;
+use ed25519_dalek::VerifyingKey;
+use rustls_pki_types::PrivateKeyDer;
+use rustls_pki_types::pem::PemObject;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::pem;
+
+/// What a key signs with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeyAlgorithm {
+    /// Ed25519 (RFC 8032): the default.
+    #[default]
+    Ed25519,
+    /// ECDSA on P-256 with SHA-256 (FIPS 186-5), for those who do not know Ed25519.
+    P256,
+}
+
+/// Why a key cannot be made, read or used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The random source or the library failed.
+    #[error("key generation failed")]
+    Generate,
+    /// The text is not PEM.
+    #[error("malformed PEM")]
+    Pem,
+    /// The PEM text holds no private key.
+    #[error("no private key in the PEM text")]
+    Missing,
+    /// Not an Ed25519 or P-256 private key, or a damaged one.
+    #[error("not a usable Ed25519 or P-256 private key")]
+    Rejected,
+    /// A public key that is not Ed25519 or P-256 in its usual encoding, or a weak one.
+    #[error("public key is not a strong Ed25519 or P-256 key in its usual encoding")]
+    Public,
+    /// The library refused to sign.
+    #[error("signing failed")]
+    Sign,
+}
+
+enum Inner {
+    Ed25519(Ed25519KeyPair),
+    P256(EcdsaKeyPair),
+}
+
+/// A private key and its public half.
+pub struct KeyPair {
+    inner: Inner,
+    public: SubjectKey,
+}
+
+impl KeyPair {
+    /// Draws a key from the library's random source.
+    pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
+        let inner = match algorithm {
+            KeyAlgorithm::Ed25519 => Inner::Ed25519(Ed25519KeyPair::generate().map_err(|_| KeyError::Generate)?),
+            KeyAlgorithm::P256 => {
+                Inner::P256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|_| KeyError::Generate)?)
+            }
+        };
+        Self::of(inner)
+    }
+
+    /// Reads a PKCS#8 key (RFC 5958).
+    pub fn from_pkcs8_der(der: &SecretBytes) -> Result<Self, KeyError> {
+        let bytes = der.expose();
+        if let Ok(pair) = Ed25519KeyPair::from_pkcs8(bytes) {
+            return Self::of(Inner::Ed25519(pair));
+        }
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, bytes).map_err(|_| KeyError::Rejected)?;
+        Self::of(Inner::P256(pair))
+    }
+
+    /// Reads the first private key of a PEM text: `PRIVATE KEY` (PKCS#8) or `EC PRIVATE KEY` (RFC 5915).
+    pub fn from_pem(text: &str) -> Result<Self, KeyError> {
+        use rustls_pki_types::pem::Error;
+        let mut key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| match error {
+            Error::NoItemsFound => KeyError::Missing,
+            _ => KeyError::Pem,
+        })?;
+        let pair = match &key {
+            PrivateKeyDer::Pkcs8(der) => Self::from_pkcs8_der(&SecretBytes::new(der.secret_pkcs8_der().to_vec())),
+            PrivateKeyDer::Sec1(der) => {
+                EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_ASN1_SIGNING, der.secret_sec1_der())
+                    .map_err(|_| KeyError::Rejected)
+                    .and_then(|pair| Self::of(Inner::P256(pair)))
+            }
+            _ => Err(KeyError::Rejected),
+        };
+        key.zeroize();
+        pair
+    }
+
+    fn of(inner: Inner) -> Result<Self, KeyError> {
+        let public = match &inner {
+            Inner::Ed25519(pair) => {
+                SubjectKey::Ed25519(pair.public_key().as_ref().try_into().map_err(|_| KeyError::Rejected)?)
+            }
+            Inner::P256(pair) => {
+                SubjectKey::P256(pair.public_key().as_ref().try_into().map_err(|_| KeyError::Rejected)?)
+            }
+        };
+        Ok(Self { inner, public })
+    }
+
+    /// The key as PKCS#8, to be stored or sealed.
+    pub fn to_pkcs8(&self) -> Result<SecretBytes, KeyError> {
+        let document = match &self.inner {
+            Inner::Ed25519(pair) => pair.to_pkcs8v1(),
+            Inner::P256(pair) => pair.to_pkcs8v1(),
+        };
+        Ok(SecretBytes::new(document.map_err(|_| KeyError::Rejected)?.as_ref().to_vec()))
+    }
+
+    /// The key as a `PRIVATE KEY` PEM section.
+    pub fn to_pem(&self) -> Result<Zeroizing<String>, KeyError> {
+        Ok(pem::encode("PRIVATE KEY", self.to_pkcs8()?.expose()))
+    }
+
+    /// What it signs with.
+    pub const fn algorithm(&self) -> KeyAlgorithm {
+        self.public.algorithm()
+    }
+
+    /// The public half.
+    pub const fn public(&self) -> &SubjectKey {
+        &self.public
+    }
+
+    /// The public half as DER `SubjectPublicKeyInfo`.
+    pub fn spki(&self) -> Vec<u8> {
+        self.public.spki()
+    }
+
+    /// The id of the public half.
+    pub fn id(&self) -> KeyId {
+        self.public.id()
+    }
+
+    /// Signs: 64 bytes for Ed25519, a DER `Ecdsa-Sig-Value` for P-256.
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let signature = match &self.inner {
+            Inner::Ed25519(pair) => pair.try_sign(message),
+            Inner::P256(pair) => pair.sign(&SystemRandom::new(), message),
+        };
+        Ok(signature.map_err(|_| KeyError::Sign)?.as_ref().to_vec())
+    }
+
+    /// The public half as the replicated state records an authority's.
+    pub fn authority_key(&self) -> AuthorityKey {
+        self.public.authority_key()
+    }
+}
+
+impl fmt::Debug for KeyPair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyPair").field("algorithm", &self.algorithm()).field("id", &self.id()).finish_non_exhaustive()
+    }
+}
+
+/// A public key that a certificate of ours may carry, in its one spelling.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubjectKey {
+    /// Ed25519.
+    Ed25519([u8; 32]),
+    /// A P-256 point, uncompressed.
+    P256([u8; 65]),
+}
+
+/// RFC 5480 §2: id-ecPublicKey, secp256r1, BIT STRING of 65 octets.
+const P256_PREFIX: [u8; 26] = [
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
+    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+];
+/// RFC 8410 §4: id-Ed25519, BIT STRING of 32 octets.
+const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+impl SubjectKey {
+    /// Reads a DER `SubjectPublicKeyInfo`. Compressed points, explicit curves and keys of small order are refused: a key
+    /// must have one id, and a signature under it must prove possession.
+    pub fn parse(spki: &[u8]) -> Result<Self, KeyError> {
+        if let Some(key) = spki.strip_prefix(&ED25519_PREFIX).and_then(|key| <[u8; 32]>::try_from(key).ok()) {
+            let parsed = VerifyingKey::from_bytes(&key).map_err(|_| KeyError::Public)?;
+            return if parsed.is_weak() { Err(KeyError::Public) } else { Ok(Self::Ed25519(key)) };
+        }
+        let point = spki.strip_prefix(&P256_PREFIX).and_then(|point| <[u8; 65]>::try_from(point).ok());
+        let point = point.filter(|point| point.first() == Some(&0x04)).ok_or(KeyError::Public)?;
+        UnparsedPublicKey::new(&aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1, point)
+            .parse()
+            .map_err(|_| KeyError::Public)?;
+        Ok(Self::P256(point))
+    }
+
+    /// What it verifies with.
+    pub const fn algorithm(&self) -> KeyAlgorithm {
+        match self {
+            Self::Ed25519(_) => KeyAlgorithm::Ed25519,
+            Self::P256(_) => KeyAlgorithm::P256,
+        }
+    }
+
+    /// The DER `SubjectPublicKeyInfo`.
+    pub fn spki(&self) -> Vec<u8> {
+        match self {
+            Self::Ed25519(key) => ed25519_spki(key).to_vec(),
+            Self::P256(point) => [P256_PREFIX.as_slice(), point].concat(),
+        }
+    }
+
+    /// The id under which the key is recorded and revoked.
+    pub fn id(&self) -> KeyId {
+        KeyId::of_spki(&self.spki())
+    }
+
+    /// The key as the replicated state records an authority's.
+    pub fn authority_key(&self) -> AuthorityKey {
+        match self {
+            Self::Ed25519(key) => AuthorityKey::Ed25519(PublicKey(*key)),
+            Self::P256(point) => AuthorityKey::P256(point.to_vec()),
+        }
+    }
+
+    /// Verifies a signature as [`KeyPair::sign`] makes it; strictly for Ed25519 (RFC 8032 §5.1.7).
+    pub fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), KeyError> {
+        match self {
+            Self::Ed25519(key) => {
+                let key = VerifyingKey::from_bytes(key).map_err(|_| KeyError::Public)?;
+                let signature = ed25519_dalek::Signature::from_slice(signature).map_err(|_| KeyError::Sign)?;
+                key.verify_strict(message, &signature).map_err(|_| KeyError::Sign)
+            }
+            Self::P256(point) => UnparsedPublicKey::new(&aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1, point)
+                .verify(message, signature)
+                .map_err(|_| KeyError::Sign),
+        }
+    }
+
+    /// The key's bytes as they stand in the BIT STRING.
+    pub(crate) fn octets(&self) -> &[u8] {
+        match self {
+            Self::Ed25519(key) => key,
+            Self::P256(point) => point,
+        }
+    }
+}
+
+fn rcgen_algorithm(algorithm: KeyAlgorithm) -> &'static rcgen::SignatureAlgorithm {
+    match algorithm {
+        KeyAlgorithm::Ed25519 => &rcgen::PKCS_ED25519,
+        KeyAlgorithm::P256 => &rcgen::PKCS_ECDSA_P256_SHA256,
+    }
+}
+
+impl rcgen::PublicKeyData for SubjectKey {
+    fn der_bytes(&self) -> &[u8] {
+        self.octets()
+    }
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        rcgen_algorithm(self.algorithm())
+    }
+}
+
+impl rcgen::PublicKeyData for KeyPair {
+    fn der_bytes(&self) -> &[u8] {
+        self.public.octets()
+    }
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        rcgen_algorithm(self.public.algorithm())
+    }
+}
+
+impl rcgen::SigningKey for KeyPair {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        Self::sign(self, message).map_err(|_| rcgen::Error::RingUnspecified)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BOTH: [KeyAlgorithm; 2] = [KeyAlgorithm::Ed25519, KeyAlgorithm::P256];
+
+    #[test]
+    fn keys_survive_pkcs8_and_pem() {
+        for algorithm in BOTH {
+            let key = KeyPair::generate(algorithm).unwrap();
+            let der = KeyPair::from_pkcs8_der(&key.to_pkcs8().unwrap()).unwrap();
+            let pem = KeyPair::from_pem(&key.to_pem().unwrap()).unwrap();
+            assert_eq!((der.id(), pem.id()), (key.id(), key.id()));
+            assert_eq!(SubjectKey::parse(&key.spki()), Ok(*key.public()));
+            let signature = pem.sign(b"m").unwrap();
+            assert_eq!(key.public().verify(b"m", &signature), Ok(()));
+            assert_eq!(key.public().verify(b"n", &signature), Err(KeyError::Sign));
+        }
+    }
+
+    #[test]
+    fn debug_shows_nothing_of_the_secret() {
+        for algorithm in BOTH {
+            let key = KeyPair::generate(algorithm).unwrap();
+            let shown = format!("{key:?}");
+            let secret = data_encoding::HEXLOWER.encode(key.to_pkcs8().unwrap().expose());
+            let tail: String = secret.chars().rev().take(16).collect::<Vec<_>>().into_iter().rev().collect();
+            assert!(!shown.contains(&tail) && !shown.contains("secret"), "{shown}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_private_key_is_refused() {
+        assert_eq!(KeyPair::from_pem("").unwrap_err(), KeyError::Missing);
+        assert_eq!(KeyPair::from_pem(&pem::encode("CERTIFICATE", &[1])).unwrap_err(), KeyError::Missing);
+        assert_eq!(KeyPair::from_pem(&pem::encode("PRIVATE KEY", &[1, 2, 3])).unwrap_err(), KeyError::Rejected);
+        assert_eq!(KeyPair::from_pem(&pem::encode("RSA PRIVATE KEY", &[1])).unwrap_err(), KeyError::Rejected);
+        let broken = "-----BEGIN PRIVATE KEY-----\n!!!\n-----END PRIVATE KEY-----\n";
+        assert_eq!(KeyPair::from_pem(broken).unwrap_err(), KeyError::Pem);
+        assert_eq!(KeyPair::from_pkcs8_der(&SecretBytes::new(Vec::new())).unwrap_err(), KeyError::Rejected);
+    }
+
+    #[test]
+    fn a_weak_or_second_spelling_of_a_public_key_is_refused() {
+        let mut small_order = [0; 32];
+        small_order[0] = 1;
+        assert_eq!(SubjectKey::parse(&ed25519_spki(&small_order)), Err(KeyError::Public));
+        let point = KeyPair::generate(KeyAlgorithm::P256).unwrap();
+        let spki = point.spki();
+        let mut off_curve = spki.clone();
+        *off_curve.last_mut().unwrap() ^= 1;
+        assert_eq!(SubjectKey::parse(&off_curve), Err(KeyError::Public));
+        // The same point compressed: 33 octets.
+        let octets = point.public().octets();
+        let mut compressed = vec![0x30, 0x39];
+        compressed.extend_from_slice(&P256_PREFIX[2..23]);
+        compressed.extend_from_slice(&[0x03, 0x22, 0x00, 0x02 | (octets[64] & 1)]);
+        compressed.extend_from_slice(&octets[1..33]);
+        assert_eq!(SubjectKey::parse(&compressed), Err(KeyError::Public));
+        let mut trailing = spki;
+        trailing.push(0);
+        assert_eq!(SubjectKey::parse(&trailing), Err(KeyError::Public));
+        assert_eq!(SubjectKey::parse(&[]), Err(KeyError::Public));
+    }
+}
