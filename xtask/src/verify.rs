@@ -54,7 +54,7 @@ fn clippy(root: &Path) -> Result<()> {
 fn tests(root: &Path) -> Result<()> {
     let suites = suites_path(root);
     let vars: Vec<_> = suites.iter().map(|path| ("COUNTERSIGN_SUITES", path.as_str())).collect();
-    cargo::run(root, &["test", "--locked", "--workspace"], &vars)
+    cargo::run(root, &["test", "--locked", "--workspace", "--no-fail-fast"], &vars)
 }
 
 /// Libraries only: the binary's pages would be written over those of the library of the same name.
