@@ -1,1 +1,48 @@
 //! Authenticated connections between members: the acceptor, the dialer, live trust.
+//!
+//! This crate knows nothing of Raft, of the API's schema or of policy. It proves who is at the other end of a connection,
+//! and it ends the connection when that stops being true. What it must never do: hand over a stream whose peer was not
+//! judged, read one byte of a peer before `Welcome`, or fall back to anything weaker than TLS 1.3.
+//!
+//! Read [`acceptor`] for the life of an accepted connection, [`dialer`] for a dialed one, [`registry`] for how trust
+//! reaches the connections that are open, and [`trust`] for where it is kept.
+
+pub mod acceptor;
+pub mod alpn;
+mod attempt;
+mod budget;
+pub mod clock;
+mod config;
+mod counted;
+pub mod credential;
+pub mod dial_error;
+pub mod dialer;
+pub mod endpoint;
+pub mod enroll;
+pub mod frame;
+mod handshake;
+mod memory;
+
+pub mod refusal;
+pub mod registry;
+pub mod routes;
+pub mod service_client;
+mod sni;
+pub mod stream;
+pub mod trust;
+mod verifier;
+
+pub use acceptor::{Acceptor, AcceptorLimits};
+pub use alpn::Alpn;
+pub use clock::{Clock, SystemClock};
+pub use credential::{Credential, CredentialError};
+pub use dial_error::{DialCause, DialError};
+pub use dialer::{Dialer, Expected};
+pub use endpoint::{Endpoint, PublishError};
+pub use enroll::{PinnedStream, dial_enroll, dial_enroll_within};
+pub use refusal::{LoggedRefusals, RefusalRecord, Refusals};
+pub use registry::{ClosedConnection, LiveConnection, Registry};
+pub use routes::Routes;
+pub use service_client::{ClientStream, ServiceClient};
+pub use stream::{EnrollStream, PeerStream, ServiceStream};
+pub use trust::{LiveTrust, StaleGeneration, Trust};

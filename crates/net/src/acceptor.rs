@@ -1,0 +1,227 @@
+//! The acceptor of the cluster port: from a socket to a judged stream, or to a refusal that both ends know.
+//!
+//! The life of a connection: charge its source, take a place, read the ClientHello, choose by its one protocol which
+//! certificate to ask for, end the handshake, register, judge, say `Welcome` or `Refused`, hand over. All of it under one
+//! deadline and one count of bytes. Nothing is read from the peer between its handshake and `Welcome`.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use countersign_core::limits;
+use countersign_core::peer::{Refusal, Wanted};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::alpn::Alpn;
+use crate::attempt::{Attempt, Failure};
+use crate::budget::{Charge, Source, SourceBudget};
+use crate::counted::Counted;
+use crate::endpoint::Endpoint;
+use crate::handshake::{self, Hello, Refused};
+use crate::refusal::RefusalRecord;
+use crate::routes::Routes;
+use crate::stream::{EnrollStream, PeerStream, ServiceStream};
+
+/// How long a refused peer may take to fetch the reason.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// What an acceptor grants to peers that it does not know yet.
+#[derive(Debug, Clone, Copy)]
+pub struct AcceptorLimits {
+    /// From accept to `Welcome`.
+    pub handshake: Duration,
+    /// Bytes that a peer may send before it is welcome.
+    pub preauth_bytes: u64,
+    /// Handshakes under way at once, enrollments not counted once they said what they are.
+    pub handshakes_in_flight: usize,
+    /// Enrollment connections open at once.
+    pub enrollments_in_flight: usize,
+    /// How long an enrollment connection may stay open.
+    pub enrollment: Duration,
+    /// Attempts of one source that may fail within a minute.
+    pub failures_per_source_minute: u32,
+}
+
+impl Default for AcceptorLimits {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_millis(limits::HANDSHAKE_MILLIS_MAX),
+            preauth_bytes: limits::PREAUTH_BYTES_MAX,
+            handshakes_in_flight: limits::HANDSHAKES_IN_FLIGHT_MAX,
+            enrollments_in_flight: limits::ENROLLMENTS_IN_FLIGHT_MAX,
+            enrollment: Duration::from_secs(60),
+            failures_per_source_minute: limits::FAILURES_PER_SOURCE_MINUTE_MAX,
+        }
+    }
+}
+
+/// Accepts connections on one TCP port.
+pub struct Acceptor {
+    listener: TcpListener,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    endpoint: Endpoint,
+    limits: AcceptorLimits,
+    routes: Routes,
+    started: Instant,
+    budget: Mutex<SourceBudget>,
+    handshakes: Arc<Semaphore>,
+    enrollments: Arc<Semaphore>,
+}
+
+impl Acceptor {
+    /// Listens on `address`. Nothing is accepted before [`Acceptor::run`].
+    pub async fn bind(address: SocketAddr, endpoint: Endpoint, limits: AcceptorLimits) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        let shared = Arc::new(Shared {
+            endpoint,
+            limits,
+            routes: Routes::new(),
+            started: Instant::now(),
+            budget: Mutex::new(SourceBudget::new(limits.failures_per_source_minute)),
+            handshakes: Arc::new(Semaphore::new(limits.handshakes_in_flight)),
+            enrollments: Arc::new(Semaphore::new(limits.enrollments_in_flight)),
+        });
+        Ok(Self { listener, shared })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Where accepted connections go.
+    pub fn routes(&self) -> &Routes {
+        &self.shared.routes
+    }
+
+    /// Handshakes under way.
+    pub fn handshakes_in_flight(&self) -> usize {
+        self.shared.limits.handshakes_in_flight.saturating_sub(self.shared.handshakes.available_permits())
+    }
+
+    /// Enrollment connections open.
+    pub fn enrollments_in_flight(&self) -> usize {
+        self.shared.limits.enrollments_in_flight.saturating_sub(self.shared.enrollments.available_permits())
+    }
+
+    /// Accepts until dropped; handshakes under way end with it, connections handed over do not.
+    pub async fn run(&self) -> Infallible {
+        let accept = async {
+            let mut handshakes = JoinSet::new();
+            loop {
+                tokio::select! {
+                    accepted = self.listener.accept() => match accepted {
+                        Ok((socket, source)) => self.shared.begin(socket, source, &mut handshakes),
+                        Err(error) => pause_after(&error).await,
+                    },
+                    Some(_) = handshakes.join_next() => {}
+                }
+            }
+        };
+        tokio::select! {
+            never = accept => never,
+            never = self.shared.endpoint.expire_connections() => never,
+        }
+    }
+}
+
+/// Out of descriptors or memory, accepting again at once would only spin; other errors concern one connection.
+async fn pause_after(error: &io::Error) {
+    let of_one_connection = matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    );
+    if !of_one_connection {
+        tracing::warn!(%error, "cannot accept connections");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+impl Shared {
+    /// Charges the source and takes a place, or refuses before any byte is read.
+    fn begin(self: &Arc<Self>, socket: TcpStream, source: SocketAddr, handshakes: &mut JoinSet<()>) {
+        let attempt = Attempt::new(source);
+        let refuse = |attempt: Attempt, repeated: bool| {
+            let record = attempt.record(Refusal::Overloaded.into());
+            self.endpoint.refusals().record(RefusalRecord { repeated, ..record });
+        };
+        let charge = self.budget().charge(Source::of(source.ip()), self.started.elapsed());
+        if let Charge::Refused { repeated } = charge {
+            return refuse(attempt, repeated);
+        }
+        match Arc::clone(&self.handshakes).try_acquire_owned() {
+            Ok(place) => drop(handshakes.spawn(Arc::clone(self).serve(socket, attempt, place))),
+            Err(_) => refuse(attempt, false),
+        }
+    }
+
+    fn budget(&self) -> MutexGuard<'_, SourceBudget> {
+        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn serve(self: Arc<Self>, socket: TcpStream, mut attempt: Attempt, mut place: OwnedSemaphorePermit) {
+        let accept = self.accept(socket, &mut attempt, &mut place);
+        let Refused { failure, socket } = match tokio::time::timeout(self.limits.handshake, accept).await {
+            Ok(Ok(())) => return self.budget().refund(Source::of(attempt.source.ip())),
+            Ok(Err(refused)) => refused,
+            Err(_) => Failure::from(Refusal::Deadline).into(),
+        };
+        self.endpoint.refusals().record(attempt.record(failure));
+        if let Some(socket) = socket {
+            let _ = tokio::time::timeout(LINGER, handshake::linger(socket)).await;
+        }
+    }
+
+    async fn accept(
+        &self,
+        socket: TcpStream,
+        attempt: &mut Attempt,
+        place: &mut OwnedSemaphorePermit,
+    ) -> Result<(), Refused> {
+        // Answers are small; waiting to fill a segment costs 40 ms each.
+        socket.set_nodelay(true).map_err(|e| Failure::of(Refusal::Handshake, &e))?;
+        let hello = Hello::read(Counted::new(socket, self.limits.preauth_bytes), attempt).await?;
+        match hello.alpn() {
+            Alpn::Enroll => self.accept_stranger(hello, attempt, place).await,
+            Alpn::Peer => {
+                let proven = hello.authenticate(&self.endpoint).await?;
+                let judged = proven.judge(&self.endpoint, Wanted::AnyNode, attempt).await?;
+                judged.hand_over(&self.routes.peer, attempt, PeerStream::new).await
+            }
+            Alpn::Service => {
+                let proven = hello.authenticate(&self.endpoint).await?;
+                let judged = proven.judge(&self.endpoint, Wanted::AnyPrincipal, attempt).await?;
+                judged.hand_over(&self.routes.service, attempt, ServiceStream::new).await
+            }
+        }
+    }
+
+    /// Enrollment has places of its own: a crowd of strangers leaves the members' alone.
+    async fn accept_stranger(
+        &self,
+        hello: Hello,
+        attempt: &Attempt,
+        place: &mut OwnedSemaphorePermit,
+    ) -> Result<(), Refused> {
+        let Ok(own) = Arc::clone(&self.enrollments).try_acquire_owned() else {
+            return Err(hello.refuse(Refusal::Overloaded).await);
+        };
+        // Assigned, not shadowed: the handshake's place is free from here on.
+        *place = own;
+        let stranger = hello.prove(&self.endpoint).await?;
+        let (slot, stranger) = stranger.reserve(&self.routes.enroll, attempt).await?;
+        let (tls, exporter) = stranger.welcome().await?;
+        let deadline = tokio::time::sleep(self.limits.enrollment);
+        let Some(place) = place.split(1) else { return Err(Failure::from(Refusal::Overloaded).into()) };
+        slot.send(EnrollStream::new(tls, exporter, deadline, place, attempt.source));
+        Ok(())
+    }
+}

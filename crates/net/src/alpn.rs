@@ -1,0 +1,82 @@
+//! What a connection is for, said in the ClientHello before any certificate is chosen (RFC 7301).
+//!
+//! A ClientHello is taken only if it offers exactly one protocol and that one is ours. An offer of several would let the
+//! two ends settle on something that neither asked for (the ALPACA attacks); an absent one passes in rustls unless refused.
+
+/// One of the three purposes of the cluster port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Alpn {
+    /// A stranger with a join token, or a member that returns. No client certificate.
+    Enroll,
+    /// Between members: Raft and what belongs to it.
+    Peer,
+    /// Any principal: embedded services, policy, renewal.
+    Service,
+}
+
+impl Alpn {
+    /// Every protocol.
+    pub const ALL: [Self; 3] = [Self::Enroll, Self::Peer, Self::Service];
+
+    /// The protocol name on the wire.
+    pub const fn id(self) -> &'static [u8] {
+        match self {
+            Self::Enroll => b"countersign/1 enroll",
+            Self::Peer => b"countersign/1 peer",
+            Self::Service => b"countersign/1 service",
+        }
+    }
+
+    /// A stable word for logs and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Enroll => "enroll",
+            Self::Peer => "peer",
+            Self::Service => "service",
+        }
+    }
+
+    /// The protocol that a ClientHello asks for: the only one it offers, and a known one.
+    pub(crate) fn of_offer<'a>(offered: Option<impl Iterator<Item = &'a [u8]>>) -> Result<Self, OfferError> {
+        let mut offered = offered.ok_or(OfferError::Absent)?;
+        let only = offered.next().ok_or(OfferError::Absent)?;
+        if offered.next().is_some() {
+            return Err(OfferError::Several);
+        }
+        Self::ALL.into_iter().find(|alpn| alpn.id() == only).ok_or(OfferError::Unknown)
+    }
+}
+
+/// Why an offer is refused. Stays in this end's log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum OfferError {
+    /// No protocol was offered.
+    #[error("no application protocol was offered")]
+    Absent,
+    /// More than one was offered.
+    #[error("more than one application protocol was offered")]
+    Several,
+    /// One was offered that is not ours.
+    #[error("an unknown application protocol was offered")]
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exactly_one_known_protocol_is_taken() {
+        let offer = |names: &[&'static [u8]]| Alpn::of_offer(Some(names.iter().copied()));
+        for alpn in Alpn::ALL {
+            assert_eq!(offer(&[alpn.id()]), Ok(alpn));
+        }
+        assert_eq!(Alpn::of_offer(None::<std::iter::Empty<&[u8]>>), Err(OfferError::Absent));
+        assert_eq!(offer(&[]), Err(OfferError::Absent));
+        assert_eq!(offer(&[b"h2"]), Err(OfferError::Unknown));
+        assert_eq!(offer(&[b"countersign/1 peer "]), Err(OfferError::Unknown));
+        assert_eq!(offer(&[Alpn::Peer.id(), b"h2"]), Err(OfferError::Several));
+        assert_eq!(offer(&[Alpn::Peer.id(), Alpn::Peer.id()]), Err(OfferError::Several));
+        assert_eq!(offer(&[Alpn::Enroll.id(), Alpn::Service.id()]), Err(OfferError::Several));
+    }
+}

@@ -1,0 +1,59 @@
+//! What is known of one connection attempt so far, for the record if it is refused.
+
+use std::net::SocketAddr;
+
+use countersign_core::id::FailureId;
+use countersign_core::peer::Refusal;
+use countersign_core::principal::Principal;
+
+use crate::alpn::Alpn;
+use crate::refusal::RefusalRecord;
+use crate::sni;
+
+/// Fills up as the handshake goes on; what it holds survives a handshake that is cut off by its deadline.
+#[derive(Debug, Clone)]
+pub(crate) struct Attempt {
+    pub(crate) failure_id: FailureId,
+    pub(crate) source: SocketAddr,
+    pub(crate) alpn: Option<Alpn>,
+    pub(crate) presented: Option<Principal>,
+}
+
+/// Why an attempt ends: the reason, and its precise form for the local log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) refusal: Refusal,
+    pub(crate) detail: Option<String>,
+}
+
+impl Attempt {
+    /// Begins under an id of our own, until the dialer names one.
+    pub(crate) fn new(source: SocketAddr) -> Self {
+        Self { failure_id: sni::draw(), source, alpn: None, presented: None }
+    }
+
+    /// Takes the dialer's id from the server name, if it holds one.
+    pub(crate) fn named(&mut self, server_name: Option<&str>) {
+        self.failure_id = server_name.and_then(sni::attempt_id).unwrap_or(self.failure_id);
+    }
+
+    pub(crate) fn record(self, failure: Failure) -> RefusalRecord {
+        let Self { failure_id, source, alpn, presented } = self;
+        let Failure { refusal, detail } = failure;
+        RefusalRecord { failure_id, source, presented, alpn, refusal, detail, repeated: false }
+    }
+}
+
+impl Failure {
+    /// With the text of `error` and of what caused it.
+    pub(crate) fn of(refusal: Refusal, error: &(dyn core::error::Error + 'static)) -> Self {
+        let causes = core::iter::successors(Some(error), |e| e.source()).map(ToString::to_string);
+        Self { refusal, detail: Some(causes.collect::<Vec<_>>().join(": ")) }
+    }
+}
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Self {
+        Self { refusal, detail: None }
+    }
+}

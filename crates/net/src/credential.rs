@@ -1,0 +1,71 @@
+//! A credential: a certificate chain and its private key, checked to belong together before anything uses them.
+
+use std::sync::Arc;
+
+use countersign_core::time::UnixMillis;
+use countersign_pki::key::{KeyError, KeyPair};
+use countersign_pki::verify::{Bundle, ChainError, Usage, VerifiedChain, verify_chain};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::config::provider;
+
+/// Why a chain and a key are no credential.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// The chain is empty.
+    #[error("certificate chain is empty")]
+    Empty,
+    /// The key could not be handed to the TLS stack.
+    #[error("private key cannot be used")]
+    Key(#[source] KeyError),
+    /// The TLS stack refuses the pair: most often the key is not the leaf's.
+    #[error("private key and certificate do not belong together")]
+    Pair(#[source] rustls::Error),
+}
+
+/// A leaf with its chain, and the key that proves it.
+#[derive(Clone)]
+pub struct Credential {
+    certified: Arc<CertifiedKey>,
+}
+
+impl Credential {
+    /// Checks that `key` is the key of the first certificate of `chain` (DER, leaf first).
+    pub fn new(chain: impl IntoIterator<Item = Vec<u8>>, key: &KeyPair) -> Result<Self, CredentialError> {
+        let chain: Vec<_> = chain.into_iter().map(CertificateDer::from).collect();
+        if chain.is_empty() {
+            return Err(CredentialError::Empty);
+        }
+        let pkcs8 = key.to_pkcs8().map_err(CredentialError::Key)?;
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8.expose()));
+        let key = provider().key_provider.load_private_key(der.clone_key()).map_err(CredentialError::Pair)?;
+        let certified = CertifiedKey::new(chain, key);
+        certified.keys_match().map_err(CredentialError::Pair)?;
+        Ok(Self { certified: Arc::new(certified) })
+    }
+
+    /// The chain, DER, leaf first.
+    pub fn chain(&self) -> impl Iterator<Item = &[u8]> {
+        self.certified.cert.iter().map(AsRef::as_ref)
+    }
+
+    /// Verifies the chain as a peer would: a new credential is published only after this node's own verifier took it.
+    pub fn verify(&self, bundle: &Bundle, usage: Usage, now: UnixMillis) -> Result<VerifiedChain, ChainError> {
+        verify_chain(bundle, &self.certified.cert, usage, Some(now))
+    }
+
+    pub(crate) fn certified(&self) -> Arc<CertifiedKey> {
+        Arc::clone(&self.certified)
+    }
+
+    pub(crate) fn resolver(&self) -> Arc<SingleCertAndKey> {
+        Arc::new(SingleCertAndKey::from(self.certified()))
+    }
+}
+
+impl core::fmt::Debug for Credential {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Credential({} certificates)", self.certified.cert.len())
+    }
+}

@@ -1,0 +1,122 @@
+//! Why a connection could not be made, in the words of who dialed: what was expected, what was met, and the id under which
+//! the other end may say more.
+
+use std::io;
+
+use countersign_core::id::{AuthorityId, FailureId};
+use countersign_core::name::Address;
+use countersign_core::peer::Refusal;
+use countersign_pki::verify::ChainError;
+use rustls::{AlertDescription, Error};
+
+use crate::frame::{FrameError, RefusalCode};
+
+/// A failed attempt to connect.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect to `{address}` (failure id {failure_id})")]
+pub struct DialError {
+    /// What was dialed.
+    pub address: Address,
+    /// The attempt; the acceptor logs the same id, if the attempt reached one.
+    pub failure_id: FailureId,
+    /// Why.
+    #[source]
+    pub cause: DialCause,
+}
+
+/// Why an attempt to connect failed.
+#[derive(Debug, thiserror::Error)]
+pub enum DialCause {
+    /// No TCP connection: nobody listens, no route, no such host.
+    #[error("no connection")]
+    Connect(#[source] io::Error),
+    /// Not done in time.
+    #[error("no answer within {millis} ms")]
+    Deadline {
+        /// How long was waited.
+        millis: u64,
+    },
+    /// The other end hung up before it said welcome.
+    #[error("the other end closed the connection during the handshake")]
+    Closed(#[source] io::Error),
+    /// Something else listens there.
+    #[error("what listens there does not speak countersign")]
+    NotCountersign(#[source] Foreign),
+    /// The other end is not under the pinned authority.
+    #[error("authority presented there is {}, the join token pins {expected}; the token is of another cluster, or a proxy \
+             that ends TLS is in the way", .got.map_or_else(|| "none".to_owned(), |id| id.to_string()))]
+    Pin {
+        /// What was pinned.
+        expected: AuthorityId,
+        /// The last certificate of the presented chain, where authorities stand.
+        got: Option<AuthorityId>,
+    },
+    /// The other end's certificate does not verify.
+    #[error("certificate presented there is not one of this cluster; is a proxy that ends TLS in the way?")]
+    Untrusted(#[source] ChainError),
+    /// The other end's certificate verifies, but it is not whom this end wants to speak to.
+    #[error("the other end is refused here")]
+    Judged(#[source] Refusal),
+    /// The other end's certificate is not for the host that was dialed.
+    #[error("certificate presented there does not hold the dialed host")]
+    Host,
+    /// Refused, and told why.
+    #[error("refused there: {code}")]
+    Refused {
+        /// Why.
+        code: RefusalCode,
+    },
+    /// Refused within TLS, which does not say why: the other end's log does, under the failure id.
+    #[error("refused there during the TLS handshake (alert {alert}); its log says why")]
+    Alert {
+        /// The TLS alert (RFC 8446 §6).
+        alert: u8,
+    },
+    /// This end has no certificate yet.
+    #[error("this node has no certificate yet")]
+    NoCredential,
+    /// The TLS stack failed at this end.
+    #[error("TLS failed at this end")]
+    Tls(#[source] Error),
+}
+
+/// What was met instead of countersign.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Foreign {
+    /// It does not speak TLS 1.3.
+    #[error("it does not speak TLS 1.3")]
+    Tls(#[source] Error),
+    /// It speaks TLS, but not this protocol in it.
+    #[error("it speaks another application protocol")]
+    Protocol,
+    /// Its first bytes are no answer to a handshake.
+    #[error("its first bytes are no answer to a handshake")]
+    FirstFrame(#[source] FrameError),
+}
+
+impl DialCause {
+    /// Reads what the TLS stack says about a connection that was made and then failed.
+    pub(crate) fn of_io(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            Some(tls) => Self::of_tls(tls.clone()),
+            None => Self::Closed(error),
+        }
+    }
+
+    fn of_tls(error: Error) -> Self {
+        match error {
+            Error::AlertReceived(AlertDescription::NoApplicationProtocol) | Error::NoApplicationProtocol => {
+                Self::NotCountersign(Foreign::Protocol)
+            }
+            Error::AlertReceived(AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure)
+            | Error::InvalidMessage(_)
+            | Error::InappropriateMessage { .. }
+            | Error::InappropriateHandshakeMessage { .. }
+            | Error::PeerIncompatible(_)
+            | Error::PeerMisbehaved(_)
+            | Error::PeerSentOversizedRecord => Self::NotCountersign(Foreign::Tls(error)),
+            Error::AlertReceived(alert) => Self::Alert { alert: alert.into() },
+            other => Self::Tls(other),
+        }
+    }
+}

@@ -1,0 +1,227 @@
+//! A member's dialer: it knows whom it dials, shows its own certificate, and is connected only after `Welcome`.
+//!
+//! The other end is judged three times: within the handshake, before this end has shown its certificate; again when the
+//! handshake has ended and the connection is registered; and from then on whenever trust changes. There is no fallback to
+//! anything weaker.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::id::{FailureId, NodeId};
+use countersign_core::limits::{HANDSHAKE_MILLIS_MAX, PREAUTH_BYTES_MAX};
+use countersign_core::name::{Address, Host};
+use countersign_core::peer::{VerifiedPeer, Wanted};
+use countersign_core::principal::Role;
+use countersign_pki::verify::{Usage, VerifiedChain};
+use rustls::client::danger::ServerCertVerifier;
+use rustls_pki_types::ServerName;
+use socket2::SockRef;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::alpn::Alpn;
+use crate::config::client_config;
+use crate::counted::Counted;
+use crate::credential::Credential;
+use crate::dial_error::{DialCause, DialError, Foreign};
+use crate::endpoint::Endpoint;
+use crate::frame::{FRAME_LEN, FirstFrame};
+use crate::registry::{Closer, Connection, Registration};
+use crate::sni;
+use crate::stream::{PeerStream, ServiceStream, Tls};
+use crate::trust::Trust;
+use crate::verifier::ChainVerifier;
+
+/// Whom a member expects to serve it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// This member.
+    Node(NodeId),
+    /// Any member or broker whose certificate holds the dialed host.
+    Host,
+}
+
+/// Dials as a member.
+#[derive(Clone)]
+pub struct Dialer {
+    endpoint: Endpoint,
+    deadline: Duration,
+}
+
+impl Dialer {
+    /// Dials with the trust and the credential of `endpoint`.
+    pub const fn new(endpoint: Endpoint) -> Self {
+        Self { endpoint, deadline: DEADLINE }
+    }
+
+    /// With another limit on the time from dialing to `Welcome`.
+    #[must_use]
+    pub fn with_deadline(self, deadline: Duration) -> Self {
+        Self { deadline, ..self }
+    }
+
+    /// Connects to the member `node` under the peer protocol.
+    pub async fn dial_peer(&self, address: &Address, node: NodeId) -> Result<PeerStream, DialError> {
+        let (tls, registration, peer, remote) = self.dial(address, Alpn::Peer, Expected::Node(node)).await?;
+        Ok(PeerStream::new(tls, registration, peer, remote))
+    }
+
+    /// Connects to a member or broker under the service protocol.
+    pub async fn dial_service(&self, address: &Address, expected: Expected) -> Result<ServiceStream, DialError> {
+        let (tls, registration, peer, remote) = self.dial(address, Alpn::Service, expected).await?;
+        Ok(ServiceStream::new(tls, registration, peer, remote))
+    }
+
+    async fn dial(
+        &self,
+        address: &Address,
+        alpn: Alpn,
+        expected: Expected,
+    ) -> Result<(Tls, Registration, VerifiedPeer, SocketAddr), DialError> {
+        attempt(address, self.deadline, |failure_id| self.connect(address, alpn, expected, failure_id)).await
+    }
+
+    async fn connect(
+        &self,
+        address: &Address,
+        alpn: Alpn,
+        expected: Expected,
+        failure_id: FailureId,
+    ) -> Result<(Tls, Registration, VerifiedPeer, SocketAddr), DialCause> {
+        let trust = self.endpoint.trust().load();
+        let credential = trust.credential.clone().ok_or(DialCause::NoCredential)?;
+        let (wanted, name) = expected.name(failure_id, &trust);
+        let verifier = server_verifier(&self.endpoint, &trust, expected, &address.host);
+        let Handshaken { mut tls, verified, remote } =
+            handshake(address, alpn, Some(&credential), &verifier, name).await?;
+        let closer = SockRef::from(tls.get_ref().0.socket()).try_clone().map_err(DialCause::Closed)?;
+        let evidence = verified.evidence().clone();
+        let connection = Connection { evidence, wanted, alpn, remote, dialed: true, closer: Closer::Tcp(closer) };
+        let (registration, peer) = self.endpoint.admit(connection).map_err(DialCause::Judged)?;
+        read_welcome(&mut tls).await?;
+        match registration.closed().refusal() {
+            None => Ok((tls.into(), registration, peer, remote)),
+            Some(refusal) => Err(DialCause::Judged(refusal)),
+        }
+    }
+}
+
+impl Expected {
+    pub(crate) fn name(self, failure_id: FailureId, trust: &Trust) -> (Wanted, ServerName<'static>) {
+        let domain = &trust.view.trust_domain;
+        match self {
+            Self::Node(node) => (Wanted::Node(node), sni::server_name(failure_id, &node.to_string(), domain)),
+            Self::Host => (Wanted::AnyPrincipal, sni::server_name(failure_id, "service", domain)),
+        }
+    }
+}
+
+/// Verifies a server's chain and judges it, within the handshake.
+pub(crate) fn server_verifier(
+    endpoint: &Endpoint,
+    trust: &Arc<Trust>,
+    expected: Expected,
+    host: &Host,
+) -> Arc<ChainVerifier<Arc<VerifiedChain>, DialCause>> {
+    let (endpoint, trust, host) = (endpoint.clone(), Arc::clone(trust), host.clone());
+    ChainVerifier::new(move |presented| {
+        let chain = endpoint.verify(&trust, presented, Usage::Server).map_err(DialCause::Untrusted)?;
+        let wanted = match expected {
+            Expected::Node(node) => Wanted::Node(node),
+            Expected::Host => Wanted::AnyPrincipal,
+        };
+        endpoint.judge(&trust, chain.evidence(), wanted).map_err(DialCause::Judged)?;
+        if expected == Expected::Host && !serves_host(&chain, &host) {
+            return Err(DialCause::Host);
+        }
+        Ok(chain)
+    })
+}
+
+/// Only nodes and brokers serve, and only at the hosts that their certificates hold.
+pub(crate) fn serves_host(chain: &VerifiedChain, host: &Host) -> bool {
+    let serves = matches!(chain.evidence().parts().principal.role, Role::Node(_) | Role::Broker(_));
+    serves && chain.hosts().contains(host)
+}
+
+/// From dialing to `Welcome`.
+pub(crate) const DEADLINE: Duration = Duration::from_millis(HANDSHAKE_MILLIS_MAX);
+
+/// Runs one attempt under one id and one deadline.
+pub(crate) async fn attempt<T, F: Future<Output = Result<T, DialCause>>>(
+    address: &Address,
+    deadline: Duration,
+    connect: impl FnOnce(FailureId) -> F,
+) -> Result<T, DialError> {
+    let failure_id = sni::draw();
+    let outcome = tokio::time::timeout(deadline, connect(failure_id)).await;
+    let millis = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
+    outcome.unwrap_or(Err(DialCause::Deadline { millis })).map_err(|cause| DialError {
+        address: address.clone(),
+        failure_id,
+        cause,
+    })
+}
+
+/// A TLS handshake that has ended well, under the protocol that was asked for.
+pub(crate) struct Handshaken<T> {
+    pub(crate) tls: TlsStream<Counted>,
+    pub(crate) verified: T,
+    pub(crate) remote: SocketAddr,
+}
+
+/// Connects and ends the TLS handshake. What `verifier` found is the proof that it asked for.
+pub(crate) async fn handshake<T: Send + 'static>(
+    address: &Address,
+    alpn: Alpn,
+    credential: Option<&Credential>,
+    verifier: &Arc<ChainVerifier<T, DialCause>>,
+    name: ServerName<'static>,
+) -> Result<Handshaken<T>, DialCause> {
+    let verifying = Arc::clone(verifier) as Arc<dyn ServerCertVerifier>;
+    let config = client_config(alpn, credential, verifying).map_err(DialCause::Tls)?;
+    let (socket, remote) = open(address).await.map_err(DialCause::Connect)?;
+    let socket = Counted::new(socket, PREAUTH_BYTES_MAX);
+    let ended = TlsConnector::from(Arc::new(config)).connect(name, socket).await;
+    let (tls, verified) = match (ended, verifier.take_outcome()) {
+        (Ok(tls), Some(Ok(verified))) => (tls, verified),
+        (_, Some(Err(cause))) => return Err(cause),
+        (Err(error), _) => return Err(DialCause::of_io(error)),
+        // A handshake that ended without asking the verifier: rustls promises that there is none.
+        (Ok(_), None) => return Err(DialCause::NotCountersign(Foreign::Protocol)),
+    };
+    if tls.get_ref().1.alpn_protocol() != Some(alpn.id()) {
+        return Err(DialCause::NotCountersign(Foreign::Protocol));
+    }
+    Ok(Handshaken { tls, verified, remote })
+}
+
+async fn open(address: &Address) -> std::io::Result<(TcpStream, SocketAddr)> {
+    let socket = match &address.host {
+        Host::Ip(ip) => TcpStream::connect((*ip, address.port)).await?,
+        Host::Dns(name) => TcpStream::connect((name.as_str(), address.port)).await?,
+    };
+    // Requests are small; waiting to fill a segment costs 40 ms each.
+    socket.set_nodelay(true)?;
+    let remote = socket.peer_addr()?;
+    Ok((socket, remote))
+}
+
+/// The acceptor's first frame; before it, nothing is sent and nobody is connected.
+pub(crate) async fn read_welcome(tls: &mut TlsStream<Counted>) -> Result<(), DialCause> {
+    let mut frame = [0; FRAME_LEN];
+    tls.read_exact(&mut frame).await.map_err(DialCause::of_io)?;
+    accept_frame(&frame)
+}
+
+pub(crate) fn accept_frame(frame: &[u8; FRAME_LEN]) -> Result<(), DialCause> {
+    match FirstFrame::decode(frame) {
+        Ok(FirstFrame::Welcome { .. }) => Ok(()),
+        Ok(FirstFrame::Refused { code, .. }) => Err(DialCause::Refused { code }),
+        Err(error) => Err(DialCause::NotCountersign(Foreign::FirstFrame(error))),
+    }
+}

@@ -1,0 +1,140 @@
+//! One member on the network: what its acceptors and dialers share. Trust changes through here, so that no connection
+//! outlives the trust that it was opened under.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::peer::{Evidence, Refusal, VerifiedPeer, Wanted, judge};
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::view::View;
+use countersign_pki::verify::{BundleError, ChainError, Usage, VerifiedChain, verify_chain};
+use rustls_pki_types::CertificateDer;
+
+use crate::clock::Clock;
+use crate::credential::Credential;
+use crate::memory::{ChainKey, ChainMemory};
+use crate::refusal::Refusals;
+use crate::registry::{ClosedConnection, Connection, Registration, Registry};
+use crate::trust::{LiveTrust, StaleGeneration, Trust};
+
+/// Why a view cannot be published. The one before it stays in force.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// It is older than the one in force.
+    #[error("view is stale")]
+    Stale(#[from] StaleGeneration),
+    /// Its authorities make no trust bundle.
+    #[error("view's authorities make no trust bundle")]
+    Bundle(#[from] BundleError),
+}
+
+struct Shared {
+    trust: LiveTrust,
+    memory: ChainMemory,
+    registry: Registry,
+    clock: Box<dyn Clock>,
+    refusals: Arc<dyn Refusals>,
+}
+
+/// A member on the network. Clones are the same member.
+#[derive(Clone)]
+pub struct Endpoint(Arc<Shared>);
+
+impl Endpoint {
+    /// Starts with `trust`; refusals are told to `refusals`.
+    pub fn new(trust: Trust, clock: impl Clock, refusals: Arc<dyn Refusals>) -> Self {
+        Self(Arc::new(Shared {
+            trust: LiveTrust::new(trust),
+            memory: ChainMemory::default(),
+            registry: Registry::default(),
+            clock: Box::new(clock),
+            refusals,
+        }))
+    }
+
+    /// The trust in force.
+    pub fn trust(&self) -> &LiveTrust {
+        &self.0.trust
+    }
+
+    /// The open connections.
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
+    }
+
+    pub(crate) fn refusals(&self) -> &dyn Refusals {
+        &*self.0.refusals
+    }
+
+    /// The later of the local clock and the last applied time.
+    pub fn now(&self) -> UnixMillis {
+        self.trust().load().at(self.0.clock.now())
+    }
+
+    /// Puts `view` in force, then judges every open connection under it. When this returns, no connection that the view
+    /// refuses is open, and no handshake will open one.
+    pub fn publish(&self, view: Arc<View>, applied: UnixMillis) -> Result<Vec<ClosedConnection>, PublishError> {
+        let current = self.trust().load();
+        // Most views change a member, not an authority: parsing certificates again would be for nothing.
+        let bundle = if view.authorities == current.view.authorities {
+            Arc::clone(&current.bundle)
+        } else {
+            Trust::of_view(Arc::clone(&view), None, applied)?.bundle
+        };
+        self.trust().publish(Arc::clone(&view), bundle, applied)?;
+        Ok(self.registry().rejudge(&view, self.now()))
+    }
+
+    /// Shows `credential` from now on. Open connections keep the one that they began with.
+    pub fn publish_credential(&self, credential: Arc<Credential>) {
+        self.trust().publish_credential(credential);
+    }
+
+    /// Ends each connection when its certificate does. Never returns; an acceptor runs it.
+    pub async fn expire_connections(&self) -> Infallible {
+        /// The wall clock may be set while this sleeps, so it looks again at least this often.
+        const LOOK_AGAIN: Duration = Duration::from_secs(30);
+        loop {
+            let now = self.now();
+            for closed in self.registry().expire(now) {
+                tracing::info!(principal = %closed.principal, key = %closed.key, "connection closed: {}", closed.refusal);
+            }
+            let next = self.registry().next_expiry().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
+            let pause = next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.registry().changed() => {}
+            }
+        }
+    }
+
+    /// The chain as verified under `trust`, now or before in the same generation. Validity in time is not judged here but
+    /// with membership, by `judge`: its answer reaches the dialer, a TLS alert says nothing.
+    pub(crate) fn verify(
+        &self,
+        trust: &Trust,
+        chain: &[CertificateDer<'_>],
+        usage: Usage,
+    ) -> Result<Arc<VerifiedChain>, ChainError> {
+        let key = ChainKey::of(chain, usage, &trust.view.trust_domain, trust.view.generation);
+        self.0.memory.recall_or(key, || verify_chain(&trust.bundle, chain, usage, None))
+    }
+
+    /// Judges a peer under `trust`, now.
+    pub(crate) fn judge(&self, trust: &Trust, evidence: &Evidence, wanted: Wanted) -> Result<VerifiedPeer, Refusal> {
+        judge(&trust.view, evidence, wanted, trust.at(self.0.clock.now()))
+    }
+
+    /// Registers a connection whose handshake has ended, then judges it under the trust in force by now. Registered
+    /// first: a view published in between either is the one that judges here, or finds the connection and closes it.
+    pub(crate) fn admit(&self, connection: Connection) -> Result<(Registration, VerifiedPeer), Refusal> {
+        let (evidence, wanted) = (connection.evidence.clone(), connection.wanted);
+        let registration = self.registry().register(connection);
+        let peer = self.judge(&self.trust().load(), &evidence, wanted)?;
+        match registration.closed().refusal() {
+            None => Ok((registration, peer)),
+            Some(refusal) => Err(refusal),
+        }
+    }
+}

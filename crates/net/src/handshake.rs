@@ -1,0 +1,263 @@
+//! The acceptor's side of a handshake, step by step: [`Hello`] → [`Proven`] → [`Judged`] → handed over, or [`Hello`] →
+//! [`Stranger`] → handed over. Each step consumes the one before it, so none can be left out.
+
+use std::sync::Arc;
+
+use countersign_core::id::Generation;
+use countersign_core::peer::{Refusal, VerifiedPeer, Wanted};
+use countersign_pki::verify::{ChainError, Usage, VerifiedChain};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{Acceptor, ResolvesServerCert};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc::OwnedPermit;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
+
+use crate::alpn::{Alpn, OfferError};
+use crate::attempt::{Attempt, Failure};
+use crate::config::server_config;
+use crate::counted::Counted;
+use crate::endpoint::Endpoint;
+use crate::frame::FirstFrame;
+use crate::registry::{Closer, Connection, Registration};
+use crate::routes::Route;
+use crate::stream::{ENROLL_EXPORTER, Tls};
+use crate::trust::Trust;
+use crate::verifier::ChainVerifier;
+
+/// TLS alerts (RFC 8446 §6) that are sent before a configuration is chosen.
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+const INTERNAL_ERROR: u8 = 80;
+
+/// A refused handshake: why, and the connection on which the reason may still be under way.
+pub(crate) struct Refused {
+    pub(crate) failure: Failure,
+    pub(crate) socket: Option<Counted>,
+}
+
+impl From<Failure> for Refused {
+    fn from(failure: Failure) -> Self {
+        Self { failure, socket: None }
+    }
+}
+
+/// Waits until the refused peer has hung up. A socket closed with unread bytes in it is reset, and the reason is lost with
+/// it (RFC 9293 §3.10.4); so what still comes is read, within the count, and dropped.
+pub(crate) async fn linger(mut socket: Counted) {
+    let _ = socket.shutdown().await;
+    let mut dropped = [0; 1024];
+    while matches!(socket.read(&mut dropped).await, Ok(1..)) {}
+}
+
+/// A ClientHello that asks for exactly one protocol, a known one.
+pub(crate) struct Hello {
+    start: StartHandshake<Counted>,
+    alpn: Alpn,
+}
+
+impl Hello {
+    pub(crate) async fn read(socket: Counted, attempt: &mut Attempt) -> Result<Self, Refused> {
+        let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), socket);
+        let start = match (&mut acceptor).await {
+            Ok(start) => start,
+            Err(error) => {
+                let failure = Failure::of(Refusal::Handshake, &error);
+                return Err(Refused { failure, socket: acceptor.take_io() });
+            }
+        };
+        let hello = start.client_hello();
+        attempt.named(hello.server_name());
+        let alpn: Result<Alpn, OfferError> = Alpn::of_offer(hello.alpn());
+        match alpn {
+            Ok(alpn) => {
+                attempt.alpn = Some(alpn);
+                Ok(Self { start, alpn })
+            }
+            Err(error) => {
+                let failure = Failure::of(Refusal::Protocol, &error);
+                Err(send_alert(start.io, NO_APPLICATION_PROTOCOL, failure).await)
+            }
+        }
+    }
+
+    pub(crate) const fn alpn(&self) -> Alpn {
+        self.alpn
+    }
+
+    /// Ends the attempt before this end has shown a certificate.
+    pub(crate) async fn refuse(self, refusal: Refusal) -> Refused {
+        send_alert(self.start.io, INTERNAL_ERROR, refusal.into()).await
+    }
+
+    /// Ends the handshake with a client certificate: its chain is verified and its key was used.
+    pub(crate) async fn authenticate(self, endpoint: &Endpoint) -> Result<Proven, Refused> {
+        let trust = endpoint.trust().load();
+        let verifier = client_verifier(endpoint, &trust);
+        let ended = self.finish(&trust, Some(Arc::clone(&verifier) as Arc<dyn ClientCertVerifier>)).await;
+        match (ended, verifier.take_outcome()) {
+            (Ok(tls), Some(Ok(chain))) => Ok(Proven { tls, chain }),
+            (Err(Refused { socket, .. }), Some(Err(error))) => {
+                Err(Refused { failure: Failure::of(Refusal::Handshake, &error), socket })
+            }
+            (Err(refused), _) => Err(refused),
+            // A handshake that ended without asking the verifier: rustls promises that there is none.
+            (Ok(_), None | Some(Err(_))) => Err(Failure::from(Refusal::Handshake).into()),
+        }
+    }
+
+    /// Ends the handshake without a client certificate: only this end proves itself.
+    pub(crate) async fn prove(self, endpoint: &Endpoint) -> Result<Stranger, Refused> {
+        let trust = endpoint.trust().load();
+        let tls = self.finish(&trust, None).await?;
+        let exporter = tls.get_ref().1.export_keying_material([0; 32], ENROLL_EXPORTER, None);
+        let exporter = exporter.map_err(|e| Failure::of(Refusal::Handshake, &e))?;
+        Ok(Stranger { tls, exporter })
+    }
+
+    async fn finish(
+        self,
+        trust: &Trust,
+        verifier: Option<Arc<dyn ClientCertVerifier>>,
+    ) -> Result<TlsStream<Counted>, Refused> {
+        let Self { start, alpn } = self;
+        let Some(credential) = &trust.credential else {
+            return Err(send_alert(start.io, INTERNAL_ERROR, Refusal::NotReady.into()).await);
+        };
+        let certificate: Arc<dyn ResolvesServerCert> = credential.resolver();
+        let config = server_config(alpn, certificate, verifier).map_err(|e| Failure::of(Refusal::Handshake, &e))?;
+        let ended = start.into_stream(Arc::new(config)).into_fallible().await;
+        let tls = ended.map_err(|(error, socket)| {
+            Refused { failure: Failure::of(Refusal::Handshake, &error), socket: Some(socket) }
+        })?;
+        if tls.get_ref().1.alpn_protocol() == Some(alpn.id()) {
+            Ok(tls)
+        } else {
+            Err(Failure::from(Refusal::Protocol).into())
+        }
+    }
+}
+
+/// Verifies a client's chain under one trust, whatever is published meanwhile.
+pub(crate) fn client_verifier(
+    endpoint: &Endpoint,
+    trust: &Arc<Trust>,
+) -> Arc<ChainVerifier<Arc<VerifiedChain>, ChainError>> {
+    let (endpoint, trust) = (endpoint.clone(), Arc::clone(trust));
+    ChainVerifier::new(move |chain| endpoint.verify(&trust, chain, Usage::Client))
+}
+
+/// A plaintext alert, sent while no key has been agreed on.
+async fn send_alert(mut socket: Counted, description: u8, failure: Failure) -> Refused {
+    // Content type alert, legacy version 1.2, two bytes: fatal, description (RFC 8446 §5.1, §6).
+    let _ = socket.write_all(&[21, 3, 3, 0, 2, 2, description]).await;
+    Refused { failure, socket: Some(socket) }
+}
+
+/// The other end holds the key of a chain that leads to our authorities. Whether it belongs here is not known yet.
+pub(crate) struct Proven {
+    tls: TlsStream<Counted>,
+    chain: Arc<VerifiedChain>,
+}
+
+impl Proven {
+    pub(crate) async fn judge(
+        self,
+        endpoint: &Endpoint,
+        wanted: Wanted,
+        attempt: &mut Attempt,
+    ) -> Result<Judged, Refused> {
+        let Self { tls, chain } = self;
+        let evidence = chain.evidence().clone();
+        attempt.presented = Some(evidence.parts().principal.clone());
+        let socket = SockRef::from(tls.get_ref().0.socket()).try_clone();
+        let closer = Closer::Tcp(socket.map_err(|e| Failure::of(Refusal::Handshake, &e))?);
+        let alpn = if wanted == Wanted::AnyPrincipal { Alpn::Service } else { Alpn::Peer };
+        let connection = Connection { evidence, wanted, alpn, remote: attempt.source, dialed: false, closer };
+        match endpoint.admit(connection) {
+            Ok((registration, peer)) => Ok(Judged { tls, registration, peer }),
+            Err(refusal) => Err(refuse(tls, refusal, attempt).await),
+        }
+    }
+}
+
+/// Registered, judged, not welcomed yet.
+pub(crate) struct Judged {
+    tls: TlsStream<Counted>,
+    registration: Registration,
+    peer: VerifiedPeer,
+}
+
+impl Judged {
+    pub(crate) async fn hand_over<S>(
+        self,
+        route: &Route<S>,
+        attempt: &Attempt,
+        stream: impl FnOnce(Tls, Registration, VerifiedPeer, core::net::SocketAddr) -> S,
+    ) -> Result<(), Refused> {
+        let Self { tls, registration, peer } = self;
+        let (slot, tls) = reserve(route, tls, attempt).await?;
+        let welcomed = welcome(tls, peer.generation()).await;
+        // Trust may have changed since the judgement; then the registry has closed the connection.
+        if let Some(refusal) = registration.closed().refusal() {
+            return Err(Failure::from(refusal).into());
+        }
+        slot.send(stream(welcomed?, registration, peer, attempt.source));
+        Ok(())
+    }
+}
+
+/// Somebody unknown, to whom this end has proven itself.
+pub(crate) struct Stranger {
+    tls: TlsStream<Counted>,
+    exporter: [u8; 32],
+}
+
+impl Stranger {
+    pub(crate) async fn reserve<S>(
+        self,
+        route: &Route<S>,
+        attempt: &Attempt,
+    ) -> Result<(OwnedPermit<S>, Self), Refused> {
+        let (slot, tls) = reserve(route, self.tls, attempt).await?;
+        Ok((slot, Self { tls, ..self }))
+    }
+
+    /// The generation is told to members only.
+    pub(crate) async fn welcome(self) -> Result<(Tls, [u8; 32]), Refused> {
+        Ok((welcome(self.tls, Generation(0)).await?, self.exporter))
+    }
+}
+
+async fn reserve<S>(
+    route: &Route<S>,
+    tls: TlsStream<Counted>,
+    attempt: &Attempt,
+) -> Result<(OwnedPermit<S>, TlsStream<Counted>), Refused> {
+    match route.reserve() {
+        Ok(slot) => Ok((slot, tls)),
+        Err(refusal) => Err(refuse(tls, refusal, attempt).await),
+    }
+}
+
+async fn welcome(mut tls: TlsStream<Counted>, generation: Generation) -> Result<Tls, Refused> {
+    let frame = FirstFrame::Welcome { generation }.encode();
+    let sent = async {
+        tls.write_all(&frame).await?;
+        tls.flush().await
+    };
+    match sent.await {
+        Ok(()) => Ok(tls.into()),
+        Err(error) => Err(Failure::of(Refusal::Handshake, &error).into()),
+    }
+}
+
+/// Tells the other end why, under the id that this end logs.
+async fn refuse(mut tls: TlsStream<Counted>, refusal: Refusal, attempt: &Attempt) -> Refused {
+    let frame = FirstFrame::Refused { code: refusal.into(), failure_id: attempt.failure_id }.encode();
+    // Whether it arrives or not, the attempt is over.
+    let _ = tls.write_all(&frame).await;
+    let _ = tls.shutdown().await;
+    let (socket, _) = tls.into_inner();
+    Refused { failure: refusal.into(), socket: Some(socket) }
+}

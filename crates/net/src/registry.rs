@@ -1,0 +1,267 @@
+//! The connections that are open now, accepted and dialed, so that trust reaches them when it changes.
+//!
+//! Each entry holds a handle of its own on the connection: whoever has the stream cannot keep it open against the
+//! registry. A connection is entered *before* it is judged: a change of trust either is seen by its judgement, or finds it
+//! here. An entry vanishes with its stream.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{Shutdown, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use countersign_core::id::KeyId;
+use countersign_core::peer::{Evidence, Refusal, Wanted, judge};
+use countersign_core::principal::Principal;
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::view::View;
+use tokio::sync::Notify;
+
+use crate::alpn::Alpn;
+
+/// Ends a connection from outside.
+pub(crate) enum Closer {
+    /// A duplicate of the stream's descriptor.
+    Tcp(socket2::Socket),
+    /// Another handle on the connection.
+    Quic(quinn::Connection),
+}
+
+impl Closer {
+    fn close(&self) {
+        match self {
+            // An error says that the other end was faster.
+            Self::Tcp(socket) => drop(socket.shutdown(Shutdown::Both)),
+            Self::Quic(connection) => connection.close(quinn::VarInt::from_u32(0), b""),
+        }
+    }
+}
+
+/// Told to whoever holds the stream. Bytes that had arrived before the shutdown could still be read from the socket, so
+/// the stream asks here before every read and write.
+#[derive(Debug, Default)]
+pub(crate) struct Closed {
+    refusal: OnceLock<Refusal>,
+    notify: Notify,
+}
+
+impl Closed {
+    /// Why the registry closed the connection; none while it is open.
+    pub(crate) fn refusal(&self) -> Option<Refusal> {
+        self.refusal.get().copied()
+    }
+
+    fn set(&self, refusal: Refusal) {
+        // Set twice, the first reason stands.
+        let _ = self.refusal.set(refusal);
+        self.notify.notify_waiters();
+    }
+
+    /// Ends when the registry closes the connection, with the reason.
+    pub(crate) async fn wait(&self) -> Refusal {
+        loop {
+            let notified = self.notify.notified();
+            if let Some(refusal) = self.refusal() {
+                return refusal;
+            }
+            notified.await;
+        }
+    }
+}
+
+/// What is entered for one connection.
+pub(crate) struct Connection {
+    pub(crate) evidence: Evidence,
+    pub(crate) wanted: Wanted,
+    pub(crate) alpn: Alpn,
+    pub(crate) remote: SocketAddr,
+    pub(crate) dialed: bool,
+    pub(crate) closer: Closer,
+}
+
+struct Entry {
+    connection: Arc<Connection>,
+    closed: Arc<Closed>,
+}
+
+impl Entry {
+    fn close(&self, refusal: Refusal) {
+        // First the word, then the shutdown: whoever the shutdown wakes finds the reason.
+        self.closed.set(refusal);
+        self.connection.closer.close();
+    }
+}
+
+#[derive(Default)]
+struct Entries {
+    last_id: u64,
+    by_id: HashMap<u64, Entry>,
+    /// Last second of validity, then id.
+    by_expiry: BTreeSet<(u64, u64)>,
+}
+
+impl Entries {
+    fn remove(&mut self, id: u64) -> Option<Entry> {
+        let entry = self.by_id.remove(&id)?;
+        self.by_expiry.remove(&(last_second(&entry.connection.evidence), id));
+        Some(entry)
+    }
+}
+
+/// Certificates count whole seconds, both ends inclusive (RFC 5280 §4.1.2.5).
+const fn last_second(evidence: &Evidence) -> u64 {
+    evidence.parts().validity.not_after.secs()
+}
+
+/// A connection that the registry has ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClosedConnection {
+    /// Who was at the other end.
+    pub principal: Principal,
+    /// With which key.
+    pub key: KeyId,
+    /// Why.
+    pub refusal: Refusal,
+}
+
+/// A connection that is open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveConnection {
+    /// Who is at the other end.
+    pub principal: Principal,
+    /// With which key.
+    pub key: KeyId,
+    /// When its certificate ends, and the connection with it.
+    pub not_after: UnixMillis,
+    /// What it is for.
+    pub alpn: Alpn,
+    /// Where the other end is.
+    pub remote: SocketAddr,
+    /// Whether this end dialed.
+    pub dialed: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    entries: Mutex<Entries>,
+    /// Wakes the expiry task: an earlier expiry was entered.
+    changed: Notify,
+}
+
+/// The open connections of one endpoint.
+#[derive(Clone, Default)]
+pub struct Registry(Arc<Shared>);
+
+impl Registry {
+    fn lock(&self) -> MutexGuard<'_, Entries> {
+        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a connection. To be done before it is judged.
+    pub(crate) fn register(&self, connection: Connection) -> Registration {
+        let closed = Arc::new(Closed::default());
+        let expiry = last_second(&connection.evidence);
+        let mut entries = self.lock();
+        entries.last_id = entries.last_id.wrapping_add(1);
+        let id = entries.last_id;
+        entries.by_id.insert(id, Entry { connection: Arc::new(connection), closed: Arc::clone(&closed) });
+        entries.by_expiry.insert((expiry, id));
+        let earliest = entries.by_expiry.first() == Some(&(expiry, id));
+        drop(entries);
+        if earliest {
+            self.0.changed.notify_one();
+        }
+        Registration { registry: self.clone(), id, closed }
+    }
+
+    /// Judges every open connection under `view` and closes those that it refuses.
+    ///
+    /// A connection whose leaf has been renewed since stays: the new certificate may be on its way over this very
+    /// connection. It ends with the validity of the old leaf, or when its key is revoked.
+    pub fn rejudge(&self, view: &View, now: UnixMillis) -> Vec<ClosedConnection> {
+        // Judging may verify signatures; handshakes do not wait for it.
+        let open: Vec<(u64, Arc<Connection>)> =
+            self.lock().by_id.iter().map(|(id, entry)| (*id, Arc::clone(&entry.connection))).collect();
+        let refused = open.into_iter().filter_map(|(id, connection)| {
+            match judge(view, &connection.evidence, connection.wanted, now) {
+                Ok(_) | Err(Refusal::Superseded) => None,
+                Err(refusal) => Some((id, refusal)),
+            }
+        });
+        refused.filter_map(|(id, refusal)| self.close(id, refusal)).collect()
+    }
+
+    /// Closes every connection whose certificate is past its validity.
+    pub fn expire(&self, now: UnixMillis) -> Vec<ClosedConnection> {
+        let over: Vec<u64> =
+            self.lock().by_expiry.iter().take_while(|(last, _)| *last < now.secs()).map(|(_, id)| *id).collect();
+        over.into_iter().filter_map(|id| self.close(id, Refusal::Expired)).collect()
+    }
+
+    /// Closes every connection of `principal`.
+    pub fn close_principal(&self, principal: &Principal, refusal: Refusal) -> Vec<ClosedConnection> {
+        let entries = self.lock();
+        let of = entries.by_id.iter().filter(|(_, e)| e.connection.evidence.parts().principal == *principal);
+        let ids: Vec<u64> = of.map(|(id, _)| *id).collect();
+        drop(entries);
+        ids.into_iter().filter_map(|id| self.close(id, refusal)).collect()
+    }
+
+    fn close(&self, id: u64, refusal: Refusal) -> Option<ClosedConnection> {
+        let entry = self.lock().remove(id)?;
+        entry.close(refusal);
+        let parts = entry.connection.evidence.parts();
+        Some(ClosedConnection { principal: parts.principal.clone(), key: parts.key, refusal })
+    }
+
+    /// The connections that are open, for people.
+    pub fn connections(&self) -> Vec<LiveConnection> {
+        let entries = self.lock();
+        let mut live: Vec<_> = entries.by_id.iter().collect();
+        live.sort_unstable_by_key(|(id, _)| **id);
+        let shown = live.into_iter().map(|(_, entry)| {
+            let (connection, parts) = (&entry.connection, entry.connection.evidence.parts());
+            LiveConnection {
+                principal: parts.principal.clone(),
+                key: parts.key,
+                not_after: parts.validity.not_after,
+                alpn: connection.alpn,
+                remote: connection.remote,
+                dialed: connection.dialed,
+            }
+        });
+        shown.collect()
+    }
+
+    /// How many connections are open.
+    pub fn count(&self) -> usize {
+        self.lock().by_id.len()
+    }
+
+    /// The first moment at which some open connection is past its validity.
+    pub(crate) fn next_expiry(&self) -> Option<UnixMillis> {
+        self.lock().by_expiry.first().map(|(last, _)| UnixMillis::from_secs(last.saturating_add(1)))
+    }
+
+    /// Ends when a connection was entered that expires before all others.
+    pub(crate) async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+}
+
+/// A connection's place in the registry; given up when dropped.
+pub(crate) struct Registration {
+    registry: Registry,
+    id: u64,
+    closed: Arc<Closed>,
+}
+
+impl Registration {
+    pub(crate) const fn closed(&self) -> &Arc<Closed> {
+        &self.closed
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        self.registry.lock().remove(self.id);
+    }
+}
