@@ -121,6 +121,8 @@ impl Authority {
     /// Makes a self-signed authority: CA:TRUE with one intermediate allowed, so that authorities can cross-sign.
     pub fn create(key: KeyPair, parts: &AuthorityParts<'_>) -> Result<Self, IssueError> {
         let mut params = ca_params(parts.common_name, parts.trust_domain, parts.cluster, 1)?;
+        // Named even where it is the key's own: a verifier need not check the signature to know it for self-signed.
+        params.use_authority_key_identifier_extension = true;
         set_serial(&mut params, parts.serial)?;
         set_validity(&mut params, parts.validity)?;
         let certificate = params.self_signed(&key)?.der().to_vec();

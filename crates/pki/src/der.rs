@@ -205,6 +205,12 @@ fn digits(bytes: &[u8], count: usize) -> Result<(u64, &[u8]), DerError> {
     Ok((digits.iter().fold(0, |n, digit| n * 10 + u64::from(digit - b'0')), rest))
 }
 
+/// Seconds since 1970 of `YYYYMMDDhhmmss`.
+pub(crate) fn civil_seconds(digits_only: &str) -> Result<u64, DerError> {
+    let (year, rest) = digits(digits_only.as_bytes(), 4)?;
+    seconds(year, &[rest, b"Z"].concat())
+}
+
 fn seconds(year: u64, rest: &[u8]) -> Result<u64, DerError> {
     let (month, rest) = digits(rest, 2)?;
     let (day, rest) = digits(rest, 2)?;

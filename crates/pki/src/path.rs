@@ -11,7 +11,7 @@ use crate::profile::{self, ProfileError, Usage};
 use crate::signature;
 
 /// Signatures checked in one search: more than any honest set of certificates needs.
-const SIGNATURES_MAX: u32 = 64;
+const SIGNATURES_MAX: u32 = 100;
 /// Candidates looked at in one search.
 const STEPS_MAX: u32 = 4096;
 

@@ -12,6 +12,7 @@ use crate::constraint;
 use crate::der::{DerError, Reader, tag};
 use crate::extension::{GeneralName, KeyUsage};
 use crate::oid;
+use crate::signature;
 
 /// What a leaf is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +96,7 @@ fn require(holds: bool, otherwise: ProfileError) -> Rule {
 
 /// A leaf: not an authority, may sign handshakes, and made for this use.
 pub(crate) fn check_leaf(leaf: &Certificate, usage: Usage) -> Rule {
+    check_serial(leaf)?;
     check_any(leaf)?;
     check_issued(leaf)?;
     let extensions = &leaf.extensions;
@@ -118,24 +120,33 @@ pub(crate) fn check_leaf(leaf: &Certificate, usage: Usage) -> Rule {
 
 /// An authority that a peer presented.
 pub(crate) fn check_intermediate(authority: &Certificate, usage: Usage) -> Rule {
+    check_serial(authority)?;
     check_any(authority)?;
     check_issued(authority)?;
     check_authority(authority)?;
     check_purpose(authority, usage)
 }
 
-/// An authority that is trusted, and yet must be one that RFC 5280 would let be issued.
+/// An authority that is trusted, and yet must be one that RFC 5280 would let be issued. Its serial number is left alone:
+/// nobody looks a trusted certificate up by it, and well-known roots have the number zero.
 pub(crate) fn check_anchor(anchor: &Certificate, usage: Usage) -> Rule {
     check_any(anchor)?;
     check_authority(anchor)?;
-    if !anchor.self_issued() {
-        check_issued(anchor)?;
-        return check_purpose(anchor, usage);
+    let extensions = &anchor.extensions;
+    match &extensions.authority_key_id {
+        // "where a CA distributes its public key in the form of a "self-signed" certificate, the authority key
+        // identifier MAY be omitted".
+        None => require(signature::verify(anchor, anchor).is_ok(), ProfileError::AuthorityKeyId)?,
+        Some(id) if anchor.self_issued() => {
+            let own = extensions.subject_key_id.as_ref().map(|own| &own.value);
+            require(!id.value.names_issuer && id.value.key_id.as_ref() == own, ProfileError::AuthorityKeyId)?;
+        }
+        Some(id) => require(id.value.key_id.is_some(), ProfileError::AuthorityKeyId)?,
     }
-    require(anchor.extensions.extended_key_usage.is_none(), ProfileError::ExtendedKeyUsage)?;
-    let Some(id) = &anchor.extensions.authority_key_id else { return Ok(()) };
-    let own = anchor.extensions.subject_key_id.as_ref().map(|own| &own.value);
-    require(!id.value.names_issuer && id.value.key_id.as_ref() == own, ProfileError::AuthorityKeyId)
+    if anchor.self_issued() {
+        return require(extensions.extended_key_usage.is_none(), ProfileError::ExtendedKeyUsage);
+    }
+    check_purpose(anchor, usage)
 }
 
 /// The issuer's key must be the one that the certificate names: authorities of one name are told apart by it.
@@ -145,11 +156,14 @@ pub(crate) fn check_key_ids(certificate: &Certificate, issuer: &Certificate) -> 
     require(named.is_some() && named == own, ProfileError::AuthorityKeyId)
 }
 
-fn check_any(certificate: &Certificate) -> Rule {
-    let extensions = &certificate.extensions;
+fn check_serial(certificate: &Certificate) -> Rule {
     let serial = &certificate.serial;
     let positive = serial.first().is_some_and(|first| first & 0x80 == 0) && serial.iter().any(|&octet| octet != 0);
-    require(positive && serial.len() <= 20, ProfileError::Serial)?;
+    require(positive && serial.len() <= 20, ProfileError::Serial)
+}
+
+fn check_any(certificate: &Certificate) -> Rule {
+    let extensions = &certificate.extensions;
     require(!empty_name(&certificate.issuer), ProfileError::EmptyIssuer)?;
     require(accepted_key(certificate).unwrap_or(false), ProfileError::Key)?;
     require(extensions.unknown_critical.is_none(), ProfileError::UnknownCritical)?;
