@@ -1,1 +1,32 @@
-//! Many Raft groups on one authenticated transport, one durable store.
+//! Many Raft groups on one authenticated transport and one durable store.
+//!
+//! It replicates bytes and knows neither TLS nor what the bytes mean: messages travel through a [`Transport`], commands
+//! are applied by a [`GroupMachine`], and who belongs to a group is asked of [`Assignments`].
+//!
+//! Read [`Groups`] for how requests are judged, [`Store`] for what is promised of the disk, [`Group`] for the rest.
+
+mod applier;
+mod config;
+mod group;
+mod hub;
+pub mod limits;
+mod machine;
+mod message;
+mod network;
+mod proposer;
+mod status;
+mod store;
+mod transfer;
+mod transport;
+mod types;
+
+pub use config::{ConfigError, GroupConfig};
+pub use group::{Group, InitializeError, MembershipError, ReadError};
+pub use hub::{Assignments, Groups, HubError, StartError};
+pub use machine::{GroupMachine, LogPosition, RestoreError};
+pub use message::Implausible;
+pub use proposer::{ProposeError, Proposed};
+pub use status::{GroupState, GroupStatus, GroupStopped};
+pub use store::{OpenError, Store};
+pub use transfer::TransferError;
+pub use transport::{BoxFuture, RaftRpc, Refusal, Transport, TransportError};

@@ -1,0 +1,138 @@
+//! Between openraft and a [`GroupMachine`]: unpacks entries, remembers what was applied, builds and installs snapshots.
+//!
+//! The machine lives in memory and is rebuilt at each start from the last snapshot and the committed entries after it.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use openraft::storage::RaftStateMachine;
+use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+
+use crate::machine::{GroupMachine, RestoreError};
+use crate::store::{Snapshots, StoredSnapshot};
+use crate::types::{
+    Entry, LogId, Outcomes, Snapshot, SnapshotMeta, StorageError, StorageIoError, StoredMembership, TypeConfig,
+    position,
+};
+
+/// A handle on the machine. Clones share it: one applies while another builds a snapshot.
+#[derive(Clone)]
+pub(crate) struct Applier {
+    snapshots: Snapshots,
+    applied: Arc<Mutex<Applied>>,
+}
+
+struct Applied {
+    machine: Box<dyn GroupMachine>,
+    last: Option<LogId>,
+    membership: StoredMembership,
+}
+
+impl Applier {
+    /// Brings a fresh machine to the stored snapshot, if there is one.
+    pub(crate) fn start(
+        mut machine: Box<dyn GroupMachine>,
+        snapshots: Snapshots,
+        stored: Option<StoredSnapshot>,
+    ) -> Result<Self, RestoreError> {
+        let (mut last, mut membership) = (None, StoredMembership::default());
+        if let Some(StoredSnapshot { meta, data }) = stored {
+            machine.restore(&data)?;
+            machine.applied_batch();
+            (last, membership) = (meta.last_log_id, meta.last_membership);
+        }
+        Ok(Self { snapshots, applied: Arc::new(Mutex::new(Applied { machine, last, membership })) })
+    }
+
+    fn applied(&self) -> MutexGuard<'_, Applied> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn capture(&self) -> StoredSnapshot {
+        let applied = self.applied();
+        let data = Bytes::from(applied.machine.snapshot());
+        let snapshot_id = match &applied.last {
+            Some(last) => format!("{}-{}-{}", last.leader_id.term, last.leader_id.node_id, last.index),
+            None => String::new(),
+        };
+        let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership.clone(), snapshot_id };
+        StoredSnapshot { meta, data }
+    }
+}
+
+impl Applied {
+    fn apply(&mut self, entry: Entry) -> Outcomes {
+        let at = position(&entry.log_id);
+        self.last = Some(entry.log_id);
+        match entry.payload {
+            EntryPayload::Blank => Outcomes::default(),
+            EntryPayload::Normal(batch) => {
+                Outcomes(batch.0.iter().map(|command| self.machine.apply(at, command)).collect())
+            }
+            EntryPayload::Membership(membership) => {
+                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                Outcomes::default()
+            }
+        }
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Applier {
+    async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
+        let snapshot = self.capture();
+        let failed = |e: &_| StorageIoError::write_snapshot(Some(snapshot.meta.signature()), e);
+        self.snapshots.store(&snapshot).await.map_err(|e| failed(&*e))?;
+        Ok(Snapshot { meta: snapshot.meta, snapshot: Box::new(snapshot.data) })
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Applier {
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+        let applied = self.applied();
+        Ok((applied.last, applied.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Outcomes>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut applied = self.applied();
+        let outcomes = entries.into_iter().map(|entry| applied.apply(entry)).collect();
+        applied.machine.applied_batch();
+        Ok(outcomes)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Bytes>, StorageError> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Box<Bytes>) -> Result<(), StorageError> {
+        let failed = |e: &(dyn std::error::Error + 'static)| {
+            StorageIoError::write_snapshot(Some(meta.signature()), openraft::AnyError::from_dyn(e, None))
+        };
+        // Restored before it is stored, so that a snapshot that this machine refuses is not found at the next start;
+        // stored before it is published, so that nothing published is ever taken back.
+        {
+            let mut applied = self.applied();
+            applied.machine.restore(&data).map_err(|e| failed(&e))?;
+            // Together with the state, so that a snapshot being built now describes what it holds.
+            (applied.last, applied.membership) = (meta.last_log_id, meta.last_membership.clone());
+        }
+        let snapshot = StoredSnapshot { meta: meta.clone(), data: *data };
+        self.snapshots.store(&snapshot).await.map_err(|e| failed(&*e))?;
+        self.applied().machine.applied_batch();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
+        let stored = self.snapshots.read().await.map_err(|e| StorageIoError::read_snapshot(None, &e))?;
+        Ok(stored.map(|StoredSnapshot { meta, data }| Snapshot { meta, snapshot: Box::new(data) }))
+    }
+}

@@ -1,0 +1,361 @@
+//! One group on this member: propose, read, change its members, watch it.
+//!
+//! Every call returns within the group's deadline. No call decides who may make it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use countersign_core::id::{GroupId, NodeId};
+use openraft::error::{
+    ChangeMembershipError, CheckIsLeaderError, ClientWriteError, InitializeError as RaftInitializeError, RaftError,
+};
+use openraft::{ChangeMembers, EmptyNode, ServerState};
+use tokio::sync::{Notify, watch};
+
+use crate::applier::Applier;
+use crate::config::GroupConfig;
+use crate::hub::{Assignments, StartError};
+use crate::machine::{GroupMachine, LogPosition};
+use crate::network::Network;
+use crate::proposer::{ProposeError, Proposed, Proposer};
+use crate::status::{GroupState, GroupStatus, GroupStopped};
+use crate::store::{GroupLog, Snapshots, Store};
+use crate::transport::Transport;
+use crate::types::{Raft, Vote, position};
+
+/// What all groups of a member share.
+#[derive(Clone)]
+pub(crate) struct Context {
+    pub(crate) me: NodeId,
+    pub(crate) store: Store,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) assignments: Arc<dyn Assignments>,
+}
+
+/// A running group. Clones share it.
+#[derive(Clone)]
+pub struct Group(Arc<Inner>);
+
+struct Inner {
+    id: GroupId,
+    context: Context,
+    config: GroupConfig,
+    raft: Raft,
+    proposer: Proposer,
+    status: watch::Receiver<GroupStatus>,
+    /// Handing over: nothing may renew the members' lease on this leader.
+    yielding: AtomicBool,
+}
+
+/// Why a group was not initialized.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum InitializeError {
+    /// It has a log or has voted already.
+    #[error("the group was initialized before")]
+    NotPristine,
+    /// The first members must include this one.
+    #[error("this node is not among the first members")]
+    NotMember,
+    /// A first member is not assigned to the group.
+    #[error("node {0} is not assigned to the group")]
+    NotAssigned(NodeId),
+    /// The group has stopped.
+    #[error("the group has stopped")]
+    Stopped(#[source] GroupStopped),
+}
+
+/// Why the leader cannot be read from.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum ReadError {
+    /// This member does not lead.
+    #[error("not the leader")]
+    NotLeader {
+        /// Who leads, as far as this member knows.
+        leader: Option<NodeId>,
+    },
+    /// No quorum confirmed in time that this member still leads.
+    #[error("no quorum answered")]
+    NoQuorum,
+    /// The group has stopped.
+    #[error("the group has stopped")]
+    Stopped(#[source] GroupStopped),
+}
+
+/// Why the members of a group were not changed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum MembershipError {
+    /// This member does not lead.
+    #[error("not the leader")]
+    NotLeader {
+        /// Who leads, as far as this member knows.
+        leader: Option<NodeId>,
+    },
+    /// Assignment comes first.
+    #[error("node {0} is not assigned to the group")]
+    NotAssigned(NodeId),
+    /// A voter must have been a learner before.
+    #[error("node {0} is not a learner of the group")]
+    NotLearner(NodeId),
+    /// A group needs a voter.
+    #[error("the group would have no voter left")]
+    NoVoter,
+    /// One change at a time.
+    #[error("another change of members is under way")]
+    InProgress,
+    /// The change may or may not take effect; look at the status and repeat it.
+    #[error("the outcome is not known")]
+    Unknown,
+    /// The group has stopped.
+    #[error("the group has stopped")]
+    Stopped(#[source] GroupStopped),
+}
+
+/// Why a request to stand for election was not followed.
+pub(crate) enum StandError {
+    NotLeader,
+    NotVoter,
+    Stopped(GroupStopped),
+}
+
+impl Group {
+    pub(crate) async fn start(
+        context: Context,
+        id: GroupId,
+        machine: Box<dyn GroupMachine>,
+        config: GroupConfig,
+    ) -> Result<Self, StartError> {
+        let storage = |e: crate::store::StoreError| StartError::Storage(Arc::new(e));
+        let openraft = config.openraft(format!("group {id}"))?;
+        let log = GroupLog::open(&context.store, id).await.map_err(storage)?;
+        let (snapshots, stored) = Snapshots::open(&context.store, id).await.map_err(storage)?;
+        let applier = Applier::start(machine, snapshots, stored)?;
+        let snapshot_stale = Arc::new(Notify::new());
+        let network = Network {
+            me: context.me,
+            group: id,
+            transport: Arc::clone(&context.transport),
+            backoff: config.heartbeat,
+            snapshot_stale: Arc::clone(&snapshot_stale),
+        };
+        // Re-applies what is committed before it sends or accepts anything.
+        let raft = Raft::new(context.me.0, openraft, network, log, applier)
+            .await
+            .map_err(|e| StartError::Stopped(e.into()))?;
+        let (reports, status) = watch::channel(GroupStatus::of(&raft.metrics().borrow()));
+        tokio::spawn(report(raft.clone(), reports, snapshot_stale));
+        let proposer = Proposer::start(raft.clone(), config.deadline);
+        Ok(Self(Arc::new(Inner { id, context, config, raft, proposer, status, yielding: AtomicBool::new(false) })))
+    }
+
+    pub(crate) fn raft(&self) -> &Raft {
+        &self.0.raft
+    }
+
+    pub(crate) fn term(&self) -> u64 {
+        self.0.raft.metrics().borrow().current_term
+    }
+
+    pub(crate) fn context(&self) -> &Context {
+        &self.0.context
+    }
+
+    pub(crate) fn config(&self) -> &GroupConfig {
+        &self.0.config
+    }
+
+    pub(crate) fn yielding(&self) -> &AtomicBool {
+        &self.0.yielding
+    }
+
+    /// Which group this is.
+    pub fn id(&self) -> GroupId {
+        self.0.id
+    }
+
+    /// Makes this the first start of the group, with these voters. Done on one member, once in the group's life.
+    pub async fn initialize(&self, members: &BTreeSet<NodeId>) -> Result<(), InitializeError> {
+        if let Some(stranger) = self.stranger(members) {
+            return Err(InitializeError::NotAssigned(stranger));
+        }
+        self.0.raft.initialize(nodes(members)).await.map_err(|e| match e {
+            RaftError::APIError(RaftInitializeError::NotAllowed(_)) => InitializeError::NotPristine,
+            RaftError::APIError(RaftInitializeError::NotInMembers(_)) => InitializeError::NotMember,
+            RaftError::Fatal(fatal) => InitializeError::Stopped(fatal.into()),
+        })
+    }
+
+    /// Proposes a command and waits until it is applied here.
+    pub async fn propose(&self, command: Vec<u8>) -> Result<Proposed, ProposeError> {
+        if self.0.yielding.load(Ordering::Acquire) {
+            return Err(ProposeError::NotLeader { leader: None });
+        }
+        self.0.proposer.propose(command).await
+    }
+
+    /// Confirms with a quorum, starting now, that this member still leads; when it returns, its machine holds every
+    /// command that was answered before the call. Returns the position up to which that is.
+    pub async fn ensure_linearizable(&self) -> Result<Option<LogPosition>, ReadError> {
+        if self.0.yielding.load(Ordering::Acquire) {
+            return Err(ReadError::NotLeader { leader: None });
+        }
+        match tokio::time::timeout(self.0.config.deadline, self.0.raft.ensure_linearizable()).await {
+            Ok(Ok(upto)) => Ok(upto.as_ref().map(position)),
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::ForwardToLeader(to)))) => {
+                Err(ReadError::NotLeader { leader: to.leader_id.map(NodeId) })
+            }
+            Ok(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)))) | Err(_) => Err(ReadError::NoQuorum),
+            Ok(Err(RaftError::Fatal(fatal))) => Err(ReadError::Stopped(fatal.into())),
+        }
+    }
+
+    /// Adds a member that receives the log without voting. Returns when that is committed, not when the member has
+    /// caught up: see [`GroupStatus::matched`].
+    pub async fn add_learner(&self, node: NodeId) -> Result<LogPosition, MembershipError> {
+        let learner = BTreeSet::from([node]);
+        self.assigned(&learner)?;
+        self.change(ChangeMembers::AddNodes(nodes(&learner)), true).await
+    }
+
+    /// Replaces the voters. Those who vote no longer become learners if `retain` is set, else they leave.
+    pub async fn set_voters(&self, voters: &BTreeSet<NodeId>, retain: bool) -> Result<LogPosition, MembershipError> {
+        self.assigned(voters)?;
+        self.change(ChangeMembers::ReplaceAllVoters(voters.iter().map(|id| id.0).collect()), retain).await
+    }
+
+    /// Removes a member, voter or learner. Its assignment ends after, not before.
+    pub async fn remove(&self, node: NodeId) -> Result<LogPosition, MembershipError> {
+        let voter = self.0.status.borrow().voters.contains(&node);
+        let one = BTreeSet::from([node.0]);
+        let change = if voter { ChangeMembers::RemoveVoters(one) } else { ChangeMembers::RemoveNodes(one) };
+        self.change(change, false).await
+    }
+
+    /// Asks for a snapshot now; [`GroupStatus::snapshot`] tells when it is there.
+    pub async fn snapshot_now(&self) -> Result<(), GroupStopped> {
+        self.0.raft.trigger().snapshot().await.map_err(GroupStopped::from)
+    }
+
+    /// The group as this member sees it now.
+    pub fn status(&self) -> GroupStatus {
+        self.0.status.borrow().clone()
+    }
+
+    /// The group as this member sees it, with every change; ends when the group stops.
+    pub fn watch(&self) -> watch::Receiver<GroupStatus> {
+        self.0.status.clone()
+    }
+
+    /// Whether the group takes part, and if not, why.
+    pub fn running(&self) -> Result<(), GroupStopped> {
+        let metrics = self.0.raft.metrics();
+        metrics.borrow().running_state.clone().map_err(GroupStopped::from)?;
+        // Raft reports how it ended, unless it had no chance to.
+        if metrics.has_changed().is_err() { Err(GroupStopped::Panicked) } else { Ok(()) }
+    }
+
+    /// Stops the group on this member.
+    pub async fn shutdown(&self) {
+        // An error only says that the task had ended already; `running` tells how.
+        drop(self.0.raft.shutdown().await);
+    }
+
+    /// Stands for election because the leader of `vote` asked for it.
+    pub(crate) async fn stand_for(&self, vote: &Vote) -> Result<(), StandError> {
+        let (leads, votes) = {
+            let metrics = self.0.raft.metrics();
+            let metrics = metrics.borrow();
+            let voters = metrics.membership_config.membership();
+            (metrics.vote == *vote, voters.voter_ids().any(|id| id == self.0.context.me.0))
+        };
+        match (leads, votes) {
+            (false, _) => Err(StandError::NotLeader),
+            (true, false) => Err(StandError::NotVoter),
+            (true, true) => self.0.raft.trigger().elect().await.map_err(|e| StandError::Stopped(e.into())),
+        }
+    }
+
+    fn stranger(&self, nodes: &BTreeSet<NodeId>) -> Option<NodeId> {
+        let assignments = &self.0.context.assignments;
+        nodes.iter().copied().find(|node| assignments.assigned(self.0.id, *node) != Some(true))
+    }
+
+    fn assigned(&self, nodes: &BTreeSet<NodeId>) -> Result<(), MembershipError> {
+        self.stranger(nodes).map_or(Ok(()), |stranger| Err(MembershipError::NotAssigned(stranger)))
+    }
+
+    async fn change(
+        &self,
+        change: ChangeMembers<u64, EmptyNode>,
+        retain: bool,
+    ) -> Result<LogPosition, MembershipError> {
+        let changing = self.0.raft.change_membership(change, retain);
+        match tokio::time::timeout(self.0.config.deadline, changing).await {
+            Ok(Ok(response)) => Ok(position(&response.log_id)),
+            Ok(Err(RaftError::APIError(error))) => Err(refused(error)),
+            Ok(Err(RaftError::Fatal(fatal))) => Err(MembershipError::Stopped(fatal.into())),
+            Err(_) => Err(MembershipError::Unknown),
+        }
+    }
+}
+
+fn refused(error: ClientWriteError<u64, EmptyNode>) -> MembershipError {
+    match error {
+        ClientWriteError::ForwardToLeader(to) => MembershipError::NotLeader { leader: to.leader_id.map(NodeId) },
+        ClientWriteError::ChangeMembershipError(error) => match error {
+            ChangeMembershipError::InProgress(_) => MembershipError::InProgress,
+            ChangeMembershipError::EmptyMembership(_) => MembershipError::NoVoter,
+            ChangeMembershipError::LearnerNotFound(node) => MembershipError::NotLearner(NodeId(node.node_id)),
+        },
+    }
+}
+
+fn nodes(ids: &BTreeSet<NodeId>) -> BTreeMap<u64, EmptyNode> {
+    ids.iter().map(|id| (id.0, EmptyNode {})).collect()
+}
+
+/// Translates Raft's reports until it ends, and renews a snapshot that others refuse.
+async fn report(raft: Raft, reports: watch::Sender<GroupStatus>, snapshot_stale: Arc<Notify>) {
+    let mut metrics = raft.metrics();
+    loop {
+        tokio::select! {
+            changed = metrics.changed() => {
+                let status = GroupStatus::of(&metrics.borrow_and_update());
+                let ended = changed.is_err() || status.state == GroupState::Stopped;
+                reports.send_if_modified(|current| {
+                    let next = if ended { GroupStatus { state: GroupState::Stopped, ..status } } else { status };
+                    let modified = *current != next;
+                    *current = next;
+                    modified
+                });
+                if ended {
+                    return;
+                }
+            }
+            () = snapshot_stale.notified() => {
+                // It fails only if Raft has stopped, which is seen above.
+                drop(raft.trigger().snapshot().await);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group")
+            .field("id", &self.0.id)
+            .field("status", &*self.0.status.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// How long followers stay loyal to a leader they no longer hear.
+pub(crate) fn lease(config: &GroupConfig) -> Duration {
+    config.election_max
+}
+
+/// Whether Raft says that this member leads.
+pub(crate) fn leads(raft: &Raft) -> bool {
+    raft.metrics().borrow().state == ServerState::Leader
+}

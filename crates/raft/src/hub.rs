@@ -1,0 +1,291 @@
+//! All groups of one member: starts them, and judges every request before a group sees it.
+//!
+//! The rule: who sends a Vote, AppendEntries, snapshot or TimeoutNow request must be the candidate or leader that the
+//! request names, must be assigned to the group, and may not bring members that are not. What is not known yet is
+//! refused, never accepted.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use countersign_core::codec::{self, CodecError};
+use countersign_core::id::{GroupId, NodeId};
+use openraft::raft::{AppendEntriesRequest, VoteRequest};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::config::{ConfigError, GroupConfig};
+use crate::group::{Context, Group, StandError};
+use crate::machine::{GroupMachine, RestoreError};
+use crate::message::{Implausible, Request, SnapshotMessage, TimeoutNow};
+use crate::status::GroupStopped;
+use crate::store::Store;
+use crate::transport::{RaftRpc, Refusal, Transport};
+use crate::types::{Snapshot, TypeConfig};
+
+/// Who belongs to which group, as the trust state says.
+pub trait Assignments: Send + Sync + 'static {
+    /// Whether `node` is assigned to `group`: `None` while that is not known here. While members change, the current
+    /// and the incoming ones are assigned.
+    fn assigned(&self, group: GroupId, node: NodeId) -> Option<bool>;
+
+    /// Whether `node` may send requests to `group`, that is, stand for election and lead. Where learners are less
+    /// trusted than voters, as in the trust group, answer no for them: Raft obeys whoever claims to lead.
+    fn may_lead(&self, group: GroupId, node: NodeId) -> Option<bool> {
+        self.assigned(group, node)
+    }
+
+    /// Whether a snapshot may be installed that names `member`. The trust group's own snapshot carries its members:
+    /// whoever implements this may look into `snapshot`, so that a member that is behind is not locked out by a newcomer.
+    fn admits(&self, group: GroupId, member: NodeId, snapshot: &[u8]) -> bool {
+        let _ = snapshot;
+        self.assigned(group, member) == Some(true)
+    }
+}
+
+/// Why a request was not handed to its group. For the audit log; the peer learns [`HubError::refusal`].
+#[derive(Debug, thiserror::Error)]
+pub enum HubError {
+    /// Not known here yet: the assignment, or the group.
+    #[error("group {group} is not known here yet")]
+    NotYet {
+        /// The group.
+        group: GroupId,
+    },
+    /// The sender does not speak for the group.
+    #[error("node {peer} is not assigned to group {group}")]
+    NotAssigned {
+        /// The group.
+        group: GroupId,
+        /// The verified sender.
+        peer: NodeId,
+    },
+    /// The request names another sender than the one it came from.
+    #[error("node {peer} sent a request of group {group} in the name of node {claimed}")]
+    WrongSender {
+        /// The group.
+        group: GroupId,
+        /// The verified sender.
+        peer: NodeId,
+        /// Whom the request names.
+        claimed: NodeId,
+    },
+    /// A snapshot names a member that is not assigned to the group.
+    #[error("a snapshot of group {group} names node {member}, which is not assigned to it")]
+    Outsider {
+        /// The group.
+        group: GroupId,
+        /// The member.
+        member: NodeId,
+    },
+    /// Longer than any such request.
+    #[error("a request of {got} bytes, at most {max} are allowed")]
+    TooLarge {
+        /// Its length.
+        got: usize,
+        /// The limit.
+        max: usize,
+    },
+    /// Not a request at all.
+    #[error("a request that cannot be read")]
+    Malformed(#[from] CodecError),
+    /// No honest member sends it.
+    #[error("a request that no member sends")]
+    Implausible(#[from] Implausible),
+    /// Asked to stand for election by someone who does not lead.
+    #[error("node {peer} does not lead group {group}")]
+    NotLeader {
+        /// The group.
+        group: GroupId,
+        /// The verified sender.
+        peer: NodeId,
+    },
+    /// Asked to stand for election without a vote.
+    #[error("this node is no voter of group {group}")]
+    NotVoter {
+        /// The group.
+        group: GroupId,
+    },
+    /// The group has stopped.
+    #[error("group {group} has stopped")]
+    Stopped {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        #[source]
+        source: GroupStopped,
+    },
+}
+
+impl HubError {
+    /// What the peer is told.
+    pub fn refusal(&self) -> Refusal {
+        match self {
+            Self::NotYet { .. } => Refusal::NotYet,
+            Self::NotAssigned { .. } => Refusal::NotAssigned,
+            Self::Outsider { .. } => Refusal::Outsider,
+            Self::Stopped { .. } => Refusal::Stopped,
+            Self::WrongSender { .. }
+            | Self::TooLarge { .. }
+            | Self::Malformed(_)
+            | Self::Implausible(_)
+            | Self::NotLeader { .. }
+            | Self::NotVoter { .. } => Refusal::Invalid,
+        }
+    }
+}
+
+/// Why a group cannot be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// It runs already.
+    #[error("group {0} runs already")]
+    AlreadyStarted(GroupId),
+    /// Its configuration cannot work.
+    #[error("the group's configuration cannot work")]
+    Config(#[from] ConfigError),
+    /// Its records cannot be read.
+    #[error("the group's records cannot be read")]
+    Storage(#[source] Arc<dyn std::error::Error + Send + Sync>),
+    /// The machine refuses the stored snapshot: perhaps an older binary meets newer data.
+    #[error("the group's snapshot cannot be restored")]
+    Restore(#[from] RestoreError),
+    /// It stopped as soon as it started.
+    #[error("the group stopped at its start")]
+    Stopped(#[source] GroupStopped),
+}
+
+/// All groups of this member. Clones share them.
+#[derive(Clone)]
+pub struct Groups(Arc<Hub>);
+
+struct Hub {
+    context: Context,
+    running: RwLock<BTreeMap<GroupId, Option<Group>>>,
+}
+
+impl Groups {
+    /// A member without groups.
+    pub fn new(me: NodeId, store: Store, transport: Arc<dyn Transport>, assignments: Arc<dyn Assignments>) -> Self {
+        let context = Context { me, store, transport, assignments };
+        Self(Arc::new(Hub { context, running: RwLock::default() }))
+    }
+
+    /// Starts a group from what the store has of it. When this returns, the machine holds every entry known to be
+    /// committed, and no message was sent or accepted before.
+    pub async fn start(
+        &self,
+        group: GroupId,
+        machine: Box<dyn GroupMachine>,
+        config: GroupConfig,
+    ) -> Result<Group, StartError> {
+        {
+            let mut running = self.0.running.write().unwrap_or_else(PoisonError::into_inner);
+            if running.contains_key(&group) {
+                return Err(StartError::AlreadyStarted(group));
+            }
+            running.insert(group, None);
+        }
+        let started = Group::start(self.0.context.clone(), group, machine, config).await;
+        let mut running = self.0.running.write().unwrap_or_else(PoisonError::into_inner);
+        match &started {
+            Ok(started) => running.insert(group, Some(started.clone())),
+            Err(_) => running.remove(&group),
+        };
+        started
+    }
+
+    /// A group that was started.
+    pub fn group(&self, group: GroupId) -> Option<Group> {
+        self.0.running.read().unwrap_or_else(PoisonError::into_inner).get(&group).cloned().flatten()
+    }
+
+    /// Stops a group here and forgets that it ran; its records stay in the store.
+    pub async fn stop(&self, group: GroupId) {
+        let stopped = self.0.running.write().unwrap_or_else(PoisonError::into_inner).remove(&group).flatten();
+        if let Some(stopped) = stopped {
+            stopped.shutdown().await;
+        }
+    }
+
+    /// Stops all groups and closes the store.
+    pub async fn shutdown(&self) {
+        let groups = std::mem::take(&mut *self.0.running.write().unwrap_or_else(PoisonError::into_inner));
+        for group in groups.into_values().flatten() {
+            group.shutdown().await;
+        }
+        let store = self.0.context.store.clone();
+        // Ends only by closing: a panic in it has closed the store as well.
+        drop(tokio::task::spawn_blocking(move || store.close()).await);
+    }
+
+    /// Judges a request that `peer` sent, as its connection proved, and answers it.
+    pub async fn handle(&self, peer: NodeId, group: GroupId, kind: RaftRpc, body: &[u8]) -> Result<Vec<u8>, HubError> {
+        let (got, max) = (body.len(), kind.len_max());
+        if got > max {
+            return Err(HubError::TooLarge { got, max });
+        }
+        match self.0.context.assignments.may_lead(group, peer) {
+            None => return Err(HubError::NotYet { group }),
+            Some(false) => return Err(HubError::NotAssigned { group, peer }),
+            Some(true) => {}
+        }
+        let here = self.group(group).ok_or(HubError::NotYet { group })?;
+        let stopped = |source: GroupStopped| HubError::Stopped { group, source };
+        let raft = here.raft();
+        match kind {
+            RaftRpc::Vote => {
+                let request: VoteRequest<u64> = accept(&here, peer, body)?;
+                answer(raft.vote(request).await.map_err(|e| stopped(fatal(e)))?)
+            }
+            RaftRpc::Append => {
+                let request: AppendEntriesRequest<TypeConfig> = accept(&here, peer, body)?;
+                answer(raft.append_entries(request).await.map_err(|e| stopped(fatal(e)))?)
+            }
+            RaftRpc::Snapshot => {
+                let SnapshotMessage { vote, meta, data } = accept(&here, peer, body)?;
+                let assignments = &self.0.context.assignments;
+                let outsider = {
+                    let mut members = meta.last_membership.nodes().map(|(id, _)| NodeId(*id));
+                    members.find(|member| !assignments.admits(group, *member, &data))
+                };
+                if let Some(member) = outsider {
+                    return Err(HubError::Outsider { group, member });
+                }
+                let snapshot = Snapshot { meta, snapshot: Box::new(data) };
+                answer(raft.install_full_snapshot(vote, snapshot).await.map_err(|e| stopped(e.into()))?)
+            }
+            RaftRpc::TimeoutNow => {
+                let request: TimeoutNow = accept(&here, peer, body)?;
+                here.stand_for(&request.vote).await.map_err(|e| match e {
+                    StandError::NotLeader => HubError::NotLeader { group, peer },
+                    StandError::NotVoter => HubError::NotVoter { group },
+                    StandError::Stopped(source) => stopped(source),
+                })?;
+                answer(())
+            }
+        }
+    }
+}
+
+/// Decodes a request and checks that it is its sender's own.
+fn accept<T: Request + DeserializeOwned>(here: &Group, peer: NodeId, body: &[u8]) -> Result<T, HubError> {
+    let request: T = codec::decode(body)?;
+    let claimed = NodeId(request.vote().leader_id.node_id);
+    if claimed != peer {
+        return Err(HubError::WrongSender { group: here.id(), peer, claimed });
+    }
+    request.check(here.term())?;
+    Ok(request)
+}
+
+fn answer<T: Serialize>(value: T) -> Result<Vec<u8>, HubError> {
+    Ok(codec::encode(&value)?)
+}
+
+/// Requests between members have no errors of their own: what is left is that the group has stopped.
+fn fatal(error: openraft::error::RaftError<u64>) -> GroupStopped {
+    match error {
+        openraft::error::RaftError::Fatal(fatal) => fatal.into(),
+        openraft::error::RaftError::APIError(never) => match never {},
+    }
+}

@@ -1,0 +1,99 @@
+//! Why a store cannot be opened, and why a write did not become durable.
+
+use std::error::Error;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// Why a store cannot be opened. Nothing here is repaired by trying again, but for a lock.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Another process, or another handle of this one, has it open.
+    #[error("`{}` is in use by another process", path.display())]
+    Locked {
+        /// The store.
+        path: PathBuf,
+    },
+    /// The disk forgot what it had confirmed. A member that goes on could vote twice in one term.
+    #[error(
+        "`{}` has lost confirmed writes: it ends at {found}, but {confirmed} was confirmed; \
+         discard it and let this member return as a learner",
+        path.display()
+    )]
+    LostWrites {
+        /// The store.
+        path: PathBuf,
+        /// The last write found.
+        found: u64,
+        /// The last write that was confirmed.
+        confirmed: u64,
+    },
+    /// The bytes on disk are not those that were written.
+    #[error("`{}` is corrupt; discard it and let this member return as a learner", path.display())]
+    Corrupt {
+        /// The store.
+        path: PathBuf,
+        /// What the database says.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    /// Written by a version with another layout.
+    #[error("`{}` has layout {got}, expected {expected}: update this binary", path.display())]
+    Layout {
+        /// The store.
+        path: PathBuf,
+        /// The layout found.
+        got: u8,
+        /// The layout that this version writes.
+        expected: u8,
+    },
+    /// The file system refused.
+    #[error("cannot open `{}`", path.display())]
+    Io {
+        /// The store.
+        path: PathBuf,
+        /// Its reason.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    pub(super) fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(super) fn corrupt(path: &Path, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Corrupt { path: path.to_owned(), source: source.into() }
+    }
+
+    /// Sorts what fjall says into what an operator can act on.
+    pub(super) fn database(path: &Path, error: fjall::Error) -> Self {
+        let cut_short = |e: &io::Error| matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData);
+        match error {
+            fjall::Error::Locked => Self::Locked { path: path.to_owned() },
+            fjall::Error::Io(e) if !cut_short(&e) => Self::io(path, e),
+            fjall::Error::Storage(fjall::LsmError::Io(e)) if !cut_short(&e) => Self::io(path, e),
+            other => Self::corrupt(path, other),
+        }
+    }
+}
+
+/// Why a write did not become durable, or a read failed. The first such error ends the store: what is on disk is no
+/// longer known, so nothing more may be promised.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum StoreError {
+    #[error("the store is closed")]
+    Closed,
+    #[error("the store failed before and accepts nothing more")]
+    Failed,
+    #[error("the database failed")]
+    Database(#[from] fjall::Error),
+    #[error("the mark of confirmed writes cannot be written")]
+    Mark(#[source] io::Error),
+    #[error("a stored record cannot be read")]
+    Record(#[from] countersign_core::codec::CodecError),
+    #[error("entry {index} is not in order after {last}")]
+    Disorder { index: u64, last: u64 },
+    #[error("a blocking read was cancelled")]
+    Cancelled,
+}

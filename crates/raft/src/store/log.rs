@@ -1,0 +1,254 @@
+//! One group's log and vote, as openraft wants them.
+//!
+//! Entries are readable as soon as `append` returns and answered when they are durable. The committed index is written
+//! without waiting: what it adds is that a restart re-applies more before any peer is met, never less.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, Range, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use countersign_core::codec;
+use countersign_core::id::GroupId;
+use openraft::storage::{LogFlushed, RaftLogStorage};
+use openraft::{LogState, OptionalSend, RaftLogReader};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::tail::Tail;
+use super::{Change, Files, Job, Record, Store, StoreError, Table, log_key, record_key};
+use crate::limits::REPLICATE_LEN_MAX;
+use crate::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
+
+/// A handle on one group's log. Clones share it.
+#[derive(Clone)]
+pub(crate) struct GroupLog {
+    group: GroupId,
+    store: Store,
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    tail: Tail,
+    vote: Option<Vote>,
+    committed: Option<LogId>,
+}
+
+impl GroupLog {
+    /// Opens the group's log, empty if the store has none.
+    pub(crate) async fn open(store: &Store, group: GroupId) -> Result<Self, StoreError> {
+        let state = store.read(move |files| State::read(files, group)).await?;
+        Ok(Self { group, store: store.clone(), state: Arc::new(Mutex::new(state)) })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn record<T: Serialize>(&self, record: Record, value: &T) -> Result<Change, StoreError> {
+        let value = Some(codec::encode(value)?);
+        Ok(Change { table: Table::Meta, key: record_key(self.group, record), value })
+    }
+
+    fn deletions(&self, indexes: Range<u64>) -> impl Iterator<Item = Change> {
+        let group = self.group;
+        indexes.map(move |index| Change { table: Table::Log, key: log_key(group, index), value: None })
+    }
+
+    /// The entries of `range`, as many from its start as fit into `bytes_max` but at least one.
+    async fn entries(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, StoreError> {
+        let (disk, here) = {
+            let state = self.state();
+            state.tail.read(state.tail.clamp(range))
+        };
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        if !disk.is_empty() {
+            let group = self.group;
+            let read = move |files: &Files| read_entries(files, group, disk, bytes_max);
+            (entries, bytes) = self.store.read(read).await?;
+        }
+        for (entry, len) in here {
+            bytes += len;
+            if bytes > bytes_max && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn queue_append(
+        &self,
+        entries: impl Iterator<Item = Entry>,
+        callback: LogFlushed<TypeConfig>,
+    ) -> Result<(), StoreError> {
+        let mut changes = Vec::new();
+        let mut last = None;
+        let mut state = self.state();
+        for entry in entries {
+            let value = codec::encode(&entry)?;
+            let (index, len) = (entry.log_id.index, value.len());
+            let Some(ticket) = state.tail.append(entry, len)? else { continue };
+            last = Some(ticket);
+            changes.push(Change { table: Table::Log, key: log_key(self.group, index), value: Some(value) });
+        }
+        let shared = Arc::clone(&self.state);
+        let done = move |result: Result<(), Arc<StoreError>>| {
+            if let (Ok(()), Some(ticket)) = (&result, last) {
+                shared.lock().unwrap_or_else(PoisonError::into_inner).tail.durable(ticket);
+            }
+            callback.log_io_completed(result.map_err(io::Error::other));
+        };
+        // Still under the lock: what is queued must have the order of what the tail shows.
+        self.store.submit(Job { changes, sync: true, done: Some(Box::new(done)) });
+        Ok(())
+    }
+
+    async fn cut(&self, index: u64) -> Result<(), StoreError> {
+        let before = match index.checked_sub(1) {
+            Some(before) => self.entries(before..index, usize::MAX).await?.pop().map(|entry| entry.log_id),
+            None => None,
+        };
+        let mut state = self.state();
+        let changes = self.deletions(state.tail.truncate(index, before)).collect();
+        // No fsync: an entry that comes back after a crash is uncommitted, and the leader cuts it again.
+        self.store.submit(Job { changes, sync: false, done: None });
+        Ok(())
+    }
+
+    fn drop_front(&self, upto: LogId) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let mut changes: Vec<Change> = self.deletions(state.tail.purge(upto)).collect();
+        changes.push(self.record(Record::Purged, &upto)?);
+        // No fsync: the snapshot that replaces these entries was fsynced before, in the same journal.
+        self.store.submit(Job { changes, sync: false, done: None });
+        Ok(())
+    }
+}
+
+impl State {
+    fn read(files: &Files, group: GroupId) -> Result<Self, StoreError> {
+        let purged = read_record::<LogId>(files, group, Record::Purged)?;
+        let last = match files.table(Table::Log).range(log_key(group, 0)..=log_key(group, u64::MAX)).next_back() {
+            Some(item) => Some(codec::decode::<Entry>(&item.value()?)?.log_id),
+            None => None,
+        };
+        Ok(Self {
+            tail: Tail::found(purged, last),
+            vote: read_record(files, group, Record::Vote)?,
+            committed: read_record(files, group, Record::Committed)?,
+        })
+    }
+}
+
+fn read_record<T: DeserializeOwned>(files: &Files, group: GroupId, record: Record) -> Result<Option<T>, StoreError> {
+    Ok(files.record(group, record)?.map(|bytes| codec::decode(&bytes)).transpose()?)
+}
+
+fn read_entries(
+    files: &Files,
+    group: GroupId,
+    range: Range<u64>,
+    bytes_max: usize,
+) -> Result<(Vec<Entry>, usize), StoreError> {
+    let mut entries = Vec::new();
+    let mut bytes = 0_usize;
+    for item in files.table(Table::Log).range(log_key(group, range.start)..log_key(group, range.end)) {
+        let value = item.value()?;
+        bytes = bytes.saturating_add(value.len());
+        if bytes > bytes_max && !entries.is_empty() {
+            break;
+        }
+        entries.push(codec::decode(&value)?);
+    }
+    Ok((entries, bytes))
+}
+
+fn half_open(range: &impl RangeBounds<u64>) -> Range<u64> {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => end.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    start..end
+}
+
+fn read_logs(error: &StoreError) -> StorageError {
+    StorageIoError::read_logs(error).into()
+}
+
+fn write_logs(error: &StoreError) -> StorageError {
+    StorageIoError::write_logs(error).into()
+}
+
+impl RaftLogReader<TypeConfig> for GroupLog {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, StorageError> {
+        self.entries(half_open(&range), usize::MAX).await.map_err(|e| read_logs(&e))
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, StorageError> {
+        self.entries(start..end, REPLICATE_LEN_MAX).await.map_err(|e| read_logs(&e))
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for GroupLog {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
+        let state = self.state();
+        Ok(LogState { last_purged_log_id: state.tail.purged(), last_log_id: state.tail.last() })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        let change = self.record(Record::Vote, vote).map_err(|e| StorageIoError::write_vote(&e))?;
+        self.store.write(vec![change]).await.map_err(|e| StorageIoError::write_vote(&*e))?;
+        self.state().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
+        Ok(self.state().vote)
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
+        if let Some(committed) = committed {
+            let change = self.record(Record::Committed, &committed).map_err(|e| write_logs(&e))?;
+            self.store.submit(Job { changes: vec![change], sync: false, done: None });
+            self.state().committed = Some(committed);
+        }
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
+        Ok(self.state().committed)
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: LogFlushed<TypeConfig>) -> Result<(), StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        self.queue_append(entries.into_iter(), callback).map_err(|e| write_logs(&e))
+    }
+
+    async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.cut(log_id.index).await.map_err(|e| write_logs(&e))
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.drop_front(log_id).map_err(|e| write_logs(&e))
+    }
+}

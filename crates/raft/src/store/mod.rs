@@ -1,0 +1,142 @@
+//! The durable store of all groups of one member: one directory, one database, one writing thread.
+//!
+//! A vote or an append is answered only after its fsync. When a write fails, the store accepts nothing more and every
+//! group on it stops: a promise that cannot be persisted is not made.
+
+mod error;
+mod files;
+mod log;
+mod mark;
+mod snapshots;
+#[cfg(test)]
+mod suite;
+mod tail;
+mod writer;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use tokio::sync::oneshot;
+
+pub use error::OpenError;
+pub(crate) use error::StoreError;
+pub(crate) use files::{Files, Record, Table, log_key, record_key};
+pub(crate) use log::GroupLog;
+pub(crate) use snapshots::{Snapshots, StoredSnapshot};
+pub(crate) use writer::{Change, Done, Job};
+
+use files::Opened;
+use writer::{Message, Writer};
+
+/// The open store of one member. Clones share it.
+#[derive(Clone)]
+pub struct Store(Arc<Shared>);
+
+struct Shared {
+    /// Gone once the store is closed.
+    files: RwLock<Option<Files>>,
+    queue: Sender<Message>,
+    failed: Arc<AtomicBool>,
+    closing: Mutex<Option<Closing>>,
+}
+
+struct Closing {
+    writer: JoinHandle<()>,
+    /// Dropped last: until then the directory is ours.
+    lock: File,
+}
+
+impl Store {
+    /// Opens the store in the directory `path`, or creates it. Blocks while the journal is replayed.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        let Opened { files, mark, number, lock } = files::open(path)?;
+        let (queue, messages) = channel();
+        let failed = Arc::new(AtomicBool::new(false));
+        let writer = Writer { files: files.clone(), mark, number, failed: Arc::clone(&failed) };
+        let writer = std::thread::Builder::new()
+            .name("raft-store".to_owned())
+            .spawn(move || writer.run(&messages))
+            .map_err(|e| OpenError::io(path, e))?;
+        Ok(Self(Arc::new(Shared {
+            files: RwLock::new(Some(files)),
+            queue,
+            failed,
+            closing: Mutex::new(Some(Closing { writer, lock })),
+        })))
+    }
+
+    /// Writes what is queued, then releases the directory. Blocks; whoever still uses the store gets errors.
+    pub fn close(&self) {
+        self.0.close();
+    }
+
+    /// Whether a write failed: nothing is accepted any more, and the process should end.
+    pub fn failed(&self) -> bool {
+        self.0.failed.load(Ordering::Acquire)
+    }
+
+    /// Makes every further write fail, as a full or broken disk would.
+    #[doc(hidden)]
+    pub fn fail_writes_for_testing(&self) {
+        self.0.failed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn files(&self) -> Result<Files, StoreError> {
+        self.0.files.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(StoreError::Closed)
+    }
+
+    /// Queues changes. They become durable in the order in which this is called.
+    pub(crate) fn submit(&self, job: Job) {
+        if let Err(refused) = self.0.queue.send(Message::Write(job))
+            && let Message::Write(Job { done: Some(done), .. }) = refused.0
+        {
+            done(Err(Arc::new(StoreError::Closed)));
+        }
+    }
+
+    /// Queues changes at once; the future waits until they are durable.
+    pub(crate) fn write(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), Arc<StoreError>>> + use<> {
+        let (done, durable) = oneshot::channel();
+        let done: Done = Box::new(move |result| drop(done.send(result)));
+        self.submit(Job { changes, sync: true, done: Some(done) });
+        async { durable.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Closed))) }
+    }
+
+    /// Runs a read that may touch the disk where it blocks nobody.
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Files) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let files = self.files()?;
+        tokio::task::spawn_blocking(move || read(&files)).await.map_err(|_| StoreError::Cancelled)?
+    }
+}
+
+impl Shared {
+    fn close(&self) {
+        let closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(Closing { writer, lock }) = closing else { return };
+        // Both fail only if the thread has ended already.
+        drop(self.queue.send(Message::Stop));
+        drop(writer.join());
+        drop(self.files.write().unwrap_or_else(PoisonError::into_inner).take());
+        drop(lock);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store").field("failed", &self.failed()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,52 @@
+//! openraft's own storage suite over this store: many groups in one database, so that one group's records are seen to
+//! stay out of another's.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use countersign_core::id::GroupId;
+use openraft::testing::{StoreBuilder, Suite};
+
+use super::{GroupLog, Snapshots, Store};
+use crate::applier::Applier;
+use crate::machine::{GroupMachine, LogPosition, RestoreError};
+use crate::types::{StorageError, TypeConfig};
+
+struct Nothing;
+
+impl GroupMachine for Nothing {
+    fn apply(&mut self, _: LogPosition, _: &[u8]) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        Vec::new()
+    }
+
+    fn restore(&mut self, _: &[u8]) -> Result<(), RestoreError> {
+        Ok(())
+    }
+}
+
+/// Hands out a group never used before, from the middle of the id space so that there are neighbours on both sides.
+struct NextGroup {
+    store: Store,
+    next: AtomicU64,
+}
+
+impl StoreBuilder<TypeConfig, GroupLog, Applier> for NextGroup {
+    async fn build(&self) -> Result<((), GroupLog, Applier), StorageError> {
+        let group = GroupId(self.next.fetch_add(1, Ordering::Relaxed));
+        let log = GroupLog::open(&self.store, group).await.unwrap();
+        let (snapshots, stored) = Snapshots::open(&self.store, group).await.unwrap();
+        Ok(((), log, Applier::start(Box::new(Nothing), snapshots, stored).unwrap()))
+    }
+}
+
+#[test]
+fn the_storage_suite_passes_in_many_groups_of_one_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    let builder = NextGroup { store: store.clone(), next: AtomicU64::new(255) };
+    Suite::test_all(builder).unwrap();
+    assert!(!store.failed());
+}
