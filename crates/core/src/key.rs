@@ -66,7 +66,7 @@ pub struct Endorsement {
     pub identity: PublicKey,
     /// 0 for the leaf of the enrollment, one more with each renewal.
     pub renewal: u64,
-    /// Over [`Endorsement::transcript`].
+    /// Over cluster id, identity key, leaf key and renewal.
     #[serde(with = "crate::codec::bytes64")]
     pub signature: [u8; 64],
 }

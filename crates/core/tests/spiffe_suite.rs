@@ -37,7 +37,7 @@ fn disagreement(case: &Value) -> Option<String> {
     let accepted = case["ok"].as_bool().unwrap();
     let expected = accepted.then(|| (case["td"].as_str().unwrap(), case["path"].as_str().unwrap()));
     let parsed = SpiffeId::parse(input);
-    let got = parsed.as_ref().map(|id| (id.trust_domain().as_str(), id.path()));
+    let got = parsed.as_ref().map(|id| (id.trust_domain(), id.path()));
     (got.as_ref().ok() != expected.as_ref()).then(|| {
         let verdict = if accepted { "accepted" } else { "refused" };
         let start: String = input.chars().take(60).collect();

@@ -3,6 +3,7 @@
 //! [`TrustState::apply`] is total and deterministic: the same commands in the same order give the same bytes on every
 //! member. What handshakes need of it is its [`view::View`], copied on write and published whole.
 
+pub mod author;
 pub mod command;
 pub mod join_token;
 pub mod member;
