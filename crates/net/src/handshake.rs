@@ -127,8 +127,9 @@ impl Hello {
         let certificate: Arc<dyn ResolvesServerCert> = credential.resolver();
         let config = server_config(alpn, certificate, verifier).map_err(|e| Failure::of(Refusal::Handshake, &e))?;
         let ended = start.into_stream(Arc::new(config)).into_fallible().await;
-        let tls = ended.map_err(|(error, socket)| {
-            Refused { failure: Failure::of(Refusal::Handshake, &error), socket: Some(socket) }
+        let tls = ended.map_err(|(error, socket)| Refused {
+            failure: Failure::of(Refusal::Handshake, &error),
+            socket: Some(socket),
         })?;
         if tls.get_ref().1.alpn_protocol() == Some(alpn.id()) {
             Ok(tls)

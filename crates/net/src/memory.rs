@@ -20,12 +20,7 @@ use sha2::{Digest, Sha256};
 pub(crate) struct ChainKey([u8; 32]);
 
 impl ChainKey {
-    pub(crate) fn of(
-        chain: &[CertificateDer<'_>],
-        usage: Usage,
-        domain: &TrustDomain,
-        generation: Generation,
-    ) -> Self {
+    pub(crate) fn of(chain: &[CertificateDer<'_>], usage: Usage, domain: &TrustDomain, generation: Generation) -> Self {
         let mut hash = Sha256::new();
         hash.update([match usage {
             Usage::Server => 1,

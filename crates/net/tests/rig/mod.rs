@@ -1,0 +1,327 @@
+//! A cluster in memory, servers on loopback, and a client that does as it is told. Keys are drawn; nothing that the tests
+//! claim depends on their value.
+#![allow(dead_code, unreachable_pub)]
+
+pub mod raw;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use countersign_core::id::{AuthorityId, ClusterId, Generation, Incarnation, KeyId, NodeId};
+use countersign_core::key::{Endorsement, SecretKey};
+use countersign_core::name::{Address, Host, Name};
+use countersign_core::principal::{Principal, Role, TrustDomain};
+use countersign_core::secret::Secret;
+use countersign_core::time::{UnixMillis, Validity};
+use countersign_core::trust::member::{Evicted, Leaf, Member, MemberKeys, Suffrage};
+use countersign_core::trust::view::{self, AuthorityPhase, IssuedKey, View};
+use countersign_net::{
+    Acceptor, AcceptorLimits, Clock, Credential, Dialer, Endpoint, EnrollStream, PeerStream, RefusalRecord, Refusals,
+    ServiceStream, Trust,
+};
+use countersign_pki::authority::{Authority, AuthorityParts, LeafRequest};
+use countersign_pki::key::{KeyAlgorithm, KeyPair};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+
+pub const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
+pub const CLUSTER: ClusterId = ClusterId([7; 16]);
+pub const DAY: u64 = 86_400;
+
+pub fn domain() -> TrustDomain {
+    TrustDomain::parse("east-07070707.internal").unwrap()
+}
+
+pub fn valid() -> Validity {
+    Validity { not_before: NOW.minus_secs(60), not_after: NOW.plus_secs(DAY) }
+}
+
+pub fn node_principal(id: u64) -> Principal {
+    Principal { trust_domain: domain(), role: Role::Node(NodeId(id)) }
+}
+
+pub fn client_principal(name: &str) -> Principal {
+    Principal { trust_domain: domain(), role: Role::Client(Name::parse(name).unwrap()) }
+}
+
+pub fn identity(id: u64) -> SecretKey {
+    SecretKey::from_seed(Secret::new([u8::try_from(id).unwrap(); 32]))
+}
+
+pub fn authority(cluster: Option<ClusterId>) -> Authority {
+    let validity = Validity { not_before: NOW.minus_secs(DAY), not_after: NOW.plus_secs(3650 * DAY) };
+    let domain = domain();
+    let parts = AuthorityParts { common_name: "east", trust_domain: &domain, cluster, serial: [1; 16], validity };
+    Authority::create(KeyPair::generate(KeyAlgorithm::Ed25519).unwrap(), &parts).unwrap()
+}
+
+/// A certificate, its key, and what was asked for.
+pub struct Identity {
+    pub chain: Vec<Vec<u8>>,
+    pub key: KeyPair,
+}
+
+impl Identity {
+    pub fn credential(&self) -> Arc<Credential> {
+        Arc::new(Credential::new(self.chain.iter().cloned(), &self.key).unwrap())
+    }
+
+    pub fn id(&self) -> KeyId {
+        self.key.id()
+    }
+}
+
+/// How a certificate deviates from a member's proper one.
+pub struct Wish {
+    pub principal: Principal,
+    pub validity: Validity,
+    /// Identity seed and renewal number of the endorsement.
+    pub endorsed: Option<(u64, u64)>,
+}
+
+pub fn wish(principal: Principal) -> Wish {
+    Wish { principal, validity: valid(), endorsed: None }
+}
+
+pub fn issue(authority: &Authority, wish: &Wish) -> Identity {
+    static SERIAL: AtomicU64 = AtomicU64::new(1);
+    let key = KeyPair::generate(KeyAlgorithm::Ed25519).unwrap();
+    let serves = matches!(wish.principal.role, Role::Node(_) | Role::Broker(_));
+    let hosts =
+        if serves { vec![Host::parse("127.0.0.1").unwrap(), Host::parse("localhost").unwrap()] } else { vec![] };
+    let endorsement = wish.endorsed.map(|(id, renewal)| Endorsement::sign(&identity(id), CLUSTER, key.id(), renewal));
+    let mut serial = [1; 16];
+    serial[8..].copy_from_slice(&SERIAL.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+    let request = LeafRequest {
+        principal: &wish.principal,
+        common_name: "x",
+        hosts: &hosts,
+        spki: &key.spki(),
+        serial,
+        validity: wish.validity,
+        endorsement: endorsement.as_ref(),
+    };
+    let chain = vec![authority.issue(&request).unwrap(), authority.certificate().to_vec()];
+    Identity { chain, key }
+}
+
+/// A cluster of three nodes and one client, `pay`.
+pub struct Cluster {
+    pub authority: Authority,
+    pub nodes: BTreeMap<u64, Identity>,
+    pub client: Identity,
+    pub view: View,
+}
+
+impl Cluster {
+    pub fn new() -> Self {
+        let authority = authority(Some(CLUSTER));
+        let mut nodes = BTreeMap::new();
+        let mut members = BTreeMap::new();
+        for id in 1..=3 {
+            let leaf = issue(&authority, &Wish { endorsed: Some((id, 1)), ..wish(node_principal(id)) });
+            members.insert(NodeId(id), member(id, &leaf));
+            nodes.insert(id, leaf);
+        }
+        let client = issue(&authority, &wish(client_principal("pay")));
+        let issued = BTreeMap::from([(client.id(), IssuedKey { not_after: valid().not_after })]);
+        let view = View {
+            cluster: CLUSTER,
+            name: Name::parse("east").unwrap(),
+            trust_domain: domain(),
+            incarnation: Incarnation(0),
+            generation: Generation(5),
+            authorities: BTreeMap::from([(authority.id(), record(&authority, false))]),
+            members,
+            evicted: BTreeMap::new(),
+            principals: Arc::new(BTreeMap::from([(client_principal("pay").role, issued)])),
+            revoked_keys: Default::default(),
+            groups: BTreeMap::new(),
+        };
+        Self { authority, nodes, client, view }
+    }
+
+    pub fn issue(&self, wish: &Wish) -> Identity {
+        issue(&self.authority, wish)
+    }
+
+    /// The view of the next generation, changed.
+    pub fn next(&mut self, change: impl FnOnce(&mut View)) -> Arc<View> {
+        self.view.generation.0 += 1;
+        change(&mut self.view);
+        Arc::new(self.view.clone())
+    }
+
+    pub fn evict(&mut self, id: u64) -> Arc<View> {
+        self.next(|view| evict(view, id))
+    }
+
+    pub fn trust(&self, credential: Arc<Credential>) -> Trust {
+        Trust::of_view(Arc::new(self.view.clone()), Some(credential), UnixMillis(0)).unwrap()
+    }
+
+    /// Node `id` as a server on loopback.
+    pub async fn serve(&self, id: u64) -> Server {
+        self.serve_with(id, AcceptorLimits::default()).await
+    }
+
+    pub async fn serve_with(&self, id: u64, limits: AcceptorLimits) -> Server {
+        Server::start(self.trust(self.nodes[&id].credential()), limits, ManualClock::new()).await
+    }
+
+    /// A dialer that shows `who` and has this view.
+    pub fn dialer(&self, who: &Identity) -> Dialer {
+        Dialer::new(self.endpoint(who).0)
+    }
+
+    pub fn endpoint(&self, who: &Identity) -> (Endpoint, UnboundedReceiver<RefusalRecord>) {
+        let (sink, refusals) = Sink::new();
+        (Endpoint::new(self.trust(who.credential()), ManualClock::new(), sink), refusals)
+    }
+}
+
+pub fn evict(view: &mut View, id: u64) {
+    let gone = view.members.remove(&NodeId(id)).unwrap();
+    let evicted = Evicted { name: gone.name, identity: gone.keys.identity, at: NOW, generation: view.generation };
+    view.evicted.insert(NodeId(id), evicted);
+}
+
+pub fn record(authority: &Authority, imported: bool) -> view::Authority {
+    let info = countersign_pki::authority::authority_info(authority.certificate()).unwrap();
+    view::Authority {
+        certificate: authority.certificate().to_vec(),
+        key: info.key,
+        phase: AuthorityPhase::Active,
+        validity: info.validity,
+        imported,
+    }
+}
+
+pub fn pin(authority: &Authority) -> AuthorityId {
+    authority.id()
+}
+
+fn member(id: u64, leaf: &Identity) -> Member {
+    let seed = identity(id).public();
+    Member {
+        id: NodeId(id),
+        name: Name::parse(&format!("n{id}")).unwrap(),
+        suffrage: Suffrage::Voter,
+        keys: MemberKeys { identity: seed, sealing: [0; 32], ucan: seed },
+        leaf: Leaf { key: leaf.id(), renewal: 1, serial: [1; 16], validity: valid() },
+        addresses: vec![],
+        role: None,
+        attributes: BTreeMap::new(),
+        admitted_by: None,
+        admitted_at: NOW,
+        feature_level: 1,
+    }
+}
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+/// A clock that stands still, and can do something once when it is next asked.
+#[derive(Clone)]
+pub struct ManualClock {
+    now: Arc<AtomicU64>,
+    hook: Arc<Mutex<Option<Hook>>>,
+}
+
+impl ManualClock {
+    pub fn new() -> Self {
+        Self { now: Arc::new(AtomicU64::new(NOW.0)), hook: Arc::default() }
+    }
+
+    pub fn set(&self, now: UnixMillis) {
+        self.now.store(now.0, Ordering::SeqCst);
+    }
+
+    pub fn when_asked_next(&self, hook: impl FnOnce() + Send + 'static) {
+        *self.hook.lock().unwrap() = Some(Box::new(hook));
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> UnixMillis {
+        let hook = self.hook.lock().unwrap().take();
+        if let Some(hook) = hook {
+            hook();
+        }
+        UnixMillis(self.now.load(Ordering::SeqCst))
+    }
+}
+
+/// Refusals as a channel.
+pub struct Sink(UnboundedSender<RefusalRecord>);
+
+impl Sink {
+    pub fn new() -> (Arc<Self>, UnboundedReceiver<RefusalRecord>) {
+        let (sender, receiver) = unbounded_channel();
+        (Arc::new(Self(sender)), receiver)
+    }
+}
+
+impl Refusals for Sink {
+    fn record(&self, record: RefusalRecord) {
+        let _ = self.0.send(record);
+    }
+}
+
+/// An acceptor that runs, and everything that comes out of it.
+pub struct Server {
+    pub endpoint: Endpoint,
+    pub acceptor: Arc<Acceptor>,
+    pub address: SocketAddr,
+    pub clock: ManualClock,
+    pub refusals: UnboundedReceiver<RefusalRecord>,
+    pub enrollments: Receiver<EnrollStream>,
+    pub peers: Receiver<PeerStream>,
+    pub services: Receiver<ServiceStream>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    pub async fn start(trust: Trust, limits: AcceptorLimits, clock: ManualClock) -> Self {
+        Self::start_on("127.0.0.1:0", trust, limits, clock).await
+    }
+
+    pub async fn start_on(on: &str, trust: Trust, limits: AcceptorLimits, clock: ManualClock) -> Self {
+        let (sink, refusals) = Sink::new();
+        let endpoint = Endpoint::new(trust, clock.clone(), sink);
+        let acceptor = Arc::new(Acceptor::bind(on.parse().unwrap(), endpoint.clone(), limits).await.unwrap());
+        let address = acceptor.local_addr().unwrap();
+        let routes = acceptor.routes();
+        let (enrollments, peers, services) = (routes.enrollments(16), routes.peers(16), routes.services(16));
+        let running = Arc::clone(&acceptor);
+        let task = tokio::spawn(async move { match running.run().await {} });
+        Self { endpoint, acceptor, address, clock, refusals, enrollments, peers, services, task }
+    }
+
+    pub fn dialed(&self) -> Address {
+        dialed(self.address)
+    }
+
+    /// The next refusal that was recorded.
+    pub async fn refused(&mut self) -> RefusalRecord {
+        self.refusals.recv().await.unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+pub fn dialed(address: SocketAddr) -> Address {
+    Address { host: Host::Ip(address.ip()), port: address.port() }
+}
+
+/// Waits for a condition that another task brings about.
+pub async fn until(mut condition: impl FnMut() -> bool) {
+    while !condition() {
+        tokio::task::yield_now().await;
+    }
+}
