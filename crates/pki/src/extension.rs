@@ -171,18 +171,16 @@ fn small_number(integer: &[u8]) -> Result<u32, DerError> {
     Ok(integer.iter().fold(0, |n, &octet| (n << 8) | u32::from(octet)))
 }
 
+/// A usage without any bit breaks §4.2.1.3, and allows nothing: it is read, and refused wherever a bit is needed.
 fn key_usage(reader: &mut Reader<'_>) -> Result<KeyUsage, DerError> {
-    let content = reader.expect(tag::BIT_STRING)?.content;
-    let (unused, first, second) = match *content {
-        [unused, first] => (unused, first, 0),
-        [unused, first, second] => (unused, first, second),
+    let (unused, bits) = match *reader.expect(tag::BIT_STRING)?.content {
+        [0] => (0, 0),
+        [unused, first] if unused < 8 => (unused + 8, u16::from_be_bytes([first, 0])),
+        [unused, first, second] if unused < 8 => (unused, u16::from_be_bytes([first, second])),
         _ => return Err(DerError),
     };
-    let bits = u16::from_be_bytes([first, second]);
-    let padding = if content.len() == 2 { u32::from(unused) + 8 } else { u32::from(unused) };
-    // §4.2.1.3: at least one bit must be set; X.690 §11.2.1: unused bits are zero.
-    let clean = unused < 8 && (u32::from(bits) & ((1_u32 << padding) - 1)) == 0;
-    if bits != 0 && clean { Ok(KeyUsage(bits)) } else { Err(DerError) }
+    // X.690 §11.2.1: unused bits are zero.
+    if u32::from(bits) & ((1_u32 << unused) - 1) == 0 { Ok(KeyUsage(bits)) } else { Err(DerError) }
 }
 
 fn key_purposes(reader: &mut Reader<'_>) -> Result<Vec<Vec<u8>>, DerError> {

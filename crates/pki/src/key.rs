@@ -15,9 +15,9 @@ use countersign_core::trust::view::AuthorityKey;
 use ed25519_dalek::VerifyingKey;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
-use crate::pem;
+use crate::pem::{self, SecretText};
 
 /// What a key signs with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -127,8 +127,8 @@ impl KeyPair {
     }
 
     /// The key as a `PRIVATE KEY` PEM section.
-    pub fn to_pem(&self) -> Result<Zeroizing<String>, KeyError> {
-        Ok(pem::encode("PRIVATE KEY", self.to_pkcs8()?.expose()))
+    pub fn to_pem(&self) -> Result<SecretText, KeyError> {
+        Ok(pem::private_key_pem(self.to_pkcs8()?.expose()))
     }
 
     /// What it signs with.
@@ -299,7 +299,7 @@ mod tests {
         for algorithm in BOTH {
             let key = KeyPair::generate(algorithm).unwrap();
             let der = KeyPair::from_pkcs8_der(&key.to_pkcs8().unwrap()).unwrap();
-            let pem = KeyPair::from_pem(&key.to_pem().unwrap()).unwrap();
+            let pem = KeyPair::from_pem(key.to_pem().unwrap().expose()).unwrap();
             assert_eq!((der.id(), pem.id()), (key.id(), key.id()));
             assert_eq!(SubjectKey::parse(&key.spki()), Ok(*key.public()));
             let signature = pem.sign(b"m").unwrap();

@@ -6,15 +6,18 @@
 pub mod authority;
 mod certificate;
 mod constraint;
+pub mod credential;
 pub mod csr;
 mod der;
 mod extension;
 pub mod key;
 pub mod limbo;
+pub mod offline;
 mod oid;
 mod path;
 mod peer_name;
 pub mod pem;
 mod profile;
+pub mod seal;
 mod signature;
 pub mod verify;

@@ -1,11 +1,34 @@
 //! PEM (RFC 7468): text around DER.
 
+use core::fmt;
+
 use data_encoding::BASE64;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 const LINE_LEN: usize = 64;
+
+/// A text that is a secret: not cloned, not shown by `Debug`, wiped when dropped.
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// The text itself. Every use of this is a place to look at.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretText(…)")
+    }
+}
+
+/// Writes a private key.
+pub(crate) fn private_key_pem(der: &[u8]) -> SecretText {
+    SecretText(encode("PRIVATE KEY", der))
+}
 
 /// Writes one section. The intermediate text is wiped, since the section may be a private key.
 pub(crate) fn encode(label: &str, der: &[u8]) -> Zeroizing<String> {

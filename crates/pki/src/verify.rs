@@ -10,7 +10,7 @@ use countersign_core::key::{Endorsement, PublicKey};
 use countersign_core::limits::{AUTHORITIES_MAX, CERTIFICATE_LEN_MAX, CHAIN_LEN_MAX};
 use countersign_core::name::{Host, HostName};
 use countersign_core::peer::{Evidence, EvidenceParts};
-use countersign_core::principal::{Principal, PrincipalError, Role};
+use countersign_core::principal::{Principal, PrincipalError, Role, TrustDomain};
 use countersign_core::time::UnixMillis;
 use rustls_pki_types::CertificateDer;
 
@@ -18,7 +18,7 @@ use crate::certificate::Certificate;
 use crate::der::DerError;
 use crate::extension::GeneralName;
 pub use crate::path::PathError;
-use crate::path::{PathOptions, verify_path};
+use crate::path::{Path, PathOptions, verify_path};
 use crate::profile;
 pub use crate::profile::{ProfileError, Usage};
 
@@ -128,6 +128,9 @@ pub enum ChainError {
     /// A client or admin as a server, or another kind of principal than a node where a node is needed.
     #[error("certificate is not of the kind of principal that is needed here")]
     Role,
+    /// No rule maps the certificate's names to a principal.
+    #[error("no mapping rule matches the certificate's names")]
+    Unmapped,
     /// The pinned authority is not among the presented certificates.
     #[error("the pinned authority is not in the presented chain")]
     PinNotPresented,
@@ -171,18 +174,82 @@ pub fn verify_chain(
     now: Option<UnixMillis>,
 ) -> Result<VerifiedChain, ChainError> {
     let presented = read_chain(chain)?;
-    let (leaf, intermediates) = presented.split_first().ok_or(ChainError::Length { got: 0 })?;
-    let options = PathOptions { usage, now, intermediates_max: CHAIN_LEN_MAX };
-    let path = verify_path(&bundle.anchors, intermediates, leaf, options)?;
+    let (leaf, path) = find_path(bundle, &presented, usage, now)?;
     let names = read_names(leaf)?;
-    let serves = matches!(names.principal.role, Role::Node(_) | Role::Broker(_));
-    if !serves && !names.hosts.is_empty() {
+    if !serves(&names.principal.role) && !names.hosts.is_empty() {
         return Err(ChainError::Hosts);
     }
-    if usage == Usage::Server && !serves {
+    let endorsement = leaf.extensions.endorsement.as_ref().map(read_endorsement);
+    believe(leaf, &path, usage, names, endorsement)
+}
+
+/// What a mapping rule may look at in a certificate that was made elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateNames {
+    /// URI names, as written.
+    pub uris: Vec<String>,
+    /// DNS names in lower case, wildcards among them.
+    pub dns: Vec<String>,
+    /// Addresses.
+    pub ips: Vec<IpAddr>,
+    /// The common name, if the subject has exactly one: of several, none is meant more than another.
+    pub common_name: Option<String>,
+}
+
+/// How certificates that were made elsewhere become principals.
+#[derive(Clone, Copy)]
+pub struct Mapping<'a> {
+    /// The namespace of the principals.
+    pub trust_domain: &'a TrustDomain,
+    /// The rules: none for a certificate that no rule matches.
+    pub role: &'a dyn Fn(&CertificateNames) -> Option<Role>,
+}
+
+/// As [`verify_chain`], for certificates that were made elsewhere: who their holder is, is for the mapping to say.
+/// Nothing of ours is read from them: no principal, no endorsement.
+pub fn verify_mapped_chain(
+    bundle: &Bundle,
+    chain: &[CertificateDer<'_>],
+    usage: Usage,
+    now: Option<UnixMillis>,
+    mapping: Mapping<'_>,
+) -> Result<VerifiedChain, ChainError> {
+    let presented = read_chain(chain)?;
+    let (leaf, path) = find_path(bundle, &presented, usage, now)?;
+    let names = certificate_names(leaf);
+    let role = (mapping.role)(&names).ok_or(ChainError::Unmapped)?;
+    let mut hosts = Vec::new();
+    if serves(&role) {
+        // A wildcard is no place where the holder is reached.
+        hosts.extend(names.dns.iter().filter_map(|name| HostName::parse(name).ok()).map(Host::Dns));
+        hosts.extend(names.ips.iter().copied().map(Host::Ip));
+    }
+    let principal = Principal { trust_domain: mapping.trust_domain.clone(), role };
+    believe(leaf, &path, usage, Names { principal, hosts }, None)
+}
+
+fn find_path<'a>(
+    bundle: &'a Bundle,
+    presented: &'a [Certificate],
+    usage: Usage,
+    now: Option<UnixMillis>,
+) -> Result<(&'a Certificate, Path<'a>), ChainError> {
+    let (leaf, intermediates) = presented.split_first().ok_or(ChainError::Length { got: 0 })?;
+    let options = PathOptions { usage, now, intermediates_max: CHAIN_LEN_MAX };
+    Ok((leaf, verify_path(&bundle.anchors, intermediates, leaf, options)?))
+}
+
+/// The one place where evidence is made of a chain. It holds only once TLS has verified the CertificateVerify.
+fn believe(
+    leaf: &Certificate,
+    path: &Path<'_>,
+    usage: Usage,
+    names: Names,
+    endorsement: Option<Endorsement>,
+) -> Result<VerifiedChain, ChainError> {
+    if usage == Usage::Server && !serves(&names.principal.role) {
         return Err(ChainError::Role);
     }
-    let endorsement = leaf.extensions.endorsement.as_ref().map(read_endorsement);
     let evidence = Evidence::asserted(EvidenceParts {
         principal: names.principal,
         key: KeyId::of_spki(&leaf.spki),
@@ -192,6 +259,10 @@ pub fn verify_chain(
         validity: path.validity,
     });
     Ok(VerifiedChain { evidence, leaf_spki: leaf.spki.clone(), hosts: names.hosts })
+}
+
+const fn serves(role: &Role) -> bool {
+    matches!(role, Role::Node(_) | Role::Broker(_))
 }
 
 /// For a joiner, whose only trust is a pin: takes the presented certificate that has this id, trusts it alone, and
@@ -220,6 +291,21 @@ fn read_chain(chain: &[CertificateDer<'_>]) -> Result<Vec<Certificate>, ChainErr
         Ok(Certificate::parse(der)?)
     };
     chain.iter().map(read).collect()
+}
+
+fn certificate_names(leaf: &Certificate) -> CertificateNames {
+    let common_names = leaf.common_names();
+    let common_name = if common_names.len() == 1 { common_names.into_iter().next() } else { None };
+    let mut names = CertificateNames { uris: Vec::new(), dns: Vec::new(), ips: Vec::new(), common_name };
+    for name in leaf.extensions.subject_alt_name.as_ref().map_or(&[][..], |names| &names.value) {
+        match name {
+            GeneralName::Uri(uri) => names.uris.push(uri.clone()),
+            GeneralName::Dns(name) => names.dns.push(name.to_ascii_lowercase()),
+            GeneralName::Ip(octets) => names.ips.extend(ip(octets)),
+            GeneralName::Email(_) | GeneralName::Directory(_) | GeneralName::Unread(_) => {}
+        }
+    }
+    names
 }
 
 struct Names {

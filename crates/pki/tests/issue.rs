@@ -56,8 +56,7 @@ fn hostile_csrs(key: &KeyPair) -> Vec<Vec<u8>> {
             params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning, ExtendedKeyUsagePurpose::Any];
             params.distinguished_name.push(rcgen::DnType::CommonName, "root");
-            params.custom_extensions =
-                vec![rcgen::CustomExtension::from_oid_content(&[2, 25, 1, 1], vec![4, 1, 0])];
+            params.custom_extensions = vec![rcgen::CustomExtension::from_oid_content(&[2, 25, 1, 1], vec![4, 1, 0])];
             requests.push(params.serialize_request(key).unwrap().der().to_vec());
         }
     }
@@ -265,7 +264,8 @@ fn validity_runs_forward_and_ends_before_the_year_10000() {
     let (authority, key, node) = (authority(), key(), principal("node/1"));
     let spki = key.spki();
     let with = |not_before, not_after| {
-        let validity = Validity { not_before: UnixMillis::from_secs(not_before), not_after: UnixMillis::from_secs(not_after) };
+        let validity =
+            Validity { not_before: UnixMillis::from_secs(not_before), not_after: UnixMillis::from_secs(not_after) };
         authority.issue(&LeafRequest { validity, ..request(&node, &spki) })
     };
     for (from, to) in [(0, 1), (5, 5), (2_524_607_999, 2_524_608_000), (0, 253_402_300_799)] {
