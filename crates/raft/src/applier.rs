@@ -48,6 +48,24 @@ impl Applier {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    async fn install(&self, meta: &SnapshotMeta, data: Bytes) -> Result<(), StorageError> {
+        let failed = |e: &(dyn std::error::Error + 'static)| {
+            StorageIoError::write_snapshot(Some(meta.signature()), openraft::AnyError::from_dyn(e, None))
+        };
+        // Restored before it is stored, so that a snapshot that this machine refuses is not found at the next start;
+        // stored before it is published, so that nothing published is ever taken back.
+        {
+            let mut applied = self.applied();
+            applied.machine.restore(&data).map_err(|e| failed(&e))?;
+            // Together with the state, so that a snapshot being built now describes what it holds.
+            (applied.last, applied.membership) = (meta.last_log_id, meta.last_membership.clone());
+        }
+        let snapshot = StoredSnapshot { meta: meta.clone(), data };
+        self.snapshots.store(&snapshot).await.map_err(|e| failed(&*e))?;
+        self.applied().machine.applied_batch();
+        Ok(())
+    }
+
     fn capture(&self) -> StoredSnapshot {
         let applied = self.applied();
         let data = Bytes::from(applied.machine.snapshot());
@@ -114,21 +132,11 @@ impl RaftStateMachine<TypeConfig> for Applier {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, data: Box<Bytes>) -> Result<(), StorageError> {
-        let failed = |e: &(dyn std::error::Error + 'static)| {
-            StorageIoError::write_snapshot(Some(meta.signature()), openraft::AnyError::from_dyn(e, None))
-        };
-        // Restored before it is stored, so that a snapshot that this machine refuses is not found at the next start;
-        // stored before it is published, so that nothing published is ever taken back.
-        {
-            let mut applied = self.applied();
-            applied.machine.restore(&data).map_err(|e| failed(&e))?;
-            // Together with the state, so that a snapshot being built now describes what it holds.
-            (applied.last, applied.membership) = (meta.last_log_id, meta.last_membership.clone());
+        let installed = self.install(meta, *data).await;
+        if installed.is_err() {
+            self.snapshots.fail();
         }
-        let snapshot = StoredSnapshot { meta: meta.clone(), data: *data };
-        self.snapshots.store(&snapshot).await.map_err(|e| failed(&*e))?;
-        self.applied().machine.applied_batch();
-        Ok(())
+        installed
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {

@@ -83,7 +83,7 @@ impl GroupConfig {
             max_in_snapshot_log_to_keep: self.keep,
             // Smaller than what a snapshot may lag, or sending one would not end the lag.
             replication_lag_threshold: self.snapshot_after.saturating_add(self.keep),
-            purge_batch_size: 64,
+            purge_batch_size: 1,
             max_payload_entries: 256,
             ..openraft::Config::default()
         }))

@@ -128,8 +128,8 @@ impl Group {
     ) -> Result<Self, StartError> {
         let storage = |e: crate::store::StoreError| StartError::Storage(Arc::new(e));
         let openraft = config.openraft(format!("group {id}"))?;
-        let log = GroupLog::open(&context.store, id).await.map_err(storage)?;
         let (snapshots, stored) = Snapshots::open(&context.store, id).await.map_err(storage)?;
+        let log = GroupLog::open(&context.store, id, snapshots.replaced()).await.map_err(storage)?;
         let applier = Applier::start(machine, snapshots, stored)?;
         let snapshot_stale = Arc::new(Notify::new());
         let network = Network {
@@ -143,7 +143,11 @@ impl Group {
         let raft = Raft::new(context.me.0, openraft, network, log, applier)
             .await
             .map_err(|e| StartError::Stopped(e.into()))?;
-        let (reports, status) = watch::channel(GroupStatus::of(&raft.metrics().borrow()));
+        // Its first report says what it found in the store; until then it would pass for a group without a log. An
+        // error means that it ended, which the report says as well.
+        let mut metrics = raft.metrics();
+        drop(metrics.changed().await);
+        let (reports, status) = watch::channel(GroupStatus::of(&metrics.borrow()));
         tokio::spawn(report(raft.clone(), reports, snapshot_stale));
         let proposer = Proposer::start(raft.clone(), config.deadline);
         Ok(Self(Arc::new(Inner { id, context, config, raft, proposer, status, yielding: AtomicBool::new(false) })))

@@ -94,6 +94,8 @@ pub(crate) enum StoreError {
     Record(#[from] countersign_core::codec::CodecError),
     #[error("entry {index} is not in order after {last}")]
     Disorder { index: u64, last: u64 },
+    #[error("the log cannot be purged up to {upto}: no snapshot replaces it")]
+    NoSnapshot { upto: u64 },
     #[error("a blocking read was cancelled")]
     Cancelled,
 }

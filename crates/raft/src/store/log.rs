@@ -14,9 +14,10 @@ use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{LogState, OptionalSend, RaftLogReader};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use super::tail::Tail;
-use super::{Change, Files, Job, Record, Store, StoreError, Table, log_key, record_key};
+use super::{Change, Files, Job, Record, Replaced, Store, StoreError, Table, log_key, record_key};
 use crate::limits::REPLICATE_LEN_MAX;
 use crate::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
 
@@ -26,6 +27,7 @@ pub(crate) struct GroupLog {
     group: GroupId,
     store: Store,
     state: Arc<Mutex<State>>,
+    replaced: watch::Receiver<Replaced>,
 }
 
 struct State {
@@ -35,10 +37,14 @@ struct State {
 }
 
 impl GroupLog {
-    /// Opens the group's log, empty if the store has none.
-    pub(crate) async fn open(store: &Store, group: GroupId) -> Result<Self, StoreError> {
+    /// Opens the group's log, empty if the store has none. It is purged only as far as `replaced` allows.
+    pub(crate) async fn open(
+        store: &Store,
+        group: GroupId,
+        replaced: watch::Receiver<Replaced>,
+    ) -> Result<Self, StoreError> {
         let state = store.read(move |files| State::read(files, group)).await?;
-        Ok(Self { group, store: store.clone(), state: Arc::new(Mutex::new(state)) })
+        Ok(Self { group, store: store.clone(), state: Arc::new(Mutex::new(state)), replaced })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -117,7 +123,12 @@ impl GroupLog {
         Ok(())
     }
 
-    fn drop_front(&self, upto: LogId) -> Result<(), StoreError> {
+    async fn drop_front(&mut self, upto: LogId) -> Result<(), StoreError> {
+        let ready = |replaced: &Replaced| replaced.failed || replaced.upto.is_some_and(|by| by.index >= upto.index);
+        match self.replaced.wait_for(ready).await {
+            Ok(replaced) if !replaced.failed => {}
+            _ => return Err(StoreError::NoSnapshot { upto: upto.index }),
+        }
         let mut state = self.state();
         let mut changes: Vec<Change> = self.deletions(state.tail.purge(upto)).collect();
         changes.push(self.record(Record::Purged, &upto)?);
@@ -249,6 +260,6 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
     }
 
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
-        self.drop_front(log_id).map_err(|e| write_logs(&e))
+        self.drop_front(log_id).await.map_err(|e| write_logs(&e))
     }
 }

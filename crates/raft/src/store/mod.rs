@@ -26,7 +26,7 @@ pub use error::OpenError;
 pub(crate) use error::StoreError;
 pub(crate) use files::{Files, Record, Table, log_key, record_key};
 pub(crate) use log::GroupLog;
-pub(crate) use snapshots::{Snapshots, StoredSnapshot};
+pub(crate) use snapshots::{Replaced, Snapshots, StoredSnapshot};
 pub(crate) use writer::{Change, Done, Job};
 
 use files::Opened;

@@ -5,15 +5,28 @@ use std::sync::{Arc, Mutex, PoisonError};
 use bytes::Bytes;
 use countersign_core::codec;
 use countersign_core::id::GroupId;
+use tokio::sync::watch;
 
 use super::{Change, Record, Store, StoreError, Table, record_key};
-use crate::types::SnapshotMeta;
+use crate::types::{LogId, SnapshotMeta};
 
 /// A snapshot and what it is of.
 #[derive(Debug, Clone)]
 pub(crate) struct StoredSnapshot {
     pub(crate) meta: SnapshotMeta,
     pub(crate) data: Bytes,
+}
+
+/// How much of a group's log its snapshot replaces for good.
+///
+/// openraft purges the log as soon as it has *asked* for a snapshot to be installed. A crash in between would leave a
+/// member without either, so that the log waits for this before it purges.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Replaced {
+    /// The last entry in the durable snapshot.
+    pub(crate) upto: Option<LogId>,
+    /// There will be no newer one: installing it failed.
+    pub(crate) failed: bool,
 }
 
 /// A handle on one group's snapshot. Clones share it.
@@ -23,13 +36,17 @@ pub(crate) struct Snapshots {
     store: Store,
     /// What is current, or queued to be.
     current: Arc<Mutex<Option<SnapshotMeta>>>,
+    replaced: Arc<watch::Sender<Replaced>>,
 }
 
 impl Snapshots {
     /// Opens the group's snapshot and returns it, if there is one.
     pub(crate) async fn open(store: &Store, group: GroupId) -> Result<(Self, Option<StoredSnapshot>), StoreError> {
-        let snapshots = Self { group, store: store.clone(), current: Arc::default() };
+        let snapshots = Self { group, store: store.clone(), current: Arc::default(), replaced: Arc::default() };
         let stored = snapshots.read().await?;
+        if let Some(stored) = &stored {
+            snapshots.replaced.send_modify(|replaced| replaced.upto = stored.meta.last_log_id);
+        }
         *snapshots.current.lock().unwrap_or_else(PoisonError::into_inner) = stored.as_ref().map(|s| s.meta.clone());
         Ok((snapshots, stored))
     }
@@ -63,6 +80,18 @@ impl Snapshots {
             // Queued under the lock, so that the disk sees the same order.
             self.store.write(changes)
         };
-        write.await
+        write.await?;
+        self.replaced.send_modify(|replaced| replaced.upto = replaced.upto.max(snapshot.meta.last_log_id));
+        Ok(())
+    }
+
+    /// Tells the log how much may be purged.
+    pub(crate) fn replaced(&self) -> watch::Receiver<Replaced> {
+        self.replaced.subscribe()
+    }
+
+    /// Installing a snapshot failed: who waits for it should not.
+    pub(crate) fn fail(&self) {
+        self.replaced.send_modify(|replaced| replaced.failed = true);
     }
 }

@@ -4,9 +4,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign_core::id::GroupId;
-use openraft::testing::{StoreBuilder, Suite};
+use openraft::testing::{StoreBuilder, Suite, log_id};
+use tokio::sync::watch;
 
-use super::{GroupLog, Snapshots, Store};
+use super::{GroupLog, Replaced, Snapshots, Store};
 use crate::applier::Applier;
 use crate::machine::{GroupMachine, LogPosition, RestoreError};
 use crate::types::{StorageError, TypeConfig};
@@ -31,12 +32,14 @@ impl GroupMachine for Nothing {
 struct NextGroup {
     store: Store,
     next: AtomicU64,
+    /// The suite purges without ever having made a snapshot.
+    everything: watch::Receiver<Replaced>,
 }
 
 impl StoreBuilder<TypeConfig, GroupLog, Applier> for NextGroup {
     async fn build(&self) -> Result<((), GroupLog, Applier), StorageError> {
         let group = GroupId(self.next.fetch_add(1, Ordering::Relaxed));
-        let log = GroupLog::open(&self.store, group).await.unwrap();
+        let log = GroupLog::open(&self.store, group, self.everything.clone()).await.unwrap();
         let (snapshots, stored) = Snapshots::open(&self.store, group).await.unwrap();
         Ok(((), log, Applier::start(Box::new(Nothing), snapshots, stored).unwrap()))
     }
@@ -46,7 +49,8 @@ impl StoreBuilder<TypeConfig, GroupLog, Applier> for NextGroup {
 fn the_storage_suite_passes_in_many_groups_of_one_store() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();
-    let builder = NextGroup { store: store.clone(), next: AtomicU64::new(255) };
+    let (_keep, everything) = watch::channel(Replaced { upto: Some(log_id(u64::MAX, 0, u64::MAX)), failed: false });
+    let builder = NextGroup { store: store.clone(), next: AtomicU64::new(255), everything };
     Suite::test_all(builder).unwrap();
     assert!(!store.failed());
 }

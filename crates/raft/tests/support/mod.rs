@@ -311,10 +311,15 @@ pub async fn trio(net: &Net, roster: &Roster, group: GroupId, config: &GroupConf
     members
 }
 
-/// Waits until every member has applied as much as the furthest now.
+/// Waits until every member has applied all that any of them answered so far.
 pub async fn level(members: &[Member], group: GroupId) {
-    let furthest = members.iter().map(|m| m.group(group).status().applied).max().unwrap();
+    let upto = loop {
+        let lead = &members[leader(members, group).await];
+        if let Ok(upto) = lead.group(group).ensure_linearizable().await {
+            break upto;
+        }
+    };
     for member in members {
-        until(&member.group(group), "level", |status| status.applied >= furthest).await;
+        until(&member.group(group), "level", |status| status.applied >= upto).await;
     }
 }
