@@ -135,3 +135,77 @@ fn read_attributes(name: &[u8], wanted: &[u8]) -> Result<Vec<String>, DerError> 
 fn text(tag: u8, content: &[u8]) -> Option<String> {
     matches!(tag, 0x0c | 0x13 | 0x16).then(|| String::from_utf8(content.to_vec()).ok()).flatten()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use x509_parser::prelude::{FromDer, X509Certificate};
+
+    fn sample() -> Vec<u8> {
+        let mut params =
+            rcgen::CertificateParams::new(vec!["n1.example.org".to_owned(), "10.0.0.1".to_owned()]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(3));
+        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign, rcgen::KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        params.self_signed(&key).unwrap().der().to_vec()
+    }
+
+    fn seconds(time: i64) -> u64 {
+        u64::try_from(time).unwrap_or(0)
+    }
+
+    /// Where both readers accept, they must have read the same: a difference is where attacks live.
+    fn agrees(der: &[u8]) -> bool {
+        let Ok(ours) = Certificate::parse(der) else { return true };
+        let Ok((rest, theirs)) = X509Certificate::from_der(der) else { return true };
+        let basic = theirs.basic_constraints().ok().flatten().map(|b| (b.value.ca, b.value.path_len_constraint));
+        rest.is_empty()
+            && ours.signed == theirs.tbs_certificate.as_ref()
+            && ours.signature == theirs.signature_value.data.as_ref()
+            && ours.serial == theirs.raw_serial()
+            && ours.subject == theirs.subject().as_raw()
+            && ours.issuer == theirs.issuer().as_raw()
+            && ours.spki == theirs.public_key().raw
+            && ours.validity.not_before.secs() == seconds(theirs.validity().not_before.timestamp())
+            && ours.validity.not_after.secs() == seconds(theirs.validity().not_after.timestamp())
+            && ours.extensions.basic_constraints.as_ref().map(|b| (b.value.ca, b.value.path_len)) == basic
+    }
+
+    #[test]
+    fn both_readers_read_a_whole_certificate_alike() {
+        let der = sample();
+        assert!(Certificate::parse(&der).is_ok() && agrees(&der));
+    }
+
+    #[test]
+    fn a_version_other_than_three_or_a_doubled_extension_is_refused() {
+        let der = sample();
+        let version = der.windows(5).position(|w| w == [0xa0, 3, 2, 1, 2]).unwrap() + 4;
+        for other in [0, 1, 3] {
+            let mut changed = der.clone();
+            changed[version] = other;
+            assert_eq!(Certificate::parse(&changed), Err(DerError));
+        }
+        // The key usage extension made a second basic constraints.
+        let at = der.windows(5).position(|w| w == [0x06, 3, 0x55, 0x1d, 0x0f]).unwrap() + 4;
+        let mut doubled = der;
+        doubled[at] = 0x0e;
+        assert_eq!(Certificate::parse(&doubled), Err(DerError));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4000))]
+
+        #[test]
+        fn both_readers_read_a_damaged_certificate_alike(at in any::<prop::sample::Index>(), to: u8, also in any::<prop::sample::Index>(), and: u8) {
+            thread_local!(static SAMPLE: Vec<u8> = sample());
+            let mut der = SAMPLE.with(Clone::clone);
+            let (at, also) = (at.index(der.len()), also.index(der.len()));
+            der[at] = to;
+            der[also] = and;
+            prop_assert!(agrees(&der));
+        }
+    }
+}

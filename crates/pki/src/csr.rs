@@ -5,9 +5,23 @@
 
 use countersign_core::id::KeyId;
 use countersign_core::limits::CSR_LEN_MAX;
+use rustls_pki_types::CertificateSigningRequestDer;
+use rustls_pki_types::pem::PemObject;
 
 use crate::der::{DerError, Reader, tag};
 use crate::key::{KeyAlgorithm, KeyError, KeyPair, SubjectKey};
+use crate::pem::PemError;
+
+/// Writes a request as PEM (RFC 7468 §7).
+pub fn csr_pem(der: &[u8]) -> String {
+    crate::pem::encode("CERTIFICATE REQUEST", der).to_string()
+}
+
+/// Reads the first request of a PEM text.
+pub fn csr_from_pem(text: &str) -> Result<Vec<u8>, PemError> {
+    let request = CertificateSigningRequestDer::from_pem_slice(text.as_bytes()).map_err(|_| PemError)?;
+    Ok(request.to_vec())
+}
 
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -13,6 +13,7 @@ use countersign_core::time::Validity;
 use countersign_pki::authority::{Authority, LeafRequest};
 use countersign_pki::key::{KeyAlgorithm, KeyPair};
 use countersign_pki::verify::{Bundle, ChainError, PathError, ProfileError, Usage, pinned_chain, verify_chain};
+use rustls_pki_types::CertificateDer;
 
 fn bundle(authorities: &[&Authority]) -> Bundle {
     Bundle::new(authorities.iter().map(|a| a.certificate())).unwrap()
@@ -217,4 +218,37 @@ fn a_leaf_may_not_be_trusted_as_an_authority() {
         Bundle::new([leaf.as_slice()]).unwrap_err(),
         countersign_pki::verify::BundleError::Profile(ProfileError::BasicConstraints)
     );
+}
+
+#[test]
+fn what_is_believed_here_rustls_webpki_believes_too() {
+    let anchored = |authority: &[u8], leaf: &[u8], intermediates: &[&[u8]]| {
+        let der = CertificateDer::from(authority);
+        let anchor = webpki::anchor_from_trusted_cert(&der).unwrap().to_owned();
+        let leaf = CertificateDer::from(leaf);
+        webpki::EndEntityCert::try_from(&leaf)
+            .unwrap()
+            .verify_for_usage(
+                &[webpki::aws_lc_rs::ED25519, webpki::aws_lc_rs::ECDSA_P256_SHA256],
+                &[anchor],
+                &chain(intermediates),
+                rustls_pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(NOW.secs())),
+                webpki::KeyUsage::client_auth(),
+                None,
+                None,
+            )
+            .map(|_| ())
+    };
+    for algorithm in [KeyAlgorithm::Ed25519, KeyAlgorithm::P256] {
+        let old = authority_with(KeyPair::generate(algorithm).unwrap(), around_now());
+        let new = authority_with(KeyPair::generate(algorithm).unwrap(), around_now());
+        let crossed = old.cross_sign(new.certificate(), serial(), around_now()).unwrap();
+        for role in ["node/1", "broker/b1", "client/pay", "admin/root"] {
+            let leaf = leaf(&new, role);
+            assert!(verify(&[&new], &[&leaf], Usage::Client).is_ok());
+            anchored(new.certificate(), &leaf, &[]).unwrap();
+            assert!(verify(&[&old], &[&leaf, &crossed], Usage::Client).is_ok());
+            anchored(old.certificate(), &leaf, &[&crossed]).unwrap();
+        }
+    }
 }

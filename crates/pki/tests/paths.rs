@@ -1,0 +1,282 @@
+//! Path search and name constraints, every combination of a small world against a plain oracle.
+//!
+//! Through the same door as x509-limbo's documents, so that these cases need no suite at hand.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::NOW;
+use countersign_pki::limbo::{LimboVerdict, Verdict, evaluate};
+use countersign_pki::pem::certificate_pem;
+use rcgen::{
+    BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType,
+};
+
+fn key() -> KeyPair {
+    KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap()
+}
+
+fn named(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.use_authority_key_identifier_extension = true;
+    params
+}
+
+fn ca(name: &str) -> CertificateParams {
+    let mut params = named(name);
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params
+}
+
+fn server(name: &str, names: Vec<SanType>) -> CertificateParams {
+    let mut params = named(name);
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.subject_alt_names = names;
+    params
+}
+
+fn dns(name: &str) -> SanType {
+    SanType::DnsName(name.try_into().unwrap())
+}
+
+/// A signs for B's key and name.
+fn sign(by: (&str, &KeyPair), params: &CertificateParams, subject: &KeyPair) -> Vec<u8> {
+    let issuer = ca(by.0);
+    params.signed_by(subject, &Issuer::from_params(&issuer, by.1)).unwrap().der().to_vec()
+}
+
+fn case(id: &str, roots: &[Vec<u8>], intermediates: &[Vec<u8>], leaf: &[u8], peer: (&str, &str)) -> serde_json::Value {
+    let pems = |ders: &[Vec<u8>]| ders.iter().map(|der| certificate_pem(der)).collect::<Vec<_>>();
+    serde_json::json!({
+        "id": id,
+        "validation_kind": "SERVER",
+        "trusted_certs": pems(roots),
+        "untrusted_intermediates": pems(intermediates),
+        "peer_certificate": certificate_pem(leaf),
+        "expected_peer_name": { "kind": peer.0, "value": peer.1 },
+    })
+}
+
+fn judge(cases: Vec<serde_json::Value>) -> Vec<LimboVerdict> {
+    let document = serde_json::to_vec(&serde_json::json!({ "version": 1, "testcases": cases })).unwrap();
+    evaluate(&document, NOW).unwrap()
+}
+
+fn accepted(case: serde_json::Value) -> bool {
+    judge(vec![case])[0].verdict == Verdict::Accept
+}
+
+/// The cross-certified authorities of RFC 4158 §2.3: edges from issuer to subject.
+const EDGES: [(&str, &str); 6] = [("T", "A"), ("T", "C"), ("A", "C"), ("C", "A"), ("A", "B"), ("C", "B")];
+
+fn reachable(valid: &[(&str, &str)], from: &str, seen: &mut Vec<String>) -> bool {
+    if from == "B" {
+        return true;
+    }
+    seen.push(from.to_owned());
+    valid
+        .iter()
+        .filter(|(source, _)| *source == from)
+        .any(|(_, to)| !seen.iter().any(|name| name == to) && reachable(valid, to, seen))
+}
+
+#[test]
+fn a_path_is_found_exactly_when_one_of_good_certificates_exists() {
+    let keys: BTreeMap<&str, KeyPair> = ["T", "A", "B", "C"].into_iter().map(|name| (name, key())).collect();
+    let root = ca("T").self_signed(&keys["T"]).unwrap().der().to_vec();
+    let leaf = sign(("B", &keys["B"]), &server("leaf", vec![dns("n1.example.org")]), &key());
+    type Damage = fn(&mut CertificateParams);
+    let damages: [(&str, Damage); 6] = [
+        ("expired", |params| params.not_after = rcgen::date_time_ymd(2000, 1, 1)),
+        ("not yet valid", |params| params.not_before = rcgen::date_time_ymd(2090, 1, 1)),
+        ("no authority", |params| params.is_ca = IsCa::ExplicitNoCa),
+        ("may not sign", |params| params.key_usages = vec![KeyUsagePurpose::CrlSign]),
+        ("other purpose", |params| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::EmailProtection]),
+        ("other names", |params| {
+            params.name_constraints = Some(NameConstraints {
+                permitted_subtrees: vec![GeneralSubtree::DnsName("example.com".to_owned())],
+                excluded_subtrees: Vec::new(),
+            });
+        }),
+    ];
+    let (mut cases, mut expected) = (Vec::new(), Vec::new());
+    for (reason, damage) in damages {
+        for broken in 0..1_u32 << EDGES.len() {
+            let edge = |(at, (by, of)): (usize, &(&str, &str))| {
+                let mut params = ca(of);
+                if broken & (1 << at) != 0 {
+                    damage(&mut params);
+                }
+                sign((by, &keys[by]), &params, &keys[of])
+            };
+            let intermediates: Vec<Vec<u8>> = EDGES.iter().enumerate().map(edge).collect();
+            let good: Vec<_> =
+                EDGES.iter().enumerate().filter(|(at, _)| broken & (1 << at) == 0).map(|(_, edge)| *edge).collect();
+            cases.push(case(
+                &format!("{reason} {broken:06b}"),
+                std::slice::from_ref(&root),
+                &intermediates,
+                &leaf,
+                ("DNS", "n1.example.org"),
+            ));
+            expected.push(reachable(&good, "T", &mut Vec::new()));
+        }
+    }
+    for (verdict, expected) in judge(cases).iter().zip(&expected) {
+        assert_eq!(verdict.verdict == Verdict::Accept, *expected, "{verdict:?}");
+    }
+    assert!(expected.iter().any(|accept| *accept) && expected.iter().any(|accept| !accept));
+}
+
+/// None, the name that is asked for, or another.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Given {
+    Nothing,
+    Asked,
+    Other,
+}
+use Given::{Asked, Nothing, Other};
+
+const GIVEN: [Given; 3] = [Nothing, Asked, Other];
+
+fn subnet(address: [u8; 4]) -> GeneralSubtree {
+    GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix(address, 24))
+}
+
+#[test]
+fn every_name_must_lie_within_what_its_authority_may_certify() {
+    let (root_key, authority_key) = (key(), key());
+    let root = ca("root").self_signed(&root_key).unwrap().der().to_vec();
+    let subtrees = |dns: Given, ip: Given| {
+        let dns = match dns {
+            Nothing => None,
+            Asked => Some(GeneralSubtree::DnsName("localhost".to_owned())),
+            Other => Some(GeneralSubtree::DnsName("example.com".to_owned())),
+        };
+        let ip = match ip {
+            Nothing => None,
+            Asked => Some(subnet([127, 0, 0, 0])),
+            Other => Some(subnet([1, 1, 1, 0])),
+        };
+        dns.into_iter().chain(ip).collect::<Vec<_>>()
+    };
+    let mut leaves = BTreeMap::new();
+    for (d, dns_given) in GIVEN.into_iter().enumerate() {
+        for (i, ip_given) in GIVEN.into_iter().enumerate() {
+            let mut names = match dns_given {
+                Nothing => Vec::new(),
+                Asked => vec![dns("test.localhost")],
+                Other => vec![dns("bad.example.com")],
+            };
+            match ip_given {
+                Nothing => {}
+                Asked => names.push(SanType::IpAddress([127, 0, 0, 1].into())),
+                Other => names.push(SanType::IpAddress([1, 1, 1, 1].into())),
+            }
+            leaves.insert((d, i), sign(("authority", &authority_key), &server("leaf", names), &key()));
+        }
+    }
+    // A name is inside if it is permitted, or nothing of its kind is, and it is not excluded.
+    let inside = |name: Given, permitted: Given, excluded: Given| {
+        name == Nothing || ((permitted == Nothing || permitted == name) && excluded != name)
+    };
+    let (mut cases, mut expected) = (Vec::new(), Vec::new());
+    for permitted in GIVEN.into_iter().flat_map(|d| GIVEN.map(|i| (d, i))) {
+        for excluded in GIVEN.into_iter().flat_map(|d| GIVEN.map(|i| (d, i))) {
+            let mut params = ca("authority");
+            params.name_constraints = Some(NameConstraints {
+                permitted_subtrees: subtrees(permitted.0, permitted.1),
+                excluded_subtrees: subtrees(excluded.0, excluded.1),
+            });
+            let authority = sign(("root", &root_key), &params, &authority_key);
+            for ((d, i), leaf) in &leaves {
+                for (kind, value, asked) in [("DNS", "test.localhost", GIVEN[*d]), ("IP", "127.0.0.1", GIVEN[*i])] {
+                    let id = format!("{kind} {:?} {permitted:?} {excluded:?}", (GIVEN[*d], GIVEN[*i]));
+                    cases.push(case(
+                        &id,
+                        std::slice::from_ref(&root),
+                        std::slice::from_ref(&authority),
+                        leaf,
+                        (kind, value),
+                    ));
+                    expected.push(
+                        asked == Asked
+                            && inside(GIVEN[*d], permitted.0, excluded.0)
+                            && inside(GIVEN[*i], permitted.1, excluded.1),
+                    );
+                }
+            }
+        }
+    }
+    for (verdict, expected) in judge(cases).iter().zip(&expected) {
+        assert_eq!(verdict.verdict == Verdict::Accept, *expected, "{verdict:?}");
+    }
+    assert!(expected.iter().filter(|accept| **accept).count() > 100);
+}
+
+#[test]
+fn a_common_name_does_not_stand_in_for_a_name_and_is_not_constrained_as_one() {
+    let root_key = key();
+    let mut params = ca("root");
+    params.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![GeneralSubtree::DnsName("localhost".to_owned())],
+        excluded_subtrees: Vec::new(),
+    });
+    let root = params.self_signed(&root_key).unwrap().der().to_vec();
+    for (common_name, names, accept) in [
+        ("bad.example.com", vec![dns("test.localhost")], true),
+        ("1.1.1.1", vec![dns("test.localhost")], true),
+        ("test.localhost", vec![], false),
+        ("test.localhost", vec![dns("bad.example.com")], false),
+    ] {
+        let leaf = sign(("root", &root_key), &server(common_name, names), &key());
+        let verdict = accepted(case("cn", std::slice::from_ref(&root), &[], &leaf, ("DNS", "test.localhost")));
+        assert_eq!(verdict, accept, "{common_name}");
+    }
+}
+
+#[test]
+fn a_ring_of_authorities_is_given_up_promptly() {
+    // Every authority certifies every other one, and none is trusted.
+    let keys: Vec<KeyPair> = (0..12).map(|_| key()).collect();
+    let name = |n: usize| format!("authority {n}");
+    let mut ring = Vec::new();
+    for (i, by) in keys.iter().enumerate() {
+        for (j, of) in keys.iter().enumerate().filter(|(j, _)| i != *j) {
+            ring.push(sign((&name(i), by), &ca(&name(j)), of));
+        }
+    }
+    let root = ca("root").self_signed(&key()).unwrap().der().to_vec();
+    let leaf = sign((&name(0), &keys[0]), &server("leaf", vec![dns("n1.example.org")]), &key());
+    let verdicts = judge(vec![case("ring", &[root], &ring, &leaf, ("DNS", "n1.example.org"))]);
+    assert_eq!(verdicts[0].verdict, Verdict::Reject);
+    assert!(verdicts[0].reason.contains("too entangled"), "{}", verdicts[0].reason);
+}
+
+#[test]
+fn weak_or_strange_keys_and_signatures_are_refused() {
+    for (algorithm, accept) in [
+        (&rcgen::PKCS_ED25519, true),
+        (&rcgen::PKCS_ECDSA_P256_SHA256, true),
+        (&rcgen::PKCS_ECDSA_P384_SHA384, true),
+        (&rcgen::PKCS_RSA_SHA256, true),
+        (&rcgen::PKCS_RSA_SHA512, true),
+        (&rcgen::PKCS_ECDSA_P521_SHA512, false),
+    ] {
+        let strange = KeyPair::generate_for(algorithm).unwrap();
+        let root = ca("root").self_signed(&strange).unwrap().der().to_vec();
+        let leaf = sign(("root", &strange), &server("leaf", vec![dns("n1.example.org")]), &key());
+        assert_eq!(accepted(case("root", &[root], &[], &leaf, ("DNS", "n1.example.org"))), accept, "{algorithm:?}");
+        let plain = key();
+        let root = ca("root").self_signed(&plain).unwrap().der().to_vec();
+        let leaf = sign(("root", &plain), &server("leaf", vec![dns("n1.example.org")]), &strange);
+        assert_eq!(accepted(case("leaf", &[root], &[], &leaf, ("DNS", "n1.example.org"))), accept, "{algorithm:?}");
+    }
+}
