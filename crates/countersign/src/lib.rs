@@ -1,1 +1,52 @@
 //! A member of a cluster that knows its own, as a library.
+//!
+//! [`Member::start`] bootstraps, joins or restarts a member on a data directory; [`Member::serve`] puts somebody's own gRPC
+//! services on the cluster port, each call carrying the [`Caller`] whom the connection proved; [`Member::dialer`] reaches the
+//! other members. What the member decides is decided in `countersign-core`.
+
+mod admin;
+mod authority;
+mod bootstrap;
+pub mod datadir;
+mod endpoints;
+mod join;
+mod keys;
+mod machine;
+mod member;
+mod metrics;
+mod peers;
+mod propose;
+mod reconcile;
+mod refusals;
+mod replica;
+mod service;
+mod settings;
+
+pub use admin::https::HttpsError;
+pub use authority::SignError;
+pub use bootstrap::BootstrapError;
+pub use join::JoinError;
+pub use keys::KeysError;
+pub use member::{Member, StartError, Started};
+pub use propose::CommandError;
+pub use refusals::{advice, advice_enrollment};
+pub use replica::ReplicaError;
+pub use service::io::Caller;
+pub use settings::{AUTHORITY_TTL_SECS, ClusterToken, ImportedAuthority, NODE_TTL_SECS, NewCluster, Settings, Start};
+
+/// Shows an error with all its sources on one line.
+pub fn chain<'a>(error: &'a (dyn core::error::Error + 'static)) -> impl core::fmt::Display + 'a {
+    struct Chain<'a>(&'a (dyn core::error::Error + 'static));
+    impl core::fmt::Display for Chain<'_> {
+        fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+            write!(f, "{}", self.0)?;
+            let mut source = self.0.source();
+            while let Some(error) = source {
+                write!(f, ": {error}")?;
+                source = error.source();
+            }
+            Ok(())
+        }
+    }
+    Chain(error)
+}

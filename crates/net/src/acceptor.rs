@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::limits;
@@ -15,13 +15,13 @@ use countersign_core::peer::{Refusal, Wanted};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 
 use crate::alpn::Alpn;
 use crate::attempt::{Attempt, Failure};
-use crate::budget::{Charge, Source, SourceBudget};
+use crate::budget::Charge;
 use crate::counted::Counted;
 use crate::endpoint::Endpoint;
+use crate::gate::Gate;
 use crate::handshake::{self, Hello, Refused};
 use crate::refusal::RefusalRecord;
 use crate::routes::Routes;
@@ -70,26 +70,26 @@ struct Shared {
     endpoint: Endpoint,
     limits: AcceptorLimits,
     routes: Routes,
-    started: Instant,
-    budget: Mutex<SourceBudget>,
-    handshakes: Arc<Semaphore>,
+    gate: Gate,
     enrollments: Arc<Semaphore>,
 }
 
 impl Acceptor {
     /// Listens on `address`. Nothing is accepted before [`Acceptor::run`].
     pub async fn bind(address: SocketAddr, endpoint: Endpoint, limits: AcceptorLimits) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+        Ok(Self::on(TcpListener::bind(address).await?, endpoint, limits))
+    }
+
+    /// Listens on a socket that was bound before there was an endpoint. Nothing is accepted before [`Acceptor::run`].
+    pub fn on(listener: TcpListener, endpoint: Endpoint, limits: AcceptorLimits) -> Self {
         let shared = Arc::new(Shared {
             endpoint,
             limits,
             routes: Routes::new(),
-            started: Instant::now(),
-            budget: Mutex::new(SourceBudget::new(limits.failures_per_source_minute)),
-            handshakes: Arc::new(Semaphore::new(limits.handshakes_in_flight)),
+            gate: Gate::new(limits.handshakes_in_flight, limits.failures_per_source_minute),
             enrollments: Arc::new(Semaphore::new(limits.enrollments_in_flight)),
         });
-        Ok(Self { listener, shared })
+        Self { listener, shared }
     }
 
     /// Where it listens.
@@ -104,7 +104,7 @@ impl Acceptor {
 
     /// Handshakes under way.
     pub fn handshakes_in_flight(&self) -> usize {
-        self.shared.limits.handshakes_in_flight.saturating_sub(self.shared.handshakes.available_permits())
+        self.shared.gate.in_flight()
     }
 
     /// Enrollment connections open.
@@ -153,24 +153,19 @@ impl Shared {
             let record = attempt.record(Refusal::Overloaded.into());
             self.endpoint.refusals().record(RefusalRecord { repeated, ..record });
         };
-        let charge = self.budget().charge(Source::of(source.ip()), self.started.elapsed());
-        if let Charge::Refused { repeated } = charge {
+        if let Charge::Refused { repeated } = self.gate.charge(source) {
             return refuse(attempt, repeated);
         }
-        match Arc::clone(&self.handshakes).try_acquire_owned() {
-            Ok(place) => drop(handshakes.spawn(Arc::clone(self).serve(socket, attempt, place))),
-            Err(_) => refuse(attempt, false),
+        match self.gate.place() {
+            Some(place) => drop(handshakes.spawn(Arc::clone(self).serve(socket, attempt, place))),
+            None => refuse(attempt, false),
         }
-    }
-
-    fn budget(&self) -> MutexGuard<'_, SourceBudget> {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn serve(self: Arc<Self>, socket: TcpStream, mut attempt: Attempt, mut place: OwnedSemaphorePermit) {
         let accept = self.accept(socket, &mut attempt, &mut place);
         let Refused { failure, socket } = match tokio::time::timeout(self.limits.handshake, accept).await {
-            Ok(Ok(())) => return self.budget().refund(Source::of(attempt.source.ip())),
+            Ok(Ok(())) => return self.gate.refund(attempt.source),
             Ok(Err(refused)) => refused,
             Err(_) => Failure::from(Refusal::Deadline).into(),
         };
@@ -218,10 +213,10 @@ impl Shared {
         *place = own;
         let stranger = hello.prove(&self.endpoint).await?;
         let (slot, stranger) = stranger.reserve(&self.routes.enroll, attempt).await?;
-        let (tls, exporter) = stranger.welcome().await?;
+        let (tls, proof) = stranger.welcome().await?;
         let deadline = tokio::time::sleep(self.limits.enrollment);
         let Some(place) = place.split(1) else { return Err(Failure::from(Refusal::Overloaded).into()) };
-        slot.send(EnrollStream::new(tls, exporter, deadline, place, attempt.source));
+        slot.send(EnrollStream::new(tls, proof, deadline, place, attempt));
         Ok(())
     }
 }

@@ -47,6 +47,12 @@ impl Alpn {
     }
 }
 
+impl core::fmt::Display for Alpn {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(self.label())
+    }
+}
+
 /// Why an offer is refused. Stays in this end's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum OfferError {

@@ -71,6 +71,12 @@ impl SourceBudget {
         Charge::Taken
     }
 
+    /// Whether a charge would be refused now.
+    pub(crate) fn is_exhausted(&self, source: Source, now: Duration) -> bool {
+        let account = self.accounts.get(&source);
+        account.is_some_and(|a| a.even_at.max(now).saturating_add(self.interval) > now.saturating_add(self.burst))
+    }
+
     /// Takes back one charge: the attempt succeeded.
     pub(crate) fn refund(&mut self, source: Source) {
         if let Some(account) = self.accounts.get_mut(&source) {
@@ -107,6 +113,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(budget.charge(source(1), NOW), Charge::Taken);
         }
+        assert!(budget.is_exhausted(source(1), NOW) && !budget.is_exhausted(source(2), NOW));
         assert_eq!(budget.charge(source(1), NOW), Charge::Refused { repeated: false });
         assert_eq!(budget.charge(source(1), NOW), Charge::Refused { repeated: true });
         assert_eq!(budget.charge(source(2), NOW), Charge::Taken);

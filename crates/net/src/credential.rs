@@ -7,6 +7,7 @@ use countersign_pki::key::{KeyError, KeyPair};
 use countersign_pki::verify::{Bundle, ChainError, Usage, VerifiedChain, verify_chain};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use sha2::{Digest, Sha256};
 
 use crate::config::provider;
 
@@ -48,6 +49,11 @@ impl Credential {
     /// The chain, DER, leaf first.
     pub fn chain(&self) -> impl Iterator<Item = &[u8]> {
         self.certified.cert.iter().map(AsRef::as_ref)
+    }
+
+    /// SHA-256 of the leaf, DER.
+    pub fn leaf_digest(&self) -> Option<[u8; 32]> {
+        self.chain().next().map(|leaf| Sha256::digest(leaf).into())
     }
 
     /// Verifies the chain as a peer would: a new credential is published only after this node's own verifier took it.

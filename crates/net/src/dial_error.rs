@@ -80,6 +80,19 @@ pub enum DialCause {
     Tls(#[source] Error),
 }
 
+impl DialError {
+    /// Whether the same attempt may succeed a little later: nobody listened, or the other end was busy or not ready.
+    pub fn is_passing(&self) -> bool {
+        match &self.cause {
+            DialCause::Connect(_) | DialCause::Deadline { .. } | DialCause::Closed(_) => true,
+            DialCause::Refused { code } => {
+                matches!(code.refusal(), Some(Refusal::NotReady | Refusal::Overloaded | Refusal::Deadline))
+            }
+            _ => false,
+        }
+    }
+}
+
 /// What was met instead of countersign.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Foreign {

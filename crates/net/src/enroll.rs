@@ -41,7 +41,7 @@ impl PinnedStream {
     }
 
     /// The sponsor's chain. Its validity was not judged: a joiner's clock may be wrong.
-    pub const fn chain(&self) -> &VerifiedChain {
+    pub const fn sponsor_chain(&self) -> &VerifiedChain {
         &self.chain
     }
 

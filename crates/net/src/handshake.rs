@@ -22,7 +22,7 @@ use crate::endpoint::Endpoint;
 use crate::frame::FirstFrame;
 use crate::registry::{Closer, Connection, Registration};
 use crate::routes::Route;
-use crate::stream::{ENROLL_EXPORTER, Tls};
+use crate::stream::{ENROLL_EXPORTER, SponsorProof, Tls};
 use crate::trust::Trust;
 use crate::verifier::ChainVerifier;
 
@@ -112,7 +112,8 @@ impl Hello {
         let tls = self.finish(&trust, None).await?;
         let exporter = tls.get_ref().1.export_keying_material([0; 32], ENROLL_EXPORTER, None);
         let exporter = exporter.map_err(|e| Failure::of(Refusal::Handshake, &e))?;
-        Ok(Stranger { tls, exporter })
+        let presented = trust.credential.as_ref().and_then(|c| c.leaf_digest()).unwrap_or_default();
+        Ok(Stranger { tls, proof: SponsorProof { exporter, presented } })
     }
 
     async fn finish(
@@ -211,7 +212,7 @@ impl Judged {
 /// Somebody unknown, to whom this end has proven itself.
 pub(crate) struct Stranger {
     tls: TlsStream<Counted>,
-    exporter: [u8; 32],
+    proof: SponsorProof,
 }
 
 impl Stranger {
@@ -225,8 +226,8 @@ impl Stranger {
     }
 
     /// The generation is told to members only.
-    pub(crate) async fn welcome(self) -> Result<(Tls, [u8; 32]), Refused> {
-        Ok((welcome(self.tls, Generation(0)).await?, self.exporter))
+    pub(crate) async fn welcome(self) -> Result<(Tls, SponsorProof), Refused> {
+        Ok((welcome(self.tls, Generation(0)).await?, self.proof))
     }
 }
 

@@ -14,11 +14,11 @@ use crate::stream::{EnrollStream, PeerStream, ServiceStream};
 pub(crate) struct Route<T>(ArcSwapOption<Sender<T>>);
 
 impl<T> Route<T> {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self(ArcSwapOption::empty())
     }
 
-    fn serve(&self, bound: usize) -> Receiver<T> {
+    pub(crate) fn serve(&self, bound: usize) -> Receiver<T> {
         let (sender, receiver) = channel(bound.max(1));
         self.0.store(Some(Arc::new(sender)));
         receiver

@@ -7,11 +7,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use countersign_core::id::FailureId;
 use countersign_core::peer::{Refusal, VerifiedPeer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
+use crate::attempt::Attempt;
 use crate::counted::Counted;
 use crate::registry::{Closed, Registration};
 
@@ -159,8 +161,18 @@ pub(crate) fn key_exchange(tls: &Tls) -> Option<&'static str> {
 /// An accepted connection of a stranger: encrypted, this end proven, the other end unknown.
 pub struct EnrollStream {
     inner: Timed,
-    exporter: [u8; 32],
+    proof: SponsorProof,
     remote: SocketAddr,
+    attempt: FailureId,
+}
+
+/// What a request that was made for this connection is bound to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SponsorProof {
+    /// The connection's exporter: a signature over it holds for this connection alone.
+    pub exporter: [u8; 32],
+    /// SHA-256 of the leaf that this end presented, DER.
+    pub presented: [u8; 32],
 }
 
 struct Timed {
@@ -183,18 +195,24 @@ impl Timed {
 impl EnrollStream {
     pub(crate) fn new(
         mut tls: Tls,
-        exporter: [u8; 32],
+        proof: SponsorProof,
         deadline: Sleep,
         place: OwnedSemaphorePermit,
-        remote: SocketAddr,
+        attempt: &Attempt,
     ) -> Self {
         tls.get_mut().0.lift();
-        Self { inner: Timed { tls, deadline: Box::pin(deadline), _place: place }, exporter, remote }
+        let inner = Timed { tls, deadline: Box::pin(deadline), _place: place };
+        Self { inner, proof, remote: attempt.source, attempt: attempt.failure_id }
     }
 
-    /// The connection's exporter: a signature over it holds for this connection alone.
-    pub const fn exporter(&self) -> &[u8; 32] {
-        &self.exporter
+    /// What a request over this connection is bound to.
+    pub const fn proof(&self) -> SponsorProof {
+        self.proof
+    }
+
+    /// The attempt's id; the other end prints the same.
+    pub const fn attempt(&self) -> FailureId {
+        self.attempt
     }
 
     /// Where the other end is.

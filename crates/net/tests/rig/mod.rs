@@ -220,9 +220,9 @@ fn member(id: u64, leaf: &Identity) -> Member {
     }
 }
 
-type Hook = Box<dyn FnOnce() + Send>;
+type Hook = Box<dyn FnMut() -> bool + Send>;
 
-/// A clock that stands still, and can do something once when it is next asked.
+/// A clock that stands still, and can do something when it is asked, until that is done.
 #[derive(Clone)]
 pub struct ManualClock {
     now: Arc<AtomicU64>,
@@ -238,7 +238,7 @@ impl ManualClock {
         self.now.store(now.0, Ordering::SeqCst);
     }
 
-    pub fn when_asked_next(&self, hook: impl FnOnce() + Send + 'static) {
+    pub fn when_asked(&self, hook: impl FnMut() -> bool + Send + 'static) {
         *self.hook.lock().unwrap() = Some(Box::new(hook));
     }
 }
@@ -246,8 +246,11 @@ impl ManualClock {
 impl Clock for ManualClock {
     fn now(&self) -> UnixMillis {
         let hook = self.hook.lock().unwrap().take();
-        if let Some(hook) = hook {
-            hook();
+        // Taken out while it runs: it may ask for the time itself.
+        if let Some(mut hook) = hook
+            && !hook()
+        {
+            *self.hook.lock().unwrap() = Some(hook);
         }
         UnixMillis(self.now.load(Ordering::SeqCst))
     }

@@ -1,0 +1,14 @@
+//! Administration as JSON: the same routes on the local socket (the peer's uid checked) and on the HTTPS port (an admin
+//! certificate). Who may call is decided by the port; what a call does is decided by the state machine.
+
+mod certificates;
+pub(crate) mod https;
+mod nodes;
+mod problem;
+mod routes;
+pub(crate) mod socket;
+mod status;
+mod tokens;
+
+pub(crate) use routes::{api, public};
+pub(crate) use status::is_ready;

@@ -1,0 +1,144 @@
+//! Members: promoted, demoted, evicted. Each is a command, then a wait until Raft's membership has followed.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use countersign_api::admin::{NodeChanged, NodeRemove};
+use countersign_core::id::NodeId;
+use countersign_core::trust::command::Command;
+use countersign_core::trust::member::{Member, Suffrage};
+use countersign_core::trust::outcome::{Outcome, Refused};
+use countersign_raft::GroupStatus;
+
+use super::problem::AdminError;
+use super::routes::Admin;
+use super::tokens::parsed;
+use crate::member::Inner;
+use crate::propose::CommandError;
+
+/// How long Raft's membership may take to follow.
+const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
+
+pub(crate) async fn promote(
+    State(admin): State<Admin>,
+    Path(node): Path<String>,
+) -> Result<Json<NodeChanged>, AdminError> {
+    let member = admin.member()?;
+    let target = find(&member, &node)?;
+    let suffrage = Suffrage::Voter;
+    let command = Command::SetSuffrage { node: target.id, suffrage, keep_authority: false };
+    match member.command(command, &[]).await {
+        // Asked for before, and maybe not settled: wait for the rest.
+        Ok(_) | Err(CommandError::Refused(Refused::Unchanged(..))) => {}
+        Err(error) => return Err(error.into()),
+    }
+    settled(&member, &target, |status| status.voters.contains(&target.id)).await?;
+    Ok(Json(changed(&member, &target, 0, vec![])))
+}
+
+pub(crate) async fn demote(
+    State(admin): State<Admin>,
+    Path(node): Path<String>,
+    body: Result<Json<NodeRemove>, JsonRejection>,
+) -> Result<Json<NodeChanged>, AdminError> {
+    let how = parsed(body)?;
+    let member = admin.member()?;
+    let target = find(&member, &node)?;
+    leave_voters(&member, &target, &how).await?;
+    Ok(Json(changed(&member, &target, 0, vec![])))
+}
+
+pub(crate) async fn evict(
+    State(admin): State<Admin>,
+    Path(node): Path<String>,
+    body: Result<Json<NodeRemove>, JsonRejection>,
+) -> Result<Json<NodeChanged>, AdminError> {
+    let how = parsed(body)?;
+    let member = admin.member()?;
+    let target = find(&member, &node)?;
+    // First out of the voters, so that the eviction does not cut off its own quorum; then refused.
+    if target.suffrage == Suffrage::Voter {
+        leave_voters(&member, &target, &how).await?;
+    }
+    let live = || {
+        let connections = member.endpoint.registry().connections();
+        connections.iter().filter(|c| c.principal.role.node_id() == Some(target.id)).count()
+    };
+    let before = live();
+    let NodeRemove { compromised, keep_authority } = how;
+    let done = member.command(Command::Evict { node: target.id, compromised, keep_authority }, &[]).await?;
+    let Outcome::Evicted { generation, tokens_revoked } = done.outcome else {
+        return Err(CommandError::Unknown.into());
+    };
+    let mut generations = member.endpoint.trust().generations();
+    let enforced = generations.wait_for(|enforced| *enforced >= generation);
+    let _ = tokio::time::timeout(SETTLE_DEADLINE, enforced).await;
+    let closed = before.saturating_sub(live());
+    let tokens = tokens_revoked.iter().map(ToString::to_string).collect();
+    Ok(Json(changed(&member, &target, closed, tokens)))
+}
+
+async fn leave_voters(member: &Inner, target: &Member, how: &NodeRemove) -> Result<(), AdminError> {
+    let suffrage = Suffrage::Learner;
+    let command = Command::SetSuffrage { node: target.id, suffrage, keep_authority: how.keep_authority };
+    match member.command(command, &[]).await {
+        Ok(_) => {}
+        Err(CommandError::Refused(Refused::Unchanged(..))) if member.group.status().voters.contains(&target.id) => {}
+        Err(error) => return Err(error.into()),
+    }
+    settled(member, target, |status| !status.voters.contains(&target.id)).await
+}
+
+async fn settled(member: &Inner, target: &Member, reached: impl FnMut(&GroupStatus) -> bool) -> Result<(), AdminError> {
+    let mut status = member.group.watch();
+    let waited = tokio::time::timeout(SETTLE_DEADLINE, status.wait_for(reached)).await;
+    if matches!(waited, Ok(Ok(_))) {
+        return Ok(());
+    }
+    Err(AdminError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "not-settled",
+        format!(
+            "the change is recorded, but raft has not followed for node {} within {} seconds",
+            target.name,
+            SETTLE_DEADLINE.as_secs()
+        ),
+        "see which members are not reached: `countersign status`; then repeat the command",
+    ))
+}
+
+/// By name or by number.
+fn find(member: &Inner, text: &str) -> Result<Member, AdminError> {
+    let trust = member.endpoint.trust().load();
+    let state = member.state.read();
+    let view = state.view().unwrap_or(&trust.view);
+    let number = text.parse().ok().map(NodeId);
+    let found = view.members.values().find(|m| m.name.as_str() == text || Some(m.id) == number);
+    if let Some(found) = found {
+        return Ok(found.clone());
+    }
+    let gone = view.evicted.iter().find(|(id, e)| e.name.as_str() == text || Some(**id) == number);
+    if let Some((id, _)) = gone {
+        return Err(CommandError::Refused(Refused::AlreadyEvicted(*id)).into());
+    }
+    let names: Vec<&str> = view.members.values().map(|m| m.name.as_str()).collect();
+    Err(AdminError::new(
+        StatusCode::NOT_FOUND,
+        "unknown-node",
+        format!("there is no node `{text}`"),
+        format!("name one of: {}", names.join(", ")),
+    ))
+}
+
+fn changed(member: &Inner, target: &Member, closed: usize, tokens_revoked: Vec<String>) -> NodeChanged {
+    NodeChanged {
+        node: target.id.0,
+        name: target.name.to_string(),
+        generation: member.endpoint.trust().load().view.generation.0,
+        connections_closed: closed,
+        tokens_revoked,
+    }
+}

@@ -1,0 +1,104 @@
+//! Why a request was not carried out, with the one thing to try next.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use countersign_api::admin::Problem;
+use countersign_core::trust::outcome::Refused;
+
+use crate::propose::CommandError;
+use crate::refusals::advice_enrollment;
+
+/// An answer that is no success.
+#[derive(Debug)]
+pub(crate) struct AdminError {
+    pub(crate) status: StatusCode,
+    pub(crate) problem: Problem,
+}
+
+impl AdminError {
+    pub(crate) fn new(status: StatusCode, code: &str, message: impl Into<String>, next: impl Into<String>) -> Self {
+        let problem = Problem { code: code.to_owned(), message: message.into(), next: Some(next.into()) };
+        Self { status, problem }
+    }
+
+    /// The input is not what it should be.
+    pub(crate) fn invalid(message: impl Into<String>, next: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid", message, next)
+    }
+
+    pub(crate) fn not_found(message: impl Into<String>, next: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", message, next)
+    }
+}
+
+impl IntoResponse for AdminError {
+    fn into_response(self) -> Response {
+        (self.status, Json(self.problem)).into_response()
+    }
+}
+
+impl From<CommandError> for AdminError {
+    fn from(error: CommandError) -> Self {
+        let message = crate::chain(&error).to_string();
+        match &error {
+            CommandError::Refused(why) => {
+                let (status, code, next) = of_refused(why);
+                Self::new(status, code, message, next)
+            }
+            CommandError::NoLeader => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no-leader",
+                message,
+                "start more of the voters, then see `countersign status`",
+            ),
+            CommandError::NotPermitted(_) => Self::new(
+                StatusCode::FORBIDDEN,
+                "not-a-voter",
+                message,
+                "run the command on a voter: `countersign node list`",
+            ),
+            CommandError::Overloaded => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message, "repeat the command a little later")
+            }
+            CommandError::Unknown => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "outcome-unknown",
+                message,
+                "look whether it took effect: `countersign status`, then repeat it if it did not",
+            ),
+            CommandError::Shutdown => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutdown", message, "repeat the command on another voter")
+            }
+            CommandError::Sign(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "cannot-sign",
+                message,
+                "repeat the command; see which voters hold the CA key with `countersign status`",
+            ),
+            CommandError::Message(_) | CommandError::Codec(_) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message, "update all members to one version")
+            }
+        }
+    }
+}
+
+fn of_refused(why: &Refused) -> (StatusCode, &'static str, &'static str) {
+    match why {
+        Refused::NoSuchNode(_) => (StatusCode::NOT_FOUND, "unknown-node", "see `countersign node list`"),
+        Refused::AlreadyEvicted(_) => (StatusCode::CONFLICT, "already-evicted", "nothing is left to do"),
+        Refused::NoSuchToken(_) => (StatusCode::NOT_FOUND, "unknown-token", "see `countersign token list`"),
+        Refused::LastVoter(_) => (
+            StatusCode::CONFLICT,
+            "last-voter",
+            "make another voter first: `countersign node promote NAME`, and wait until it holds the CA key",
+        ),
+        Refused::KeepAuthority(_) => {
+            (StatusCode::CONFLICT, "keep-authority", "repeat with --keep-authority once its machine is wiped")
+        }
+        Refused::Unchanged(..) => (StatusCode::CONFLICT, "unchanged", "nothing is left to do"),
+        Refused::Limit { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "limit", "choose a smaller value"),
+        Refused::Signature(_) => (StatusCode::FORBIDDEN, "signature", "repeat the command"),
+        other => (StatusCode::UNPROCESSABLE_ENTITY, "refused", advice_enrollment(other)),
+    }
+}

@@ -1,0 +1,72 @@
+//! The admin socket: for root and for the daemon's own user on this host.
+
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::connect_info::Connected;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use axum::serve::IncomingStream;
+use tokio::net::UnixListener;
+
+use super::problem::AdminError;
+use super::routes::Admin;
+use crate::datadir::file;
+use crate::member::{Inner, StartError};
+
+/// The user at the other end, as the kernel says.
+#[derive(Clone, Copy)]
+struct Uid(Option<u32>);
+
+impl Connected<IncomingStream<'_, UnixListener>> for Uid {
+    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
+        Self(stream.io().peer_cred().ok().map(|cred| cred.uid()))
+    }
+}
+
+/// Serves the admin API on the socket in the data directory.
+pub(crate) fn spawn(member: &Arc<Inner>) -> Result<(), StartError> {
+    let path = member.data.file(file::SOCKET);
+    let listener = bind(member.data.path(), &path).map_err(|source| StartError::Socket { path, source })?;
+    let app: Router = super::public().merge(super::api()).with_state(Admin::of(member)).layer(from_fn(check_uid));
+    let stop = member.stop.clone();
+    member.tasks.spawn(async move {
+        let service = app.into_make_service_with_connect_info::<Uid>();
+        let served = axum::serve(listener, service).with_graceful_shutdown(stop.cancelled_owned()).await;
+        if let Err(error) = served {
+            tracing::error!(%error, "admin socket ended");
+        }
+    });
+    Ok(())
+}
+
+/// Binds through the directory's descriptor: a socket's path is limited to 107 bytes, a data directory's is not.
+fn bind(directory: &Path, path: &Path) -> std::io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let directory = std::fs::File::open(directory)?;
+    let short = format!("/proc/self/fd/{}/{}", directory.as_raw_fd(), file::SOCKET);
+    let listener = UnixListener::bind(short)?;
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    Ok(listener)
+}
+
+async fn check_uid(ConnectInfo(Uid(uid)): ConnectInfo<Uid>, request: Request, next: Next) -> Response {
+    let own = rustix::process::geteuid().as_raw();
+    match uid {
+        Some(uid) if uid == 0 || uid == own => next.run(request).await,
+        _ => AdminError::new(
+            StatusCode::FORBIDDEN,
+            "uid",
+            "only root and the daemon's own user may use this socket",
+            "run the command as that user, or use --server with an admin certificate",
+        )
+        .into_response(),
+    }
+}

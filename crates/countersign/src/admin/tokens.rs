@@ -1,0 +1,127 @@
+//! Join tokens: made, listed, revoked, rotated. The secret is in one answer and nowhere else.
+
+use axum::Json;
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{Path, State};
+use countersign_api::admin::{TokenCreate, TokenCreated, TokenInfo};
+use countersign_core::id::TokenId;
+use countersign_core::name::Name;
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::command::Command;
+use countersign_core::trust::join_token::{JoinToken, TokenRecord, TokenUnusable};
+
+use super::problem::AdminError;
+use super::routes::Admin;
+use crate::keys::random;
+use crate::member::Inner;
+use crate::settings::ClusterToken;
+
+pub(crate) async fn create(
+    State(admin): State<Admin>,
+    body: Result<Json<TokenCreate>, JsonRejection>,
+) -> Result<Json<TokenCreated>, AdminError> {
+    let wanted = parsed(body)?;
+    let member = admin.member()?;
+    let (token, record) = make(&member, &wanted)?;
+    member.command(Command::AddJoinToken(record.clone()), &[]).await?;
+    Ok(Json(created(&member, &token, &record)))
+}
+
+pub(crate) async fn rotate(State(admin): State<Admin>) -> Result<Json<TokenCreated>, AdminError> {
+    let member = admin.member()?;
+    let ClusterToken { uses, ttl_secs, suffrage } = ClusterToken::default();
+    let wanted = TokenCreate { suffrage, ttl_secs, uses, name: None, role: None, attributes: Default::default() };
+    let (token, record) = make(&member, &wanted)?;
+    let record = TokenRecord { cluster_token: true, ..record };
+    member.command(Command::RotateClusterToken(record.clone()), &[]).await?;
+    Ok(Json(created(&member, &token, &record)))
+}
+
+pub(crate) async fn list(State(admin): State<Admin>) -> Result<Json<Vec<TokenInfo>>, AdminError> {
+    let member = admin.member()?;
+    let now = member.now();
+    let state = member.state.read();
+    Ok(Json(state.tokens().iter().map(|(id, record)| info(*id, record, now)).collect()))
+}
+
+pub(crate) async fn revoke(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Json<TokenInfo>, AdminError> {
+    let token = TokenId::parse(&id).ok_or_else(|| {
+        AdminError::invalid(format!("`{id}` is no token id"), "give an id as `countersign token list` shows it")
+    })?;
+    let member = admin.member()?;
+    member.command(Command::RevokeJoinToken(token), &[]).await?;
+    let now = member.now();
+    let state = member.state.read();
+    let record = state.tokens().get(&token);
+    let gone = || AdminError::not_found(format!("there is no join token {token}"), "see `countersign token list`");
+    record.map(|record| Json(TokenInfo { state: "revoked".to_owned(), ..info(token, record, now) })).ok_or_else(gone)
+}
+
+fn make(member: &Inner, wanted: &TokenCreate) -> Result<(JoinToken, TokenRecord), AdminError> {
+    let name = wanted.name.as_deref().map(Name::parse).transpose();
+    let name = name.map_err(|e| AdminError::invalid(e.to_string(), "use a-z, 0-9 and `-`, at most 63 of them"))?;
+    let trust = member.endpoint.trust().load();
+    let (authority, _) = trust.view.active_authority().ok_or_else(|| {
+        AdminError::new(
+            axum::http::StatusCode::CONFLICT,
+            "no-authority",
+            "no authority signs",
+            "see `countersign status`",
+        )
+    })?;
+    let secret = random::<32>().map_err(|e| {
+        AdminError::new(axum::http::StatusCode::INTERNAL_SERVER_ERROR, "random", e.to_string(), "repeat the command")
+    })?;
+    let token = JoinToken::new(secret, authority);
+    let record = TokenRecord {
+        verifier: token.key().public(),
+        pin: authority,
+        suffrage: wanted.suffrage,
+        uses: wanted.uses,
+        uses_left: wanted.uses,
+        not_after: member.now().plus_secs(wanted.ttl_secs),
+        name,
+        role: wanted.role.clone(),
+        attributes: wanted.attributes.clone(),
+        revoked: false,
+        cluster_token: false,
+    };
+    Ok((token, record))
+}
+
+fn created(member: &Inner, token: &JoinToken, record: &TokenRecord) -> TokenCreated {
+    let join_addr = member.lock_endpoints().advertise.first().map(ToString::to_string).unwrap_or_default();
+    TokenCreated {
+        id: token.id().to_string(),
+        token: token.reveal(),
+        not_after: record.not_after.secs(),
+        uses: record.uses,
+        suffrage: record.suffrage,
+        join_addr,
+    }
+}
+
+fn info(id: TokenId, record: &TokenRecord, now: UnixMillis) -> TokenInfo {
+    let state = match record.usable(now) {
+        Ok(()) => "usable",
+        Err(TokenUnusable::Expired) => "expired",
+        Err(TokenUnusable::Spent) => "spent",
+        Err(_) => "revoked",
+    };
+    TokenInfo {
+        id: id.to_string(),
+        suffrage: record.suffrage,
+        uses: record.uses,
+        uses_left: record.uses_left,
+        not_after: record.not_after.secs(),
+        name: record.name.as_ref().map(ToString::to_string),
+        role: record.role.clone(),
+        state: state.to_owned(),
+        cluster_token: record.cluster_token,
+    }
+}
+
+/// A body that does not parse is the caller's error, and says so as JSON.
+pub(crate) fn parsed<T>(body: Result<Json<T>, JsonRejection>) -> Result<T, AdminError> {
+    body.map(|Json(body)| body).map_err(|rejected| AdminError::invalid(rejected.body_text(), "see `/v1/openapi.json`"))
+}

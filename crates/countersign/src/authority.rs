@@ -1,0 +1,130 @@
+//! The CA key in this voter's memory, and the certificates made with it. In clear it exists nowhere else.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use countersign_core::id::{AuthorityId, NodeId};
+use countersign_core::key::Endorsement;
+use countersign_core::name::Host;
+use countersign_core::principal::Role;
+use countersign_core::trust::TrustState;
+use countersign_core::trust::outcome::{Admitted, Grant};
+use countersign_core::trust::seal::confirm_transcript;
+use countersign_core::trust::view::View;
+use countersign_pki::authority::{Authority, IssueError, LeafRequest};
+use countersign_pki::key::KeyError;
+use countersign_pki::seal::{SealError, SealingKey, open_authority, seal_authority};
+
+/// Why a certificate cannot be signed here.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// This member holds no opened copy of the authority's key.
+    #[error("this member does not hold the CA key")]
+    NoAuthority,
+    /// The grant is of another authority than the one held.
+    #[error("authority {wanted} signs, this member holds {held}")]
+    OtherAuthority {
+        /// The one that signs.
+        wanted: AuthorityId,
+        /// The one held.
+        held: AuthorityId,
+    },
+    /// The certificate cannot be made.
+    #[error("certificate cannot be made")]
+    Issue(#[from] IssueError),
+    /// The key cannot sign.
+    #[error("CA key cannot sign")]
+    Key(#[from] KeyError),
+    /// The copy cannot be sealed or opened.
+    #[error("CA key cannot be sealed or opened")]
+    Seal(#[from] SealError),
+}
+
+/// The opened authority, if this member is a voter and has opened its copy.
+#[derive(Default)]
+pub(crate) struct Keeper(ArcSwapOption<Authority>);
+
+impl Keeper {
+    pub(crate) fn holds(&self) -> bool {
+        self.0.load().is_some()
+    }
+
+    /// Opens this member's sealed copy, if there is one and it is not open yet; drops it when the copy is gone.
+    pub(crate) fn follow(&self, state: &TrustState, node: NodeId, sealing: &SealingKey) -> Result<(), SignError> {
+        let Some((view, (id, record))) = state.view().and_then(|v| Some((v, v.active_authority()?))) else {
+            return Ok(());
+        };
+        let Some(copy) = state.sealed().get(&(id, node)) else {
+            self.0.store(None);
+            return Ok(());
+        };
+        if self.0.load().as_ref().is_some_and(|held| held.id() == id) {
+            return Ok(());
+        }
+        let opened = open_authority(sealing, view.cluster, node, &record.certificate, &copy.ciphertext)?;
+        self.0.store(Some(Arc::new(opened)));
+        Ok(())
+    }
+
+    fn held(&self) -> Result<Arc<Authority>, SignError> {
+        self.0.load_full().ok_or(SignError::NoAuthority)
+    }
+
+    /// Seals the authority's key to a member that is to vote.
+    pub(crate) fn seal_to(&self, view: &View, node: NodeId, sealing: &[u8; 32]) -> Result<Vec<u8>, SignError> {
+        let authority = self.held()?;
+        Ok(seal_authority(&authority, view.cluster, node, sealing)?)
+    }
+
+    /// The proof that this member opened its copy.
+    pub(crate) fn confirm(&self, view: &View, node: NodeId) -> Result<Vec<u8>, SignError> {
+        let authority = self.held()?;
+        let transcript = confirm_transcript(view.cluster, authority.id(), node);
+        Ok(authority.key().sign(transcript.as_bytes())?)
+    }
+
+    /// Signs a member's leaf as the outcome of its admission has it.
+    pub(crate) fn sign_admitted(
+        &self,
+        admitted: &Admitted,
+        endorsement: &Endorsement,
+        spki: &[u8],
+    ) -> Result<Vec<Vec<u8>>, SignError> {
+        let hosts: Vec<Host> = admitted.addresses.iter().map(|a| a.host.clone()).collect();
+        self.sign(&admitted.grant, admitted.name.as_str(), &hosts, spki, Some(endorsement))
+    }
+
+    /// Signs the leaf of a broker, client or admin.
+    pub(crate) fn sign_principal(&self, grant: &Grant, spki: &[u8]) -> Result<Vec<Vec<u8>>, SignError> {
+        let (name, hosts) = match &grant.principal.role {
+            Role::Broker(host) => (host.to_string(), vec![Host::Dns(host.clone())]),
+            Role::Client(name) | Role::Admin(name) => (name.to_string(), vec![]),
+            Role::Node(id) => (id.to_string(), vec![]),
+        };
+        self.sign(grant, &name, &hosts, spki, None)
+    }
+
+    fn sign(
+        &self,
+        grant: &Grant,
+        common_name: &str,
+        hosts: &[Host],
+        spki: &[u8],
+        endorsement: Option<&Endorsement>,
+    ) -> Result<Vec<Vec<u8>>, SignError> {
+        let authority = self.held()?;
+        if authority.id() != grant.authority {
+            return Err(SignError::OtherAuthority { wanted: grant.authority, held: authority.id() });
+        }
+        let leaf = authority.issue(&LeafRequest {
+            principal: &grant.principal,
+            common_name,
+            hosts,
+            spki,
+            serial: grant.serial,
+            validity: grant.validity,
+            endorsement,
+        })?;
+        Ok(vec![leaf, authority.certificate().to_vec()])
+    }
+}

@@ -1,0 +1,246 @@
+//! The first member of a new cluster: its authority, its sealed key, and the first entry of the log.
+//!
+//! Crash-safe: everything is made once and stored sealed before anything is proposed, so that a repeated start finishes
+//! what a killed one began, with the same cluster id and the same authority.
+
+use countersign_core::codec::{self, CodecError};
+use countersign_core::id::{ClusterId, NodeId};
+use countersign_core::key::Endorsement;
+use countersign_core::limits::SKEW_SECS;
+use countersign_core::name::{Address, Name};
+use countersign_core::principal::TrustDomain;
+use countersign_core::secret::Secret;
+use countersign_core::time::{UnixMillis, Validity};
+use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, Stamped};
+use countersign_core::trust::join_token::{JoinToken, TokenRecord};
+use countersign_core::trust::outcome::{Outcome, Refused};
+use countersign_net::{Clock, SystemClock};
+use countersign_pki::authority::{Authority, AuthorityParts, IssueError, authority_info};
+use countersign_pki::key::{KeyAlgorithm, KeyError, KeyPair};
+use countersign_pki::pem::{PemError, certificate_pem, certificates_from_pem};
+use countersign_pki::seal::{SealError, open_authority, seal_authority};
+
+use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
+use crate::keys::{Keys, KeysError, random};
+use crate::replica::{Replica, ReplicaError};
+use crate::settings::{AUTHORITY_TTL_SECS, ImportedAuthority, NewCluster};
+
+/// Why a cluster was not made. Nothing is lost: the same command goes on where it stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The authority cannot be made or used.
+    #[error("authority cannot be used: {0}")]
+    Authority(#[from] IssueError),
+    /// The given key does not parse.
+    #[error("authority's key cannot be read")]
+    AuthorityKey(#[from] KeyError),
+    /// The given certificate does not parse.
+    #[error("authority's certificate is not one PEM certificate")]
+    AuthorityPem(#[from] PemError),
+    /// The given certificate names no trust domain, and none was given.
+    #[error("authority's certificate names no trust domain (a URI SAN spiffe://…)")]
+    NoTrustDomain,
+    /// The given certificate names another trust domain.
+    #[error("authority's certificate is of trust domain `{got}`, asked was `{expected}`")]
+    TrustDomain {
+        /// Asked.
+        expected: TrustDomain,
+        /// In the certificate.
+        got: TrustDomain,
+    },
+    /// The CA key cannot be sealed.
+    #[error("CA key cannot be sealed")]
+    Seal(#[from] SealError),
+    /// Raft or its store.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// The state machine refused.
+    #[error("cluster was not made: {0}")]
+    Refused(#[from] Refused),
+    /// A stored value cannot be encoded.
+    #[error("bootstrap cannot be encoded")]
+    Codec(#[from] CodecError),
+}
+
+/// A bootstrap that is stored, sealed, and ready to be proposed.
+pub(crate) struct Prepared {
+    command: Bootstrap,
+}
+
+/// Whether a bootstrap is under way in this directory.
+pub(crate) fn under_way(data: &DataDir) -> bool {
+    data.file(file::BOOTSTRAP).exists()
+}
+
+/// Makes what the first entry holds, or takes it up from an earlier start.
+pub(crate) fn prepare(
+    data: &DataDir,
+    keys: &Keys,
+    cluster: &NewCluster,
+    node_name: &Name,
+    addresses: &[Address],
+    node_ttl_secs: u64,
+) -> Result<Prepared, BootstrapError> {
+    if let Some(prepared) = resume(data)? {
+        return Ok(prepared);
+    }
+    let now = SystemClock.now();
+    let id = ClusterId(*random::<16>()?.expose());
+    let (authority, trust_domain) = match &cluster.authority {
+        None => create_authority(cluster, id, now)?,
+        Some(imported) => import_authority(cluster, imported)?,
+    };
+    let info = authority_info(authority.certificate())?;
+    let sealed = seal_authority(&authority, id, FOUNDER, &keys.sealing.public())?;
+    let token = cluster.token.map(|wanted| {
+        let token = JoinToken::new(random::<32>()?, authority.id());
+        let record = TokenRecord {
+            verifier: token.key().public(),
+            pin: token.pin(),
+            suffrage: wanted.suffrage,
+            uses: wanted.uses,
+            uses_left: wanted.uses,
+            not_after: now.plus_secs(wanted.ttl_secs),
+            name: None,
+            role: None,
+            attributes: Default::default(),
+            revoked: false,
+            cluster_token: true,
+        };
+        Ok::<_, KeysError>((token, record))
+    });
+    let (token, record) = token.transpose()?.unzip();
+    let command = Bootstrap {
+        cluster: id,
+        name: cluster.name.clone(),
+        trust_domain,
+        authority: authority.certificate().to_vec(),
+        authority_key: info.key,
+        authority_validity: info.validity,
+        imported: cluster.authority.is_some(),
+        sealed,
+        node_name: node_name.clone(),
+        addresses: addresses.to_vec(),
+        keys: keys.public(),
+        leaf_key: keys.leaf.id(),
+        node_ttl_secs,
+        token: record,
+    };
+    if let Some(token) = &token {
+        data.write(file::CLUSTER_TOKEN, token.reveal().as_bytes())?;
+    }
+    data.write(file::BOOTSTRAP, &codec::encode(&command)?)?;
+    Ok(Prepared { command })
+}
+
+pub(crate) const FOUNDER: NodeId = NodeId(1);
+
+/// What an earlier start stored.
+pub(crate) fn resume(data: &DataDir) -> Result<Option<Prepared>, BootstrapError> {
+    let Some(bytes) = data.read(file::BOOTSTRAP)? else { return Ok(None) };
+    Ok(Some(Prepared { command: codec::decode(&bytes)? }))
+}
+
+/// Proposes the first entry and stores the founder's certificate; the last file written makes the directory a member's.
+pub(crate) async fn carry_out(
+    data: &DataDir,
+    keys: &Keys,
+    replica: &Replica,
+    prepared: &Prepared,
+) -> Result<MemberFile, BootstrapError> {
+    let command = &prepared.command;
+    replica.found().await?;
+    let time = SystemClock.now();
+    let stamped = Stamped { level: FEATURE_LEVEL, time, command: Command::Bootstrap(Box::new(command.clone())) };
+    match replica.propose(&stamped).await? {
+        // A start that was killed after its entry committed comes here again.
+        Outcome::Refused(Refused::ClusterExists) => {}
+        Outcome::Refused(why) => return Err(why.into()),
+        _ => {}
+    }
+    let damaged = || DataDirError::Damaged { path: data.file(file::BOOTSTRAP), reason: DamageReason::Mismatch };
+    let (view, member) = {
+        let state = replica.state.read();
+        let view = state.view().filter(|v| v.cluster == command.cluster).cloned().ok_or_else(damaged)?;
+        let member = view.members.get(&FOUNDER).cloned().ok_or_else(damaged)?;
+        (view, member)
+    };
+    let authority = open_authority(&keys.sealing, command.cluster, FOUNDER, &command.authority, &command.sealed)?;
+    let endorsement = Endorsement::sign(&keys.identity, command.cluster, keys.leaf.id(), 0);
+    let hosts: Vec<_> = member.addresses.iter().map(|a| a.host.clone()).collect();
+    let leaf = authority.issue(&countersign_pki::authority::LeafRequest {
+        principal: &countersign_core::principal::Principal {
+            trust_domain: view.trust_domain.clone(),
+            role: countersign_core::principal::Role::Node(FOUNDER),
+        },
+        common_name: member.name.as_str(),
+        hosts: &hosts,
+        spki: &keys.leaf.spki(),
+        serial: member.leaf.serial,
+        validity: member.leaf.validity,
+        endorsement: Some(&endorsement),
+    })?;
+    let chain = [certificate_pem(&leaf), certificate_pem(&command.authority)].concat();
+    data.write(file::LEAF, chain.as_bytes())?;
+    data.write(file::VIEW, &codec::encode(&*view)?)?;
+    let member = MemberFile::new(command.cluster, command.name.clone(), FOUNDER, member.name);
+    data.write_member(&member)?;
+    data.remove(file::BOOTSTRAP)?;
+    Ok(member)
+}
+
+fn create_authority(
+    cluster: &NewCluster,
+    id: ClusterId,
+    now: UnixMillis,
+) -> Result<(Authority, TrustDomain), BootstrapError> {
+    let trust_domain = match &cluster.trust_domain {
+        Some(domain) => domain.clone(),
+        None => default_trust_domain(&cluster.name, id),
+    };
+    let parts = AuthorityParts {
+        common_name: &format!("{} authority", cluster.name),
+        trust_domain: &trust_domain,
+        cluster: Some(id),
+        serial: serial(&random::<16>()?),
+        validity: Validity { not_before: now.minus_secs(SKEW_SECS), not_after: now.plus_secs(AUTHORITY_TTL_SECS) },
+    };
+    let authority = Authority::create(KeyPair::generate(KeyAlgorithm::Ed25519)?, &parts)?;
+    Ok((authority, trust_domain))
+}
+
+/// `<cluster-name>-<first 8 hex digits of the id>.internal`: two clusters of one name stay apart.
+fn default_trust_domain(name: &Name, id: ClusterId) -> TrustDomain {
+    let hex: String = id.to_string().chars().take(8).collect();
+    let domain = TrustDomain::parse(&format!("{name}-{hex}.internal"));
+    domain.unwrap_or_else(|_| unreachable!("a name and hexadecimal digits are trust domain characters"))
+}
+
+fn import_authority(
+    cluster: &NewCluster,
+    imported: &ImportedAuthority,
+) -> Result<(Authority, TrustDomain), BootstrapError> {
+    let certificate = certificates_from_pem(&imported.certificate)?.into_iter().next().ok_or(PemError)?;
+    let pem = core::str::from_utf8(imported.key.expose()).map_err(|_| PemError)?;
+    let authority = Authority::from_parts(certificate.to_vec(), KeyPair::from_pem(pem)?)?;
+    let named = authority_info(authority.certificate())?.trust_domain;
+    let domain = match (named, &cluster.trust_domain) {
+        (Some(got), Some(expected)) if got != *expected => {
+            return Err(BootstrapError::TrustDomain { expected: expected.clone(), got });
+        }
+        (Some(domain), _) => domain,
+        (None, Some(domain)) => domain.clone(),
+        (None, None) => return Err(BootstrapError::NoTrustDomain),
+    };
+    Ok((authority, domain))
+}
+
+fn serial(random: &Secret<16>) -> [u8; 16] {
+    *random.expose()
+}

@@ -1,0 +1,234 @@
+//! A new member: from a join token to a stored certificate. Repeatable at every crash point.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_api::cluster::enrollment_client::EnrollmentClient;
+use countersign_api::cluster::{EnrollRequest, ViewRequest};
+use countersign_api::convert::{ClusterInfo, Enrollment, MessageError, decoded};
+use countersign_core::codec::{self, CodecError};
+use countersign_core::enroll::joiner::{Candidate, JoinError as ProtocolError, Unpinned};
+use countersign_core::id::RequestId;
+use countersign_core::name::{Address, Name};
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::join_token::JoinToken;
+use countersign_core::trust::outcome::Refused;
+use countersign_core::trust::view::View;
+use countersign_net::{Clock, Credential, CredentialError, DialError, SystemClock, Trust, dial_enroll};
+use countersign_pki::csr::{CsrError, create_csr};
+use countersign_pki::pem::certificate_pem;
+use countersign_pki::verify::{BundleError, ChainError, Usage};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
+use crate::keys::{Keys, KeysError, random};
+
+/// Why a node did not join. Nothing is lost: the same command goes on where it stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum JoinError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The sponsor was not reached, or is not who the token pins.
+    #[error("cannot enroll through `{address}`")]
+    Dial {
+        /// Where.
+        address: Address,
+        /// Why.
+        #[source]
+        source: DialError,
+    },
+    /// The cluster refused.
+    #[error("the cluster refused: {why}")]
+    Refused {
+        /// Why.
+        why: Refused,
+        /// Seconds by which this host's clock is ahead of the cluster's time (negative: behind).
+        skew_secs: i64,
+    },
+    /// The sponsor could not carry it out.
+    #[error("the sponsor answered: {}", .0.message())]
+    Sponsor(#[source] Box<tonic::Status>),
+    /// The answer is not about this node.
+    #[error("the answer cannot be believed")]
+    Protocol(#[from] ProtocolError),
+    /// The answer is malformed.
+    #[error("the answer is malformed")]
+    Message(#[from] MessageError),
+    /// The request cannot be encoded.
+    #[error("request cannot be encoded")]
+    Codec(#[from] CodecError),
+    /// The certificate request cannot be made.
+    #[error("certificate request cannot be made")]
+    Csr(#[from] CsrError),
+    /// The issued certificate is not of our key.
+    #[error("the certificate in the answer does not fit our key")]
+    Credential(#[from] CredentialError),
+    /// The issued certificate does not verify.
+    #[error("the certificate in the answer does not verify")]
+    Chain(#[from] ChainError),
+    /// The view's authorities make no bundle.
+    #[error("the trust bundle in the answer cannot be used")]
+    Bundle(#[from] BundleError),
+}
+
+/// How long a joiner looks for a sponsor that answers.
+pub(crate) const JOIN_DEADLINE: Duration = Duration::from_secs(30);
+const RETRY: Duration = Duration::from_millis(500);
+
+/// An enrollment under way, stored before anything is asked.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct JoinFile {
+    request: String,
+    name: Name,
+    addresses: Vec<Address>,
+}
+
+/// Whether an enrollment is under way in this directory.
+pub(crate) fn under_way(data: &DataDir) -> bool {
+    data.file(file::JOIN).exists()
+}
+
+/// Enrolls through `sponsor` and stores what it brought; the last file written makes the directory a member's.
+pub(crate) async fn enroll(
+    data: &DataDir,
+    keys: &Keys,
+    token: &JoinToken,
+    sponsor: &Address,
+    name: &Name,
+    addresses: &[Address],
+) -> Result<MemberFile, JoinError> {
+    let candidate = candidate(data, keys, name, addresses)?;
+    let deadline = Instant::now() + JOIN_DEADLINE;
+    loop {
+        let attempt = attempt(keys, token, sponsor, candidate.clone()).await;
+        match attempt {
+            Ok((enrollment, skew)) => return store(data, keys, &enrollment, skew),
+            Err(error) if Instant::now() + RETRY < deadline && error.is_passing() => {
+                tracing::info!(%sponsor, reason = %crate::chain(&error), "not joined yet, trying again");
+                // why: nothing on this host tells when another one is ready
+                tokio::time::sleep(RETRY).await;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+impl JoinError {
+    /// Whether the same request may succeed a little later.
+    fn is_passing(&self) -> bool {
+        match self {
+            Self::Dial { source, .. } => source.is_passing(),
+            Self::Sponsor(status) => {
+                matches!(
+                    status.code(),
+                    tonic::Code::Unavailable
+                        | tonic::Code::Aborted
+                        | tonic::Code::ResourceExhausted
+                        | tonic::Code::Unknown
+                )
+            }
+            _ => false,
+        }
+    }
+}
+
+/// What this node asks with: the same on every attempt with this directory.
+fn candidate(data: &DataDir, keys: &Keys, name: &Name, addresses: &[Address]) -> Result<Candidate, JoinError> {
+    let stored = data.read(file::JOIN)?.map(|bytes| {
+        let damaged = || DataDirError::Damaged { path: data.file(file::JOIN), reason: DamageReason::Parse };
+        let stored: JoinFile = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
+        RequestId::parse(&stored.request).map(|id| (id, stored)).ok_or_else(damaged)
+    });
+    // Name and addresses may be corrected between attempts; the request id stays, so that a lost answer is found again.
+    let request = match stored.transpose()? {
+        Some((id, stored)) if stored.name == *name && stored.addresses == addresses => id,
+        Some((id, _)) => id,
+        None => RequestId(*random::<16>()?.expose()),
+    };
+    let join = JoinFile { request: request.to_string(), name: name.clone(), addresses: addresses.to_vec() };
+    data.write(file::JOIN, &serde_json::to_vec_pretty(&join).unwrap_or_default())?;
+    Ok(Candidate {
+        request,
+        name: name.clone(),
+        addresses: addresses.to_vec(),
+        leaf_key: keys.leaf.id(),
+        keys: keys.public(),
+    })
+}
+
+async fn attempt(
+    keys: &Keys,
+    token: &JoinToken,
+    sponsor: &Address,
+    candidate: Candidate,
+) -> Result<(Enrollment, i64), JoinError> {
+    // Nothing leaves this host before the sponsor's leaf was verified to the pinned authority.
+    let pinned = dial_enroll(sponsor, token.pin())
+        .await
+        .map_err(|source| JoinError::Dial { address: sponsor.clone(), source })?;
+    let joiner = Unpinned::new(token, candidate).pin(pinned.channel())?;
+    let channel = single_use_channel(pinned).await.map_err(|e| JoinError::Sponsor(Box::new(e)))?;
+    let mut client = EnrollmentClient::new(channel);
+    let sponsor_error = |status| JoinError::Sponsor(Box::new(status));
+    let info: ClusterInfo = client.view(ViewRequest {}).await.map_err(sponsor_error)?.into_inner().try_into()?;
+    let asked = joiner.request(info.cluster, &keys.identity);
+    let request =
+        EnrollRequest { request: codec::encode(asked.message())?.into(), csr: create_csr(&keys.leaf)?.into() };
+    let reply = client.enroll(request).await.map_err(sponsor_error)?.into_inner();
+    let skew = skew_secs(SystemClock.now(), UnixMillis(reply.time_millis));
+    if !reply.refused.is_empty() {
+        return Err(JoinError::Refused { why: decoded("refused", &reply.refused)?, skew_secs: skew });
+    }
+    let enrollment: Enrollment = reply.try_into()?;
+    asked.accept(enrollment.node, &enrollment.view)?;
+    Ok((enrollment, skew))
+}
+
+/// A channel over the one connection that was pinned: it never dials another.
+async fn single_use_channel(pinned: countersign_net::PinnedStream) -> Result<tonic::transport::Channel, tonic::Status> {
+    let stream = std::sync::Mutex::new(Some(pinned));
+    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+        let stream = stream.lock().ok().and_then(|mut s| s.take());
+        async move { stream.map(TokioIo::new).ok_or_else(|| std::io::Error::other("connection was closed")) }
+    });
+    tonic::transport::Endpoint::from_static("http://sponsor")
+        .timeout(JOIN_DEADLINE)
+        .connect_with_connector(connector)
+        .await
+        .map_err(|e| tonic::Status::unavailable(crate::chain(&e).to_string()))
+}
+
+/// Seconds by which `here` is ahead of `cluster`.
+fn skew_secs(here: UnixMillis, cluster: UnixMillis) -> i64 {
+    let (here, cluster) = (i64::try_from(here.secs()), i64::try_from(cluster.secs()));
+    here.unwrap_or(i64::MAX).saturating_sub(cluster.unwrap_or(i64::MAX))
+}
+
+fn store(data: &DataDir, keys: &Keys, enrollment: &Enrollment, skew: i64) -> Result<MemberFile, JoinError> {
+    if skew.unsigned_abs() > countersign_core::limits::SKEW_SECS {
+        tracing::warn!(
+            skew_secs = skew,
+            "this host's clock is wrong; the cluster's time is used to judge certificates"
+        );
+    }
+    // The issued certificate must pass this node's own verifier before anything relies on it.
+    let credential = Credential::new(enrollment.chain.iter().map(|der| der.to_vec()), &keys.leaf)?;
+    let view = Arc::new(enrollment.view.clone());
+    let trust = Trust::of_view(Arc::clone(&view), None, enrollment.time)?;
+    credential.verify(&trust.bundle, Usage::Server, enrollment.time)?;
+    let chain: String = enrollment.chain.iter().map(|der| certificate_pem(der)).collect();
+    data.write(file::LEAF, chain.as_bytes())?;
+    data.write(file::VIEW, &codec::encode::<View>(&view)?)?;
+    let damaged = || DataDirError::Damaged { path: data.file(file::VIEW), reason: DamageReason::Mismatch };
+    let member = view.members.get(&enrollment.node).ok_or_else(damaged)?;
+    let member = MemberFile::new(view.cluster, view.name.clone(), enrollment.node, member.name.clone());
+    data.write_member(&member)?;
+    data.remove(file::JOIN)?;
+    Ok(member)
+}

@@ -1,0 +1,117 @@
+//! The keys of a member on disk: one file for each, made once, never replaced by a later start.
+
+use countersign_core::key::SecretKey;
+use countersign_core::secret::{Secret, SecretBytes};
+use countersign_core::trust::member::MemberKeys;
+use countersign_pki::key::{KeyAlgorithm, KeyError, KeyPair};
+use countersign_pki::seal::{SealError, SealingKey};
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
+
+use crate::datadir::{DamageReason, DataDir, DataDirError};
+
+const IDENTITY: &str = "keys/identity.key";
+const SEALING: &str = "keys/sealing.key";
+const UCAN: &str = "keys/ucan.key";
+const LEAF: &str = "keys/leaf.key";
+
+/// Why keys cannot be loaded or made.
+#[derive(Debug, thiserror::Error)]
+pub enum KeysError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The key pair.
+    #[error("leaf key cannot be made or read")]
+    Leaf(#[from] KeyError),
+    /// The sealing key.
+    #[error("sealing key cannot be used")]
+    Sealing(#[from] SealError),
+    /// The operating system gave no randomness.
+    #[error("the operating system gave no randomness")]
+    Random,
+}
+
+/// All keys of a member.
+pub(crate) struct Keys {
+    /// Signs endorsements, returns, views, receipts.
+    pub identity: SecretKey,
+    /// Opens what is sealed to this member.
+    pub sealing: SealingKey,
+    /// The node's DID.
+    pub ucan: SecretKey,
+    /// In the certificate.
+    pub leaf: KeyPair,
+}
+
+impl Keys {
+    /// Loads the keys, making those that do not exist yet: for a member that is being made.
+    pub(crate) fn load_or_make(data: &DataDir) -> Result<Self, KeysError> {
+        for name in [IDENTITY, SEALING, UCAN] {
+            if data.read_secret(name)?.is_none() {
+                let seed = random::<32>()?;
+                data.write(name, HEXLOWER.encode(seed.expose()).as_bytes())?;
+            }
+        }
+        if data.read_secret(LEAF)?.is_none() {
+            data.write(LEAF, KeyPair::generate(KeyAlgorithm::Ed25519)?.to_pem()?.expose().as_bytes())?;
+        }
+        Self::load(data)
+    }
+
+    /// Loads the keys of a member that exists: a missing one is damage, not a reason to make another.
+    pub(crate) fn load(data: &DataDir) -> Result<Self, KeysError> {
+        let leaf = read(data, LEAF)?;
+        let leaf = core::str::from_utf8(leaf.expose()).map_err(|_| damaged(data, LEAF, DamageReason::Parse))?;
+        Ok(Self {
+            identity: SecretKey::from_seed(seed(data, IDENTITY)?),
+            sealing: SealingKey::from_bytes(seed(data, SEALING)?)?,
+            ucan: SecretKey::from_seed(seed(data, UCAN)?),
+            leaf: KeyPair::from_pem(leaf)?,
+        })
+    }
+
+    /// The public halves, as recorded by the cluster.
+    pub(crate) fn public(&self) -> MemberKeys {
+        MemberKeys { identity: self.identity.public(), sealing: self.sealing.public(), ucan: self.ucan.public() }
+    }
+}
+
+fn read(data: &DataDir, name: &str) -> Result<SecretBytes, DataDirError> {
+    data.read_secret(name)?.ok_or_else(|| damaged(data, name, DamageReason::Missing))
+}
+
+fn seed(data: &DataDir, name: &str) -> Result<Secret<32>, DataDirError> {
+    let hex = read(data, name)?;
+    let bytes = HEXLOWER_PERMISSIVE.decode(hex.expose().trim_ascii()).ok().map(SecretBytes::new);
+    let seed = bytes.and_then(|b| <[u8; 32]>::try_from(b.expose()).ok());
+    seed.map(Secret::new).ok_or_else(|| damaged(data, name, DamageReason::Parse))
+}
+
+fn damaged(data: &DataDir, name: &str, reason: DamageReason) -> DataDirError {
+    DataDirError::Damaged { path: data.file(name), reason }
+}
+
+/// Bytes from the operating system, the only source of secrets.
+pub(crate) fn random<const N: usize>() -> Result<Secret<N>, KeysError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(|_| KeysError::Random)?;
+    Ok(Secret::new(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_made_once_and_a_missing_one_is_damage() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        let made = Keys::load_or_make(&data).unwrap();
+        let again = Keys::load_or_make(&data).unwrap();
+        assert_eq!((made.public(), made.leaf.id()), (again.public(), again.leaf.id()));
+        data.remove(SEALING).unwrap();
+        assert!(matches!(Keys::load(&data), Err(KeysError::DataDir(DataDirError::Damaged { .. }))));
+        data.write(SEALING, b"abc").unwrap();
+        assert!(matches!(Keys::load(&data), Err(KeysError::DataDir(DataDirError::Damaged { .. }))));
+    }
+}

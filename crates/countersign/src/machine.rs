@@ -1,0 +1,103 @@
+//! The trust state behind Raft, and the one place where what was applied becomes what handshakes judge by.
+
+use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+
+use countersign_core::codec;
+use countersign_core::id::Generation;
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::TrustState;
+use countersign_core::trust::command::Stamped;
+use countersign_core::trust::view::View;
+use countersign_raft::{GroupMachine, LogPosition, RestoreError};
+use tokio::sync::watch;
+
+/// Called with each new view, before anything else learns of it.
+pub(crate) type Publish = Box<dyn Fn(&Arc<View>, UnixMillis) + Send + Sync>;
+
+/// The replicated state, readable by the rest of the member.
+#[derive(Clone)]
+pub(crate) struct SharedState(Arc<Inner>);
+
+struct Inner {
+    state: RwLock<TrustState>,
+    publish: OnceLock<Publish>,
+    applied: watch::Sender<Generation>,
+}
+
+impl SharedState {
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(Inner {
+            state: RwLock::default(),
+            publish: OnceLock::new(),
+            applied: watch::Sender::new(Generation(0)),
+        }))
+    }
+
+    /// The state as applied so far. Hold it briefly: `apply` waits.
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, TrustState> {
+        self.0.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has `publish` called for the present view and for each one to come. To be called once.
+    pub(crate) fn publish_to(&self, publish: Publish) {
+        let publish = self.0.publish.get_or_init(|| publish);
+        let state = self.read();
+        if let Some(view) = state.view() {
+            publish(view, state.time());
+        }
+    }
+
+    /// Changes whenever something was applied.
+    pub(crate) fn applied(&self) -> watch::Receiver<Generation> {
+        self.0.applied.subscribe()
+    }
+
+    /// The machine to hand to Raft.
+    pub(crate) fn machine(&self) -> TrustMachine {
+        TrustMachine { shared: self.clone(), published: Generation(0) }
+    }
+}
+
+/// Applies entries of the trust group.
+pub(crate) struct TrustMachine {
+    shared: SharedState,
+    published: Generation,
+}
+
+impl GroupMachine for TrustMachine {
+    fn apply(&mut self, _at: LogPosition, command: &[u8]) -> Vec<u8> {
+        let stamped: Stamped = codec::decode(command).unwrap_or_else(|error| stop(&error));
+        let mut state = self.shared.0.state.write().unwrap_or_else(PoisonError::into_inner);
+        let outcome = state.apply(&stamped).unwrap_or_else(|error| stop(&error));
+        codec::encode(&outcome).unwrap_or_else(|error| stop(&error))
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        self.shared.read().encode().unwrap_or_else(|error| stop(&error))
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        let restored = TrustState::decode(bytes).map_err(RestoreError::new)?;
+        *self.shared.0.state.write().unwrap_or_else(PoisonError::into_inner) = restored;
+        Ok(())
+    }
+
+    fn applied_batch(&mut self) {
+        let state = self.shared.read();
+        let Some(view) = state.view() else { return };
+        if view.generation != self.published {
+            self.published = view.generation;
+            if let Some(publish) = self.shared.0.publish.get() {
+                publish(view, state.time());
+            }
+        }
+        self.shared.0.applied.send_replace(view.generation);
+    }
+}
+
+/// A command that this binary does not know was written by a newer one. Skipping it would make this member's state differ
+/// from all others', so the process ends; a newer binary goes on from here.
+fn stop(error: &(dyn core::error::Error + 'static)) -> ! {
+    tracing::error!(error = %crate::chain(error), "cannot apply what the cluster committed: update this binary");
+    std::process::abort()
+}

@@ -1,0 +1,427 @@
+//! A member of a cluster, running.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use countersign_core::codec;
+use countersign_core::id::NodeId;
+use countersign_core::name::{Address, Host, Name, NameError};
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::view::View;
+use countersign_net::{
+    Acceptor, AcceptorLimits, Credential, CredentialError, Dialer, Endpoint, Refusals, SystemClock, Trust,
+};
+use countersign_pki::pem::{PemError, certificates_from_pem};
+use countersign_pki::verify::BundleError;
+use countersign_raft::Groups;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::authority::Keeper;
+use crate::bootstrap::{self, BootstrapError};
+use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
+use crate::endpoints::Endpoints;
+use crate::join::{self, JoinError};
+use crate::keys::{Keys, KeysError};
+use crate::machine::SharedState;
+use crate::peers::Peers;
+use crate::refusals::RefusalLog;
+use crate::replica::{Replica, ReplicaError};
+use crate::service;
+use crate::settings::{Settings, Start};
+
+/// Why a member did not start. Nothing is lost: the same command goes on where it stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The directory holds no member, and nothing was asked that would make one.
+    #[error("data directory `{}` holds no member yet", path.display())]
+    Empty {
+        /// The directory.
+        path: std::path::PathBuf,
+    },
+    /// An enrollment was begun here and needs its token to go on.
+    #[error("an enrollment was begun in `{}` and is not finished", path.display())]
+    JoinUnfinished {
+        /// The directory.
+        path: std::path::PathBuf,
+    },
+    /// A bootstrap was begun here; joining another cluster would leave half of one behind.
+    #[error("a bootstrap was begun in `{}` and is not finished", path.display())]
+    BootstrapUnfinished {
+        /// The directory.
+        path: std::path::PathBuf,
+    },
+    /// An address cannot be bound.
+    #[error("cannot listen on `{address}`")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The bootstrap.
+    #[error(transparent)]
+    Bootstrap(#[from] BootstrapError),
+    /// The enrollment.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// Raft or its store.
+    #[error(transparent)]
+    Replica(#[from] ReplicaError),
+    /// The stored certificate.
+    #[error("stored certificate cannot be used")]
+    Credential(#[from] CredentialError),
+    /// The stored certificate is not PEM.
+    #[error("stored certificate is not PEM")]
+    Pem(#[from] PemError),
+    /// The stored view's authorities.
+    #[error("stored view cannot be used")]
+    Bundle(#[from] BundleError),
+    /// No name was given, and the host's name is no node name.
+    #[error("host name `{host}` is not usable as a node name: {source}")]
+    HostName {
+        /// The host's name.
+        host: String,
+        /// Why it is not.
+        #[source]
+        source: NameError,
+    },
+    /// An address that means every address, or port 0, cannot be advertised.
+    #[error("`{address}` is not an address that other nodes can dial")]
+    Advertise {
+        /// The bound address.
+        address: SocketAddr,
+    },
+    /// The admin socket.
+    #[error("cannot serve the admin socket `{}`", path.display())]
+    Socket {
+        /// Where.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The HTTPS port.
+    #[error("cannot serve HTTPS")]
+    Https(#[from] crate::admin::https::HttpsError),
+}
+
+/// How a member came up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Started {
+    /// It was a member before.
+    Again,
+    /// It made the cluster.
+    Founded,
+    /// It was admitted.
+    Joined,
+}
+
+/// A running member. Clones are the same member; it stops when [`Member::shutdown`] is called.
+#[derive(Clone)]
+pub struct Member(pub(crate) Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) data: DataDir,
+    pub(crate) file: MemberFile,
+    pub(crate) node: NodeId,
+    pub(crate) keys: Keys,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) state: SharedState,
+    pub(crate) hub: Groups,
+    pub(crate) group: countersign_raft::Group,
+    pub(crate) peers: Peers,
+    pub(crate) keeper: Keeper,
+    pub(crate) refusals: Arc<RefusalLog>,
+    pub(crate) endpoints: Mutex<Endpoints>,
+    pub(crate) acceptor: Acceptor,
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+    _replica: Replica,
+}
+
+impl Member {
+    /// Starts the member that `settings.data` holds; if it holds none, makes one as `start` says. On a directory that
+    /// holds a member, `start` is ignored: a valid identity is never replaced by a token.
+    pub async fn start(settings: Settings, start: Start) -> Result<(Self, Started), StartError> {
+        let data = DataDir::open(&settings.data)?;
+        let bound = Bound::open(&data, &settings).await?;
+        let (member, started, replica) = match data.member()? {
+            Some(member) => (member, Started::Again, None),
+            None => create(&data, &settings, &bound, start).await?,
+        };
+        let inner = assemble(data, member, replica, bound).await?;
+        let member = Self(inner);
+        member.0.spawn_services(&settings).await?;
+        Ok((member, started))
+    }
+
+    /// This member's number.
+    pub fn node(&self) -> NodeId {
+        self.0.node
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Name {
+        &self.0.file.name
+    }
+
+    /// The trust view in force here.
+    pub fn view(&self) -> Arc<View> {
+        Arc::clone(&self.0.endpoint.trust().load().view)
+    }
+
+    /// Where the cluster port is bound.
+    pub fn cluster_addr(&self) -> Option<SocketAddr> {
+        self.0.acceptor.local_addr().ok()
+    }
+
+    /// Where the HTTPS port is bound, if it is served.
+    pub fn https_addr(&self) -> Option<SocketAddr> {
+        self.0.lock_endpoints().https
+    }
+
+    /// What dials as this member: for services that call other members.
+    pub fn dialer(&self) -> Dialer {
+        Dialer::new(self.0.endpoint.clone())
+    }
+
+    /// Serves somebody's own gRPC services to every principal of the cluster, on the cluster port's service protocol. Each
+    /// call carries a [`Caller`](crate::Caller) in its extensions. `grpc.health.v1` is served beside them.
+    pub fn serve(&self, services: tonic::service::Routes) {
+        service::spawn_services(&self.0, services);
+    }
+
+    /// Ends once the member has stopped by itself: its storage failed, and it must not go on.
+    pub async fn failed(&self) -> countersign_raft::GroupStopped {
+        let mut status = self.0.group.watch();
+        loop {
+            if let Err(stopped) = self.0.group.running() {
+                return stopped;
+            }
+            if status.changed().await.is_err() {
+                return countersign_raft::GroupStopped::Shutdown;
+            }
+        }
+    }
+
+    /// Hands leadership over, stops serving, and leaves everything stored.
+    pub async fn shutdown(&self) {
+        self.0.hand_over_leadership().await;
+        self.0.stop.cancel();
+        self.0.tasks.close();
+        self.0.hub.shutdown().await;
+        self.0.tasks.wait().await;
+        let _ = self.0.data.remove(file::SOCKET);
+    }
+}
+
+/// The sockets, bound before anything is asked of anybody: a port in use costs nothing.
+struct Bound {
+    listener: TcpListener,
+    advertise: Vec<Address>,
+}
+
+impl Bound {
+    async fn open(data: &DataDir, settings: &Settings) -> Result<Self, StartError> {
+        let last = Endpoints::load(data);
+        let listener = bind_again(settings.cluster_addr, last.cluster).await?;
+        let local =
+            listener.local_addr().map_err(|source| StartError::Bind { address: settings.cluster_addr, source })?;
+        let advertise =
+            if settings.advertise.is_empty() { vec![advertisable(local)?] } else { settings.advertise.clone() };
+        Ok(Self { listener, advertise })
+    }
+}
+
+/// Binds `wanted`; for port 0, the port of the last start is tried first, so that a restart keeps its address.
+pub(crate) async fn bind_again(wanted: SocketAddr, last: Option<SocketAddr>) -> Result<TcpListener, StartError> {
+    if let Some(last) = last.filter(|last| wanted.port() == 0 && last.ip() == wanted.ip()) {
+        if let Ok(listener) = TcpListener::bind(last).await {
+            return Ok(listener);
+        }
+    }
+    TcpListener::bind(wanted).await.map_err(|source| StartError::Bind { address: wanted, source })
+}
+
+/// A join command never says `0.0.0.0`: an address that means "any" falls back to the host's name.
+fn advertisable(local: SocketAddr) -> Result<Address, StartError> {
+    if !local.ip().is_unspecified() {
+        return Ok(Address { host: Host::Ip(local.ip().to_canonical()), port: local.port() });
+    }
+    let host = host_name();
+    match Host::parse(&host) {
+        Ok(host) if !host.is_loopback() => Ok(Address { host, port: local.port() }),
+        _ => Err(StartError::Advertise { address: local }),
+    }
+}
+
+fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().to_lowercase()
+}
+
+fn node_name(settings: &Settings) -> Result<Name, StartError> {
+    if let Some(name) = &settings.name {
+        return Ok(name.clone());
+    }
+    let host = host_name();
+    let label = host.split('.').next().unwrap_or_default();
+    Name::parse(label).map_err(|source| StartError::HostName { host: label.to_owned(), source })
+}
+
+async fn create(
+    data: &DataDir,
+    settings: &Settings,
+    bound: &Bound,
+    start: Start,
+) -> Result<(MemberFile, Started, Option<Replica>), StartError> {
+    let path = || data.path().to_owned();
+    if bootstrap::under_way(data) {
+        if matches!(start, Start::Join { .. }) {
+            return Err(StartError::BootstrapUnfinished { path: path() });
+        }
+    } else if join::under_way(data) && !matches!(start, Start::Join { .. }) {
+        return Err(StartError::JoinUnfinished { path: path() });
+    }
+    match start {
+        Start::Join { token, sponsor } => {
+            let keys = Keys::load_or_make(data)?;
+            let name = node_name(settings)?;
+            let member = join::enroll(data, &keys, &token, &sponsor, &name, &bound.advertise).await?;
+            Ok((member, Started::Joined, None))
+        }
+        Start::Existing if !bootstrap::under_way(data) => Err(StartError::Empty { path: path() }),
+        Start::Existing | Start::Bootstrap(_) => {
+            let keys = Keys::load_or_make(data)?;
+            let prepared = match (bootstrap::resume(data)?, &start) {
+                (Some(prepared), _) => prepared,
+                (None, Start::Bootstrap(cluster)) => {
+                    let name = node_name(settings)?;
+                    bootstrap::prepare(data, &keys, cluster, &name, &bound.advertise, settings.node_ttl_secs)?
+                }
+                (None, _) => return Err(StartError::Empty { path: path() }),
+            };
+            let replica = Replica::open(&data.file(file::STORE), bootstrap::FOUNDER, None).await?;
+            let member = bootstrap::carry_out(data, &keys, &replica, &prepared).await?;
+            Ok((member, Started::Founded, Some(replica)))
+        }
+    }
+}
+
+/// Puts the parts of a stored member together; nothing is accepted yet.
+async fn assemble(
+    data: DataDir,
+    member: MemberFile,
+    replica: Option<Replica>,
+    bound: Bound,
+) -> Result<Arc<Inner>, StartError> {
+    let damaged = |name: &str, reason| DataDirError::Damaged { path: data.file(name), reason };
+    let keys = Keys::load(&data)?;
+    let pem = data.read(file::LEAF)?.ok_or_else(|| damaged(file::LEAF, DamageReason::Missing))?;
+    let pem = core::str::from_utf8(&pem).map_err(|_| damaged(file::LEAF, DamageReason::Parse))?;
+    let chain = certificates_from_pem(pem)?;
+    let credential = Arc::new(Credential::new(chain.iter().map(|der| der.to_vec()), &keys.leaf)?);
+    let stored = data.read(file::VIEW)?.ok_or_else(|| damaged(file::VIEW, DamageReason::Missing))?;
+    let stored: View = codec::decode(&stored).map_err(|_| damaged(file::VIEW, DamageReason::Parse))?;
+    let stored = Arc::new(stored);
+    let node = member.node();
+    let replica = match replica {
+        Some(replica) => replica,
+        None => Replica::open(&data.file(file::STORE), node, Some(Arc::clone(&stored))).await?,
+    };
+    // What was committed before the last stop is applied by now: an eviction is in force at the first handshake.
+    let (applied, time) = {
+        let state = replica.state.read();
+        (state.view().cloned(), state.time())
+    };
+    let view = applied.filter(|view| view.generation >= stored.generation).unwrap_or(stored);
+    if Some(view.cluster) != member.cluster() {
+        return Err(damaged(file::MEMBER, DamageReason::Mismatch).into());
+    }
+    let time = time.max(view.members.values().map(|m| m.admitted_at).max().unwrap_or(UnixMillis(0)));
+    let refusals = Arc::new(RefusalLog::open(&data.file(file::REFUSALS)));
+    let told: Arc<dyn Refusals> = Arc::clone(&refusals) as Arc<dyn Refusals>;
+    let endpoint = Endpoint::new(Trust::of_view(view, Some(credential), time)?, SystemClock, told);
+    replica.assign_by(endpoint.clone());
+    let publishing = endpoint.clone();
+    replica.state.publish_to(Box::new(move |view, time| {
+        match publishing.publish(Arc::clone(view), time) {
+            Ok(closed) => {
+                for connection in closed {
+                    tracing::info!(principal = %connection.principal, reason = %connection.refusal, "connection closed");
+                }
+            }
+            // The view that this member was admitted under may be ahead of the log that it is still receiving.
+            Err(countersign_net::PublishError::Stale(_)) => {}
+            Err(error) => tracing::error!(error = %crate::chain(&error), "view cannot be published"),
+        }
+    }));
+    let acceptor = Acceptor::on(bound.listener, endpoint.clone(), AcceptorLimits::default());
+    replica.peers.connect_with(endpoint.clone());
+    let endpoints = Endpoints { cluster: acceptor.local_addr().ok(), advertise: bound.advertise, https: None };
+    Ok(Arc::new(Inner {
+        node,
+        file: member,
+        keys,
+        endpoint,
+        state: replica.state.clone(),
+        hub: replica.groups.clone(),
+        group: replica.group.clone(),
+        peers: replica.peers.clone(),
+        keeper: Keeper::default(),
+        refusals,
+        endpoints: Mutex::new(endpoints),
+        acceptor,
+        stop: CancellationToken::new(),
+        tasks: TaskTracker::new(),
+        _replica: replica,
+        data,
+    }))
+}
+
+impl Inner {
+    /// The later of this host's clock and the last applied time.
+    pub(crate) fn now(&self) -> UnixMillis {
+        self.endpoint.now()
+    }
+
+    /// The leader, as far as this member knows.
+    pub(crate) fn leader(&self) -> Option<NodeId> {
+        self.group.status().leader
+    }
+
+    pub(crate) fn lock_endpoints(&self) -> std::sync::MutexGuard<'_, Endpoints> {
+        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a task until the member stops.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = task => {}
+            }
+        });
+    }
+
+    async fn spawn_services(self: &Arc<Self>, settings: &Settings) -> Result<(), StartError> {
+        service::spawn(self);
+        crate::admin::socket::spawn(self)?;
+        if let Some(address) = settings.https_addr {
+            let https = crate::admin::https::spawn(self, address, settings.https_files.as_ref()).await?;
+            self.lock_endpoints().https = Some(https);
+        }
+        self.lock_endpoints().store(&self.data)?;
+        crate::reconcile::spawn(self);
+        Ok(())
+    }
+}

@@ -1,0 +1,58 @@
+//! What monitoring reads. Made when asked: nothing is counted that is not known already.
+
+use countersign_core::id::NodeId;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::member::Inner;
+
+/// The metrics in OpenMetrics' text format.
+pub(crate) fn render(member: &Inner) -> String {
+    let mut registry = Registry::with_prefix("countersign");
+    let status = member.group.status();
+    let trust = member.endpoint.trust().load();
+    let view = &trust.view;
+    let expiry = view.members.get(&member.node).map_or(0, |m| m.leaf.validity.not_after.secs());
+    let authority = view.active_authority().map_or(0, |(_, a)| a.validity.not_after.secs());
+    gauge(&mut registry, "trust_generation", "Generation of the trust view in force", view.generation.0);
+    gauge(&mut registry, "members", "Members of the cluster", view.members.len() as u64);
+    gauge(&mut registry, "voters", "Voters of the trust group", status.voters.len() as u64);
+    gauge(&mut registry, "raft_term", "Raft term of the trust group", status.term);
+    gauge(&mut registry, "raft_applied_index", "Last applied entry", status.applied.map_or(0, |at| at.index));
+    gauge(&mut registry, "raft_leads", "1 if this member leads", u64::from(status.leader == Some(member.node)));
+    gauge(&mut registry, "ready", "1 if this member takes part", u64::from(crate::admin::is_ready(member)));
+    gauge(
+        &mut registry,
+        "connections",
+        "Live authenticated connections",
+        member.endpoint.registry().connections().len() as u64,
+    );
+    gauge(&mut registry, "certificate_expiry_seconds", "End of this member's certificate, Unix time", expiry);
+    gauge(&mut registry, "authority_expiry_seconds", "End of the authority's certificate, Unix time", authority);
+    gauge(&mut registry, "authority_held", "1 if this member can sign", u64::from(member.keeper.holds()));
+    let unreachable = view.members.keys().filter(|id| **id != member.node && unreached(member, **id)).count();
+    gauge(&mut registry, "members_unreachable", "Members not reached at the last attempt", unreachable as u64);
+    let refusals = Family::<[(&str, &str); 1], Counter>::default();
+    for (reason, count) in member.refusals.counts() {
+        refusals.get_or_create(&[("reason", reason)]).inc_by(count);
+    }
+    registry.register("refusals", "Refused connections and enrollments", refusals);
+    let mut text = String::new();
+    if encode(&mut text, &registry).is_err() {
+        text.clear(); // writing into a String does not fail
+    }
+    text
+}
+
+fn unreached(member: &Inner, node: NodeId) -> bool {
+    member.peers.failure(node).is_some()
+}
+
+fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let gauge = Gauge::<i64>::default();
+    gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
+    registry.register(name, help, gauge);
+}

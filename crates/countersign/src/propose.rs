@@ -1,0 +1,192 @@
+//! Proposing: on the leader into the log, elsewhere on to the leader, until a deadline.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use countersign_api::cluster::members_client::MembersClient;
+use countersign_api::cluster::{ProposeReply, ProposeRequest};
+use countersign_api::convert::{MessageError, decoded};
+use countersign_core::codec::{self, CodecError};
+use countersign_core::id::{KeyId, NodeId};
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::author::{Author, NotPermitted, permit};
+use countersign_core::trust::command::{Command, FEATURE_LEVEL, Stamped};
+use countersign_core::trust::outcome::{Outcome, Refused};
+use countersign_core::trust::view::View;
+use countersign_net::{Clock, SystemClock};
+use tokio::time::Instant;
+
+use crate::authority::SignError;
+use crate::member::Inner;
+
+/// How long a command may look for a leader.
+pub(crate) const PROPOSE_DEADLINE: Duration = Duration::from_secs(15);
+/// How long to wait before looking for the leader again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Why a command was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CommandError {
+    /// The state machine refused it; nothing changed.
+    #[error("{0}")]
+    Refused(#[from] Refused),
+    /// No leader was found in time: too few voters are up or reachable.
+    #[error("no leader was found within {} seconds", PROPOSE_DEADLINE.as_secs())]
+    NoLeader,
+    /// Sent, but the answer was lost: it may or may not have been carried out.
+    #[error("the answer was lost: the command may or may not have been carried out")]
+    Unknown,
+    /// This member may not administer.
+    #[error(transparent)]
+    NotPermitted(#[from] NotPermitted),
+    /// The command is too large or this member is overloaded.
+    #[error("too many commands are waiting")]
+    Overloaded,
+    /// The member is shutting down.
+    #[error("this member is shutting down")]
+    Shutdown,
+    /// No certificate could be signed.
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    /// A message could not be encoded or decoded.
+    #[error("message is malformed")]
+    Message(#[from] MessageError),
+    /// A command could not be encoded.
+    #[error("command cannot be encoded")]
+    Codec(#[from] CodecError),
+}
+
+/// What a command did, with what the leader made from it.
+#[derive(Debug, Clone)]
+pub(crate) struct Done {
+    pub(crate) outcome: Outcome,
+    /// The certificate signed from the outcome, leaf first.
+    pub(crate) chain: Vec<Bytes>,
+    /// The view that shows the change, encoded, where the command admits.
+    pub(crate) view: Bytes,
+    pub(crate) time: UnixMillis,
+}
+
+/// What one attempt came to.
+enum Attempt {
+    Done(Box<Done>),
+    /// Not carried out; the leader is another or not known.
+    Elsewhere,
+}
+
+impl Inner {
+    /// Carries a command out as an operator of this member, with the key to certify where it admits or issues.
+    pub(crate) async fn command(&self, command: Command, spki: &[u8]) -> Result<Done, CommandError> {
+        let deadline = Instant::now() + PROPOSE_DEADLINE;
+        loop {
+            let attempt = match self.leader() {
+                Some(leader) if leader == self.node => self.propose_here(Author::Operator, &command, spki).await?,
+                Some(leader) => self.forward(leader, &command, spki).await?,
+                None => Attempt::Elsewhere,
+            };
+            match attempt {
+                Attempt::Done(done) => {
+                    return match done.outcome {
+                        Outcome::Refused(why) => Err(why.into()),
+                        _ => Ok(*done),
+                    };
+                }
+                Attempt::Elsewhere if Instant::now() + RETRY < deadline => {
+                    // why: a new leader is being elected; there is nothing to be woken by that covers a lost message
+                    tokio::time::sleep(RETRY).await;
+                }
+                Attempt::Elsewhere => return Err(CommandError::NoLeader),
+            }
+        }
+    }
+
+    /// Carries out what a member passed on; only the leader does. `Ok(None)`: this member is not the leader.
+    pub(crate) async fn propose_for(
+        &self,
+        from: NodeId,
+        command: &Command,
+        spki: &[u8],
+    ) -> Result<Option<ProposeReply>, CommandError> {
+        match self.propose_here(Author::Member(from), command, spki).await? {
+            Attempt::Elsewhere => Ok(None),
+            Attempt::Done(done) => Ok(Some(ProposeReply {
+                outcome: codec::encode(&done.outcome)?.into(),
+                chain: done.chain,
+                view: done.view,
+                time_millis: done.time.0,
+            })),
+        }
+    }
+
+    async fn propose_here(&self, author: Author, command: &Command, spki: &[u8]) -> Result<Attempt, CommandError> {
+        let last_applied = {
+            let state = self.state.read();
+            if let Some(view) = state.view() {
+                permit(view, author, command)?;
+            }
+            state.time()
+        };
+        let stamped =
+            Stamped { level: FEATURE_LEVEL, time: SystemClock.now().max(last_applied), command: command.clone() };
+        let proposed = match self.group.propose(codec::encode(&stamped)?).await {
+            Ok(proposed) => proposed,
+            Err(countersign_raft::ProposeError::NotLeader { .. }) => return Ok(Attempt::Elsewhere),
+            Err(countersign_raft::ProposeError::Unknown) => return Err(CommandError::Unknown),
+            Err(countersign_raft::ProposeError::Shutdown) => return Err(CommandError::Shutdown),
+            Err(_) => return Err(CommandError::Overloaded),
+        };
+        let outcome: Outcome = decoded("outcome", &proposed.outcome)?;
+        self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)))
+    }
+
+    /// Signs what the outcome grants, for the very key that the command recorded.
+    fn certify(&self, outcome: Outcome, command: &Command, spki: &[u8]) -> Result<Done, CommandError> {
+        let mut done = Done { outcome, chain: vec![], view: Bytes::new(), time: UnixMillis(0) };
+        let view = {
+            let state = self.state.read();
+            self.keeper.follow(&state, self.node, &self.keys.sealing)?;
+            done.time = state.time();
+            state.view().cloned()
+        };
+        let chain = match (&done.outcome, command) {
+            (Outcome::Admitted(admitted), Command::Admit(request)) if KeyId::of_spki(spki) == admitted.leaf.key => {
+                if let Some(view) = view {
+                    done.view = codec::encode::<View>(&view)?.into();
+                }
+                self.keeper.sign_admitted(admitted, &request.endorsement, spki)?
+            }
+            (Outcome::Issued(grant), Command::IssuePrincipal { spki, .. }) => {
+                self.keeper.sign_principal(grant, spki)?
+            }
+            _ => vec![],
+        };
+        done.chain = chain.into_iter().map(Bytes::from).collect();
+        Ok(done)
+    }
+
+    async fn forward(&self, leader: NodeId, command: &Command, spki: &[u8]) -> Result<Attempt, CommandError> {
+        let request = ProposeRequest { command: codec::encode(command)?.into(), spki: spki.to_vec().into() };
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(PROPOSE_DEADLINE);
+        let Some(channel) = self.peers.channel(leader) else { return Ok(Attempt::Elsewhere) };
+        match MembersClient::new(channel).propose(request).await {
+            Ok(reply) => {
+                let reply = reply.into_inner();
+                Ok(Attempt::Done(Box::new(Done {
+                    outcome: decoded("outcome", &reply.outcome)?,
+                    chain: reply.chain,
+                    view: reply.view,
+                    time: UnixMillis(reply.time_millis),
+                })))
+            }
+            Err(status) => match status.code() {
+                // Not the leader (any more), or not reached at all: nothing was carried out.
+                tonic::Code::FailedPrecondition => Ok(Attempt::Elsewhere),
+                tonic::Code::Unavailable if self.peers.unconnected(leader) => Ok(Attempt::Elsewhere),
+                tonic::Code::PermissionDenied => Err(NotPermitted(self.node).into()),
+                tonic::Code::ResourceExhausted => Err(CommandError::Overloaded),
+                _ => Err(CommandError::Unknown),
+            },
+        }
+    }
+}

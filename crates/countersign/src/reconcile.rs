@@ -1,0 +1,192 @@
+//! Keeping Raft's membership as the trust state wants it: the leader adds, promotes, demotes and removes; each voter opens
+//! its copy of the CA key and shows it. One step at a time, driven by what is committed, so a crash anywhere is resumed.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::id::{AuthorityId, NodeId};
+use countersign_core::trust::TrustState;
+use countersign_core::trust::addresses_transcript;
+use countersign_core::trust::command::Command;
+use countersign_core::trust::member::Suffrage;
+use countersign_raft::{GroupState, GroupStatus, MembershipError};
+
+use crate::authority::SignError;
+use crate::member::Inner;
+use crate::propose::CommandError;
+
+/// A step that did not succeed is tried again after this time; a lost message leaves nothing to wait for.
+const TICK: Duration = Duration::from_secs(1);
+/// Entries that a learner may lack and still be made a voter.
+const LAG_MAX: u64 = 100;
+
+/// What the leader does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step {
+    AddLearner(NodeId),
+    Seal { authority: AuthorityId, node: NodeId, sealing: [u8; 32] },
+    SetVoters(BTreeSet<NodeId>),
+    HandOver(NodeId),
+    Remove(NodeId),
+}
+
+/// Why a step did not succeed this time.
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
+    #[error(transparent)]
+    Sign(#[from] SignError),
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+pub(crate) fn spawn(member: &Arc<Inner>) {
+    let this = Arc::clone(member);
+    member.spawn(async move {
+        let mut applied = this.state.applied();
+        let mut status = this.group.watch();
+        loop {
+            match this.reconcile().await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::debug!(error = %crate::chain(&error), "membership step failed, will be tried again")
+                }
+            }
+            applied.mark_unchanged();
+            status.mark_unchanged();
+            tokio::select! {
+                _ = applied.changed() => {}
+                _ = status.changed() => {}
+                () = tokio::time::sleep(TICK) => {} // why: retry after a step whose message was lost
+            }
+        }
+    });
+}
+
+impl Inner {
+    /// Takes one step; true if there may be another at once.
+    async fn reconcile(&self) -> Result<bool, StepError> {
+        self.peers.retain(|node| self.endpoint.trust().load().view.members.contains_key(&node));
+        self.open_authority().await?;
+        self.correct_addresses().await?;
+        let status = self.group.status();
+        if status.state != GroupState::Leader {
+            return Ok(false);
+        }
+        let step = {
+            let state = self.state.read();
+            next_step(&state, &status, self.node)
+        };
+        let Some(step) = step else { return Ok(false) };
+        tracing::debug!(?step, "membership step");
+        match step {
+            Step::AddLearner(node) => drop(self.group.add_learner(node).await?),
+            Step::SetVoters(voters) => drop(self.group.set_voters(&voters, true).await?),
+            Step::Remove(node) => drop(self.group.remove(node).await?),
+            Step::HandOver(node) => {
+                let _ = self.group.step_down_to(node).await;
+                return Ok(false);
+            }
+            Step::Seal { authority, node, sealing } => {
+                let view = self.endpoint.trust().load().view.clone();
+                let sealed = self.keeper.seal_to(&view, node, &sealing)?;
+                self.command(Command::SealAuthority { authority, node, sealed }, &[]).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Opens this member's copy of the CA key, and shows the cluster that it did.
+    async fn open_authority(&self) -> Result<(), StepError> {
+        let to_confirm = {
+            let state = self.state.read();
+            self.keeper.follow(&state, self.node, &self.keys.sealing)?;
+            let Some(view) = state.view().cloned() else { return Ok(()) };
+            let Some((authority, _)) = view.active_authority() else { return Ok(()) };
+            let unopened = state.sealed().get(&(authority, self.node)).is_some_and(|copy| !copy.opened);
+            unopened.then_some((view, authority))
+        };
+        if let Some((view, authority)) = to_confirm {
+            let signature = self.keeper.confirm(&view, self.node)?;
+            self.command(Command::ConfirmAuthority { authority, node: self.node, signature }, &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the cluster where this member is reached, when it moved.
+    async fn correct_addresses(&self) -> Result<(), StepError> {
+        let advertised = self.lock_endpoints().advertise.clone();
+        let view = self.state.read().view().cloned();
+        let Some(view) = view else { return Ok(()) };
+        let Some(member) = view.members.get(&self.node) else { return Ok(()) };
+        if member.addresses == advertised {
+            return Ok(());
+        }
+        let signature = self.keys.identity.sign(&addresses_transcript(&view, self.node, &advertised));
+        let command = Command::SetAddresses { node: self.node, addresses: advertised, signature };
+        self.command(command, &[]).await?;
+        Ok(())
+    }
+
+    /// Before a stop: another voter that is up to date takes over, so that nobody waits for an election.
+    pub(crate) async fn hand_over_leadership(&self) {
+        let status = self.group.status();
+        if status.state != GroupState::Leader {
+            return;
+        }
+        if let Some(heir) = heir(&status, self.node) {
+            if let Err(error) = self.group.step_down_to(heir).await {
+                tracing::debug!(error = %crate::chain(&error), "leadership was not handed over");
+            }
+        }
+    }
+}
+
+/// The voter that is furthest, other than `leader`.
+fn heir(status: &GroupStatus, leader: NodeId) -> Option<NodeId> {
+    let others = status.voters.iter().filter(|id| **id != leader);
+    others.max_by_key(|id| status.matched.get(id).copied().flatten()).copied()
+}
+
+/// The one next step from what Raft has to what the state wants. Removals come first: they are why somebody waits.
+fn next_step(state: &TrustState, status: &GroupStatus, leader: NodeId) -> Option<Step> {
+    let view = state.view()?;
+    let (authority, _) = view.active_authority()?;
+    let wanted = |node: &NodeId| view.members.get(node).map(|m| m.suffrage);
+    let leaving: Vec<NodeId> = status.voters.iter().filter(|id| wanted(id) != Some(Suffrage::Voter)).copied().collect();
+    if let Some(node) = leaving.first() {
+        if *node == leader {
+            return heir(status, leader).map(Step::HandOver);
+        }
+        let rest: BTreeSet<NodeId> = status.voters.iter().filter(|id| *id != node).copied().collect();
+        return (!rest.is_empty()).then_some(Step::SetVoters(rest));
+    }
+    if let Some(node) = status.learners.iter().find(|id| wanted(id).is_none()) {
+        return Some(Step::Remove(*node));
+    }
+    let missing = |id: &&NodeId| !status.voters.contains(id) && !status.learners.contains(id);
+    if let Some(node) = view.members.keys().find(missing) {
+        return Some(Step::AddLearner(*node));
+    }
+    for member in view.members.values().filter(|m| m.suffrage == Suffrage::Voter) {
+        match state.sealed().get(&(authority, member.id)) {
+            None => {
+                return Some(Step::Seal { authority, node: member.id, sealing: member.keys.sealing });
+            }
+            Some(copy) if copy.opened && !status.voters.contains(&member.id) && caught_up(status, member.id) => {
+                let voters = status.voters.iter().copied().chain([member.id]).collect();
+                return Some(Step::SetVoters(voters));
+            }
+            Some(_) => {}
+        }
+    }
+    None
+}
+
+fn caught_up(status: &GroupStatus, node: NodeId) -> bool {
+    let matched = status.matched.get(&node).copied().flatten().unwrap_or(0);
+    matched.saturating_add(LAG_MAX) >= status.last_log.unwrap_or(0)
+}

@@ -1,0 +1,70 @@
+//! Authenticated streams as tonic wants them. Who is at the other end travels with each call, as a request extension.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use countersign_core::id::FailureId;
+use countersign_core::peer::VerifiedPeer;
+use countersign_net::{EnrollStream, PeerStream, ServiceStream, SponsorProof};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::transport::server::Connected;
+
+/// Who is at the other end of a call: in the extensions of each request served on the service protocol.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The peer, verified.
+    pub peer: VerifiedPeer,
+    /// Where it is.
+    pub remote: SocketAddr,
+}
+
+/// What the sponsor knows of a connection that wants to enroll.
+#[derive(Debug, Clone)]
+pub(crate) struct Stranger {
+    pub(crate) proof: SponsorProof,
+    pub(crate) remote: SocketAddr,
+    pub(crate) attempt: FailureId,
+}
+
+/// A stream of ours, served by tonic.
+pub(crate) struct Served<S>(pub(crate) S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Served<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Served<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl Connected for Served<PeerStream> {
+    type ConnectInfo = Caller;
+    fn connect_info(&self) -> Caller {
+        Caller { peer: self.0.peer().clone(), remote: self.0.remote() }
+    }
+}
+
+impl Connected for Served<ServiceStream> {
+    type ConnectInfo = Caller;
+    fn connect_info(&self) -> Caller {
+        Caller { peer: self.0.peer().clone(), remote: self.0.remote() }
+    }
+}
+
+impl Connected for Served<EnrollStream> {
+    type ConnectInfo = Stranger;
+    fn connect_info(&self) -> Stranger {
+        Stranger { proof: self.0.proof(), remote: self.0.remote(), attempt: self.0.attempt() }
+    }
+}

@@ -1,0 +1,77 @@
+//! What a member serves on the cluster port: one router for each of the three protocols.
+
+pub(crate) mod enrollment;
+pub(crate) mod io;
+pub(crate) mod peers;
+
+use std::sync::Arc;
+
+use countersign_api::cluster::enrollment_server::EnrollmentServer;
+use countersign_api::cluster::members_server::MembersServer;
+use countersign_api::cluster::raft_server::RaftServer;
+use countersign_core::limits::PREAUTH_FRAME_LEN_MAX;
+use countersign_raft::RaftRpc;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc::Receiver;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+
+use crate::member::Inner;
+use enrollment::EnrollmentService;
+use io::Served;
+use peers::PeerService;
+
+/// Connections handed over and not yet taken up.
+const WAITING_MAX: usize = 64;
+/// Streams that one connection may have open.
+const STREAMS_MAX: u32 = 1024;
+
+/// Serves enrollment and peers, and accepts from now on.
+pub(crate) fn spawn(member: &Arc<Inner>) {
+    let weak = Arc::downgrade(member);
+    let enrollment =
+        EnrollmentServer::new(EnrollmentService(weak.clone())).max_decoding_message_size(2 * PREAUTH_FRAME_LEN_MAX);
+    let strangers = member.acceptor.routes().enrollments(WAITING_MAX);
+    run(member, strangers, Routes::new(enrollment), 4);
+
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let peers = PeerService(weak);
+    let raft = RaftServer::new(peers.clone()).max_decoding_message_size(RaftRpc::Snapshot.len_max() + 1024);
+    let routes = Routes::new(raft).add_service(MembersServer::new(peers.clone())).add_service(health);
+    let accepted = member.acceptor.routes().peers(WAITING_MAX);
+    run(member, accepted, routes, STREAMS_MAX);
+    let serving = async move { reporter.set_serving::<RaftServer<PeerService>>().await };
+    member.spawn(serving);
+
+    let accepting = Arc::clone(member);
+    member.spawn(async move { match accepting.acceptor.run().await {} });
+}
+
+/// Serves the embedder's services to every principal.
+pub(crate) fn spawn_services(member: &Arc<Inner>, services: Routes) {
+    let (_, health) = tonic_health::server::health_reporter();
+    let accepted = member.acceptor.routes().services(WAITING_MAX);
+    run(member, accepted, services.add_service(health), STREAMS_MAX);
+}
+
+fn run<S>(member: &Arc<Inner>, accepted: Receiver<S>, routes: Routes, streams: u32)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    Served<S>: Connected,
+{
+    let incoming = ReceiverStream::new(accepted).map(|stream| Ok::<_, std::io::Error>(Served(stream)));
+    let server = Server::builder()
+        .max_concurrent_streams(streams)
+        .initial_connection_window_size(4 * 1024 * 1024)
+        .initial_stream_window_size(4 * 1024 * 1024)
+        .add_routes(routes);
+    let stop = member.stop.clone();
+    member.tasks.spawn(async move {
+        if let Err(error) = server.serve_with_incoming_shutdown(incoming, stop.cancelled()).await {
+            tracing::error!(error = %crate::chain(&error), "gRPC server ended");
+        }
+    });
+}

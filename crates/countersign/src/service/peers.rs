@@ -1,0 +1,78 @@
+//! What members serve each other: Raft of every group, and commands passed on to the leader.
+
+use std::sync::Weak;
+
+use bytes::Bytes;
+use countersign_api::cluster::members_server::Members;
+use countersign_api::cluster::raft_server::Raft;
+use countersign_api::cluster::{ProposeReply, ProposeRequest, RaftReply, RaftRequest};
+use countersign_api::convert::decoded;
+use countersign_core::codec;
+use countersign_core::id::{GroupId, NodeId};
+use countersign_core::limits::COMMAND_LEN_MAX;
+use countersign_core::trust::command::Command;
+use countersign_raft::RaftRpc;
+use tonic::{Request, Response, Status};
+
+use super::io::Caller;
+use crate::member::Inner;
+use crate::propose::CommandError;
+
+/// The peer protocol's services. Weak, so that a member that was dropped is not kept alive by its own server.
+#[derive(Clone)]
+pub(crate) struct PeerService(pub(crate) Weak<Inner>);
+
+impl PeerService {
+    fn member(&self) -> Result<std::sync::Arc<Inner>, Status> {
+        self.0.upgrade().ok_or_else(|| Status::unavailable("shutting down"))
+    }
+}
+
+/// The member that the transport verified. Absent only if the router were wired wrongly: refuse.
+fn caller<T>(request: &Request<T>) -> Result<NodeId, Status> {
+    let caller = request.extensions().get::<Caller>().and_then(|caller| caller.peer.node_id());
+    caller.ok_or_else(|| Status::unauthenticated("not a member"))
+}
+
+#[tonic::async_trait]
+impl Raft for PeerService {
+    async fn call(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
+        let from = caller(&request)?;
+        let RaftRequest { group, kind, body } = request.into_inner();
+        let kind: RaftRpc = decoded("kind", &kind).map_err(|_| Status::invalid_argument("unknown kind"))?;
+        let reply = match self.member()?.hub.handle(from, GroupId(group), kind, &body).await {
+            Ok(body) => RaftReply { body: Bytes::from(body), refused: Bytes::new() },
+            Err(error) => {
+                tracing::debug!(%from, group, error = %crate::chain(&error), "raft message refused");
+                let refused = codec::encode(&error.refusal()).map_err(|_| Status::internal("refused"))?;
+                RaftReply { body: Bytes::new(), refused: refused.into() }
+            }
+        };
+        Ok(Response::new(reply))
+    }
+}
+
+#[tonic::async_trait]
+impl Members for PeerService {
+    async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
+        let from = caller(&request)?;
+        let ProposeRequest { command, spki } = request.into_inner();
+        if command.len() > COMMAND_LEN_MAX {
+            return Err(Status::invalid_argument("command is too large"));
+        }
+        let command: Command = decoded("command", &command).map_err(|_| Status::invalid_argument("malformed"))?;
+        match self.member()?.propose_for(from, &command, &spki).await {
+            Ok(Some(reply)) => Ok(Response::new(reply)),
+            Ok(None) => Err(Status::failed_precondition("not the leader")),
+            Err(error) => {
+                tracing::warn!(%from, %error, "command passed on by a member was not carried out");
+                Err(match error {
+                    CommandError::NotPermitted(_) => Status::permission_denied("not a voter"),
+                    CommandError::Overloaded => Status::resource_exhausted("too many commands are waiting"),
+                    CommandError::Shutdown => Status::failed_precondition("shutting down"),
+                    _ => Status::unknown("the command may or may not have been carried out"),
+                })
+            }
+        }
+    }
+}

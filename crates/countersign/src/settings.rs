@@ -1,0 +1,95 @@
+//! What whoever embeds a member decides.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use countersign_core::name::{Address, Name};
+use countersign_core::principal::TrustDomain;
+use countersign_core::trust::join_token::JoinToken;
+use countersign_core::trust::member::Suffrage;
+
+/// Where a member lives and listens.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Its data directory.
+    pub data: PathBuf,
+    /// Its name; the host's name if none is given.
+    pub name: Option<Name>,
+    /// Where the cluster port is bound; port 0 takes the port of the last start, or any that is free.
+    pub cluster_addr: SocketAddr,
+    /// Where others reach the cluster port; the bound address if empty.
+    pub advertise: Vec<Address>,
+    /// Where the HTTPS port is bound, if it is wanted.
+    pub https_addr: Option<SocketAddr>,
+    /// The operator's certificate chain and key for the HTTPS port, PEM files.
+    pub https_files: Option<(PathBuf, PathBuf)>,
+    /// Seconds that certificates of nodes live.
+    pub node_ttl_secs: u64,
+}
+
+/// Seconds that a node's certificate lives: 90 days, until certificates renew themselves.
+pub const NODE_TTL_SECS: u64 = 90 * 86_400;
+/// Seconds that an authority lives: ten years.
+pub const AUTHORITY_TTL_SECS: u64 = 3650 * 86_400;
+
+/// The reusable token that a bootstrap makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClusterToken {
+    /// How many nodes it admits.
+    pub uses: u32,
+    /// Seconds that it lives.
+    pub ttl_secs: u64,
+    /// What they become.
+    pub suffrage: Suffrage,
+}
+
+impl Default for ClusterToken {
+    /// 32 learners within 7 days.
+    fn default() -> Self {
+        Self { uses: 32, ttl_secs: 7 * 86_400, suffrage: Suffrage::Learner }
+    }
+}
+
+/// A new cluster.
+#[derive(Debug, Clone)]
+pub struct NewCluster {
+    /// Its name.
+    pub name: Name,
+    /// Its trust domain; derived from name and id if none is given.
+    pub trust_domain: Option<TrustDomain>,
+    /// The token for others to join by; none for a cluster of one.
+    pub token: Option<ClusterToken>,
+    /// An authority made elsewhere: certificate and key, PEM.
+    pub authority: Option<ImportedAuthority>,
+}
+
+/// An authority made elsewhere.
+#[derive(Clone)]
+pub struct ImportedAuthority {
+    /// The certificate, PEM.
+    pub certificate: String,
+    /// The key, PEM.
+    pub key: std::sync::Arc<countersign_core::secret::SecretBytes>,
+}
+
+impl core::fmt::Debug for ImportedAuthority {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("ImportedAuthority(…)")
+    }
+}
+
+/// How a member comes to be, on a data directory that holds none yet.
+#[derive(Debug)]
+pub enum Start {
+    /// Only if the directory holds a member.
+    Existing,
+    /// As the first member of a new cluster.
+    Bootstrap(NewCluster),
+    /// By a join token, through any member of the cluster.
+    Join {
+        /// The token.
+        token: JoinToken,
+        /// A member's cluster port.
+        sponsor: Address,
+    },
+}

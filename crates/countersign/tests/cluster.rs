@@ -1,0 +1,126 @@
+//! Members in one process, on loopback: made, joined, restarted, led by another, evicted.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod support;
+
+use countersign::{JoinError, Start, StartError, Started};
+use countersign_core::id::NodeId;
+use countersign_core::name::Name;
+use countersign_core::trust::join_token::TokenUnusable;
+use countersign_core::trust::member::Suffrage;
+use countersign_core::trust::outcome::Refused;
+use support::{Node, cluster_of};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_founder_restarts_as_what_it_was() {
+    let founder = Node::bootstrap("n1").await;
+    let (cluster, generation) = (founder.member().view().cluster, founder.member().view().generation);
+    let founder = founder.restart().await;
+    assert_eq!(founder.member().view().cluster, cluster);
+    assert!(founder.member().view().generation >= generation);
+    assert_eq!(founder.started, Started::Again);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_join_by_tokens_and_survive_their_founder() {
+    let mut nodes = cluster_of(3).await;
+    for node in &nodes {
+        node.settled(3).await;
+    }
+    let founder = nodes.remove(0);
+    let (data, name) = founder.stop().await;
+    // The CA key is sealed to each voter: with the founder gone, another one signs.
+    let token = nodes[0].token(Suffrage::Learner, 1).await;
+    let fourth = Node::join("n4", &token, &nodes[1]).await.unwrap();
+    assert_eq!(fourth.member().node(), NodeId(4));
+    let founder = Node::open(data, name).await;
+    founder.sees_member("n4").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_whole_cluster_stops_and_starts_again_in_any_order() {
+    let mut stopped = Vec::new();
+    for node in cluster_of(3).await {
+        stopped.push(node.stop().await);
+    }
+    stopped.reverse();
+    // A member alone waits for others; they are started together.
+    let nodes = futures(stopped).await;
+    let token = nodes[0].token(Suffrage::Voter, 1).await;
+    let fourth = Node::join("n4", &token, &nodes[2]).await.unwrap();
+    fourth.settled(4).await;
+}
+
+async fn futures(stopped: Vec<(tempfile::TempDir, Name)>) -> Vec<Node> {
+    let mut starting = tokio::task::JoinSet::new();
+    for (data, name) in stopped {
+        starting.spawn(Node::open(data, name));
+    }
+    starting.join_all().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_use_admits_one_of_many_that_ask_at_once_through_different_nodes() {
+    let nodes = cluster_of(3).await;
+    let token = nodes[1].token(Suffrage::Learner, 1).await;
+    let mut joining = tokio::task::JoinSet::new();
+    for i in 0..6 {
+        let (token, sponsor) = (token.clone(), nodes[i % 3].address());
+        joining.spawn(async move { Node::try_join(&format!("x{i}"), &token, &sponsor).await });
+    }
+    let outcomes = joining.join_all().await;
+    let spent = Refused::Token(TokenUnusable::Spent);
+    let admitted = outcomes.iter().filter(|o| o.is_ok()).count();
+    let refused =
+        outcomes.iter().filter(|o| matches!(o, Err(StartError::Join(JoinError::Refused { why, .. })) if *why == spent));
+    assert_eq!((admitted, refused.count()), (1, 5));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeated_join_with_the_same_directory_finds_the_same_membership() {
+    let founder = Node::bootstrap("n1").await;
+    let token = founder.token(Suffrage::Learner, 1).await;
+    let joined = Node::join("n2", &token, &founder).await.unwrap();
+    let (data, name) = joined.stop().await;
+    // Killed after the answer was stored in part: the member file is what makes it a member.
+    std::fs::remove_file(data.path().join("member.json")).unwrap();
+    let request = data.path().join("join.json");
+    assert!(!request.exists());
+    let again = Node::start(data, &name, Start::Join { token: token.parse(), sponsor: founder.address() }).await;
+    // A new request with the same keys: they are on record already, and the token is spent.
+    assert!(matches!(again, Err(StartError::Join(JoinError::Refused { .. }))), "{:?}", again.err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_evicted_voter_is_out_and_its_key_stays_refused() {
+    let mut nodes = cluster_of(3).await;
+    let last = nodes.pop().unwrap();
+    nodes[0].evict("n3").await;
+    for node in &nodes {
+        node.settled(2).await;
+        assert!(!node.member().view().members.contains_key(&NodeId(3)));
+    }
+    let fresh = nodes[0].token(Suffrage::Learner, 1).await;
+    let (data, name) = last.stop().await;
+    for file in ["member.json", "leaf.pem", "view.bin"] {
+        std::fs::remove_file(data.path().join(file)).unwrap();
+    }
+    std::fs::remove_dir_all(data.path().join("store")).unwrap();
+    let again = Node::start(data, &name, Start::Join { token: fresh.parse(), sponsor: nodes[0].address() }).await;
+    let why = again.err().expect("the old key was admitted again");
+    assert!(matches!(why, StartError::Join(JoinError::Refused { why: Refused::KeyRevoked, .. })), "{why:?}");
+    // The host made anew under the same name, with new keys, is welcome.
+    let anew = Node::join("n3", &fresh, &nodes[1]).await.unwrap();
+    assert_eq!(anew.member().node(), NodeId(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_of_another_cluster_sends_nothing_and_says_what_was_met() {
+    let (east, west) = (Node::bootstrap("n1").await, Node::bootstrap("n1").await);
+    let token = east.token(Suffrage::Learner, 1).await;
+    let refused = Node::try_join("n2", &token, &west.address()).await.err().unwrap();
+    let shown = countersign::chain(&refused).to_string();
+    assert!(shown.contains("join token pins"), "{shown}");
+    assert!(!shown.contains(token.secret()), "{shown}");
+}

@@ -1,0 +1,181 @@
+//! A member in a temporary directory on an ephemeral port, and what tests ask of it over its admin socket.
+
+#![allow(dead_code, unreachable_pub)]
+
+use std::time::Duration;
+
+use countersign::{ClusterToken, Member, NODE_TTL_SECS, NewCluster, Settings, Start, StartError, Started};
+use countersign_api::admin::{NodeChanged, NodeRemove, Status, TokenCreate, TokenCreated};
+use countersign_core::name::{Address, Name};
+use countersign_core::trust::join_token::JoinToken;
+use countersign_core::trust::member::Suffrage;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use tempfile::TempDir;
+
+/// Longer than anything takes on a loaded machine; only a failure waits so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Node {
+    member: Option<Member>,
+    pub started: Started,
+    pub data: TempDir,
+    name: Name,
+}
+
+#[derive(Clone)]
+pub struct Token(String);
+
+impl Token {
+    pub fn parse(&self) -> JoinToken {
+        JoinToken::parse(&self.0).unwrap()
+    }
+
+    pub fn secret(&self) -> &str {
+        self.0.split(':').next().unwrap()
+    }
+}
+
+fn settings(data: &TempDir, name: &Name) -> Settings {
+    Settings {
+        data: data.path().to_owned(),
+        name: Some(name.clone()),
+        cluster_addr: "127.0.0.1:0".parse().unwrap(),
+        advertise: vec![],
+        https_addr: None,
+        https_files: None,
+        node_ttl_secs: NODE_TTL_SECS,
+    }
+}
+
+impl Node {
+    pub async fn start(data: TempDir, name: &Name, start: Start) -> Result<Self, StartError> {
+        let (member, started) = Member::start(settings(&data, name), start).await?;
+        Ok(Self { member: Some(member), started, data, name: name.clone() })
+    }
+
+    pub async fn bootstrap(name: &str) -> Self {
+        let cluster = NewCluster {
+            name: Name::parse("test").unwrap(),
+            trust_domain: None,
+            token: Some(ClusterToken::default()),
+            authority: None,
+        };
+        let data = tempfile::tempdir().unwrap();
+        Self::start(data, &Name::parse(name).unwrap(), Start::Bootstrap(cluster)).await.unwrap()
+    }
+
+    pub async fn try_join(name: &str, token: &Token, sponsor: &Address) -> Result<Self, StartError> {
+        let start = Start::Join { token: token.parse(), sponsor: sponsor.clone() };
+        Self::start(tempfile::tempdir().unwrap(), &Name::parse(name).unwrap(), start).await
+    }
+
+    pub async fn join(name: &str, token: &Token, sponsor: &Node) -> Result<Self, StartError> {
+        Self::try_join(name, token, &sponsor.address()).await
+    }
+
+    pub async fn open(data: TempDir, name: Name) -> Self {
+        Self::start(data, &name, Start::Existing).await.unwrap()
+    }
+
+    pub fn member(&self) -> &Member {
+        self.member.as_ref().unwrap()
+    }
+
+    pub fn address(&self) -> Address {
+        Address::parse(&self.member().cluster_addr().unwrap().to_string()).unwrap()
+    }
+
+    pub async fn stop(mut self) -> (TempDir, Name) {
+        let member = self.member.take().unwrap();
+        member.shutdown().await;
+        drop(member);
+        (self.data, self.name)
+    }
+
+    pub async fn restart(self) -> Self {
+        let (data, name) = self.stop().await;
+        Self::open(data, name).await
+    }
+
+    /// One request over the admin socket.
+    pub async fn ask(&self, method: &str, path: &str, body: String) -> (u16, String) {
+        let socket = self.data.path().join("admin.sock");
+        let stream = tokio::net::UnixStream::connect(socket).await.unwrap();
+        let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        tokio::spawn(connection);
+        let request = hyper::Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "local")
+            .header("content-type", "application/json")
+            .body(Full::new(bytes::Bytes::from(body)))
+            .unwrap();
+        let response = client.send_request(request).await.unwrap();
+        let status = response.status().as_u16();
+        let body = response.into_body().collect().await.unwrap().to_bytes();
+        (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    pub async fn status(&self) -> Status {
+        serde_json::from_str(&self.ask("GET", "/v1/status", String::new()).await.1).unwrap()
+    }
+
+    pub async fn token(&self, suffrage: Suffrage, uses: u32) -> Token {
+        let wanted =
+            TokenCreate { suffrage, ttl_secs: 600, uses, name: None, role: None, attributes: Default::default() };
+        let (status, body) = self.ask("POST", "/v1/tokens", serde_json::to_string(&wanted).unwrap()).await;
+        assert_eq!(status, 200, "{body}");
+        Token(serde_json::from_str::<TokenCreated>(&body).unwrap().token)
+    }
+
+    pub async fn evict(&self, node: &str) -> NodeChanged {
+        let how = NodeRemove { compromised: false, keep_authority: true };
+        let path = format!("/v1/nodes/{node}/evict");
+        let (status, body) = self.ask("POST", &path, serde_json::to_string(&how).unwrap()).await;
+        assert_eq!(status, 200, "{body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// Waits until the view shows `members` members, all settled, each voter holding the CA key.
+    pub async fn settled(&self, members: usize) {
+        self.until(|status| {
+            status.ready
+                && status.members.len() == members
+                && status.members.iter().all(|m| m.settled && (m.suffrage == Suffrage::Learner || m.holds_authority))
+        })
+        .await;
+    }
+
+    pub async fn sees_member(&self, name: &str) {
+        self.until(|status| status.members.iter().any(|m| m.name == name)).await;
+    }
+
+    pub async fn until(&self, reached: impl Fn(&Status) -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let status = self.status().await;
+            if reached(&status) {
+                return;
+            }
+            assert!(tokio::time::Instant::now() < deadline, "{status:#?}");
+            // why: the socket is asked again; nothing tells when its answer changes
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// `n` voters, each of which opened the CA key.
+pub async fn cluster_of(n: usize) -> Vec<Node> {
+    let founder = Node::bootstrap("n1").await;
+    let mut nodes = vec![founder];
+    for i in 2..=n {
+        let token = nodes[0].token(Suffrage::Voter, 1).await;
+        let joined = Node::join(&format!("n{i}"), &token, &nodes[i - 2]).await.unwrap();
+        nodes.push(joined);
+        for node in &nodes {
+            node.settled(i).await;
+        }
+    }
+    nodes
+}
