@@ -239,5 +239,5 @@ async fn a_group_keeps_its_last_voter() {
     until(&group, "it leads", |s| s.state == GroupState::Leader).await;
     assert!(matches!(group.remove(id(1)).await, Err(MembershipError::NoVoter)));
     assert!(group.initialize(&ids(&[1])).await.is_err());
-    assert!(member.groups.start(TRUST, Recorder::new().0, config()).await.is_err());
+    assert!(member.groups.start(TRUST, Recorder::publishing().0, config()).await.is_err());
 }

@@ -68,11 +68,15 @@ impl OpenError {
 
     /// Sorts what fjall says into what an operator can act on.
     pub(super) fn database(path: &Path, error: fjall::Error) -> Self {
-        let cut_short = |e: &io::Error| matches!(e.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData);
+        // A file that is missing or cut short is damage; a permission or a full disk is not.
+        let damaged = |e: &io::Error| {
+            use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+            matches!(e.kind(), InvalidData | InvalidInput | NotFound | UnexpectedEof)
+        };
         match error {
             fjall::Error::Locked => Self::Locked { path: path.to_owned() },
-            fjall::Error::Io(e) if !cut_short(&e) => Self::io(path, e),
-            fjall::Error::Storage(fjall::LsmError::Io(e)) if !cut_short(&e) => Self::io(path, e),
+            fjall::Error::Io(e) if !damaged(&e) => Self::io(path, e),
+            fjall::Error::Storage(fjall::LsmError::Io(e)) if !damaged(&e) => Self::io(path, e),
             other => Self::corrupt(path, other),
         }
     }

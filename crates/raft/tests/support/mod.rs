@@ -47,7 +47,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    pub fn new() -> (Box<dyn GroupMachine>, Journal) {
+    pub fn publishing() -> (Box<dyn GroupMachine>, Journal) {
         let published = Journal::default();
         (Box::new(Self { commands: Vec::new(), published: Arc::clone(&published) }), published)
     }
@@ -220,7 +220,7 @@ impl Member {
     }
 
     pub async fn start(&mut self, group: GroupId, config: GroupConfig) -> Group {
-        let (machine, journal) = Recorder::new();
+        let (machine, journal) = Recorder::publishing();
         let started = self.groups.start(group, machine, config).await.unwrap();
         self.journals.insert(group, journal);
         started
