@@ -64,13 +64,13 @@ fn case(id: &str, roots: &[Vec<u8>], intermediates: &[Vec<u8>], leaf: &[u8], pee
     })
 }
 
-fn judge(cases: Vec<serde_json::Value>) -> Vec<LimboVerdict> {
+fn judge(cases: &[serde_json::Value]) -> Vec<LimboVerdict> {
     let document = serde_json::to_vec(&serde_json::json!({ "version": 1, "testcases": cases })).unwrap();
     evaluate(&document, NOW).unwrap()
 }
 
 fn accepted(case: serde_json::Value) -> bool {
-    judge(vec![case])[0].verdict == Verdict::Accept
+    judge(&[case])[0].verdict == Verdict::Accept
 }
 
 /// The cross-certified authorities of RFC 4158 §2.3: edges from issuer to subject.
@@ -129,7 +129,7 @@ fn a_path_is_found_exactly_when_one_of_good_certificates_exists() {
             expected.push(reachable(&good, "T", &mut Vec::new()));
         }
     }
-    for (verdict, expected) in judge(cases).iter().zip(&expected) {
+    for (verdict, expected) in judge(&cases).iter().zip(&expected) {
         assert_eq!(verdict.verdict == Verdict::Accept, *expected, "{verdict:?}");
     }
     assert!(expected.iter().any(|accept| *accept) && expected.iter().any(|accept| !accept));
@@ -215,7 +215,7 @@ fn every_name_must_lie_within_what_its_authority_may_certify() {
             }
         }
     }
-    for (verdict, expected) in judge(cases).iter().zip(&expected) {
+    for (verdict, expected) in judge(&cases).iter().zip(&expected) {
         assert_eq!(verdict.verdict == Verdict::Accept, *expected, "{verdict:?}");
     }
     assert!(expected.iter().filter(|accept| **accept).count() > 100);
@@ -255,7 +255,7 @@ fn a_ring_of_authorities_is_given_up_promptly() {
     }
     let root = ca("root").self_signed(&key()).unwrap().der().to_vec();
     let leaf = sign((&name(0), &keys[0]), &server("leaf", vec![dns("n1.example.org")]), &key());
-    let verdicts = judge(vec![case("ring", &[root], &ring, &leaf, ("DNS", "n1.example.org"))]);
+    let verdicts = judge(&[case("ring", &[root], &ring, &leaf, ("DNS", "n1.example.org"))]);
     assert_eq!(verdicts[0].verdict, Verdict::Reject);
     assert!(verdicts[0].reason.contains("too entangled"), "{}", verdicts[0].reason);
 }
