@@ -168,6 +168,7 @@ impl Settling {
         let result = loop {
             tokio::select! {
                 result = &mut written => break result.ok(),
+                // why: a leader cut off may never learn its entry's fate; its callers must not wait for ever.
                 () = tokio::time::sleep_until(self.until) => break None,
                 changed = metrics.changed(), if permit.is_some() => {
                     // A leader deposed may wait long for this entry's fate; those behind it need not.

@@ -72,6 +72,7 @@ impl Group {
         let silence = Silence::begin(self)?;
         self.caught_up(target).await?;
         silence.deepen();
+        // why: members vote for nobody else until their loyalty to this leader has run out.
         tokio::time::sleep(lease(self.config()) + self.config().heartbeat).await;
 
         let request = TimeoutNow { vote: self.raft().metrics().borrow().vote };

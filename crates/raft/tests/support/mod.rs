@@ -175,6 +175,7 @@ impl Transport for Wire {
                 return Err(TransportError::Unreachable);
             }
             let lost = async {
+                // why: a message that is lost is missed when its deadline has passed, not before.
                 tokio::time::sleep(deadline).await;
                 Err(TransportError::Timeout)
             };
