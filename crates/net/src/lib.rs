@@ -25,6 +25,7 @@ mod handshake;
 mod memory;
 
 pub mod quic;
+pub mod quic_acceptor;
 pub mod quic_dialer;
 pub mod refusal;
 pub mod registry;
@@ -43,7 +44,8 @@ pub use dial_error::{DialCause, DialError};
 pub use dialer::{Dialer, Expected};
 pub use endpoint::{Endpoint, PublishError};
 pub use enroll::{PinnedStream, dial_enroll, dial_enroll_within};
-pub use quic::{QuicAcceptor, QuicConnection, QuicPurpose, QuicStream};
+pub use quic::{QuicConnection, QuicPurpose, QuicStream};
+pub use quic_acceptor::{QuicAcceptor, QuicBindError};
 pub use quic_dialer::QuicDialer;
 pub use refusal::{LoggedRefusals, RefusalRecord, Refusals};
 pub use registry::{ClosedConnection, LiveConnection, Registry};

@@ -1,0 +1,296 @@
+//! The acceptor of a QUIC port: as the TCP one, with the order that QUIC imposes. An address that has not answered yet may
+//! be somebody else's, so it is asked to answer (Retry, RFC 9000 §8.1.2) where it would have to be charged.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use countersign_core::peer::Refusal;
+use countersign_pki::verify::{ChainError, VerifiedChain};
+use quinn::crypto::rustls::QuicServerConfig;
+use quinn::{Incoming, VarInt};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::Receiver;
+use tokio::task::JoinSet;
+
+use crate::acceptor::AcceptorLimits;
+use crate::alpn::{Alpn, OfferError};
+use crate::attempt::{Attempt, Failure};
+use crate::budget::Charge;
+use crate::config::server_config;
+use crate::endpoint::Endpoint;
+use crate::frame::FirstFrame;
+use crate::gate::Gate;
+use crate::handshake::client_verifier;
+use crate::quic::{QuicConnection, QuicPurpose};
+use crate::refusal::RefusalRecord;
+use crate::registry::{Closer, Connection};
+use crate::routes::Route;
+use crate::trust::Trust;
+use crate::verifier::ChainVerifier;
+
+/// Shows the certificate to a ClientHello that offers exactly the one protocol, and keeps what it said.
+#[derive(Debug)]
+struct OneProtocol {
+    alpn: Alpn,
+    certified: Arc<CertifiedKey>,
+    hello: Mutex<Option<(Option<String>, Result<Alpn, OfferError>)>>,
+}
+
+impl ResolvesServerCert for OneProtocol {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let offer = Alpn::of_offer(hello.alpn());
+        let name = hello.server_name().map(str::to_owned);
+        *self.hello.lock().unwrap_or_else(PoisonError::into_inner) = Some((name, offer));
+        (offer == Ok(self.alpn)).then(|| Arc::clone(&self.certified))
+    }
+}
+
+/// Accepts connections on one QUIC port.
+pub struct QuicAcceptor {
+    quic: quinn::Endpoint,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    endpoint: Endpoint,
+    purpose: QuicPurpose,
+    limits: AcceptorLimits,
+    gate: Gate,
+    route: Route<QuicConnection>,
+    template: quinn::ServerConfig,
+}
+
+/// The port cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum QuicBindError {
+    /// No certificate to show yet.
+    #[error("this node has no certificate yet")]
+    NoCredential,
+    /// The TLS stack refuses the configuration.
+    #[error("TLS configuration is refused")]
+    Tls(#[source] rustls::Error),
+    /// The TLS stack lacks the cipher suite of QUIC's first packets (RFC 9001 §5.2).
+    #[error("no cipher suite for the first packets")]
+    Suite(#[source] quinn::crypto::rustls::NoInitialCipherSuite),
+    /// The address cannot be bound.
+    #[error("cannot bind the address")]
+    Bind(#[source] io::Error),
+}
+
+impl QuicAcceptor {
+    /// Binds `address` for one purpose. Nothing is accepted before [`QuicAcceptor::run`].
+    pub fn bind(
+        address: SocketAddr,
+        endpoint: Endpoint,
+        purpose: QuicPurpose,
+        limits: AcceptorLimits,
+    ) -> Result<Self, QuicBindError> {
+        let trust = endpoint.trust().load();
+        // quinn wants a configuration to bind; each handshake brings its own.
+        let template = quinn::ServerConfig::with_crypto(prepare(&endpoint, &trust, purpose)?.config);
+        let quic = quinn::Endpoint::server(template.clone(), address).map_err(QuicBindError::Bind)?;
+        let gate = Gate::new(limits.handshakes_in_flight, limits.failures_per_source_minute);
+        let shared = Shared { endpoint, purpose, limits, gate, route: Route::new(), template };
+        Ok(Self { quic, shared: Arc::new(shared) })
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.quic.local_addr()
+    }
+
+    /// Serves connections from now on, with at most `bound` waiting.
+    pub fn connections(&self, bound: usize) -> Receiver<QuicConnection> {
+        self.shared.route.serve(bound)
+    }
+
+    /// Accepts until dropped.
+    pub async fn run(&self) -> Infallible {
+        let accept = async {
+            let mut handshakes = JoinSet::new();
+            loop {
+                tokio::select! {
+                    incoming = self.quic.accept() => match incoming {
+                        Some(incoming) => self.shared.begin(incoming, &mut handshakes),
+                        // The port was closed: nothing comes any more.
+                        None => core::future::pending().await,
+                    },
+                    Some(_) = handshakes.join_next() => {}
+                }
+            }
+        };
+        tokio::select! {
+            never = accept => never,
+            never = self.shared.endpoint.expire_connections() => never,
+        }
+    }
+}
+
+/// The configuration of one handshake, and what it will have learned.
+struct Prepared {
+    config: Arc<QuicServerConfig>,
+    one: Arc<OneProtocol>,
+    verifier: Arc<ChainVerifier<Arc<VerifiedChain>, ChainError>>,
+}
+
+fn prepare(endpoint: &Endpoint, trust: &Arc<Trust>, purpose: QuicPurpose) -> Result<Prepared, QuicBindError> {
+    let certified = trust.credential.as_ref().ok_or(QuicBindError::NoCredential)?.certified();
+    let one = Arc::new(OneProtocol { alpn: purpose.alpn(), certified, hello: Mutex::new(None) });
+    let verifier = client_verifier(endpoint, trust);
+    let certificate = Arc::clone(&one) as Arc<dyn ResolvesServerCert>;
+    let verifying = Arc::clone(&verifier) as Arc<dyn ClientCertVerifier>;
+    let config = server_config(purpose.alpn(), certificate, Some(verifying)).map_err(QuicBindError::Tls)?;
+    let config = QuicServerConfig::try_from(config).map_err(QuicBindError::Suite)?;
+    Ok(Prepared { config: Arc::new(config), one, verifier })
+}
+
+/// How long a refused peer may take to fetch the reason.
+const LINGER: Duration = Duration::from_secs(1);
+
+impl Shared {
+    fn begin(self: &Arc<Self>, incoming: Incoming, handshakes: &mut JoinSet<()>) {
+        let source = incoming.remote_address();
+        let attempt = Attempt::new(source);
+        // A source that has not answered yet may be somebody else's address: it is asked to answer, not charged.
+        let validated = incoming.remote_address_validated();
+        if !validated && (self.gate.is_half_full() || self.gate.is_exhausted(source)) {
+            // Fails only for an address that is validated already.
+            let _ = incoming.retry();
+            return;
+        }
+        let refuse = |incoming: Incoming, repeated: bool| {
+            incoming.refuse();
+            let record = attempt.clone().record(Refusal::Overloaded.into());
+            self.endpoint.refusals().record(RefusalRecord { repeated, ..record });
+        };
+        if validated && let Charge::Refused { repeated } = self.gate.charge(source) {
+            return refuse(incoming, repeated);
+        }
+        match self.gate.place() {
+            Some(place) => drop(handshakes.spawn(Arc::clone(self).serve(incoming, attempt, validated, place))),
+            None => refuse(incoming, false),
+        }
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        incoming: Incoming,
+        mut attempt: Attempt,
+        charged: bool,
+        _place: OwnedSemaphorePermit,
+    ) {
+        let source = attempt.source;
+        let mut answered = false;
+        let accept = self.accept(incoming, &mut attempt, &mut answered);
+        let outcome = tokio::time::timeout(self.limits.handshake, accept).await;
+        let (failure, told) = match outcome {
+            Ok(Ok(())) if charged => return self.gate.refund(source),
+            Ok(Ok(())) => return,
+            Ok(Err(refused)) => refused,
+            Err(_) => (Failure::from(Refusal::Deadline), None),
+        };
+        if answered && !charged {
+            self.gate.charge(source);
+        }
+        self.endpoint.refusals().record(attempt.record(failure));
+        if let Some((connection, stream)) = told {
+            let _ = tokio::time::timeout(LINGER, stream.stopped()).await;
+            connection.close(VarInt::from_u32(0), b"");
+        }
+    }
+
+    async fn accept(&self, incoming: Incoming, attempt: &mut Attempt, answered: &mut bool) -> Result<(), Refused> {
+        let trust = self.endpoint.trust().load();
+        let tls_failed = |error: &(dyn core::error::Error + 'static)| (Failure::of(Refusal::Handshake, error), None);
+        let Prepared { config, one, verifier } = match prepare(&self.endpoint, &trust, self.purpose) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                incoming.refuse();
+                return Err((Failure::of(Refusal::NotReady, &error), None));
+            }
+        };
+        let mut own = self.template.clone();
+        own.crypto = config;
+        let connecting = incoming.accept_with(Arc::new(own)).map_err(|e| tls_failed(&e))?;
+        let ended = {
+            // Also when the deadline drops this, what the ClientHello said must be on record.
+            let _note = Note { one: &one, attempt };
+            connecting.await
+        };
+        let outcome = verifier.take_outcome();
+        // Whoever presents a certificate has received our flight: the address is its own.
+        *answered = outcome.is_some();
+        let (connection, chain) = match (ended, outcome) {
+            (Ok(connection), Some(Ok(chain))) => (connection, chain),
+            (_, Some(Err(error))) => return Err(tls_failed(&error)),
+            (Err(error), _) => {
+                return Err(match one.offer() {
+                    Some(Err(offer)) => (Failure::of(Refusal::Protocol, &offer), None),
+                    Some(Ok(alpn)) if alpn != self.purpose.alpn() => (Refusal::Protocol.into(), None),
+                    _ => tls_failed(&error),
+                });
+            }
+            (Ok(_), None) => return Err((Refusal::Handshake.into(), None)),
+        };
+        let evidence = chain.evidence().clone();
+        attempt.presented = Some(evidence.parts().principal.clone());
+        let (wanted, alpn) = (self.purpose.wanted(), self.purpose.alpn());
+        let closer = Closer::Quic(connection.clone());
+        let entry = Connection { evidence, wanted, alpn, remote: attempt.source, dialed: false, closer };
+        let judged = self.endpoint.admit(entry);
+        let reserved = judged.and_then(|judged| self.route.reserve().map(|slot| (slot, judged)));
+        match reserved {
+            Ok((slot, (registration, peer))) => {
+                let frame = FirstFrame::Welcome { generation: peer.generation() };
+                let sent = send_frame(&connection, frame).await;
+                if let Some(refusal) = registration.closed().refusal() {
+                    return Err((refusal.into(), None));
+                }
+                sent.map_err(|e| tls_failed(&e))?;
+                slot.send(QuicConnection::new(connection, registration, peer));
+                Ok(())
+            }
+            Err(refusal) => {
+                let frame = FirstFrame::Refused { code: refusal.into(), failure_id: attempt.failure_id };
+                let sent = send_frame(&connection, frame).await.ok();
+                Err((refusal.into(), sent.map(|stream| (connection, stream))))
+            }
+        }
+    }
+}
+
+type Refused = (Failure, Option<(quinn::Connection, quinn::SendStream)>);
+
+async fn send_frame(connection: &quinn::Connection, frame: FirstFrame) -> io::Result<quinn::SendStream> {
+    let mut stream = connection.open_uni().await?;
+    stream.write_all(&frame.encode()).await?;
+    stream.finish()?;
+    Ok(stream)
+}
+
+impl OneProtocol {
+    fn offer(&self) -> Option<Result<Alpn, OfferError>> {
+        self.hello.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(_, offer)| *offer)
+    }
+}
+
+/// Writes what the ClientHello said into the attempt when it goes out of scope, by whatever way.
+struct Note<'a> {
+    one: &'a OneProtocol,
+    attempt: &'a mut Attempt,
+}
+
+impl Drop for Note<'_> {
+    fn drop(&mut self) {
+        if let Some((name, offer)) = &*self.one.hello.lock().unwrap_or_else(PoisonError::into_inner) {
+            self.attempt.named(name.as_deref());
+            self.attempt.alpn = offer.ok();
+        }
+    }
+}
