@@ -244,10 +244,10 @@ impl Bound {
 
 /// Binds `wanted`; for port 0, the port of the last start is tried first, so that a restart keeps its address.
 pub(crate) async fn bind_again(wanted: SocketAddr, last: Option<SocketAddr>) -> Result<TcpListener, StartError> {
-    if let Some(last) = last.filter(|last| wanted.port() == 0 && last.ip() == wanted.ip()) {
-        if let Ok(listener) = TcpListener::bind(last).await {
-            return Ok(listener);
-        }
+    if let Some(last) = last.filter(|last| wanted.port() == 0 && last.ip() == wanted.ip())
+        && let Ok(listener) = TcpListener::bind(last).await
+    {
+        return Ok(listener);
     }
     TcpListener::bind(wanted).await.map_err(|source| StartError::Bind { address: wanted, source })
 }

@@ -52,7 +52,7 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::debug!(error = %crate::chain(&error), "membership step failed, will be tried again")
+                    tracing::debug!(error = %crate::chain(&error), "membership step failed, will be tried again");
                 }
             }
             applied.mark_unchanged();
@@ -137,10 +137,10 @@ impl Inner {
         if status.state != GroupState::Leader {
             return;
         }
-        if let Some(heir) = heir(&status, self.node) {
-            if let Err(error) = self.group.step_down_to(heir).await {
-                tracing::debug!(error = %crate::chain(&error), "leadership was not handed over");
-            }
+        if let Some(heir) = heir(&status, self.node)
+            && let Err(error) = self.group.step_down_to(heir).await
+        {
+            tracing::debug!(error = %crate::chain(&error), "leadership was not handed over");
         }
     }
 }

@@ -39,11 +39,20 @@ pub(crate) fn server_config(
     certificate: Arc<dyn ResolvesServerCert>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 ) -> Result<ServerConfig, Error> {
+    server_config_for(alpn.id(), certificate, verifier)
+}
+
+/// As [`server_config`], for a protocol of somebody else's: HTTP.
+pub(crate) fn server_config_for(
+    protocol: &[u8],
+    certificate: Arc<dyn ResolvesServerCert>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<ServerConfig, Error> {
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&version::TLS13])?
         .with_client_cert_verifier(verifier.unwrap_or_else(|| Arc::new(NoClientAuth)))
         .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![alpn.id().to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_tls13_tickets = 0;
@@ -58,6 +67,15 @@ pub(crate) fn client_config(
     credential: Option<&Credential>,
     verifier: Arc<dyn ServerCertVerifier>,
 ) -> Result<ClientConfig, Error> {
+    client_config_for(alpn.id(), credential, verifier)
+}
+
+/// As [`client_config`], for a protocol of somebody else's: HTTP.
+pub(crate) fn client_config_for(
+    protocol: &[u8],
+    credential: Option<&Credential>,
+    verifier: Arc<dyn ServerCertVerifier>,
+) -> Result<ClientConfig, Error> {
     let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
         .with_protocol_versions(&[&version::TLS13])?
         .dangerous()
@@ -66,7 +84,7 @@ pub(crate) fn client_config(
         Some(credential) => builder.with_client_cert_resolver(credential.resolver()),
         None => builder.with_no_client_auth(),
     };
-    config.alpn_protocols = vec![alpn.id().to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     Ok(config)

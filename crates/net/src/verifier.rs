@@ -21,12 +21,21 @@ type Decision<T, E> = dyn Fn(&[CertificateDer<'_>]) -> Result<T, E> + Send + Syn
 /// Decides on the chain of one handshake, leaf first.
 pub(crate) struct ChainVerifier<T, E> {
     decide: Box<Decision<T, E>>,
+    /// Whether a client without a certificate is refused. No meaning for servers, which always show one.
+    mandatory: bool,
     outcome: Mutex<Option<Result<T, E>>>,
 }
 
 impl<T: Send + 'static, E: Send + 'static> ChainVerifier<T, E> {
     pub(crate) fn new(decide: impl Fn(&[CertificateDer<'_>]) -> Result<T, E> + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { decide: Box::new(decide), outcome: Mutex::new(None) })
+        Arc::new(Self { decide: Box::new(decide), mandatory: true, outcome: Mutex::new(None) })
+    }
+
+    /// As [`ChainVerifier::new`], but a client may come without a certificate. One that it shows must pass.
+    pub(crate) fn optional(
+        decide: impl Fn(&[CertificateDer<'_>]) -> Result<T, E> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { decide: Box::new(decide), mandatory: false, outcome: Mutex::new(None) })
     }
 
     /// What was decided; none if no chain was presented. To be asked once the handshake has ended, well or not.
@@ -110,6 +119,10 @@ impl<T: Send + 'static, E: Send + 'static> ServerCertVerifier for ChainVerifier<
 }
 
 impl<T: Send + 'static, E: Send + 'static> ClientCertVerifier for ChainVerifier<T, E> {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
     /// None: which authorities are trusted here is nobody's business before they are known.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]

@@ -19,9 +19,10 @@ use rustls_pki_types::CertificateDer;
 
 use crate::certificate::Certificate;
 use crate::der::{DerError, short_octet_string};
-use crate::extension::{GeneralName, KeyUsage};
+use crate::extension::GeneralName;
 use crate::key::{KeyError, KeyPair, SubjectKey};
 use crate::oid::{CLUSTER_LEAF, ENDORSEMENT_LEAF, PRIVATE_ARC};
+use crate::profile::{self, ProfileError, Usage};
 
 /// 9999-12-31T23:59:59Z, the last moment that a certificate can name (RFC 5280 §4.1.2.5).
 const LAST_SECOND: u64 = 253_402_300_799;
@@ -44,9 +45,15 @@ pub enum IssueError {
     /// The certificate is of another key.
     #[error("authority certificate and key do not belong together")]
     Mismatch,
-    /// The certificate may not sign others: it lacks CA:TRUE, keyCertSign or a key identifier.
-    #[error("authority certificate is not one of a certificate authority")]
-    NotAnAuthority,
+    /// The certificate may not sign others, or nobody would accept what it signs.
+    #[error("authority certificate is not one of a usable certificate authority")]
+    NotAnAuthority(#[source] ProfileError),
+    /// The other authority's certificate names no trust domain.
+    #[error("authority certificate names no trust domain")]
+    NoTrustDomain,
+    /// What was asked for breaks the rules that every verifier applies.
+    #[error("certificate would be refused")]
+    Profile(#[source] ProfileError),
     /// Only nodes and brokers are reached by host.
     #[error("certificates of clients and admins carry no host names")]
     HostsNotAllowed,
@@ -135,9 +142,7 @@ impl Authority {
         if read.spki != key.spki() {
             return Err(IssueError::Mismatch);
         }
-        if !may_sign(&read) {
-            return Err(IssueError::NotAnAuthority);
-        }
+        profile::check_signer(&read).map_err(IssueError::NotAnAuthority)?;
         Ok(Self { certificate, key })
     }
 
@@ -187,22 +192,24 @@ impl Authority {
         }
         set_serial(&mut params, request.serial)?;
         set_validity(&mut params, request.validity)?;
-        self.sign(&params, &subject)
+        let certificate = self.sign(&params, &subject)?;
+        // Better found out here than by each peer.
+        let read = Certificate::parse(&certificate)?;
+        profile::check_leaf(&read, Usage::Client).map_err(IssueError::Profile)?;
+        Ok(certificate)
     }
 
     /// Issues a certificate for another authority's key and name, so that a chain of that authority's leaves ends at this
     /// one too. It allows no further authority below it, and keeps the other's cluster and trust domain.
     pub fn cross_sign(&self, other: &[u8], serial: [u8; 16], validity: Validity) -> Result<Vec<u8>, IssueError> {
         let read = Certificate::parse(other)?;
-        if !may_sign(&read) {
-            return Err(IssueError::NotAnAuthority);
-        }
+        profile::check_signer(&read).map_err(IssueError::NotAnAuthority)?;
         let info = authority_info(other)?;
-        let domain = info.trust_domain.ok_or(IssueError::NotAnAuthority)?;
+        let domain = info.trust_domain.ok_or(IssueError::NoTrustDomain)?;
         let mut params = ca_params(&info.common_name, &domain, info.cluster, 0)?;
         params.use_authority_key_identifier_extension = true;
         // Leaves name the key by this identifier.
-        let key_id = read.extensions.subject_key_id.map(|id| id.value).ok_or(IssueError::NotAnAuthority)?;
+        let key_id = read.extensions.subject_key_id.map_or_else(Vec::new, |id| id.value);
         params.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(key_id);
         set_serial(&mut params, serial)?;
         set_validity(&mut params, validity)?;
@@ -245,13 +252,6 @@ pub fn authority_info(der: &[u8]) -> Result<AuthorityInfo, IssueError> {
     })
 }
 
-fn may_sign(certificate: &Certificate) -> bool {
-    let extensions = &certificate.extensions;
-    extensions.basic_constraints.as_ref().is_some_and(|basic| basic.value.ca)
-        && extensions.key_usage.as_ref().is_some_and(|usage| usage.value.has(KeyUsage::KEY_CERT_SIGN))
-        && extensions.subject_key_id.is_some()
-}
-
 fn named(common_name: &str) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
@@ -286,7 +286,7 @@ fn private_extension(leaf: u64, content: &[u8]) -> Result<CustomExtension, Issue
 }
 
 /// The top bit is cleared, so that the number is positive in 16 octets; of random bytes that leaves 127 bits.
-fn set_serial(params: &mut CertificateParams, serial: [u8; 16]) -> Result<(), IssueError> {
+pub(crate) fn set_serial(params: &mut CertificateParams, serial: [u8; 16]) -> Result<(), IssueError> {
     let [first, rest @ ..] = serial;
     let serial: Vec<u8> = [first & 0x7f].into_iter().chain(rest).collect();
     if serial.iter().all(|&octet| octet == 0) {
@@ -296,7 +296,7 @@ fn set_serial(params: &mut CertificateParams, serial: [u8; 16]) -> Result<(), Is
     Ok(())
 }
 
-fn set_validity(params: &mut CertificateParams, validity: Validity) -> Result<(), IssueError> {
+pub(crate) fn set_validity(params: &mut CertificateParams, validity: Validity) -> Result<(), IssueError> {
     let (from, to) = (validity.not_before.secs(), validity.not_after.secs());
     if from > to || to > LAST_SECOND {
         return Err(IssueError::Validity);

@@ -19,5 +19,6 @@ mod peer_name;
 pub mod pem;
 mod profile;
 pub mod seal;
+pub mod self_signed;
 mod signature;
 pub mod verify;

@@ -1,19 +1,179 @@
 //! The HTTPS port: the admin API for holders of an admin certificate, health and metrics for anybody.
+//!
+//! Authority comes from the TLS connection alone. Headers in which a proxy claims to have seen a certificate are not read:
+//! behind a proxy that ends TLS nobody is an admin.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::member::Inner;
+use axum::Router;
+use axum::extract::{Extension, Request};
+use axum::http::StatusCode;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse, Response};
+use countersign_core::limits::{HANDSHAKES_IN_FLIGHT_MAX, SKEW_SECS};
+use countersign_core::principal::Role;
+use countersign_core::time::Validity;
+use countersign_net::https::{HttpsCertificate, HttpsPeer, accept_https};
+use countersign_net::{Clock, Credential, CredentialError, SystemClock};
+use countersign_pki::authority::IssueError;
+use countersign_pki::key::{KeyAlgorithm, KeyError, KeyPair};
+use countersign_pki::pem::{PemError, certificate_pem, certificates_from_pem};
+use countersign_pki::self_signed::self_signed_server;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use super::problem::AdminError;
+use super::routes::Admin;
+use crate::datadir::{DataDirError, read_optional, read_secret};
+use crate::endpoints::Endpoints;
+use crate::keys::{KeysError, random};
+use crate::member::{Inner, StartError, bind_again};
+use crate::settings::AUTHORITY_TTL_SECS;
+
+const KEY: &str = "keys/https.key";
+const CERTIFICATE: &str = "keys/https.pem";
 
 /// Why the HTTPS port is not served.
 #[derive(Debug, thiserror::Error)]
-pub enum HttpsError {}
+pub enum HttpsError {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A file that was named is not there.
+    #[error("`{}` does not exist", path.display())]
+    Missing {
+        /// Which.
+        path: PathBuf,
+    },
+    /// The certificate is not PEM.
+    #[error("certificate is not PEM")]
+    Pem(#[from] PemError),
+    /// The key cannot be used.
+    #[error("key cannot be used")]
+    Key(#[from] KeyError),
+    /// Certificate and key do not belong together.
+    #[error("certificate and key cannot be used")]
+    Credential(#[from] CredentialError),
+    /// The self-signed certificate cannot be made.
+    #[error("certificate cannot be made")]
+    Issue(#[from] IssueError),
+    /// No randomness.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
 
+/// Serves HTTPS on `address`; returns where it is bound.
 pub(crate) async fn spawn(
-    _member: &Arc<Inner>,
+    member: &Arc<Inner>,
     address: SocketAddr,
-    _files: Option<&(PathBuf, PathBuf)>,
-) -> Result<SocketAddr, HttpsError> {
-    Ok(address)
+    files: Option<&(PathBuf, PathBuf)>,
+) -> Result<SocketAddr, StartError> {
+    let certificate = match files {
+        Some((certificate, key)) => HttpsCertificate::Operator(Arc::new(operators(certificate, key)?)),
+        None => HttpsCertificate::NodeOr(Arc::new(own(member)?)),
+    };
+    let listener = bind_again(address, Endpoints::load(&member.data).https).await?;
+    let bound = listener.local_addr().map_err(|source| StartError::Bind { address, source })?;
+    let app = app(member);
+    let server = Arc::clone(member);
+    let places = Arc::new(Semaphore::new(HANDSHAKES_IN_FLIGHT_MAX));
+    member.spawn(async move {
+        loop {
+            // A place first: connections beyond the limit wait in the kernel's queue, which is bounded too.
+            let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((socket, remote)) => {
+                    let (server, app, certificate) = (Arc::clone(&server), app.clone(), certificate.clone());
+                    let stop = server.stop.clone();
+                    server.tasks.clone().spawn(async move {
+                        tokio::select! {
+                            () = stop.cancelled() => {}
+                            () = serve(&server, app, &certificate, socket, remote) => {}
+                        }
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept HTTPS connections");
+                    // why: out of descriptors, accepting again at once would only spin
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            }
+        }
+    });
+    Ok(bound)
+}
+
+fn app(member: &Arc<Inner>) -> Router {
+    let admin = Admin::of(member);
+    let api = super::api().layer(from_fn(check_admin));
+    super::public().merge(api).with_state(admin)
+}
+
+async fn serve(member: &Inner, app: Router, certificate: &HttpsCertificate, socket: TcpStream, remote: SocketAddr) {
+    match accept_https(&member.endpoint, certificate, socket, remote).await {
+        Ok((stream, peer)) => {
+            let service = TowerToHyperService::new(app.layer(Extension(peer)));
+            if let Err(error) = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await
+            {
+                tracing::debug!(%remote, %error, "HTTPS connection ended");
+            }
+        }
+        Err(error) => tracing::debug!(%remote, error = %crate::chain(&error), "HTTPS handshake failed"),
+    }
+}
+
+/// Only an admin certificate administers, judged anew for each request.
+async fn check_admin(Extension(peer): Extension<HttpsPeer>, request: Request, next: Next) -> Response {
+    let refuse = |status, code: &str, message: String| {
+        tracing::warn!(remote = %peer.remote, %message, "admin request refused");
+        AdminError::new(status, code, message, "issue one on a voter: `countersign cert issue --admin NAME`")
+            .into_response()
+    };
+    match peer.verified() {
+        None => refuse(StatusCode::UNAUTHORIZED, "no-certificate", "an admin certificate is needed".to_owned()),
+        Some(Err(refusal)) => refuse(StatusCode::FORBIDDEN, refusal.label(), refusal.to_string()),
+        Some(Ok(verified)) if matches!(verified.principal().role, Role::Admin(_)) => {
+            tracing::info!(principal = %verified.principal(), method = %request.method(), path = request.uri().path(), "admin request");
+            next.run(request).await
+        }
+        Some(Ok(verified)) => {
+            refuse(StatusCode::FORBIDDEN, "not-an-admin", format!("{} is not an admin", verified.principal()))
+        }
+    }
+}
+
+fn operators(certificate: &Path, key: &Path) -> Result<Credential, HttpsError> {
+    let pem = read_optional(certificate)?.ok_or_else(|| HttpsError::Missing { path: certificate.to_owned() })?;
+    let key = read_secret(key)?.ok_or_else(|| HttpsError::Missing { path: key.to_owned() })?;
+    credential(&pem, key.expose())
+}
+
+fn credential(certificate: &[u8], key: &[u8]) -> Result<Credential, HttpsError> {
+    let pem = core::str::from_utf8(certificate).map_err(|_| PemError)?;
+    let chain = certificates_from_pem(pem)?;
+    let key = KeyPair::from_pem(core::str::from_utf8(key).map_err(|_| PemError)?)?;
+    Ok(Credential::new(chain.iter().map(|der| der.to_vec()), &key)?)
+}
+
+/// The self-signed certificate for clients that do not know Ed25519; made once, so that its fingerprint stays.
+fn own(member: &Inner) -> Result<Credential, HttpsError> {
+    let data = &member.data;
+    if let (Some(certificate), Some(key)) = (data.read(CERTIFICATE)?, data.read_secret(KEY)?) {
+        return credential(&certificate, key.expose());
+    }
+    let key = KeyPair::generate(KeyAlgorithm::P256)?;
+    let now = SystemClock.now();
+    let validity = Validity { not_before: now.minus_secs(SKEW_SECS), not_after: now.plus_secs(AUTHORITY_TTL_SECS) };
+    let hosts: Vec<_> = member.lock_endpoints().advertise.iter().map(|a| a.host.clone()).collect();
+    let serial = *random::<16>()?.expose();
+    let der = self_signed_server(&key, member.file.name.as_str(), &hosts, serial, validity)?;
+    data.write(KEY, key.to_pem()?.expose().as_bytes())?;
+    data.write(CERTIFICATE, certificate_pem(&der).as_bytes())?;
+    Ok(Credential::new([der], &key)?)
 }

@@ -136,10 +136,10 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
         } else if left < EXPIRY_WARNING_SECS {
             warnings.push(format!("certificate of {} expires in {} days", m.name, left / 86_400));
         }
-        if m.id != member.node {
-            if let Some(failure) = member.peers.failure(m.id) {
-                warnings.push(format!("{} is not reached: {}", m.name, crate::chain(&*failure)));
-            }
+        if m.id != member.node
+            && let Some(failure) = member.peers.failure(m.id)
+        {
+            warnings.push(format!("{} is not reached: {}", m.name, crate::chain(&*failure)));
         }
     }
     if !view.members.contains_key(&member.node) {
