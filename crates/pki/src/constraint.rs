@@ -220,3 +220,144 @@ fn is_network(octets: &[u8]) -> bool {
     let edge = rest.next().copied().unwrap_or(0);
     ones <= 128 && edge.leading_ones() + edge.trailing_zeros() >= 8 && rest.all(|&octet| octet == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dns(name: &str) -> GeneralName {
+        GeneralName::Dns(name.to_owned())
+    }
+    fn email(name: &str) -> GeneralName {
+        GeneralName::Email(name.to_owned())
+    }
+    fn uri(name: &str) -> GeneralName {
+        GeneralName::Uri(name.to_owned())
+    }
+    fn ip(octets: &[u8]) -> GeneralName {
+        GeneralName::Ip(octets.to_vec())
+    }
+    /// A `Name` of single attributes: type (the last octet below id-at), string tag, text.
+    fn directory(attributes: &[(u8, u8, &str)]) -> GeneralName {
+        let wrap = |tag: u8, content: &[u8]| [&[tag, content.len() as u8], content].concat();
+        let attribute = |(kind, string, text): &(u8, u8, &str)| {
+            let pair = [wrap(tag::OID, &[0x55, 0x04, *kind]), wrap(*string, text.as_bytes())].concat();
+            wrap(tag::SET, &wrap(tag::SEQUENCE, &pair))
+        };
+        GeneralName::Directory(wrap(tag::SEQUENCE, &attributes.iter().flat_map(attribute).collect::<Vec<_>>()))
+    }
+
+    const UTF8: u8 = 0x0c;
+    const PRINTABLE: u8 = 0x13;
+
+    #[test]
+    fn each_form_of_name_is_within_or_outside() {
+        let (org, cn) = (10, 3);
+        for (base, name, within) in [
+            (dns("example.com"), dns("example.com"), true),
+            (dns("example.com"), dns("a.b.EXAMPLE.com"), true),
+            (dns("example.com"), dns("notexample.com"), false),
+            (dns("a.example.com"), dns("example.com"), false),
+            (dns(""), dns("anything.org"), true),
+            (ip(&[192, 0, 2, 0, 255, 255, 255, 0]), ip(&[192, 0, 2, 7]), true),
+            (ip(&[192, 0, 2, 0, 255, 255, 255, 0]), ip(&[192, 0, 3, 7]), false),
+            (ip(&[0; 32]), ip(&[192, 0, 3, 7]), false), // ::/0 holds no IPv4 address
+            (ip(&[0; 32]), ip(&[9; 16]), true),
+            (email("a@example.com"), email("a@EXAMPLE.com"), true),
+            (email("a@example.com"), email("A@example.com"), false),
+            (email("example.com"), email("a@example.com"), true),
+            (email("example.com"), email("a@host.example.com"), false),
+            (email(".example.com"), email("a@host.example.com"), true),
+            (email(".example.com"), email("a@example.com"), false),
+            (uri("td.internal"), uri("spiffe://td.internal/node/1"), true),
+            (uri("td.internal"), uri("spiffe://other.internal/node/1"), false),
+            (uri("td.internal"), uri("spiffe://td.internal.evil.org/node/1"), false),
+            (uri("td.internal"), uri("spiffe://other.internal/td.internal"), false),
+            (uri("td.internal"), uri("https://td.internal@evil.org/"), false),
+            (uri(".example.com"), uri("https://a.example.com:8443/"), true),
+            (uri(".example.com"), uri("https://example.com/"), false),
+            (directory(&[(org, UTF8, "X")]), directory(&[(org, UTF8, "X"), (cn, UTF8, "n1")]), true),
+            (directory(&[(org, UTF8, "X  corp ")]), directory(&[(org, PRINTABLE, "x Corp")]), true),
+            (directory(&[(org, UTF8, "X")]), directory(&[(org, UTF8, "Y")]), false),
+            (directory(&[(org, UTF8, "X")]), directory(&[(cn, UTF8, "X")]), false),
+            (directory(&[(org, UTF8, "X"), (cn, UTF8, "n1")]), directory(&[(org, UTF8, "X")]), false),
+            (directory(&[]), directory(&[(org, UTF8, "X")]), true),
+        ] {
+            assert_eq!(permits(&base, &name), within, "{base:?} {name:?}");
+            assert_eq!(excludes(&base, &name), within, "{base:?} {name:?}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_is_permitted_as_a_whole_and_excluded_for_a_part() {
+        for (base, permitted, excluded) in [
+            ("example.com", true, true),
+            ("com", true, true),
+            ("bar.example.com", false, true), // CVE-2025-61727
+            ("other.com", false, false),
+        ] {
+            assert_eq!(permits(&dns(base), &dns("*.example.com")), permitted, "{base}");
+            assert_eq!(excludes(&dns(base), &dns("*.example.com")), excluded, "{base}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_decided_is_outside_both_ways() {
+        for (base, name) in [
+            (uri("td.internal"), uri("urn:uuid:0")),
+            (uri("td.internal"), uri("spiffe:///node/1")),
+            (uri("10.0.0.1"), uri("https://10.0.0.1/")),
+            (GeneralName::Unread(0), GeneralName::Unread(0)),
+        ] {
+            assert!(!permits(&base, &name) && excludes(&base, &name), "{base:?} {name:?}");
+        }
+        assert!(!same_form(&GeneralName::Unread(0), &GeneralName::Unread(8)));
+        assert!(!same_form(&dns("a"), &uri("a")));
+    }
+
+    #[test]
+    fn malformed_constraints_are_recognized() {
+        let of = |base: GeneralName| well_formed(&NameConstraints { permitted: vec![base], excluded: Vec::new() });
+        for good in [
+            dns("example.com"),
+            dns(""),
+            ip(&[10, 0, 0, 0, 255, 0, 0, 0]),
+            ip(&[10, 0, 0, 0, 255, 128, 0, 0]),
+            ip(&[0; 8]),
+            ip(&[255; 8]),
+            ip(&[255; 32]),
+            email("a@b.example"),
+            email(".b.example"),
+            uri(".td_1.internal"),
+        ] {
+            assert!(of(good.clone()), "{good:?}");
+        }
+        for bad in [
+            dns(".example.com"),
+            dns("*.example.com"),
+            dns("exa mple.com"),
+            dns("10.0.0.0"),
+            ip(&[10, 0, 0, 0]),
+            ip(&[10, 0, 0, 0, 255, 0, 255, 0]),
+            ip(&[10, 0, 0, 0, 254, 255, 0, 0]),
+            ip(&[0; 16]),
+            email("a@b@c"),
+            email("@b"),
+            email(""),
+            uri(""),
+            uri("https://td"),
+        ] {
+            assert!(!of(bad.clone()), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn comparisons_are_bounded() {
+        let constraints = NameConstraints { permitted: Vec::new(), excluded: vec![dns("example.com"); 1000] };
+        let mut budget = Budget::new();
+        for _ in 0..100 {
+            assert_eq!(check_name(&constraints, &dns("a.org"), &mut budget), Ok(()));
+        }
+        assert_eq!(check_name(&constraints, &dns("a.org"), &mut budget), Err(PathError::Budget));
+    }
+}

@@ -309,6 +309,16 @@ mod tests {
     }
 
     #[test]
+    fn keys_in_the_form_of_sec1_are_read() {
+        use aws_lc_rs::encoding::{AsDer, EcPrivateKeyRfc5915Der};
+        let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+        let der: EcPrivateKeyRfc5915Der<'_> = pair.private_key().as_der().unwrap();
+        let read = KeyPair::from_pem(&pem::encode("EC PRIVATE KEY", der.as_ref())).unwrap();
+        assert_eq!(read.public().octets(), pair.public_key().as_ref());
+        assert_eq!(KeyPair::from_pem(&pem::encode("EC PRIVATE KEY", &[1])).unwrap_err(), KeyError::Rejected);
+    }
+
+    #[test]
     fn debug_shows_nothing_of_the_secret() {
         for algorithm in BOTH {
             let key = KeyPair::generate(algorithm).unwrap();

@@ -185,6 +185,8 @@ impl<'a> Search<'a> {
         let Some(&last) = path.last() else { return Err(PathError::UnknownIssuer) };
         profile::check_anchor(anchor, self.options.usage)?;
         self.check_issuer(last, anchor, counted)?;
+        // After the signature that it made: nobody can have this one checked without having been certified.
+        profile::check_self_signed(anchor)?;
         let chain = || path.iter().copied().chain([anchor]);
         constraint::check(&chain().collect::<Vec<_>>(), &mut self.names)?;
         let validity = chain().fold(anchor.validity, |validity, on| validity.intersect(&on.validity));

@@ -134,9 +134,7 @@ pub(crate) fn check_anchor(anchor: &Certificate, usage: Usage) -> Rule {
     check_authority(anchor)?;
     let extensions = &anchor.extensions;
     match &extensions.authority_key_id {
-        // "where a CA distributes its public key in the form of a "self-signed" certificate, the authority key
-        // identifier MAY be omitted".
-        None => require(signature::verify(anchor, anchor).is_ok(), ProfileError::AuthorityKeyId)?,
+        None => {} // for `check_self_signed`
         Some(id) if anchor.self_issued() => {
             let own = extensions.subject_key_id.as_ref().map(|own| &own.value);
             require(!id.value.names_issuer && id.value.key_id.as_ref() == own, ProfileError::AuthorityKeyId)?;
@@ -147,6 +145,20 @@ pub(crate) fn check_anchor(anchor: &Certificate, usage: Usage) -> Rule {
         return require(extensions.extended_key_usage.is_none(), ProfileError::ExtendedKeyUsage);
     }
     check_purpose(anchor, usage)
+}
+
+/// "where a CA distributes its public key in the form of a "self-signed" certificate, the authority key identifier MAY
+/// be omitted" (§4.2.1.1). Apart from [`check_anchor`], since it costs a signature.
+pub(crate) fn check_self_signed(anchor: &Certificate) -> Rule {
+    let named = anchor.extensions.authority_key_id.is_some();
+    require(named || signature::verify(anchor, anchor).is_ok(), ProfileError::AuthorityKeyId)
+}
+
+/// What a certificate must be for an authority of ours to sign with it, for either use.
+pub(crate) fn check_signer(authority: &Certificate) -> Rule {
+    check_anchor(authority, Usage::Server)?;
+    check_anchor(authority, Usage::Client)?;
+    check_self_signed(authority)
 }
 
 /// The issuer's key must be the one that the certificate names: authorities of one name are told apart by it.

@@ -61,8 +61,7 @@ impl Bundle {
                 return Err(BundleError::TooLong { got: der.len() });
             }
             let anchor = Certificate::parse(der)?;
-            profile::check_anchor(&anchor, Usage::Server)?;
-            profile::check_anchor(&anchor, Usage::Client)?;
+            profile::check_signer(&anchor)?;
             let id = AuthorityId::of_certificate(der);
             if !bundle.contains(&id) {
                 bundle.ids.push(id);

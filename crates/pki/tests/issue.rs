@@ -255,7 +255,7 @@ fn a_key_of_another_authority_or_a_leaf_makes_no_authority() {
     assert_eq!(Authority::from_parts(certificate, own).unwrap().id(), authority.id());
     let leaf_key = key();
     let leaf = leaf_for(&authority, "node/1", &leaf_key, &[]);
-    assert!(matches!(Authority::from_parts(leaf, leaf_key), Err(IssueError::NotAnAuthority)));
+    assert!(matches!(Authority::from_parts(leaf, leaf_key), Err(IssueError::NotAnAuthority(_))));
     assert!(matches!(Authority::from_parts(Vec::new(), key()), Err(IssueError::Malformed(_))));
 }
 

@@ -280,3 +280,172 @@ fn weak_or_strange_keys_and_signatures_are_refused() {
         assert_eq!(accepted(case("leaf", &[root], &[], &leaf, ("DNS", "n1.example.org"))), accept, "{algorithm:?}");
     }
 }
+
+const HOST: (&str, &str) = ("DNS", "n1.example.org");
+
+/// One trusted authority with `change`, one leaf with `damage`, no other certificate.
+fn two(change: impl FnOnce(&mut CertificateParams), damage: impl FnOnce(&mut CertificateParams)) -> LimboVerdict {
+    let root_key = key();
+    let mut root = ca("root");
+    change(&mut root);
+    let certificate = root.self_signed(&root_key).unwrap().der().to_vec();
+    let mut params = server("leaf", vec![dns("n1.example.org")]);
+    damage(&mut params);
+    let leaf = params.signed_by(&key(), &Issuer::from_params(&root, &root_key)).unwrap().der().to_vec();
+    judge(&[case("two", &[certificate], &[], &leaf, HOST)]).remove(0)
+}
+
+#[test]
+fn a_leaf_that_breaks_one_rule_is_refused() {
+    type Damage = fn(&mut CertificateParams);
+    let custom = |oid: &[u64], critical: bool, content: &[u8]| {
+        let mut extension = rcgen::CustomExtension::from_oid_content(oid, content.to_vec());
+        extension.set_criticality(critical);
+        extension
+    };
+    assert_eq!(two(|_| {}, |_| {}).verdict, Verdict::Accept);
+    let unknown = [custom(&[1, 3, 6, 1, 4, 1, 55_738, 1], true, &[5, 0])];
+    assert_eq!(two(|_| {}, |leaf| leaf.custom_extensions = unknown.to_vec()).verdict, Verdict::Reject);
+    let harmless = [custom(&[1, 3, 6, 1, 4, 1, 55_738, 1], false, &[5, 0])];
+    assert_eq!(two(|_| {}, |leaf| leaf.custom_extensions = harmless.to_vec()).verdict, Verdict::Accept);
+    let damages: [(&str, Damage); 14] = [
+        ("no key identifier of the issuer", |leaf| leaf.use_authority_key_identifier_extension = false),
+        ("an authority", |leaf| leaf.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+        ("may sign certificates", |leaf| leaf.key_usages.push(KeyUsagePurpose::KeyCertSign)),
+        ("may sign revocations", |leaf| leaf.key_usages.push(KeyUsagePurpose::CrlSign)),
+        ("may not sign", |leaf| leaf.key_usages = vec![KeyUsagePurpose::KeyEncipherment]),
+        ("no purpose", |leaf| leaf.extended_key_usages.clear()),
+        ("any purpose", |leaf| leaf.extended_key_usages.push(ExtendedKeyUsagePurpose::Any)),
+        ("client only", |leaf| leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth]),
+        ("long serial", |leaf| leaf.serial_number = Some(vec![1; 21].into())),
+        ("zero serial", |leaf| leaf.serial_number = Some(vec![0].into())),
+        ("underscore", |leaf| leaf.subject_alt_names.push(dns("n_1.example.org"))),
+        ("address as a name", |leaf| leaf.subject_alt_names.push(dns("8.8.8.8"))),
+        ("wildcard of a top-level domain", |leaf| leaf.subject_alt_names.push(dns("*.org"))),
+        ("constrains names", |leaf| {
+            let extension = &[0x30, 0x09, 0xa0, 0x07, 0x30, 0x05, 0x82, 0x03, b'o', b'r', b'g'];
+            leaf.custom_extensions =
+                vec![rcgen::CustomExtension::from_oid_content(&[2, 5, 29, 30], extension.to_vec())];
+        }),
+    ];
+    for (what, damage) in damages {
+        assert_eq!(two(|_| {}, damage).verdict, Verdict::Reject, "{what}");
+    }
+}
+
+#[test]
+fn a_trusted_authority_that_breaks_one_rule_is_refused() {
+    type Damage = fn(&mut CertificateParams);
+    let damages: [(&str, Damage); 5] = [
+        ("expired", |root| root.not_after = rcgen::date_time_ymd(2000, 1, 1)),
+        ("no authority", |root| root.is_ca = IsCa::ExplicitNoCa),
+        ("may not sign certificates", |root| root.key_usages = vec![KeyUsagePurpose::CrlSign]),
+        ("unspecified usage", |root| root.key_usages.clear()),
+        ("made for a purpose", |root| root.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth]),
+    ];
+    for (what, damage) in damages {
+        assert_eq!(two(damage, |_| {}).verdict, Verdict::Reject, "{what}");
+    }
+    // A self-signed certificate need not name its own key.
+    assert_eq!(two(|root| root.use_authority_key_identifier_extension = false, |_| {}).verdict, Verdict::Accept);
+    // But one that another authority signed must name that one's.
+    let (above, own) = (key(), key());
+    for (named_key, accept) in [(true, true), (false, false)] {
+        let mut params = ca("root");
+        params.use_authority_key_identifier_extension = named_key;
+        let root = sign(("above", &above), &params, &own);
+        let leaf = sign(("root", &own), &server("leaf", vec![dns("n1.example.org")]), &key());
+        assert_eq!(accepted(case("cross", &[root], &[], &leaf, HOST)), accept);
+    }
+}
+
+#[test]
+fn a_certificate_that_names_another_key_than_its_issuers_is_refused() {
+    let root_key = key();
+    let root = ca("root").self_signed(&root_key).unwrap().der().to_vec();
+    let mut issuer = ca("root");
+    issuer.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(vec![1; 20]);
+    let params = server("leaf", vec![dns("n1.example.org")]);
+    let leaf = params.signed_by(&key(), &Issuer::from_params(&issuer, &root_key)).unwrap().der().to_vec();
+    let verdict = &judge(&[case("aki", &[root], &[], &leaf, HOST)])[0];
+    assert!(verdict.verdict == Verdict::Reject && verdict.reason.contains("key identifier"), "{verdict:?}");
+}
+
+#[test]
+fn authorities_that_share_a_name_and_key_identifier_cost_a_bounded_number_of_signatures() {
+    let same = |name: &str| {
+        let mut params = ca(name);
+        params.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(vec![7; 20]);
+        params
+    };
+    let (root_key, real) = (key(), key());
+    let root = ca("root").self_signed(&root_key).unwrap().der().to_vec();
+    let under_root = |of: &KeyPair| sign(("root", &root_key), &same("authority"), of);
+    let leaf = server("leaf", vec![dns("n1.example.org")])
+        .signed_by(&key(), &Issuer::from_params(&same("authority"), &real))
+        .unwrap()
+        .der()
+        .to_vec();
+    for (decoys, accept) in [(0, true), (20, true), (150, false)] {
+        let mut intermediates: Vec<Vec<u8>> = (0..decoys).map(|_| under_root(&key())).collect();
+        intermediates.push(under_root(&real));
+        let verdict = &judge(&[case("decoys", std::slice::from_ref(&root), &intermediates, &leaf, HOST)])[0];
+        assert_eq!(verdict.verdict == Verdict::Accept, accept, "{decoys} {verdict:?}");
+        assert_eq!(verdict.reason.contains("too entangled"), !accept, "{verdict:?}");
+    }
+}
+
+#[test]
+fn constraints_hold_for_a_leaf_of_its_issuers_own_name_but_not_for_such_an_authority() {
+    // RFC 5280 §4.2.1.10: names of self-issued certificates are exempt, unless it is the last one.
+    let (root_key, next_key) = (key(), key());
+    let mut root_params = ca("same");
+    root_params.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![GeneralSubtree::DnsName("example.org".to_owned())],
+        excluded_subtrees: Vec::new(),
+    });
+    let root = root_params.self_signed(&root_key).unwrap().der().to_vec();
+    let leaf = |names: &[&str]| server("same", names.iter().map(|name| dns(name)).collect());
+    for (names, accept) in [(&["n1.example.org"][..], true), (&["n1.example.org", "example.com"], false)] {
+        let leaf = sign(("same", &root_key), &leaf(names), &key());
+        assert_eq!(accepted(case("leaf", std::slice::from_ref(&root), &[], &leaf, HOST)), accept, "{names:?}");
+    }
+    let mut next = ca("same");
+    next.subject_alt_names = vec![dns("example.com")];
+    let next = sign(("same", &root_key), &next, &next_key);
+    let leaf = sign(("same", &next_key), &server("leaf", vec![dns("n1.example.org")]), &key());
+    assert!(accepted(case("authority", &[root], &[next], &leaf, HOST)));
+}
+
+#[test]
+fn directory_names_are_constrained_in_the_subject_too() {
+    let organization = |name: &str| {
+        let mut names = DistinguishedName::new();
+        names.push(DnType::OrganizationName, name);
+        names
+    };
+    for (permitted, excluded, subject, accept) in [
+        (Some("Example"), None, "Example", true),
+        (Some("Example"), None, "Other", false),
+        (None, Some("Example"), "Example", false),
+        (None, Some("Example"), "Other", true),
+    ] {
+        let constrain = |root: &mut CertificateParams| {
+            let subtree = |name: Option<&str>| name.map(|name| GeneralSubtree::DirectoryName(organization(name)));
+            root.name_constraints = Some(NameConstraints {
+                permitted_subtrees: subtree(permitted).into_iter().collect(),
+                excluded_subtrees: subtree(excluded).into_iter().collect(),
+            });
+        };
+        let verdict = two(constrain, |leaf| leaf.distinguished_name = organization(subject));
+        assert_eq!(verdict.verdict == Verdict::Accept, accept, "{permitted:?} {excluded:?} {subject}");
+    }
+    // Without a subject there is nothing to constrain, and the names are critical.
+    let constrain = |root: &mut CertificateParams| {
+        root.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DirectoryName(organization("Example"))],
+            excluded_subtrees: Vec::new(),
+        });
+    };
+    assert_eq!(two(constrain, |leaf| leaf.distinguished_name = DistinguishedName::new()).verdict, Verdict::Accept);
+}

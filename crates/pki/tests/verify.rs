@@ -12,7 +12,9 @@ use countersign_core::secret::Secret;
 use countersign_core::time::Validity;
 use countersign_pki::authority::{Authority, LeafRequest};
 use countersign_pki::key::{KeyAlgorithm, KeyPair};
-use countersign_pki::verify::{Bundle, ChainError, PathError, ProfileError, Usage, pinned_chain, verify_chain};
+use countersign_pki::verify::{
+    Bundle, BundleError, ChainError, PathError, ProfileError, Usage, pinned_chain, verify_chain,
+};
 use rustls_pki_types::CertificateDer;
 
 fn bundle(authorities: &[&Authority]) -> Bundle {
@@ -82,6 +84,40 @@ fn attackers_leaf_plus_the_real_public_authority_appended_is_refused() {
         &[&forged, real.certificate(), attackers.certificate()],
     ] {
         assert!(matches!(verify(&[&real], presented, Usage::Server), Err(ChainError::Path(_))));
+    }
+}
+
+/// An authority that copies all that is public of `real`: name, names and key identifier. Only the key differs.
+fn impostor(real: &Authority) -> (Vec<u8>, Vec<u8>) {
+    use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
+    let (_, read) = X509Certificate::from_der(real.certificate()).unwrap();
+    let key_id = read.iter_extensions().find_map(|e| match e.parsed_extension() {
+        ParsedExtension::SubjectKeyIdentifier(id) => Some(id.0.to_vec()),
+        _ => None,
+    });
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    let name = read.subject().iter_common_name().next().unwrap().as_str().unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, name);
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(1));
+    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    params.key_identifier_method = rcgen::KeyIdMethod::PreSpecified(key_id.unwrap());
+    params.use_authority_key_identifier_extension = true;
+    let key = key();
+    let certificate = params.self_signed(&key).unwrap().der().to_vec();
+    let forger = Authority::from_parts(certificate.clone(), key).unwrap();
+    (leaf(&forger, "node/1"), certificate)
+}
+
+#[test]
+fn a_leaf_forged_under_a_copy_of_the_authority_is_refused_for_its_signature() {
+    let real = authority();
+    let (forged, copy) = impostor(&real);
+    let refused = Err(ChainError::Path(PathError::Signature));
+    for presented in [&[forged.as_slice()][..], &[&forged, &copy], &[&forged, &copy, real.certificate()]] {
+        assert_eq!(verify(&[&real], presented, Usage::Server), refused);
+        let pinned = [presented, &[real.certificate()]].concat();
+        assert!(pinned_chain(real.id(), &chain(&pinned)).is_err());
     }
 }
 
@@ -211,13 +247,22 @@ fn an_empty_bundle_trusts_nobody() {
 }
 
 #[test]
+fn a_bundle_trusts_up_to_eight_authorities() {
+    let authorities: Vec<Authority> = (0..9).map(|_| authority()).collect();
+    let bundle = |count: usize| Bundle::new(authorities.iter().take(count).map(|a| a.certificate()));
+    assert_eq!(bundle(8).unwrap().ids().count(), 8);
+    assert_eq!(bundle(9).unwrap_err(), BundleError::TooMany { got: 9 });
+    let twice = authorities[0].certificate();
+    assert_eq!(Bundle::new([twice, twice]).unwrap().ids().count(), 1);
+    assert_eq!(Bundle::new([&[0x30; 8193][..]]).unwrap_err(), BundleError::TooLong { got: 8193 });
+    assert!(matches!(Bundle::new([&[0x30; 8192][..]]), Err(BundleError::Malformed(_))));
+}
+
+#[test]
 fn a_leaf_may_not_be_trusted_as_an_authority() {
     let authority = authority();
     let leaf = leaf(&authority, "node/1");
-    assert_eq!(
-        Bundle::new([leaf.as_slice()]).unwrap_err(),
-        countersign_pki::verify::BundleError::Profile(ProfileError::BasicConstraints)
-    );
+    assert_eq!(Bundle::new([leaf.as_slice()]).unwrap_err(), BundleError::Profile(ProfileError::BasicConstraints));
 }
 
 #[test]
