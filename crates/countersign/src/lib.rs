@@ -21,6 +21,7 @@ mod refusals;
 mod replica;
 mod service;
 mod settings;
+mod whoami;
 
 pub use admin::https::HttpsError;
 pub use authority::SignError;
@@ -33,6 +34,7 @@ pub use refusals::{advice, advice_enrollment};
 pub use replica::ReplicaError;
 pub use service::io::Caller;
 pub use settings::{AUTHORITY_TTL_SECS, ClusterToken, ImportedAuthority, NODE_TTL_SECS, NewCluster, Settings, Start};
+pub use whoami::WhoamiService;
 
 /// Shows an error with all its sources on one line.
 pub fn chain<'a>(error: &'a (dyn core::error::Error + 'static)) -> impl core::fmt::Display + 'a {

@@ -124,3 +124,41 @@ async fn a_token_of_another_cluster_sends_nothing_and_says_what_was_met() {
     assert!(shown.contains("join token pins"), "{shown}");
     assert!(!shown.contains(token.secret()), "{shown}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_embedded_service_sees_its_caller_and_a_revoked_one_is_cut_off() {
+    let node = Node::bootstrap("n1").await;
+    node.member().serve(tonic::service::Routes::new(countersign::WhoamiService::of(node.member())));
+    let client = node.client("pay").await;
+    let mut whoami = client.connect(&node).await.unwrap();
+    assert!(whoami.ask().await.unwrap().ends_with("/client/pay"));
+    node.revoke(&client.key).await;
+    // The open connection is closed, and no new one is made.
+    assert!(whoami.ask().await.is_err());
+    let refused = client.connect(&node).await.err().unwrap();
+    assert!(countersign::chain(&refused).to_string().contains("key is revoked"), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_grow_to_five_and_shrink_to_three() {
+    let mut nodes = cluster_of(3).await;
+    for i in 4..=5 {
+        let token = nodes[0].token(Suffrage::Voter, 1).await;
+        let joined = Node::join(&format!("n{i}"), &token, &nodes[1]).await.unwrap();
+        nodes.push(joined);
+    }
+    for node in &nodes {
+        node.settled(5).await;
+    }
+    let itself = nodes[0].ask("POST", "/v1/nodes/n1/evict", "{\"keep_authority\":true}".to_owned()).await;
+    assert!(itself.0 == 409 && itself.1.contains("cannot evict itself"), "{itself:?}");
+    // The founder, which leads, is among those that leave.
+    nodes[4].evict("n1").await;
+    nodes[4].settled(4).await;
+    nodes[1].evict("n2").await;
+    for node in &nodes[2..] {
+        node.settled(3).await;
+    }
+    let token = nodes[2].token(Suffrage::Learner, 1).await;
+    Node::join("n6", &token, &nodes[3]).await.unwrap();
+}

@@ -59,6 +59,15 @@ pub(crate) async fn evict(
     let how = parsed(body)?;
     let member = admin.member()?;
     let target = find(&member, &node)?;
+    // Once out of the voters it could not ask for the rest.
+    if target.id == member.node {
+        return Err(AdminError::new(
+            StatusCode::CONFLICT,
+            "evicts-itself",
+            format!("node {} cannot evict itself", target.name),
+            "run the command on another voter",
+        ));
+    }
     // First out of the voters, so that the eviction does not cut off its own quorum; then refused.
     if target.suffrage == Suffrage::Voter {
         leave_voters(&member, &target, &how).await?;

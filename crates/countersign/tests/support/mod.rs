@@ -2,13 +2,23 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::{ClusterToken, Member, NODE_TTL_SECS, NewCluster, Settings, Start, StartError, Started};
-use countersign_api::admin::{NodeChanged, NodeRemove, Status, TokenCreate, TokenCreated};
+use countersign_api::admin::{
+    CertificateIssued, CertificateRequest, NodeChanged, NodeRemove, Status, TokenCreate, TokenCreated,
+};
+use countersign_api::cluster::WhoamiRequest;
+use countersign_api::cluster::whoami_client::WhoamiClient;
 use countersign_core::name::{Address, Name};
 use countersign_core::trust::join_token::JoinToken;
 use countersign_core::trust::member::Suffrage;
+use countersign_net::{Credential, DialError, ServiceClient, SystemClock};
+use countersign_pki::csr::{create_csr, csr_pem};
+use countersign_pki::key::{KeyAlgorithm, KeyPair};
+use countersign_pki::pem::certificates_from_pem;
+use countersign_pki::verify::Bundle;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
@@ -137,6 +147,27 @@ impl Node {
         serde_json::from_str(&body).unwrap()
     }
 
+    /// A client with a certificate of this cluster.
+    pub async fn client(&self, name: &str) -> Client {
+        let key = KeyPair::generate(KeyAlgorithm::Ed25519).unwrap();
+        let csr = csr_pem(&create_csr(&key).unwrap());
+        let wanted = CertificateRequest { role: format!("client/{name}"), ttl_secs: 600, csr };
+        let (status, body) = self.ask("POST", "/v1/certificates", serde_json::to_string(&wanted).unwrap()).await;
+        assert_eq!(status, 200, "{body}");
+        let issued: CertificateIssued = serde_json::from_str(&body).unwrap();
+        let chain = certificates_from_pem(&issued.chain).unwrap();
+        let credential = Arc::new(Credential::new(chain.iter().map(|der| der.to_vec()), &key).unwrap());
+        let bundle = Arc::new(Bundle::new([chain[1].as_ref()]).unwrap());
+        let domain = self.member().view().trust_domain.clone();
+        let dialer = ServiceClient::new(bundle, domain, credential, Arc::new(SystemClock));
+        Client { key: issued.key, dialer }
+    }
+
+    pub async fn revoke(&self, key: &str) {
+        let (status, body) = self.ask("DELETE", &format!("/v1/certificates/{key}"), String::new()).await;
+        assert_eq!(status, 200, "{body}");
+    }
+
     /// Waits until the view shows `members` members, all settled, each voter holding the CA key.
     pub async fn settled(&self, members: usize) {
         self.until(|status| {
@@ -162,6 +193,33 @@ impl Node {
             // why: the socket is asked again; nothing tells when its answer changes
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+}
+
+pub struct Client {
+    pub key: String,
+    dialer: ServiceClient,
+}
+
+impl Client {
+    /// One connection, kept: it is not dialed anew when it is lost.
+    pub async fn connect(&self, node: &Node) -> Result<Whoami, DialError> {
+        let stream = self.dialer.dial(&node.address()).await?;
+        let stream = std::sync::Mutex::new(Some(stream));
+        let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+            let stream = stream.lock().unwrap().take();
+            async move { stream.map(TokioIo::new).ok_or_else(|| std::io::Error::other("used up")) }
+        });
+        let endpoint = tonic::transport::Endpoint::from_static("http://cluster");
+        Ok(Whoami(WhoamiClient::new(endpoint.connect_with_connector(connector).await.unwrap())))
+    }
+}
+
+pub struct Whoami(WhoamiClient<tonic::transport::Channel>);
+
+impl Whoami {
+    pub async fn ask(&mut self) -> Result<String, tonic::Status> {
+        Ok(self.0.whoami(WhoamiRequest {}).await?.into_inner().principal)
     }
 }
 

@@ -1,0 +1,40 @@
+//! Somebody's own gRPC service on the cluster port: every call carries the peer that the connection proved.
+//!
+//! `cargo run --example service -- DIR` founds a cluster of one in DIR and serves until Ctrl-C. Call it with a certificate
+//! from `countersign cert issue --client NAME`; nobody else gets as far as the service.
+
+use countersign::{Caller, Member, NODE_TTL_SECS, NewCluster, Settings, Start};
+use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
+use countersign_api::cluster::{WhoamiReply, WhoamiRequest};
+use tonic::{Request, Response, Status};
+
+/// Yours would come from your own `.proto`.
+struct Greeter;
+
+#[tonic::async_trait]
+impl Whoami for Greeter {
+    async fn whoami(&self, request: Request<WhoamiRequest>) -> Result<Response<WhoamiReply>, Status> {
+        let caller = request.extensions().get::<Caller>().ok_or_else(|| Status::unauthenticated("nobody"))?;
+        let principal = format!("hello, {}", caller.peer.principal());
+        Ok(Response::new(WhoamiReply { principal, generation: caller.peer.generation().0, node: 0 }))
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let settings = Settings {
+        data: std::env::args().nth(1).ok_or("give a data directory")?.into(),
+        name: Some("greeter".parse()?),
+        cluster_addr: "127.0.0.1:7100".parse()?,
+        advertise: vec![],
+        https_addr: None,
+        https_files: None,
+        node_ttl_secs: NODE_TTL_SECS,
+    };
+    let cluster = NewCluster { name: "example".parse()?, trust_domain: None, token: None, authority: None };
+    let (member, _) = Member::start(settings, Start::Bootstrap(cluster)).await?;
+    member.serve(tonic::service::Routes::new(WhoamiServer::new(Greeter)));
+    tokio::signal::ctrl_c().await?;
+    member.shutdown().await;
+    Ok(())
+}

@@ -1,0 +1,32 @@
+//! The smallest service on the service protocol: it tells a caller who it has proven to be.
+
+use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
+use countersign_api::cluster::{WhoamiReply, WhoamiRequest};
+use tonic::{Request, Response, Status};
+
+use crate::Caller;
+
+/// Answers each caller with its own principal.
+#[derive(Debug, Clone)]
+pub struct WhoamiService {
+    node: u64,
+}
+
+impl WhoamiService {
+    /// The service of this member, to be handed to [`Member::serve`](crate::Member::serve).
+    pub fn of(member: &crate::Member) -> WhoamiServer<Self> {
+        WhoamiServer::new(Self { node: member.node().0 })
+    }
+}
+
+#[tonic::async_trait]
+impl Whoami for WhoamiService {
+    async fn whoami(&self, request: Request<WhoamiRequest>) -> Result<Response<WhoamiReply>, Status> {
+        let caller = request.extensions().get::<Caller>().ok_or_else(|| Status::unauthenticated("nobody"))?;
+        Ok(Response::new(WhoamiReply {
+            principal: caller.peer.principal().to_string(),
+            generation: caller.peer.generation().0,
+            node: self.node,
+        }))
+    }
+}
