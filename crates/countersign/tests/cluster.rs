@@ -155,7 +155,7 @@ async fn three_nodes_grow_to_five_and_shrink_to_three() {
     // The founder, which leads, is among those that leave.
     nodes[4].evict("n1").await;
     nodes[4].settled(4).await;
-    nodes[1].evict("n2").await;
+    nodes[3].evict("n2").await;
     for node in &nodes[2..] {
         node.settled(3).await;
     }
