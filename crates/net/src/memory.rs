@@ -81,3 +81,101 @@ impl ChainMemory {
         Ok(chain)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::cell::Cell;
+
+    use countersign_core::principal::Principal;
+    use countersign_core::time::{UnixMillis, Validity};
+    use countersign_pki::authority::{Authority, AuthorityParts, LeafRequest};
+    use countersign_pki::key::{KeyAlgorithm, KeyPair};
+    use countersign_pki::verify::{Bundle, verify_chain};
+
+    use super::*;
+
+    fn domain(text: &str) -> TrustDomain {
+        TrustDomain::parse(text).unwrap()
+    }
+
+    fn key(n: u64) -> ChainKey {
+        let chain = [CertificateDer::from(n.to_be_bytes().to_vec())];
+        ChainKey::of(&chain, Usage::Client, &domain("td"), Generation(1))
+    }
+
+    fn chain() -> VerifiedChain {
+        let draw = || KeyPair::generate(KeyAlgorithm::Ed25519).unwrap();
+        let validity = Validity { not_before: UnixMillis(0), not_after: UnixMillis::from_secs(4_000_000_000) };
+        let td = domain("td");
+        let parts = AuthorityParts { common_name: "a", trust_domain: &td, cluster: None, serial: [1; 16], validity };
+        let authority = Authority::create(draw(), &parts).unwrap();
+        let request = LeafRequest {
+            principal: &Principal::parse("spiffe://td/client/c").unwrap(),
+            common_name: "c",
+            hosts: &[],
+            spki: &draw().spki(),
+            serial: [2; 16],
+            validity,
+            endorsement: None,
+        };
+        let leaf = CertificateDer::from(authority.issue(&request).unwrap());
+        let bundle = Bundle::new([authority.certificate()]).unwrap();
+        verify_chain(&bundle, &[leaf], Usage::Client, None).unwrap()
+    }
+
+    #[test]
+    fn a_verdict_is_found_only_under_all_that_it_depends_on() {
+        let (a, b) = (CertificateDer::from(vec![1, 2]), CertificateDer::from(vec![3]));
+        let of = |chain: &[CertificateDer<'_>], usage, td, generation| {
+            ChainKey::of(chain, usage, &domain(td), Generation(generation))
+        };
+        let base = of(&[a.clone(), b.clone()], Usage::Client, "td", 1);
+        assert_eq!(base, of(&[a.clone(), b.clone()], Usage::Client, "td", 1));
+        for other in [
+            of(&[a.clone(), b.clone()], Usage::Server, "td", 1),
+            of(&[a.clone(), b.clone()], Usage::Client, "te", 1),
+            of(&[a.clone(), b.clone()], Usage::Client, "td", 2),
+            of(&[b.clone(), a.clone()], Usage::Client, "td", 1),
+            of(core::slice::from_ref(&a), Usage::Client, "td", 1),
+            of(&[a.clone(), b.clone(), b.clone()], Usage::Client, "td", 1),
+            of(&[CertificateDer::from(vec![1]), CertificateDer::from(vec![2, 3])], Usage::Client, "td", 1),
+        ] {
+            assert_ne!(base, other);
+        }
+    }
+
+    #[test]
+    fn an_accept_is_remembered_and_a_refusal_is_not() {
+        let memory = ChainMemory::default();
+        let verified = chain();
+        let asked = Cell::new(0);
+        let ask = |outcome: Result<VerifiedChain, ChainError>| {
+            memory.recall_or(key(1), || {
+                asked.set(asked.get() + 1);
+                outcome
+            })
+        };
+        let refusal = ChainError::PinNotPresented;
+        assert_eq!(ask(Err(refusal.clone())), Err(refusal.clone()));
+        assert_eq!(ask(Err(refusal.clone())), Err(refusal.clone()));
+        assert_eq!(asked.get(), 2);
+        assert_eq!(*ask(Ok(verified.clone())).unwrap(), verified);
+        assert_eq!(*ask(Err(refusal)).unwrap(), verified);
+        assert_eq!(asked.get(), 3, "remembered: not asked again");
+    }
+
+    #[test]
+    fn the_memory_is_bounded_and_keeps_what_is_used() {
+        let memory = ChainMemory::default();
+        let verified = chain();
+        let learn = |n: u64| memory.recall_or(key(n), || Ok(verified.clone())).unwrap();
+        let known = |n: u64| memory.recall_or(key(n), || Err(ChainError::PinNotPresented)).is_ok();
+        for n in 0..3 * CHAIN_MEMORY_MAX as u64 {
+            learn(n);
+            assert!(known(0), "used all the time");
+            let halves = memory.0.lock().unwrap();
+            assert!(halves.younger.len() + halves.older.len() <= CHAIN_MEMORY_MAX);
+        }
+        assert!(!known(1), "not used since");
+    }
+}

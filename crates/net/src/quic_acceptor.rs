@@ -34,20 +34,28 @@ use crate::routes::Route;
 use crate::trust::Trust;
 use crate::verifier::ChainVerifier;
 
-/// Shows the certificate to a ClientHello that offers exactly the one protocol, and keeps what it said.
+/// Shows the certificate to a ClientHello that offers exactly one protocol, and keeps what it said.
 #[derive(Debug)]
 struct OneProtocol {
-    alpn: Alpn,
     certified: Arc<CertifiedKey>,
-    hello: Mutex<Option<(Option<String>, Result<Alpn, OfferError>)>>,
+    hello: Mutex<Option<Said>>,
+}
+
+/// What a ClientHello said.
+#[derive(Debug)]
+struct Said {
+    name: Option<String>,
+    offer: Result<Alpn, OfferError>,
 }
 
 impl ResolvesServerCert for OneProtocol {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let offer = Alpn::of_offer(hello.alpn());
         let name = hello.server_name().map(str::to_owned);
-        *self.hello.lock().unwrap_or_else(PoisonError::into_inner) = Some((name, offer));
-        (offer == Ok(self.alpn)).then(|| Arc::clone(&self.certified))
+        *self.hello.lock().unwrap_or_else(PoisonError::into_inner) = Some(Said { name, offer });
+        // One other protocol is left to the TLS stack, which answers with an alert of its own.
+        let one = matches!(offer, Ok(_) | Err(OfferError::Unknown));
+        one.then(|| Arc::clone(&self.certified))
     }
 }
 
@@ -141,7 +149,7 @@ struct Prepared {
 
 fn prepare(endpoint: &Endpoint, trust: &Arc<Trust>, purpose: QuicPurpose) -> Result<Prepared, QuicBindError> {
     let certified = trust.credential.as_ref().ok_or(QuicBindError::NoCredential)?.certified();
-    let one = Arc::new(OneProtocol { alpn: purpose.alpn(), certified, hello: Mutex::new(None) });
+    let one = Arc::new(OneProtocol { certified, hello: Mutex::new(None) });
     let verifier = client_verifier(endpoint, trust);
     let certificate = Arc::clone(&one) as Arc<dyn ResolvesServerCert>;
     let verifying = Arc::clone(&verifier) as Arc<dyn ClientCertVerifier>;
@@ -276,7 +284,7 @@ async fn send_frame(connection: &quinn::Connection, frame: FirstFrame) -> io::Re
 
 impl OneProtocol {
     fn offer(&self) -> Option<Result<Alpn, OfferError>> {
-        self.hello.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|(_, offer)| *offer)
+        self.hello.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|said| said.offer)
     }
 }
 
@@ -288,7 +296,7 @@ struct Note<'a> {
 
 impl Drop for Note<'_> {
     fn drop(&mut self) {
-        if let Some((name, offer)) = &*self.one.hello.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(Said { name, offer }) = &*self.one.hello.lock().unwrap_or_else(PoisonError::into_inner) {
             self.attempt.named(name.as_deref());
             self.attempt.alpn = offer.ok();
         }

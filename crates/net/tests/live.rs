@@ -361,3 +361,32 @@ async fn a_new_credential_is_shown_from_the_next_handshake_on() {
     assert_eq!(before.peer().key(), cluster.nodes[&1].id());
     assert_eq!(after.peer().key(), renewed.id());
 }
+
+/// The memory of verified chains spares the path, never the key, the time or the membership.
+#[tokio::test]
+async fn a_remembered_chain_is_proven_and_judged_again() {
+    let mut cluster = Cluster::new();
+    let mut server = cluster.serve(1).await;
+    let two = cluster.dialer(&cluster.nodes[&2]);
+    let told = |error: countersign_net::DialError| match error.cause {
+        DialCause::Refused { code } => code.refusal(),
+        other => panic!("{other:?}"),
+    };
+    two.dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
+    two.dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
+
+    // The same chain without its key.
+    let thief = Raw::new(&[Alpn::Peer.id()]).showing(&cluster.nodes[&2].chain, &cluster.nodes[&3].key);
+    thief.answer(server.address).await.unwrap_err();
+    assert_eq!(server.refused().await.refusal, Refusal::Handshake);
+    // After its validity.
+    server.clock.set(valid().not_after.plus_secs(1));
+    let error = two.dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
+    assert_eq!(told(error), Some(Refusal::Expired));
+    // Without its member, in a view of the same generation: memory has no say in it.
+    server.clock.set(NOW);
+    rig::evict(&mut cluster.view, 2);
+    server.endpoint.publish(Arc::new(cluster.view.clone()), NOW).unwrap();
+    let error = two.dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
+    assert_eq!(told(error), Some(Refusal::Evicted));
+}
