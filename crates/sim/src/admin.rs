@@ -1,0 +1,203 @@
+//! Operators and members at work: tokens, suffrage, evictions, certificates, groups. They repeat themselves, as people do
+//! whose answer was lost, and ask at members that may not help them.
+
+use countersign_core::id::{GroupId, KeyId, NodeId, ed25519_spki};
+use countersign_core::name::{HostName, Name};
+use countersign_core::peer::EvidenceParts;
+use countersign_core::principal::{Principal, Role};
+use countersign_core::time::Validity;
+use countersign_core::trust::command::{Command, FEATURE_LEVEL};
+use countersign_core::trust::member::Suffrage;
+use countersign_core::trust::seal::confirm_transcript;
+use countersign_core::trust::{addresses_transcript, view::View};
+
+use crate::actors::{NODE_TTL_SECS, Token, draw_address, draw_name};
+use crate::rng::Rng;
+use crate::trace::Event;
+use crate::violation::Broken;
+use crate::world::World;
+
+/// Tokens that an operator remembers, newest last.
+const TOKENS_KEPT: usize = 12;
+/// Commands that an operator may come to repeat.
+const RECENT_MAX: usize = 8;
+/// Members below which hardly anybody is evicted.
+const MEMBERS_MIN: usize = 5;
+
+/// What operators remember.
+#[derive(Debug, Default)]
+pub(crate) struct Admin {
+    tokens: Vec<Token>,
+    recent: Vec<Command>,
+    keys: Vec<KeyId>,
+}
+
+impl Admin {
+    pub(crate) fn keep_token(&mut self, token: Token) {
+        if self.tokens.len() >= TOKENS_KEPT {
+            self.tokens.remove(0);
+        }
+        self.tokens.push(token);
+    }
+
+    /// A token for a new node: mostly the newest, now and then an old one that may be of no more use.
+    pub(crate) fn hand_out(&self, rng: &mut Rng) -> Option<Token> {
+        if rng.one_in(4) { rng.pick(&self.tokens).cloned() } else { self.tokens.last().cloned() }
+    }
+}
+
+impl World {
+    pub(crate) fn administer(&mut self) -> Result<(), Broken> {
+        let Some(command) = self.draw_command()? else { return Ok(()) };
+        if self.admin.recent.len() >= RECENT_MAX {
+            self.admin.recent.remove(0);
+        }
+        self.admin.recent.push(command.clone());
+        if self.rng.one_in(2) {
+            self.propose(command, None);
+            return Ok(());
+        }
+        let through = self.any_host();
+        if let Some(host) = through.and_then(|node| self.hosts.get(&node)) {
+            let evidence = host.credential.clone();
+            self.forward(evidence, command, None);
+        }
+        Ok(())
+    }
+
+    fn draw_command(&mut self) -> Result<Option<Command>, Broken> {
+        Ok(match self.rng.below(26) {
+            0..5 => Some(Command::AddJoinToken(self.draw_token()?.record)),
+            5 => self.rng.pick(&self.admin.tokens).map(|token| Command::RevokeJoinToken(token.held().id())),
+            6 => Some(Command::RotateClusterToken(self.draw_token()?.record)),
+            7..9 => self.draw_suffrage(Suffrage::Voter),
+            9 => self.draw_suffrage(Suffrage::Learner),
+            10..13 => self.draw_eviction(),
+            13..15 => Some(self.draw_certificate()?),
+            15 => self.draw_revocation(),
+            16 => self.draw_group(),
+            17 => self.member().map(|node| Command::ReportFeatureLevel { node, level: FEATURE_LEVEL }),
+            18 => self.draw_addresses()?,
+            19..22 => self.draw_seal(),
+            22..25 => self.draw_confirmation(),
+            _ => self.rng.pick(&self.admin.recent).cloned(),
+        })
+    }
+
+    fn view(&self) -> Option<&View> {
+        self.ledger.view().map(|view| &**view)
+    }
+
+    /// A member, as the whole log has it: operators see further than the member that they ask.
+    pub(crate) fn member(&mut self) -> Option<NodeId> {
+        let members: Vec<NodeId> = self.view()?.members.keys().copied().collect();
+        self.rng.pick(&members).copied()
+    }
+
+    fn draw_token(&mut self) -> Result<Token, Broken> {
+        let mut token = Token::draw(&mut self.rng, self.home.authority, self.now);
+        if self.rng.one_in(8) {
+            token.record.name = Some(draw_name(&mut self.rng)?);
+        }
+        self.faults.learn_token(token.held().id(), token.secret);
+        self.admin.keep_token(token.clone());
+        if self.rng.one_in(3) {
+            self.adversary.steal(&mut self.rng, token.clone());
+        }
+        Ok(token)
+    }
+
+    fn draw_suffrage(&mut self, suffrage: Suffrage) -> Option<Command> {
+        let keep_authority = !self.rng.one_in(3);
+        // A voter that nobody runs would only wait: promote those that run.
+        let node = if suffrage == Suffrage::Voter { self.any_host() } else { self.member() };
+        node.map(|node| Command::SetSuffrage { node, suffrage, keep_authority })
+    }
+
+    fn draw_eviction(&mut self) -> Option<Command> {
+        let members = self.view().map_or(0, |view| view.members.len());
+        if members < MEMBERS_MIN && !self.rng.one_in(8) {
+            return None;
+        }
+        let (compromised, keep_authority) = (self.rng.one_in(4), !self.rng.one_in(3));
+        self.member().map(|node| Command::Evict { node, compromised, keep_authority })
+    }
+
+    fn draw_certificate(&mut self) -> Result<Command, Broken> {
+        let n = self.rng.below(6);
+        let name = |kind: &str| Name::parse(&format!("{kind}{n}")).map_err(|_| Broken::World);
+        let role = match self.rng.below(4) {
+            0 => Role::Admin(name("root")?),
+            1 => Role::Broker(HostName::parse("broker.example.org").map_err(|_| Broken::World)?),
+            _ => Role::Client(name("pay")?),
+        };
+        let spki = ed25519_spki(&self.rng.bytes()).to_vec();
+        let (key, ttl_secs) = (KeyId::of_spki(&spki), 600 + self.rng.below(NODE_TTL_SECS));
+        let validity = Validity { not_before: self.now.minus_secs(60), not_after: self.now.plus_secs(ttl_secs) };
+        self.admin.keys.push(key);
+        let principal = Principal { trust_domain: self.home.trust_domain.clone(), role: role.clone() };
+        let (authority, cluster) = (self.home.authority, Some(self.home.cluster));
+        self.keep_evidence(EvidenceParts { principal, key, authority, cluster, endorsement: None, validity });
+        Ok(Command::IssuePrincipal { role, spki, ttl_secs })
+    }
+
+    /// Revokes a principal's key, or a member's leaf key: it must make another. A member's identity key ends by eviction.
+    fn draw_revocation(&mut self) -> Option<Command> {
+        if self.rng.one_in(3) {
+            return self.rng.pick_of(self.hosts.values()).map(|host| Command::RevokeKey(host.credential.key));
+        }
+        self.rng.pick(&self.admin.keys).copied().map(Command::RevokeKey)
+    }
+
+    fn draw_group(&mut self) -> Option<Command> {
+        let group = GroupId(self.rng.below(4));
+        let members = [self.member()?, self.member()?].to_vec();
+        let members = if self.rng.one_in(6) { Vec::new() } else { members };
+        Some(Command::AssignGroup { group, members })
+    }
+
+    fn draw_addresses(&mut self) -> Result<Option<Command>, Broken> {
+        let addresses = vec![draw_address(&mut self.rng)?];
+        let Some(host) = self.rng.pick_of(self.hosts.values()) else { return Ok(None) };
+        let Some(view) = host.replica.view() else { return Ok(None) };
+        let signature = host.keys.identity().sign(&addresses_transcript(view, host.node, &addresses));
+        Ok(Some(Command::SetAddresses { node: host.node, addresses, signature }))
+    }
+
+    /// A copy of the CA key for a voter that has none.
+    fn draw_seal(&mut self) -> Option<Command> {
+        let sealed = self.ledger.reference().state().sealed();
+        let authority = self.home.authority;
+        let voters = self.view()?.members.values().filter(|m| m.suffrage == Suffrage::Voter);
+        let without: Vec<NodeId> = voters.map(|m| m.id).filter(|id| !sealed.contains_key(&(authority, *id))).collect();
+        let node = *self.rng.pick(&without)?;
+        Some(Command::SealAuthority { authority, node, sealed: self.rng.bytes::<8>().to_vec() })
+    }
+
+    /// A voter opens its copy, and so has the CA key to show it with.
+    fn draw_confirmation(&mut self) -> Option<Command> {
+        let authority = self.home.authority;
+        let holds = |node: &NodeId, host: &crate::actors::Host| {
+            host.replica.state().sealed().get(&(authority, *node)).is_some_and(|copy| !copy.opened)
+        };
+        let ready: Vec<NodeId> = self.hosts.iter().filter(|(node, host)| holds(node, host)).map(|(n, _)| *n).collect();
+        let node = *self.rng.pick(&ready)?;
+        let signature = self.ca().sign(&confirm_transcript(self.home.cluster, authority, node)).to_vec();
+        Some(Command::ConfirmAuthority { authority, node, signature })
+    }
+
+    /// A member makes a new leaf key, endorses it, and has it certified.
+    pub(crate) fn renew_somebody(&mut self) -> Result<(), Broken> {
+        let leaf = KeyId(self.rng.bytes());
+        let Some(host) = self.rng.pick_of(self.hosts.values_mut()) else { return Ok(()) };
+        let validity = Validity { not_before: self.now.minus_secs(60), not_after: self.now.plus_secs(NODE_TTL_SECS) };
+        host.renewal += 1;
+        let endorsement = host.keys.endorse(self.home.cluster, leaf, host.renewal);
+        self.ledger.history.endorse(host.keys.public.identity, leaf, host.renewal);
+        let renewed = EvidenceParts { key: leaf, endorsement: Some(endorsement), validity, ..host.credential.clone() };
+        let old = core::mem::replace(&mut host.credential, renewed);
+        self.trace.note(Event::Renewed, format_args!("node {}, renewal {}", host.node, host.renewal));
+        self.keep_evidence(old);
+        Ok(())
+    }
+}

@@ -1,0 +1,171 @@
+//! Faults to inject, so that every check of the simulation is seen to fail. Each sits in the simulation's own layer
+//! around the core; the core itself has no such door.
+
+use std::collections::BTreeMap;
+
+use countersign_core::enroll::EnrollmentRequest;
+use countersign_core::enroll::sponsor::{SponsorError, SponsorSide, SponsoredRequest};
+use countersign_core::id::{AuthorityId, NodeId, TokenId};
+use countersign_core::peer::{Evidence, Refusal, VerifiedPeer, Wanted, judge};
+use countersign_core::secret::Secret;
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::author::{Author, NotPermitted, permit};
+use countersign_core::trust::command::{Command, Stamped};
+use countersign_core::trust::join_token::{JoinToken, TokenRecord};
+use countersign_core::trust::member::Member;
+use countersign_core::trust::outcome::{Outcome, Refused, Signer};
+use countersign_core::trust::view::View;
+use countersign_core::trust::{TrustState, UnsupportedLevel};
+
+/// A defect that every simulated member shares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Danger {
+    /// Each token's first use is not counted.
+    ForgetsToSpend,
+    /// Revocations of tokens and keys are answered, but not recorded.
+    ForgetsRevocations,
+    /// The judgement does not look at evictions.
+    ForgetsEvictions,
+    /// A request is applied whoever signed it.
+    BelievesUnsignedRequests,
+    /// Sponsors do not compare the connection.
+    SponsorsRelayedRequests,
+    /// Whoever is a member may administer.
+    PermitsAnyMember,
+    /// A repeated request is answered with another node.
+    AnswersRetriesAnew,
+    /// Time is what the last command says.
+    FollowsEveryClock,
+    /// A member that restarts takes an old snapshot for the present state.
+    RestartsFromTheOldSnapshot,
+    /// Some members skip some entries.
+    SkipsEntries,
+}
+
+impl Danger {
+    /// Every fault.
+    pub const ALL: [Self; 10] = [
+        Self::ForgetsToSpend,
+        Self::ForgetsRevocations,
+        Self::ForgetsEvictions,
+        Self::BelievesUnsignedRequests,
+        Self::SponsorsRelayedRequests,
+        Self::PermitsAnyMember,
+        Self::AnswersRetriesAnew,
+        Self::FollowsEveryClock,
+        Self::RestartsFromTheOldSnapshot,
+        Self::SkipsEntries,
+    ];
+}
+
+/// The core as the simulated members call it: as it is, or with one fault around it.
+#[derive(Debug, Default)]
+pub(crate) struct Faults {
+    danger: Option<Danger>,
+    /// What only the faults use: secrets of tokens, and members that were evicted.
+    secrets: BTreeMap<TokenId, [u8; 32]>,
+    graves: BTreeMap<NodeId, Member>,
+}
+
+impl Faults {
+    pub(crate) const fn new(danger: Option<Danger>) -> Self {
+        Self { danger, secrets: BTreeMap::new(), graves: BTreeMap::new() }
+    }
+
+    fn has(&self, danger: Danger) -> bool {
+        self.danger == Some(danger)
+    }
+
+    pub(crate) fn learn_token(&mut self, token: TokenId, secret: [u8; 32]) {
+        self.secrets.insert(token, secret);
+    }
+
+    pub(crate) fn bury(&mut self, member: Member) {
+        self.graves.insert(member.id, member);
+    }
+
+    pub(crate) fn apply(&self, state: &mut TrustState, stamped: &Stamped) -> Result<Outcome, UnsupportedLevel> {
+        let again = |command| Stamped { command, ..stamped.clone() };
+        match &stamped.command {
+            Command::AddJoinToken(record) if self.has(Danger::ForgetsToSpend) => {
+                state.apply(&again(Command::AddJoinToken(with_one_more_use(record))))
+            }
+            Command::RevokeJoinToken(_) | Command::RevokeKey(_) if self.has(Danger::ForgetsRevocations) => {
+                Ok(state.view().map_or(Outcome::Refused(Refused::NoCluster), |view| Outcome::Done(view.generation)))
+            }
+            Command::Admit(request) => {
+                let outcome = state.apply(stamped)?;
+                match (outcome, self.secrets.get(&request.token)) {
+                    (Outcome::Refused(Refused::Signature(Signer::Token)), Some(secret))
+                        if self.has(Danger::BelievesUnsignedRequests) =>
+                    {
+                        let token = JoinToken::new(Secret::new(*secret), AuthorityId([0; 32]));
+                        state.apply(&again(Command::Admit(Box::new((**request).clone().signed(&token.key())))))
+                    }
+                    (Outcome::Admitted(mut admitted), _)
+                        if self.has(Danger::AnswersRetriesAnew) && admitted.repeated =>
+                    {
+                        admitted.node.0 += 1;
+                        Ok(Outcome::Admitted(admitted))
+                    }
+                    (outcome, _) => Ok(outcome),
+                }
+            }
+            _ => state.apply(stamped),
+        }
+    }
+
+    /// The time that a member goes by after it applied `stamped`.
+    pub(crate) fn time(&self, state: &TrustState, stamped: &Stamped) -> UnixMillis {
+        if self.has(Danger::FollowsEveryClock) { stamped.time } else { state.time() }
+    }
+
+    pub(crate) fn judge(
+        &self,
+        view: &View,
+        evidence: &Evidence,
+        wanted: Wanted,
+        now: UnixMillis,
+    ) -> Result<VerifiedPeer, Refusal> {
+        if !self.has(Danger::ForgetsEvictions) {
+            return judge(view, evidence, wanted, now);
+        }
+        let mut view = view.clone();
+        for (id, member) in self.graves.iter().filter(|(id, _)| view.evicted.remove(id).is_some()) {
+            for key in [member.keys.identity.id(), member.leaf.key] {
+                view.revoked_keys.remove(&key);
+            }
+            view.members.insert(*id, member.clone());
+        }
+        judge(&view, evidence, wanted, now)
+    }
+
+    pub(crate) fn sponsor(
+        &self,
+        request: EnrollmentRequest,
+        side: &SponsorSide,
+        view: &View,
+    ) -> Result<SponsoredRequest, SponsorError> {
+        let mut side = *side;
+        if self.has(Danger::SponsorsRelayedRequests) {
+            side = SponsorSide { leaf: request.sponsor_leaf, exporter: request.exporter, ..side };
+        }
+        SponsoredRequest::check(request, &side, view)
+    }
+
+    pub(crate) fn permit(&self, view: &View, author: Author, command: &Command) -> Result<(), NotPermitted> {
+        if self.has(Danger::PermitsAnyMember) { Ok(()) } else { permit(view, author, command) }
+    }
+
+    pub(crate) fn restarts_from_the_old_snapshot(&self) -> bool {
+        self.has(Danger::RestartsFromTheOldSnapshot)
+    }
+
+    pub(crate) fn skips(&self, node: NodeId, index: usize) -> bool {
+        self.has(Danger::SkipsEntries) && (node.0 as usize + index) % 16 == 15
+    }
+}
+
+fn with_one_more_use(record: &TokenRecord) -> TokenRecord {
+    TokenRecord { uses: record.uses + 1, uses_left: record.uses_left + 1, ..record.clone() }
+}
