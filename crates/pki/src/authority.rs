@@ -252,10 +252,15 @@ pub fn authority_info(der: &[u8]) -> Result<AuthorityInfo, IssueError> {
     })
 }
 
+/// A subject of one common name, cut to the length that X.520 allows; without one the subject is empty.
 fn named(common_name: &str) -> CertificateParams {
+    const COMMON_NAME_CHARS_MAX: usize = 64;
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, common_name);
+    let common_name: String = common_name.chars().take(COMMON_NAME_CHARS_MAX).collect();
+    if !common_name.is_empty() {
+        params.distinguished_name.push(DnType::CommonName, common_name);
+    }
     params
 }
 

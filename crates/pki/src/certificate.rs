@@ -195,6 +195,14 @@ mod tests {
         assert_eq!(Certificate::parse(&doubled), Err(DerError));
     }
 
+    #[test]
+    fn the_unsigned_algorithm_must_repeat_the_signed_one() {
+        let mut der = sample();
+        let outer = der.windows(5).rposition(|w| w == [0x06, 3, 0x2b, 0x65, 0x70]).unwrap() + 4;
+        der[outer] = 0x71;
+        assert_eq!(Certificate::parse(&der), Err(DerError));
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(4000))]
 

@@ -160,6 +160,7 @@ mod tests {
             ("example.com", vec![dns("example.com")], false),
             ("Example.com", vec![dns("example.com")], true),
             ("example.com", vec![dns("*.example.com")], false),
+            ("a.example.com", vec![dns("*.example.com")], false),
             ("a.example.com", vec![dns("b.example.com")], true),
             ("a.example.com", vec![dns("b.example.com"), dns("a.example.com")], false),
             ("a.example.com", vec![dns("b.example.org")], false),

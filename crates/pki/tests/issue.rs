@@ -288,3 +288,34 @@ fn a_fractional_end_is_cut_to_the_second_that_the_certificate_holds() {
     let read = read(&der).validity().clone();
     assert_eq!((read.not_before.timestamp(), read.not_after.timestamp()), (1, 9));
 }
+
+#[test]
+fn a_common_name_is_cut_to_64_characters_and_may_be_missing() {
+    let (authority, key, node) = (authority(), key(), principal("node/1"));
+    let spki = key.spki();
+    let subject = |common_name: &str| {
+        let der = authority.issue(&LeafRequest { common_name, ..request(&node, &spki) }).unwrap();
+        read(&der).subject().to_string()
+    };
+    assert_eq!(subject(&"ä".repeat(64)), format!("CN={}", "ä".repeat(64)));
+    assert_eq!(subject(&"ä".repeat(65)), format!("CN={}", "ä".repeat(64)));
+    assert_eq!(subject(""), "");
+}
+
+#[test]
+fn what_every_verifier_would_refuse_is_not_issued() {
+    let (authority, key, node) = (authority(), key(), principal("node/1"));
+    let spki = key.spki();
+    // A name that ends in a number is read as an address by many.
+    let hosts = [Host::parse("n1.10").unwrap()];
+    let refused = authority.issue(&LeafRequest { hosts: &hosts, ..request(&node, &spki) });
+    assert!(matches!(refused, Err(IssueError::Profile(_))));
+    let nameless = AuthorityParts {
+        common_name: "",
+        trust_domain: &domain(),
+        cluster: None,
+        serial: serial(),
+        validity: around_now(),
+    };
+    assert!(matches!(Authority::create(common::key(), &nameless), Err(IssueError::NotAnAuthority(_))));
+}

@@ -207,7 +207,10 @@ fn the_cross_signed_authority_leads_to_both() {
     assert_eq!(under(&[&new]), new.id());
     assert_eq!(under(&[&old, &new]), new.id());
     assert!(verify(&[&old], &[&leaf], Usage::Server).is_err());
-    // A cross-signed authority allows no further one below it.
+    // A cross-signed authority allows no further one below it, whatever stands above.
+    use x509_parser::prelude::{FromDer, X509Certificate};
+    let (_, read) = X509Certificate::from_der(&crossed).unwrap();
+    assert_eq!(read.basic_constraints().unwrap().unwrap().value.path_len_constraint, Some(0));
     let third = authority();
     let twice =
         Authority::from_parts(crossed.clone(), KeyPair::from_pkcs8_der(&new.key().to_pkcs8().unwrap()).unwrap())
