@@ -37,8 +37,11 @@ impl World {
             return self.start_joiner();
         }
         match self.rng.pick_of(self.joiners.keys()).copied() {
-            Some(id) => self.attempt(id),
-            None => Ok(()),
+            // Whoever waits for an answer mostly waits on.
+            Some(id) if self.joiners.get(&id).is_some_and(|j| j.waiting.is_none()) || self.rng.one_in(4) => {
+                self.attempt(id)
+            }
+            _ => Ok(()),
         }
     }
 

@@ -144,7 +144,13 @@ events! {
     RefusedName,
     /// Refused: the last voter stays, or the CA key would leave with a voter.
     RefusedVoterStays,
-    /// Refused for any other reason.
+    /// Refused: no such member, token or sealed copy.
+    RefusedNoSuch,
+    /// Refused: it was so already.
+    RefusedAgain,
+    /// Refused: beyond a limit.
+    RefusedLimit,
+    /// Refused for any other reason; nothing here asks for one.
     RefusedOtherwise,
     /// The judgement accepted a peer by its recorded key.
     PeerAccepted,
@@ -178,6 +184,9 @@ pub(crate) const fn refused(why: &Refused) -> Event {
         Refused::EvictedSince(_) => Event::RefusedEvictedSince,
         Refused::NameTaken { .. } | Refused::AddressTaken { .. } | Refused::NameNotAdmitted(_) => Event::RefusedName,
         Refused::LastVoter(_) | Refused::KeepAuthority(_) => Event::RefusedVoterStays,
+        Refused::NoSuchNode(_) | Refused::NoSuchToken(_) | Refused::NotSealed(_) => Event::RefusedNoSuch,
+        Refused::Unchanged(..) | Refused::AlreadyEvicted(_) => Event::RefusedAgain,
+        Refused::Limit { .. } => Event::RefusedLimit,
         _ => Event::RefusedOtherwise,
     }
 }

@@ -88,19 +88,19 @@ impl World {
 
     pub(crate) fn step(&mut self) -> Result<(), Broken> {
         self.trace.step += 1;
-        self.now.0 += self.rng.below(20_000);
+        self.now.0 += self.rng.below(6_000);
         self.drift();
         match self.rng.below(100) {
-            0..30 => self.deliver(),
-            30..42 => self.apply_somewhere(),
-            42..54 => self.commit_some(),
-            54..57 => self.elect(),
-            57..60 => self.restart_somebody(),
-            60..62 => self.install_snapshot_somewhere(),
-            62..72 => self.join(),
-            72..84 => self.administer(),
-            84..90 => self.dial(),
-            90..93 => self.renew_somebody(),
+            0..36 => self.deliver(),
+            36..50 => self.apply_somewhere(),
+            50..62 => self.commit_some(),
+            62 => self.elect(),
+            63..65 => self.restart_somebody(),
+            65..67 => self.install_snapshot_somewhere(),
+            67..76 => self.join(),
+            76..86 => self.administer(),
+            86..90 => self.dial(),
+            90..92 => self.renew_somebody(),
             _ => self.attack(),
         }
     }
