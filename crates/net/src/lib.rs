@@ -22,6 +22,7 @@ pub mod enroll;
 pub mod frame;
 mod gate;
 mod handshake;
+pub mod hostile;
 pub mod https;
 mod memory;
 

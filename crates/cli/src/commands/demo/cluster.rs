@@ -1,0 +1,175 @@
+//! Server processes of this very binary, each with its directory, its log, and its end.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+/// Longer than anything takes on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(super) struct Cluster {
+    root: PathBuf,
+    /// Removed in the end, unless it is to be kept.
+    temporary: bool,
+    running: Vec<(String, Child)>,
+}
+
+/// What a command of the binary answered.
+pub(super) struct Answer {
+    pub(super) code: i32,
+    pub(super) json: Value,
+    pub(super) stderr: String,
+}
+
+impl Cluster {
+    pub(super) fn new(keep: Option<&Path>) -> anyhow::Result<Self> {
+        let root = match keep {
+            Some(dir) => dir.to_owned(),
+            None => {
+                let mut random = [0; 8];
+                getrandom::fill(&mut random).context("no randomness")?;
+                std::env::temp_dir().join(format!("countersign-demo-{}", data_encoding::HEXLOWER.encode(&random)))
+            }
+        };
+        std::fs::create_dir_all(&root).with_context(|| format!("cannot create `{}`", root.display()))?;
+        let empty = std::fs::read_dir(&root)?.next().is_none();
+        ensure!(empty, "directory `{}` is not empty", root.display());
+        Ok(Self { root, temporary: keep.is_none(), running: Vec::new() })
+    }
+
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(super) fn data(&self, node: &str) -> PathBuf {
+        self.root.join(node)
+    }
+
+    /// Starts `countersign server` for a node and waits until it answers on its admin socket, or has ended.
+    pub(super) async fn start(&mut self, node: &str, flags: &[&str]) -> anyhow::Result<()> {
+        let log = File::options().create(true).append(true).open(self.root.join(format!("{node}.log")))?;
+        let child = Command::new(std::env::current_exe()?)
+            .arg("server")
+            .arg("--data")
+            .arg(self.data(node))
+            .args(["--name", node, "--cluster-addr", "127.0.0.1:0"])
+            .args(flags)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("cannot start a server")?;
+        self.running.push((node.to_owned(), child));
+        let begun = Instant::now();
+        loop {
+            if let Some((_, child)) = self.running.iter_mut().find(|(name, _)| name == node) {
+                if let Some(ended) = child.try_wait()? {
+                    self.running.retain(|(name, _)| name != node);
+                    let log = std::fs::read_to_string(self.root.join(format!("{node}.log"))).unwrap_or_default();
+                    bail!("server {node} ended with {ended}: {}", log.lines().last().unwrap_or_default());
+                }
+            }
+            if self.ask(node, &["status"]).await.is_ok_and(|answer| answer.code == 0) {
+                return Ok(());
+            }
+            ensure!(begun.elapsed() < PATIENCE, "server {node} does not answer");
+            pause().await;
+        }
+    }
+
+    /// Runs `countersign … --json` against a node.
+    pub(super) async fn ask(&self, node: &str, command: &[&str]) -> anyhow::Result<Answer> {
+        let output = tokio::process::Command::new(std::env::current_exe()?)
+            .args(command)
+            .arg("--data")
+            .arg(self.data(node))
+            .arg("--json")
+            .stdin(Stdio::null())
+            .output()
+            .await?;
+        Ok(Answer {
+            code: output.status.code().unwrap_or(-1),
+            json: serde_json::from_slice(&output.stdout).unwrap_or(Value::Null),
+            stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        })
+    }
+
+    /// As [`Cluster::ask`], for a command that must succeed.
+    pub(super) async fn must(&self, node: &str, command: &[&str]) -> anyhow::Result<Value> {
+        let answer = self.ask(node, command).await?;
+        ensure!(answer.code == 0, "`countersign {}` failed: {}", command.join(" "), answer.stderr);
+        Ok(answer.json)
+    }
+
+    /// Where a node listens.
+    pub(super) fn address(&self, node: &str) -> anyhow::Result<String> {
+        let endpoints = std::fs::read(self.data(node).join("endpoints.json"))?;
+        let endpoints: Value = serde_json::from_slice(&endpoints)?;
+        let address = endpoints.get("cluster").and_then(Value::as_str).context("no address in endpoints.json")?;
+        Ok(address.to_owned())
+    }
+
+    /// Waits until a node's status is as wanted.
+    pub(super) async fn until(&self, node: &str, reached: impl Fn(&Value) -> bool) -> anyhow::Result<Value> {
+        let begun = Instant::now();
+        loop {
+            let status = self.ask(node, &["status"]).await?.json;
+            if reached(&status) {
+                return Ok(status);
+            }
+            ensure!(begun.elapsed() < PATIENCE, "{node} is not as expected: {status}");
+            pause().await;
+        }
+    }
+
+    /// Ends a process without a word to it (SIGKILL).
+    pub(super) fn kill(&mut self, node: &str) -> anyhow::Result<()> {
+        let at = self.running.iter().position(|(name, _)| name == node).context("not running")?;
+        let (_, mut child) = self.running.swap_remove(at);
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Ends every process.
+    pub(super) fn stop(&mut self) {
+        for (_, child) in &mut self.running {
+            let _ = child.kill();
+        }
+        for (_, mut child) in self.running.drain(..) {
+            let _ = child.wait();
+        }
+    }
+
+    /// The end of every log: what somebody needs who wants to know why.
+    pub(super) fn show_logs(&self) {
+        for entry in std::fs::read_dir(&self.root).into_iter().flatten().flatten() {
+            if entry.path().extension().is_some_and(|e| e == "log") {
+                let log = std::fs::read_to_string(entry.path()).unwrap_or_default();
+                let lines: Vec<&str> = log.lines().collect();
+                eprintln!("--- {}", entry.file_name().to_string_lossy());
+                for line in lines.iter().skip(lines.len().saturating_sub(20)) {
+                    eprintln!("{line}");
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
+        if self.temporary {
+            let _ = std::fs::remove_dir_all(&self.root);
+        }
+    }
+}
+
+async fn pause() {
+    // why: another process tells nobody when it is ready
+    tokio::time::sleep(Duration::from_millis(50)).await;
+}

@@ -1,0 +1,76 @@
+//! Those who should not get in, and one who may: each dials a node's cluster port with what it has.
+
+use std::sync::{Arc, Mutex};
+
+use anyhow::Context;
+use countersign_api::cluster::WhoamiRequest;
+use countersign_api::cluster::whoami_client::WhoamiClient;
+use countersign_core::name::Address;
+use countersign_core::principal::TrustDomain;
+use countersign_net::hostile::dial_as_stranger;
+use countersign_net::{Alpn, Credential, DialError, ServiceClient, SystemClock};
+use countersign_pki::key::KeyPair;
+use countersign_pki::pem::certificates_from_pem;
+use countersign_pki::verify::Bundle;
+use hyper_util::rt::TokioIo;
+use tonic::transport::{Channel, Endpoint};
+
+/// A certificate chain and its key, as files hold them, and the authority to expect on the other side.
+pub(super) struct Holder {
+    credential: Arc<Credential>,
+    authority: Arc<Bundle>,
+    domain: TrustDomain,
+}
+
+impl Holder {
+    pub(super) fn new(chain: &str, key: &str, authority: &str, domain: &str) -> anyhow::Result<Self> {
+        let chain = certificates_from_pem(chain).context("chain is not PEM")?;
+        let authority = certificates_from_pem(authority).context("authority is not PEM")?;
+        let key = KeyPair::from_pem(key).context("key cannot be read")?;
+        Ok(Self {
+            credential: Arc::new(Credential::new(chain.iter().map(|der| der.to_vec()), &key)?),
+            authority: Arc::new(Bundle::new(authority.iter().map(|der| der.as_ref()))?),
+            domain: TrustDomain::parse(domain)?,
+        })
+    }
+
+    /// Connects under the service protocol as an honest client does; the connection is kept, never dialed anew.
+    pub(super) async fn connect(&self, address: &str) -> Result<Whoami, Box<DialError>> {
+        let address = parse(address);
+        let clock = Arc::new(SystemClock);
+        let dialer =
+            ServiceClient::new(Arc::clone(&self.authority), self.domain.clone(), Arc::clone(&self.credential), clock);
+        let stream = dialer.dial(&address).await?;
+        let stream = Mutex::new(Some(stream));
+        let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+            let stream = stream.lock().ok().and_then(|mut s| s.take());
+            async move { stream.map(TokioIo::new).ok_or_else(|| std::io::Error::other("connection was closed")) }
+        });
+        let endpoint = Endpoint::from_static("http://cluster");
+        Ok(Whoami(WhoamiClient::new(endpoint.connect_with_connector_lazy(connector))))
+    }
+
+    /// Shows this certificate under another protocol than it is for, to whoever answers.
+    pub(super) async fn intrude(&self, address: &str, alpn: Alpn) -> Result<(), Box<DialError>> {
+        dial_as_stranger(&parse(address), alpn, Some(&self.credential)).await.map_err(Box::new)
+    }
+}
+
+/// Dials without any certificate.
+pub(super) async fn come_empty_handed(address: &str, alpn: Alpn) -> Result<(), Box<DialError>> {
+    dial_as_stranger(&parse(address), alpn, None).await.map_err(Box::new)
+}
+
+fn parse(address: &str) -> Address {
+    let nowhere = || Address { host: countersign_core::name::Host::Ip([127, 0, 0, 1].into()), port: 1 };
+    Address::parse(address).unwrap_or_else(|_| nowhere())
+}
+
+/// An open connection that asks who it is.
+pub(super) struct Whoami(WhoamiClient<Channel>);
+
+impl Whoami {
+    pub(super) async fn ask(&mut self) -> Result<String, tonic::Status> {
+        Ok(self.0.whoami(WhoamiRequest {}).await?.into_inner().principal)
+    }
+}

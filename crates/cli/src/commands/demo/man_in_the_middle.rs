@@ -1,0 +1,53 @@
+//! A server in the middle: a certificate of its own, and the real CA certificate, which is public, appended to the chain. It
+//! counts what a joiner tells it after the handshake; there must be nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::Context;
+use countersign_core::name::Host;
+use countersign_core::time::{UnixMillis, Validity};
+use countersign_net::hostile::accept_as_anybody;
+use countersign_net::{Alpn, Clock, Credential, SystemClock};
+use countersign_pki::key::{KeyAlgorithm, KeyPair};
+use countersign_pki::pem::certificates_from_pem;
+use countersign_pki::self_signed::self_signed_server;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpListener;
+
+pub(super) struct ManInTheMiddle {
+    pub(super) address: String,
+    told: Arc<AtomicUsize>,
+}
+
+impl ManInTheMiddle {
+    /// Listens on loopback, showing its own leaf with `real_authority` appended.
+    pub(super) async fn listen(real_authority: &str) -> anyhow::Result<Self> {
+        let key = KeyPair::generate(KeyAlgorithm::Ed25519)?;
+        let now: UnixMillis = SystemClock.now();
+        let validity = Validity { not_before: now.minus_secs(60), not_after: now.plus_secs(3600) };
+        let host = Host::Ip([127, 0, 0, 1].into());
+        let own = self_signed_server(&key, "n1", &[host], [0x42; 16], validity)?;
+        let authority = certificates_from_pem(real_authority)?.pop().context("no authority")?;
+        let credential = Arc::new(Credential::new([own, authority.to_vec()], &key)?);
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?.to_string();
+        let told = Arc::new(AtomicUsize::new(0));
+        let counting = Arc::clone(&told);
+        tokio::spawn(async move {
+            while let Ok((socket, _)) = listener.accept().await {
+                if let Ok(mut stream) = accept_as_anybody(socket, Alpn::Enroll, &credential).await {
+                    let mut bytes = Vec::new();
+                    let _ = stream.read_to_end(&mut bytes).await;
+                    counting.fetch_add(bytes.len(), Ordering::SeqCst);
+                }
+            }
+        });
+        Ok(Self { address, told })
+    }
+
+    /// Bytes that joiners sent after the handshake.
+    pub(super) fn told(&self) -> usize {
+        self.told.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,238 @@
+//! The story: a cluster comes to be, an honest client is served, everybody else is refused.
+
+use std::path::Path;
+
+use anyhow::{Context, ensure};
+use countersign_net::{Alpn, DialError};
+use serde_json::Value;
+
+use super::cluster::Cluster;
+use super::hostile::{Holder, come_empty_handed};
+use super::man_in_the_middle::ManInTheMiddle;
+use super::table::{Seen, Table};
+
+pub(super) async fn tell(cluster: &mut Cluster, table: &mut Table, nodes: u16) -> anyhow::Result<()> {
+    let nodes: Vec<String> = (1..=nodes).map(|i| format!("n{i}")).collect();
+    let [first, second, .., last] = nodes.as_slice() else { anyhow::bail!("at least three nodes are needed") };
+    table.begin();
+    cluster.start(first, &["--bootstrap", "--cluster-name", "demo"]).await?;
+    let status = cluster.until(first, |s| s["ready"] == true).await?;
+    let domain = text(&status, "trust_domain")?;
+    table.row("bootstrap", "one voter, ready", Seen::holding("1 member", format!("{}, {domain}", members(&status))));
+
+    let mut tokens = Vec::new();
+    for node in nodes.iter().skip(1) {
+        table.begin();
+        let token = one_time_token(cluster, first, node).await?;
+        join(cluster, node, &token, &cluster.address(first)?).await?;
+        let count = tokens.len() + 2;
+        let status = cluster.until(node, |s| all_settled(s, count)).await?;
+        table.row("join by a one-time token", "voter, holds the CA key", Seen::new(true, members(&status)));
+        tokens.push(token);
+    }
+
+    let authority = authority_of(cluster, first)?;
+    let client = issue_client(cluster, first, "pay", &authority, &domain).await?;
+    table.begin();
+    let principal = client.connect(&cluster.address(second)?).await.map_err(fault)?.ask().await?;
+    table.row("an enrolled client calls", "served as /client/pay", Seen::holding("/client/pay", principal));
+
+    attacks(cluster, table, second, &authority, &domain, &client).await?;
+    token_attacks(cluster, table, &nodes, &tokens, &authority).await?;
+    eviction(cluster, table, first, last, &authority, &domain).await?;
+    leader_killed(cluster, table, first, second, last).await
+}
+
+async fn attacks(
+    cluster: &Cluster,
+    table: &mut Table,
+    target: &str,
+    authority: &str,
+    domain: &str,
+    client: &Holder,
+) -> anyhow::Result<()> {
+    let address = cluster.address(target)?;
+    let mut refuse = async |step, expected, word: &str, outcome: Result<(), Box<DialError>>| {
+        let seen = refusal(cluster, target, word, outcome).await?;
+        table.row(step, expected, seen);
+        anyhow::Ok(())
+    };
+    let outcome = come_empty_handed(&address, Alpn::Peer).await;
+    refuse("no certificate, as a peer", "refused: handshake", "handshake", outcome).await?;
+    let outcome = come_empty_handed(&address, Alpn::Service).await;
+    refuse("no certificate, as a client", "refused: handshake", "handshake", outcome).await?;
+
+    let foreign = foreign_client(cluster.root(), authority, domain)?;
+    let outcome = foreign.intrude(&address, Alpn::Service).await;
+    refuse("a foreign CA's certificate of this name", "refused: handshake", "handshake", outcome).await?;
+    let outcome = client.intrude(&address, Alpn::Peer).await;
+    refuse("a client's certificate, to speak raft", "refused: not-a-node", "not-a-node", outcome).await
+}
+
+async fn token_attacks(
+    cluster: &mut Cluster,
+    table: &mut Table,
+    nodes: &[String],
+    tokens: &[String],
+    authority: &str,
+) -> anyhow::Result<()> {
+    let (Some(first), Some(spent)) = (nodes.first(), tokens.first()) else { anyhow::bail!("no token was used") };
+    let address = cluster.address(first)?;
+    table.begin();
+    let outcome = join(cluster, "thief", spent, &address).await;
+    table.row("a spent token", "refused: no uses left", refused_join("no uses left", outcome));
+
+    let middle = ManInTheMiddle::listen(authority).await?;
+    let token = one_time_token(cluster, first, "victim").await?;
+    table.begin();
+    let outcome = join(cluster, "victim", &token, &middle.address.clone()).await;
+    let refused = refused_join("certificate", outcome);
+    let told = middle.told();
+    let seen = Seen::new(refused.agrees && told == 0, format!("{told} bytes told; {}", refused.text));
+    table.row("a man in the middle appends the real CA", "refused, 0 bytes told", seen);
+
+    table.begin();
+    let mistyped: String = token.chars().rev().collect();
+    let outcome = join(cluster, "typo", &mistyped, "127.0.0.1:1").await;
+    table.row("a mistyped token", "refused before any network", refused_join("join token", outcome));
+    Ok(())
+}
+
+async fn eviction(
+    cluster: &Cluster,
+    table: &mut Table,
+    first: &str,
+    evicted: &str,
+    authority: &str,
+    domain: &str,
+) -> anyhow::Result<()> {
+    let address = cluster.address(first)?;
+    let data = cluster.data(evicted);
+    let read = |name: &str| std::fs::read_to_string(data.join(name)).with_context(|| format!("cannot read {name}"));
+    // The thief of a whole machine: the node's own certificate and key.
+    let thief = Holder::new(&read("leaf.pem")?, &read("keys/leaf.key")?, authority, domain)?;
+    let mut open = thief.connect(&address).await.map_err(fault)?;
+    ensure!(open.ask().await.is_ok(), "a member is not served");
+    table.begin();
+    let done = cluster.must(first, &["node", "evict", evicted, "--keep-authority"]).await?;
+    table.row("evict a node", "committed", Seen::new(done["generation"].is_u64(), format!("generation {}", done["generation"])));
+    let seen = match open.ask().await {
+        Ok(principal) => Seen::new(false, format!("still served as {principal}")),
+        Err(status) => Seen::new(true, format!("cut: {}", status.message())),
+    };
+    table.row("the evicted node, on its open connection", "cut", seen);
+    let outcome = thief.connect(&address).await.map(|_| ());
+    table.row("the evicted node, on a new connection", "refused", refusal(cluster, first, "", outcome).await?);
+    Ok(())
+}
+
+async fn leader_killed(
+    cluster: &mut Cluster,
+    table: &mut Table,
+    first: &str,
+    second: &str,
+    _evicted: &str,
+) -> anyhow::Result<()> {
+    table.begin();
+    cluster.kill(first)?;
+    cluster.start(first, &[]).await?;
+    let status = cluster.until(second, |s| s["ready"] == true && s["members"].as_array().is_some_and(|m| m.len() >= 2)).await?;
+    let again = cluster.until(first, |s| s["ready"] == true).await?;
+    let same = status["cluster_id"] == again["cluster_id"];
+    table.row("the founder is killed and starts again", "whole again", Seen::new(same, members(&again)));
+    Ok(())
+}
+
+/// What both ends know of a refusal: the dialer's error, and the acceptor's record under the same failure id.
+async fn refusal(
+    cluster: &Cluster,
+    target: &str,
+    word: &str,
+    outcome: Result<(), Box<DialError>>,
+) -> anyhow::Result<Seen> {
+    let error = match outcome {
+        Ok(()) => return Ok(Seen::new(false, "let in")),
+        Err(error) => error,
+    };
+    let id = error.failure_id.to_string();
+    let answer = cluster.ask(target, &["explain", &id]).await?;
+    let reason = answer.json["reason"].as_str().unwrap_or("not on record there").to_owned();
+    let agrees = answer.code == 0 && reason.contains(word);
+    Ok(Seen::new(agrees, format!("{reason}, failure id {id} on both ends")))
+}
+
+fn refused_join(word: &str, outcome: anyhow::Result<()>) -> Seen {
+    match outcome {
+        Ok(()) => Seen::new(false, "admitted"),
+        Err(error) => Seen::holding(word, format!("{error:#}")),
+    }
+}
+
+async fn one_time_token(cluster: &Cluster, sponsor: &str, node: &str) -> anyhow::Result<String> {
+    let created = cluster.must(sponsor, &["token", "create", "--ttl", "10m", "--uses", "1", "--name", node]).await?;
+    text(&created, "token")
+}
+
+async fn join(cluster: &mut Cluster, node: &str, token: &str, sponsor: &str) -> anyhow::Result<()> {
+    let file = cluster.root().join(format!("{node}.token"));
+    std::fs::write(&file, token)?;
+    let from_file = format!("@{}", file.display());
+    cluster.start(node, &["--join-token", &from_file, "--join-addr", sponsor]).await
+}
+
+async fn issue_client(
+    cluster: &Cluster,
+    node: &str,
+    name: &str,
+    authority: &str,
+    domain: &str,
+) -> anyhow::Result<Holder> {
+    let out = cluster.root().join("certificates");
+    let flag = out.display().to_string();
+    cluster.must(node, &["cert", "issue", "--client", name, "--out", &flag]).await?;
+    let read = |file: String| std::fs::read_to_string(out.join(file)).context("certificate was not written");
+    Holder::new(&read(format!("{name}.pem"))?, &read(format!("{name}.key"))?, authority, domain)
+}
+
+/// A client certificate of the same name and trust domain, from an authority of the attacker's own.
+fn foreign_client(root: &Path, real_authority: &str, domain: &str) -> anyhow::Result<Holder> {
+    let out = root.join("foreign");
+    let flag = out.display().to_string();
+    for command in [
+        vec!["security", "ca", "create", "--trust-domain", domain, "--out", &flag],
+        vec!["security", "certs", "create-client", "--principal", "pay", "--trust-domain", domain, "--ca", &flag, "--out", &flag],
+    ] {
+        let done = std::process::Command::new(std::env::current_exe()?).args(&command).output()?;
+        ensure!(done.status.success(), "`countersign {}`: {}", command.join(" "), String::from_utf8_lossy(&done.stderr));
+    }
+    let read = |file: &str| std::fs::read_to_string(out.join(file)).context("certificate was not written");
+    Holder::new(&read("pay.pem")?, &read("pay.key")?, real_authority, domain)
+}
+
+/// The authority's certificate: the last of a node's chain.
+fn authority_of(cluster: &Cluster, node: &str) -> anyhow::Result<String> {
+    let chain = std::fs::read_to_string(cluster.data(node).join("leaf.pem"))?;
+    let at = chain.rfind("-----BEGIN CERTIFICATE-----").context("no chain")?;
+    Ok(chain.get(at..).unwrap_or_default().to_owned())
+}
+
+fn all_settled(status: &Value, count: usize) -> bool {
+    let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
+    status["ready"] == true
+        && members.len() == count
+        && members.iter().all(|m| m["settled"] == true && m["holds_authority"] == true)
+}
+
+fn members(status: &Value) -> String {
+    let count = status["members"].as_array().map_or(0, Vec::len);
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} member{plural}, generation {}, term {}", status["generation"], status["raft"]["term"])
+}
+
+fn text(value: &Value, field: &str) -> anyhow::Result<String> {
+    value[field].as_str().map(str::to_owned).with_context(|| format!("no `{field}` in the answer"))
+}
+
+fn fault(error: Box<DialError>) -> anyhow::Error {
+    anyhow::Error::from(*error)
+}
