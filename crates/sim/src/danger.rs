@@ -2,19 +2,21 @@
 //! around the core; the core itself has no such door.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use countersign_core::enroll::EnrollmentRequest;
+use countersign_core::enroll::joiner::{Enrolled, JoinError, Requested};
 use countersign_core::enroll::sponsor::{SponsorError, SponsorSide, SponsoredRequest};
-use countersign_core::id::{AuthorityId, NodeId, TokenId};
+use countersign_core::id::{AuthorityId, GroupId, NodeId, TokenId};
 use countersign_core::peer::{Evidence, Refusal, VerifiedPeer, Wanted, judge};
 use countersign_core::secret::Secret;
-use countersign_core::time::UnixMillis;
+use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::author::{Author, NotPermitted, permit};
 use countersign_core::trust::command::{Command, Stamped};
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
 use countersign_core::trust::member::Member;
 use countersign_core::trust::outcome::{Outcome, Refused, Signer};
-use countersign_core::trust::view::View;
+use countersign_core::trust::view::{IssuedKey, View};
 use countersign_core::trust::{TrustState, UnsupportedLevel};
 
 /// A defect that every simulated member shares.
@@ -40,11 +42,29 @@ pub enum Danger {
     RestartsFromTheOldSnapshot,
     /// Some members skip some entries.
     SkipsEntries,
+    /// A refused command leaves a trace.
+    ChangesOnRefusal,
+    /// The judgement does not ask whether the identity key vouches for a leaf.
+    BelievesAnyLeaf,
+    /// The judgement does not look at the certificate's validity.
+    IgnoresValidity,
+    /// The judgement does not ask who issued the certificate.
+    TrustsAnyAuthority,
+    /// The judgement does not ask for whom the connection is.
+    AcceptsAnyPeerAnywhere,
+    /// The judgement does not ask whether a principal's key is on record.
+    BelievesAnyPrincipal,
+    /// The judgement does not ask whether a node is a member.
+    BelievesAnyNode,
+    /// The judgement knows only leaves of the enrollment.
+    RefusesRenewedLeaves,
+    /// Joiners do not look whether the answer holds them.
+    BelievesAnyAnswer,
 }
 
 impl Danger {
     /// Every fault.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 19] = [
         Self::ForgetsToSpend,
         Self::ForgetsRevocations,
         Self::ForgetsEvictions,
@@ -55,6 +75,15 @@ impl Danger {
         Self::FollowsEveryClock,
         Self::RestartsFromTheOldSnapshot,
         Self::SkipsEntries,
+        Self::ChangesOnRefusal,
+        Self::BelievesAnyLeaf,
+        Self::IgnoresValidity,
+        Self::TrustsAnyAuthority,
+        Self::AcceptsAnyPeerAnywhere,
+        Self::BelievesAnyPrincipal,
+        Self::BelievesAnyNode,
+        Self::RefusesRenewedLeaves,
+        Self::BelievesAnyAnswer,
     ];
 }
 
@@ -111,6 +140,13 @@ impl Faults {
                     (outcome, _) => Ok(outcome),
                 }
             }
+            _ if self.has(Danger::ChangesOnRefusal) => {
+                let outcome = state.apply(stamped)?;
+                if matches!(outcome, Outcome::Refused(_)) {
+                    state.apply(&again(Command::AssignGroup { group: GroupId(9), members: Vec::new() }))?;
+                }
+                Ok(outcome)
+            }
             _ => state.apply(stamped),
         }
     }
@@ -127,17 +163,16 @@ impl Faults {
         wanted: Wanted,
         now: UnixMillis,
     ) -> Result<VerifiedPeer, Refusal> {
-        if !self.has(Danger::ForgetsEvictions) {
-            return judge(view, evidence, wanted, now);
+        match self.danger {
+            Some(danger) => judge_with(danger, &self.graves, view, evidence, wanted, now),
+            None => judge(view, evidence, wanted, now),
         }
-        let mut view = view.clone();
-        for (id, member) in self.graves.iter().filter(|(id, _)| view.evicted.remove(id).is_some()) {
-            for key in [member.keys.identity.id(), member.leaf.key] {
-                view.revoked_keys.remove(&key);
-            }
-            view.members.insert(*id, member.clone());
-        }
-        judge(&view, evidence, wanted, now)
+    }
+
+    pub(crate) fn accept(&self, asked: Requested, node: NodeId, view: &View) -> Result<Enrolled, JoinError> {
+        let name = asked.message().name.clone();
+        let answer = asked.accept(node, view);
+        if self.has(Danger::BelievesAnyAnswer) { Ok(Enrolled { node, name }) } else { answer }
     }
 
     pub(crate) fn sponsor(
@@ -168,4 +203,54 @@ impl Faults {
 
 fn with_one_more_use(record: &TokenRecord) -> TokenRecord {
     TokenRecord { uses: record.uses + 1, uses_left: record.uses_left + 1, ..record.clone() }
+}
+
+/// The judgement with one of its questions left out: what was asked, or what the cluster knows, is bent until it passes.
+fn judge_with(
+    danger: Danger,
+    graves: &BTreeMap<NodeId, Member>,
+    view: &View,
+    evidence: &Evidence,
+    wanted: Wanted,
+    now: UnixMillis,
+) -> Result<VerifiedPeer, Refusal> {
+    let (mut view, mut parts, mut wanted) = (view.clone(), evidence.parts().clone(), wanted);
+    let role = parts.principal.role.clone();
+    match (danger, role.node_id()) {
+        (Danger::ForgetsEvictions, _) => {
+            for (id, member) in graves.iter().filter(|(id, _)| view.evicted.remove(id).is_some()) {
+                for key in [member.keys.identity.id(), member.leaf.key] {
+                    view.revoked_keys.remove(&key);
+                }
+                view.members.insert(*id, member.clone());
+            }
+        }
+        (Danger::BelievesAnyLeaf, Some(node)) => {
+            if let Some(member) = view.members.get_mut(&node) {
+                member.leaf.key = parts.key;
+            }
+        }
+        (Danger::IgnoresValidity, _) => {
+            parts.validity = Validity { not_before: UnixMillis(0), not_after: parts.validity.not_after.max(now) };
+        }
+        (Danger::TrustsAnyAuthority, _) => {
+            (parts.authority, parts.cluster) = (view.active_authority().map_or(parts.authority, |(id, _)| id), None);
+        }
+        (Danger::AcceptsAnyPeerAnywhere, _) => wanted = Wanted::AnyPrincipal,
+        (Danger::BelievesAnyPrincipal, None) => {
+            let issued = IssuedKey { not_after: parts.validity.not_after };
+            Arc::make_mut(&mut view.principals).entry(role).or_default().insert(parts.key, issued);
+        }
+        (Danger::BelievesAnyNode, Some(node)) => {
+            if let Some(mut member) =
+                view.members.values().next().cloned().filter(|_| !view.members.contains_key(&node))
+            {
+                member.leaf.key = parts.key;
+                view.members.insert(node, member);
+            }
+        }
+        (Danger::RefusesRenewedLeaves, Some(_)) => parts.endorsement = None,
+        _ => {}
+    }
+    judge(&view, &Evidence::asserted(parts), wanted, now)
 }

@@ -152,7 +152,7 @@ impl World {
             Reply::Admitted { node, validity, view } => (node, validity, view),
             Reply::Refused(why) => return self.take_refusal(id, joiner, &why),
         };
-        let Ok(enrolled) = requested.accept(node, &view) else {
+        let Ok(enrolled) = self.faults.accept(requested, node, &view) else {
             self.trace.note(Event::LieRefused, format_args!("joiner {id} is not {node}"));
             self.joiners.insert(id, joiner);
             return Ok(());

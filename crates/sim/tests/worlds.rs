@@ -92,6 +92,15 @@ fn is_due_to(danger: Danger, broken: &Broken) -> bool {
             matches!(broken, Broken::StatesDiffer { .. } | Broken::Generation { .. } | Broken::Time { .. })
         }
         Danger::SkipsEntries => matches!(broken, Broken::StatesDiffer { .. } | Broken::OutcomesDiffer { .. }),
+        Danger::ChangesOnRefusal => matches!(broken, Broken::RefusalChanged),
+        Danger::BelievesAnyLeaf => matches!(broken, Broken::Accepted { why: Unfounded::NotVouched, .. }),
+        Danger::IgnoresValidity => matches!(broken, Broken::Accepted { why: Unfounded::OutOfTime, .. }),
+        Danger::TrustsAnyAuthority => matches!(broken, Broken::Accepted { why: Unfounded::Foreign, .. }),
+        Danger::AcceptsAnyPeerAnywhere => matches!(broken, Broken::Accepted { why: Unfounded::NotWanted, .. }),
+        Danger::BelievesAnyPrincipal => matches!(broken, Broken::Accepted { why: Unfounded::NotIssued, .. }),
+        Danger::BelievesAnyNode => matches!(broken, Broken::Accepted { why: Unfounded::NeverAdmitted, .. }),
+        Danger::RefusesRenewedLeaves => matches!(broken, Broken::MemberRefused { .. }),
+        Danger::BelievesAnyAnswer => matches!(broken, Broken::LieBelieved(_)),
     }
 }
 
