@@ -1,0 +1,422 @@
+//! Properties of the core for any input: the state machine under random commands, texts and bytes from anywhere.
+//!
+//! Nodes, tokens and principals are few, so that commands meet: a random sequence admits, refuses, evicts and comes back.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+use std::collections::BTreeSet;
+
+use countersign_core::codec;
+use countersign_core::enroll::EnrollmentRequest;
+use countersign_core::id::{
+    AuthorityId, ClusterId, FailureId, GroupId, KeyId, NodeId, RequestId, TokenId, ed25519_spki,
+};
+use countersign_core::key::{Endorsement, SecretKey};
+use countersign_core::name::{Address, Host, HostName, Name};
+use countersign_core::principal::{Principal, Role, SpiffeId, TrustDomain};
+use countersign_core::secret::Secret;
+use countersign_core::time::{UnixMillis, Validity};
+use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, Stamped};
+use countersign_core::trust::join_token::{JoinToken, SECRET_PREFIX, TokenRecord};
+use countersign_core::trust::member::{MemberKeys, Suffrage};
+use countersign_core::trust::outcome::Outcome;
+use countersign_core::trust::seal::confirm_transcript;
+use countersign_core::trust::view::{AuthorityKey, View};
+use countersign_core::trust::{TrustState, addresses_transcript};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+
+const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
+const CLUSTER: ClusterId = ClusterId([0xC1; 16]);
+const CA: &[u8] = b"a certificate is bytes to the state";
+const CA_SEED: u8 = 250;
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::from_seed(Secret::new([seed; 32]))
+}
+
+fn pin() -> AuthorityId {
+    AuthorityId::of_certificate(CA)
+}
+
+fn token(seed: u8) -> JoinToken {
+    JoinToken::new(Secret::new([seed; 32]), pin())
+}
+
+fn keys(seed: u8) -> MemberKeys {
+    MemberKeys { identity: key(seed).public(), sealing: [seed; 32], ucan: key(seed + 100).public() }
+}
+
+fn leaf(seed: u8) -> KeyId {
+    KeyId([seed; 32])
+}
+
+fn name(seed: u8) -> Name {
+    Name::parse(&format!("n{seed}")).unwrap()
+}
+
+fn address(seed: u8) -> Address {
+    Address::parse(&format!("10.0.0.{seed}:7001")).unwrap()
+}
+
+fn spki(seed: u8) -> Vec<u8> {
+    ed25519_spki(&[seed; 32]).to_vec()
+}
+
+fn bootstrap() -> Command {
+    Command::Bootstrap(Box::new(Bootstrap {
+        cluster: CLUSTER,
+        name: name(0),
+        trust_domain: TrustDomain::parse("east.internal").unwrap(),
+        authority: CA.to_vec(),
+        authority_key: AuthorityKey::Ed25519(key(CA_SEED).public()),
+        authority_validity: Validity { not_before: NOW.minus_secs(60), not_after: NOW.plus_secs(86_400 * 3650) },
+        imported: false,
+        sealed: vec![1],
+        node_name: name(1),
+        addresses: vec![address(1)],
+        keys: keys(1),
+        leaf_key: leaf(1),
+        node_ttl_secs: 86_400,
+        token: None,
+    }))
+}
+
+/// A request for node `seed` by token `by`; `damage` says what is changed after it was signed, if anything.
+fn request(seed: u8, by: u8, damage: u8) -> EnrollmentRequest {
+    let mut request = EnrollmentRequest {
+        cluster: CLUSTER,
+        pin: pin(),
+        token: token(by).id(),
+        request: RequestId([seed; 16]),
+        name: name(seed),
+        addresses: vec![address(seed)],
+        leaf_key: leaf(seed),
+        endorsement: Endorsement::sign(&key(seed), CLUSTER, leaf(seed), 0),
+        keys: keys(seed),
+        feature_level: FEATURE_LEVEL,
+        sponsor_leaf: [3; 32],
+        exporter: [4; 32],
+        signature: [0; 64],
+    }
+    .signed(&token(by).key());
+    match damage {
+        0 => request.name = name(seed + 1),
+        1 => request.addresses.clear(),
+        2 => request.keys = keys(seed + 1),
+        3 => request.request = RequestId([seed + 1; 16]),
+        4 => request.signature[7] ^= 1,
+        5 => request.token = token(by + 1).id(),
+        _ => {}
+    }
+    request
+}
+
+fn suffrage() -> impl Strategy<Value = Suffrage> {
+    prop_oneof![Just(Suffrage::Voter), Just(Suffrage::Learner)]
+}
+
+fn record() -> impl Strategy<Value = TokenRecord> {
+    let shape = (200..206_u8, suffrage(), 0..4_u32, 0..2_u32, 0..5000_u64);
+    (shape, any::<bool>(), any::<bool>(), prop::option::of(2..9_u8)).prop_map(
+        |((seed, suffrage, uses, spent, ttl), revoked, cluster_token, named)| TokenRecord {
+            verifier: token(seed).key().public(),
+            pin: if ttl == 7 { AuthorityId([7; 32]) } else { pin() },
+            suffrage,
+            uses,
+            uses_left: if ttl % 16 == 0 { spent } else { uses },
+            not_after: NOW.plus_secs(ttl),
+            name: named.filter(|n| n % 4 == 0).map(name),
+            role: None,
+            attributes: Default::default(),
+            revoked: revoked && cluster_token,
+            cluster_token,
+        },
+    )
+}
+
+fn node() -> impl Strategy<Value = NodeId> {
+    (0..9_u64).prop_map(NodeId)
+}
+
+fn role() -> impl Strategy<Value = Role> {
+    prop_oneof![
+        (0..3_u8).prop_map(|n| Role::Client(name(n))),
+        (0..2_u8).prop_map(|n| Role::Admin(name(n))),
+        Just(Role::Broker(HostName::parse("b1.example.org").unwrap())),
+        node().prop_map(Role::Node),
+    ]
+}
+
+/// Leaf keys and principals' keys. A member's identity key ends by eviction, not by being revoked.
+fn revocable() -> impl Strategy<Value = KeyId> {
+    prop_oneof![(1..9_u8).prop_map(leaf), (20..26_u8).prop_map(|n| KeyId::of_spki(&spki(n)))]
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    prop_oneof![
+        1 => Just(bootstrap()),
+        5 => record().prop_map(Command::AddJoinToken),
+        1 => (200..206_u8).prop_map(|t| Command::RevokeJoinToken(token(t).id())),
+        1 => record().prop_map(Command::RotateClusterToken),
+        9 => (2..9_u8, 200..206_u8, 0..24_u8).prop_map(|(n, t, d)| Command::Admit(Box::new(request(n, t, d)))),
+        2 => node().prop_map(|node| Command::SealAuthority { authority: pin(), node, sealed: vec![9] }),
+        2 => (node(), node()).prop_map(|(node, other)| Command::ConfirmAuthority {
+            authority: pin(),
+            node,
+            signature: key(CA_SEED).sign(&confirm_transcript(CLUSTER, pin(), if other.0 == 0 { other } else { node })).to_vec(),
+        }),
+        2 => (node(), suffrage(), any::<bool>())
+            .prop_map(|(node, suffrage, keep_authority)| Command::SetSuffrage { node, suffrage, keep_authority }),
+        2 => (node(), any::<bool>(), any::<bool>())
+            .prop_map(|(node, compromised, keep_authority)| Command::Evict { node, compromised, keep_authority }),
+        2 => (role(), 20..26_u8, 0..999_u64, 0..40_usize).prop_map(|(role, n, ttl_secs, cut)| {
+            let mut spki = spki(n);
+            spki.truncate(44 + 30 - cut.max(30));
+            Command::IssuePrincipal { role, spki, ttl_secs }
+        }),
+        1 => revocable().prop_map(Command::RevokeKey),
+        1 => (0..3_u64, vec(node(), 0..3))
+            .prop_map(|(group, members)| Command::AssignGroup { group: GroupId(group), members }),
+        1 => (node(), any::<u32>()).prop_map(|(node, level)| Command::ReportFeatureLevel { node, level }),
+        1 => ((1..4_u64).prop_map(NodeId), 1..4_u8, vec(1..60_u8, 0..3)).prop_map(|(node, signer, addresses)| {
+            let addresses: Vec<Address> = addresses.into_iter().map(address).collect();
+            let signature = key(signer).sign(&addresses_transcript(&bare_view(), node, &addresses));
+            Command::SetAddresses { node, addresses, signature }
+        }),
+    ]
+}
+
+/// A view for what is signed over the cluster alone.
+fn bare_view() -> View {
+    let mut state = TrustState::new();
+    state.apply(&at(0, bootstrap())).unwrap();
+    (**state.view().unwrap()).clone()
+}
+
+fn at(secs: u64, command: Command) -> Stamped {
+    Stamped { level: FEATURE_LEVEL, time: NOW.plus_secs(secs), command }
+}
+
+/// Stamps run in any order, and once in a while a command is of a level to come.
+fn log() -> impl Strategy<Value = Vec<Stamped>> {
+    let stamped = (0..3000_u64, 0..64_u32, command()).prop_map(|(secs, level, command)| Stamped {
+        level: if level == 0 { FEATURE_LEVEL + 1 } else { FEATURE_LEVEL },
+        ..at(secs, command)
+    });
+    // Most logs begin as logs do.
+    (0..8_u8, vec(stamped, 1..60)).prop_map(|(begins, mut log)| {
+        if begins > 0 {
+            log.insert(0, at(0, bootstrap()));
+        }
+        log
+    })
+}
+
+/// The state in which nothing but the time was changed by `stamped`.
+fn with_time_of(mut state: TrustState, stamped: &Stamped) -> TrustState {
+    let nothing = Command::RevokeJoinToken(TokenId([0; 8]));
+    assert!(matches!(state.apply(&Stamped { command: nothing, ..stamped.clone() }), Ok(Outcome::Refused(_))));
+    state
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn any_log_keeps_the_invariants_and_a_refusal_changes_only_the_time(log in log()) {
+        let mut state = TrustState::new();
+        for stamped in &log {
+            let before = state.clone();
+            let Ok(outcome) = state.apply(stamped) else {
+                prop_assert!(stamped.level > FEATURE_LEVEL);
+                prop_assert_eq!(&state, &before);
+                continue;
+            };
+            prop_assert_eq!(state.time(), before.time().max(stamped.time));
+            prop_assert!(state.check_invariants().is_ok(), "{:?} after {:?}", state.check_invariants(), stamped);
+            if matches!(outcome, Outcome::Refused(_)) {
+                prop_assert_eq!(&state, &with_time_of(before, stamped));
+                continue;
+            }
+            let (was, is) = (before.view().map(|v| v.generation), state.view().map(|v| v.generation));
+            prop_assert!(is > was || (is == was && state.view() == before.view()));
+        }
+    }
+
+    #[test]
+    fn equal_logs_give_equal_states_also_over_a_snapshot_anywhere(log in log(), cut in any::<prop::sample::Index>()) {
+        let cut = cut.index(log.len());
+        let (mut one, mut other) = (TrustState::new(), TrustState::new());
+        for (index, stamped) in log.iter().enumerate() {
+            if index == cut {
+                other = TrustState::decode(&one.encode().unwrap()).unwrap();
+                prop_assert_eq!(&one, &other);
+            }
+            // What is replicated is bytes.
+            let replicated: Stamped = codec::decode(&codec::encode(stamped).unwrap()).unwrap();
+            prop_assert_eq!(&replicated, stamped);
+            let outcomes = (one.apply(stamped), other.apply(&replicated));
+            if let Ok(outcome) = &outcomes.0 {
+                prop_assert_eq!(&codec::decode::<Outcome>(&codec::encode(outcome).unwrap()).unwrap(), outcome);
+            }
+            prop_assert_eq!(outcomes.0, outcomes.1);
+        }
+        prop_assert_eq!(one.digest().unwrap(), other.digest().unwrap());
+    }
+
+    #[test]
+    fn a_damaged_snapshot_or_command_is_an_error_or_a_value_and_never_a_panic(
+        log in log(),
+        damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let mut state = TrustState::new();
+        for stamped in &log {
+            let _ = state.apply(stamped);
+        }
+        let command = codec::encode(log.last().unwrap()).unwrap();
+        for mut bytes in [state.encode().unwrap(), command] {
+            for (at, byte) in &damage {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            reads_or_refuses::<TrustState>(&bytes);
+            reads_or_refuses::<Stamped>(&bytes);
+        }
+    }
+}
+
+/// The properties above say little about logs in which everything is refused.
+#[test]
+fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
+    let mut runner = TestRunner::deterministic();
+    let mut reached = BTreeSet::new();
+    for _ in 0..200 {
+        let mut state = TrustState::new();
+        for stamped in log().new_tree(&mut runner).unwrap().current() {
+            let command = format!("{:?}", stamped.command);
+            let command = command.split(['(', ' ']).next().unwrap().to_owned();
+            let what = match state.apply(&stamped) {
+                Ok(Outcome::Refused(_)) => "refused",
+                Ok(Outcome::Admitted(admitted)) if admitted.repeated => "repeated",
+                Ok(_) => "done",
+                Err(_) => "stopped",
+            };
+            reached.insert(format!("{command} {what}"));
+        }
+    }
+    let commands = ["Bootstrap", "AddJoinToken", "RevokeJoinToken", "RotateClusterToken", "Admit", "SealAuthority"];
+    let more = ["ConfirmAuthority", "SetSuffrage", "Evict", "IssuePrincipal", "RevokeKey", "AssignGroup"];
+    let last = ["ReportFeatureLevel", "SetAddresses"];
+    for command in commands.into_iter().chain(more).chain(last) {
+        for what in ["done", "refused", "stopped"] {
+            assert!(reached.contains(&format!("{command} {what}")), "no {command} was {what}");
+        }
+    }
+    assert!(reached.contains("Admit repeated"));
+}
+
+/// What can be read can be written, and reads the same again.
+fn reads_or_refuses<T>(bytes: &[u8])
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + core::fmt::Debug,
+{
+    if let Ok(value) = codec::decode::<T>(bytes) {
+        assert_eq!(codec::decode::<T>(&codec::encode(&value).unwrap()).unwrap(), value);
+    }
+}
+
+/// Whether the text is refused, or shows itself again: in the same words where one value has one spelling.
+fn round_trips<T: PartialEq + core::fmt::Debug + core::fmt::Display, E>(
+    text: &str,
+    parse: impl Fn(&str) -> Result<T, E>,
+    same: impl Fn(&str) -> bool,
+) {
+    let Ok(value) = parse(text) else { return };
+    let shown = value.to_string();
+    assert_eq!(parse(&shown).ok().as_ref(), Some(&value), "{text:?} shows as {shown:?}");
+    assert!(same(&shown), "{text:?} shows as {shown:?}");
+}
+
+/// Texts near what the parsers accept, and texts from nowhere.
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        any::<String>(),
+        "[a-z0-9.-]{0,12}(:[0-9]{0,6})?",
+        "\\[?[0-9a-f:.]{0,20}\\]?(:[0-9]{0,6})?",
+        "(10|127|0|255)\\.[0-9]{1,3}\\.[0-9]{1,3}\\.[0-9]{1,3}:[0-9]{1,5}",
+        "(spiffe://)?[a-z.]{0,8}/(node|broker|client|admin|other)/[a-zA-Z0-9./_-]{0,12}",
+        "(node|broker|client|admin)/[a-z0-9.-]{0,12}",
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    #[test]
+    fn what_parses_shows_itself_again(text in text()) {
+        round_trips(&text, Name::parse, |shown| shown == text);
+        round_trips(&text, HostName::parse, |shown| shown == text);
+        round_trips(&text, TrustDomain::parse, |shown| shown == text);
+        round_trips(&text, Role::parse, |shown| shown == text);
+        round_trips(&text, Principal::parse, |shown| shown == text);
+        // An IP address has many spellings, and shows the one of them that is kept.
+        round_trips(&text, Address::parse, |shown| shown.len() <= text.len().max("255.255.255.255:65535".len()));
+        round_trips(&text, Host::parse, |_| true);
+        let _ = SpiffeId::parse(&text);
+        for hex in [text.clone(), text.replace(|c: char| !c.is_ascii_hexdigit(), "0")] {
+            let lower = hex.to_ascii_lowercase();
+            round_trips(&hex, |t| TokenId::parse(t).ok_or(()), |shown| shown == lower);
+            round_trips(&hex, |t| FailureId::parse(t).ok_or(()), |shown| shown == lower);
+        }
+    }
+
+    #[test]
+    fn a_text_is_no_join_token_or_reveals_itself(text in any::<String>(), tail in "[a-z2-7]{58}:[0-9a-fA-F]{64}") {
+        for text in [text, format!("cst_{tail}"), tail] {
+            reveals_itself(&text);
+        }
+    }
+
+    #[test]
+    fn a_join_token_in_any_case_is_itself_and_mistyped_it_is_none(
+        secret in any::<[u8; 32]>(),
+        pin in any::<[u8; 32]>(),
+        upper in any::<bool>(),
+        at in any::<prop::sample::Index>(),
+        typed in "[ -~]",
+    ) {
+        let revealed = JoinToken::new(Secret::new(secret), AuthorityId(pin)).reveal();
+        let (head, tail) = revealed.split_once('_').unwrap();
+        let spelled = if upper { format!(" {head}_{}\n", tail.to_ascii_uppercase()) } else { revealed.clone() };
+        prop_assert!(reveals_itself(&spelled));
+        let at = at.index(revealed.len());
+        let mut mistyped = revealed.clone();
+        mistyped.replace_range(at..=at, &typed);
+        // Another case of a letter is no mistake, but in the prefix.
+        let harmless = mistyped.eq_ignore_ascii_case(&revealed) && mistyped.starts_with(SECRET_PREFIX);
+        prop_assert_eq!(reveals_itself(&mistyped), harmless);
+    }
+
+    #[test]
+    fn any_bytes_are_an_error_or_a_value_and_never_a_panic(mut bytes in vec(any::<u8>(), 0..400), first in any::<bool>()) {
+        if let (true, Some(version)) = (first, bytes.first_mut()) {
+            *version = codec::VERSION;
+        }
+        reads_or_refuses::<TrustState>(&bytes);
+        reads_or_refuses::<Stamped>(&bytes);
+        reads_or_refuses::<EnrollmentRequest>(&bytes);
+        reads_or_refuses::<Outcome>(&bytes);
+        reads_or_refuses::<View>(&bytes);
+        reads_or_refuses::<(Principal, Address, Endorsement)>(&bytes);
+    }
+}
+
+/// Whether the text is a join token; if so, the token reveals the same text, in lower case and without white space.
+fn reveals_itself(text: &str) -> bool {
+    let Ok(token) = JoinToken::parse(text) else { return false };
+    assert_eq!(token.reveal(), text.trim().to_ascii_lowercase());
+    true
+}
