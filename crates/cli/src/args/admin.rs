@@ -1,0 +1,210 @@
+//! Commands that ask a member: where to find one, and what to ask.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use countersign_core::trust::member::Suffrage;
+
+use crate::duration::parse_secs;
+
+/// Which member to ask: the one on this host by its socket, or any by its HTTPS port.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Which member")]
+pub(crate) struct Target {
+    /// The data directory of the member on this host [default: as for `countersign server`]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// The HTTPS port of any member
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    pub(crate) server: Option<String>,
+    /// With --server: the certificate of an admin, PEM
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) identity: Option<PathBuf>,
+    /// With --server: its private key, PEM
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) identity_key: Option<PathBuf>,
+    /// With --server: the authority that the server's certificate must chain to, PEM
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+    /// With --server: write these into the context file, for the commands to come
+    #[arg(long, global = true)]
+    pub(crate) remember: bool,
+}
+
+/// `countersign status`
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `countersign explain`
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The failure id: 16 hexadecimal digits, printed on both ends
+    #[arg(value_name = "FAILURE-ID")]
+    pub(crate) failure_id: String,
+    #[command(flatten)]
+    pub(crate) target: Target,
+}
+
+/// `countersign token`
+#[derive(Debug, Args)]
+pub(crate) struct Token {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(subcommand)]
+    pub(crate) verb: TokenVerb,
+}
+
+/// What to do with join tokens.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenVerb {
+    /// Make a join token and show it, this once
+    Create(TokenCreateArgs),
+    /// List the join tokens
+    List,
+    /// End a join token
+    Revoke {
+        /// Its id, as `token list` shows it
+        id: String,
+    },
+    /// Replace the cluster's reusable token and show the new one, this once
+    Rotate,
+}
+
+/// `countersign token create`
+#[derive(Debug, Args)]
+pub(crate) struct TokenCreateArgs {
+    /// What those who join become
+    #[arg(long, value_enum, default_value_t = SuffrageArg::Voter)]
+    pub(crate) suffrage: SuffrageArg,
+    /// The role that they get
+    #[arg(long, value_name = "ROLE")]
+    pub(crate) role: Option<String>,
+    /// An attribute that they get, can be repeated
+    #[arg(long = "attr", value_name = "K=V", value_parser = attribute)]
+    pub(crate) attributes: Vec<(String, String)>,
+    /// How long it lives
+    #[arg(long, value_name = "SPAN", default_value = "30m", value_parser = parse_secs)]
+    pub(crate) ttl: u64,
+    /// How many may join by it
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) uses: u32,
+    /// The only node name that it admits
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<countersign_core::name::Name>,
+}
+
+/// Whether a member votes.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum SuffrageArg {
+    /// It votes, holds a sealed copy of the CA key, may sign and administer
+    Voter,
+    /// It receives the log and does not vote
+    Learner,
+}
+
+impl From<SuffrageArg> for Suffrage {
+    fn from(arg: SuffrageArg) -> Self {
+        match arg {
+            SuffrageArg::Voter => Self::Voter,
+            SuffrageArg::Learner => Self::Learner,
+        }
+    }
+}
+
+fn attribute(text: &str) -> Result<(String, String), &'static str> {
+    let (name, value) = text.split_once('=').ok_or("expected K=V")?;
+    if name.is_empty() { Err("expected K=V") } else { Ok((name.to_owned(), value.to_owned())) }
+}
+
+/// `countersign node`
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(subcommand)]
+    pub(crate) verb: NodeVerb,
+}
+
+/// What to do with members.
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// List the members
+    List,
+    /// Make a learner a voter
+    Promote {
+        /// Its name or number
+        #[arg(value_name = "N")]
+        node: String,
+    },
+    /// Make a voter a learner
+    Demote {
+        /// Its name or number
+        #[arg(value_name = "N")]
+        node: String,
+        /// Keep the authority although a voter that could sign leaves: its machine was wiped
+        #[arg(long)]
+        keep_authority: bool,
+    },
+    /// Remove a member and refuse its credential everywhere
+    Evict {
+        /// Its name or number
+        #[arg(value_name = "N")]
+        node: String,
+        /// Its keys are in wrong hands: every reusable token ends too
+        #[arg(long)]
+        compromised: bool,
+        /// Keep the authority although a voter that could sign leaves: its machine was wiped
+        #[arg(long)]
+        keep_authority: bool,
+    },
+}
+
+/// `countersign cert`
+#[derive(Debug, Args)]
+pub(crate) struct Cert {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(subcommand)]
+    pub(crate) verb: CertVerb,
+}
+
+/// What to do with certificates.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CertVerb {
+    /// Make a key here and have the cluster issue its certificate
+    Issue(CertIssue),
+    /// List the issued certificates
+    List,
+    /// Refuse a certificate's key from now on
+    Revoke {
+        /// The key's SHA-256, as `cert list` shows it
+        key: String,
+    },
+}
+
+/// `countersign cert issue`
+#[derive(Debug, Args)]
+#[group(id = "whom", required = true, multiple = false, args = ["client", "broker", "admin"])]
+pub(crate) struct CertIssue {
+    /// For a client of this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) client: Option<String>,
+    /// For a broker on this host
+    #[arg(long, value_name = "HOST")]
+    pub(crate) broker: Option<String>,
+    /// For an admin of this name
+    #[arg(long, value_name = "NAME")]
+    pub(crate) admin: Option<String>,
+    /// How long it lives
+    #[arg(long, value_name = "SPAN", default_value = "90d", value_parser = parse_secs)]
+    pub(crate) ttl: u64,
+    /// Where to write NAME.pem, NAME.key and ca.pem
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    pub(crate) out: PathBuf,
+    /// Replace existing files
+    #[arg(long)]
+    pub(crate) force: bool,
+}

@@ -1,0 +1,127 @@
+//! `countersign cert`: certificates of clients, brokers and admins. The key is made here and never leaves this host.
+
+use std::path::Path;
+
+use countersign_api::admin::{CertificateInfo, CertificateIssued, CertificateRequest};
+use countersign_core::id::KeyId;
+use countersign_core::principal::Role;
+use countersign_pki::csr::{create_csr, csr_pem};
+use countersign_pki::key::{KeyAlgorithm, KeyPair};
+
+use crate::admin_client::AdminClient;
+use crate::args::{Cert, CertIssue, CertVerb};
+use crate::failure::{Failure, chain};
+use crate::files::{NewFile, Readers, check_absent, write};
+use crate::output::{Output, at_secs, now_secs};
+
+pub(super) async fn run(args: Cert, output: Output) -> Result<(), Failure> {
+    let client = || AdminClient::to(&args.target);
+    match args.verb {
+        CertVerb::Issue(issue) => {
+            let role = role(&issue)?;
+            issue_certificate(&client()?, &issue, &role, output).await
+        }
+        CertVerb::List => {
+            let list: Vec<CertificateInfo> = client()?.get("/v1/certificates").await?;
+            output.show(&list, |text| {
+                text.table(
+                    &["PRINCIPAL", "KEY", "ENDS", "STATE"],
+                    list.iter().map(|info| {
+                        let state = if info.revoked { "revoked" } else { "valid" };
+                        vec![
+                            info.principal.clone(),
+                            info.key.clone(),
+                            at_secs(info.not_after, now_secs()),
+                            state.to_owned(),
+                        ]
+                    }),
+                );
+            })
+        }
+        CertVerb::Revoke { key } => {
+            let Some(key) = KeyId::parse(&key) else {
+                return Err(Failure::usage(
+                    format!("`{key}` is not the SHA-256 of a key"),
+                    "give the 64 hexadecimal digits that `countersign cert list` shows",
+                ));
+            };
+            client()?.delete(&format!("/v1/certificates/{key}")).await?;
+            output.show(&serde_json::json!({ "key": key.to_string(), "revoked": true }), |text| {
+                text.line(&format!("key {key} is refused from now on"));
+            })
+        }
+    }
+}
+
+/// Whom it is for, and what its files are called.
+struct Whom {
+    role: Role,
+    name: String,
+}
+
+fn role(issue: &CertIssue) -> Result<Whom, Failure> {
+    let kinds = [("client", &issue.client), ("broker", &issue.broker), ("admin", &issue.admin)];
+    let given = kinds.into_iter().find_map(|(kind, name)| name.as_ref().map(|name| (kind, name)));
+    let (kind, name) =
+        given.ok_or_else(|| Failure::usage("nobody is named", "add --client NAME, --broker HOST or --admin NAME"))?;
+    let role = Role::parse(&format!("{kind}/{name}")).map_err(|reason| {
+        Failure::usage(format!("`--{kind} {name}`: {reason}"), "use lower-case letters, digits and hyphens")
+    })?;
+    Ok(Whom { role, name: name.clone() })
+}
+
+#[derive(serde::Serialize)]
+struct Issued<'a> {
+    principal: &'a str,
+    key: &'a str,
+    not_after: u64,
+    certificate_file: &'a Path,
+    key_file: &'a Path,
+    ca_file: &'a Path,
+}
+
+async fn issue_certificate(client: &AdminClient, args: &CertIssue, whom: &Whom, output: Output) -> Result<(), Failure> {
+    let file = |name: String| args.out.join(name);
+    let (chain_file, key_file) = (file(format!("{}.pem", whom.name)), file(format!("{}.key", whom.name)));
+    let ca_file = file("ca.pem".to_owned());
+    check_absent([chain_file.as_path(), key_file.as_path()], args.force)?;
+    let failed = |why: String| Failure::unreachable(why, "try again");
+    let key = KeyPair::generate(KeyAlgorithm::default()).map_err(|error| failed(chain(&error)))?;
+    let csr = create_csr(&key).map_err(|error| failed(chain(&error)))?;
+    let pem = key.to_pem().map_err(|error| failed(chain(&error)))?;
+    let request = CertificateRequest { role: whom.role.to_string(), ttl_secs: args.ttl, csr: csr_pem(&csr) };
+    let issued: CertificateIssued = client.post("/v1/certificates", &request).await?;
+    if issued.key != key.id().to_string() {
+        return Err(failed("the issued certificate is of another key".to_owned()));
+    }
+    let private = |path: &Path, content: &[u8]| {
+        write(&NewFile { path: path.to_owned(), content, readers: Readers::Owner }, args.force)
+    };
+    let public = |path: &Path, content: &str, force: bool| {
+        write(&NewFile { path: path.to_owned(), content: content.as_bytes(), readers: Readers::All }, force)
+    };
+    private(&key_file, pem.expose().as_bytes())?;
+    public(&chain_file, &issued.chain, args.force)?;
+    // Several certificates of one cluster share a directory; another cluster's authority is not replaced unasked.
+    if std::fs::read(&ca_file).ok().as_deref() != Some(issued.authority.as_bytes()) {
+        public(&ca_file, &issued.authority, args.force)?;
+    }
+    let (certificate_file, key_file, ca_file) = (chain_file.as_path(), key_file.as_path(), ca_file.as_path());
+    let shown = Issued {
+        principal: &issued.principal,
+        key: &issued.key,
+        not_after: issued.not_after,
+        certificate_file,
+        key_file,
+        ca_file,
+    };
+    output.show(&shown, |text| {
+        text.fields(&[
+            ("principal", issued.principal.clone()),
+            ("certificate", certificate_file.display().to_string()),
+            ("key", key_file.display().to_string()),
+            ("authority", ca_file.display().to_string()),
+            ("ends", at_secs(issued.not_after, now_secs())),
+        ]);
+    })
+}

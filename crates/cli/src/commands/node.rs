@@ -1,0 +1,55 @@
+//! `countersign node`: members, and how they come to vote, to learn, to leave.
+
+use countersign_api::admin::{MemberStatus, NodeChanged, NodeRemove};
+use countersign_core::name::Name;
+
+use crate::admin_client::AdminClient;
+use crate::args::{Node, NodeVerb};
+use crate::commands::status::members;
+use crate::failure::Failure;
+use crate::output::{Output, now_secs};
+
+pub(super) async fn run(args: Node, output: Output) -> Result<(), Failure> {
+    let client = || AdminClient::to(&args.target);
+    let path = |node: &str, action: &str| node_path(node).map(|path| format!("{path}/{action}"));
+    let (done, changed): (_, NodeChanged) = match args.verb {
+        NodeVerb::List => {
+            let list: Vec<MemberStatus> = client()?.get("/v1/nodes").await?;
+            return output.show(&list, |text| members(text, &list, now_secs()));
+        }
+        NodeVerb::Promote { node } => {
+            let path = path(&node, "promote")?;
+            ("is to vote", client()?.post(&path, &serde_json::json!({})).await?)
+        }
+        NodeVerb::Demote { node, keep_authority } => {
+            let body = NodeRemove { compromised: false, keep_authority };
+            let path = path(&node, "demote")?;
+            ("does not vote any more", client()?.post(&path, &body).await?)
+        }
+        NodeVerb::Evict { node, compromised, keep_authority } => {
+            let body = NodeRemove { compromised, keep_authority };
+            let path = path(&node, "evict")?;
+            ("is evicted", client()?.post(&path, &body).await?)
+        }
+    };
+    output.show(&changed, |text| {
+        text.line(&format!("{} ({}) {done}, generation {}", changed.name, changed.node, changed.generation));
+        if changed.connections_closed > 0 {
+            text.line(&format!("connections closed here: {}", changed.connections_closed));
+        }
+        if !changed.tokens_revoked.is_empty() {
+            text.line(&format!("tokens revoked: {}", changed.tokens_revoked.join(", ")));
+        }
+    })
+}
+
+/// A name or a number; anything else never becomes part of a path.
+fn node_path(node: &str) -> Result<String, Failure> {
+    let name = Name::parse(node).map_err(|reason| {
+        Failure::usage(
+            format!("`{node}` is neither the name nor the number of a node: {reason}"),
+            "countersign node list",
+        )
+    })?;
+    Ok(format!("/v1/nodes/{name}"))
+}

@@ -1,0 +1,149 @@
+//! `countersign server`: one member of a cluster, as a process. What the member is and does is the library's; here are its
+//! configuration, its signals and its log.
+
+mod advice;
+mod announce;
+mod plan;
+
+use std::io::IsTerminal;
+
+use countersign::{Member, Started};
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use crate::args::ServerArgs;
+use crate::config::checked::{ServerConfig, Settings};
+use crate::config::effective::effective;
+use crate::config::layer::{LayerError, merged, of_credentials, of_environment, of_file};
+use crate::failure::{Failure, chain};
+use crate::output::Output;
+use plan::Plan;
+
+pub(super) fn run(args: ServerArgs, output: Output) -> Result<(), Failure> {
+    let check = args.check;
+    let settings = settings(args)?;
+    let config = ServerConfig::check(&settings).map_err(|error| Failure::usage(&error, error.advice()))?;
+    if check {
+        let effective = effective(&settings, &config);
+        return output.show(&effective, |text| {
+            effective.lines().iter().for_each(|line| text.line(line));
+            effective.notes().iter().for_each(|note| text.line(&format!("# note: {note}")));
+        });
+    }
+    if let Some(written) = config.unavailable.first() {
+        return Err(Failure::usage(format!("{written} is not available in this version"), "leave it out"));
+    }
+    let plan = plan::plan(&config)?;
+    log_to_stderr(&config.log);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::unreachable(error, "look at the limits of this session"))?;
+    let ended = runtime.block_on(serve(plan, output));
+    // A second signal leaves tasks behind; they must not hold the process.
+    runtime.shutdown_background();
+    ended
+}
+
+fn settings(args: ServerArgs) -> Result<Settings, Failure> {
+    let failed = |error: LayerError| Failure::usage(chain(&error), error.advice());
+    let flags =
+        args.flags.map_err(|(flag, why)| Failure::usage(format!("{flag}: {why}"), "countersign server --help"))?;
+    let file = args.config.as_deref().map(of_file).transpose().map_err(failed)?.unwrap_or_default();
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(std::path::PathBuf::from);
+    let credentials = of_credentials(credentials.as_deref());
+    let environment = of_environment(std::env::vars_os()).map_err(failed)?;
+    Ok(Settings(merged([file, credentials, environment, flags])))
+}
+
+/// For people on a terminal, as JSON lines elsewhere.
+fn log_to_stderr(filter: &str) {
+    let filter = EnvFilter::try_new(filter).unwrap_or_default();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        log.init();
+    } else {
+        log.json().flatten_event(true).init();
+    }
+}
+
+async fn serve(plan: Plan, output: Output) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let Plan { settings, start, notes } = plan;
+    let data = settings.data.clone();
+    for note in notes {
+        tracing::info!("{note}");
+    }
+    if let countersign::Start::Join { sponsor, .. } = &start {
+        tracing::info!(%sponsor, "joining");
+    }
+    let (member, started) = tokio::select! {
+        started = Member::start(settings, start) => started.map_err(|error| advice::failure(&error))?,
+        () = signals.stop() => {
+            return Err(Failure::unreachable("stopped by a signal before the member was up", "start it again: it goes on where it stopped"));
+        }
+    };
+    announce::announce(&member, started, &data, output)?;
+    // Nobody may be listening; that is no reason not to run.
+    let _ = sd_notify::notify(&[NotifyState::Ready]);
+    let ended = until_stopped(&member, &mut signals).await;
+    let _ = sd_notify::notify(&[NotifyState::Stopping]);
+    ended?;
+    tracing::info!("stopping: leadership is handed over, connections are drained");
+    tokio::select! {
+        () = member.shutdown() => Ok(()),
+        () = signals.stop() => Err(Failure::unreachable(
+            "stopped by a second signal before everything was handed over",
+            "nothing: what was promised is stored, and the next start goes on from it",
+        )),
+    }
+}
+
+async fn until_stopped(member: &Member, signals: &mut Signals) -> Result<(), Failure> {
+    tokio::select! {
+        () = signals.stop() => Ok(()),
+        stopped = member.failed() => Err(Failure::unreachable(
+            format!("the member stopped by itself: {}", chain(&stopped)),
+            "look at the log and at the disk, then start it again",
+        )),
+    }
+}
+
+/// The signals that a server answers.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let failed =
+            |error| Failure::unreachable(format!("signals cannot be received: {error}"), "report this as a bug");
+        let listen = |kind| signal(kind).map_err(failed);
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Ends at SIGTERM or SIGINT; answers SIGHUP.
+    async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => tracing::info!("nothing to reload"),
+            }
+        }
+    }
+}
+
+/// How a start is called.
+const fn word(started: Started) -> &'static str {
+    match started {
+        Started::Again => "again",
+        Started::Founded => "founded",
+        Started::Joined => "joined",
+    }
+}

@@ -1,0 +1,67 @@
+//! Why a member did not start, as exit code and as what to try.
+
+use countersign::datadir::DataDirError;
+use countersign::{JoinError, StartError, advice_enrollment};
+
+use crate::failure::{Exit, Failure, chain};
+
+/// The failure for people.
+pub(super) fn failure(error: &StartError) -> Failure {
+    let exit = match error {
+        StartError::Join(JoinError::Refused { .. }) => Exit::Refused,
+        _ => Exit::Unreachable,
+    };
+    let reason = match error {
+        StartError::Join(JoinError::Refused { skew_secs, .. }) if skew_secs.abs() > 60 => {
+            let side = if *skew_secs > 0 { "ahead of" } else { "behind" };
+            format!("{}; this host's clock is {} s {side} the cluster's", chain(error), skew_secs.abs())
+        }
+        _ => chain(error),
+    };
+    Failure::new(exit, reason, advice(error))
+}
+
+fn advice(error: &StartError) -> String {
+    match error {
+        StartError::DataDir(error) => data_dir(error),
+        StartError::Empty { .. } => "add --bootstrap to make a cluster, or --join-token and --join-addr".to_owned(),
+        StartError::JoinUnfinished { .. } => {
+            "repeat the join with --join-token and --join-addr, or empty the directory".to_owned()
+        }
+        StartError::BootstrapUnfinished { .. } => {
+            "repeat the start with --bootstrap, or empty the directory and join".to_owned()
+        }
+        StartError::Bind { .. } => {
+            "stop what listens there, or choose another address with --cluster-addr or --https-addr (port 0 takes any that \
+             is free)"
+                .to_owned()
+        }
+        StartError::Advertise { .. } => "say where others reach this node with --advertise-addr HOST:PORT".to_owned(),
+        StartError::HostName { .. } => "give the node a name with --name".to_owned(),
+        StartError::Join(JoinError::DataDir(error)) => data_dir(error),
+        StartError::Join(JoinError::Refused { why, .. }) => advice_enrollment(why).to_owned(),
+        StartError::Join(JoinError::Dial { source, .. }) => format!(
+            "check --join-addr and that a member listens there; `countersign explain {}` there may tell more",
+            source.failure_id
+        ),
+        StartError::Bootstrap(_) => "correct it, and repeat the same command: it goes on where it stopped".to_owned(),
+        StartError::Https(_) => "check --https-cert and --https-key (mode 0600), or leave them out".to_owned(),
+        _ => "look at the log; the same command goes on where it stopped".to_owned(),
+    }
+}
+
+fn data_dir(error: &DataDirError) -> String {
+    match error {
+        DataDirError::InUse { .. } => "stop the other server, or choose another directory with --data".to_owned(),
+        DataDirError::Foreign { .. } => "choose an empty directory with --data".to_owned(),
+        DataDirError::Exposed { path, .. } => {
+            format!("if nobody has read it, chmod 600 {}; else evict this node and join anew", path.display())
+        }
+        DataDirError::Damaged { .. } => {
+            "restore the file, or evict this node, empty the directory and join anew".to_owned()
+        }
+        DataDirError::Io { .. } => {
+            "check the disk and who owns the directory, or choose another with --data".to_owned()
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! What a start will do, from the configuration and from what the data directory holds. Opens no socket, changes nothing.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use countersign::datadir::{MemberFile, file, read_optional};
+use countersign::{ClusterToken, ImportedAuthority, NewCluster, Settings, Start};
+use countersign_core::name::{Address, Name};
+use countersign_core::secret::SecretBytes;
+use countersign_core::trust::join_token::JoinToken;
+
+use crate::config::checked::{ListenAddr, Mode, ServerConfig};
+use crate::failure::{Failure, chain};
+use crate::files::{read_private, read_text};
+use crate::secret_arg::SecretArg;
+
+/// The name of a cluster that was given none.
+const CLUSTER_NAME: &str = "countersign";
+
+/// What to start, and what to tell about it.
+pub(super) struct Plan {
+    pub(super) settings: Settings,
+    pub(super) start: Start,
+    pub(super) notes: Vec<String>,
+}
+
+/// Decides how to start.
+pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
+    let settings = Settings {
+        data: config.data.clone(),
+        name: config.name.clone(),
+        cluster_addr: resolve(&config.cluster_addr, "--cluster-addr")?,
+        advertise: config.advertise.clone(),
+        https_addr: config.https_addr.as_ref().map(|address| resolve(address, "--https-addr")).transpose()?,
+        https_files: config.https_files.clone(),
+        node_ttl_secs: config.node_ttl_secs,
+    };
+    if let Some(member) = stored_member(&config.data)? {
+        let notes = ignored(config, &member)?;
+        return Ok(Plan { settings, start: Start::Existing, notes });
+    }
+    let mut notes = Vec::new();
+    let start = match &config.mode {
+        Mode::Alone => {
+            check_alone(config, &settings)?;
+            notes.push("no flag says how to start: one member on loopback, whom nobody can join".to_owned());
+            Start::Bootstrap(new_cluster(config, None)?)
+        }
+        Mode::Bootstrap => Start::Bootstrap(new_cluster(config, Some(ClusterToken::default()))?),
+        Mode::Join { token, sponsor } => {
+            let token = join_token(token)?;
+            check_reachable(&settings, sponsor)?;
+            Start::Join { token, sponsor: sponsor.clone() }
+        }
+    };
+    Ok(Plan { settings, start, notes })
+}
+
+fn resolve(address: &ListenAddr, flag: &str) -> Result<std::net::SocketAddr, Failure> {
+    address.resolve().map_err(|error| {
+        let reason = format!("`{flag} {address}` is not an address of this host: {}", chain(&error));
+        Failure::usage(reason, format!("give {flag} an IP address of this host"))
+    })
+}
+
+fn stored_member(data: &Path) -> Result<Option<MemberFile>, Failure> {
+    let path = data.join(file::MEMBER);
+    let bytes = read_optional(&path).map_err(|error| {
+        Failure::unreachable(chain(&error), "run this as the user of the data directory, or choose another with --data")
+    })?;
+    // A damaged one is told by the library, which reads it again under the directory's lock.
+    Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
+}
+
+/// What was asked and does not apply to a directory that holds a member. Another cluster's name is a mistaken directory.
+fn ignored(config: &ServerConfig, member: &MemberFile) -> Result<Vec<String>, Failure> {
+    if let Some(asked) = config.cluster_name.as_ref().filter(|asked| **asked != member.cluster_name) {
+        return Err(Failure::usage(
+            format!(
+                "data directory `{}` belongs to cluster `{}`, asked was `{asked}`",
+                config.data.display(),
+                member.cluster_name
+            ),
+            "choose another directory with --data, or leave --cluster-name out",
+        ));
+    }
+    let holds = format!("data directory holds node `{}` of cluster `{}`", member.name, member.cluster_name);
+    let mut notes = Vec::new();
+    match config.mode {
+        Mode::Alone => {}
+        Mode::Bootstrap => notes.push(format!("{holds}: --bootstrap is ignored")),
+        Mode::Join { .. } => notes.push(format!("{holds}: --join-token and --join-addr are ignored")),
+    }
+    if config.name.as_ref().is_some_and(|asked| *asked != member.name) {
+        notes.push(format!("{holds}: --name is ignored"));
+    }
+    Ok(notes)
+}
+
+/// Without a word about how to start, nothing is offered to the network.
+fn check_alone(config: &ServerConfig, settings: &Settings) -> Result<(), Failure> {
+    let next = "add --bootstrap to make a cluster, or --join-token and --join-addr to join one";
+    if !settings.cluster_addr.ip().to_canonical().is_loopback() {
+        let reason = format!("`--cluster-addr {}` is not loopback, and nothing says how to start", config.cluster_addr);
+        return Err(Failure::usage(reason, next));
+    }
+    match settings.advertise.iter().find(|address| !address.host.is_loopback()) {
+        Some(address) => {
+            let reason = format!("`--advertise-addr {address}` is not loopback, and nothing says how to start");
+            Err(Failure::usage(reason, next))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A member of a cluster on other hosts must be reached by them.
+fn check_reachable(settings: &Settings, sponsor: &Address) -> Result<(), Failure> {
+    let loopback = settings.cluster_addr.ip().to_canonical().is_loopback();
+    if loopback && settings.advertise.is_empty() && !sponsor.host.is_loopback() {
+        let reason =
+            format!("`{sponsor}` is on another host, which cannot reach this one at `{}`", settings.cluster_addr);
+        return Err(Failure::usage(
+            reason,
+            "give --cluster-addr an address that other hosts reach, such as 0.0.0.0:7100",
+        ));
+    }
+    Ok(())
+}
+
+fn new_cluster(config: &ServerConfig, token: Option<ClusterToken>) -> Result<NewCluster, Failure> {
+    let name = match &config.cluster_name {
+        Some(name) => name.clone(),
+        None => {
+            Name::parse(CLUSTER_NAME).map_err(|error| Failure::usage(error, "give the cluster a --cluster-name"))?
+        }
+    };
+    let authority = config.authority.as_deref().map(imported).transpose()?;
+    Ok(NewCluster { name, trust_domain: config.trust_domain.clone(), token, authority })
+}
+
+fn imported(directory: &Path) -> Result<ImportedAuthority, Failure> {
+    let next = "check --ca: the directory holds ca.pem and ca.key, as `countersign security ca create` makes them";
+    let certificate = read_text(&directory.join("ca.pem"), next)?;
+    let key = read_private(&directory.join("ca.key"), next)?;
+    Ok(ImportedAuthority { certificate, key: Arc::new(SecretBytes::new(key.as_bytes().to_vec())) })
+}
+
+/// A mistyped token is caught here, before any network.
+fn join_token(arg: &SecretArg) -> Result<JoinToken, Failure> {
+    let next = "copy the whole token again; `countersign token create` on a voter makes a new one";
+    let secret = arg.read().map_err(|error| Failure::usage(format!("join token: {}", chain(&error)), next))?;
+    let text = std::str::from_utf8(secret.expose());
+    let text = text.map_err(|_| Failure::usage("join token is not text", next))?;
+    JoinToken::parse(text).map_err(|error| Failure::usage(error, next))
+}

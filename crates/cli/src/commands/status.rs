@@ -1,0 +1,72 @@
+//! `countersign status`: the cluster as one member sees it.
+
+use countersign_api::admin::{MemberStatus, Status as StatusAnswer};
+
+use crate::admin_client::AdminClient;
+use crate::args::Status;
+use crate::failure::Failure;
+use crate::output::{Output, Text, at_secs, now_secs, or_dash};
+
+pub(super) async fn run(args: &Status, output: Output) -> Result<(), Failure> {
+    let status: StatusAnswer = AdminClient::to(&args.target)?.get("/v1/status").await?;
+    output.show(&status, |text| write(text, &status, now_secs()))
+}
+
+fn write(text: &mut Text, status: &StatusAnswer, now: u64) {
+    let raft = &status.raft;
+    let leader = raft.leader.map(|leader| name_of(status, leader));
+    text.fields(&[
+        ("cluster", format!("{} ({})", status.cluster, status.cluster_id)),
+        ("trust domain", status.trust_domain.clone()),
+        ("this member", format!("{} ({})", status.name, status.node)),
+        ("ready", if status.ready { "yes" } else { "no" }.to_owned()),
+        ("leader", or_dash(leader)),
+        ("raft", format!("{}, term {}, applied {} of {}", raft.state, raft.term, raft.applied_index, raft.last_index)),
+        ("generation", status.generation.to_string()),
+        (
+            "authority",
+            format!("{}{}", status.authority.fingerprint, if status.authority.imported { " (imported)" } else { "" }),
+        ),
+        ("authority ends", at_secs(status.authority.not_after, now)),
+        ("certificate ends", at_secs(status.certificate.not_after, now)),
+        ("signs", if status.signs { "yes" } else { "no" }.to_owned()),
+        ("keys", status.key_protection.clone()),
+        ("connections", status.connections.to_string()),
+    ]);
+    text.line("");
+    members(text, &status.members, now);
+    for evicted in &status.evicted {
+        text.line(&format!("evicted: {} ({}), generation {}", evicted.name, evicted.node, evicted.generation));
+    }
+    for warning in &status.warnings {
+        text.line(&format!("warning: {warning}"));
+    }
+}
+
+fn name_of(status: &StatusAnswer, node: u64) -> String {
+    let member = status.members.iter().find(|member| member.node == node);
+    member.map_or_else(|| node.to_string(), |member| format!("{} ({node})", member.name))
+}
+
+/// The members as a table.
+pub(super) fn members(text: &mut Text, members: &[MemberStatus], now: u64) {
+    let header = ["NODE", "NAME", "SUFFRAGE", "ROLE", "ATTRIBUTES", "ADDRESSES", "SIGNS", "CERTIFICATE ENDS"];
+    text.table(
+        &header,
+        members.iter().map(|member| {
+            let attributes: Vec<String> = member.attributes.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            let settled = if member.settled { "" } else { " (changing)" };
+            let this = if member.this { "*" } else { "" };
+            vec![
+                format!("{}{this}", member.node),
+                member.name.clone(),
+                format!("{}{settled}", member.suffrage),
+                or_dash(member.role.as_ref()),
+                if attributes.is_empty() { "-".to_owned() } else { attributes.join(",") },
+                member.addresses.join(","),
+                if member.holds_authority { "yes" } else { "no" }.to_owned(),
+                at_secs(member.certificate_not_after, now),
+            ]
+        }),
+    );
+}

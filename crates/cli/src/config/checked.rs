@@ -1,0 +1,289 @@
+//! The configuration as the server uses it: every text parsed, every contradiction refused, before anything is opened.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+
+use countersign_core::name::{Address, HostName, Name, NameError};
+use countersign_core::principal::{PrincipalError, TrustDomain};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::layer::Layer;
+use crate::config::mapping::MappingError;
+use crate::config::schema::{CLUSTER_ADDR, find};
+use crate::config::sections;
+use crate::config::unavailable::unavailable;
+use crate::config::value::{Setting, Value, in_file};
+use crate::duration::parse_secs;
+use crate::secret_arg::SecretArg;
+
+/// Why a configuration makes no sense. Each names what was written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CheckError {
+    #[error("{written} is `{value}`: {reason}")]
+    Name { written: String, value: String, reason: NameError },
+    #[error("{written} is `{value}`: {reason}")]
+    TrustDomain { written: String, value: String, reason: PrincipalError },
+    #[error("{written} is `{value}`: expected HOST:PORT")]
+    Listen { written: String, value: String },
+    #[error("{written} is not a log filter")]
+    Log { written: String },
+    #[error("{given} is given, and {missing} is missing")]
+    Missing { given: String, missing: String },
+    #[error("{one} and {other} exclude each other")]
+    Excluded { one: String, other: String },
+    #[error("principal mapping: {0}")]
+    Mapping(#[from] MappingError),
+}
+
+impl CheckError {
+    /// What to try next.
+    pub(crate) fn advice(&self) -> String {
+        match self {
+            Self::Missing { given, missing } => format!("add {missing}, or take {given} away"),
+            Self::Excluded { one, other } => format!("take {one} or {other} away"),
+            Self::Mapping(_) => r#"write uri, "dns:(.*)\\.example\\.org=node/$1" or "cn:(.*)=node/$1""#.to_owned(),
+            _ => "correct it, and look at the result with `countersign server --check`".to_owned(),
+        }
+    }
+}
+
+/// What was said, by key.
+pub(crate) struct Settings(pub(crate) Layer);
+
+impl Settings {
+    pub(crate) fn find(&self, path: &str) -> Option<&Setting> {
+        self.0.get(path)
+    }
+
+    /// The key as it was written, or as the file has it.
+    pub(crate) fn written(&self, path: &str) -> String {
+        match (self.find(path), find(path)) {
+            (Some(setting), _) => setting.written(),
+            (None, Some(key)) => key.flag.map_or_else(|| in_file(key), |flag| format!("`--{flag}`")),
+            (None, None) => format!("`{path}`"),
+        }
+    }
+
+    pub(crate) fn missing(&self, given: &str, missing: &[&str]) -> CheckError {
+        let missing: Vec<String> = missing.iter().map(|path| self.written(path)).collect();
+        CheckError::Missing { given: given.to_owned(), missing: missing.join(", ") }
+    }
+
+    pub(crate) fn excluded(&self, one: &str, other: &str) -> CheckError {
+        CheckError::Excluded { one: self.written(one), other: self.written(other) }
+    }
+
+    pub(crate) fn flag(&self, path: &str) -> bool {
+        matches!(self.find(path), Some(Setting { value: Value::Flag(true), .. }))
+    }
+
+    pub(crate) fn text(&self, path: &str) -> Option<&str> {
+        match self.find(path)? {
+            Setting { value: Value::Text(text), .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn path(&self, path: &str) -> Option<PathBuf> {
+        match self.find(path)? {
+            Setting { value: Value::Path(path), .. } => Some(path.clone()),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn list(&self, path: &str) -> Vec<String> {
+        match self.find(path) {
+            Some(Setting { value: Value::List(list), .. }) => list.clone(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn secs(&self, path: &str) -> Option<u64> {
+        match self.find(path)? {
+            Setting { value: Value::Secs(secs), .. } => Some(*secs),
+            _ => None,
+        }
+    }
+
+    fn secret(&self, path: &str) -> Option<SecretArg> {
+        match self.find(path)? {
+            Setting { value: Value::Secret(secret), .. } => Some(secret.clone()),
+            _ => None,
+        }
+    }
+
+    fn name(&self, path: &str) -> Result<Option<Name>, CheckError> {
+        let Some(text) = self.text(path) else { return Ok(None) };
+        Name::parse(text).map(Some).map_err(|reason| self.name_error(path, text, reason))
+    }
+
+    fn address(&self, path: &str, text: &str) -> Result<Address, CheckError> {
+        Address::parse(text).map_err(|reason| self.name_error(path, text, reason))
+    }
+
+    fn name_error(&self, path: &str, text: &str, reason: NameError) -> CheckError {
+        CheckError::Name { written: self.written(path), value: text.to_owned(), reason }
+    }
+
+    fn listen(&self, path: &str, default: Option<&str>) -> Result<Option<ListenAddr>, CheckError> {
+        let Some(text) = self.text(path).or(default) else { return Ok(None) };
+        let wrong = || CheckError::Listen { written: self.written(path), value: text.to_owned() };
+        ListenAddr::parse(text).map(Some).ok_or_else(wrong)
+    }
+}
+
+/// Where to listen: an address, or a name of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ListenAddr {
+    Socket(SocketAddr),
+    Named(HostName, u16),
+}
+
+impl ListenAddr {
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        if let Ok(address) = text.parse() {
+            return Some(Self::Socket(address));
+        }
+        let (host, port) = text.rsplit_once(':')?;
+        Some(Self::Named(HostName::parse(host).ok()?, port.parse().ok()?))
+    }
+
+    /// The address; a name is looked up.
+    pub(crate) fn resolve(&self) -> std::io::Result<SocketAddr> {
+        match self {
+            Self::Socket(address) => Ok(*address),
+            Self::Named(host, port) => {
+                let mut found = (host.as_str(), *port).to_socket_addrs()?;
+                found.next().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for ListenAddr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Named(host, port) => write!(f, "{host}:{port}"),
+        }
+    }
+}
+
+/// What to do on an empty data directory.
+#[derive(Debug, Clone)]
+pub(crate) enum Mode {
+    /// Nothing was said: one member, on loopback only.
+    Alone,
+    /// A new cluster, that others can join.
+    Bootstrap,
+    /// Joining one.
+    Join { token: SecretArg, sponsor: Address },
+}
+
+/// The configuration of a server.
+#[derive(Debug)]
+pub(crate) struct ServerConfig {
+    pub(crate) data: PathBuf,
+    pub(crate) log: String,
+    pub(crate) name: Option<Name>,
+    pub(crate) mode: Mode,
+    pub(crate) authority: Option<PathBuf>,
+    pub(crate) cluster_name: Option<Name>,
+    pub(crate) trust_domain: Option<TrustDomain>,
+    pub(crate) cluster_addr: ListenAddr,
+    pub(crate) advertise: Vec<Address>,
+    pub(crate) https_addr: Option<ListenAddr>,
+    pub(crate) https_files: Option<(PathBuf, PathBuf)>,
+    pub(crate) node_ttl_secs: u64,
+    /// What was asked for and is not there, as it was written.
+    pub(crate) unavailable: Vec<String>,
+}
+
+impl ServerConfig {
+    /// Judges what was said.
+    pub(crate) fn check(settings: &Settings) -> Result<Self, CheckError> {
+        sections::check(settings)?;
+        let https_addr = settings.listen("https_addr", None)?;
+        let trust_domain = match settings.text("trust_domain") {
+            None => None,
+            Some(text) => Some(TrustDomain::parse(text).map_err(|reason| CheckError::TrustDomain {
+                written: settings.written("trust_domain"),
+                value: text.to_owned(),
+                reason,
+            })?),
+        };
+        let log = settings.text("log").unwrap_or("info").to_owned();
+        EnvFilter::try_new(&log).map_err(|_| CheckError::Log { written: settings.written("log") })?;
+        settings.listen("client_addr", None)?;
+        let cluster_addr = settings.listen("cluster_addr", Some(CLUSTER_ADDR))?;
+        let advertise = settings.list("advertise_addr");
+        let advertise = advertise.iter().map(|text| settings.address("advertise_addr", text));
+        Ok(Self {
+            data: settings.path("data").unwrap_or_else(default_data),
+            log,
+            name: settings.name("name")?,
+            mode: mode(settings)?,
+            authority: settings.path("ca"),
+            cluster_name: settings.name("cluster_name")?,
+            trust_domain,
+            cluster_addr: cluster_addr.unwrap_or(ListenAddr::Socket(SocketAddr::from(([127, 0, 0, 1], 7100)))),
+            advertise: advertise.collect::<Result<_, _>>()?,
+            https_files: https_files(settings, https_addr.is_some())?,
+            https_addr,
+            node_ttl_secs: settings.secs("pki.node_ttl").unwrap_or_else(|| default_secs("pki.node_ttl")),
+            unavailable: unavailable(settings),
+        })
+    }
+}
+
+fn default_secs(path: &str) -> u64 {
+    find(path).and_then(|key| key.default).and_then(|text| parse_secs(text).ok()).unwrap_or_default()
+}
+
+fn mode(settings: &Settings) -> Result<Mode, CheckError> {
+    let bootstrap = settings.flag("bootstrap");
+    let replicas = settings.flag("cluster.auth.enabled");
+    let token = settings.secret("join_token");
+    let sponsor = settings.text("join_addr").map(|text| settings.address("join_addr", text)).transpose()?;
+    for join in ["join_token", "join_addr"] {
+        if bootstrap && settings.find(join).is_some() {
+            return Err(settings.excluded("bootstrap", join));
+        }
+    }
+    if !bootstrap && settings.find("ca").is_some() {
+        return Err(settings.missing(&settings.written("ca"), &["bootstrap"]));
+    }
+    match (token, sponsor) {
+        (Some(token), Some(sponsor)) => Ok(Mode::Join { token, sponsor }),
+        (Some(_), None) => Err(settings.missing(&settings.written("join_token"), &["join_addr"])),
+        (None, Some(_)) if !replicas => Err(settings.missing(&settings.written("join_addr"), &["join_token"])),
+        _ if bootstrap => Ok(Mode::Bootstrap),
+        _ => Ok(Mode::Alone),
+    }
+}
+
+fn https_files(settings: &Settings, served: bool) -> Result<Option<(PathBuf, PathBuf)>, CheckError> {
+    for path in ["https_cert", "https_key", "https_behind_proxy"] {
+        if let Some(setting) = settings.find(path).filter(|_| !served) {
+            return Err(settings.missing(&setting.written(), &["https_addr"]));
+        }
+    }
+    match (settings.path("https_cert"), settings.path("https_key")) {
+        (Some(cert), Some(key)) => Ok(Some((cert, key))),
+        (Some(_), None) => Err(settings.missing(&settings.written("https_cert"), &["https_key"])),
+        (None, Some(_)) => Err(settings.missing(&settings.written("https_key"), &["https_cert"])),
+        (None, None) => Ok(None),
+    }
+}
+
+/// `/var/lib/countersign` for root, else `countersign` in the user's state directory (XDG Base Directory §2).
+pub(crate) fn default_data() -> PathBuf {
+    let root = || PathBuf::from("/var/lib/countersign");
+    if rustix::process::geteuid().is_root() {
+        return root();
+    }
+    let absolute = |path: &PathBuf| path.is_absolute();
+    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(absolute);
+    let state = state.or_else(|| std::env::home_dir().map(|home| home.join(".local/state")));
+    state.map_or_else(root, |state| state.join("countersign"))
+}

@@ -1,0 +1,63 @@
+//! The sections that hold certificates and secrets: each is whole, or off, or refused with what is missing. Half of a
+//! section never means less security (CVE-2019-9764, CVE-2024-1351: an option left unset turned verification off).
+
+use crate::config::checked::{CheckError, Settings};
+use crate::config::mapping::check_rule;
+use crate::config::schema::{KEYS, SWITCHED};
+
+const BROKER_TLS: [&str; 3] =
+    ["cluster.inter_broker_tls.cert", "cluster.inter_broker_tls.key", "cluster.inter_broker_tls.ca"];
+const AUTHENTICATION: [&str; 3] = [
+    "cluster.authentication.node_cert_path",
+    "cluster.authentication.node_key_path",
+    "cluster.authentication.ca_cert_path",
+];
+const NETWORK_TLS: [&str; 3] =
+    ["network.tls.server_cert_path", "network.tls.server_key_path", "network.tls.ca_cert_path"];
+
+/// Checks that no section is there by halves, and that no two of them contradict each other.
+pub(crate) fn check(settings: &Settings) -> Result<(), CheckError> {
+    for section in SWITCHED {
+        let switch = format!("{section}.enabled");
+        let first = KEYS.iter().filter(|key| key.section() == section).find_map(|key| settings.find(key.path));
+        match first {
+            Some(setting) if settings.find(&switch).is_none() => {
+                return Err(settings.missing(&setting.written(), &[switch.as_str()]));
+            }
+            _ => {}
+        }
+    }
+    let on = |section: &str| settings.flag(&format!("{section}.enabled"));
+    let (broker_tls, authentication) = (on("cluster.inter_broker_tls"), on("cluster.authentication"));
+    if on("cluster.auth") {
+        require_all(settings, "cluster.auth.enabled", &["cluster.auth.shared_secret"])?;
+    }
+    if on("network.tls") {
+        require_all(settings, "network.tls.enabled", &NETWORK_TLS)?;
+    }
+    if broker_tls {
+        require_all(settings, "cluster.inter_broker_tls.enabled", &BROKER_TLS)?;
+    }
+    // Without any file, `mtls` is what the cluster does anyway, with certificates of its own.
+    let given = AUTHENTICATION.iter().find_map(|path| settings.find(path));
+    if let Some(setting) = given {
+        require_all(settings, setting.key.path, &AUTHENTICATION)?;
+    }
+    let rules = settings.list("cluster.authentication.principal_mapping");
+    rules.iter().try_for_each(|rule| check_rule(rule))?;
+    if authentication && on("cluster.auth") {
+        return Err(settings.excluded("cluster.authentication.enabled", "cluster.auth.enabled"));
+    }
+    if broker_tls && on("cluster.auth") {
+        return Err(settings.excluded("cluster.inter_broker_tls.enabled", "cluster.auth.enabled"));
+    }
+    if let Some(setting) = given.filter(|_| broker_tls) {
+        return Err(settings.excluded("cluster.inter_broker_tls.cert", setting.key.path));
+    }
+    Ok(())
+}
+
+fn require_all(settings: &Settings, by: &str, wanted: &[&str]) -> Result<(), CheckError> {
+    let missing: Vec<&str> = wanted.iter().copied().filter(|path| settings.find(path).is_none()).collect();
+    if missing.is_empty() { Ok(()) } else { Err(settings.missing(&settings.written(by), &missing)) }
+}

@@ -1,0 +1,44 @@
+//! Settings whose feature is not in this version. They parse, so that a configuration can be written ahead; a start with
+//! one is refused by name, so that nobody believes in a protection that is not there.
+
+use crate::config::checked::Settings;
+
+/// Settings that are refused whatever they say.
+const WHATEVER: [&str; 15] = [
+    "network.tls.enabled",
+    "client_addr",
+    "https_behind_proxy",
+    "repin",
+    "cluster.auth.enabled",
+    "cluster.inter_broker_tls.enabled",
+    "cluster.authentication.node_cert_path",
+    "cluster.authentication.ucan_key_path",
+    "cluster.authentication.token_secret",
+    "cluster.authentication.required_capabilities",
+    "cluster.authentication.danger_plaintext_until",
+    "trust.lease_secs",
+    "acl.cache_ttl_secs",
+    "pki.client_ttl",
+    "pki.shared_ttl",
+];
+
+/// Settings that are refused unless they say what this version does anyway.
+const UNLESS: [(&str, &str); 5] = [
+    ("certificates", "per-node"),
+    ("cluster.authentication.mode", "mtls"),
+    ("cluster.authentication.enforce", "enforce"),
+    ("trust.skew_secs", "60"),
+    ("pki.ca_ttl", "10y"),
+];
+
+/// What of the settings is not available, as it was written.
+pub(crate) fn unavailable(settings: &Settings) -> Vec<String> {
+    let whatever = WHATEVER.iter().filter_map(|path| settings.find(path)).map(|setting| setting.written());
+    let unless = UNLESS.iter().filter_map(|(path, same)| {
+        let setting = settings.find(path)?;
+        let said = setting.value.to_toml();
+        let said = said.as_str().map_or_else(|| said.to_string(), str::to_owned);
+        (said != *same).then(|| format!("{} = {said}", setting.written()))
+    });
+    whatever.chain(unless).collect()
+}
