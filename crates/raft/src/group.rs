@@ -101,8 +101,8 @@ pub enum MembershipError {
     /// A group needs a voter.
     #[error("the group would have no voter left")]
     NoVoter,
-    /// One change at a time.
-    #[error("another change of members is under way")]
+    /// One change at a time, and none while leadership is handed over.
+    #[error("another change of members or of leader is under way")]
     InProgress,
     /// The change may or may not take effect; look at the status and repeat it.
     #[error("the outcome is not known")]
@@ -294,6 +294,9 @@ impl Group {
         change: ChangeMembers<u64, EmptyNode>,
         retain: bool,
     ) -> Result<LogPosition, MembershipError> {
+        if self.0.yielding.load(Ordering::Acquire) {
+            return Err(MembershipError::InProgress);
+        }
         let changing = self.0.raft.change_membership(change, retain);
         match tokio::time::timeout(self.0.config.deadline, changing).await {
             Ok(Ok(response)) => Ok(position(&response.log_id)),

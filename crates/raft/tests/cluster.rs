@@ -169,14 +169,19 @@ async fn a_follower_refuses_and_names_the_leader() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leadership_is_handed_to_whom_it_should_go_and_nothing_is_lost() {
     let (net, roster) = (Net::seeded(6), Roster::default());
-    let members = trio(&net, &roster, TRUST, &config()).await;
+    // Five, so that the old leader's vote and the successor's own are not enough.
+    let members = founded(&net, &roster, TRUST, &config(), &[1, 2, 3, 4, 5]).await;
     let at = leader(&members, TRUST).await;
     propose_all(&members[at], &commands(0, 5)).await;
-    let (old, target) = (members[at].group(TRUST), &members[(at + 2) % 3]);
+    let (old, target) = (members[at].group(TRUST), &members[(at + 2) % 5]);
     assert!(matches!(old.step_down_to(members[at].id).await, Err(TransferError::NotVoter(_))));
     assert!(matches!(old.step_down_to(id(9)).await, Err(TransferError::NotVoter(_))));
-    old.step_down_to(target.id).await.unwrap();
-    until(&target.group(TRUST), "it leads", |status| status.state == GroupState::Leader).await;
+    let term = old.status().term;
+    let (handed_over, twice) = tokio::join!(old.step_down_to(target.id), old.step_down_to(target.id));
+    handed_over.unwrap();
+    assert!(matches!(twice, Err(TransferError::InProgress)));
+    let status = until(&target.group(TRUST), "it leads", |status| status.state == GroupState::Leader).await;
+    assert_eq!(status.term, term + 1, "at the first attempt");
     propose_all(target, &commands(5, 6)).await;
     level(&members, TRUST).await;
     assert_eq!(members[at].journal(TRUST).len(), 6);

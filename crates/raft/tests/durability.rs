@@ -50,7 +50,11 @@ async fn a_vote_given_before_a_crash_is_not_given_again() {
     let net = Net::default();
     let mut member = Member::new(1, &net, &roster);
     member.start(TRUST, config()).await;
+    // The mark moves only after an fsync.
+    let mark = || std::fs::read(member.dir.path().join("confirmed")).unwrap()[0];
+    let before = mark();
     let granted = ask_vote(&member, 5, 3).await;
+    assert_eq!(mark(), before + 1);
     assert_eq!((granted.0, granted.1), (((5, 3), false), true));
     // The image is of the moment in which the answer came.
     let mut member = Member::open(1, member.crash().await, &net, &roster);

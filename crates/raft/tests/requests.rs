@@ -117,9 +117,10 @@ async fn a_member_that_is_not_assigned_is_refused_with_every_request() {
         let error = first.handle(id(3), PAIR, kind, &requests(2)[kind as usize].1).await.unwrap_err();
         assert!(matches!(error, HubError::NotAssigned { .. }), "{kind:?}: {error}");
     }
-    // A group that nobody assigned, and one that is assigned but not started here.
+    // One that runs here but whose assignment is not known, one that is assigned but does not run here, and neither.
+    roster.forget(WIDE);
     roster.set(GroupId(9), &[1, 2, 3]);
-    for group in [GroupId(9), GroupId(10)] {
+    for group in [WIDE, GroupId(9), GroupId(10)] {
         for (kind, body) in requests(3) {
             let error = first.handle(id(3), group, kind, &body).await.unwrap_err();
             assert!(matches!(error, HubError::NotYet { .. }), "{kind:?}: {error}");

@@ -82,6 +82,10 @@ impl Roster {
     pub fn set(&self, group: GroupId, members: &[u64]) {
         self.0.lock().unwrap().insert(group, ids(members));
     }
+
+    pub fn forget(&self, group: GroupId) {
+        self.0.lock().unwrap().remove(&group);
+    }
 }
 
 impl Assignments for Roster {
@@ -301,14 +305,19 @@ pub async fn leader(members: &[Member], group: GroupId) -> usize {
 
 /// Three members of one group, initialized.
 pub async fn trio(net: &Net, roster: &Roster, group: GroupId, config: &GroupConfig) -> Vec<Member> {
-    roster.set(group, &[1, 2, 3]);
+    founded(net, roster, group, config, &[1, 2, 3]).await
+}
+
+/// Members of one group, initialized.
+pub async fn founded(net: &Net, roster: &Roster, group: GroupId, config: &GroupConfig, numbers: &[u64]) -> Vec<Member> {
+    roster.set(group, numbers);
     let mut members = Vec::new();
-    for number in 1..=3 {
-        let mut member = Member::new(number, net, roster);
+    for number in numbers {
+        let mut member = Member::new(*number, net, roster);
         member.start(group, config.clone()).await;
         members.push(member);
     }
-    members[0].group(group).initialize(&ids(&[1, 2, 3])).await.unwrap();
+    members[0].group(group).initialize(&ids(numbers)).await.unwrap();
     members
 }
 
