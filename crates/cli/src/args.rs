@@ -19,6 +19,7 @@ pub(crate) use offline::{CaCreate, CertCreate, Completions, Eval, EvalVerb, Man,
 pub(crate) use offline::{CaVerb, CertsVerb};
 pub(crate) use server::ServerArgs;
 
+use crate::commands::demo::DemoArgs;
 use crate::failure::Failure;
 
 /// Identity, enrollment and authorization for clustered servers.
@@ -35,6 +36,8 @@ pub(crate) struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
+    /// Show the main job: three server processes on loopback, and every attack refused
+    Demo(DemoArgs),
     /// Run a member of a cluster
     Server(ServerArgs),
     /// Show the cluster as one member sees it

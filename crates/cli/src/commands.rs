@@ -2,6 +2,7 @@
 
 mod cert;
 mod completions;
+pub(crate) mod demo;
 mod eval;
 mod explain;
 mod man;
@@ -29,6 +30,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Eval(args) => eval::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),
+        Verb::Demo(args) => demo::run(&args, cli.json),
     }
 }
 

@@ -10,10 +10,10 @@ mod story;
 mod table;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::failure::{Exit, Failure};
 use cluster::Cluster;
 use table::Table;
 
@@ -28,12 +28,10 @@ pub(crate) struct DemoArgs {
     keep: Option<PathBuf>,
 }
 
-/// Tells the story; 0 if every row agrees, 1 if one does not, 3 if it could not be told to its end.
-pub(crate) fn run(args: &DemoArgs, json: bool) -> ExitCode {
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&error.into()),
-    };
+/// Tells the story; an error if a row does not agree, or if it could not be told to its end.
+pub(crate) fn run(args: &DemoArgs, json: bool) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::unreachable(error, "look at the limits of this session"))?;
     let told = runtime.block_on(async {
         let mut table = Table::new(json);
         let mut cluster = Cluster::new(args.keep.as_deref())?;
@@ -47,14 +45,18 @@ pub(crate) fn run(args: &DemoArgs, json: bool) -> ExitCode {
         }
         told.map(|()| table)
     });
-    match told {
-        Ok(table) => table.end(),
-        Err(error) => failed(&error),
+    let table = told.map_err(|error| {
+        Failure::unreachable(
+            format!("the demo could not be told to its end: {error:#}"),
+            "countersign demo --keep DIR, then read the logs in DIR",
+        )
+    })?;
+    match table.end() {
+        0 => Ok(()),
+        disagree => Err(Failure::new(
+            Exit::Refused,
+            format!("{disagree} rows do not agree"),
+            "countersign demo --keep DIR, then read the logs in DIR",
+        )),
     }
-}
-
-fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("error: the demo could not be told to its end: {error:#}");
-    eprintln!("try: countersign demo --keep DIR, then read the logs in DIR");
-    ExitCode::from(3)
 }

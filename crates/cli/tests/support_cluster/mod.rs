@@ -1,0 +1,257 @@
+//! The real binary as server processes on ephemeral loopback ports, and its own commands to ask them.
+
+#![allow(dead_code, unreachable_pub)]
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Longer than anything takes on a loaded machine; only a failure waits so long.
+pub const PATIENCE: Duration = Duration::from_secs(90);
+
+pub const BINARY: &str = env!("CARGO_BIN_EXE_countersign");
+
+/// A directory for everything, removed in the end.
+pub struct World {
+    pub dir: TempDir,
+}
+
+/// One node: its data directory, and its process while it runs.
+pub struct Node {
+    pub name: String,
+    pub data: PathBuf,
+    log: PathBuf,
+    child: Option<Child>,
+}
+
+/// What a command said and how it ended.
+#[derive(Debug)]
+pub struct Said {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Said {
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("no JSON ({e}): {self:?}"))
+    }
+
+    pub fn ok(self) -> Self {
+        assert_eq!(self.code, 0, "{self:?}");
+        self
+    }
+}
+
+/// Runs the binary to its end.
+pub fn run(arguments: &[&str]) -> Said {
+    run_with(arguments, &[])
+}
+
+/// Runs the binary to its end with additional environment variables.
+pub fn run_with(arguments: &[&str], environment: &[(&str, &str)]) -> Said {
+    let output = Command::new(BINARY)
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary runs");
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+impl World {
+    pub fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn node(&self, name: &str) -> Node {
+        Node { name: name.to_owned(), data: self.path(name), log: self.path(&format!("{name}.log")), child: None }
+    }
+
+    /// A founded cluster of one.
+    pub fn founder(&self) -> Node {
+        let mut node = self.node("n1");
+        node.start(&["--bootstrap", "--cluster-name", "test"]);
+        node.until_ready();
+        node
+    }
+
+    /// `n` voters, each of which holds the CA key.
+    pub fn voters(&self, n: usize) -> Vec<Node> {
+        let mut nodes = vec![self.founder()];
+        for i in 2..=n {
+            let token = nodes[0].token(&["--suffrage", "voter"]);
+            let mut node = self.node(&format!("n{i}"));
+            self.join(&mut node, &token, &nodes[0].address());
+            nodes.push(node);
+            for node in &nodes {
+                node.until_settled(i);
+            }
+        }
+        nodes
+    }
+
+    /// Joins and waits until the node is ready.
+    pub fn join(&self, node: &mut Node, token: &str, sponsor: &str) {
+        let flag = self.token_file(&node.name, token);
+        node.start(&["--join-token", &flag, "--join-addr", sponsor]);
+        node.until_ready();
+    }
+
+    /// A join that is expected to end by itself: what it said.
+    pub fn join_to_end(&self, name: &str, token: &str, sponsor: &str) -> Said {
+        let (data, flag) = (self.path(name), self.token_file(name, token));
+        run(&[
+            "server", "--data", data.to_str().unwrap(), "--name", name, "--cluster-addr", "127.0.0.1:0", "--join-token",
+            &flag, "--join-addr", sponsor,
+        ])
+    }
+
+    /// A token is given by file, never in the arguments.
+    pub fn token_file(&self, name: &str, token: &str) -> String {
+        let file = self.path(&format!("{name}.token"));
+        std::fs::write(&file, token).unwrap();
+        format!("@{}", file.display())
+    }
+}
+
+impl Node {
+    /// Starts the server process.
+    pub fn start(&mut self, flags: &[&str]) {
+        self.start_with(flags, &[]);
+    }
+
+    pub fn start_with(&mut self, flags: &[&str], environment: &[(&str, &str)]) {
+        assert!(self.child.is_none(), "{} runs already", self.name);
+        let log = File::options().create(true).append(true).open(&self.log).unwrap();
+        let mut command = Command::new(BINARY);
+        command.arg("server").arg("--data").arg(&self.data).args(["--name", &self.name]);
+        if !flags.contains(&"--cluster-addr") {
+            command.args(["--cluster-addr", "127.0.0.1:0"]);
+        }
+        let child = command
+            .args(flags)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("the binary runs");
+        self.child = Some(child);
+    }
+
+    /// Ends the process without a word to it (SIGKILL).
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().expect("runs");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Asks the process to end (SIGTERM) and waits until it has.
+    pub fn stop(&mut self) -> ExitStatus {
+        self.signal(rustix::process::Signal::TERM);
+        let mut child = self.child.take().expect("runs");
+        let begun = Instant::now();
+        loop {
+            if let Some(ended) = child.try_wait().unwrap() {
+                return ended;
+            }
+            assert!(begun.elapsed() < PATIENCE, "{} does not stop:\n{}", self.name, self.log());
+            pause();
+        }
+    }
+
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        let id = self.child.as_ref().expect("runs").id();
+        let pid = rustix::process::Pid::from_raw(id as i32).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// How the process ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.as_mut().and_then(|child| child.try_wait().unwrap())
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Runs a command against this node's socket.
+    pub fn ask(&self, command: &[&str]) -> Said {
+        let data = self.data.to_str().unwrap();
+        run(&[command, &["--data", data, "--json"]].concat())
+    }
+
+    pub fn status(&self) -> Value {
+        self.ask(&["status"]).ok().json()
+    }
+
+    /// A join token, one voter within half an hour unless flags say otherwise.
+    pub fn token(&self, flags: &[&str]) -> String {
+        let created = self.ask(&[&["token", "create"], flags].concat()).ok().json();
+        created["token"].as_str().unwrap().to_owned()
+    }
+
+    pub fn address(&self) -> String {
+        let endpoints = std::fs::read(self.data.join("endpoints.json")).unwrap();
+        let endpoints: Value = serde_json::from_slice(&endpoints).unwrap();
+        endpoints["cluster"].as_str().unwrap().to_owned()
+    }
+
+    pub fn until(&self, reached: impl Fn(&Value) -> bool) -> Value {
+        let begun = Instant::now();
+        loop {
+            let said = self.ask(&["status"]);
+            if said.code == 0 && reached(&said.json()) {
+                return said.json();
+            }
+            assert!(begun.elapsed() < PATIENCE, "{}: {said:?}\n{}", self.name, self.log());
+            pause();
+        }
+    }
+
+    pub fn until_ready(&self) -> Value {
+        self.until(|status| status["ready"] == true)
+    }
+
+    /// Until the node sees `members` members, all settled, each voter holding the CA key.
+    pub fn until_settled(&self, members: usize) -> Value {
+        self.until(|status| {
+            let list = status["members"].as_array().unwrap();
+            let settled = |m: &Value| m["settled"] == true && (m["suffrage"] == "learner" || m["holds_authority"] == true);
+            status["ready"] == true && list.len() == members && list.iter().all(settled)
+        })
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+pub fn pause() {
+    // why: another process tells nobody when it is ready
+    std::thread::sleep(Duration::from_millis(50));
+}
+
+/// The authority's certificate: the last of a node's chain.
+pub fn authority_pem(data: &Path) -> String {
+    let chain = std::fs::read_to_string(data.join("leaf.pem")).unwrap();
+    chain[chain.rfind("-----BEGIN CERTIFICATE-----").unwrap()..].to_owned()
+}
