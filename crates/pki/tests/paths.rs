@@ -261,6 +261,40 @@ fn a_ring_of_authorities_is_given_up_promptly() {
 }
 
 #[test]
+fn authorities_that_certify_each_other_do_not_hide_the_one_way_out() {
+    // Walking in circles would use up the search before the last certificate, the only one of a trusted authority.
+    let root_key = key();
+    let root = ca("root").self_signed(&root_key).unwrap().der().to_vec();
+    let keys: Vec<KeyPair> = (0..4).map(|_| key()).collect();
+    let name = |n: usize| format!("authority {n}");
+    let mut pool = Vec::new();
+    for (i, by) in keys.iter().enumerate() {
+        for (j, of) in keys.iter().enumerate().filter(|(j, _)| i != *j) {
+            pool.push(sign((&name(i), by), &ca(&name(j)), of));
+        }
+    }
+    let leaf = sign((&name(0), &keys[0]), &server("leaf", vec![dns("n1.example.org")]), &key());
+    assert!(!accepted(case("circle", std::slice::from_ref(&root), &pool, &leaf, HOST)));
+    let mut out = ca(&name(3));
+    out.is_ca = IsCa::Ca(BasicConstraints::Constrained(2));
+    pool.push(sign(("root", &root_key), &out, &keys[3]));
+    assert!(accepted(case("way out", &[root], &pool, &leaf, HOST)));
+}
+
+#[test]
+fn a_crowd_of_candidates_is_given_up_promptly() {
+    let (root_key, real) = (key(), key());
+    let root = ca("root").self_signed(&root_key).unwrap().der().to_vec();
+    let leaf = sign(("authority", &real), &server("leaf", vec![dns("n1.example.org")]), &key());
+    let decoy = sign(("root", &root_key), &ca("authority"), &key());
+    for (decoys, accept) in [(1000, true), (5000, false)] {
+        let mut pool = vec![decoy.clone(); decoys];
+        pool.push(sign(("root", &root_key), &ca("authority"), &real));
+        assert_eq!(accepted(case("crowd", std::slice::from_ref(&root), &pool, &leaf, HOST)), accept, "{decoys}");
+    }
+}
+
+#[test]
 fn weak_or_strange_keys_and_signatures_are_refused() {
     for (algorithm, accept) in [
         (&rcgen::PKCS_ED25519, true),
@@ -308,6 +342,17 @@ fn a_leaf_that_breaks_one_rule_is_refused() {
     assert_eq!(two(|_| {}, |leaf| leaf.custom_extensions = unknown.to_vec()).verdict, Verdict::Reject);
     let harmless = [custom(&[1, 3, 6, 1, 4, 1, 55_738, 1], false, &[5, 0])];
     assert_eq!(two(|_| {}, |leaf| leaf.custom_extensions = harmless.to_vec()).verdict, Verdict::Accept);
+    for oid in [&[2, 5, 29, 14][..], &[1, 3, 6, 1, 5, 5, 7, 1, 1]] {
+        // A key identifier, and the place of the issuer's certificate: never critical.
+        let content: &[u8] = match oid {
+            [2, ..] => &[4, 1, 7],
+            _ => &[0x30, 0x0f, 0x30, 0x0d, 6, 8, 0x2b, 6, 1, 5, 5, 7, 0x30, 2, 0x86, 1, b'x'],
+        };
+        for critical in [true, false] {
+            let verdict = two(|_| {}, |leaf| leaf.custom_extensions = vec![custom(oid, critical, content)]);
+            assert_eq!(verdict.verdict == Verdict::Reject, critical, "{oid:?} {verdict:?}");
+        }
+    }
     let damages: [(&str, Damage); 14] = [
         ("no key identifier of the issuer", |leaf| leaf.use_authority_key_identifier_extension = false),
         ("an authority", |leaf| leaf.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
