@@ -10,6 +10,7 @@ pub mod enroll;
 pub mod id;
 pub mod key;
 pub mod limits;
+pub mod mapped;
 pub mod name;
 pub mod peer;
 pub mod principal;

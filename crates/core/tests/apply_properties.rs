@@ -16,7 +16,7 @@ use countersign_core::name::{Address, Host, HostName, Name};
 use countersign_core::principal::{Principal, Role, SpiffeId, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
-use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, Stamped};
+use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
 use countersign_core::trust::join_token::{JoinToken, SECRET_PREFIX, TokenRecord};
 use countersign_core::trust::member::{MemberKeys, Suffrage};
 use countersign_core::trust::outcome::Outcome;
@@ -71,14 +71,14 @@ fn bootstrap() -> Command {
         name: name(0),
         trust_domain: TrustDomain::parse("east.internal").unwrap(),
         authority: CA.to_vec(),
-        authority_key: AuthorityKey::Ed25519(key(CA_SEED).public()),
+        authority_key: Some(SealedKey { public: AuthorityKey::Ed25519(key(CA_SEED).public()), sealed: vec![1] }),
         authority_validity: Validity { not_before: NOW.minus_secs(60), not_after: NOW.plus_secs(86_400 * 3650) },
         imported: false,
-        sealed: vec![1],
         node_name: name(1),
         addresses: vec![address(1)],
         keys: keys(1),
         leaf_key: leaf(1),
+        foreign: None,
         node_ttl_secs: 86_400,
         token: None,
     }))
@@ -94,6 +94,7 @@ fn request(seed: u8, by: u8, damage: u8) -> EnrollmentRequest {
         name: name(seed),
         addresses: vec![address(seed)],
         leaf_key: leaf(seed),
+        foreign: None,
         endorsement: Endorsement::sign(&key(seed), CLUSTER, leaf(seed), 0),
         keys: keys(seed),
         feature_level: FEATURE_LEVEL,

@@ -199,6 +199,7 @@ impl World {
             name: draw_name(&mut self.rng)?,
             addresses: vec![draw_address(&mut self.rng)?],
             leaf_key: keys.leaf,
+            foreign: None,
             endorsement: keys.endorse(self.home.cluster, keys.leaf, 0),
             keys: keys.public,
             feature_level: FEATURE_LEVEL,

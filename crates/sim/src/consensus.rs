@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use countersign_core::id::NodeId;
 use countersign_core::name::Name;
 use countersign_core::time::Validity;
-use countersign_core::trust::command::{Bootstrap, Command, Stamped};
+use countersign_core::trust::command::{Bootstrap, Command, SealedKey, Stamped};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::AuthorityKey;
@@ -53,17 +53,20 @@ impl World {
             name: Name::parse("east").map_err(|_| Broken::World)?,
             trust_domain: self.home.trust_domain.clone(),
             authority: CA.to_vec(),
-            authority_key: AuthorityKey::Ed25519(self.ca().public()),
+            authority_key: Some(SealedKey {
+                public: AuthorityKey::Ed25519(self.ca().public()),
+                sealed: vec![1],
+            }),
             authority_validity: Validity {
                 not_before: BEGIN.minus_secs(60),
                 not_after: BEGIN.plus_secs(86_400 * 3650),
             },
             imported: false,
-            sealed: vec![1],
             node_name: Name::parse("founder").map_err(|_| Broken::World)?,
             addresses: vec![draw_address(&mut self.rng)?],
             keys: keys.public,
             leaf_key: keys.leaf,
+            foreign: None,
             node_ttl_secs: NODE_TTL_SECS,
             token: Some(token.record.clone()),
         };
@@ -192,7 +195,7 @@ impl World {
         for (connection, outcome, view) in answers {
             let reply = match (outcome, view) {
                 (Outcome::Admitted(admitted), Some(view)) => {
-                    Reply::Admitted { node: admitted.node, validity: admitted.grant.validity, view }
+                    Reply::Admitted { node: admitted.node, validity: admitted.leaf.validity, view }
                 }
                 (Outcome::Refused(why), _) => Reply::Refused(why),
                 _ => continue,

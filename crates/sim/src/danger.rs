@@ -181,7 +181,7 @@ impl Faults {
         side: &SponsorSide,
         view: &View,
     ) -> Result<SponsoredRequest, SponsorError> {
-        let mut side = *side;
+        let mut side = side.clone();
         if self.has(Danger::SponsorsRelayedRequests) {
             side = SponsorSide { leaf: request.sponsor_leaf, exporter: request.exporter, ..side };
         }

@@ -64,6 +64,7 @@ impl World {
             name,
             addresses: vec![draw_address(&mut self.rng)?],
             leaf_key: keys.leaf,
+            foreign: None,
             keys: keys.public,
         };
         Ok(Some(Joiner { token, keys, candidate, waiting: None, told: None }))

@@ -166,7 +166,7 @@ impl Ledger {
         let token = request.token;
         let key = (token, request.request);
         let answer =
-            Answer { node: admitted.node, keys: request.keys, leaf: request.leaf_key, serial: admitted.grant.serial };
+            Answer { node: admitted.node, keys: request.keys, leaf: request.leaf_key, serial: admitted.leaf.serial };
         if let Some(earlier) = self.answers.get(&key) {
             if *earlier != answer || !admitted.repeated {
                 return Err(Broken::AnswersDiffer(request.request));

@@ -128,7 +128,7 @@ impl World {
         };
         let (sponsor, exporter) = (host.node, over.exporter);
         let made_for = request.exporter;
-        let side = SponsorSide { leaf: over.leaf, exporter, csr_key };
+        let side = SponsorSide { leaf: over.leaf, exporter, csr_key, foreign: None };
         match self.faults.sponsor(request, &side, view) {
             Ok(_) if made_for != exporter => Err(Broken::RelayedSponsored(sponsor)),
             Ok(sponsored) => {

@@ -9,7 +9,7 @@ use crate::key::{Endorsement, SecretKey};
 use crate::name::{Address, Name};
 use crate::trust::command::FEATURE_LEVEL;
 use crate::trust::join_token::JoinToken;
-use crate::trust::member::MemberKeys;
+use crate::trust::member::{ForeignLeaf, MemberKeys};
 use crate::trust::view::View;
 
 /// What the joiner made and stored before it asks, so that a repeated attempt is recognized as the same.
@@ -21,8 +21,10 @@ pub struct Candidate {
     pub name: Name,
     /// Where it will be reached.
     pub addresses: Vec<Address>,
-    /// The key of its CSR.
+    /// The key of its CSR, or of its certificate.
     pub leaf_key: KeyId,
+    /// Its certificate, if that was made elsewhere.
+    pub foreign: Option<ForeignLeaf>,
     /// Its long-lived keys.
     pub keys: MemberKeys,
 }
@@ -99,7 +101,7 @@ pub struct Pinned<'a> {
 impl Pinned<'_> {
     /// Signs the request for this connection. `cluster` is what the server, verified by now, says it is of.
     pub fn request(self, cluster: ClusterId, identity: &SecretKey) -> Requested {
-        let Candidate { request, name, addresses, leaf_key, keys } = self.candidate;
+        let Candidate { request, name, addresses, leaf_key, foreign, keys } = self.candidate;
         let request = EnrollmentRequest {
             cluster,
             pin: self.token.pin(),
@@ -108,6 +110,7 @@ impl Pinned<'_> {
             name,
             addresses,
             leaf_key,
+            foreign,
             endorsement: Endorsement::sign(identity, cluster, leaf_key, 0),
             keys,
             feature_level: FEATURE_LEVEL,
@@ -140,7 +143,9 @@ impl Requested {
             return Err(JoinError::AuthorityMissing(self.request.pin));
         }
         let member = view.members.get(&node).ok_or(JoinError::NotAdmitted)?;
-        if member.keys != self.request.keys || member.leaf.key != self.request.leaf_key {
+        let mapped = self.request.foreign.as_ref().map(|foreign| &foreign.mapped);
+        let certificate = member.leaf.key == self.request.leaf_key && member.mapped.as_ref() == mapped;
+        if member.keys != self.request.keys || !certificate {
             return Err(JoinError::NotAdmitted);
         }
         Ok(Enrolled { node, name: member.name.clone() })

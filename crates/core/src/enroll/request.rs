@@ -6,7 +6,7 @@ use crate::id::{AuthorityId, ClusterId, KeyId, RequestId, TokenId};
 use crate::key::{Endorsement, PublicKey, SecretKey, SignatureError};
 use crate::name::{Address, Name};
 use crate::transcript::Transcript;
-use crate::trust::member::MemberKeys;
+use crate::trust::member::{ForeignLeaf, MemberKeys};
 
 /// The version of the enrollment protocol.
 pub const ENROLL_VERSION: u16 = 1;
@@ -28,6 +28,8 @@ pub struct EnrollmentRequest {
     pub addresses: Vec<Address>,
     /// The key of its first leaf: all that is believed of the CSR.
     pub leaf_key: KeyId,
+    /// Its certificate, if that was made elsewhere. The sponsor reads it for itself and must find the same.
+    pub foreign: Option<ForeignLeaf>,
     /// The identity key's word for the leaf key, renewal 0: proves possession of the identity key.
     pub endorsement: Endorsement,
     /// Its long-lived keys.
@@ -57,8 +59,16 @@ impl EnrollmentRequest {
         for address in &self.addresses {
             transcript = transcript.variable(address.to_string().as_bytes());
         }
+        transcript = transcript.fixed(&self.leaf_key.0);
+        transcript = match &self.foreign {
+            None => transcript.fixed(&[0]),
+            Some(ForeignLeaf { mapped, validity }) => transcript
+                .fixed(&[1])
+                .variable(mapped.as_str().as_bytes())
+                .fixed(&validity.not_before.0.to_be_bytes())
+                .fixed(&validity.not_after.0.to_be_bytes()),
+        };
         transcript
-            .fixed(&self.leaf_key.0)
             .fixed(&self.endorsement.identity.0)
             .fixed(&self.endorsement.renewal.to_be_bytes())
             .fixed(&self.endorsement.signature)

@@ -5,17 +5,21 @@
 use super::request::EnrollmentRequest;
 use crate::id::KeyId;
 use crate::key::SignatureError;
+use crate::trust::member::ForeignLeaf;
 use crate::trust::view::View;
 
 /// What the sponsor knows of the connection that the request came over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SponsorSide {
     /// SHA-256 of the leaf certificate that the sponsor presented, DER.
     pub leaf: [u8; 32],
     /// The TLS exporter of the connection.
     pub exporter: [u8; 32],
-    /// The public key of the CSR, whose own signature verified.
+    /// The public key of the CSR, whose own signature verified; or of the certificate that was made elsewhere, whose key
+    /// signed the request's transcript.
     pub csr_key: KeyId,
+    /// What the sponsor itself found in a certificate that was made elsewhere, after verifying its chain.
+    pub foreign: Option<ForeignLeaf>,
 }
 
 /// Why a sponsor does not pass a request on.
@@ -30,6 +34,9 @@ pub enum SponsorError {
     /// The CSR's key is not the one that was signed.
     #[error("key of the certificate signing request is not the one that was signed")]
     CsrKey,
+    /// The certificate made elsewhere says something else than what was signed.
+    #[error("certificate was read differently than the joiner claims: compare principal_mapping on both nodes")]
+    Certificate,
     /// The identity key does not vouch for the leaf key.
     #[error("identity key does not vouch for the leaf key")]
     Identity(#[from] SignatureError),
@@ -50,6 +57,9 @@ impl SponsoredRequest {
         }
         if request.leaf_key != side.csr_key {
             return Err(SponsorError::CsrKey);
+        }
+        if request.foreign != side.foreign {
+            return Err(SponsorError::Certificate);
         }
         request.verify_identity()?;
         Ok(Self(request))

@@ -2,9 +2,12 @@
 
 use super::joiner::{Candidate, JoinError, SponsorChannel, Unpinned};
 use super::sponsor::{SponsorError, SponsorSide, SponsoredRequest};
+use crate::enroll::EnrollmentRequest;
 use crate::id::{AuthorityId, ClusterId, NodeId, RequestId};
 use crate::key::Endorsement;
+use crate::name::HostName;
 use crate::trust::command::Command;
+use crate::trust::member::ForeignLeaf;
 use crate::trust::outcome::Outcome;
 use crate::trust::tests::rig::{self, CLUSTER, Rig};
 
@@ -15,6 +18,7 @@ fn candidate(seed: u8) -> Candidate {
         name: request.name,
         addresses: request.addresses,
         leaf_key: request.leaf_key,
+        foreign: None,
         keys: request.keys,
     }
 }
@@ -28,7 +32,7 @@ fn channel(authority: AuthorityId) -> SponsorChannel {
 
 fn side(seed: u8) -> SponsorSide {
     let [leaf, exporter] = CHANNEL;
-    SponsorSide { leaf, exporter, csr_key: rig::leaf_key(seed) }
+    SponsorSide { leaf, exporter, csr_key: rig::leaf_key(seed), foreign: None }
 }
 
 #[test]
@@ -89,4 +93,20 @@ fn a_sponsor_passes_on_only_what_was_made_for_its_own_connection() {
     let mut unproven = rig::request(2, 5);
     unproven.endorsement = Endorsement::sign(&rig::key(9), CLUSTER, unproven.leaf_key, 0);
     assert!(matches!(check(unproven, side(2)), Err(SponsorError::Identity(_))));
+}
+
+#[test]
+fn a_sponsor_believes_no_claim_about_a_certificate_that_it_does_not_find_itself() {
+    let cluster = Rig::founded();
+    let view = cluster.0.view().unwrap();
+    let validity = view.members.get(&NodeId(1)).unwrap().leaf.validity;
+    let leaf = |mapped: &str| Some(ForeignLeaf { mapped: HostName::parse(mapped).unwrap(), validity });
+    let check = |claimed, found| {
+        let request = EnrollmentRequest { foreign: claimed, ..rig::request(2, 5) };
+        SponsoredRequest::check(request, &SponsorSide { foreign: found, ..side(2) }, view).map(|_| ())
+    };
+    assert_eq!(check(leaf("n2"), leaf("n2")), Ok(()));
+    for (claimed, found) in [(leaf("n1"), leaf("n2")), (leaf("n2"), None), (None, leaf("n2"))] {
+        assert_eq!(check(claimed, found), Err(SponsorError::Certificate));
+    }
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::join_token::TokenRecord;
-use super::member::{MemberKeys, Suffrage};
+use super::member::{ForeignLeaf, MemberKeys, Suffrage};
 use super::view::AuthorityKey;
 use crate::enroll::EnrollmentRequest;
 use crate::id::{AuthorityId, ClusterId, GroupId, KeyId, NodeId, TokenId};
@@ -25,6 +25,15 @@ pub struct Stamped {
     pub command: Command,
 }
 
+/// An authority's key, as its members keep it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedKey {
+    /// The public half.
+    pub public: AuthorityKey,
+    /// The private half, sealed to the founder.
+    pub sealed: Vec<u8>,
+}
+
 /// The first entry of a cluster: its founder and its authority.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bootstrap {
@@ -36,14 +45,12 @@ pub struct Bootstrap {
     pub trust_domain: TrustDomain,
     /// The authority's certificate, DER.
     pub authority: Vec<u8>,
-    /// Its public key.
-    pub authority_key: AuthorityKey,
+    /// Its key; none if that is held elsewhere, which is when the founder brings a certificate.
+    pub authority_key: Option<SealedKey>,
     /// When it is valid.
     pub authority_validity: Validity,
     /// Whether it was made outside.
     pub imported: bool,
-    /// The authority's key, sealed to the founder.
-    pub sealed: Vec<u8>,
     /// The founder's name.
     pub node_name: Name,
     /// The founder's addresses.
@@ -52,6 +59,8 @@ pub struct Bootstrap {
     pub keys: MemberKeys,
     /// The founder's first leaf key.
     pub leaf_key: KeyId,
+    /// The founder's certificate, if it was made elsewhere.
+    pub foreign: Option<ForeignLeaf>,
     /// Seconds that node certificates live.
     pub node_ttl_secs: u64,
     /// The reusable cluster token, if one is wanted.

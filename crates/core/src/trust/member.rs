@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Generation, KeyId, NodeId, TokenId};
 use crate::key::PublicKey;
-use crate::name::{Address, Name};
+use crate::name::{Address, HostName, Name};
 use crate::time::{UnixMillis, Validity};
 
 /// Whether a member counts for a quorum.
@@ -35,8 +35,17 @@ pub struct Leaf {
     pub key: KeyId,
     /// 0 for the first, one more with each renewal.
     pub renewal: u64,
-    /// Its serial number: positive, 16 bytes.
+    /// The serial number to issue it under: positive, 16 bytes. A certificate made elsewhere has its own.
     pub serial: [u8; 16],
+    /// When it is valid.
+    pub validity: Validity,
+}
+
+/// What is recorded of a member's certificate that was made elsewhere.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForeignLeaf {
+    /// The node name that the mapping rules make of it.
+    pub mapped: HostName,
     /// When it is valid.
     pub validity: Validity,
 }
@@ -68,6 +77,8 @@ pub struct Member {
     pub keys: MemberKeys,
     /// Its certificate.
     pub leaf: Leaf,
+    /// The node name that its certificate, made elsewhere, maps to; none where the cluster issues. One member's only.
+    pub mapped: Option<HostName>,
     /// Where it is reached: the first is dialed, all become SANs.
     pub addresses: Vec<Address>,
     /// Its role, if its token gave one.
@@ -87,6 +98,8 @@ pub struct Member {
 pub struct Evicted {
     /// Its name then.
     pub name: Name,
+    /// The node name that its certificate mapped to, if it was made elsewhere.
+    pub mapped: Option<HostName>,
     /// Its identity key, refused for ever.
     pub identity: PublicKey,
     /// When it was evicted.

@@ -50,7 +50,8 @@ impl TrustState {
             name: request.name.clone(),
             suffrage: token.suffrage,
             keys: request.keys,
-            leaf: self.leaf(view.cluster, node, request.leaf_key, 0, authority.validity),
+            leaf: self.leaf(view.cluster, node, request.leaf_key, request.foreign.as_ref(), authority.validity),
+            mapped: request.foreign.as_ref().map(|foreign| foreign.mapped.clone()),
             addresses: request.addresses.clone(),
             role: token.role,
             attributes: token.attributes,
@@ -88,6 +89,11 @@ impl TrustState {
         }
         request.verify_token(token.verifier).map_err(|_| Refused::Signature(Signer::Token))?;
         request.verify_identity().map_err(|_| Refused::Signature(Signer::Identity))?;
+        match (&request.foreign, view.key_is_elsewhere()) {
+            (None, true) => return Err(Refused::CertificateMissing),
+            (Some(_), false) => return Err(Refused::CertificateUnwanted),
+            (None, false) | (Some(_), true) => {}
+        }
         check_addresses(&request.addresses)?;
         match &token.name {
             Some(name) if *name != request.name => Err(Refused::NameNotAdmitted(name.clone())),
@@ -120,21 +126,27 @@ impl TrustState {
             if member.name == request.name {
                 return Err(Refused::NameTaken { name: member.name.clone(), node: member.id });
             }
+            match &request.foreign {
+                Some(foreign) if member.mapped.as_ref() == Some(&foreign.mapped) => {
+                    return Err(Refused::MappedTaken { name: foreign.mapped.clone(), node: member.id });
+                }
+                _ => {}
+            }
         }
         check_addresses_free(view, None, &request.addresses)
     }
 
-    /// What the leader signs for a member, and what its joiner is told.
+    /// What the leader signs for a member, if it signs at all, and what its joiner is told.
     pub(super) fn admitted_outcome(&self, node: NodeId, repeated: bool) -> Applied {
         let view = self.current()?;
         let member = self.member(node)?;
-        let (authority, _) = view.active_authority().ok_or(Refused::NoCluster)?;
-        let grant = Grant {
+        let (authority, record) = view.active_authority().ok_or(Refused::NoCluster)?;
+        let grant = record.key.is_some().then(|| Grant {
             principal: Principal { trust_domain: view.trust_domain.clone(), role: Role::Node(node) },
             authority,
             serial: member.leaf.serial,
             validity: member.leaf.validity,
-        };
+        });
         Ok(Outcome::Admitted(Box::new(Admitted {
             node,
             name: member.name.clone(),
@@ -150,8 +162,9 @@ impl TrustState {
     pub(super) fn seal(&mut self, authority: AuthorityId, node: NodeId, sealed: &[u8]) -> Applied {
         self.member(node)?;
         let view = self.current()?;
-        if !view.authorities.contains_key(&authority) {
-            return Err(Refused::NoSuchAuthority(authority));
+        let record = view.authorities.get(&authority).ok_or(Refused::NoSuchAuthority(authority))?;
+        if record.key.is_none() {
+            return Err(Refused::KeyElsewhere(authority));
         }
         let generation = view.generation;
         // A copy that was opened is never replaced: a later one might not open.
@@ -169,8 +182,9 @@ impl TrustState {
     pub(super) fn confirm(&mut self, authority: AuthorityId, node: NodeId, signature: &[u8]) -> Applied {
         let view = Arc::clone(self.current()?);
         let record = view.authorities.get(&authority).ok_or(Refused::NoSuchAuthority(authority))?;
+        let key = record.key.as_ref().ok_or(Refused::KeyElsewhere(authority))?;
         let copy = self.sealed.get_mut(&(authority, node)).ok_or(Refused::NotSealed(node))?;
-        if !record.key.verifies(&confirm_transcript(view.cluster, authority, node), signature) {
+        if !key.verifies(&confirm_transcript(view.cluster, authority, node), signature) {
             return Err(Refused::Signature(Signer::Authority));
         }
         copy.opened = true;
@@ -214,7 +228,8 @@ impl TrustState {
                 assigned.remove(&node);
             }
             let generation = crate::id::Generation(view.generation.0 + 1);
-            let record = Evicted { name: member.name, identity: member.keys.identity, at, generation };
+            let Member { name, mapped, keys, .. } = member;
+            let record = Evicted { name, mapped, identity: keys.identity, at, generation };
             view.evicted.insert(node, record);
         })?;
         match changed {
@@ -223,18 +238,20 @@ impl TrustState {
         }
     }
 
-    /// A voter leaves only if another that opened the CA key remains, and its copy of that key is accounted for.
+    /// A voter leaves only if another that opened the CA key remains, and its copy of that key is accounted for. Where
+    /// the key is held elsewhere there are no copies.
     fn check_voter_may_leave(&self, node: NodeId, keep_authority: bool) -> Result<(), Refused> {
         let view = self.current()?;
-        let (authority, _) = view.active_authority().ok_or(Refused::NoCluster)?;
+        let (authority, record) = view.active_authority().ok_or(Refused::NoCluster)?;
+        let copies = record.key.is_some();
         let other = view.members.values().any(|m| {
             let opened = self.sealed.get(&(authority, m.id)).is_some_and(|copy| copy.opened);
-            m.id != node && m.suffrage == Suffrage::Voter && opened
+            m.id != node && m.suffrage == Suffrage::Voter && (opened || !copies)
         });
         if !other {
             return Err(Refused::LastVoter(node));
         }
-        if keep_authority { Ok(()) } else { Err(Refused::KeepAuthority(node)) }
+        if keep_authority || !copies { Ok(()) } else { Err(Refused::KeepAuthority(node)) }
     }
 
     pub(super) fn set_addresses(&mut self, node: NodeId, addresses: &[Address], signature: &[u8; 64]) -> Applied {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::join_token::TokenUnusable;
 use super::member::{Leaf, Suffrage};
 use crate::id::{AuthorityId, Generation, KeyId, NodeId, TokenId};
-use crate::name::{Address, Name};
+use crate::name::{Address, HostName, Name};
 use crate::principal::{Principal, Role};
 use crate::time::Validity;
 
@@ -35,8 +35,8 @@ pub struct Admitted {
     pub addresses: Vec<Address>,
     /// Its leaf, as recorded.
     pub leaf: Leaf,
-    /// The certificate to sign.
-    pub grant: Grant,
+    /// The certificate to sign; none where certificates are made elsewhere.
+    pub grant: Option<Grant>,
     /// The view that first knows it.
     pub generation: Generation,
     /// Whether this repeats an earlier answer.
@@ -118,6 +118,23 @@ pub enum Refused {
         /// Whose it is.
         node: NodeId,
     },
+    /// The node name that the certificate maps to is another member's.
+    #[error("certificate maps to `node/{name}`, which is bound to node {node}")]
+    MappedTaken {
+        /// The mapped name.
+        name: HostName,
+        /// Whose it is.
+        node: NodeId,
+    },
+    /// The cluster issues no certificates, and the node brought none.
+    #[error("this cluster issues no certificates: a node brings one of its own")]
+    CertificateMissing,
+    /// The cluster issues certificates, and the node brought its own.
+    #[error("this cluster issues certificates itself: a node brings none of its own")]
+    CertificateUnwanted,
+    /// The CA key is held elsewhere.
+    #[error("the key of authority {0} is held elsewhere: this cluster issues no certificates")]
+    KeyElsewhere(AuthorityId),
     /// The address is another member's.
     #[error("address `{address}` is taken by node {node}")]
     AddressTaken {

@@ -41,6 +41,10 @@ impl TrustState {
         if let Some(member) = members.into_iter().find(|m| m.leaf.key == key || m.keys.identity.id() == key) {
             return Err(Refused::KeyTaken(member.id));
         }
+        let (authority, record) = view.active_authority().ok_or(Refused::NoCluster)?;
+        if record.key.is_none() {
+            return Err(Refused::KeyElsewhere(authority));
+        }
         let now = self.time();
         let known = view.principals.get(role);
         let live = known.map_or(0, |keys| keys.iter().filter(|(k, i)| **k != key && i.not_after >= now).count());
@@ -50,7 +54,6 @@ impl TrustState {
         if known.is_none() && view.principals.len() >= PRINCIPALS_MAX {
             return Err(Refused::Limit { what: Limited::Principals, max: PRINCIPALS_MAX as u64 });
         }
-        let (authority, record) = view.active_authority().ok_or(Refused::NoCluster)?;
         let principal = Principal { trust_domain: view.trust_domain.clone(), role: role.clone() };
         let validity = self.validity(ttl_secs, record.validity);
         let mut hasher = blake3::Hasher::new_derive_key("countersign v1 certificate serial of a principal");

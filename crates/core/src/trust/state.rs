@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::command::{Bootstrap, Command, FEATURE_LEVEL, Stamped};
+use super::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
 use super::join_token::{TokenRecord, token_id};
-use super::member::{Leaf, Member, Suffrage};
+use super::member::{ForeignLeaf, Leaf, Member, Suffrage};
 use super::outcome::{Limited, Outcome, Refused};
 use super::seal::SealedCopy;
 use super::view::{Authority, AuthorityPhase, View};
@@ -108,6 +108,11 @@ impl TrustState {
             return Err(Refused::ClusterExists);
         }
         super::members::check_addresses(&b.addresses)?;
+        match (&b.authority_key, &b.foreign) {
+            (None, None) => return Err(Refused::CertificateMissing),
+            (Some(_), Some(_)) => return Err(Refused::CertificateUnwanted),
+            (None, Some(_)) | (Some(_), None) => {}
+        }
         let founder = NodeId(1);
         let authority = AuthorityId::of_certificate(&b.authority);
         if let Some(token) = &b.token {
@@ -115,22 +120,25 @@ impl TrustState {
         }
         self.node_ttl_secs = b.node_ttl_secs;
         self.next_node = founder.0 + 1;
-        self.sealed.insert((authority, founder), SealedCopy { ciphertext: b.sealed.clone(), opened: true });
+        let copy = |key: &SealedKey| SealedCopy { ciphertext: key.sealed.clone(), opened: true };
+        self.sealed.extend(b.authority_key.iter().map(|key| ((authority, founder), copy(key))));
         self.tokens.extend(b.token.iter().map(|token| (token_id(token.verifier), token.clone())));
         let record = Authority {
             certificate: b.authority.clone(),
-            key: b.authority_key.clone(),
+            key: b.authority_key.as_ref().map(|key| key.public.clone()),
             phase: AuthorityPhase::Active,
             validity: b.authority_validity,
-            imported: b.imported,
+            // What is signed where the key is, no member ever sees.
+            imported: b.imported || b.authority_key.is_none(),
         };
-        let leaf = self.leaf(b.cluster, founder, b.leaf_key, 0, b.authority_validity);
+        let leaf = self.leaf(b.cluster, founder, b.leaf_key, b.foreign.as_ref(), b.authority_validity);
         let member = Member {
             id: founder,
             name: b.node_name.clone(),
             suffrage: Suffrage::Voter,
             keys: b.keys,
             leaf,
+            mapped: b.foreign.as_ref().map(|foreign| foreign.mapped.clone()),
             addresses: b.addresses.clone(),
             role: None,
             attributes: BTreeMap::new(),
@@ -190,10 +198,20 @@ impl TrustState {
 
     /// The leaf that the state records and the leader signs. Its serial follows from what it certifies, so that any voter
     /// that signs the same grant makes the same certificate.
-    pub(super) fn leaf(&self, cluster: ClusterId, node: NodeId, key: KeyId, renewal: u64, authority: Validity) -> Leaf {
+    pub(super) fn leaf(
+        &self,
+        cluster: ClusterId,
+        node: NodeId,
+        key: KeyId,
+        foreign: Option<&ForeignLeaf>,
+        authority: Validity,
+    ) -> Leaf {
+        const RENEWAL: u64 = 0;
         let mut hasher = blake3::Hasher::new_derive_key("countersign v1 certificate serial");
-        hasher.update(&cluster.0).update(&node.0.to_be_bytes()).update(&renewal.to_be_bytes()).update(&key.0);
-        Leaf { key, renewal, serial: serial(&hasher), validity: self.validity(self.node_ttl_secs, authority) }
+        hasher.update(&cluster.0).update(&node.0.to_be_bytes()).update(&RENEWAL.to_be_bytes()).update(&key.0);
+        let issued = || self.validity(self.node_ttl_secs, authority);
+        let validity = foreign.map_or_else(issued, |foreign| foreign.validity);
+        Leaf { key, renewal: RENEWAL, serial: serial(&hasher), validity }
     }
 
     /// Backdated by the skew bound, so that a peer whose clock is behind accepts it; never outlives its authority.
@@ -240,11 +258,15 @@ impl TrustState {
     pub fn check_invariants(&self) -> Result<(), InvariantBroken> {
         let Some(view) = &self.view else { return Ok(()) };
         let mut names = BTreeSet::new();
+        let mut mapped = BTreeSet::new();
         for (id, member) in &view.members {
             if member.id != *id || id.0 >= self.next_node || view.evicted.contains_key(id) {
                 return Err(InvariantBroken::NodeId(*id));
             }
             if !names.insert(&member.name) {
+                return Err(InvariantBroken::NameTwice(*id));
+            }
+            if member.mapped.as_ref().is_some_and(|name| !mapped.insert(name)) {
                 return Err(InvariantBroken::NameTwice(*id));
             }
             if view.revoked_keys.contains(&member.keys.identity.id()) {
@@ -275,7 +297,7 @@ pub enum InvariantBroken {
     /// A node id is out of place, assigned twice, or of an evicted node.
     #[error("node id {0} is out of place")]
     NodeId(NodeId),
-    /// Two members share a name.
+    /// Two members share a name, or the node name that their certificates map to.
     #[error("name of node {0} is used twice")]
     NameTwice(NodeId),
     /// A member's identity key is revoked.

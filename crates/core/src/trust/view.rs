@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::member::{Evicted, Member};
 use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId};
 use crate::key::PublicKey;
-use crate::name::Name;
+use crate::name::{HostName, Name};
 use crate::principal::{Role, TrustDomain};
 use crate::time::{UnixMillis, Validity};
 
@@ -37,8 +37,8 @@ pub enum AuthorityPhase {
 pub struct Authority {
     /// The self-signed certificate, DER.
     pub certificate: Vec<u8>,
-    /// Its public key.
-    pub key: AuthorityKey,
+    /// Its public key; none where the private key is held elsewhere, so that no member holds a copy and nothing is issued.
+    pub key: Option<AuthorityKey>,
     /// Where it is in its life.
     pub phase: AuthorityPhase,
     /// When it is valid; what it signs ends with it.
@@ -93,6 +93,20 @@ impl View {
     /// The member of this name.
     pub fn member_named(&self, name: &Name) -> Option<&Member> {
         self.members.values().find(|m| m.name == *name)
+    }
+
+    /// Whether the key of the authority that signs now is held elsewhere: members bring certificates of their own.
+    pub fn key_is_elsewhere(&self) -> bool {
+        self.active_authority().is_some_and(|(_, authority)| authority.key.is_none())
+    }
+
+    /// The member that this mapped node name is bound to, or the last one that it was bound to until its eviction.
+    pub fn node_mapped(&self, name: &HostName) -> Option<NodeId> {
+        let member = self.members.values().find(|m| m.mapped.as_ref() == Some(name)).map(|m| m.id);
+        member.or_else(|| {
+            let mut evicted = self.evicted.iter().rev();
+            evicted.find(|(_, e)| e.mapped.as_ref() == Some(name)).map(|(id, _)| *id)
+        })
     }
 
     /// Whether `node` may speak for `group`: `None` while the assignment is not known here.

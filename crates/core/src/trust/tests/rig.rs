@@ -8,7 +8,7 @@ use crate::principal::TrustDomain;
 use crate::secret::Secret;
 use crate::time::{UnixMillis, Validity};
 use crate::trust::TrustState;
-use crate::trust::command::{Bootstrap, Command, FEATURE_LEVEL, Stamped};
+use crate::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
 use crate::trust::join_token::{JoinToken, TokenRecord};
 use crate::trust::member::{MemberKeys, Suffrage};
 use crate::trust::outcome::{Outcome, Refused};
@@ -70,14 +70,14 @@ pub(crate) fn bootstrap() -> Command {
         name: name("east"),
         trust_domain: TrustDomain::parse("east.internal").unwrap(),
         authority: CA.to_vec(),
-        authority_key: AuthorityKey::Ed25519(key(250).public()),
+        authority_key: Some(SealedKey { public: AuthorityKey::Ed25519(key(250).public()), sealed: vec![1] }),
         authority_validity: Validity { not_before: NOW.minus_secs(60), not_after: NOW.plus_secs(86_400 * 3650) },
         imported: false,
-        sealed: vec![1],
         node_name: name("n1"),
         addresses: vec![Address::parse("10.0.0.1:7001").unwrap()],
         keys: keys(1),
         leaf_key: leaf_key(1),
+        foreign: None,
         node_ttl_secs: 86_400,
         token: None,
     }))
@@ -93,6 +93,7 @@ pub(crate) fn request(seed: u8, token_seed: u8) -> EnrollmentRequest {
         name: name(&format!("n{seed}")),
         addresses: vec![Address::parse(&format!("10.0.0.{seed}:7001")).unwrap()],
         leaf_key: leaf_key(seed),
+        foreign: None,
         endorsement: Endorsement::sign(&key(seed), CLUSTER, leaf_key(seed), 0),
         keys: keys(seed),
         feature_level: FEATURE_LEVEL,
