@@ -14,8 +14,9 @@ use countersign_net::dial_error::Foreign;
 use countersign_net::stream::ClosedByTrust;
 use countersign_net::{
     AcceptorLimits, DialCause, Endpoint, Expected, QuicAcceptor, QuicBindError, QuicConnection, QuicDialer,
-    QuicPurpose, RefusalRecord, Trust,
+    QuicPurpose, QuicStream, RefusalRecord, Trust,
 };
+use quinn::ConnectionError;
 use quinn::crypto::rustls::QuicClientConfig;
 use rig::raw::Raw;
 use rig::{Cluster, Identity, ManualClock, NOW, Sink, Wish, authority, dialed, issue, node_principal, wish};
@@ -64,6 +65,15 @@ fn limits(change: impl FnOnce(&mut AcceptorLimits)) -> AcceptorLimits {
     limits
 }
 
+/// How the connection of a stream ended.
+async fn lost(mut stream: QuicStream) -> ConnectionError {
+    let error = stream.read_u8().await.unwrap_err();
+    match error.get_ref().and_then(|e| e.downcast_ref::<quinn::ReadError>()) {
+        Some(quinn::ReadError::ConnectionLost(how)) => how.clone(),
+        other => panic!("{other:?}"),
+    }
+}
+
 #[tokio::test]
 async fn a_member_reaches_a_member_and_an_eviction_ends_it() {
     let mut cluster = Cluster::new();
@@ -88,7 +98,8 @@ async fn a_member_reaches_a_member_and_an_eviction_ends_it() {
         let reason = error.get_ref().and_then(|e| e.downcast_ref::<ClosedByTrust>());
         assert_eq!(reason, Some(&ClosedByTrust(Refusal::Evicted)), "{error:?}");
     }
-    assert!(out.read_u8().await.is_err());
+    // Told, not timed out.
+    assert!(matches!(lost(out).await, ConnectionError::ApplicationClosed(_)));
     assert_eq!(server.endpoint.registry().count(), 0);
 
     let error = two.dial(&address, QuicPurpose::Peer, Expected::Node(NodeId(1))).await.unwrap_err();
@@ -112,7 +123,8 @@ async fn a_dropped_connection_leaves_the_registry_and_takes_its_streams_along() 
     assert_eq!(stream.read_u8().await.unwrap(), b'x');
     drop(accepted);
     assert_eq!(server.endpoint.registry().count(), 0);
-    assert!(stream.read_u8().await.is_err() && out.read_u8().await.is_err());
+    assert_eq!(lost(stream).await, ConnectionError::LocallyClosed);
+    assert!(matches!(lost(out).await, ConnectionError::ApplicationClosed(_)));
 }
 
 #[tokio::test]
@@ -151,7 +163,7 @@ async fn both_ends_know_the_refusal_and_its_id() {
 }
 
 /// A QUIC client that does as it is told.
-async fn raw(raw: Raw, address: SocketAddr) -> Result<quinn::Connection, quinn::ConnectionError> {
+async fn raw(raw: Raw, address: SocketAddr) -> Result<quinn::Connection, ConnectionError> {
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(raw.config).unwrap()));
     let endpoint = quinn::Endpoint::client(loopback()).unwrap();
     endpoint.connect_with(config, address, &raw.name).unwrap().await
@@ -165,7 +177,7 @@ async fn the_reason_of_a_refused_certificate_is_not_on_the_wire() {
     let client = Raw::new(&[b"countersign/1 peer"]).showing(&foreign.chain, &foreign.key);
     let connection = raw(client, server.address).await.unwrap();
     let told = match connection.closed().await {
-        quinn::ConnectionError::ConnectionClosed(close) => String::from_utf8(close.reason.to_vec()).unwrap(),
+        ConnectionError::ConnectionClosed(close) => String::from_utf8(close.reason.to_vec()).unwrap(),
         other => panic!("{other:?}"),
     };
     assert_eq!(told, "invalid peer certificate: ApplicationVerificationFailure");

@@ -207,6 +207,13 @@ async fn a_crowd_of_joiners_leaves_the_members_their_places() {
 
     drop(held);
     until(|| server.acceptor.enrollments_in_flight() == 0 && server.acceptor.handshakes_in_flight() == 0).await;
+    // A joiner that stalls within its handshake holds no member's place either.
+    let mut stalled = TcpStream::connect(server.address).await.unwrap();
+    stalled.write_all(&client_hello(&enroll)).await.unwrap();
+    until(|| server.acceptor.enrollments_in_flight() == 1).await;
+    assert_eq!(server.acceptor.handshakes_in_flight(), 0);
+    drop(stalled);
+    until(|| server.acceptor.enrollments_in_flight() == 0).await;
     enroll.answer(server.address).await.unwrap();
 }
 
