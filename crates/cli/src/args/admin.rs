@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use countersign_core::trust::member::Suffrage;
 
 use crate::duration::parse_secs;
@@ -187,7 +187,7 @@ pub(crate) enum CertVerb {
 
 /// `countersign cert issue`
 #[derive(Debug, Args)]
-#[group(id = "whom", required = true, multiple = false, args = ["client", "broker", "admin"])]
+#[command(group(ArgGroup::new("whom").required(true).args(["client", "broker", "admin"])))]
 pub(crate) struct CertIssue {
     /// For a client of this name
     #[arg(long, value_name = "NAME")]

@@ -9,7 +9,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::layer::Layer;
 use crate::config::mapping::MappingError;
-use crate::config::schema::{CLUSTER_ADDR, find};
+use crate::config::schema::{CLUSTER_ADDR, LOG_DEFAULT, find};
 use crate::config::sections;
 use crate::config::unavailable::unavailable;
 use crate::config::value::{Setting, Value, in_file};
@@ -212,7 +212,7 @@ impl ServerConfig {
                 reason,
             })?),
         };
-        let log = settings.text("log").unwrap_or("info").to_owned();
+        let log = settings.text("log").unwrap_or(LOG_DEFAULT).to_owned();
         EnvFilter::try_new(&log).map_err(|_| CheckError::Log { written: settings.written("log") })?;
         settings.listen("client_addr", None)?;
         let cluster_addr = settings.listen("cluster_addr", Some(CLUSTER_ADDR))?;

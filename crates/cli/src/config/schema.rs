@@ -1,6 +1,9 @@
 //! Every key of the configuration: where it stands in the file, what it holds, and its flag. One table for file,
 //! environment, flags, help and the effective configuration, so that they cannot disagree.
 
+/// What is logged where nothing else is said. Raft's own engine tells of each lost message; the member tells of what matters.
+pub(crate) const LOG_DEFAULT: &str = "info,openraft=off";
+
 /// What a key holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -99,7 +102,7 @@ pub(crate) fn nearest(wanted: &str, among: impl IntoIterator<Item = String>) -> 
 /// All keys, in the order in which the effective configuration shows them.
 pub(crate) const KEYS: &[Key] = &[
     key("data", Kind::Path).flag("data", "DIR", "The data directory"),
-    key("log", Kind::Text).flag("log", "FILTER", "What to log, such as `info` or `countersign=debug`").or("info"),
+    key("log", Kind::Text).flag("log", "FILTER", "What to log, such as `info` or `countersign=debug`").or(LOG_DEFAULT),
     key("name", Kind::Text).flag("name", "NAME", "This node's name [default: the host's name]"),
     key("bootstrap", Kind::Flag).flag("bootstrap", "BOOL", "Make a new cluster on an empty data directory"),
     key("ca", Kind::Path).flag("ca", "DIR", "Make it on the authority in DIR/ca.pem and DIR/ca.key"),

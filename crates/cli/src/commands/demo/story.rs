@@ -115,7 +115,9 @@ async fn eviction(
     ensure!(open.ask().await.is_ok(), "a member is not served");
     table.begin();
     let done = cluster.must(first, &["node", "evict", evicted, "--keep-authority"]).await?;
-    table.row("evict a node", "committed", Seen::new(done["generation"].is_u64(), format!("generation {}", done["generation"])));
+    let generation = done.get("generation").and_then(Value::as_u64);
+    let seen = Seen::new(generation.is_some(), format!("generation {}", generation.unwrap_or_default()));
+    table.row("evict a node", "committed", seen);
     let seen = match open.ask().await {
         Ok(principal) => Seen::new(false, format!("still served as {principal}")),
         Err(status) => Seen::new(true, format!("cut: {}", status.message())),
