@@ -1,0 +1,63 @@
+//! What the pages in `docs/` say of core: refusal codes, limits and test vectors are compared with the code.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+use std::collections::BTreeMap;
+
+use countersign_core::id::AuthorityId;
+use countersign_core::peer::Refusal;
+use countersign_core::secret::Secret;
+use countersign_core::trust::join_token::JoinToken;
+
+const PROTOCOL: &str = include_str!("../../../docs/PROTOCOL.md");
+const OPERATING: &str = include_str!("../../../docs/OPERATING.md");
+const LIMITS: &str = include_str!("../src/limits.rs");
+
+/// The cells of the table below a heading, without its first two lines.
+fn table<'a>(page: &'a str, heading: &str) -> Vec<Vec<&'a str>> {
+    let (_, section) = page.split_once(&format!("\n{heading}\n")).expect("the heading exists");
+    let lines = section.lines().skip_while(|line| !line.starts_with('|'));
+    let rows = lines.take_while(|line| line.starts_with('|')).skip(2);
+    rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect()).collect()
+}
+
+#[test]
+fn the_table_of_refusals_is_the_codes() {
+    let documented: Vec<Vec<String>> =
+        table(PROTOCOL, "### Refusals").iter().map(|row| row.iter().map(|cell| (*cell).to_owned()).collect()).collect();
+    let known: Vec<Vec<String>> = Refusal::ALL
+        .iter()
+        .map(|refusal| vec![refusal.code().to_string(), format!("`{}`", refusal.label()), refusal.to_string()])
+        .collect();
+    assert_eq!(documented, known);
+}
+
+#[test]
+fn the_test_vector_of_a_join_token_is_what_the_code_makes() {
+    let token = JoinToken::new(Secret::new([7; 32]), AuthorityId([9; 32]));
+    let hex = |bytes: &[u8]| data_encoding::HEXLOWER.encode(bytes);
+    let vector = format!(
+        "token       {}\npublic key  {}\ntoken id    {}\n",
+        token.reveal(),
+        hex(&token.key().public().0),
+        token.id()
+    );
+    assert!(PROTOCOL.contains(&format!("```text\n{vector}```")), "expected:\n{vector}");
+}
+
+/// `64 * 1024` and `10_000`, as `limits.rs` writes them.
+fn value(expression: &str) -> u64 {
+    expression.split('*').map(|factor| factor.trim().replace('_', "").parse::<u64>().expect("a number")).product()
+}
+
+#[test]
+fn the_table_of_limits_is_the_code() {
+    let known: BTreeMap<String, u64> = LIMITS
+        .lines()
+        .filter_map(|line| line.strip_prefix("pub const ")?.trim_end_matches(';').split_once(": "))
+        .map(|(name, rest)| (format!("`{name}`"), value(rest.split_once('=').expect("a value").1)))
+        .collect();
+    let documented: BTreeMap<String, u64> =
+        table(OPERATING, "## Limits").iter().map(|row| (row[0].to_owned(), value(row[1]))).collect();
+    assert!(known.len() > 20, "limits.rs was read: {known:?}");
+    assert_eq!(documented, known);
+}
