@@ -161,6 +161,7 @@ impl World {
         let Some(host) = self.rng.pick_of(self.hosts.values()) else { return Ok(None) };
         let Some(view) = host.replica.view() else { return Ok(None) };
         let signature = host.keys.identity().sign(&addresses_transcript(view, host.node, &addresses));
+        self.ledger.sign_addresses(host.node, &addresses);
         Ok(Some(Command::SetAddresses { node: host.node, addresses, signature }))
     }
 
@@ -182,6 +183,7 @@ impl World {
         };
         let ready: Vec<NodeId> = self.hosts.iter().filter(|(node, host)| holds(node, host)).map(|(n, _)| *n).collect();
         let node = *self.rng.pick(&ready)?;
+        self.ledger.open(node);
         let signature = self.ca().sign(&confirm_transcript(self.home.cluster, authority, node)).to_vec();
         Some(Command::ConfirmAuthority { authority, node, signature })
     }

@@ -1,6 +1,8 @@
 //! The adversary: it reads the log and every message, has stolen tokens, the CA key and the machines of evicted members,
 //! runs members of its own, and tries everything again, changed, elsewhere and at once.
 
+use std::sync::Arc;
+
 use countersign_core::codec;
 use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::id::{ClusterId, KeyId, NodeId, RequestId};
@@ -209,6 +211,7 @@ impl World {
         };
         let request = request.signed(&token.held().key());
         self.ledger.sign(&request);
+        self.ledger.history.endorse(keys.public.identity, keys.leaf, 0);
         Ok(request)
     }
 
@@ -242,50 +245,88 @@ impl World {
         self.ask_as_thief(&token, &keys, |request| request.request = victim)
     }
 
-    /// The keys of another, under the signature of a token that the adversary holds: its identity key signs nothing here.
+    /// The keys of another, under the signature of a token that the adversary holds: their owner signed nothing of it. A
+    /// member that did not look may pass it on.
     fn claim_anothers_key(&mut self) -> Result<(), Broken> {
         let Some(token) = self.rng.pick(&self.adversary.tokens).cloned() else { return Ok(()) };
-        let Some(victim) = self.rng.pick_of(self.hosts.values()).map(|host| host.keys) else { return Ok(()) };
+        let Some(victim) = self.rng.pick(&self.adversary.requests).cloned() else { return Ok(()) };
         let keys = Keys::draw(&mut self.rng);
-        let case = self.rng.below(4);
-        self.ask_as_thief(&token, &keys, |request| match case {
-            0 => request.keys.identity = victim.public.identity,
-            1 => request.leaf_key = victim.leaf,
-            2 => request.keys.ucan = victim.public.ucan,
+        let Some((connection, over)) = self.connect_as_thief(keys) else { return Ok(()) };
+        let mut request = self.forge_request(&token, &keys, &over)?;
+        match self.rng.below(6) {
+            0 => request.keys.identity = victim.keys.identity,
+            1 => (request.keys.identity, request.endorsement) = (victim.keys.identity, victim.endorsement),
+            2 => (request.keys.identity, request.endorsement.identity) = (victim.keys.identity, victim.keys.identity),
+            3 => request.leaf_key = victim.leaf_key,
+            4 => request.keys.ucan = victim.keys.ucan,
             _ => request.keys.ucan = request.keys.identity,
-        })
-    }
-
-    /// A machine of the adversary's administers the cluster.
-    fn overreach(&mut self) -> Result<(), Broken> {
-        let Some(evidence) = self.rng.pick(&self.adversary.machines).map(|host| host.credential.clone()) else {
+        }
+        let request = request.signed(&token.held().key());
+        self.ledger.sign(&request);
+        if self.rng.one_in(2) {
+            self.pass_on(Command::Admit(Box::new(request)));
             return Ok(());
-        };
-        let Some(node) = self.member() else { return Ok(()) };
-        let authority = self.home.authority;
-        let command = match self.rng.below(4) {
-            0 => Command::SetSuffrage { node, suffrage: Suffrage::Voter, keep_authority: true },
-            1 => Command::AddJoinToken(Token::draw(&mut self.rng, authority, self.now).record),
-            2 => Command::SetAddresses { node, addresses: vec![draw_address(&mut self.rng)?], signature: [7; 64] },
-            _ => Command::ConfirmAuthority { authority, node, signature: vec![7; 64] },
-        };
-        self.forward(evidence, command, None);
+        }
+        let (csr_key, request) = (request.leaf_key, codec::encode(&request)?);
+        self.send(Mail::Enroll { connection, csr_key, request });
         Ok(())
     }
 
-    /// A false answer to whoever waits: another's number, or another cluster.
-    fn lie(&mut self) -> Result<(), Broken> {
-        let Some(connection) = self.rng.pick_of(self.connections.keys()).copied() else { return Ok(()) };
-        if !matches!(self.connections.get(&connection), Some(Connection { asker: Asker::Joiner(_), .. })) {
+    /// A machine of the adversary's administers the cluster, or speaks for another member.
+    fn overreach(&mut self) -> Result<(), Broken> {
+        let Some(node) = self.member() else { return Ok(()) };
+        let authority = self.home.authority;
+        let sealed = self.ledger.reference().state().sealed().iter();
+        let unopened: Vec<NodeId> = sealed.filter(|(_, copy)| !copy.opened).map(|((_, holder), _)| *holder).collect();
+        let voter = self.rng.pick(&unopened).copied().unwrap_or(node);
+        let command = match self.rng.below(5) {
+            0 => Command::SetSuffrage { node, suffrage: Suffrage::Voter, keep_authority: true },
+            1 => Command::AddJoinToken(Token::draw(&mut self.rng, authority, self.now).record),
+            2 => Command::SetAddresses { node, addresses: vec![draw_address(&mut self.rng)?], signature: [7; 64] },
+            3 => Command::ConfirmAuthority { authority, node: voter, signature: vec![7; 64] },
+            _ => {
+                // What one voter showed, in the name of another.
+                let shown = self.adversary.commands.iter().find_map(|command| match command {
+                    Command::ConfirmAuthority { signature, .. } => Some(signature.clone()),
+                    _ => None,
+                });
+                Command::ConfirmAuthority { authority, node: voter, signature: shown.unwrap_or_default() }
+            }
+        };
+        if matches!(command, Command::SetAddresses { .. } | Command::ConfirmAuthority { .. }) && self.rng.one_in(2) {
+            self.pass_on(command);
             return Ok(());
         }
-        let Some(node) = self.member() else { return Ok(()) };
-        let Some(mut view) = self.ledger.view().cloned() else { return Ok(()) };
-        let mut validity = Validity { not_before: self.now, not_after: self.now };
-        if self.rng.one_in(2) {
-            std::sync::Arc::make_mut(&mut view).cluster = ClusterId(self.rng.bytes());
-            validity.not_after = self.now.plus_secs(1);
+        if let Some(machine) = self.rng.pick(&self.adversary.machines) {
+            let evidence = machine.credential.clone();
+            self.forward(evidence, command, None);
         }
+        Ok(())
+    }
+
+    /// A false answer to whoever waits: another's number, another cluster, or one that does not trust the pinned authority.
+    fn lie(&mut self) -> Result<(), Broken> {
+        let Some(connection) = self.rng.pick_of(self.connections.keys()).copied() else { return Ok(()) };
+        let Some(Asker::Joiner(joiner)) = self.connections.get(&connection).map(|over| &over.asker) else {
+            return Ok(());
+        };
+        let joiner = self.joiners.get(joiner).map(|joiner| joiner.keys.public);
+        let Some(mut view) = self.ledger.view().cloned() else { return Ok(()) };
+        let own = view.members.values().find(|member| Some(member.keys) == joiner).map(|member| member.id);
+        let Some(node) = (if self.rng.one_in(3) { self.member() } else { own }) else { return Ok(()) };
+        let false_view = Arc::make_mut(&mut view);
+        match self.rng.below(3) {
+            0 => false_view.cluster = ClusterId(self.rng.bytes()),
+            1 => false_view.authorities.clear(),
+            _ if own == Some(node) => {
+                // Its own number, and the leaf key of somebody in between.
+                if let Some(member) = false_view.members.get_mut(&node) {
+                    member.leaf.key = KeyId(self.rng.bytes());
+                }
+            }
+            _ => {}
+        }
+        let validity = Validity { not_before: self.now, not_after: self.now };
         self.send(Mail::Answer { connection, reply: Reply::Admitted { node, validity, view } });
         Ok(())
     }

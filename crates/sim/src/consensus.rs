@@ -53,10 +53,7 @@ impl World {
             name: Name::parse("east").map_err(|_| Broken::World)?,
             trust_domain: self.home.trust_domain.clone(),
             authority: CA.to_vec(),
-            authority_key: Some(SealedKey {
-                public: AuthorityKey::Ed25519(self.ca().public()),
-                sealed: vec![1],
-            }),
+            authority_key: Some(SealedKey { public: AuthorityKey::Ed25519(self.ca().public()), sealed: vec![1] }),
             authority_validity: Validity {
                 not_before: BEGIN.minus_secs(60),
                 not_after: BEGIN.plus_secs(86_400 * 3650),

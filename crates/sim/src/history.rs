@@ -78,6 +78,10 @@ impl History {
         self.endorsed.insert((identity, leaf, renewal));
     }
 
+    pub(crate) fn is_endorsed(&self, identity: PublicKey, leaf: KeyId, renewal: u64) -> bool {
+        self.endorsed.contains(&(identity, leaf, renewal))
+    }
+
     pub(crate) fn admission(&self, node: NodeId) -> Option<&Admission> {
         self.admitted.get(&node)
     }
@@ -128,7 +132,7 @@ impl History {
         let vouched = parts
             .endorsement
             .as_ref()
-            .is_some_and(|e| e.renewal > 0 && self.endorsed.contains(&(admission.keys.identity, parts.key, e.renewal)));
+            .is_some_and(|e| e.renewal > 0 && self.is_endorsed(admission.keys.identity, parts.key, e.renewal));
         if parts.key == admission.leaf || vouched { Ok(()) } else { Err(Unfounded::NotVouched) }
     }
 }

@@ -22,7 +22,7 @@ const MEMBERS_WANTED: usize = 12;
 #[derive(Debug)]
 pub(crate) struct Joiner {
     token: Token,
-    keys: Keys,
+    pub(crate) keys: Keys,
     candidate: Candidate,
     waiting: Option<(u64, Requested)>,
     /// The node that it was told to be, before a crash made it forget.
@@ -116,6 +116,7 @@ impl World {
         let requested = pinned.request(self.home.cluster, &joiner.keys.identity());
         let message = requested.message();
         self.ledger.sign(message);
+        self.ledger.history.endorse(message.keys.identity, message.leaf_key, 0);
         if self.crashes(Event::CrashRequested, id) {
             return Ok(None);
         }
@@ -159,9 +160,10 @@ impl World {
             return Ok(());
         };
         let admitted = self.ledger.history.admission(node);
-        if enrolled.node != node
-            || !admitted.is_some_and(|a| a.keys == joiner.keys.public && a.leaf == joiner.keys.leaf)
-        {
+        let holds_it = admitted.is_some_and(|a| a.keys == joiner.keys.public && a.leaf == joiner.keys.leaf);
+        let told = view.members.get(&node).is_some_and(|m| m.leaf.key == joiner.keys.leaf);
+        let is_home = view.cluster == self.home.cluster && view.authorities.contains_key(&self.home.authority);
+        if enrolled.node != node || !holds_it || !told || !is_home {
             return Err(Broken::LieBelieved(node));
         }
         if joiner.told.is_some_and(|told| told != node) {

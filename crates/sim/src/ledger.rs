@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::id::{KeyId, NodeId, RequestId, TokenId};
+use countersign_core::name::Address;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::command::{Bootstrap, Command, Stamped};
 use countersign_core::trust::join_token::{TokenRecord, token_id};
@@ -70,6 +71,9 @@ pub(crate) struct Ledger {
     admitted_by: BTreeMap<NodeId, TokenId>,
     /// Transcripts that a holder of the token really signed.
     signed: BTreeSet<Vec<u8>>,
+    /// Addresses that a member really signed, and members that really opened the CA key.
+    addresses: BTreeSet<(NodeId, Vec<Address>)>,
+    opened: BTreeSet<NodeId>,
 }
 
 impl Ledger {
@@ -92,6 +96,14 @@ impl Ledger {
 
     pub(crate) fn sign(&mut self, request: &EnrollmentRequest) {
         self.signed.insert(request.transcript().as_bytes().to_vec());
+    }
+
+    pub(crate) fn sign_addresses(&mut self, node: NodeId, addresses: &[Address]) {
+        self.addresses.insert((node, addresses.to_vec()));
+    }
+
+    pub(crate) fn open(&mut self, node: NodeId) {
+        self.opened.insert(node);
     }
 
     /// Uses left of a token, by this account; none once it ended.
@@ -150,6 +162,17 @@ impl Ledger {
                 self.history.revoke(index, *key);
                 Ok(Event::KeyEnded)
             }
+            (Command::SetAddresses { node, addresses, .. }, _) => {
+                let signed = self.addresses.contains(&(*node, addresses.clone()));
+                if signed { Ok(Event::AddressesChanged) } else { Err(Broken::AddressesUnsigned(*node)) }
+            }
+            (Command::ConfirmAuthority { node, .. }, _) => {
+                if self.opened.contains(node) {
+                    Ok(Event::Opened)
+                } else {
+                    Err(Broken::NeverOpened(*node))
+                }
+            }
             (command, _) => Ok(plain(command)),
         }
     }
@@ -181,6 +204,9 @@ impl Ledger {
         }
         if !self.signed.contains(request.transcript().as_bytes()) {
             return Err(Broken::Unsigned { token, node: answer.node });
+        }
+        if !self.history.is_endorsed(answer.keys.identity, answer.leaf, 0) {
+            return Err(Broken::IdentityUnproven(answer.node));
         }
         let now = self.reference.time();
         let ended = |life: &&mut TokenLife| !life.ended && now <= life.not_after;
@@ -217,8 +243,6 @@ const fn plain(command: &Command) -> Event {
         Command::SetSuffrage { suffrage: Suffrage::Voter, .. } => Event::Promoted,
         Command::SetSuffrage { suffrage: Suffrage::Learner, .. } => Event::Demoted,
         Command::SealAuthority { .. } => Event::Sealed,
-        Command::ConfirmAuthority { .. } => Event::Opened,
-        Command::SetAddresses { .. } => Event::AddressesChanged,
         Command::AssignGroup { .. } => Event::GroupAssigned,
         Command::ReportFeatureLevel { .. } => Event::LevelReported,
         _ => Event::Committed,

@@ -84,6 +84,15 @@ pub enum Broken {
         /// The node admitted.
         node: NodeId,
     },
+    /// An identity key was admitted whose holder never vouched for the leaf key.
+    #[error("node {0} was admitted with an identity key whose holder never vouched for its leaf")]
+    IdentityUnproven(NodeId),
+    /// A member's addresses changed without its signature.
+    #[error("addresses of node {0} changed, and it never signed that")]
+    AddressesUnsigned(NodeId),
+    /// A voter counts as one that opened the CA key, and never showed it.
+    #[error("node {0} counts as one that opened the key of the authority, and never signed with it")]
+    NeverOpened(NodeId),
     /// The same request got two answers.
     #[error("request {0} got different answers")]
     AnswersDiffer(RequestId),
