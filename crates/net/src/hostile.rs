@@ -8,6 +8,7 @@ use countersign_core::limits::HANDSHAKE_MILLIS_MAX;
 use countersign_core::name::Address;
 use countersign_core::principal::TrustDomain;
 use rustls::server::danger::ClientCertVerifier;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -22,13 +23,19 @@ use crate::verifier::ChainVerifier;
 const DEADLINE: Duration = Duration::from_millis(HANDSHAKE_MILLIS_MAX);
 
 /// Dials under any protocol, with any certificate or none, and trusts whoever answers. `Ok` if it was let in.
-pub async fn dial_as_stranger(address: &Address, alpn: Alpn, credential: Option<&Credential>) -> Result<(), DialError> {
+pub async fn dial_as_stranger(
+    address: &Address,
+    alpn: Alpn,
+    credential: Option<&Credential>,
+) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static + use<>, DialError> {
     attempt(address, DEADLINE, |failure_id| async move {
         let domain = TrustDomain::parse("internal").map_err(|_| DialCause::Host)?;
         let name = sni::server_name(failure_id, "stranger", &domain);
         let verifier = ChainVerifier::new(|_| Ok::<_, DialCause>(()));
         let Handshaken { mut tls, .. } = handshake(address, alpn, credential, &verifier, name).await?;
-        read_welcome(&mut tls).await.map(|_| ())
+        read_welcome(&mut tls).await?;
+        tls.get_mut().0.lift();
+        Ok(tls)
     })
     .await
 }

@@ -7,7 +7,7 @@ mod plan;
 
 use std::io::IsTerminal;
 
-use countersign::{Member, Started};
+use countersign::{Member, Started, WhoamiService};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -82,6 +82,7 @@ async fn serve(plan: Plan, output: Output) -> Result<(), Failure> {
             return Err(Failure::unreachable("stopped by a signal before the member was up", "start it again: it goes on where it stopped"));
         }
     };
+    member.serve(tonic::service::Routes::new(WhoamiService::of(&member)));
     announce::announce(&member, started, &data, output)?;
     // Nobody may be listening; that is no reason not to run.
     let _ = sd_notify::notify(&[NotifyState::Ready]);

@@ -114,8 +114,17 @@ impl World {
     pub fn join_to_end(&self, name: &str, token: &str, sponsor: &str) -> Said {
         let (data, flag) = (self.path(name), self.token_file(name, token));
         run(&[
-            "server", "--data", data.to_str().unwrap(), "--name", name, "--cluster-addr", "127.0.0.1:0", "--join-token",
-            &flag, "--join-addr", sponsor,
+            "server",
+            "--data",
+            data.to_str().unwrap(),
+            "--name",
+            name,
+            "--cluster-addr",
+            "127.0.0.1:0",
+            "--join-token",
+            &flag,
+            "--join-addr",
+            sponsor,
         ])
     }
 
@@ -230,7 +239,8 @@ impl Node {
     pub fn until_settled(&self, members: usize) -> Value {
         self.until(|status| {
             let list = status["members"].as_array().unwrap();
-            let settled = |m: &Value| m["settled"] == true && (m["suffrage"] == "learner" || m["holds_authority"] == true);
+            let settled =
+                |m: &Value| m["settled"] == true && (m["suffrage"] == "learner" || m["holds_authority"] == true);
             status["ready"] == true && list.len() == members && list.iter().all(settled)
         })
     }

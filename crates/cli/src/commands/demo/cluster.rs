@@ -66,12 +66,10 @@ impl Cluster {
         self.running.push((node.to_owned(), child));
         let begun = Instant::now();
         loop {
-            if let Some((_, child)) = self.running.iter_mut().find(|(name, _)| name == node) {
-                if let Some(ended) = child.try_wait()? {
-                    self.running.retain(|(name, _)| name != node);
-                    let log = std::fs::read_to_string(self.root.join(format!("{node}.log"))).unwrap_or_default();
-                    bail!("server {node} ended with {ended}: {}", log.lines().last().unwrap_or_default());
-                }
+            if self.has_ended(node)? {
+                let log = std::fs::read_to_string(self.root.join(format!("{node}.log"))).unwrap_or_default();
+                let why = log.lines().rev().find_map(|line| line.strip_prefix("error: "));
+                bail!("{}", why.unwrap_or("it ended without a word"));
             }
             if self.ask(node, &["status"]).await.is_ok_and(|answer| answer.code == 0) {
                 return Ok(());
@@ -79,6 +77,16 @@ impl Cluster {
             ensure!(begun.elapsed() < PATIENCE, "server {node} does not answer");
             pause().await;
         }
+    }
+
+    /// Whether the process has ended by itself; it is forgotten then.
+    fn has_ended(&mut self, node: &str) -> anyhow::Result<bool> {
+        let Some((_, child)) = self.running.iter_mut().find(|(name, _)| name == node) else { return Ok(true) };
+        let ended = child.try_wait()?.is_some();
+        if ended {
+            self.running.retain(|(name, _)| name != node);
+        }
+        Ok(ended)
     }
 
     /// Runs `countersign … --json` against a node.

@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex};
 
 use anyhow::Context;
-use countersign_api::cluster::WhoamiRequest;
+use countersign_api::cluster::raft_client::RaftClient;
 use countersign_api::cluster::whoami_client::WhoamiClient;
+use countersign_api::cluster::{RaftRequest, WhoamiRequest};
+use countersign_core::codec;
 use countersign_core::name::Address;
 use countersign_core::principal::TrustDomain;
 use countersign_net::hostile::dial_as_stranger;
@@ -12,7 +14,9 @@ use countersign_net::{Alpn, Credential, DialError, ServiceClient, SystemClock};
 use countersign_pki::key::KeyPair;
 use countersign_pki::pem::certificates_from_pem;
 use countersign_pki::verify::Bundle;
+use countersign_raft::{RaftRpc, Refusal};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::{Channel, Endpoint};
 
 /// A certificate chain and its key, as files hold them, and the authority to expect on the other side.
@@ -40,25 +44,43 @@ impl Holder {
         let clock = Arc::new(SystemClock);
         let dialer =
             ServiceClient::new(Arc::clone(&self.authority), self.domain.clone(), Arc::clone(&self.credential), clock);
-        let stream = dialer.dial(&address).await?;
-        let stream = Mutex::new(Some(stream));
-        let connector = tower::service_fn(move |_: tonic::transport::Uri| {
-            let stream = stream.lock().ok().and_then(|mut s| s.take());
-            async move { stream.map(TokioIo::new).ok_or_else(|| std::io::Error::other("connection was closed")) }
-        });
-        let endpoint = Endpoint::from_static("http://cluster");
-        Ok(Whoami(WhoamiClient::new(endpoint.connect_with_connector_lazy(connector))))
+        Ok(Whoami(WhoamiClient::new(over(dialer.dial(&address).await?))))
     }
 
     /// Shows this certificate under another protocol than it is for, to whoever answers.
     pub(super) async fn intrude(&self, address: &str, alpn: Alpn) -> Result<(), Box<DialError>> {
-        dial_as_stranger(&parse(address), alpn, Some(&self.credential)).await.map_err(Box::new)
+        dial_as_stranger(&parse(address), alpn, Some(&self.credential)).await.map(drop).map_err(Box::new)
+    }
+
+    /// As a member, asks another one for its vote in the name of `candidate`. Returns what it was told.
+    pub(super) async fn ask_for_a_vote_as(&self, candidate: u64, address: &str) -> anyhow::Result<Result<(), Refusal>> {
+        let stream = dial_as_stranger(&parse(address), Alpn::Peer, Some(&self.credential)).await?;
+        let channel = over(stream);
+        // The fields of a vote request, in their order: term and candidate, not committed; an empty log.
+        let vote = (((1_000_000_u64, candidate), false), None::<u8>);
+        let request =
+            RaftRequest { group: 0, kind: codec::encode(&RaftRpc::Vote)?.into(), body: codec::encode(&vote)?.into() };
+        let reply = RaftClient::new(channel).call(request).await?.into_inner();
+        if reply.refused.is_empty() {
+            return Ok(Ok(()));
+        }
+        Ok(Err(codec::decode(&reply.refused)?))
     }
 }
 
 /// Dials without any certificate.
 pub(super) async fn come_empty_handed(address: &str, alpn: Alpn) -> Result<(), Box<DialError>> {
-    dial_as_stranger(&parse(address), alpn, None).await.map_err(Box::new)
+    dial_as_stranger(&parse(address), alpn, None).await.map(drop).map_err(Box::new)
+}
+
+/// A channel over one connection: it never dials another.
+fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Channel {
+    let stream = Mutex::new(Some(stream));
+    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
+        let stream = stream.lock().ok().and_then(|mut s| s.take());
+        async move { stream.map(TokioIo::new).ok_or_else(|| std::io::Error::other("connection was closed")) }
+    });
+    Endpoint::from_static("http://cluster").connect_with_connector_lazy(connector)
 }
 
 fn parse(address: &str) -> Address {

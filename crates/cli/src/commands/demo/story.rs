@@ -16,7 +16,7 @@ pub(super) async fn tell(cluster: &mut Cluster, table: &mut Table, nodes: u16) -
     let [first, second, .., last] = nodes.as_slice() else { anyhow::bail!("at least three nodes are needed") };
     table.begin();
     cluster.start(first, &["--bootstrap", "--cluster-name", "demo"]).await?;
-    let status = cluster.until(first, |s| s["ready"] == true).await?;
+    let status = cluster.until(first, |s| at(s, "/ready") == &Value::Bool(true)).await?;
     let domain = text(&status, "trust_domain")?;
     table.row("bootstrap", "one voter, ready", Seen::holding("1 member", format!("{}, {domain}", members(&status))));
 
@@ -38,9 +38,10 @@ pub(super) async fn tell(cluster: &mut Cluster, table: &mut Table, nodes: u16) -
     table.row("an enrolled client calls", "served as /client/pay", Seen::holding("/client/pay", principal));
 
     attacks(cluster, table, second, &authority, &domain, &client).await?;
+    another_nodes_id(cluster, table, second, last, &authority, &domain).await?;
     token_attacks(cluster, table, &nodes, &tokens, &authority).await?;
     eviction(cluster, table, first, last, &authority, &domain).await?;
-    leader_killed(cluster, table, first, second, last).await
+    founder_killed(cluster, table, first, second).await
 }
 
 async fn attacks(
@@ -69,6 +70,36 @@ async fn attacks(
     refuse("a client's certificate, to speak raft", "refused: not-a-node", "not-a-node", outcome).await
 }
 
+/// A member, with a certificate of its own, speaks raft in the name of another one.
+async fn another_nodes_id(
+    cluster: &Cluster,
+    table: &mut Table,
+    target: &str,
+    traitor: &str,
+    authority: &str,
+    domain: &str,
+) -> anyhow::Result<()> {
+    let term = |status: &Value| at(status, "/raft/term").as_u64();
+    let before = term(&cluster.must(target, &["status"]).await?);
+    let traitor = holder_of(cluster, traitor, authority, domain)?;
+    table.begin();
+    let told = traitor.ask_for_a_vote_as(1, &cluster.address(target)?).await?;
+    let after = term(&cluster.must(target, &["status"]).await?);
+    let seen = match told {
+        Ok(()) => Seen::new(false, "heard"),
+        Err(refusal) => Seen::new(before == after, format!("{refusal}; the term stays {}", after.unwrap_or_default())),
+    };
+    table.row("a member asks for votes as another node", "refused, same term", seen);
+    Ok(())
+}
+
+/// The thief of a whole machine: the node's own certificate and key.
+fn holder_of(cluster: &Cluster, node: &str, authority: &str, domain: &str) -> anyhow::Result<Holder> {
+    let data = cluster.data(node);
+    let read = |name: &str| std::fs::read_to_string(data.join(name)).with_context(|| format!("cannot read {name}"));
+    Holder::new(&read("leaf.pem")?, &read("keys/leaf.key")?, authority, domain)
+}
+
 async fn token_attacks(
     cluster: &mut Cluster,
     table: &mut Table,
@@ -92,9 +123,11 @@ async fn token_attacks(
     table.row("a man in the middle appends the real CA", "refused, 0 bytes told", seen);
 
     table.begin();
-    let mistyped: String = token.chars().rev().collect();
+    let wrong = if token.chars().nth(9) == Some('a') { "b" } else { "a" };
+    let mistyped: String =
+        token.char_indices().map(|(i, c)| if i == 9 { wrong.to_owned() } else { c.to_string() }).collect();
     let outcome = join(cluster, "typo", &mistyped, "127.0.0.1:1").await;
-    table.row("a mistyped token", "refused before any network", refused_join("join token", outcome));
+    table.row("a mistyped token", "refused before any network", refused_join("mistyped", outcome));
     Ok(())
 }
 
@@ -107,10 +140,7 @@ async fn eviction(
     domain: &str,
 ) -> anyhow::Result<()> {
     let address = cluster.address(first)?;
-    let data = cluster.data(evicted);
-    let read = |name: &str| std::fs::read_to_string(data.join(name)).with_context(|| format!("cannot read {name}"));
-    // The thief of a whole machine: the node's own certificate and key.
-    let thief = Holder::new(&read("leaf.pem")?, &read("keys/leaf.key")?, authority, domain)?;
+    let thief = holder_of(cluster, evicted, authority, domain)?;
     let mut open = thief.connect(&address).await.map_err(fault)?;
     ensure!(open.ask().await.is_ok(), "a member is not served");
     table.begin();
@@ -128,19 +158,15 @@ async fn eviction(
     Ok(())
 }
 
-async fn leader_killed(
-    cluster: &mut Cluster,
-    table: &mut Table,
-    first: &str,
-    second: &str,
-    _evicted: &str,
-) -> anyhow::Result<()> {
+async fn founder_killed(cluster: &mut Cluster, table: &mut Table, first: &str, second: &str) -> anyhow::Result<()> {
     table.begin();
     cluster.kill(first)?;
     cluster.start(first, &[]).await?;
-    let status = cluster.until(second, |s| s["ready"] == true && s["members"].as_array().is_some_and(|m| m.len() >= 2)).await?;
-    let again = cluster.until(first, |s| s["ready"] == true).await?;
-    let same = status["cluster_id"] == again["cluster_id"];
+    let again = cluster.until(first, |s| at(s, "/ready") == &Value::Bool(true)).await?;
+    let other = cluster
+        .until(second, |s| at(s, "/ready") == &Value::Bool(true) && at(s, "/generation") == at(&again, "/generation"))
+        .await?;
+    let same = at(&other, "/cluster_id") == at(&again, "/cluster_id") && at(&other, "/members").is_array();
     table.row("the founder is killed and starts again", "whole again", Seen::new(same, members(&again)));
     Ok(())
 }
@@ -158,7 +184,7 @@ async fn refusal(
     };
     let id = error.failure_id.to_string();
     let answer = cluster.ask(target, &["explain", &id]).await?;
-    let reason = answer.json["reason"].as_str().unwrap_or("not on record there").to_owned();
+    let reason = at(&answer.json, "/reason").as_str().unwrap_or("not on record there").to_owned();
     let agrees = answer.code == 0 && reason.contains(word);
     Ok(Seen::new(agrees, format!("{reason}, failure id {id} on both ends")))
 }
@@ -202,10 +228,27 @@ fn foreign_client(root: &Path, real_authority: &str, domain: &str) -> anyhow::Re
     let flag = out.display().to_string();
     for command in [
         vec!["security", "ca", "create", "--trust-domain", domain, "--out", &flag],
-        vec!["security", "certs", "create-client", "--principal", "pay", "--trust-domain", domain, "--ca", &flag, "--out", &flag],
+        vec![
+            "security",
+            "certs",
+            "create-client",
+            "--principal",
+            "pay",
+            "--trust-domain",
+            domain,
+            "--ca",
+            &flag,
+            "--out",
+            &flag,
+        ],
     ] {
         let done = std::process::Command::new(std::env::current_exe()?).args(&command).output()?;
-        ensure!(done.status.success(), "`countersign {}`: {}", command.join(" "), String::from_utf8_lossy(&done.stderr));
+        ensure!(
+            done.status.success(),
+            "`countersign {}`: {}",
+            command.join(" "),
+            String::from_utf8_lossy(&done.stderr)
+        );
     }
     let read = |file: &str| std::fs::read_to_string(out.join(file)).context("certificate was not written");
     Holder::new(&read("pay.pem")?, &read("pay.key")?, real_authority, domain)
@@ -218,23 +261,31 @@ fn authority_of(cluster: &Cluster, node: &str) -> anyhow::Result<String> {
     Ok(chain.get(at..).unwrap_or_default().to_owned())
 }
 
+/// A field that may be absent.
+fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+    value.pointer(pointer).unwrap_or(&Value::Null)
+}
+
 fn all_settled(status: &Value, count: usize) -> bool {
-    let members = status["members"].as_array().map_or(&[][..], Vec::as_slice);
-    status["ready"] == true
+    let members = at(status, "/members").as_array().map_or(&[][..], Vec::as_slice);
+    at(status, "/ready") == &Value::Bool(true)
         && members.len() == count
-        && members.iter().all(|m| m["settled"] == true && m["holds_authority"] == true)
+        && members
+            .iter()
+            .all(|m| at(m, "/settled") == &Value::Bool(true) && at(m, "/holds_authority") == &Value::Bool(true))
 }
 
 fn members(status: &Value) -> String {
-    let count = status["members"].as_array().map_or(0, Vec::len);
+    let count = at(status, "/members").as_array().map_or(0, Vec::len);
     let plural = if count == 1 { "" } else { "s" };
-    format!("{count} member{plural}, generation {}, term {}", status["generation"], status["raft"]["term"])
+    format!("{count} member{plural}, generation {}, term {}", at(status, "/generation"), at(status, "/raft/term"))
 }
 
 fn text(value: &Value, field: &str) -> anyhow::Result<String> {
-    value[field].as_str().map(str::to_owned).with_context(|| format!("no `{field}` in the answer"))
+    value.get(field).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("no `{field}` in the answer"))
 }
 
+#[expect(clippy::boxed_local, reason = "it is boxed where it is made")]
 fn fault(error: Box<DialError>) -> anyhow::Error {
     anyhow::Error::from(*error)
 }

@@ -1,7 +1,7 @@
 //! Why a member did not start, as exit code and as what to try.
 
 use countersign::datadir::DataDirError;
-use countersign::{JoinError, StartError, advice_enrollment};
+use countersign::{BootstrapError, JoinError, KeysError, StartError, advice_enrollment};
 
 use crate::failure::{Exit, Failure, chain};
 
@@ -23,7 +23,7 @@ pub(super) fn failure(error: &StartError) -> Failure {
 
 fn advice(error: &StartError) -> String {
     match error {
-        StartError::DataDir(error) => data_dir(error),
+        StartError::DataDir(error) | StartError::Keys(KeysError::DataDir(error)) => data_dir(error),
         StartError::Empty { .. } => "add --bootstrap to make a cluster, or --join-token and --join-addr".to_owned(),
         StartError::JoinUnfinished { .. } => {
             "repeat the join with --join-token and --join-addr, or empty the directory".to_owned()
@@ -38,7 +38,10 @@ fn advice(error: &StartError) -> String {
         }
         StartError::Advertise { .. } => "say where others reach this node with --advertise-addr HOST:PORT".to_owned(),
         StartError::HostName { .. } => "give the node a name with --name".to_owned(),
-        StartError::Join(JoinError::DataDir(error)) => data_dir(error),
+        StartError::Join(JoinError::DataDir(error) | JoinError::Keys(KeysError::DataDir(error))) => data_dir(error),
+        StartError::Bootstrap(
+            BootstrapError::DataDir(error) | BootstrapError::Keys(KeysError::DataDir(error)),
+        ) => data_dir(error),
         StartError::Join(JoinError::Refused { why, .. }) => advice_enrollment(why).to_owned(),
         StartError::Join(JoinError::Dial { source, .. }) => format!(
             "check --join-addr and that a member listens there; `countersign explain {}` there may tell more",
@@ -55,7 +58,7 @@ fn data_dir(error: &DataDirError) -> String {
         DataDirError::InUse { .. } => "stop the other server, or choose another directory with --data".to_owned(),
         DataDirError::Foreign { .. } => "choose an empty directory with --data".to_owned(),
         DataDirError::Exposed { path, .. } => {
-            format!("if nobody has read it, chmod 600 {}; else evict this node and join anew", path.display())
+            format!("chmod 600 {} if nobody has read it; else evict this node and join anew", path.display())
         }
         DataDirError::Damaged { .. } => {
             "restore the file, or evict this node, empty the directory and join anew".to_owned()
