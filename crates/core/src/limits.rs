@@ -54,6 +54,10 @@ pub const ENROLLMENTS_IN_FLIGHT_MAX: usize = 64;
 pub const FAILURES_PER_SOURCE_MINUTE_MAX: u32 = 120;
 /// Sources whose attempts are counted; past it the oldest is forgotten.
 pub const SOURCES_MAX: usize = 4096;
+/// Rules that map the names of certificates made elsewhere.
+pub const MAPPING_RULES_MAX: usize = 32;
+/// Bytes of one such rule.
+pub const MAPPING_RULE_LEN_MAX: usize = 512;
 /// Certificates in a presented chain, leaf included.
 pub const CHAIN_LEN_MAX: usize = 6;
 /// Bytes of one DER certificate.

@@ -238,17 +238,21 @@ impl Authority {
 /// Reads an authority's certificate, whoever made it.
 pub fn authority_info(der: &[u8]) -> Result<AuthorityInfo, IssueError> {
     let read = Certificate::parse(der)?;
-    let names = read.extensions.subject_alt_name.as_ref().map_or(&[][..], |names| &names.value);
-    let trust_domain = names.iter().find_map(|name| match name {
-        GeneralName::Uri(uri) => uri.strip_prefix("spiffe://").and_then(|domain| TrustDomain::parse(domain).ok()),
-        _ => None,
-    });
     Ok(AuthorityInfo {
         cluster: read.extensions.cluster.map(ClusterId),
-        trust_domain,
+        trust_domain: trust_domain(&read),
         validity: read.validity,
         key: SubjectKey::parse(&read.spki)?.authority_key(),
         common_name: read.common_names().into_iter().next().unwrap_or_default(),
+    })
+}
+
+/// The trust domain that an authority's certificate names.
+pub(crate) fn trust_domain(authority: &Certificate) -> Option<TrustDomain> {
+    let names = authority.extensions.subject_alt_name.as_ref().map_or(&[][..], |names| &names.value);
+    names.iter().find_map(|name| match name {
+        GeneralName::Uri(uri) => uri.strip_prefix("spiffe://").and_then(|domain| TrustDomain::parse(domain).ok()),
+        _ => None,
     })
 }
 

@@ -15,6 +15,7 @@ use zeroize::Zeroize;
 
 use crate::certificate::Certificate;
 use crate::extension::{GeneralName, KeyUsage};
+use crate::foreign::{LeafSignature, SCHEMES};
 use crate::pem::certificates_from_pem;
 
 /// Why a chain and a key are no credential.
@@ -101,6 +102,13 @@ impl Credential {
     /// Chain and key as TLS takes them.
     pub const fn certified_key(&self) -> &Arc<CertifiedKey> {
         &self.certified
+    }
+
+    /// Signs `message` with the leaf's key: proof of possession outside TLS.
+    pub fn sign(&self, message: &[u8]) -> Result<LeafSignature, CredentialError> {
+        let signer = self.certified.key.choose_scheme(&SCHEMES).ok_or(CredentialError::Key)?;
+        let bytes = signer.sign(message).map_err(|_| CredentialError::Key)?;
+        Ok(LeafSignature { scheme: signer.scheme().into(), bytes })
     }
 
     /// The SPIFFE id, for clusters whose certificates carry one. Others map names to principals by rules.

@@ -10,13 +10,14 @@ use countersign_core::key::{Endorsement, PublicKey};
 use countersign_core::limits::{AUTHORITIES_MAX, CERTIFICATE_LEN_MAX, CHAIN_LEN_MAX};
 use countersign_core::name::{Host, HostName};
 use countersign_core::peer::{Evidence, EvidenceParts};
-use countersign_core::principal::{Principal, PrincipalError, Role, TrustDomain};
-use countersign_core::time::UnixMillis;
+use countersign_core::principal::{Principal, PrincipalError, Role};
+use countersign_core::time::{UnixMillis, Validity};
 use rustls_pki_types::CertificateDer;
 
 use crate::certificate::Certificate;
 use crate::der::DerError;
 use crate::extension::GeneralName;
+use crate::mapping::Unmapped;
 pub use crate::path::PathError;
 use crate::path::{Path, PathOptions, verify_path};
 use crate::profile;
@@ -127,9 +128,9 @@ pub enum ChainError {
     /// A client or admin as a server, or another kind of principal than a node where a node is needed.
     #[error("certificate is not of the kind of principal that is needed here")]
     Role,
-    /// No rule maps the certificate's names to a principal.
-    #[error("no mapping rule matches the certificate's names")]
-    Unmapped,
+    /// A certificate made elsewhere, of which the mapping rules make nobody.
+    #[error(transparent)]
+    Unmapped(#[from] Unmapped),
     /// The pinned authority is not among the presented certificates.
     #[error("the pinned authority is not in the presented chain")]
     PinNotPresented,
@@ -179,55 +180,17 @@ pub fn verify_chain(
         return Err(ChainError::Hosts);
     }
     let endorsement = leaf.extensions.endorsement.as_ref().map(read_endorsement);
-    believe(leaf, &path, usage, names, endorsement)
+    let Names { principal, hosts } = names;
+    let (authority, cluster, validity) = of_path(&path);
+    believe(Believed { leaf, principal, authority, cluster, validity, hosts, endorsement }, usage)
 }
 
-/// What a mapping rule may look at in a certificate that was made elsewhere.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateNames {
-    /// URI names, as written.
-    pub uris: Vec<String>,
-    /// DNS names in lower case, wildcards among them.
-    pub dns: Vec<String>,
-    /// Addresses.
-    pub ips: Vec<IpAddr>,
-    /// The common name, if the subject has exactly one: of several, none is meant more than another.
-    pub common_name: Option<String>,
+pub(crate) fn of_path(path: &Path<'_>) -> (AuthorityId, Option<ClusterId>, Validity) {
+    let cluster = path.anchor.extensions.cluster.map(ClusterId);
+    (AuthorityId::of_certificate(&path.anchor.der), cluster, path.validity)
 }
 
-/// How certificates that were made elsewhere become principals.
-#[derive(Clone, Copy)]
-pub struct Mapping<'a> {
-    /// The namespace of the principals.
-    pub trust_domain: &'a TrustDomain,
-    /// The rules: none for a certificate that no rule matches.
-    pub role: &'a dyn Fn(&CertificateNames) -> Option<Role>,
-}
-
-/// As [`verify_chain`], for certificates that were made elsewhere: who their holder is, is for the mapping to say.
-/// Nothing of ours is read from them: no principal, no endorsement.
-pub fn verify_mapped_chain(
-    bundle: &Bundle,
-    chain: &[CertificateDer<'_>],
-    usage: Usage,
-    now: Option<UnixMillis>,
-    mapping: Mapping<'_>,
-) -> Result<VerifiedChain, ChainError> {
-    let presented = read_chain(chain)?;
-    let (leaf, path) = find_path(bundle, &presented, usage, now)?;
-    let names = certificate_names(leaf);
-    let role = (mapping.role)(&names).ok_or(ChainError::Unmapped)?;
-    let mut hosts = Vec::new();
-    if serves(&role) {
-        // A wildcard is no place where the holder is reached.
-        hosts.extend(names.dns.iter().filter_map(|name| HostName::parse(name).ok()).map(Host::Dns));
-        hosts.extend(names.ips.iter().copied().map(Host::Ip));
-    }
-    let principal = Principal { trust_domain: mapping.trust_domain.clone(), role };
-    believe(leaf, &path, usage, Names { principal, hosts }, None)
-}
-
-fn find_path<'a>(
+pub(crate) fn find_path<'a>(
     bundle: &'a Bundle,
     presented: &'a [Certificate],
     usage: Usage,
@@ -238,40 +201,36 @@ fn find_path<'a>(
     Ok((leaf, verify_path(&bundle.anchors, intermediates, leaf, options)?))
 }
 
-/// The one place where evidence is made of a chain. It holds only once TLS has verified the CertificateVerify.
-fn believe(
-    leaf: &Certificate,
-    path: &Path<'_>,
-    usage: Usage,
-    names: Names,
-    endorsement: Option<Endorsement>,
-) -> Result<VerifiedChain, ChainError> {
-    if usage == Usage::Server && !serves(&names.principal.role) {
-        return Err(ChainError::Role);
-    }
-    let evidence = Evidence::asserted(EvidenceParts {
-        principal: names.principal,
-        key: KeyId::of_spki(&leaf.spki),
-        authority: AuthorityId::of_certificate(&path.anchor.der),
-        cluster: path.anchor.extensions.cluster.map(ClusterId),
-        endorsement,
-        validity: path.validity,
-    });
-    Ok(VerifiedChain { evidence, leaf_spki: leaf.spki.clone(), hosts: names.hosts })
+/// Whose leaf it is, by a path that was found.
+pub(crate) struct Believed<'a> {
+    pub(crate) leaf: &'a Certificate,
+    pub(crate) principal: Principal,
+    pub(crate) authority: AuthorityId,
+    pub(crate) cluster: Option<ClusterId>,
+    pub(crate) validity: Validity,
+    pub(crate) hosts: Vec<Host>,
+    pub(crate) endorsement: Option<Endorsement>,
 }
 
-const fn serves(role: &Role) -> bool {
+/// The one place where evidence is made of a chain. It holds only once TLS has verified the CertificateVerify.
+pub(crate) fn believe(believed: Believed<'_>, usage: Usage) -> Result<VerifiedChain, ChainError> {
+    let Believed { leaf, principal, authority, cluster, validity, hosts, endorsement } = believed;
+    if usage == Usage::Server && !serves(&principal.role) {
+        return Err(ChainError::Role);
+    }
+    let key = KeyId::of_spki(&leaf.spki);
+    let evidence = Evidence::asserted(EvidenceParts { principal, key, authority, cluster, endorsement, validity });
+    Ok(VerifiedChain { evidence, leaf_spki: leaf.spki.clone(), hosts })
+}
+
+pub(crate) const fn serves(role: &Role) -> bool {
     matches!(role, Role::Node(_) | Role::Broker(_))
 }
 
 /// For a joiner, whose only trust is a pin: takes the presented certificate that has this id, trusts it alone, and
 /// verifies the chain down to a leaf that must be a node's. Validity is not judged: a joiner's clock may be wrong.
 pub fn pinned_chain(pin: AuthorityId, chain: &[CertificateDer<'_>]) -> Result<(Bundle, VerifiedChain), ChainError> {
-    if chain.len() > CHAIN_LEN_MAX {
-        return Err(ChainError::Length { got: chain.len() });
-    }
-    let pinned = chain.iter().find(|der| AuthorityId::of_certificate(der) == pin).ok_or(ChainError::PinNotPresented)?;
-    let bundle = Bundle::new([pinned.as_ref()])?;
+    let bundle = pinned_bundle(pin, chain)?;
     let verified = verify_chain(&bundle, chain, Usage::Server, None)?;
     match verified.evidence.parts().principal.role {
         Role::Node(_) => Ok((bundle, verified)),
@@ -279,7 +238,16 @@ pub fn pinned_chain(pin: AuthorityId, chain: &[CertificateDer<'_>]) -> Result<(B
     }
 }
 
-fn read_chain(chain: &[CertificateDer<'_>]) -> Result<Vec<Certificate>, ChainError> {
+/// The presented authority that was pinned, as the only one that is trusted.
+pub(crate) fn pinned_bundle(pin: AuthorityId, chain: &[CertificateDer<'_>]) -> Result<Bundle, ChainError> {
+    if chain.len() > CHAIN_LEN_MAX {
+        return Err(ChainError::Length { got: chain.len() });
+    }
+    let pinned = chain.iter().find(|der| AuthorityId::of_certificate(der) == pin).ok_or(ChainError::PinNotPresented)?;
+    Ok(Bundle::new([pinned.as_ref()])?)
+}
+
+pub(crate) fn read_chain(chain: &[CertificateDer<'_>]) -> Result<Vec<Certificate>, ChainError> {
     if chain.is_empty() || chain.len() > CHAIN_LEN_MAX {
         return Err(ChainError::Length { got: chain.len() });
     }
@@ -290,21 +258,6 @@ fn read_chain(chain: &[CertificateDer<'_>]) -> Result<Vec<Certificate>, ChainErr
         Ok(Certificate::parse(der)?)
     };
     chain.iter().map(read).collect()
-}
-
-fn certificate_names(leaf: &Certificate) -> CertificateNames {
-    let common_names = leaf.common_names();
-    let common_name = if common_names.len() == 1 { common_names.into_iter().next() } else { None };
-    let mut names = CertificateNames { uris: Vec::new(), dns: Vec::new(), ips: Vec::new(), common_name };
-    for name in leaf.extensions.subject_alt_name.as_ref().map_or(&[][..], |names| &names.value) {
-        match name {
-            GeneralName::Uri(uri) => names.uris.push(uri.clone()),
-            GeneralName::Dns(name) => names.dns.push(name.to_ascii_lowercase()),
-            GeneralName::Ip(octets) => names.ips.extend(ip(octets)),
-            GeneralName::Email(_) | GeneralName::Directory(_) | GeneralName::Unread(_) => {}
-        }
-    }
-    names
 }
 
 struct Names {

@@ -4,17 +4,17 @@
 mod common;
 
 use common::*;
-use countersign_core::id::NodeId;
+use countersign_core::id::{AuthorityId, NodeId};
 use countersign_core::name::{Host, HostName, Name};
-use countersign_core::principal::{Role, TrustDomain};
+use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_pki::authority::{AuthorityParts, IssueError};
 use countersign_pki::credential::Credential;
+use countersign_pki::foreign::{LeafSignature, pinned_foreign_chain, verify_foreign_chain};
 use countersign_pki::key::{KeyAlgorithm, KeyPair};
+use countersign_pki::mapping::{Rules, Unmapped};
 use countersign_pki::offline::{LoadError, MakeRequest, load_authority, make_authority, make_certificate};
-use countersign_pki::pem::certificates_from_pem;
-use countersign_pki::verify::{
-    Bundle, CertificateNames, ChainError, Mapping, Usage, verify_chain, verify_mapped_chain,
-};
+use countersign_pki::pem::{certificate_pem, certificates_from_pem};
+use countersign_pki::verify::{Bundle, ChainError, Usage, verify_chain};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, SanType,
 };
@@ -79,7 +79,10 @@ impl Elsewhere {
     }
 
     fn issue(&self, common_name: &str, names: Vec<SanType>) -> Vec<u8> {
-        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+        self.issue_for(&rcgen::KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap(), common_name, names)
+    }
+
+    fn issue_for(&self, key: &rcgen::KeyPair, common_name: &str, names: Vec<SanType>) -> Vec<u8> {
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, common_name);
@@ -88,7 +91,7 @@ impl Elsewhere {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.is_ca = IsCa::ExplicitNoCa;
         params.use_authority_key_identifier_extension = true;
-        params.signed_by(&key, &self.issuer).unwrap().der().to_vec()
+        params.signed_by(key, &self.issuer).unwrap().der().to_vec()
     }
 }
 
@@ -97,38 +100,79 @@ fn dns(name: &str) -> SanType {
 }
 
 #[test]
-fn names_are_mapped_to_principals_by_rule_only() {
+fn names_are_read_of_a_chain_that_verifies_and_whose_they_are_is_for_the_rules() {
     let elsewhere = Elsewhere::new();
     let bundle = Bundle::new([elsewhere.certificate.as_slice()]).unwrap();
     let domain = TrustDomain::parse("corp").unwrap();
-    let rule = |names: &CertificateNames| match names.common_name.as_deref() {
-        Some("n7") => Some(Role::Node(NodeId(7))),
-        Some("app") => Some(Role::Client(Name::parse("app").unwrap())),
-        _ => None,
-    };
-    let verify = |leaf: &[u8], usage| {
-        verify_mapped_chain(&bundle, &chain(&[leaf]), usage, Some(NOW), Mapping { trust_domain: &domain, role: &rule })
-    };
-    let node = elsewhere.issue("n7", vec![dns("N7.corp.example"), dns("*.corp.example"), dns("n7")]);
-    let verified = verify(&node, Usage::Server).unwrap();
-    assert_eq!(verified.evidence().parts().principal.to_string(), "spiffe://corp/node/7");
-    assert_eq!(verified.evidence().parts().endorsement, None);
+    let rules = Rules::parse(&[r"dns:(n[0-9]+)\.corp\.example=node/$1", "cn:app=client/app"]).unwrap();
+    let verify = |leaf: &[u8]| verify_foreign_chain(&bundle, &chain(&[leaf]), Usage::Server, Some(NOW));
+    let mapped = |leaf: &[u8]| rules.map(verify(leaf).unwrap().names(), Some(&domain)).map(|name| name.to_string());
+    let node = elsewhere.issue("n9", vec![dns("N7.corp.example"), dns("*.corp.example"), dns("n7")]);
+    assert_eq!(mapped(&node), Ok("node/n7".to_owned()));
+    let foreign = verify(&node).unwrap();
     let host = |name: &str| Host::Dns(HostName::parse(name).unwrap());
-    assert_eq!(verified.hosts(), [host("n7.corp.example"), host("n7")]);
+    assert_eq!(foreign.hosts(), [host("n7.corp.example"), host("n7")]);
+    let principal = |role| Principal { trust_domain: domain.clone(), role };
+    let verified = foreign.believe(principal(Role::Node(NodeId(3))), Usage::Server).unwrap();
+    assert_eq!((verified.evidence().parts().key, verified.hosts().len()), (foreign.key(), 2));
+    assert_eq!((&verified.evidence().parts().endorsement, verified.evidence().parts().cluster), (&None, None));
     let app = elsewhere.issue("app", vec![dns("app.corp.example")]);
-    assert!(verify(&app, Usage::Client).unwrap().hosts().is_empty());
-    assert_eq!(verify(&app, Usage::Server).unwrap_err(), ChainError::Role);
-    let stranger = elsewhere.issue("stranger", vec![dns("n7")]);
-    assert_eq!(verify(&stranger, Usage::Client).unwrap_err(), ChainError::Unmapped);
-    // The mapped certificate is none of ours where no mapping is configured.
-    assert_eq!(
-        verify_chain(&bundle, &chain(&[&node]), Usage::Server, Some(NOW)).unwrap_err(),
-        ChainError::Hosts // the wildcard
-    );
-    assert_eq!(
-        verify_chain(&bundle, &chain(&[&app]), Usage::Client, Some(NOW)).unwrap_err(),
-        ChainError::UriNames { got: 0 }
-    );
+    assert_eq!(mapped(&app), Ok("client/app".to_owned()));
+    let client = principal(Role::Client(Name::parse("app").unwrap()));
+    let app = verify(&app).unwrap();
+    assert!(app.believe(client.clone(), Usage::Client).unwrap().hosts().is_empty());
+    assert_eq!(app.believe(client, Usage::Server).unwrap_err(), ChainError::Role);
+    assert!(matches!(mapped(&elsewhere.issue("n7", vec![])), Err(Unmapped::NoRule { .. })), "by common name");
+    // The same certificates are nobody's where no mapping is configured, and no foreign chain is trusted for its names.
+    let own = verify_chain(&bundle, &chain(&[&node]), Usage::Server, Some(NOW));
+    assert_eq!(own.unwrap_err(), ChainError::Hosts, "the wildcard");
+    let other = Bundle::new([Elsewhere::new().certificate.as_slice()]).unwrap();
+    assert!(matches!(
+        verify_foreign_chain(&other, &chain(&[&node]), Usage::Server, Some(NOW)),
+        Err(ChainError::Path(_))
+    ));
+}
+
+#[test]
+fn a_leafs_key_signs_for_its_own_certificate_only() {
+    for algorithm in
+        [&rcgen::PKCS_ED25519, &rcgen::PKCS_ECDSA_P256_SHA256, &rcgen::PKCS_ECDSA_P384_SHA384, &rcgen::PKCS_RSA_SHA256]
+    {
+        let elsewhere = Elsewhere::new();
+        let bundle = Bundle::new([elsewhere.certificate.as_slice()]).unwrap();
+        let made = || {
+            let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+            let der = elsewhere.issue_for(&key, "n1", vec![dns("n1")]);
+            let foreign = verify_foreign_chain(&bundle, &chain(&[&der]), Usage::Client, None).unwrap();
+            (Credential::from_pem(&certificate_pem(&der), &key.serialize_pem()).unwrap(), foreign)
+        };
+        let ((credential, foreign), (other, _)) = (made(), made());
+        let signature = credential.sign(b"transcript").unwrap();
+        assert_eq!(foreign.verify_signature(b"transcript", &signature), Ok(()));
+        assert!(foreign.verify_signature(b"another", &signature).is_err());
+        assert!(foreign.verify_signature(b"transcript", &other.sign(b"transcript").unwrap()).is_err());
+        for scheme in [0, 0x0401, 0x0807 ^ 0x0001] {
+            assert!(foreign.verify_signature(b"transcript", &LeafSignature { scheme, ..signature.clone() }).is_err());
+        }
+    }
+}
+
+#[test]
+fn a_joiner_pins_an_authority_elsewhere_and_wants_a_node_below_it() {
+    let elsewhere = Elsewhere::new();
+    let pin = AuthorityId::of_certificate(&elsewhere.certificate);
+    let rules = Rules::parse(&["dns:(n[0-9]+)=node/$1", "dns:(.*)=client/$1"]).unwrap();
+    let ask = |leaf: &[u8], authority: &[u8]| {
+        pinned_foreign_chain(pin, &chain(&[leaf, authority]), &rules).map(|(_, foreign)| foreign.authority())
+    };
+    let node = elsewhere.issue("x", vec![dns("n1")]);
+    assert_eq!(ask(&node, &elsewhere.certificate), Ok(pin));
+    let client = elsewhere.issue("n1", vec![dns("app")]);
+    assert_eq!(ask(&client, &elsewhere.certificate), Err(ChainError::Role));
+    let stranger = Elsewhere::new();
+    assert_eq!(ask(&node, &stranger.certificate), Err(ChainError::PinNotPresented));
+    let decoy = stranger.issue("x", vec![dns("n1")]);
+    assert!(matches!(ask(&decoy, &elsewhere.certificate), Err(ChainError::Path(_))));
 }
 
 #[test]
