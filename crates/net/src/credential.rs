@@ -46,6 +46,17 @@ impl Credential {
         Ok(Self { certified: Arc::new(certified) })
     }
 
+    /// Takes a chain and a key that were checked to belong together, and shows `authority` (DER) after the chain, if it is
+    /// not in it: a joiner finds the certificate that its token pins in what is presented.
+    pub fn foreign(checked: &countersign_pki::credential::Credential, authority: &[u8]) -> Self {
+        let certified = checked.certified_key();
+        let mut chain = certified.cert.clone();
+        if !chain.iter().any(|der| der.as_ref() == authority) {
+            chain.push(CertificateDer::from(authority.to_vec()));
+        }
+        Self { certified: Arc::new(CertifiedKey::new(chain, Arc::clone(&certified.key))) }
+    }
+
     /// The chain, DER, leaf first.
     pub fn chain(&self) -> impl Iterator<Item = &[u8]> {
         self.certified.cert.iter().map(AsRef::as_ref)

@@ -5,9 +5,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::mapped::MappedName;
 use countersign_core::peer::{Evidence, Refusal, VerifiedPeer, Wanted, judge};
+use countersign_core::principal::{Principal, Role};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
+use countersign_pki::foreign::verify_foreign_chain;
+use countersign_pki::mapping::{Rules, Unmapped};
 use countersign_pki::verify::{BundleError, ChainError, Usage, VerifiedChain, verify_chain};
 use rustls_pki_types::CertificateDer;
 
@@ -35,6 +39,8 @@ struct Shared {
     registry: Registry,
     clock: Box<dyn Clock>,
     refusals: Arc<dyn Refusals>,
+    /// How certificates made elsewhere become principals; none where the cluster issues them.
+    mapping: Option<Rules>,
 }
 
 /// A member on the network. Clones are the same member.
@@ -44,7 +50,18 @@ pub struct Endpoint(Arc<Shared>);
 impl Endpoint {
     /// Starts with `trust`; refusals are told to `refusals`.
     pub fn new(trust: Trust, clock: impl Clock, refusals: Arc<dyn Refusals>) -> Self {
+        Self::with(trust, clock, refusals, None)
+    }
+
+    /// As [`Endpoint::new`], for a cluster whose certificates are made elsewhere: `rules` say who their holders are, and
+    /// nothing of our own profile is read from them.
+    pub fn mapped(trust: Trust, clock: impl Clock, refusals: Arc<dyn Refusals>, rules: Rules) -> Self {
+        Self::with(trust, clock, refusals, Some(rules))
+    }
+
+    fn with(trust: Trust, clock: impl Clock, refusals: Arc<dyn Refusals>, mapping: Option<Rules>) -> Self {
         Self(Arc::new(Shared {
+            mapping,
             trust: LiveTrust::new(trust),
             memory: ChainMemory::default(),
             registry: Registry::default(),
@@ -61,6 +78,11 @@ impl Endpoint {
     /// The open connections.
     pub fn registry(&self) -> &Registry {
         &self.0.registry
+    }
+
+    /// How certificates made elsewhere become principals, if they are made elsewhere.
+    pub fn mapping(&self) -> Option<&Rules> {
+        self.0.mapping.as_ref()
     }
 
     pub(crate) fn refusals(&self) -> &dyn Refusals {
@@ -118,7 +140,10 @@ impl Endpoint {
         usage: Usage,
     ) -> Result<Arc<VerifiedChain>, ChainError> {
         let key = ChainKey::of(chain, usage, &trust.view.trust_domain, trust.view.generation);
-        self.0.memory.recall_or(key, || verify_chain(&trust.bundle, chain, usage, None))
+        self.0.memory.recall_or(key, || match &self.0.mapping {
+            None => verify_chain(&trust.bundle, chain, usage, None),
+            Some(rules) => verify_mapped(rules, trust, chain, usage),
+        })
     }
 
     /// Judges a peer under `trust`, now.
@@ -137,4 +162,24 @@ impl Endpoint {
             Some(refusal) => Err(refusal),
         }
     }
+}
+
+/// A mapped node is the member that the view binds its name to, never one whose number the name happens to spell.
+fn verify_mapped(
+    rules: &Rules,
+    trust: &Trust,
+    chain: &[CertificateDer<'_>],
+    usage: Usage,
+) -> Result<VerifiedChain, ChainError> {
+    let foreign = verify_foreign_chain(&trust.bundle, chain, usage, None)?;
+    let role = match rules.map(foreign.names(), Some(&trust.view.trust_domain))? {
+        MappedName::Node(name) => match trust.view.node_mapped(&name) {
+            Some(node) => Role::Node(node),
+            None => return Err(Unmapped::Unbound { name }.into()),
+        },
+        MappedName::Broker(host) => Role::Broker(host),
+        MappedName::Client(name) => Role::Client(name),
+        MappedName::Admin(name) => Role::Admin(name),
+    };
+    foreign.believe(Principal { trust_domain: trust.view.trust_domain.clone(), role }, usage)
 }

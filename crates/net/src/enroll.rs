@@ -13,6 +13,8 @@ use std::time::Duration;
 use countersign_core::enroll::joiner::SponsorChannel;
 use countersign_core::id::AuthorityId;
 use countersign_core::name::Address;
+use countersign_pki::foreign::{ForeignChain, pinned_foreign_chain};
+use countersign_pki::mapping::Rules;
 use countersign_pki::verify::{Bundle, ChainError, VerifiedChain, pinned_chain};
 use rustls_pki_types::CertificateDer;
 use sha2::{Digest, Sha256};
@@ -29,7 +31,7 @@ use crate::verifier::ChainVerifier;
 pub struct PinnedStream {
     inner: Unregistered,
     channel: SponsorChannel,
-    chain: VerifiedChain,
+    chain: SponsorChain,
     bundle: Bundle,
     remote: SocketAddr,
 }
@@ -41,7 +43,7 @@ impl PinnedStream {
     }
 
     /// The sponsor's chain. Its validity was not judged: a joiner's clock may be wrong.
-    pub const fn sponsor_chain(&self) -> &VerifiedChain {
+    pub const fn sponsor_chain(&self) -> &SponsorChain {
         &self.chain
     }
 
@@ -64,9 +66,18 @@ impl core::fmt::Debug for PinnedStream {
 
 delegate_io!(PinnedStream, inner);
 
+/// The chain that a sponsor proved to hold the key of, down to a node's leaf.
+#[derive(Debug, Clone)]
+pub enum SponsorChain {
+    /// Issued by the cluster.
+    Issued(VerifiedChain),
+    /// Made elsewhere; the joiner's own mapping rules make a node of it.
+    Foreign(ForeignChain),
+}
+
 struct Pinned {
     bundle: Bundle,
-    chain: VerifiedChain,
+    chain: SponsorChain,
     leaf: [u8; 32],
 }
 
@@ -75,14 +86,35 @@ pub async fn dial_enroll(address: &Address, pin: AuthorityId) -> Result<PinnedSt
     dial_enroll_within(address, pin, DEADLINE).await
 }
 
+/// As [`dial_enroll`], where certificates are made elsewhere: `rules` must make a node of the sponsor's.
+pub async fn dial_enroll_mapped(address: &Address, pin: AuthorityId, rules: &Rules) -> Result<PinnedStream, DialError> {
+    let rules = rules.clone();
+    dial(address, pin, DEADLINE, move |chain| {
+        pinned_foreign_chain(pin, chain, &rules).map(|(bundle, chain)| (bundle, SponsorChain::Foreign(chain)))
+    })
+    .await
+}
+
 /// As [`dial_enroll`], with another limit on the time from dialing to `Welcome`.
 pub async fn dial_enroll_within(
     address: &Address,
     pin: AuthorityId,
     deadline: Duration,
 ) -> Result<PinnedStream, DialError> {
+    dial(address, pin, deadline, move |chain| {
+        pinned_chain(pin, chain).map(|(bundle, chain)| (bundle, SponsorChain::Issued(chain)))
+    })
+    .await
+}
+
+async fn dial(
+    address: &Address,
+    pin: AuthorityId,
+    deadline: Duration,
+    read: impl Fn(&[CertificateDer<'_>]) -> Result<(Bundle, SponsorChain), ChainError> + Send + Sync + 'static,
+) -> Result<PinnedStream, DialError> {
     attempt(address, deadline, |failure_id| async move {
-        let verifier = ChainVerifier::new(move |chain| verify(pin, chain));
+        let verifier = ChainVerifier::new(move |chain| verify(pin, chain, &read));
         let name = sni::enroll_name(failure_id);
         let Handshaken { mut tls, verified, remote } = handshake(address, Alpn::Enroll, None, &verifier, name).await?;
         let exporter = tls.get_ref().1.export_keying_material([0; 32], ENROLL_EXPORTER, None);
@@ -96,9 +128,13 @@ pub async fn dial_enroll_within(
     .await
 }
 
-fn verify(pin: AuthorityId, presented: &[CertificateDer<'_>]) -> Result<Pinned, DialCause> {
+fn verify(
+    pin: AuthorityId,
+    presented: &[CertificateDer<'_>],
+    read: impl Fn(&[CertificateDer<'_>]) -> Result<(Bundle, SponsorChain), ChainError>,
+) -> Result<Pinned, DialCause> {
     let leaf = presented.first().map(|leaf| Sha256::digest(leaf).into()).unwrap_or_default();
-    match pinned_chain(pin, presented) {
+    match read(presented) {
         Ok((bundle, chain)) => Ok(Pinned { bundle, chain, leaf }),
         Err(ChainError::PinNotPresented) => {
             let got = presented.last().map(|der| AuthorityId::of_certificate(der));

@@ -10,10 +10,15 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use countersign_core::mapped::MappedName;
 use countersign_core::name::{Address, Host};
 use countersign_core::peer::Refusal;
 use countersign_core::principal::{Principal, TrustDomain};
-use countersign_pki::verify::{Bundle, Usage, VerifiedChain, verify_chain};
+use countersign_core::time::Validity;
+use countersign_pki::foreign::verify_foreign_chain;
+use countersign_pki::mapping::Rules;
+use countersign_pki::verify::{Bundle, Usage, verify_chain};
+use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::alpn::Alpn;
@@ -33,6 +38,25 @@ pub struct ServiceClient {
     credential: Arc<Credential>,
     clock: Arc<dyn Clock>,
     deadline: Duration,
+    mapping: Option<Rules>,
+}
+
+/// Who serves a client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServedBy {
+    /// As a certificate issued by the cluster says.
+    Issued(Principal),
+    /// As the client's own mapping rules make it of a certificate made elsewhere.
+    Mapped(MappedName),
+}
+
+impl core::fmt::Display for ServedBy {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Issued(principal) => principal.fmt(f),
+            Self::Mapped(name) => name.fmt(f),
+        }
+    }
 }
 
 impl ServiceClient {
@@ -43,7 +67,13 @@ impl ServiceClient {
         credential: Arc<Credential>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { bundle, trust_domain, credential, clock, deadline: DEADLINE }
+        Self { bundle, trust_domain, credential, clock, deadline: DEADLINE, mapping: None }
+    }
+
+    /// For a cluster whose certificates are made elsewhere: `rules` must make a node or broker of the server's.
+    #[must_use]
+    pub fn with_mapping(self, rules: Rules) -> Self {
+        Self { mapping: Some(rules), ..self }
     }
 
     /// With another limit on the time from dialing to `Welcome`.
@@ -57,43 +87,62 @@ impl ServiceClient {
         attempt(address, self.deadline, |failure_id| async move {
             let name = sni::server_name(failure_id, "service", &self.trust_domain);
             let (client, host) = (self.clone(), address.host.clone());
-            let verifier = ChainVerifier::new(move |presented| {
-                let chain = verify_chain(&client.bundle, presented, Usage::Server, None);
-                client.accept(chain.map_err(DialCause::Untrusted)?, &host)
+            let verifier = ChainVerifier::new(move |presented| match &client.mapping {
+                None => client.accept(presented, &host),
+                Some(rules) => client.accept_mapped(rules, presented, &host),
             });
             let Handshaken { mut tls, verified, remote } =
                 handshake(address, Alpn::Service, Some(&self.credential), &verifier, name).await?;
             read_welcome(&mut tls).await?;
             tls.get_mut().0.lift();
-            let server = verified.evidence().parts().principal.clone();
-            Ok(ClientStream { inner: Unregistered(tls.into()), server, remote })
+            Ok(ClientStream { inner: Unregistered(tls.into()), server: verified, remote })
         })
         .await
     }
 
-    fn accept(&self, chain: VerifiedChain, host: &Host) -> Result<VerifiedChain, DialCause> {
-        let (parts, now) = (chain.evidence().parts(), self.clock.now());
+    fn accept(&self, presented: &[CertificateDer<'_>], host: &Host) -> Result<ServedBy, DialCause> {
+        let chain = verify_chain(&self.bundle, presented, Usage::Server, None).map_err(DialCause::Untrusted)?;
+        let parts = chain.evidence().parts();
         if parts.principal.trust_domain != self.trust_domain {
             return Err(DialCause::Judged(Refusal::TrustDomain));
         }
-        if !parts.validity.contains(now) {
-            let early = now.secs() < parts.validity.not_before.secs();
-            return Err(DialCause::Judged(if early { Refusal::NotYetValid } else { Refusal::Expired }));
+        self.check_time(parts.validity)?;
+        if serves_host(&chain, host) { Ok(ServedBy::Issued(parts.principal.clone())) } else { Err(DialCause::Host) }
+    }
+
+    fn accept_mapped(
+        &self,
+        rules: &Rules,
+        presented: &[CertificateDer<'_>],
+        host: &Host,
+    ) -> Result<ServedBy, DialCause> {
+        let chain = verify_foreign_chain(&self.bundle, presented, Usage::Server, None).map_err(DialCause::Untrusted)?;
+        let mapped = rules.map(chain.names(), Some(&self.trust_domain)).map_err(|e| DialCause::Untrusted(e.into()))?;
+        self.check_time(chain.validity())?;
+        let serves = matches!(mapped, MappedName::Node(_) | MappedName::Broker(_));
+        if serves && chain.hosts().contains(host) { Ok(ServedBy::Mapped(mapped)) } else { Err(DialCause::Host) }
+    }
+
+    fn check_time(&self, validity: Validity) -> Result<(), DialCause> {
+        let now = self.clock.now();
+        if validity.contains(now) {
+            return Ok(());
         }
-        if serves_host(&chain, host) { Ok(chain) } else { Err(DialCause::Host) }
+        let early = now.secs() < validity.not_before.secs();
+        Err(DialCause::Judged(if early { Refusal::NotYetValid } else { Refusal::Expired }))
     }
 }
 
 /// A client's connection to a member or broker.
 pub struct ClientStream {
     inner: Unregistered,
-    server: Principal,
+    server: ServedBy,
     remote: SocketAddr,
 }
 
 impl ClientStream {
     /// Who serves.
-    pub const fn server(&self) -> &Principal {
+    pub const fn server(&self) -> &ServedBy {
         &self.server
     }
 

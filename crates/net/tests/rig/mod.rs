@@ -23,6 +23,7 @@ use countersign_net::{
 };
 use countersign_pki::authority::{Authority, AuthorityParts, LeafRequest};
 use countersign_pki::key::{KeyAlgorithm, KeyPair};
+use countersign_pki::mapping::Rules;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
@@ -184,7 +185,8 @@ impl Cluster {
 
 pub fn evict(view: &mut View, id: u64) {
     let gone = view.members.remove(&NodeId(id)).unwrap();
-    let evicted = Evicted { name: gone.name, identity: gone.keys.identity, at: NOW, generation: view.generation };
+    let evicted =
+        Evicted { name: gone.name, mapped: None, identity: gone.keys.identity, at: NOW, generation: view.generation };
     view.evicted.insert(NodeId(id), evicted);
 }
 
@@ -192,7 +194,7 @@ pub fn record(authority: &Authority, imported: bool) -> view::Authority {
     let info = countersign_pki::authority::authority_info(authority.certificate()).unwrap();
     view::Authority {
         certificate: authority.certificate().to_vec(),
-        key: info.key,
+        key: Some(info.key),
         phase: AuthorityPhase::Active,
         validity: info.validity,
         imported,
@@ -211,6 +213,7 @@ fn member(id: u64, leaf: &Identity) -> Member {
         suffrage: Suffrage::Voter,
         keys: MemberKeys { identity: seed, sealing: [0; 32], ucan: seed },
         leaf: Leaf { key: leaf.id(), renewal: 1, serial: [1; 16], validity: valid() },
+        mapped: None,
         addresses: vec![],
         role: None,
         attributes: BTreeMap::new(),
@@ -291,8 +294,21 @@ impl Server {
     }
 
     pub async fn start_on(on: &str, trust: Trust, limits: AcceptorLimits, clock: ManualClock) -> Self {
+        Self::start_mapped(on, trust, limits, clock, None).await
+    }
+
+    pub async fn start_mapped(
+        on: &str,
+        trust: Trust,
+        limits: AcceptorLimits,
+        clock: ManualClock,
+        rules: Option<Rules>,
+    ) -> Self {
         let (sink, refusals) = Sink::new();
-        let endpoint = Endpoint::new(trust, clock.clone(), sink);
+        let endpoint = match rules {
+            None => Endpoint::new(trust, clock.clone(), sink),
+            Some(rules) => Endpoint::mapped(trust, clock.clone(), sink, rules),
+        };
         let acceptor = Arc::new(Acceptor::bind(on.parse().unwrap(), endpoint.clone(), limits).await.unwrap());
         let address = acceptor.local_addr().unwrap();
         let routes = acceptor.routes();
