@@ -190,7 +190,12 @@ async fn find(dir: TempDir, roster: &Roster, confirmed: &[Vec<u8>], what: &str) 
         let status = group.status();
         assert_eq!((status.term, status.last_log), (1, Some(confirmed.len() as u64 + 1)), "{what}");
         let found = journal.lock().unwrap().clone();
-        assert!(found.len() + 1 >= confirmed.len() && confirmed.starts_with(&found), "{what}");
+        assert!(
+            found.len() + 1 >= confirmed.len() && confirmed.starts_with(&found),
+            "{what}: {} of {}",
+            found.len(),
+            confirmed.len()
+        );
     }
     groups.shutdown().await;
     Ok(())

@@ -3,11 +3,21 @@
 
 mod support;
 
+use std::time::Duration;
+
 use countersign_raft::{GroupConfig, limits};
 use support::*;
 
+/// Little log, and patience: entries and snapshots here are long, and no election is looked for.
 fn small() -> GroupConfig {
-    GroupConfig { snapshot_after: 20, keep: 5, ..config() }
+    GroupConfig {
+        snapshot_after: 20,
+        keep: 5,
+        heartbeat: Duration::from_millis(500),
+        election_min: Duration::from_secs(2),
+        election_max: Duration::from_secs(4),
+        deadline: Duration::from_secs(20),
+    }
 }
 
 async fn propose_each(member: &Member, from: u32, to: u32) {

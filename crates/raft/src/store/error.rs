@@ -66,17 +66,20 @@ impl OpenError {
         Self::Corrupt { path: path.to_owned(), source: source.into() }
     }
 
+    /// A file that is missing or cut short is damage; a permission or a full disk is not.
+    pub(super) fn file(path: &Path, error: io::Error) -> Self {
+        use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
+        match error.kind() {
+            InvalidData | InvalidInput | NotFound | UnexpectedEof => Self::corrupt(path, error),
+            _ => Self::io(path, error),
+        }
+    }
+
     /// Sorts what fjall says into what an operator can act on.
     pub(super) fn database(path: &Path, error: fjall::Error) -> Self {
-        // A file that is missing or cut short is damage; a permission or a full disk is not.
-        let damaged = |e: &io::Error| {
-            use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
-            matches!(e.kind(), InvalidData | InvalidInput | NotFound | UnexpectedEof)
-        };
         match error {
             fjall::Error::Locked => Self::Locked { path: path.to_owned() },
-            fjall::Error::Io(e) if !damaged(&e) => Self::io(path, e),
-            fjall::Error::Storage(fjall::LsmError::Io(e)) if !damaged(&e) => Self::io(path, e),
+            fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => Self::file(path, e),
             other => Self::corrupt(path, other),
         }
     }

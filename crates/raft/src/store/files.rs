@@ -9,6 +9,7 @@ use countersign_core::id::GroupId;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::error::{OpenError, StoreError};
+use super::journal::{self, JournalError};
 use super::mark::Mark;
 
 /// The layout that this build writes and the only one it reads.
@@ -105,6 +106,10 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
     if !tables.try_exists().map_err(io)? {
         create(path, &tables)?;
     }
+    journal::check(&tables).map_err(|e| match e {
+        JournalError::Io { source, .. } => OpenError::file(path, source),
+        damage => OpenError::corrupt(path, damage),
+    })?;
     // A damaged file can make the database panic; to the operator that is corruption like any other.
     let opened = std::panic::catch_unwind(|| Files::open_tables(&tables));
     let files = match opened {

@@ -5,6 +5,7 @@
 
 mod error;
 mod files;
+mod journal;
 mod log;
 mod mark;
 mod snapshots;

@@ -29,10 +29,10 @@ pub fn ids(numbers: &[u64]) -> BTreeSet<NodeId> {
 /// Short enough to test with, long enough for a machine that compiles something else meanwhile.
 pub fn config() -> GroupConfig {
     GroupConfig {
-        heartbeat: Duration::from_millis(150),
-        election_min: Duration::from_millis(500),
-        election_max: Duration::from_millis(1000),
-        deadline: Duration::from_secs(3),
+        heartbeat: Duration::from_millis(250),
+        election_min: Duration::from_millis(800),
+        election_max: Duration::from_millis(1400),
+        deadline: Duration::from_secs(5),
         ..GroupConfig::default()
     }
 }
