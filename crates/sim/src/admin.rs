@@ -29,7 +29,8 @@ const MEMBERS_MIN: usize = 5;
 pub(crate) struct Admin {
     tokens: Vec<Token>,
     recent: Vec<Command>,
-    keys: Vec<KeyId>,
+    /// Certificates asked for: for whom, and the key.
+    certificates: Vec<(Role, Vec<u8>)>,
 }
 
 impl Admin {
@@ -126,15 +127,17 @@ impl World {
     fn draw_certificate(&mut self) -> Result<Command, Broken> {
         let n = self.rng.below(6);
         let name = |kind: &str| Name::parse(&format!("{kind}{n}")).map_err(|_| Broken::World);
+        // An operator certifies a key again before it expires; some try with one that was revoked.
+        let known = if self.rng.one_in(3) { self.rng.pick(&self.admin.certificates).cloned() } else { None };
         let role = match self.rng.below(4) {
             0 => Role::Admin(name("root")?),
             1 => Role::Broker(HostName::parse("broker.example.org").map_err(|_| Broken::World)?),
             _ => Role::Client(name("pay")?),
         };
-        let spki = ed25519_spki(&self.rng.bytes()).to_vec();
+        let (role, spki) = known.unwrap_or((role, ed25519_spki(&self.rng.bytes()).to_vec()));
         let (key, ttl_secs) = (KeyId::of_spki(&spki), 600 + self.rng.below(NODE_TTL_SECS));
         let validity = Validity { not_before: self.now.minus_secs(60), not_after: self.now.plus_secs(ttl_secs) };
-        self.admin.keys.push(key);
+        self.admin.certificates.push((role.clone(), spki.clone()));
         let principal = Principal { trust_domain: self.home.trust_domain.clone(), role: role.clone() };
         let (authority, cluster) = (self.home.authority, Some(self.home.cluster));
         self.keep_evidence(EvidenceParts { principal, key, authority, cluster, endorsement: None, validity });
@@ -146,7 +149,7 @@ impl World {
         if self.rng.one_in(3) {
             return self.rng.pick_of(self.hosts.values()).map(|host| Command::RevokeKey(host.credential.key));
         }
-        self.rng.pick(&self.admin.keys).copied().map(Command::RevokeKey)
+        self.rng.pick(&self.admin.certificates).map(|(_, spki)| Command::RevokeKey(KeyId::of_spki(spki)))
     }
 
     fn draw_group(&mut self) -> Option<Command> {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use countersign_core::codec;
 use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::id::{ClusterId, KeyId, NodeId, RequestId};
+use countersign_core::name::HostName;
 use countersign_core::peer::EvidenceParts;
 use countersign_core::time::Validity;
 use countersign_core::trust::command::{Command, FEATURE_LEVEL};
-use countersign_core::trust::member::Suffrage;
+use countersign_core::trust::member::{ForeignLeaf, Suffrage};
 
 use crate::actors::{Host, Keys, Token, draw_address, draw_name};
 use crate::post::{Asker, Connection, Mail, Reply};
@@ -128,7 +129,7 @@ impl World {
     fn tamper(&mut self) -> Result<(), Broken> {
         let Some(mut request) = self.rng.pick(&self.adversary.requests).cloned() else { return Ok(()) };
         let keys = Keys::draw(&mut self.rng);
-        match self.rng.below(13) {
+        match self.rng.below(14) {
             0 => request.name = draw_name(&mut self.rng)?,
             1 => request.addresses = vec![draw_address(&mut self.rng)?],
             2 => request.addresses.push(draw_address(&mut self.rng)?),
@@ -145,6 +146,11 @@ impl World {
             9 => request.exporter = self.rng.bytes(),
             10 => request.sponsor_leaf = self.rng.bytes(),
             11 => request.cluster = ClusterId(self.rng.bytes()),
+            12 => {
+                let mapped = HostName::parse("n1").map_err(|_| Broken::World)?;
+                let validity = Validity { not_before: self.now, not_after: self.now.plus_secs(u64::MAX) };
+                request.foreign = Some(ForeignLeaf { mapped, validity });
+            }
             _ => request.signature = core::array::from_fn(|_| self.rng.bytes::<1>()[0]),
         }
         self.trace.note(Event::Tampered, format_args!("request {}", request.request));

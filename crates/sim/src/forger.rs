@@ -112,7 +112,7 @@ impl World {
         let hour = 3600;
         Ok(match self.rng.below(9) {
             0 => EvidenceParts {
-                principal: Principal { trust_domain: domain("west.internal")?, ..named(Role::Admin(name)) },
+                principal: Principal { trust_domain: domain("west.internal")?, ..victim.principal.clone() },
                 ..victim
             },
             1 => EvidenceParts { cluster: Some(ClusterId(self.rng.bytes())), ..victim },

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::id::{KeyId, NodeId, RequestId, TokenId};
-use countersign_core::name::Address;
+use countersign_core::name::{Address, Name};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::command::{Bootstrap, Command, Stamped};
 use countersign_core::trust::join_token::{TokenRecord, token_id};
@@ -32,6 +32,8 @@ pub(crate) struct Entry {
 /// What a token may still do, counted here.
 #[derive(Debug)]
 struct TokenLife {
+    suffrage: Suffrage,
+    name: Option<Name>,
     allowed: u32,
     used: u32,
     not_after: UnixMillis,
@@ -42,6 +44,8 @@ struct TokenLife {
 impl TokenLife {
     fn of(record: &TokenRecord) -> Self {
         Self {
+            suffrage: record.suffrage,
+            name: record.name.clone(),
             allowed: record.uses,
             used: 0,
             not_after: record.not_after,
@@ -118,6 +122,7 @@ impl Ledger {
         let outcome = self.reference.apply_strictly(&stamped, faults)?;
         let event = self.account(index, &stamped.command, &outcome)?;
         self.check_ca_key()?;
+        self.check_addresses()?;
         let digest = self.reference.digest()?;
         self.entries.push(Entry { stamped, outcome, digest });
         Ok(event)
@@ -211,6 +216,9 @@ impl Ledger {
         let now = self.reference.time();
         let ended = |life: &&mut TokenLife| !life.ended && now <= life.not_after;
         let life = self.tokens.get_mut(&token).filter(ended).ok_or(Broken::EndedTokenUsed(token))?;
+        if admitted.suffrage != life.suffrage || life.name.as_ref().is_some_and(|name| *name != admitted.name) {
+            return Err(Broken::TokenExceeded(answer.node));
+        }
         life.used += 1;
         if life.used > life.allowed {
             return Err(Broken::Overspent { token, used: life.used, allowed: life.allowed });
@@ -225,6 +233,20 @@ impl Ledger {
         for (id, life) in &mut self.tokens {
             life.ended |= which(id, life);
         }
+    }
+
+    /// Whoever dials an address reaches one member. None of the addresses here is on loopback.
+    fn check_addresses(&self) -> Result<(), Broken> {
+        let Some(view) = self.view() else { return Ok(()) };
+        let mut known = BTreeMap::new();
+        for member in view.members.values() {
+            for address in &member.addresses {
+                if known.insert(address, member.id).is_some_and(|other| other != member.id) {
+                    return Err(Broken::AddressTwice(member.id));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Of the voters, one at least can sign: else the cluster could admit nobody any more.

@@ -87,6 +87,12 @@ pub enum Broken {
     /// An identity key was admitted whose holder never vouched for the leaf key.
     #[error("node {0} was admitted with an identity key whose holder never vouched for its leaf")]
     IdentityUnproven(NodeId),
+    /// A member is more, or named otherwise, than its token admits.
+    #[error("node {0} is not what its join token admits")]
+    TokenExceeded(NodeId),
+    /// An address belongs to two members.
+    #[error("an address of node {0} belongs to another member as well")]
+    AddressTwice(NodeId),
     /// A member's addresses changed without its signature.
     #[error("addresses of node {0} changed, and it never signed that")]
     AddressesUnsigned(NodeId),
