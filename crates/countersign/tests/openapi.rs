@@ -1,0 +1,202 @@
+//! The OpenAPI document is what the admin API is: every route and no other, and the fields that its types serialize.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use countersign_api::admin::*;
+use countersign_core::trust::member::Suffrage;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+const ROUTES: &str = include_str!("../src/admin/routes.rs");
+const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
+
+fn document() -> Value {
+    serde_json::from_str(OPENAPI).unwrap()
+}
+
+fn keys(value: &Value) -> BTreeSet<String> {
+    value.as_object().map(|object| object.keys().cloned().collect()).unwrap_or_default()
+}
+
+/// Path and method of every `.route("path", get(…).post(…))` in the router's source.
+fn routed() -> BTreeSet<(String, String)> {
+    let mut routed = BTreeSet::new();
+    for call in ROUTES.split(".route(\"").skip(1) {
+        let (path, handlers) = call.split_once("\",").unwrap();
+        // One route on one line, as rustfmt writes them.
+        let handlers = handlers.lines().next().unwrap();
+        let methods: Vec<&str> = METHODS.into_iter().filter(|m| calls(handlers, m)).collect();
+        assert!(!methods.is_empty(), "no method was read of `{path}`: {handlers}");
+        routed.extend(methods.into_iter().map(|method| (path.to_owned(), method.to_owned())));
+    }
+    routed
+}
+
+/// Whether `method(` stands in `text` as a word of its own.
+fn calls(text: &str, method: &str) -> bool {
+    text.match_indices(&format!("{method}(")).any(|(at, _)| {
+        let before = text.get(..at).and_then(|before| before.chars().next_back());
+        before.is_none_or(|c| c == ' ' || c == '.')
+    })
+}
+
+#[test]
+fn every_route_is_documented_and_nothing_else_is() {
+    let document = document();
+    let documented: BTreeSet<(String, String)> = document["paths"]
+        .as_object()
+        .unwrap()
+        .iter()
+        .flat_map(|(path, item)| keys(item).into_iter().map(|method| (path.clone(), method)))
+        .collect();
+    let routed = routed();
+    assert!(routed.len() > 10, "{routed:?}");
+    assert_eq!(documented, routed);
+}
+
+#[test]
+fn path_parameters_are_declared_and_operations_are_named_once() {
+    let document = document();
+    let mut ids = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let wanted: BTreeSet<String> =
+            path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).map(str::to_owned).collect();
+        for (method, operation) in item.as_object().unwrap() {
+            let declared = operation["parameters"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let declared: BTreeSet<String> =
+                declared.iter().map(|parameter| parameter["name"].as_str().unwrap().to_owned()).collect();
+            assert_eq!(declared, wanted, "{method} {path}");
+            let id = operation["operationId"].as_str().unwrap().to_owned();
+            assert!(ids.insert(id), "{method} {path}");
+            assert!(operation["responses"]["200"].is_object(), "{method} {path}");
+        }
+    }
+}
+
+/// Every `$ref` below `value`.
+fn references(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(object) => object.iter().for_each(|(key, value)| match (key.as_str(), value) {
+            ("$ref", Value::String(target)) => drop(found.insert(target.clone())),
+            _ => references(value, found),
+        }),
+        Value::Array(array) => array.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn every_reference_leads_to_a_schema_and_every_schema_is_used() {
+    let document = document();
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    let found: BTreeSet<String> =
+        found.iter().map(|target| target.strip_prefix("#/components/schemas/").unwrap().to_owned()).collect();
+    assert_eq!(found, keys(&document["components"]["schemas"]));
+}
+
+#[test]
+fn what_needs_no_certificate_is_health_and_this_document() {
+    let document = document();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            let open = operation["security"] == json!([]);
+            assert_eq!(open, !path.starts_with("/v1/"), "{method} {path}");
+        }
+    }
+}
+
+/// The schema as documented, compared with a value of the type.
+fn check<T: Serialize + DeserializeOwned>(name: &str, bare: &Value, strict: bool) -> (String, bool) {
+    let document = document();
+    let schema = &document["components"]["schemas"][name];
+    let read: T = serde_json::from_value(bare.clone()).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let written = serde_json::to_value(&read).unwrap();
+    let required: BTreeSet<String> =
+        schema["required"].as_array().unwrap().iter().map(|field| field.as_str().unwrap().to_owned()).collect();
+    assert_eq!(required, keys(bare), "{name}: required");
+    assert!(keys(&written).is_subset(&keys(&schema["properties"])), "{name}: written {written}");
+    for field in &required {
+        let mut lacking = bare.clone();
+        lacking.as_object_mut().unwrap().remove(field);
+        let nullable = schema["properties"][field]["type"].as_array().is_some();
+        // Of an answer, an absent field that may be null reads as null.
+        assert!(nullable || serde_json::from_value::<T>(lacking).is_err(), "{name}: `{field}` is not needed");
+    }
+    for (field, property) in schema["properties"].as_object().unwrap() {
+        let mut with = bare.clone();
+        with.as_object_mut().unwrap().entry(field.clone()).or_insert_with(|| sample(property));
+        let again = serde_json::from_value::<T>(with).unwrap_or_else(|error| panic!("{name}.{field}: {error}"));
+        let again = serde_json::to_value(&again).unwrap();
+        assert!(keys(&again).contains(field), "{name}: the type has no `{field}`");
+    }
+    assert_eq!(schema["additionalProperties"] == json!(false), strict, "{name}: strictness");
+    let mut more = bare.clone();
+    more.as_object_mut().unwrap().insert("unheard_of".to_owned(), json!(1));
+    assert_eq!(serde_json::from_value::<T>(more).is_err(), strict, "{name}: strictness of the type");
+    (name.to_owned(), true)
+}
+
+/// A value that fits a property which is not required.
+fn sample(property: &Value) -> Value {
+    match property["type"].as_str() {
+        Some("boolean") => json!(true),
+        Some("object") => json!({}),
+        Some("integer") => json!(1),
+        _ => json!("x"),
+    }
+}
+
+#[test]
+fn schemas_have_the_fields_of_their_types() {
+    let raft = json!({"state": "leader", "leader": 1, "term": 1, "last_index": 1, "applied_index": 1, "voters": [1],
+        "learners": []});
+    let member = json!({"node": 1, "name": "n1", "suffrage": "voter", "settled": true, "addresses": [], "role": null,
+        "attributes": {}, "holds_authority": true, "certificate_not_after": 1, "identity": "00", "this": true});
+    let evicted = json!({"node": 2, "name": "n2", "generation": 1});
+    let authority = json!({"fingerprint": "00", "not_after": 1, "imported": false});
+    let certificate = json!({"principal": "spiffe://td/node/1", "not_before": 0, "not_after": 1});
+    let status = json!({"node": 1, "name": "n1", "cluster": "c", "cluster_id": "00", "trust_domain": "td",
+        "generation": 1, "ready": true, "raft": raft, "members": [member], "evicted": [evicted],
+        "authority": authority, "certificate": certificate, "signs": true, "key_protection": "x", "connections": 0,
+        "warnings": []});
+    let created = json!({"id": "00", "token": "cst_x:00", "not_after": 1, "uses": 1, "suffrage": "voter",
+        "join_addr": "127.0.0.1:1"});
+    let token = json!({"id": "00", "suffrage": "learner", "uses": 1, "uses_left": 1, "not_after": 1, "name": null,
+        "role": null, "state": "usable", "cluster_token": false});
+    let changed = json!({"node": 1, "name": "n1", "generation": 1, "connections_closed": 0, "tokens_revoked": []});
+    let request = json!({"role": "client/x", "ttl_secs": 1, "csr": "x"});
+    let issued = json!({"principal": "x", "chain": "x", "authority": "x", "not_after": 1, "key": "00"});
+    let on_record = json!({"principal": "x", "key": "00", "not_after": 1, "revoked": false});
+    let refusal = json!({"failure_id": "00", "at_millis": 1, "source": "127.0.0.1:1", "protocol": null,
+        "presented": null, "reason": "evicted", "message": "x", "detail": null, "try": "x"});
+    let checked: BTreeMap<String, bool> = BTreeMap::from([
+        check::<Problem>("Problem", &json!({"code": "x", "message": "x"}), false),
+        check::<Status>("Status", &status, false),
+        check::<RaftStatus>("RaftStatus", &raft, false),
+        check::<MemberStatus>("MemberStatus", &member, false),
+        check::<EvictedStatus>("EvictedStatus", &evicted, false),
+        check::<AuthorityStatus>("AuthorityStatus", &authority, false),
+        check::<CertificateStatus>("CertificateStatus", &certificate, false),
+        check::<TokenCreate>("TokenCreate", &json!({"suffrage": "voter", "ttl_secs": 60, "uses": 1}), true),
+        check::<TokenCreated>("TokenCreated", &created, false),
+        check::<TokenInfo>("TokenInfo", &token, false),
+        check::<NodeRemove>("NodeRemove", &json!({}), true),
+        check::<NodeChanged>("NodeChanged", &changed, false),
+        check::<CertificateRequest>("CertificateRequest", &request, true),
+        check::<CertificateIssued>("CertificateIssued", &issued, false),
+        check::<CertificateInfo>("CertificateInfo", &on_record, false),
+        check::<RefusalInfo>("RefusalInfo", &refusal, false),
+    ]);
+    let mut documented = keys(&document()["components"]["schemas"]);
+    assert!(documented.remove("Suffrage"));
+    assert_eq!(documented, checked.into_keys().collect());
+}
+
+#[test]
+fn the_words_for_suffrage_are_those_of_the_type() {
+    let words = document()["components"]["schemas"]["Suffrage"]["enum"].clone();
+    assert_eq!(words, json!([Suffrage::Learner, Suffrage::Voter]));
+}
