@@ -415,12 +415,13 @@ impl Inner {
 
     async fn spawn_services(self: &Arc<Self>, settings: &Settings) -> Result<(), StartError> {
         service::spawn(self);
-        crate::admin::socket::spawn(self)?;
         if let Some(address) = settings.https_addr {
             let https = crate::admin::https::spawn(self, address, settings.https_files.as_ref()).await?;
             self.lock_endpoints().https = Some(https);
         }
+        // Whoever finds the socket finds the addresses, too.
         self.lock_endpoints().store(&self.data)?;
+        crate::admin::socket::spawn(self)?;
         crate::reconcile::spawn(self);
         Ok(())
     }
