@@ -29,6 +29,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         advertise: vec![],
         https_addr: None,
         https_files: None,
+        files: None,
         node_ttl_secs: NODE_TTL_SECS,
     };
     let cluster = NewCluster { name: "example".parse()?, trust_domain: None, token: None, authority: None };

@@ -4,24 +4,27 @@
 //! what a killed one began, with the same cluster id and the same authority.
 
 use countersign_core::codec::{self, CodecError};
-use countersign_core::id::{ClusterId, NodeId};
+use countersign_core::id::{AuthorityId, ClusterId, NodeId};
 use countersign_core::key::Endorsement;
 use countersign_core::limits::SKEW_SECS;
 use countersign_core::name::{Address, Name};
-use countersign_core::principal::TrustDomain;
+use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
-use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, Stamped};
+use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
+use countersign_core::trust::member::Member;
 use countersign_core::trust::outcome::{Outcome, Refused};
+use countersign_core::trust::view::View;
 use countersign_net::{Clock, SystemClock};
-use countersign_pki::authority::{Authority, AuthorityParts, IssueError, authority_info};
+use countersign_pki::authority::{Authority, AuthorityParts, IssueError, LeafRequest, authority_info};
 use countersign_pki::key::{KeyAlgorithm, KeyError, KeyPair};
 use countersign_pki::pem::{PemError, certificate_pem, certificates_from_pem};
 use countersign_pki::seal::{SealError, open_authority, seal_authority};
 
 use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
-use crate::keys::{Keys, KeysError, random};
+use crate::files::{FilesError, ForeignIdentity};
+use crate::keys::{Keys, KeysError, LeafKey, random};
 use crate::replica::{Replica, ReplicaError};
 use crate::settings::{AUTHORITY_TTL_SECS, ImportedAuthority, NewCluster};
 
@@ -54,6 +57,12 @@ pub enum BootstrapError {
         /// In the certificate.
         got: TrustDomain,
     },
+    /// The certificates made elsewhere.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// An authority was given twice.
+    #[error("an authority with its key was given beside one whose key is held elsewhere")]
+    TwoAuthorities,
     /// The CA key cannot be sealed.
     #[error("CA key cannot be sealed")]
     Seal(#[from] SealError),
@@ -92,14 +101,13 @@ pub(crate) fn prepare(
     }
     let now = SystemClock.now();
     let id = ClusterId(*random::<16>()?.expose());
-    let (authority, trust_domain) = match &cluster.authority {
-        None => create_authority(cluster, id, now)?,
-        Some(imported) => import_authority(cluster, imported)?,
+    let founding = match &keys.leaf {
+        LeafKey::Issued(_) => Founding::with_key(keys, cluster, id, now)?,
+        LeafKey::Foreign(foreign) => Founding::without_key(foreign, cluster, id)?,
     };
-    let info = authority_info(authority.certificate())?;
-    let sealed = seal_authority(&authority, id, FOUNDER, &keys.sealing.public())?;
+    let pin = AuthorityId::of_certificate(&founding.certificate);
     let token = cluster.token.map(|wanted| {
-        let token = JoinToken::new(random::<32>()?, authority.id());
+        let token = JoinToken::new(random::<32>()?, pin);
         let record = TokenRecord {
             verifier: token.key().public(),
             pin: token.pin(),
@@ -119,16 +127,16 @@ pub(crate) fn prepare(
     let command = Bootstrap {
         cluster: id,
         name: cluster.name.clone(),
-        trust_domain,
-        authority: authority.certificate().to_vec(),
-        authority_key: info.key,
-        authority_validity: info.validity,
-        imported: cluster.authority.is_some(),
-        sealed,
+        trust_domain: founding.trust_domain,
+        authority: founding.certificate,
+        authority_key: founding.key,
+        authority_validity: founding.validity,
+        imported: founding.imported,
         node_name: node_name.clone(),
         addresses: addresses.to_vec(),
         keys: keys.public(),
         leaf_key: keys.leaf.id(),
+        foreign: keys.leaf.foreign().map(ForeignIdentity::leaf),
         node_ttl_secs,
         token: record,
     };
@@ -155,6 +163,11 @@ pub(crate) async fn carry_out(
     prepared: &Prepared,
 ) -> Result<MemberFile, BootstrapError> {
     let command = &prepared.command;
+    match (&command.authority_key, keys.leaf.foreign()) {
+        (None, None) => return Err(FilesError::Wanted.into()),
+        (Some(_), Some(_)) => return Err(FilesError::Unwanted.into()),
+        (None, Some(_)) | (Some(_), None) => {}
+    }
     replica.found().await?;
     let time = SystemClock.now();
     let stamped = Stamped { level: FEATURE_LEVEL, time, command: Command::Bootstrap(Box::new(command.clone())) };
@@ -171,28 +184,40 @@ pub(crate) async fn carry_out(
         let member = view.members.get(&FOUNDER).cloned().ok_or_else(damaged)?;
         (view, member)
     };
-    let authority = open_authority(&keys.sealing, command.cluster, FOUNDER, &command.authority, &command.sealed)?;
-    let endorsement = Endorsement::sign(&keys.identity, command.cluster, keys.leaf.id(), 0);
-    let hosts: Vec<_> = member.addresses.iter().map(|a| a.host.clone()).collect();
-    let leaf = authority.issue(&countersign_pki::authority::LeafRequest {
-        principal: &countersign_core::principal::Principal {
-            trust_domain: view.trust_domain.clone(),
-            role: countersign_core::principal::Role::Node(FOUNDER),
-        },
-        common_name: member.name.as_str(),
-        hosts: &hosts,
-        spki: &keys.leaf.spki(),
-        serial: member.leaf.serial,
-        validity: member.leaf.validity,
-        endorsement: Some(&endorsement),
-    })?;
-    let chain = [certificate_pem(&leaf), certificate_pem(&command.authority)].concat();
-    data.write(file::LEAF, chain.as_bytes())?;
+    if let (Some(sealed), LeafKey::Issued(key)) = (&command.authority_key, &keys.leaf) {
+        let leaf = issue_first(keys, key, command, &sealed.sealed, &view, &member)?;
+        let chain = [certificate_pem(&leaf), certificate_pem(&command.authority)].concat();
+        data.write(file::LEAF, chain.as_bytes())?;
+    }
     data.write(file::VIEW, &codec::encode(&*view)?)?;
     let member = MemberFile::new(command.cluster, command.name.clone(), FOUNDER, member.name);
     data.write_member(&member)?;
     data.remove(file::BOOTSTRAP)?;
     Ok(member)
+}
+
+/// The founder's certificate, by the authority that it has just made or imported.
+fn issue_first(
+    keys: &Keys,
+    key: &KeyPair,
+    command: &Bootstrap,
+    sealed: &[u8],
+    view: &View,
+    member: &Member,
+) -> Result<Vec<u8>, BootstrapError> {
+    let authority = open_authority(&keys.sealing, command.cluster, FOUNDER, &command.authority, sealed)?;
+    let endorsement = Endorsement::sign(&keys.identity, command.cluster, key.id(), 0);
+    let hosts: Vec<_> = member.addresses.iter().map(|a| a.host.clone()).collect();
+    let principal = Principal { trust_domain: view.trust_domain.clone(), role: Role::Node(FOUNDER) };
+    Ok(authority.issue(&LeafRequest {
+        principal: &principal,
+        common_name: member.name.as_str(),
+        hosts: &hosts,
+        spki: &key.spki(),
+        serial: member.leaf.serial,
+        validity: member.leaf.validity,
+        endorsement: Some(&endorsement),
+    })?)
 }
 
 fn create_authority(
@@ -213,6 +238,50 @@ fn create_authority(
     };
     let authority = Authority::create(KeyPair::generate(KeyAlgorithm::Ed25519)?, &parts)?;
     Ok((authority, trust_domain))
+}
+
+/// What a cluster is founded on.
+struct Founding {
+    certificate: Vec<u8>,
+    /// None where the key is held elsewhere.
+    key: Option<SealedKey>,
+    validity: Validity,
+    trust_domain: TrustDomain,
+    imported: bool,
+}
+
+impl Founding {
+    /// An authority whose key is sealed to the founder, made now or elsewhere.
+    fn with_key(keys: &Keys, cluster: &NewCluster, id: ClusterId, now: UnixMillis) -> Result<Self, BootstrapError> {
+        let (authority, trust_domain) = match &cluster.authority {
+            None => create_authority(cluster, id, now)?,
+            Some(imported) => import_authority(cluster, imported)?,
+        };
+        let info = authority_info(authority.certificate())?;
+        let sealed = seal_authority(&authority, id, FOUNDER, &keys.sealing.public())?;
+        Ok(Self {
+            certificate: authority.certificate().to_vec(),
+            key: Some(SealedKey { public: info.key, sealed }),
+            validity: info.validity,
+            trust_domain,
+            imported: cluster.authority.is_some(),
+        })
+    }
+
+    /// An authority of which the founder has the certificate alone.
+    fn without_key(foreign: &ForeignIdentity, cluster: &NewCluster, id: ClusterId) -> Result<Self, BootstrapError> {
+        if cluster.authority.is_some() {
+            return Err(BootstrapError::TwoAuthorities);
+        }
+        let trust_domain = match (&cluster.trust_domain, foreign.trust_domain()) {
+            (Some(domain), _) => domain.clone(),
+            (None, Some(domain)) => domain,
+            (None, None) => default_trust_domain(&cluster.name, id),
+        };
+        foreign.check_domain(&trust_domain)?;
+        let certificate = foreign.authority().to_vec();
+        Ok(Self { certificate, key: None, validity: foreign.authority_validity(), trust_domain, imported: true })
+    }
 }
 
 /// `<cluster-name>-<first 8 hex digits of the id>.internal`: two clusters of one name stay apart.

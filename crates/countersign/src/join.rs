@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use countersign_api::cluster::enrollment_client::EnrollmentClient;
 use countersign_api::cluster::{EnrollRequest, ViewRequest};
 use countersign_api::convert::{ClusterInfo, Enrollment, MessageError, decoded};
@@ -14,7 +15,9 @@ use countersign_core::time::UnixMillis;
 use countersign_core::trust::join_token::JoinToken;
 use countersign_core::trust::outcome::Refused;
 use countersign_core::trust::view::View;
-use countersign_net::{Clock, Credential, CredentialError, DialError, SystemClock, Trust, dial_enroll};
+use countersign_net::{
+    Clock, Credential, CredentialError, DialError, SystemClock, Trust, dial_enroll, dial_enroll_mapped,
+};
 use countersign_pki::csr::{CsrError, create_csr};
 use countersign_pki::pem::certificate_pem;
 use countersign_pki::verify::{BundleError, ChainError, Usage};
@@ -23,7 +26,8 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
-use crate::keys::{Keys, KeysError, random};
+use crate::files::{self, FilesError, ForeignIdentity};
+use crate::keys::{Keys, KeysError, LeafKey, random};
 
 /// Why a node did not join. Nothing is lost: the same command goes on where it stopped.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +38,9 @@ pub enum JoinError {
     /// The keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The certificates made elsewhere.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The sponsor was not reached, or is not who the token pins.
     #[error("cannot enroll through `{address}`")]
     Dial {
@@ -103,6 +110,9 @@ pub(crate) async fn enroll(
     name: &Name,
     addresses: &[Address],
 ) -> Result<MemberFile, JoinError> {
+    if let Some(foreign) = keys.leaf.foreign() {
+        foreign.check_pin(token.pin())?;
+    }
     let candidate = candidate(data, keys, name, addresses)?;
     let deadline = Instant::now() + JOIN_DEADLINE;
     loop {
@@ -158,6 +168,7 @@ fn candidate(data: &DataDir, keys: &Keys, name: &Name, addresses: &[Address]) ->
         name: name.clone(),
         addresses: addresses.to_vec(),
         leaf_key: keys.leaf.id(),
+        foreign: keys.leaf.foreign().map(ForeignIdentity::leaf),
         keys: keys.public(),
     })
 }
@@ -169,17 +180,29 @@ async fn attempt(
     candidate: Candidate,
 ) -> Result<(Enrollment, i64), JoinError> {
     // Nothing leaves this host before the sponsor's leaf was verified to the pinned authority.
-    let pinned = dial_enroll(sponsor, token.pin())
-        .await
-        .map_err(|source| JoinError::Dial { address: sponsor.clone(), source })?;
+    let dialed = match keys.leaf.foreign() {
+        None => dial_enroll(sponsor, token.pin()).await,
+        Some(foreign) => dial_enroll_mapped(sponsor, token.pin(), foreign.rules()).await,
+    };
+    let pinned = dialed.map_err(|source| JoinError::Dial { address: sponsor.clone(), source })?;
     let joiner = Unpinned::new(token, candidate).pin(pinned.channel())?;
     let channel = single_use_channel(pinned).await.map_err(|e| JoinError::Sponsor(Box::new(e)))?;
     let mut client = EnrollmentClient::new(channel);
     let sponsor_error = |status| JoinError::Sponsor(Box::new(status));
     let info: ClusterInfo = client.view(ViewRequest {}).await.map_err(sponsor_error)?.into_inner().try_into()?;
+    if let Some(foreign) = keys.leaf.foreign() {
+        foreign.check_domain(&info.trust_domain)?;
+    }
     let asked = joiner.request(info.cluster, &keys.identity);
-    let request =
-        EnrollRequest { request: codec::encode(asked.message())?.into(), csr: create_csr(&keys.leaf)?.into() };
+    let mut request = EnrollRequest { request: codec::encode(asked.message())?.into(), ..EnrollRequest::default() };
+    match &keys.leaf {
+        LeafKey::Issued(key) => request.csr = create_csr(key)?.into(),
+        LeafKey::Foreign(foreign) => {
+            let signature = foreign.sign(asked.message().transcript().as_bytes())?;
+            request.chain = foreign.presented().map(Bytes::copy_from_slice).collect();
+            (request.signature_scheme, request.signature) = (signature.scheme.into(), signature.bytes.into());
+        }
+    }
     let reply = client.enroll(request).await.map_err(sponsor_error)?.into_inner();
     let skew = skew_secs(SystemClock.now(), UnixMillis(reply.time_millis));
     if !reply.refused.is_empty() {
@@ -217,13 +240,16 @@ fn store(data: &DataDir, keys: &Keys, enrollment: &Enrollment, skew: i64) -> Res
             "this host's clock is wrong; the cluster's time is used to judge certificates"
         );
     }
-    // The issued certificate must pass this node's own verifier before anything relies on it.
-    let credential = Credential::new(enrollment.chain.iter().map(|der| der.to_vec()), &keys.leaf)?;
     let view = Arc::new(enrollment.view.clone());
-    let trust = Trust::of_view(Arc::clone(&view), None, enrollment.time)?;
-    credential.verify(&trust.bundle, Usage::Server, enrollment.time)?;
-    let chain: String = enrollment.chain.iter().map(|der| certificate_pem(der)).collect();
-    data.write(file::LEAF, chain.as_bytes())?;
+    files::check(&view, enrollment.node, keys.leaf.foreign())?;
+    if let LeafKey::Issued(key) = &keys.leaf {
+        // The issued certificate must pass this node's own verifier before anything relies on it.
+        let credential = Credential::new(enrollment.chain.iter().map(|der| der.to_vec()), key)?;
+        let trust = Trust::of_view(Arc::clone(&view), None, enrollment.time)?;
+        credential.verify(&trust.bundle, Usage::Server, enrollment.time)?;
+        let chain: String = enrollment.chain.iter().map(|der| certificate_pem(der)).collect();
+        data.write(file::LEAF, chain.as_bytes())?;
+    }
     data.write(file::VIEW, &codec::encode::<View>(&view)?)?;
     let damaged = || DataDirError::Damaged { path: data.file(file::VIEW), reason: DamageReason::Mismatch };
     let member = view.members.get(&enrollment.node).ok_or_else(damaged)?;

@@ -1,5 +1,8 @@
 //! The keys of a member on disk: one file for each, made once, never replaced by a later start.
 
+use std::sync::Arc;
+
+use countersign_core::id::KeyId;
 use countersign_core::key::SecretKey;
 use countersign_core::secret::{Secret, SecretBytes};
 use countersign_core::trust::member::MemberKeys;
@@ -8,6 +11,7 @@ use countersign_pki::seal::{SealError, SealingKey};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 
 use crate::datadir::{DamageReason, DataDir, DataDirError};
+use crate::files::ForeignIdentity;
 
 const IDENTITY: &str = "keys/identity.key";
 const SEALING: &str = "keys/sealing.key";
@@ -40,33 +44,63 @@ pub(crate) struct Keys {
     /// The node's DID.
     pub ucan: SecretKey,
     /// In the certificate.
-    pub leaf: KeyPair,
+    pub leaf: LeafKey,
+}
+
+/// The key in a member's certificate.
+pub(crate) enum LeafKey {
+    /// Made here, for a certificate that the cluster issues.
+    Issued(KeyPair),
+    /// Made elsewhere with its certificate.
+    Foreign(Arc<ForeignIdentity>),
+}
+
+impl LeafKey {
+    pub(crate) fn id(&self) -> KeyId {
+        match self {
+            Self::Issued(key) => key.id(),
+            Self::Foreign(foreign) => foreign.key(),
+        }
+    }
+
+    pub(crate) fn foreign(&self) -> Option<&ForeignIdentity> {
+        match self {
+            Self::Issued(_) => None,
+            Self::Foreign(foreign) => Some(foreign),
+        }
+    }
 }
 
 impl Keys {
     /// Loads the keys, making those that do not exist yet: for a member that is being made.
-    pub(crate) fn load_or_make(data: &DataDir) -> Result<Self, KeysError> {
+    pub(crate) fn load_or_make(data: &DataDir, foreign: Option<Arc<ForeignIdentity>>) -> Result<Self, KeysError> {
         for name in [IDENTITY, SEALING, UCAN] {
             if data.read_secret(name)?.is_none() {
                 let seed = random::<32>()?;
                 data.write(name, HEXLOWER.encode(seed.expose()).as_bytes())?;
             }
         }
-        if data.read_secret(LEAF)?.is_none() {
+        if foreign.is_none() && data.read_secret(LEAF)?.is_none() {
             data.write(LEAF, KeyPair::generate(KeyAlgorithm::Ed25519)?.to_pem()?.expose().as_bytes())?;
         }
-        Self::load(data)
+        Self::load(data, foreign)
     }
 
     /// Loads the keys of a member that exists: a missing one is damage, not a reason to make another.
-    pub(crate) fn load(data: &DataDir) -> Result<Self, KeysError> {
-        let leaf = read(data, LEAF)?;
-        let leaf = core::str::from_utf8(leaf.expose()).map_err(|_| damaged(data, LEAF, DamageReason::Parse))?;
+    pub(crate) fn load(data: &DataDir, foreign: Option<Arc<ForeignIdentity>>) -> Result<Self, KeysError> {
+        let leaf = match foreign {
+            Some(foreign) => LeafKey::Foreign(foreign),
+            None => {
+                let leaf = read(data, LEAF)?;
+                let leaf = core::str::from_utf8(leaf.expose()).map_err(|_| damaged(data, LEAF, DamageReason::Parse))?;
+                LeafKey::Issued(KeyPair::from_pem(leaf)?)
+            }
+        };
         Ok(Self {
             identity: SecretKey::from_seed(seed(data, IDENTITY)?),
             sealing: SealingKey::from_bytes(seed(data, SEALING)?)?,
             ucan: SecretKey::from_seed(seed(data, UCAN)?),
-            leaf: KeyPair::from_pem(leaf)?,
+            leaf,
         })
     }
 
@@ -106,12 +140,12 @@ mod tests {
     fn keys_are_made_once_and_a_missing_one_is_damage() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        let made = Keys::load_or_make(&data).unwrap();
-        let again = Keys::load_or_make(&data).unwrap();
+        let made = Keys::load_or_make(&data, None).unwrap();
+        let again = Keys::load_or_make(&data, None).unwrap();
         assert_eq!((made.public(), made.leaf.id()), (again.public(), again.leaf.id()));
         data.remove(SEALING).unwrap();
-        assert!(matches!(Keys::load(&data), Err(KeysError::DataDir(DataDirError::Damaged { .. }))));
+        assert!(matches!(Keys::load(&data, None), Err(KeysError::DataDir(DataDirError::Damaged { .. }))));
         data.write(SEALING, b"abc").unwrap();
-        assert!(matches!(Keys::load(&data), Err(KeysError::DataDir(DataDirError::Damaged { .. }))));
+        assert!(matches!(Keys::load(&data, None), Err(KeysError::DataDir(DataDirError::Damaged { .. }))));
     }
 }

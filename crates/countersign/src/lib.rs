@@ -9,6 +9,7 @@ mod authority;
 mod bootstrap;
 pub mod datadir;
 mod endpoints;
+mod files;
 mod join;
 mod keys;
 mod machine;
@@ -26,6 +27,8 @@ mod whoami;
 pub use admin::https::HttpsError;
 pub use authority::SignError;
 pub use bootstrap::BootstrapError;
+pub use countersign_pki::mapping::{RULE_DEFAULT, RuleError, Rules};
+pub use files::FilesError;
 pub use join::JoinError;
 pub use keys::KeysError;
 pub use member::{Member, StartError, Started};
@@ -33,7 +36,9 @@ pub use propose::CommandError;
 pub use refusals::{advice, advice_enrollment};
 pub use replica::ReplicaError;
 pub use service::io::Caller;
-pub use settings::{AUTHORITY_TTL_SECS, ClusterToken, ImportedAuthority, NODE_TTL_SECS, NewCluster, Settings, Start};
+pub use settings::{
+    AUTHORITY_TTL_SECS, ClusterToken, FilesMode, ImportedAuthority, NODE_TTL_SECS, NewCluster, Settings, Start,
+};
 pub use whoami::WhoamiService;
 
 /// Shows an error with all its sources on one line.

@@ -9,7 +9,7 @@ use countersign_core::name::{Address, Host, Name, NameError};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
 use countersign_net::{
-    Acceptor, AcceptorLimits, Credential, CredentialError, Dialer, Endpoint, Refusals, SystemClock, Trust,
+    Acceptor, AcceptorLimits, Clock, Credential, CredentialError, Dialer, Endpoint, Refusals, SystemClock, Trust,
 };
 use countersign_pki::pem::{PemError, certificates_from_pem};
 use countersign_pki::verify::BundleError;
@@ -22,8 +22,9 @@ use crate::authority::Keeper;
 use crate::bootstrap::{self, BootstrapError};
 use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
 use crate::endpoints::Endpoints;
+use crate::files::{self, FilesError, ForeignIdentity};
 use crate::join::{self, JoinError};
-use crate::keys::{Keys, KeysError};
+use crate::keys::{Keys, KeysError, LeafKey};
 use crate::machine::SharedState;
 use crate::peers::Peers;
 use crate::refusals::RefusalLog;
@@ -40,6 +41,9 @@ pub enum StartError {
     /// The keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The certificates made elsewhere.
+    #[error(transparent)]
+    Files(#[from] FilesError),
     /// The directory holds no member, and nothing was asked that would make one.
     #[error("data directory `{}` holds no member yet", path.display())]
     Empty {
@@ -153,12 +157,14 @@ impl Member {
     /// holds a member, `start` is ignored: a valid identity is never replaced by a token.
     pub async fn start(settings: Settings, start: Start) -> Result<(Self, Started), StartError> {
         let data = DataDir::open(&settings.data)?;
+        let foreign = settings.files.as_ref().map(|files| ForeignIdentity::load(files, SystemClock.now()));
+        let foreign = foreign.transpose()?.map(Arc::new);
         let bound = Bound::open(&data, &settings).await?;
         let (member, started, replica) = match data.member()? {
             Some(member) => (member, Started::Again, None),
-            None => create(&data, &settings, &bound, start).await?,
+            None => create(&data, &settings, foreign.clone(), &bound, start).await?,
         };
-        let inner = assemble(data, member, replica, bound).await?;
+        let inner = assemble(data, member, foreign, replica, bound).await?;
         let member = Self(inner);
         member.0.spawn_services(&settings).await?;
         Ok((member, started))
@@ -280,6 +286,7 @@ fn node_name(settings: &Settings) -> Result<Name, StartError> {
 async fn create(
     data: &DataDir,
     settings: &Settings,
+    foreign: Option<Arc<ForeignIdentity>>,
     bound: &Bound,
     start: Start,
 ) -> Result<(MemberFile, Started, Option<Replica>), StartError> {
@@ -293,14 +300,14 @@ async fn create(
     }
     match start {
         Start::Join { token, sponsor } => {
-            let keys = Keys::load_or_make(data)?;
+            let keys = Keys::load_or_make(data, foreign)?;
             let name = node_name(settings)?;
             let member = join::enroll(data, &keys, &token, &sponsor, &name, &bound.advertise).await?;
             Ok((member, Started::Joined, None))
         }
         Start::Existing if !bootstrap::under_way(data) => Err(StartError::Empty { path: path() }),
         Start::Existing | Start::Bootstrap(_) => {
-            let keys = Keys::load_or_make(data)?;
+            let keys = Keys::load_or_make(data, foreign)?;
             let prepared = match (bootstrap::resume(data)?, &start) {
                 (Some(prepared), _) => prepared,
                 (None, Start::Bootstrap(cluster)) => {
@@ -316,23 +323,36 @@ async fn create(
     }
 }
 
+/// The certificate that this member shows.
+fn stored_credential(data: &DataDir, leaf: &LeafKey) -> Result<Credential, StartError> {
+    let key = match leaf {
+        LeafKey::Foreign(foreign) => return Ok(foreign.credential()),
+        LeafKey::Issued(key) => key,
+    };
+    let damaged = |reason| DataDirError::Damaged { path: data.file(file::LEAF), reason };
+    let pem = data.read(file::LEAF)?.ok_or_else(|| damaged(DamageReason::Missing))?;
+    let pem = core::str::from_utf8(&pem).map_err(|_| damaged(DamageReason::Parse))?;
+    let chain = certificates_from_pem(pem)?;
+    Ok(Credential::new(chain.iter().map(|der| der.to_vec()), key)?)
+}
+
 /// Puts the parts of a stored member together; nothing is accepted yet.
 async fn assemble(
     data: DataDir,
     member: MemberFile,
+    foreign: Option<Arc<ForeignIdentity>>,
     replica: Option<Replica>,
     bound: Bound,
 ) -> Result<Arc<Inner>, StartError> {
     let damaged = |name: &str, reason| DataDirError::Damaged { path: data.file(name), reason };
-    let keys = Keys::load(&data)?;
-    let pem = data.read(file::LEAF)?.ok_or_else(|| damaged(file::LEAF, DamageReason::Missing))?;
-    let pem = core::str::from_utf8(&pem).map_err(|_| damaged(file::LEAF, DamageReason::Parse))?;
-    let chain = certificates_from_pem(pem)?;
-    let credential = Arc::new(Credential::new(chain.iter().map(|der| der.to_vec()), &keys.leaf)?);
     let stored = data.read(file::VIEW)?.ok_or_else(|| damaged(file::VIEW, DamageReason::Missing))?;
     let stored: View = codec::decode(&stored).map_err(|_| damaged(file::VIEW, DamageReason::Parse))?;
     let stored = Arc::new(stored);
     let node = member.node();
+    // Before the keys: a node without the files that it needs has no leaf key either.
+    files::check(&stored, node, foreign.as_deref())?;
+    let keys = Keys::load(&data, foreign)?;
+    let credential = Arc::new(stored_credential(&data, &keys.leaf)?);
     let replica = match replica {
         Some(replica) => replica,
         None => Replica::open(&data.file(file::STORE), node, Some(Arc::clone(&stored))).await?,
@@ -349,7 +369,11 @@ async fn assemble(
     let time = time.max(view.members.values().map(|m| m.admitted_at).max().unwrap_or(UnixMillis(0)));
     let refusals = Arc::new(RefusalLog::open(&data.file(file::REFUSALS)));
     let told: Arc<dyn Refusals> = Arc::clone(&refusals) as Arc<dyn Refusals>;
-    let endpoint = Endpoint::new(Trust::of_view(view, Some(credential), time)?, SystemClock, told);
+    let trust = Trust::of_view(view, Some(credential), time)?;
+    let endpoint = match keys.leaf.foreign() {
+        None => Endpoint::new(trust, SystemClock, told),
+        Some(foreign) => Endpoint::mapped(trust, SystemClock, told, foreign.rules().clone()),
+    };
     replica.assign_by(endpoint.clone());
     let publishing = endpoint.clone();
     replica.state.publish_to(Box::new(move |view, time| {

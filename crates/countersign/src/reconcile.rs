@@ -154,7 +154,7 @@ fn heir(status: &GroupStatus, leader: NodeId) -> Option<NodeId> {
 /// The one next step from what Raft has to what the state wants. Removals come first: they are why somebody waits.
 fn next_step(state: &TrustState, status: &GroupStatus, leader: NodeId) -> Option<Step> {
     let view = state.view()?;
-    let (authority, _) = view.active_authority()?;
+    let (authority, record) = view.active_authority()?;
     let wanted = |node: &NodeId| view.members.get(node).map(|m| m.suffrage);
     let leaving: Vec<NodeId> = status.voters.iter().filter(|id| wanted(id) != Some(Suffrage::Voter)).copied().collect();
     if let Some(node) = leaving.first() {
@@ -172,18 +172,32 @@ fn next_step(state: &TrustState, status: &GroupStatus, leader: NodeId) -> Option
         return Some(Step::AddLearner(*node));
     }
     for member in view.members.values().filter(|m| m.suffrage == Suffrage::Voter) {
+        // Where the CA key is held elsewhere there is nothing to open first.
+        if record.key.is_none() {
+            if let Some(voters) = promoted(status, member.id) {
+                return Some(Step::SetVoters(voters));
+            }
+            continue;
+        }
         match state.sealed().get(&(authority, member.id)) {
             None => {
                 return Some(Step::Seal { authority, node: member.id, sealing: member.keys.sealing });
             }
-            Some(copy) if copy.opened && !status.voters.contains(&member.id) && caught_up(status, member.id) => {
-                let voters = status.voters.iter().copied().chain([member.id]).collect();
-                return Some(Step::SetVoters(voters));
+            Some(copy) if copy.opened => {
+                if let Some(voters) = promoted(status, member.id) {
+                    return Some(Step::SetVoters(voters));
+                }
             }
             Some(_) => {}
         }
     }
     None
+}
+
+/// The voters with `node` among them, if it is none yet and has caught up.
+fn promoted(status: &GroupStatus, node: NodeId) -> Option<BTreeSet<NodeId>> {
+    let ready = !status.voters.contains(&node) && caught_up(status, node);
+    ready.then(|| status.voters.iter().copied().chain([node]).collect())
 }
 
 fn caught_up(status: &GroupStatus, node: NodeId) -> bool {

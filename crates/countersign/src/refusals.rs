@@ -168,6 +168,13 @@ pub fn advice_enrollment(why: &Refused) -> &'static str {
         Refused::KeyRevoked | Refused::EvictedSince(_) => {
             "start with an empty data directory, so that new keys are made"
         }
+        Refused::CertificateMissing => {
+            "start with --inter-broker-tls-cert, --inter-broker-tls-key and --inter-broker-tls-ca"
+        }
+        Refused::CertificateUnwanted => "leave the --inter-broker-tls flags out",
+        Refused::MappedTaken { .. } => {
+            "have a certificate made for a name of its own, or evict the node that has this one"
+        }
         Refused::Limit { .. } => "see `countersign node list`; use a learner token, or evict what is gone",
         _ => "repeat the join; if it fails again, start with an empty data directory and a new token",
     }

@@ -7,6 +7,7 @@ use countersign_core::name::{Address, Name};
 use countersign_core::principal::TrustDomain;
 use countersign_core::trust::join_token::JoinToken;
 use countersign_core::trust::member::Suffrage;
+use countersign_pki::mapping::Rules;
 
 /// Where a member lives and listens.
 #[derive(Debug, Clone)]
@@ -25,6 +26,21 @@ pub struct Settings {
     pub https_files: Option<(PathBuf, PathBuf)>,
     /// Seconds that certificates of nodes live.
     pub node_ttl_secs: u64,
+    /// This node's certificate, where certificates are made elsewhere; none where the cluster issues them.
+    pub files: Option<FilesMode>,
+}
+
+/// A certificate made elsewhere: three PEM files, and the rules by which certificates become principals.
+#[derive(Debug, Clone)]
+pub struct FilesMode {
+    /// This node's certificate, intermediates after it.
+    pub cert: PathBuf,
+    /// Its key, readable by its owner only.
+    pub key: PathBuf,
+    /// The one authority. A founder makes a cluster of it, without its key.
+    pub ca: PathBuf,
+    /// Who the holder of a certificate is. The same on all nodes.
+    pub mapping: Rules,
 }
 
 /// Seconds that a node's certificate lives: 90 days, until certificates renew themselves.

@@ -97,6 +97,11 @@ fn of_refused(why: &Refused) -> (StatusCode, &'static str, &'static str) {
             (StatusCode::CONFLICT, "keep-authority", "repeat with --keep-authority once its machine is wiped")
         }
         Refused::Unchanged(..) => (StatusCode::CONFLICT, "unchanged", "nothing is left to do"),
+        Refused::KeyElsewhere(_) => (
+            StatusCode::CONFLICT,
+            "ca-key-elsewhere",
+            "have the certificate made where the CA key is: your own CA, or `countersign security certs`",
+        ),
         Refused::Limit { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "limit", "choose a smaller value"),
         Refused::Signature(_) => (StatusCode::FORBIDDEN, "signature", "repeat the command"),
         other => (StatusCode::UNPROCESSABLE_ENTITY, "refused", advice_enrollment(other)),

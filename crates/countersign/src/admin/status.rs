@@ -9,6 +9,7 @@ use countersign_raft::{GroupState, GroupStatus};
 
 use super::problem::AdminError;
 use super::routes::Admin;
+use crate::files::ForeignIdentity;
 use crate::member::Inner;
 
 /// Seconds before its end at which a certificate is warned of: a third of the 90 days that it lives.
@@ -51,7 +52,8 @@ fn of(member: &Inner) -> Status {
     let trust = member.endpoint.trust().load();
     let view = &trust.view;
     let raft = member.group.status();
-    let me = view.members.get(&member.node);
+    let recorded = view.members.get(&member.node).map(|m| m.leaf.validity);
+    let shown = member.keys.leaf.foreign().map(ForeignIdentity::validity).or(recorded);
     let (authority_id, authority) = match view.active_authority() {
         Some((id, authority)) => (id.to_string(), Some(authority)),
         None => (String::new(), None),
@@ -77,12 +79,11 @@ fn of(member: &Inner) -> Status {
         },
         certificate: CertificateStatus {
             principal: format!("spiffe://{}/node/{}", view.trust_domain, member.node),
-            not_before: me.map_or(0, |m| m.leaf.validity.not_before.secs()),
-            not_after: me.map_or(0, |m| m.leaf.validity.not_after.secs()),
+            not_before: shown.map_or(0, |validity| validity.not_before.secs()),
+            not_after: shown.map_or(0, |validity| validity.not_after.secs()),
         },
         signs: member.keeper.holds(),
-        key_protection: "CA key sealed to each voter (HPKE); sealing keys protected by file permissions only"
-            .to_owned(),
+        key_protection: key_protection(view).to_owned(),
         connections: member.endpoint.registry().connections().len(),
         warnings: warnings(member, view, &raft),
         raft: RaftStatus {
@@ -95,6 +96,13 @@ fn of(member: &Inner) -> Status {
             learners: raft.learners.iter().map(|id| id.0).collect(),
         },
     }
+}
+
+fn key_protection(view: &View) -> &'static str {
+    if view.key_is_elsewhere() {
+        return "CA key held elsewhere: this cluster issues no certificates";
+    }
+    "CA key sealed to each voter (HPKE); sealing keys protected by file permissions only"
 }
 
 fn members(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<MemberStatus> {
@@ -130,8 +138,14 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
         warnings.push("two voters: if either fails, the cluster cannot change; promote a third".to_owned());
     }
     for m in view.members.values() {
-        let left = m.leaf.validity.not_after.secs_since(now);
-        if m.leaf.validity.not_after < now {
+        let not_after = match member.keys.leaf.foreign() {
+            None => m.leaf.validity.not_after,
+            Some(foreign) if m.id == member.node => foreign.validity().not_after,
+            // Made anew for the same key it is not told: its holder warns of it.
+            Some(_) => now.plus_secs(EXPIRY_WARNING_SECS),
+        };
+        let left = not_after.secs_since(now);
+        if not_after < now {
             warnings.push(format!("certificate of {} has expired", m.name));
         } else if left < EXPIRY_WARNING_SECS {
             warnings.push(format!("certificate of {} expires in {} days", m.name, left / 86_400));

@@ -9,13 +9,15 @@ use countersign_api::convert::decoded;
 use countersign_core::codec;
 use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::enroll::sponsor::{SponsorSide, SponsoredRequest};
-use countersign_core::limits::{CSR_LEN_MAX, PREAUTH_FRAME_LEN_MAX};
+use countersign_core::limits::PREAUTH_FRAME_LEN_MAX;
 use countersign_core::trust::command::Command;
 use countersign_core::trust::outcome::{Outcome, Refused};
-use countersign_pki::csr::parse_csr;
+use countersign_core::trust::view::View;
+use countersign_pki::foreign::LeafSignature;
 use tonic::{Request, Response, Status};
 
 use super::io::Stranger;
+use super::presented::Presented;
 use crate::member::Inner;
 use crate::propose::CommandError;
 
@@ -44,26 +46,41 @@ impl Enrollment for EnrollmentService {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollReply>, Status> {
         let stranger = request.extensions().get::<Stranger>().cloned();
         let stranger = stranger.ok_or_else(|| Status::unauthenticated("no connection"))?;
-        let EnrollRequest { request, csr } = request.into_inner();
-        if request.len() > PREAUTH_FRAME_LEN_MAX || csr.len() > CSR_LEN_MAX {
+        let EnrollRequest { request, csr, chain, signature_scheme, signature } = request.into_inner();
+        if request.len() > PREAUTH_FRAME_LEN_MAX {
             return Err(Status::invalid_argument("request is too large"));
         }
         let request: EnrollmentRequest =
             decoded("request", &request).map_err(|_| Status::invalid_argument("malformed request"))?;
-        let csr = parse_csr(&csr).map_err(|error| {
-            tracing::warn!(remote = %stranger.remote, failure_id = %stranger.attempt, %error, "enrollment refused");
-            Status::invalid_argument("malformed certificate signing request")
-        })?;
         let member = self.member()?;
-        let side = SponsorSide { leaf: stranger.proof.presented, exporter: stranger.proof.exporter, csr_key: csr.id };
-        let view = member.endpoint.trust().load().view.clone();
-        let sponsored = SponsoredRequest::check(request, &side, &view).map_err(|error| {
+        let trust = member.endpoint.trust().load();
+        if let Some(why) = wrong_kind(&request, &trust.view) {
+            return Ok(Response::new(refused(&member, &stranger, &why)));
+        }
+        let presented = match member.endpoint.mapping() {
+            None => Presented::of_csr(&csr),
+            Some(rules) => {
+                let scheme = u16::try_from(signature_scheme).unwrap_or_default();
+                let signature = LeafSignature { scheme, bytes: signature.to_vec() };
+                Presented::of_certificate(&trust, rules, member.now(), &chain, &request, &signature)
+            }
+        };
+        let Presented { key: csr_key, spki, foreign } = presented.map_err(|error| {
+            let error = crate::chain(&error).to_string();
+            tracing::warn!(remote = %stranger.remote, failure_id = %stranger.attempt, %error, "enrollment refused");
+            let told =
+                format!("what was presented is not accepted; its log says why (failure id {})", stranger.attempt);
+            Status::invalid_argument(told)
+        })?;
+        let (leaf, exporter) = (stranger.proof.presented, stranger.proof.exporter);
+        let side = SponsorSide { leaf, exporter, csr_key, foreign };
+        let sponsored = SponsoredRequest::check(request, &side, &trust.view).map_err(|error| {
             tracing::warn!(remote = %stranger.remote, failure_id = %stranger.attempt, %error, "enrollment refused");
             Status::permission_denied(error.to_string())
         })?;
         let command = Command::Admit(Box::new(sponsored.into_request()));
         let mut reply = EnrollReply::default();
-        match member.command(command, &csr.spki).await {
+        match member.command(command, &spki).await {
             Ok(done) => {
                 let Outcome::Admitted(admitted) = &done.outcome else {
                     return Err(Status::internal("unexpected outcome"));
@@ -78,12 +95,7 @@ impl Enrollment for EnrollmentService {
                 reply.time_millis = done.time.0;
             }
             Err(CommandError::Refused(why)) => {
-                tracing::warn!(
-                    remote = %stranger.remote, failure_id = %stranger.attempt, reason = %why, "enrollment refused"
-                );
-                member.refusals.enrollment(&stranger, &why);
-                reply.refused = encode_refusal(&why);
-                reply.time_millis = member.now().0;
+                reply = refused(&member, &stranger, &why);
             }
             Err(error) => {
                 tracing::warn!(remote = %stranger.remote, failure_id = %stranger.attempt, %error, "enrollment failed");
@@ -96,6 +108,22 @@ impl Enrollment for EnrollmentService {
         }
         Ok(Response::new(reply))
     }
+}
+
+/// A node with a certificate of its own where the cluster issues them, or without where it does not: said before anything
+/// else is looked at, since all else would be wrong as well.
+fn wrong_kind(request: &EnrollmentRequest, view: &View) -> Option<Refused> {
+    match (&request.foreign, view.key_is_elsewhere()) {
+        (None, true) => Some(Refused::CertificateMissing),
+        (Some(_), false) => Some(Refused::CertificateUnwanted),
+        (None, false) | (Some(_), true) => None,
+    }
+}
+
+fn refused(member: &Inner, stranger: &Stranger, why: &Refused) -> EnrollReply {
+    tracing::warn!(remote = %stranger.remote, failure_id = %stranger.attempt, reason = %why, "enrollment refused");
+    member.refusals.enrollment(stranger, why);
+    EnrollReply { refused: encode_refusal(why), time_millis: member.now().0, ..EnrollReply::default() }
 }
 
 fn encode_refusal(why: &Refused) -> Bytes {

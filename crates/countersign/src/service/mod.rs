@@ -3,6 +3,7 @@
 pub(crate) mod enrollment;
 pub(crate) mod io;
 pub(crate) mod peers;
+mod presented;
 
 use std::sync::Arc;
 

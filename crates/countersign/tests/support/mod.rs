@@ -55,6 +55,7 @@ fn settings(data: &TempDir, name: &Name) -> Settings {
         https_addr: None,
         https_files: None,
         node_ttl_secs: NODE_TTL_SECS,
+        files: None,
     }
 }
 
