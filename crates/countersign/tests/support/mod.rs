@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::{ClusterToken, Member, NODE_TTL_SECS, NewCluster, Settings, Start, StartError, Started};
+use countersign::{ClusterToken, FilesMode, Member, NODE_TTL_SECS, NewCluster, Settings, Start, StartError, Started};
 use countersign_api::admin::{
     CertificateIssued, CertificateRequest, NodeChanged, NodeRemove, Status, TokenCreate, TokenCreated,
 };
@@ -31,6 +31,7 @@ pub struct Node {
     pub started: Started,
     pub data: TempDir,
     name: Name,
+    files: Option<FilesMode>,
 }
 
 #[derive(Clone)]
@@ -46,7 +47,7 @@ impl Token {
     }
 }
 
-fn settings(data: &TempDir, name: &Name) -> Settings {
+fn settings(data: &TempDir, name: &Name, files: Option<FilesMode>) -> Settings {
     Settings {
         data: data.path().to_owned(),
         name: Some(name.clone()),
@@ -55,25 +56,45 @@ fn settings(data: &TempDir, name: &Name) -> Settings {
         https_addr: None,
         https_files: None,
         node_ttl_secs: NODE_TTL_SECS,
-        files: None,
+        files,
     }
+}
+
+pub fn new_cluster() -> NewCluster {
+    NewCluster {
+        name: Name::parse("test").unwrap(),
+        trust_domain: None,
+        token: Some(ClusterToken::default()),
+        authority: None,
+    }
+}
+
+/// The body of a request for a certificate.
+pub fn certificate_request(role: &str) -> String {
+    let key = KeyPair::generate(KeyAlgorithm::Ed25519).unwrap();
+    let csr = csr_pem(&create_csr(&key).unwrap());
+    serde_json::to_string(&CertificateRequest { role: role.to_owned(), ttl_secs: 600, csr }).unwrap()
 }
 
 impl Node {
     pub async fn start(data: TempDir, name: &Name, start: Start) -> Result<Self, StartError> {
-        let (member, started) = Member::start(settings(&data, name), start).await?;
-        Ok(Self { member: Some(member), started, data, name: name.clone() })
+        Self::start_with(data, name, start, None).await
+    }
+
+    /// With a certificate made elsewhere.
+    pub async fn start_with(
+        data: TempDir,
+        name: &Name,
+        start: Start,
+        files: Option<FilesMode>,
+    ) -> Result<Self, StartError> {
+        let (member, started) = Member::start(settings(&data, name, files.clone()), start).await?;
+        Ok(Self { member: Some(member), started, data, name: name.clone(), files })
     }
 
     pub async fn bootstrap(name: &str) -> Self {
-        let cluster = NewCluster {
-            name: Name::parse("test").unwrap(),
-            trust_domain: None,
-            token: Some(ClusterToken::default()),
-            authority: None,
-        };
         let data = tempfile::tempdir().unwrap();
-        Self::start(data, &Name::parse(name).unwrap(), Start::Bootstrap(cluster)).await.unwrap()
+        Self::start(data, &Name::parse(name).unwrap(), Start::Bootstrap(new_cluster())).await.unwrap()
     }
 
     pub async fn try_join(name: &str, token: &Token, sponsor: &Address) -> Result<Self, StartError> {
@@ -105,8 +126,9 @@ impl Node {
     }
 
     pub async fn restart(self) -> Self {
+        let files = self.files.clone();
         let (data, name) = self.stop().await;
-        Self::open(data, name).await
+        Self::start_with(data, &name, Start::Existing, files).await.unwrap()
     }
 
     /// One request over the admin socket.
@@ -199,7 +221,7 @@ impl Node {
 
 pub struct Client {
     pub key: String,
-    dialer: ServiceClient,
+    pub dialer: ServiceClient,
 }
 
 impl Client {
