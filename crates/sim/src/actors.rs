@@ -133,7 +133,7 @@ pub(crate) fn draw_name(rng: &mut Rng) -> Result<Name, Broken> {
 
 /// An address out of so few that two members sometimes want the same.
 pub(crate) fn draw_address(rng: &mut Rng) -> Result<Address, Broken> {
-    Address::parse(&format!("10.0.0.{}:7001", 1 + rng.below(120))).map_err(|_| Broken::World)
+    Address::parse(&format!("10.0.0.{}:7001", 1 + rng.below(60))).map_err(|_| Broken::World)
 }
 
 pub(crate) fn domain(text: &str) -> Result<TrustDomain, Broken> {

@@ -10,9 +10,10 @@ use countersign_core::name::HostName;
 use countersign_core::peer::EvidenceParts;
 use countersign_core::time::Validity;
 use countersign_core::trust::command::{Command, FEATURE_LEVEL};
-use countersign_core::trust::member::{ForeignLeaf, Suffrage};
+use countersign_core::trust::member::{ForeignLeaf, MemberKeys, Suffrage};
 
 use crate::actors::{Host, Keys, Token, draw_address, draw_name};
+use crate::joiner::Joiner;
 use crate::post::{Asker, Connection, Mail, Reply};
 use crate::replica::Replica;
 use crate::rng::Rng;
@@ -312,13 +313,10 @@ impl World {
 
     /// A false answer to whoever waits: another's number, another cluster, or one that does not trust the pinned authority.
     fn lie(&mut self) -> Result<(), Broken> {
-        let Some(connection) = self.rng.pick_of(self.connections.keys()).copied() else { return Ok(()) };
-        let Some(Asker::Joiner(joiner)) = self.connections.get(&connection).map(|over| &over.asker) else {
-            return Ok(());
-        };
-        let joiner = self.joiners.get(joiner).map(|joiner| joiner.keys.public);
+        let waiting: Vec<(u64, MemberKeys)> = self.joiners.values().filter_map(Joiner::waits_on).collect();
+        let Some((connection, keys)) = self.rng.pick(&waiting).copied() else { return Ok(()) };
         let Some(mut view) = self.ledger.view().cloned() else { return Ok(()) };
-        let own = view.members.values().find(|member| Some(member.keys) == joiner).map(|member| member.id);
+        let own = view.members.values().find(|member| member.keys == keys).map(|member| member.id);
         let Some(node) = (if self.rng.one_in(3) { self.member() } else { own }) else { return Ok(()) };
         let false_view = Arc::make_mut(&mut view);
         match self.rng.below(3) {

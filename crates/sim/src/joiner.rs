@@ -4,6 +4,7 @@
 use countersign_core::codec;
 use countersign_core::enroll::joiner::{Candidate, Requested, SponsorChannel, Unpinned};
 use countersign_core::id::{AuthorityId, NodeId, RequestId};
+use countersign_core::trust::member::MemberKeys;
 use countersign_core::trust::outcome::Refused;
 
 use crate::actors::{Host, Keys, Token, draw_address, draw_name};
@@ -22,11 +23,18 @@ const MEMBERS_WANTED: usize = 12;
 #[derive(Debug)]
 pub(crate) struct Joiner {
     token: Token,
-    pub(crate) keys: Keys,
+    keys: Keys,
     candidate: Candidate,
     waiting: Option<(u64, Requested)>,
     /// The node that it was told to be, before a crash made it forget.
     told: Option<NodeId>,
+}
+
+impl Joiner {
+    /// The connection on which it expects an answer, and the keys that the answer must hold.
+    pub(crate) fn waits_on(&self) -> Option<(u64, MemberKeys)> {
+        self.waiting.as_ref().map(|(connection, _)| (*connection, self.keys.public))
+    }
 }
 
 impl World {
