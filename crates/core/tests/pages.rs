@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use countersign_core::id::AuthorityId;
 use countersign_core::peer::Refusal;
@@ -60,4 +61,40 @@ fn the_table_of_limits_is_the_code() {
         table(OPERATING, "## Limits").iter().map(|row| (row[0].to_owned(), value(row[1]))).collect();
     assert!(known.len() > 20, "limits.rs was read: {known:?}");
     assert_eq!(documented, known);
+}
+
+/// Rust sources below a directory.
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|end| end == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Tests have names of many words, which is how they are told from other words in backticks.
+fn is_test_name(span: &str) -> bool {
+    span.matches('_').count() >= 3 && span.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+}
+
+#[test]
+fn the_tests_that_pages_name_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut files = Vec::new();
+    sources(&root.join("crates"), &mut files);
+    let code: String = files.iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let mut pages = vec![root.join("docs/ARCHITECTURE.md")];
+    pages.extend(std::fs::read_dir(root.join("docs/adr")).unwrap().map(|entry| entry.unwrap().path()));
+    let mut named = 0;
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for span in text.split('`').skip(1).step_by(2).filter(|span| is_test_name(span)) {
+            named += 1;
+            assert!(code.contains(&format!("fn {span}(")), "{}: there is no test `{span}`", page.display());
+        }
+    }
+    assert!(named > 20, "names were read: {named}");
 }
