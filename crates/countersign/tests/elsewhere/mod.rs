@@ -30,6 +30,7 @@ pub struct Elsewhere {
 /// A client with a certificate made elsewhere.
 pub struct Client {
     pub key: String,
+    pub credential: Arc<Credential>,
     pub dialer: ServiceClient,
 }
 
@@ -137,8 +138,8 @@ impl Elsewhere {
         let credential = Arc::new(Credential::new(chain.iter().map(|der| der.to_vec()), &key).unwrap());
         let ca = certificates_from_pem(&fs::read_to_string(self.path("ca.pem")).unwrap()).unwrap();
         let bundle = Arc::new(Bundle::new([ca[0].as_ref()]).unwrap());
-        let dialer = ServiceClient::new(bundle, domain, credential, Arc::new(SystemClock));
-        Client { key: key.id().to_string(), dialer }
+        let dialer = ServiceClient::new(bundle, domain, Arc::clone(&credential), Arc::new(SystemClock));
+        Client { key: key.id().to_string(), credential, dialer }
     }
 
     fn issue(&self, principal: &str, hosts: &[Host], validity: Validity) -> (String, String) {

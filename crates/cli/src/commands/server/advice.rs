@@ -47,6 +47,12 @@ fn advice(error: &StartError) -> String {
             "check --join-addr and that a member listens there; `countersign explain {}` there may tell more",
             source.failure_id
         ),
+        StartError::Files(error)
+        | StartError::Join(JoinError::Files(error))
+        | StartError::Bootstrap(BootstrapError::Files(error)) => error.advice().to_owned(),
+        StartError::Bootstrap(BootstrapError::TwoAuthorities) => {
+            "leave --ca out, or the --inter-broker-tls flags".to_owned()
+        }
         StartError::Bootstrap(_) => "correct it, and repeat the same command: it goes on where it stopped".to_owned(),
         StartError::Https(_) => "check --https-cert and --https-key (mode 0600), or leave them out".to_owned(),
         _ => "look at the log; the same command goes on where it stopped".to_owned(),

@@ -1,0 +1,88 @@
+//! A cluster founded on an authority that was made offline: it issues as any other, and knows what that authority issued.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod elsewhere;
+mod support;
+
+use std::sync::Arc;
+
+use countersign::{BootstrapError, ImportedAuthority, NewCluster, Start, StartError, chain};
+use countersign_core::name::Name;
+use countersign_core::principal::TrustDomain;
+use countersign_core::secret::SecretBytes;
+use countersign_core::trust::member::Suffrage;
+use countersign_net::Alpn;
+use countersign_net::hostile::dial_as_stranger;
+use elsewhere::Elsewhere;
+use support::{Client, Node};
+
+fn imported(elsewhere: &Elsewhere) -> NewCluster {
+    let key = Arc::new(SecretBytes::new(elsewhere.read("ca.key").into_bytes()));
+    let authority = Some(ImportedAuthority { certificate: elsewhere.read("ca.pem"), key });
+    NewCluster { authority, ..support::new_cluster() }
+}
+
+async fn found(cluster: NewCluster) -> Result<Node, StartError> {
+    Node::start(tempfile::tempdir().unwrap(), &Name::parse("n1").unwrap(), Start::Bootstrap(cluster)).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_made_offline_are_served_but_nobody_becomes_a_node_or_an_admin_offline() {
+    let elsewhere = Elsewhere::offline();
+    let mut nodes = vec![found(imported(&elsewhere)).await.unwrap()];
+    let domain = nodes[0].member().view().trust_domain.clone();
+    assert_eq!(domain.as_str(), "corp.example", "as the authority's certificate names it");
+    let token = nodes[0].token(Suffrage::Voter, 1).await;
+    nodes.push(Node::join("n2", &token, &nodes[0]).await.unwrap());
+    for node in &nodes {
+        node.settled(2).await;
+        node.member().serve(tonic::service::Routes::new(countersign::WhoamiService::of(node.member())));
+    }
+    let status = nodes[1].status().await;
+    assert!(status.authority.imported && status.signs, "the key is sealed to each voter");
+
+    let offline = |role: &str| elsewhere.client(role, domain.clone());
+    for (role, node) in [("client/pay", &nodes[0]), ("broker/b1.example.org", &nodes[1])] {
+        let made = offline(role);
+        let client = Client { key: made.key, dialer: made.dialer };
+        let mut whoami = client.connect(node).await.unwrap();
+        assert!(whoami.ask().await.unwrap().ends_with(role));
+        node.revoke(&client.key).await;
+        assert!(whoami.ask().await.is_err());
+    }
+    let root = offline("admin/root");
+    let refused = Client { key: root.key, dialer: root.dialer }.connect(&nodes[0]).await.err().unwrap();
+    assert!(chain(&refused).to_string().contains("no certificate with this key on record"), "{refused:?}");
+    for (alpn, role) in [(Alpn::Peer, "node/2"), (Alpn::Service, "node/2"), (Alpn::Peer, "client/pay")] {
+        let node = offline(role);
+        let refused = dial_as_stranger(&nodes[0].address(), alpn, Some(&node.credential)).await.err().unwrap();
+        let shown = chain(&refused).to_string();
+        let expected = if role == "node/2" { "no identity key vouches for it" } else { "only members" };
+        assert!(shown.contains(expected), "{alpn} {role}: {shown}");
+    }
+    // What the cluster issues itself is accepted as ever.
+    let client = nodes[0].client("own").await;
+    let mut whoami = client.connect(&nodes[0]).await.unwrap();
+    assert!(whoami.ask().await.unwrap().ends_with("/client/own"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_authority_is_founded_on_only_with_its_own_key_and_in_its_own_trust_domain() {
+    let (elsewhere, other) = (Elsewhere::offline(), Elsewhere::offline());
+    let mut mixed = imported(&elsewhere);
+    mixed.authority = Some(ImportedAuthority {
+        certificate: elsewhere.read("ca.pem"),
+        key: Arc::new(SecretBytes::new(other.read("ca.key").into_bytes())),
+    });
+    let error = found(mixed).await.err().unwrap();
+    assert!(chain(&error).to_string().contains("do not belong together"), "{error:?}");
+    let trust_domain = Some(TrustDomain::parse("elsewhere.example").unwrap());
+    let error = found(NewCluster { trust_domain, ..imported(&elsewhere) }).await.err().unwrap();
+    assert!(matches!(error, StartError::Bootstrap(BootstrapError::TrustDomain { .. })), "{error:?}");
+    // The same authority with and without its key: which is meant is nobody's to guess.
+    let name = Name::parse("n1").unwrap();
+    let start = Start::Bootstrap(imported(&elsewhere));
+    let both = Node::start_with(tempfile::tempdir().unwrap(), &name, start, Some(elsewhere.node("n1"))).await;
+    assert!(matches!(both.err().unwrap(), StartError::Bootstrap(BootstrapError::TwoAuthorities)));
+}
