@@ -10,6 +10,7 @@ mod bootstrap;
 pub mod datadir;
 mod endpoints;
 mod files;
+mod heard;
 mod join;
 mod keys;
 mod machine;

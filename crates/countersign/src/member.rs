@@ -23,6 +23,7 @@ use crate::bootstrap::{self, BootstrapError};
 use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
 use crate::endpoints::Endpoints;
 use crate::files::{self, FilesError, ForeignIdentity};
+use crate::heard::Heard;
 use crate::join::{self, JoinError};
 use crate::keys::{Keys, KeysError, LeafKey};
 use crate::machine::SharedState;
@@ -147,6 +148,7 @@ pub(crate) struct Inner {
     pub(crate) refusals: Arc<RefusalLog>,
     pub(crate) endpoints: Mutex<Endpoints>,
     pub(crate) acceptor: Acceptor,
+    pub(crate) heard: Heard,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
     _replica: Replica,
@@ -401,6 +403,7 @@ async fn assemble(
         group: replica.group.clone(),
         peers: replica.peers.clone(),
         keeper: Keeper::default(),
+        heard: Heard::default(),
         refusals,
         endpoints: Mutex::new(endpoints),
         acceptor,

@@ -28,7 +28,7 @@ const RETRY: Duration = Duration::from_millis(100);
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
     /// The state machine refused it; nothing changed.
-    #[error("{0}")]
+    #[error(transparent)]
     Refused(#[from] Refused),
     /// No leader was found in time: too few voters are up or reachable.
     #[error("no leader was found within {} seconds", PROPOSE_DEADLINE.as_secs())]

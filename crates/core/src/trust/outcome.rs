@@ -76,7 +76,7 @@ pub enum Refused {
     #[error("a cluster already exists")]
     ClusterExists,
     /// The token cannot be used.
-    #[error("{0}")]
+    #[error(transparent)]
     Token(#[from] TokenUnusable),
     /// A token with this key exists.
     #[error("join token is already on record")]

@@ -1,5 +1,7 @@
 //! What a member says of itself and of its cluster.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::extract::State;
 use countersign_api::admin::{AuthorityStatus, CertificateStatus, EvictedStatus, MemberStatus, RaftStatus, Status};
@@ -11,6 +13,9 @@ use super::problem::AdminError;
 use super::routes::Admin;
 use crate::files::ForeignIdentity;
 use crate::member::Inner;
+
+/// How long a leader, or a leader's followers, may be silent: ten heartbeats.
+const SILENCE_MAX: Duration = Duration::from_secs(3);
 
 /// Seconds before its end at which a certificate is warned of: a third of the 90 days that it lives.
 const EXPIRY_WARNING_SECS: u64 = 30 * 86_400;
@@ -31,8 +36,11 @@ pub(crate) fn is_ready(member: &Inner) -> bool {
     let counted = status.voters.contains(&member.node) || status.learners.contains(&member.node);
     let heard = match status.state {
         // A leader that lost its quorum keeps its state for a while; its followers' silence gives it away.
-        GroupState::Leader => status.voters.len() == 1 || status.millis_since_quorum_ack.is_some_and(|ms| ms < 3000),
-        GroupState::Follower | GroupState::Learner => status.leader.is_some(),
+        GroupState::Leader => {
+            let silent = u128::from(status.millis_since_quorum_ack.unwrap_or(u64::MAX));
+            status.voters.len() == 1 || silent < SILENCE_MAX.as_millis()
+        }
+        GroupState::Follower | GroupState::Learner => status.leader.is_some() && member.heard.lately(SILENCE_MAX),
         GroupState::Candidate | GroupState::Stopped => false,
     };
     counted && heard
@@ -155,6 +163,9 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
         {
             warnings.push(format!("{} is not reached: {}", m.name, crate::chain(&*failure)));
         }
+    }
+    if matches!(raft.state, GroupState::Follower | GroupState::Learner) && !member.heard.lately(SILENCE_MAX) {
+        warnings.push("the leader is silent: it is down, out of reach, or this node was evicted".to_owned());
     }
     if !view.members.contains_key(&member.node) {
         warnings.push("this node was evicted: empty its data directory before it joins again".to_owned());

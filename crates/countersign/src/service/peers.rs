@@ -40,7 +40,8 @@ impl Raft for PeerService {
         let from = caller(&request)?;
         let RaftRequest { group, kind, body } = request.into_inner();
         let kind: RaftRpc = decoded("kind", &kind).map_err(|_| Status::invalid_argument("unknown kind"))?;
-        let reply = match self.member()?.hub.handle(from, GroupId(group), kind, &body).await {
+        let member = self.member()?;
+        let reply = match member.hub.handle(from, GroupId(group), kind, &body).await {
             Ok(body) => RaftReply { body: Bytes::from(body), refused: Bytes::new() },
             Err(error) => {
                 tracing::debug!(%from, group, error = %crate::chain(&error), "raft message refused");
@@ -48,6 +49,9 @@ impl Raft for PeerService {
                 RaftReply { body: Bytes::new(), refused: refused.into() }
             }
         };
+        if kind == RaftRpc::Append && reply.refused.is_empty() && member.leader() == Some(from) {
+            member.heard.set();
+        }
         Ok(Response::new(reply))
     }
 }
