@@ -1,6 +1,7 @@
 //! One group on this member: propose, read, change its members, watch it.
 //!
-//! Every call returns within the group's deadline. No call decides who may make it.
+//! Every call returns within twice the group's deadline, but for [`Group::initialize`], which asks nobody else. No call
+//! decides who may make it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -154,7 +154,7 @@ pub enum StartError {
     Stopped(#[source] GroupStopped),
 }
 
-/// All groups of this member. Clones share them.
+/// All groups of this member. Clones share them. Dropping them stops nothing: see [`shutdown`](Self::shutdown).
 #[derive(Clone)]
 pub struct Groups(Arc<Hub>);
 

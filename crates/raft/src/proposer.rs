@@ -1,8 +1,8 @@
 //! Commands on their way into the log: whatever waits is put into one entry, because each entry costs every member one
 //! fsync however much it holds.
 //!
-//! Every caller is answered within the deadline, and told whether its command may still take effect: only
-//! [`ProposeError::Unknown`] leaves that open.
+//! Every caller is answered within twice the deadline, one for its turn to come and one for its entry, and told whether
+//! its command may still take effect: only [`ProposeError::Unknown`] leaves that open.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +49,7 @@ pub enum ProposeError {
         /// The limit.
         max: usize,
     },
-    /// Too much is waiting already. The command has no effect; come back later.
+    /// Too much is waiting, or what is under way takes too long. The command has no effect; come back later.
     #[error("too many commands are waiting")]
     Overloaded,
     /// The group has stopped here. The command has no effect.
@@ -66,8 +66,21 @@ type Answer = oneshot::Sender<Result<Proposed, ProposeError>>;
 struct Pending {
     command: Bytes,
     answer: Answer,
+    /// After this its caller has waited long enough for its turn.
+    until: Instant,
     /// Its share of the bytes that may wait; given back once it is in an entry.
     _share: OwnedSemaphorePermit,
+}
+
+impl Pending {
+    /// Itself, unless it waited too long: then its caller is told so.
+    fn in_time(self) -> Option<Self> {
+        if Instant::now() < self.until {
+            return Some(self);
+        }
+        answer_all(vec![self.answer], ProposeError::Overloaded);
+        None
+    }
 }
 
 /// The way in. Clones share it.
@@ -75,13 +88,14 @@ struct Pending {
 pub(crate) struct Proposer {
     queue: mpsc::Sender<Pending>,
     bytes: Arc<Semaphore>,
+    deadline: Duration,
 }
 
 impl Proposer {
     pub(crate) fn start(raft: Raft, deadline: Duration) -> Self {
         let (queue, waiting) = mpsc::channel(PROPOSALS_MAX);
         tokio::spawn(run(raft, waiting, deadline));
-        Self { queue, bytes: Arc::new(Semaphore::new(PROPOSAL_BYTES_MAX)) }
+        Self { queue, bytes: Arc::new(Semaphore::new(PROPOSAL_BYTES_MAX)), deadline }
     }
 
     pub(crate) async fn propose(&self, command: Vec<u8>) -> Result<Proposed, ProposeError> {
@@ -92,7 +106,8 @@ impl Proposer {
         };
         let share = Arc::clone(&self.bytes).try_acquire_many_owned(weight).map_err(|_| ProposeError::Overloaded)?;
         let (answer, answered) = oneshot::channel();
-        let pending = Pending { command: command.into(), answer, _share: share };
+        let until = Instant::now() + self.deadline;
+        let pending = Pending { command: command.into(), answer, until, _share: share };
         self.queue.try_send(pending).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => ProposeError::Shutdown,
@@ -108,13 +123,12 @@ async fn run(raft: Raft, mut waiting: mpsc::Receiver<Pending>, deadline: Duratio
     let mut held = None;
     loop {
         let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
-        let first = match held.take() {
-            Some(pending) => pending,
-            None => match waiting.recv().await {
-                Some(pending) => pending,
-                None => return,
-            },
+        let next = match held.take() {
+            Some(pending) => Some(pending),
+            None => waiting.recv().await,
         };
+        let Some(first) = next else { return };
+        let Some(first) = first.in_time() else { continue };
         let (commands, answers, left) = fill(first, &mut waiting);
         held = left;
         match raft.client_write_ff(Batch(Arc::new(commands))).await {
@@ -136,6 +150,7 @@ fn fill(first: Pending, waiting: &mut mpsc::Receiver<Pending>) -> (Vec<Bytes>, V
     let (mut commands, mut answers) = (vec![first.command], vec![first.answer]);
     while commands.len() < COMMANDS_PER_ENTRY_MAX {
         let Ok(next) = waiting.try_recv() else { break };
+        let Some(next) = next.in_time() else { continue };
         bytes += next.command.len();
         if bytes > ENTRY_LEN_MAX {
             return (commands, answers, Some(next));

@@ -234,6 +234,30 @@ async fn voters_come_and_go_one_by_one() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_cut_off_holds_only_so_much_and_answers_everyone() {
+    let (net, roster) = (Net::seeded(10), Roster::default());
+    let impatient = countersign_raft::GroupConfig { deadline: std::time::Duration::from_secs(1), ..config() };
+    let members = trio(&net, &roster, TRUST, &impatient).await;
+    let at = leader(&members, TRUST).await;
+    net.isolate(members[at].id, &[1, 2, 3], true);
+    let mut proposing = tokio::task::JoinSet::new();
+    // One is under way, as many wait as may, and the rest are too many.
+    let many = countersign_raft::limits::PROPOSAL_BYTES_MAX / countersign_raft::limits::ENTRY_LEN_MAX + 10;
+    for _ in 0..many {
+        let group = members[at].group(TRUST);
+        proposing.spawn(async move { group.propose(vec![7; countersign_raft::limits::ENTRY_LEN_MAX]).await });
+    }
+    let began = std::time::Instant::now();
+    let answers = proposing.join_all().await;
+    let count = |error| answers.iter().filter(|answer| **answer == Err(error)).count();
+    assert!(count(ProposeError::Unknown) >= 1 && count(ProposeError::Overloaded) >= 9, "{answers:?}");
+    assert_eq!(count(ProposeError::Unknown) + count(ProposeError::Overloaded), many);
+    println!("all were answered after {:?}", began.elapsed());
+    net.isolate(members[at].id, &[1, 2, 3], false);
+    level(&members, TRUST).await;
+}
+
 #[tokio::test]
 async fn a_group_keeps_its_last_voter() {
     let (net, roster) = (Net::seeded(9), Roster::default());
