@@ -60,7 +60,8 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
             tokio::select! {
                 _ = applied.changed() => {}
                 _ = status.changed() => {}
-                () = tokio::time::sleep(TICK) => {} // why: retry after a step whose message was lost
+                // why: retry after a step whose message was lost
+                () = tokio::time::sleep(TICK) => {}
             }
         }
     });

@@ -141,6 +141,7 @@ async fn pause_after(error: &io::Error) {
     );
     if !of_one_connection {
         tracing::warn!(%error, "cannot accept connections");
+        // why: out of file descriptors, most likely; nothing tells when one is free, and a tight loop helps nobody
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -214,6 +215,7 @@ impl Shared {
         let stranger = hello.prove(&self.endpoint).await?;
         let (slot, stranger) = stranger.reserve(&self.routes.enroll, attempt).await?;
         let (tls, proof) = stranger.welcome().await?;
+        // why: a deadline that the stream polls, not a pause
         let deadline = tokio::time::sleep(self.limits.enrollment);
         let Some(place) = place.split(1) else { return Err(Failure::from(Refusal::Overloaded).into()) };
         slot.send(EnrollStream::new(tls, proof, deadline, place, attempt));

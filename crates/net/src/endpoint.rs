@@ -125,6 +125,7 @@ impl Endpoint {
             let next = self.registry().next_expiry().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
             let pause = next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
             tokio::select! {
+                // why: a certificate ends by the clock alone
                 () = tokio::time::sleep(pause) => {}
                 () = self.registry().changed() => {}
             }

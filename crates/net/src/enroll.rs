@@ -72,7 +72,7 @@ pub enum SponsorChain {
     /// Issued by the cluster.
     Issued(VerifiedChain),
     /// Made elsewhere; the joiner's own mapping rules make a node of it.
-    Foreign(ForeignChain),
+    Foreign(Box<ForeignChain>),
 }
 
 struct Pinned {
@@ -90,7 +90,7 @@ pub async fn dial_enroll(address: &Address, pin: AuthorityId) -> Result<PinnedSt
 pub async fn dial_enroll_mapped(address: &Address, pin: AuthorityId, rules: &Rules) -> Result<PinnedStream, DialError> {
     let rules = rules.clone();
     dial(address, pin, DEADLINE, move |chain| {
-        pinned_foreign_chain(pin, chain, &rules).map(|(bundle, chain)| (bundle, SponsorChain::Foreign(chain)))
+        pinned_foreign_chain(pin, chain, &rules).map(|(bundle, chain)| (bundle, SponsorChain::Foreign(Box::new(chain))))
     })
     .await
 }
