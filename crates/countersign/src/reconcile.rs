@@ -48,6 +48,9 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
         let mut applied = this.state.applied();
         let mut status = this.group.watch();
         loop {
+            // What changes from here on is seen below, also while a step is under way.
+            applied.mark_unchanged();
+            status.mark_unchanged();
             match this.reconcile().await {
                 Ok(true) => continue,
                 Ok(false) => {}
@@ -55,13 +58,17 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
                     tracing::debug!(error = %crate::chain(&error), "membership step failed, will be tried again");
                 }
             }
-            applied.mark_unchanged();
-            status.mark_unchanged();
+            // why: a step whose message was lost is tried again, though nothing has changed
+            let retry = tokio::time::sleep(TICK);
             tokio::select! {
                 _ = applied.changed() => {}
                 _ = status.changed() => {}
+<<<<<<< /work/main/crates/countersign/src/reconcile.rs
                 // why: retry after a step whose message was lost
                 () = tokio::time::sleep(TICK) => {}
+=======
+                () = retry => {}
+>>>>>>> /tmp/p_new
             }
         }
     });

@@ -123,10 +123,15 @@ impl Endpoint {
                 tracing::info!(principal = %closed.principal, key = %closed.key, "connection closed: {}", closed.refusal);
             }
             let next = self.registry().next_expiry().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
-            let pause = next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN);
+            // why: validity ends by the passing of time alone
+            let expiry = tokio::time::sleep(next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN));
             tokio::select! {
+<<<<<<< /work/main/crates/net/src/endpoint.rs
                 // why: a certificate ends by the clock alone
                 () = tokio::time::sleep(pause) => {}
+=======
+                () = expiry => {}
+>>>>>>> /tmp/p_new
                 () = self.registry().changed() => {}
             }
         }
