@@ -155,24 +155,32 @@ fn reason(error: &clap::Error) -> String {
 }
 
 fn advice(error: &clap::Error) -> String {
-    let suggested = [ContextKind::SuggestedSubcommand, ContextKind::SuggestedArg, ContextKind::SuggestedValue];
-    for kind in suggested {
-        match error.get(kind) {
-            Some(ContextValue::String(name)) => return format!("`{name}`"),
-            Some(ContextValue::Strings(names)) if !names.is_empty() => return format!("`{}`", names.join("`, `")),
-            _ => {}
-        }
+    let command = command_of(error);
+    // The best guess is the last.
+    let guess = |kind| match error.get(kind) {
+        Some(ContextValue::String(name)) => Some(name),
+        Some(ContextValue::Strings(names)) => names.last(),
+        _ => None,
+    };
+    if let Some(name) = guess(ContextKind::SuggestedSubcommand) {
+        return format!("{command} {name}");
     }
+    match guess(ContextKind::SuggestedArg).or_else(|| guess(ContextKind::SuggestedValue)) {
+        Some(name) => format!("write `{name}`, if that was meant"),
+        None => format!("{command} --help"),
+    }
+}
+
+/// The command that the error is about: the words of "Usage: countersign token create [OPTIONS]" up to the first argument.
+fn command_of(error: &clap::Error) -> String {
     let usage = match error.get(ContextKind::Usage) {
         Some(ContextValue::StyledStr(usage)) => usage.to_string(),
         _ => String::new(),
     };
-    // "Usage: countersign token create [OPTIONS]": the words up to the first argument are the command.
+    let is_verb = |word: &str| word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-');
     let words = usage.split_whitespace().skip_while(|word| *word != "countersign");
-    let command: Vec<&str> = words
-        .take_while(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '-') && !word.starts_with('-'))
-        .collect();
-    if command.is_empty() { "countersign --help".to_owned() } else { format!("{} --help", command.join(" ")) }
+    let command: Vec<&str> = words.take_while(|word| is_verb(word)).collect();
+    if command.is_empty() { "countersign".to_owned() } else { command.join(" ") }
 }
 
 #[cfg(test)]
@@ -215,9 +223,10 @@ mod tests {
     #[test]
     fn a_mistake_is_told_with_what_to_try() {
         for (line, expected) in [
-            ("countersign stauts", "`status`"),
-            ("countersign token creat", "`create`"),
-            ("countersign token create --suffrag voter", "`--suffrage`"),
+            ("countersign stauts", "countersign status"),
+            ("countersign token creat", "countersign token create"),
+            ("countersign token crate", "countersign token create"),
+            ("countersign token create --suffrag voter", "write `--suffrage`, if that was meant"),
             ("countersign", "countersign --help"),
             ("countersign explain", "countersign explain --help"),
             ("countersign node evict", "countersign node evict --help"),

@@ -6,8 +6,9 @@
 pub(crate) mod checked;
 pub(crate) mod effective;
 pub(crate) mod layer;
-mod mapping;
 pub(crate) mod schema;
 mod sections;
-mod unavailable;
+#[cfg(test)]
+mod tests;
+pub(crate) mod unavailable;
 pub(crate) mod value;

@@ -99,9 +99,7 @@ pub(crate) struct TokenCreateArgs {
 /// Whether a member votes.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub(crate) enum SuffrageArg {
-    /// It votes, holds a sealed copy of the CA key, may sign and administer
     Voter,
-    /// It receives the log and does not vote
     Learner,
 }
 

@@ -6,6 +6,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches};
 
 use crate::config::layer::Layer;
 use crate::config::schema::{KEYS, Key, Kind};
+use crate::config::unavailable::is_unavailable;
 use crate::config::value::{Setting, Source, Value, ValueError};
 
 /// The flags as a layer of the configuration.
@@ -19,16 +20,14 @@ pub(crate) struct ServerArgs {
     pub(crate) flags: Result<Layer, (String, ValueError)>,
 }
 
-const AFTER_HELP: &str = "\
-Defaults: the data directory is /var/lib/countersign for root, else countersign in $XDG_STATE_HOME or ~/.local/state.
-The cluster port is 127.0.0.1:7100. HTTPS is off.
-
-On an empty data directory --bootstrap makes a cluster and --join-token joins one; with neither, one member starts on
-loopback only. On a directory that holds a member the server simply goes on, and those flags are ignored.
-
-Every flag is also a key of the --config file (hyphens become underscores) and a variable, such as
-COUNTERSIGN_CLUSTER_ADDR; flags prevail over variables, variables over the file. A secret may be @FILE, - for standard
-input, a file in $CREDENTIALS_DIRECTORY, or a variable; as an argument other users of the host can read it.";
+const AFTER_HELP: &str = concat!(
+    "The data directory is /var/lib/countersign for root, else countersign in $XDG_STATE_HOME or ~/.local/state.\n\n",
+    "On an empty data directory --bootstrap makes a cluster and --join-token joins one; with neither, one member starts on ",
+    "loopback only. On a directory that holds a member the server goes on, and those flags are ignored.\n\n",
+    "Every flag is also a key of the --config file (hyphens become underscores) and a variable, such as ",
+    "COUNTERSIGN_CLUSTER_ADDR; flags prevail over variables, variables over the file. A secret may be @FILE, - for ",
+    "standard input, a file in $CREDENTIALS_DIRECTORY, or a variable; other users of the host can read an argument.",
+);
 
 impl Args for ServerArgs {
     fn augment_args(command: Command) -> Command {
@@ -59,10 +58,13 @@ impl Args for ServerArgs {
 fn argument(key: &'static Key) -> Option<Arg> {
     let flag = key.flag?;
     let (value, help) = key.help;
-    let help = match key.default {
-        Some(default) => format!("{help} [default: {default}]"),
-        None => help.to_owned(),
-    };
+    let mut help = help.to_owned();
+    if is_unavailable(key.path) {
+        help.push_str(" (not in this version)");
+    }
+    if let Some(default) = key.default {
+        help.push_str(&format!(" [default: {default}]"));
+    }
     let arg = Arg::new(key.path).long(flag).value_name(value).help(help);
     let arg = match key.section() {
         "" => arg,

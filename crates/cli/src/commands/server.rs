@@ -6,6 +6,7 @@ mod announce;
 mod plan;
 
 use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
 
 use countersign::{Member, Started, WhoamiService};
 use sd_notify::NotifyState;
@@ -34,6 +35,11 @@ pub(super) fn run(args: ServerArgs, output: Output) -> Result<(), Failure> {
     if let Some(written) = config.unavailable.first() {
         return Err(Failure::usage(format!("{written} is not available in this version"), "leave it out"));
     }
+    if let Some(missing) = missing_file(&settings, &config) {
+        let written = settings.written(GENERATE);
+        let reason = format!("`{}` is missing, and {written} is not available in this version", missing.display());
+        return Err(Failure::usage(reason, "put the file there, or leave the paths out: then the cluster makes certificates"));
+    }
     let plan = plan::plan(&config)?;
     log_to_stderr(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -44,12 +50,21 @@ pub(super) fn run(args: ServerArgs, output: Output) -> Result<(), Failure> {
     ended
 }
 
+const GENERATE: &str = "cluster.authentication.generate_certs_if_missing";
+
+/// A file of a certificate made elsewhere that is to be generated. Where no paths are given, the cluster makes certificates
+/// anyway.
+fn missing_file<'a>(settings: &Settings, config: &'a ServerConfig) -> Option<&'a Path> {
+    let files = config.files.as_ref().filter(|_| settings.flag(GENERATE))?;
+    [&files.ca, &files.cert, &files.key].into_iter().map(PathBuf::as_path).find(|path| !path.exists())
+}
+
 fn settings(args: ServerArgs) -> Result<Settings, Failure> {
     let failed = |error: LayerError| Failure::usage(chain(&error), error.advice());
     let flags =
         args.flags.map_err(|(flag, why)| Failure::usage(format!("{flag}: {why}"), "countersign server --help"))?;
     let file = args.config.as_deref().map(of_file).transpose().map_err(failed)?.unwrap_or_default();
-    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(std::path::PathBuf::from);
+    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
     let credentials = of_credentials(credentials.as_deref());
     let environment = of_environment(std::env::vars_os()).map_err(failed)?;
     Ok(Settings(merged([file, credentials, environment, flags])))

@@ -3,12 +3,12 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
+use countersign::{FilesMode, RuleError};
 use countersign_core::name::{Address, HostName, Name, NameError};
 use countersign_core::principal::{PrincipalError, TrustDomain};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::layer::Layer;
-use crate::config::mapping::MappingError;
 use crate::config::schema::{CLUSTER_ADDR, LOG_DEFAULT, find};
 use crate::config::sections;
 use crate::config::unavailable::unavailable;
@@ -27,12 +27,12 @@ pub(crate) enum CheckError {
     Listen { written: String, value: String },
     #[error("{written} is not a log filter")]
     Log { written: String },
-    #[error("{given} is given, and {missing} is missing")]
+    #[error("{given} is given without {missing}")]
     Missing { given: String, missing: String },
     #[error("{one} and {other} exclude each other")]
     Excluded { one: String, other: String },
     #[error("principal mapping: {0}")]
-    Mapping(#[from] MappingError),
+    Mapping(#[from] RuleError),
 }
 
 impl CheckError {
@@ -195,6 +195,8 @@ pub(crate) struct ServerConfig {
     pub(crate) https_addr: Option<ListenAddr>,
     pub(crate) https_files: Option<(PathBuf, PathBuf)>,
     pub(crate) node_ttl_secs: u64,
+    /// This node's certificate, if it is made elsewhere.
+    pub(crate) files: Option<FilesMode>,
     /// What was asked for and is not there, as it was written.
     pub(crate) unavailable: Vec<String>,
 }
@@ -202,7 +204,7 @@ pub(crate) struct ServerConfig {
 impl ServerConfig {
     /// Judges what was said.
     pub(crate) fn check(settings: &Settings) -> Result<Self, CheckError> {
-        sections::check(settings)?;
+        let files = sections::check(settings)?;
         let https_addr = settings.listen("https_addr", None)?;
         let trust_domain = match settings.text("trust_domain") {
             None => None,
@@ -231,6 +233,7 @@ impl ServerConfig {
             https_files: https_files(settings, https_addr.is_some())?,
             https_addr,
             node_ttl_secs: settings.secs("pki.node_ttl").unwrap_or_else(|| default_secs("pki.node_ttl")),
+            files,
             unavailable: unavailable(settings),
         })
     }

@@ -101,7 +101,7 @@ pub(crate) fn nearest(wanted: &str, among: impl IntoIterator<Item = String>) -> 
 
 /// All keys, in the order in which the effective configuration shows them.
 pub(crate) const KEYS: &[Key] = &[
-    key("data", Kind::Path).flag("data", "DIR", "The data directory"),
+    key("data", Kind::Path).flag("data", "DIR", "The data directory [default: see below]"),
     key("log", Kind::Text).flag("log", "FILTER", "What to log, such as `info` or `countersign=debug`").or(LOG_DEFAULT),
     key("name", Kind::Text).flag("name", "NAME", "This node's name [default: the host's name]"),
     key("bootstrap", Kind::Flag).flag("bootstrap", "BOOL", "Make a new cluster on an empty data directory"),
@@ -139,9 +139,13 @@ pub(crate) const KEYS: &[Key] = &[
         "CIDR",
         "The TLS-terminating proxy before the HTTPS port",
     ),
-    key("client_addr", Kind::Text).flag("client-addr", "HOST:PORT", "Where the client port is bound [default: off]"),
+    key("client_addr", Kind::Text).flag("client-addr", "HOST:PORT", "Where the client port is bound"),
     key("certificates", Kind::Word(&["per-node", "shared"]))
-        .flag("certificates", "MODE", "Each node's own certificate, or one for all: per-node or shared")
+        .flag(
+            "certificates",
+            "MODE",
+            "Each node's own certificate: per-node; or one for all: shared (not in this version)",
+        )
         .or("per-node"),
     key("repin", Kind::Text).flag("repin", "SHA256", "Trust this authority on a directory that knows no chain to it"),
     key("network.tls.enabled", Kind::Flag),
@@ -176,13 +180,17 @@ pub(crate) const KEYS: &[Key] = &[
     key("cluster.auth.shared_secret", Kind::Secret).flag(
         "cluster-auth-shared-secret",
         "SECRET",
-        "The pre-shared key: @FILE or - for standard input",
+        "The pre-shared key: @FILE or - for standard input (not in this version)",
     ),
     key("cluster.auth.previous_shared_secret", Kind::Secret),
     key("cluster.auth.integrity", Kind::Word(&["sealed", "mac", "hmac", "plain"])).or("sealed"),
     key("cluster.auth.danger_foreign_secret", Kind::Flag),
-    key("cluster.auth.seed_roster", Kind::Path).flag("seed-roster", "FILE", "The replicas of the first start"),
-    key("cluster.auth.seed_index", Kind::Number).flag("seed-index", "N", "Which of them this is"),
+    key("cluster.auth.seed_roster", Kind::Path).flag(
+        "seed-roster",
+        "FILE",
+        "The replicas of the first start (not in this version)",
+    ),
+    key("cluster.auth.seed_index", Kind::Number).flag("seed-index", "N", "Which of them this is (not in this version)"),
     key("trust.lease_secs", Kind::Number),
     key("trust.skew_secs", Kind::Number).or("60"),
     key("acl.cache_ttl_secs", Kind::Number),

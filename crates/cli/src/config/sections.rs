@@ -1,8 +1,9 @@
 //! The sections that hold certificates and secrets: each is whole, or off, or refused with what is missing. Half of a
 //! section never means less security (CVE-2019-9764, CVE-2024-1351: an option left unset turned verification off).
 
+use countersign::{FilesMode, RULE_DEFAULT, Rules};
+
 use crate::config::checked::{CheckError, Settings};
-use crate::config::mapping::check_rule;
 use crate::config::schema::{KEYS, SWITCHED};
 
 const BROKER_TLS: [&str; 3] =
@@ -12,11 +13,13 @@ const AUTHENTICATION: [&str; 3] = [
     "cluster.authentication.node_key_path",
     "cluster.authentication.ca_cert_path",
 ];
+const MAPPING: &str = "cluster.authentication.principal_mapping";
 const NETWORK_TLS: [&str; 3] =
     ["network.tls.server_cert_path", "network.tls.server_key_path", "network.tls.ca_cert_path"];
 
-/// Checks that no section is there by halves, and that no two of them contradict each other.
-pub(crate) fn check(settings: &Settings) -> Result<(), CheckError> {
+/// Checks that no section is there by halves, and that no two of them contradict each other. What remains are the files
+/// of a node whose certificate is made elsewhere.
+pub(crate) fn check(settings: &Settings) -> Result<Option<FilesMode>, CheckError> {
     for section in SWITCHED {
         let switch = format!("{section}.enabled");
         let first = KEYS.iter().filter(|key| key.section() == section).find_map(|key| settings.find(key.path));
@@ -43,8 +46,6 @@ pub(crate) fn check(settings: &Settings) -> Result<(), CheckError> {
     if let Some(setting) = given {
         require_all(settings, setting.key.path, &AUTHENTICATION)?;
     }
-    let rules = settings.list("cluster.authentication.principal_mapping");
-    rules.iter().try_for_each(|rule| check_rule(rule))?;
     if authentication && on("cluster.auth") {
         return Err(settings.excluded("cluster.authentication.enabled", "cluster.auth.enabled"));
     }
@@ -54,7 +55,20 @@ pub(crate) fn check(settings: &Settings) -> Result<(), CheckError> {
     if let Some(setting) = given.filter(|_| broker_tls) {
         return Err(settings.excluded("cluster.inter_broker_tls.cert", setting.key.path));
     }
-    Ok(())
+    let [cert, key, ca] = if broker_tls { BROKER_TLS } else { AUTHENTICATION };
+    let first = cert;
+    let (Some(cert), Some(key), Some(ca)) = (settings.path(cert), settings.path(key), settings.path(ca)) else {
+        return match settings.find(MAPPING) {
+            Some(setting) => Err(settings.missing(&setting.written(), &AUTHENTICATION)),
+            None => Ok(None),
+        };
+    };
+    if settings.find("ca").is_some() {
+        return Err(settings.excluded("ca", first));
+    }
+    let rules = settings.list(MAPPING);
+    let mapping = if rules.is_empty() { Rules::parse(&[RULE_DEFAULT]) } else { Rules::parse(&rules) }?;
+    Ok(Some(FilesMode { cert, key, ca, mapping }))
 }
 
 fn require_all(settings: &Settings, by: &str, wanted: &[&str]) -> Result<(), CheckError> {

@@ -4,14 +4,12 @@
 use crate::config::checked::Settings;
 
 /// Settings that are refused whatever they say.
-const WHATEVER: [&str; 15] = [
+const WHATEVER: [&str; 13] = [
     "network.tls.enabled",
     "client_addr",
     "https_behind_proxy",
     "repin",
     "cluster.auth.enabled",
-    "cluster.inter_broker_tls.enabled",
-    "cluster.authentication.node_cert_path",
     "cluster.authentication.ucan_key_path",
     "cluster.authentication.token_secret",
     "cluster.authentication.required_capabilities",
@@ -30,6 +28,11 @@ const UNLESS: [(&str, &str); 5] = [
     ("trust.skew_secs", "60"),
     ("pki.ca_ttl", "10y"),
 ];
+
+/// Whether a key is refused whatever it says.
+pub(crate) fn is_unavailable(path: &str) -> bool {
+    WHATEVER.contains(&path)
+}
 
 /// What of the settings is not available, as it was written.
 pub(crate) fn unavailable(settings: &Settings) -> Vec<String> {

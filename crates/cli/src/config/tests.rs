@@ -1,0 +1,194 @@
+//! What a configuration is judged to be, case by case.
+
+use std::path::Path;
+
+use crate::config::checked::{CheckError, Mode, ServerConfig, Settings};
+use crate::config::layer::{merged, of_file};
+
+fn settings(text: &str) -> Settings {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("c.toml");
+    std::fs::write(&path, text).unwrap();
+    Settings(merged([of_file(&path).unwrap()]))
+}
+
+fn check(text: &str) -> Result<ServerConfig, CheckError> {
+    ServerConfig::check(&settings(text))
+}
+
+fn error(text: &str) -> String {
+    check(text).map(|config| panic!("{text}: {config:?}")).unwrap_err().to_string()
+}
+
+const BROKER_TLS: &str = "[cluster.inter_broker_tls]\n";
+
+#[test]
+fn every_permutation_of_missing_files_is_refused_with_what_is_missing() {
+    let sections = [
+        (BROKER_TLS, ["cert", "key", "ca"]),
+        ("[cluster.authentication]\n", ["node_cert_path", "node_key_path", "ca_cert_path"]),
+        ("[network.tls]\n", ["server_cert_path", "server_key_path", "ca_cert_path"]),
+    ];
+    for (section, keys) in sections {
+        for given in 0..16_u32 {
+            let has = |bit: u32| given & (1 << bit) != 0;
+            let enabled = if has(3) { "enabled = true\n" } else { "" };
+            let files: Vec<_> =
+                keys.iter().zip(0..).filter(|(_, bit)| has(*bit)).map(|(key, _)| format!("{key} = '/x'")).collect();
+            let text = format!("{section}{enabled}{}", files.join("\n"));
+            let whole = files.len() == 3 && has(3);
+            let nothing = given == 0;
+            // Without any file, `mtls` is what a cluster does anyway.
+            let own = section.contains("authentication") && files.is_empty();
+            match check(&text) {
+                Ok(_) => assert!(whole || nothing || own, "{text}"),
+                Err(error) => {
+                    assert!(!(whole || nothing || own), "{text}: {error}");
+                    let error = error.to_string();
+                    let missing = if has(3) {
+                        keys.iter().zip(0..).find(|(_, bit)| !has(*bit)).map(|(key, _)| *key).unwrap()
+                    } else {
+                        "enabled"
+                    };
+                    let missing = if section == BROKER_TLS {
+                        format!("`--inter-broker-tls-{missing}`")
+                    } else {
+                        format!("{missing}`")
+                    };
+                    assert!(error.split_once("without").unwrap().1.contains(&missing), "{text}: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_not_available_is_named_as_it_was_written() {
+    for (text, expected) in [
+        ("[cluster.auth]\nenabled = true\nshared_secret = 'x'", "`[cluster.auth] enabled`"),
+        (
+            "[network.tls]\nenabled = true\nca_cert_path = 'a'\nserver_cert_path = 'b'\nserver_key_path = 'c'",
+            "`[network.tls] enabled`",
+        ),
+        ("client_addr = '127.0.0.1:1'", "`client_addr`"),
+        ("certificates = 'shared'", "`certificates` = shared"),
+        ("repin = 'aa'", "`repin`"),
+        ("[cluster.authentication]\nenabled = true\nmode = 'ucan'", "`[cluster.authentication] mode` = ucan"),
+        ("[cluster.authentication]\nenabled = true\nmode = 'mtls_ucan'", "`[cluster.authentication] mode` = mtls_ucan"),
+        ("[cluster.authentication]\nenabled = true\nenforce = 'warn'", "`[cluster.authentication] enforce` = warn"),
+        ("[trust]\nlease_secs = 10", "`[trust] lease_secs`"),
+        ("[trust]\nskew_secs = 300", "`[trust] skew_secs` = 300"),
+        ("[acl]\ncache_ttl_secs = 300", "`[acl] cache_ttl_secs`"),
+        ("[pki]\nca_ttl = '5y'", "`[pki] ca_ttl` = 5y"),
+        ("[pki]\nshared_ttl = '5y'", "`[pki] shared_ttl`"),
+    ] {
+        assert_eq!(check(text).unwrap().unavailable, [expected], "{text}");
+    }
+    for text in [
+        "",
+        "certificates = 'per-node'",
+        "[cluster.auth]\nenabled = false\nshared_secret = 'x'",
+        "[cluster.authentication]\nenabled = true\nmode = 'mtls'\nenforce = 'enforce'",
+        "[trust]\nskew_secs = 60",
+        "[cluster.inter_broker_tls]\nenabled = true\ncert = 'a'\nkey = 'b'\nca = 'c'",
+        "[pki]\nnode_ttl = '24h'\nca_ttl = '10y'",
+    ] {
+        assert!(check(text).unwrap().unavailable.is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn a_start_is_of_one_kind() {
+    let token = "join_token = '@/t'\n";
+    assert!(matches!(check("").unwrap().mode, Mode::Alone));
+    assert!(matches!(check("bootstrap = false").unwrap().mode, Mode::Alone));
+    assert!(matches!(check("bootstrap = true").unwrap().mode, Mode::Bootstrap));
+    assert!(matches!(check(&format!("{token}join_addr = 'n1:7100'")).unwrap().mode, Mode::Join { .. }));
+    for (text, expected) in [
+        (format!("{token}join_addr = 'n1:1'\nbootstrap = true"), "`bootstrap` and `join_token` exclude each other"),
+        ("join_addr = 'n1:1'\nbootstrap = true".to_owned(), "`bootstrap` and `join_addr` exclude each other"),
+        (token.to_owned(), "`join_token` is given without `--join-addr`"),
+        ("join_addr = 'n1:7100'".to_owned(), "`join_addr` is given without `--join-token`"),
+        ("ca = '/x'".to_owned(), "`ca` is given without `--bootstrap`"),
+        ("https_cert = '/x'".to_owned(), "`https_cert` is given without `--https-addr`"),
+        ("https_addr = '[::1]:0'\nhttps_cert = '/x'".to_owned(), "`https_cert` is given without `--https-key`"),
+        ("https_addr = '[::1]:0'\nhttps_key = '/x'".to_owned(), "`https_key` is given without `--https-cert`"),
+    ] {
+        assert_eq!(error(&text), expected);
+    }
+}
+
+#[test]
+fn sections_that_contradict_each_other_are_refused() {
+    let auth = "[cluster.auth]\nenabled = true\nshared_secret = 'x'\n";
+    let files = "[cluster.inter_broker_tls]\nenabled = true\ncert = 'a'\nkey = 'b'\nca = 'c'\n";
+    let authentication =
+        "[cluster.authentication]\nenabled = true\nnode_cert_path = 'a'\nnode_key_path = 'b'\nca_cert_path = 'c'\n";
+    for (one, other) in [(auth, files), (auth, authentication), (files, authentication)] {
+        assert!(error(&format!("{one}{other}")).ends_with("exclude each other"), "{one}{other}");
+    }
+    assert_eq!(
+        error("[cluster.auth]\nenabled = true"),
+        "`[cluster.auth] enabled` is given without `--cluster-auth-shared-secret`"
+    );
+}
+
+#[test]
+fn names_and_addresses_are_refused_by_the_key_that_holds_them() {
+    for (text, expected) in [
+        ("name = 'Node 1'", "`name` is `Node 1`"),
+        ("cluster_name = 'a.b'", "`cluster_name` is `a.b`"),
+        ("trust_domain = 'A'", "`trust_domain` is `A`"),
+        ("cluster_addr = '7100'", "`cluster_addr` is `7100`"),
+        ("cluster_addr = '0.0.0.0:99999'", "`cluster_addr` is `0.0.0.0:99999`"),
+        ("https_addr = '::1:1'", "`https_addr` is `::1:1`"),
+        ("advertise_addr = ['n1:7100', 'n1']", "`advertise_addr` is `n1`"),
+        ("join_token = '@t'\njoin_addr = 'n1'", "`join_addr` is `n1`"),
+        ("log = '=x=y='", "`log` is not a log filter"),
+    ] {
+        let error = error(text);
+        assert!(error.starts_with(expected), "{text}: {error}");
+    }
+}
+
+#[test]
+fn a_whole_configuration_is_read_as_it_is_written() {
+    let config = check(
+        "data = '/d'\nname = 'n1'\ncluster_addr = 'localhost:7100'\nadvertise_addr = 'n1.example.org:7100'\n\
+         https_addr = '[::]:0'\n[pki]\nnode_ttl = '24h'",
+    )
+    .unwrap();
+    assert_eq!((config.data.as_path(), config.node_ttl_secs), (Path::new("/d"), 86_400));
+    assert_eq!(config.cluster_addr.to_string(), "localhost:7100");
+    assert_eq!(config.advertise.iter().map(ToString::to_string).collect::<Vec<_>>(), ["n1.example.org:7100"]);
+    assert_eq!(config.https_addr.unwrap().resolve().unwrap(), "[::]:0".parse().unwrap());
+    assert_eq!(check("").unwrap().node_ttl_secs, countersign::NODE_TTL_SECS);
+    assert_eq!(check("").unwrap().cluster_addr.to_string(), "127.0.0.1:7100");
+}
+
+#[test]
+fn files_and_mapping_rules_go_together() {
+    let files = "[cluster.inter_broker_tls]\nenabled = true\ncert = '/a'\nkey = '/b'\nca = '/c'\n";
+    let authentication = "[cluster.authentication]\nenabled = true\n";
+    let paths = "node_cert_path = '/a'\nnode_key_path = '/b'\nca_cert_path = '/c'\n";
+    let rules = "principal_mapping = ['uri', 'cn:(.*)=node/$1']\n";
+    for text in [
+        files.to_owned(),
+        format!("{files}{authentication}{rules}"),
+        format!("{authentication}{paths}"),
+        format!("{authentication}{paths}{rules}"),
+    ] {
+        let files = check(&text).unwrap().files.unwrap();
+        let paths = [files.cert, files.key, files.ca];
+        assert_eq!(paths.each_ref().map(|path| path.to_str().unwrap()), ["/a", "/b", "/c"]);
+    }
+    assert!(check(authentication).unwrap().files.is_none());
+    let without = "`[cluster.authentication] principal_mapping` is given without";
+    assert!(error(&format!("{authentication}{rules}")).starts_with(without));
+    let king = format!("{authentication}{paths}principal_mapping = 'cn:(.*)=root/$1'");
+    assert!(error(&king).starts_with("principal mapping: rule"));
+    assert_eq!(
+        error(&format!("bootstrap = true\nca = '/ca'\n{files}")),
+        "`ca` and `[cluster.inter_broker_tls] cert` exclude each other"
+    );
+}
