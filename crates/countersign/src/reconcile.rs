@@ -63,12 +63,7 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
             tokio::select! {
                 _ = applied.changed() => {}
                 _ = status.changed() => {}
-<<<<<<< /work/main/crates/countersign/src/reconcile.rs
-                // why: retry after a step whose message was lost
-                () = tokio::time::sleep(TICK) => {}
-=======
                 () = retry => {}
->>>>>>> /tmp/p_new
             }
         }
     });

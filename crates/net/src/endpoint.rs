@@ -126,12 +126,7 @@ impl Endpoint {
             // why: validity ends by the passing of time alone
             let expiry = tokio::time::sleep(next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN));
             tokio::select! {
-<<<<<<< /work/main/crates/net/src/endpoint.rs
-                // why: a certificate ends by the clock alone
-                () = tokio::time::sleep(pause) => {}
-=======
                 () = expiry => {}
->>>>>>> /tmp/p_new
                 () = self.registry().changed() => {}
             }
         }

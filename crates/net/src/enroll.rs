@@ -70,7 +70,7 @@ delegate_io!(PinnedStream, inner);
 #[derive(Debug, Clone)]
 pub enum SponsorChain {
     /// Issued by the cluster.
-    Issued(VerifiedChain),
+    Issued(Box<VerifiedChain>),
     /// Made elsewhere; the joiner's own mapping rules make a node of it.
     Foreign(Box<ForeignChain>),
 }
@@ -102,7 +102,7 @@ pub async fn dial_enroll_within(
     deadline: Duration,
 ) -> Result<PinnedStream, DialError> {
     dial(address, pin, deadline, move |chain| {
-        pinned_chain(pin, chain).map(|(bundle, chain)| (bundle, SponsorChain::Issued(chain)))
+        pinned_chain(pin, chain).map(|(bundle, chain)| (bundle, SponsorChain::Issued(Box::new(chain))))
     })
     .await
 }
