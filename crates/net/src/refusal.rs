@@ -69,3 +69,26 @@ impl Refusals for LoggedRefusals {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_are_counted_by_reason_told_or_not() {
+        let refusals = LoggedRefusals::default();
+        let of = |refusal, repeated| RefusalRecord {
+            failure_id: FailureId([1; 8]),
+            source: ([127, 0, 0, 1], 1).into(),
+            presented: None,
+            alpn: Some(Alpn::Peer),
+            refusal,
+            detail: None,
+            repeated,
+        };
+        refusals.record(of(Refusal::Overloaded, false));
+        refusals.record(of(Refusal::Overloaded, true));
+        refusals.record(of(Refusal::Evicted, false));
+        assert_eq!(refusals.counts(), BTreeMap::from([(Refusal::Overloaded, 2), (Refusal::Evicted, 1)]));
+    }
+}
