@@ -89,9 +89,9 @@ impl Elsewhere {
         let files = self.node(name);
         let label = name.rsplit('/').next().unwrap();
         if self.openssl {
-            self.make_by_openssl(label)
+            self.make_by_openssl(label);
         } else {
-            self.make_by_hand(label, &files, days(60))
+            self.make_by_hand(label, &files, days(60));
         }
         files
     }
