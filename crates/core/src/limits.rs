@@ -58,6 +58,10 @@ pub const SOURCES_MAX: usize = 4096;
 pub const MAPPING_RULES_MAX: usize = 32;
 /// Bytes of one such rule.
 pub const MAPPING_RULE_LEN_MAX: usize = 512;
+/// Connections that one client, broker or admin may have open to a member; one certificate must not take all descriptors.
+pub const CONNECTIONS_PER_PRINCIPAL_MAX: usize = 64;
+/// Connections that all clients, brokers and admins together may have open to a member; the rest is for members.
+pub const SERVICE_CONNECTIONS_MAX: usize = 4096;
 /// Certificates in a presented chain, leaf included.
 pub const CHAIN_LEN_MAX: usize = 6;
 /// Bytes of one DER certificate.

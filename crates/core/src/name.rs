@@ -30,6 +30,9 @@ pub enum NameError {
     /// A label that is empty, or begins or ends with a hyphen.
     #[error("name has a label that is empty or begins or ends with `-`")]
     Label,
+    /// A name that resolvers read as an IP address: its last label is a number.
+    #[error("name ends in a number: resolvers would read it as an IP address")]
+    Numeric,
     /// An address without a port, or with one that is no number from 1 to 65535.
     #[error("address has no port: expected HOST:PORT")]
     Port,
@@ -117,7 +120,11 @@ fn check_host_name(text: &str) -> Result<(), NameError> {
     if text.len() > DNS_NAME_LEN_MAX {
         return Err(NameError::TooLong { got: text.len(), max: DNS_NAME_LEN_MAX });
     }
-    text.split('.').try_for_each(check_label)
+    text.split('.').try_for_each(check_label)?;
+    // `127.1`, `0x7f.1` and `2130706433` are IP addresses to many resolvers (WHATWG URL §3.5, "ends in a number").
+    let last = text.rsplit('.').next().unwrap_or_default();
+    let hexadecimal = last.strip_prefix("0x").is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_hexdigit()));
+    if hexadecimal || last.bytes().all(|b| b.is_ascii_digit()) { Err(NameError::Numeric) } else { Ok(()) }
 }
 
 /// Where a host is: an IP address or a DNS name. What a certificate's SAN holds.
@@ -249,6 +256,16 @@ mod tests {
         let host = |n: usize| format!("{}.{}.{}.{}", "a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(n));
         assert!(HostName::parse(&host(61)).is_ok());
         assert_eq!(HostName::parse(&host(62)), Err(NameError::TooLong { got: 254, max: 253 }));
+    }
+
+    #[test]
+    fn a_host_name_that_a_resolver_reads_as_an_address_is_refused() {
+        for bad in ["127.1", "010.0.0.1", "0x7f.1", "2130706433", "n1.0x", "n1.example.7"] {
+            assert_eq!(HostName::parse(bad), Err(NameError::Numeric), "{bad}");
+        }
+        for good in ["7.example.org", "n1.x7", "0x7g", "n1"] {
+            assert!(HostName::parse(good).is_ok(), "{good}");
+        }
     }
 
     #[test]

@@ -167,7 +167,7 @@ fn command() -> impl Strategy<Value = Command> {
         2 => (node(), node()).prop_map(|(node, other)| Command::ConfirmAuthority {
             authority: pin(),
             node,
-            signature: key(CA_SEED).sign(&confirm_transcript(CLUSTER, pin(), if other.0 == 0 { other } else { node })).to_vec(),
+            signature: key(CA_SEED).sign(&confirm_transcript(CLUSTER, pin(), if other.0 == 0 { other } else { node }, &[1])).to_vec(),
         }),
         2 => (node(), suffrage(), any::<bool>())
             .prop_map(|(node, suffrage, keep_authority)| Command::SetSuffrage { node, suffrage, keep_authority }),

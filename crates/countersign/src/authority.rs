@@ -77,9 +77,9 @@ impl Keeper {
     }
 
     /// The proof that this member opened its copy.
-    pub(crate) fn confirm(&self, view: &View, node: NodeId) -> Result<Vec<u8>, SignError> {
+    pub(crate) fn confirm(&self, view: &View, node: NodeId, ciphertext: &[u8]) -> Result<Vec<u8>, SignError> {
         let authority = self.held()?;
-        let transcript = confirm_transcript(view.cluster, authority.id(), node);
+        let transcript = confirm_transcript(view.cluster, authority.id(), node, ciphertext);
         Ok(authority.key().sign(transcript.as_bytes())?)
     }
 
@@ -90,9 +90,8 @@ impl Keeper {
         endorsement: &Endorsement,
         spki: &[u8],
     ) -> Result<Vec<Vec<u8>>, SignError> {
-        let hosts: Vec<Host> = admitted.addresses.iter().map(|a| a.host.clone()).collect();
         let Some(grant) = &admitted.grant else { return Ok(vec![]) };
-        self.sign(grant, admitted.name.as_str(), &hosts, spki, Some(endorsement))
+        self.sign(grant, admitted.name.as_str(), &admitted.hosts, spki, Some(endorsement))
     }
 
     /// Signs the leaf of a broker, client or admin.

@@ -207,12 +207,11 @@ fn issue_first(
 ) -> Result<Vec<u8>, BootstrapError> {
     let authority = open_authority(&keys.sealing, command.cluster, FOUNDER, &command.authority, sealed)?;
     let endorsement = Endorsement::sign(&keys.identity, command.cluster, key.id(), 0);
-    let hosts: Vec<_> = member.addresses.iter().map(|a| a.host.clone()).collect();
     let principal = Principal { trust_domain: view.trust_domain.clone(), role: Role::Node(FOUNDER) };
     Ok(authority.issue(&LeafRequest {
         principal: &principal,
         common_name: member.name.as_str(),
-        hosts: &hosts,
+        hosts: &member.hosts,
         spki: &key.spki(),
         serial: member.leaf.serial,
         validity: member.leaf.validity,

@@ -4,7 +4,7 @@
 //! whoever could read it may have.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -37,6 +37,14 @@ pub enum DataDirError {
         path: PathBuf,
         /// Its permissions.
         mode: u32,
+    },
+    /// Somebody else's.
+    #[error("`{}` belongs to user {owner}, not to this process's", path.display())]
+    Owner {
+        /// The file or directory.
+        path: PathBuf,
+        /// Its owner's user id.
+        owner: u32,
     },
     /// A file that cannot be parsed.
     #[error("`{}` is damaged: {reason}", path.display())]
@@ -153,7 +161,6 @@ impl DataDir {
         let io = |action| move |source| DataDirError::Io { action, path: path.to_owned(), source };
         if !path.exists() {
             fs::create_dir_all(path).map_err(io("create"))?;
-            fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io("protect"))?;
         }
         if !path.join(file::MEMBER).exists() && !path.join(file::LOCK).exists() {
             for entry in fs::read_dir(path).map_err(io("read"))? {
@@ -163,6 +170,12 @@ impl DataDir {
                 }
             }
         }
+        // Only now is it known to be ours: others must neither read what is in it, nor put files there.
+        let owner = fs::metadata(path).map_err(io("read"))?.uid();
+        if owner != rustix::process::geteuid().as_raw() {
+            return Err(DataDirError::Owner { path: path.to_owned(), owner });
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io("protect"))?;
         let lock_path = path.join(file::LOCK);
         let lock = OpenOptions::new()
             .create(true)
@@ -245,16 +258,24 @@ fn is_ours(name: &str) -> bool {
 
 /// Reads a secret file anywhere; `None` if absent, refused if others can read it.
 pub fn read_secret(path: &Path) -> Result<Option<SecretBytes>, DataDirError> {
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
+    let failed = |source| DataDirError::Io { action: "read", path: path.to_owned(), source };
+    // Opened once: what is judged is what is read.
+    let mut file = match File::open(path) {
+        Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(DataDirError::Io { action: "read", path: path.to_owned(), source }),
+        Err(source) => return Err(failed(source)),
     };
-    let mode = metadata.mode() & 0o777;
+    let metadata = file.metadata().map_err(failed)?;
+    let (mode, owner) = (metadata.mode() & 0o777, metadata.uid());
     if mode & 0o077 != 0 {
         return Err(DataDirError::Exposed { path: path.to_owned(), mode });
     }
-    Ok(read_optional(path)?.map(SecretBytes::new))
+    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
+        return Err(DataDirError::Owner { path: path.to_owned(), owner });
+    }
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(failed)?;
+    Ok(Some(SecretBytes::new(bytes)))
 }
 
 /// Reads a file that may be absent.

@@ -9,18 +9,17 @@ use countersign_api::cluster::{EnrollRequest, ViewRequest};
 use countersign_api::convert::{ClusterInfo, Enrollment, MessageError, decoded};
 use countersign_core::codec::{self, CodecError};
 use countersign_core::enroll::joiner::{Candidate, JoinError as ProtocolError, Unpinned};
-use countersign_core::id::RequestId;
+use countersign_core::id::{AuthorityId, RequestId};
 use countersign_core::name::{Address, Name};
+use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::join_token::JoinToken;
 use countersign_core::trust::outcome::Refused;
 use countersign_core::trust::view::View;
-use countersign_net::{
-    Clock, Credential, CredentialError, DialError, SystemClock, Trust, dial_enroll, dial_enroll_mapped,
-};
+use countersign_net::{Clock, Credential, CredentialError, DialError, SystemClock, dial_enroll, dial_enroll_mapped};
 use countersign_pki::csr::{CsrError, create_csr};
 use countersign_pki::pem::certificate_pem;
-use countersign_pki::verify::{BundleError, ChainError, Usage};
+use countersign_pki::verify::{Bundle, BundleError, ChainError, Usage};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
@@ -118,7 +117,7 @@ pub(crate) async fn enroll(
     loop {
         let attempt = attempt(keys, token, sponsor, candidate.clone()).await;
         match attempt {
-            Ok((enrollment, skew)) => return store(data, keys, &enrollment, skew),
+            Ok((enrollment, skew)) => return store(data, keys, token.pin(), &enrollment, skew),
             Err(error) if Instant::now() + RETRY < deadline && error.is_passing() => {
                 tracing::info!(%sponsor, reason = %crate::chain(&error), "not joined yet, trying again");
                 // why: nothing on this host tells when another one is ready
@@ -233,7 +232,13 @@ fn skew_secs(here: UnixMillis, cluster: UnixMillis) -> i64 {
     here.unwrap_or(i64::MAX).saturating_sub(cluster.unwrap_or(i64::MAX))
 }
 
-fn store(data: &DataDir, keys: &Keys, enrollment: &Enrollment, skew: i64) -> Result<MemberFile, JoinError> {
+fn store(
+    data: &DataDir,
+    keys: &Keys,
+    pin: AuthorityId,
+    enrollment: &Enrollment,
+    skew: i64,
+) -> Result<MemberFile, JoinError> {
     if skew.unsigned_abs() > countersign_core::limits::SKEW_SECS {
         tracing::warn!(
             skew_secs = skew,
@@ -245,8 +250,13 @@ fn store(data: &DataDir, keys: &Keys, enrollment: &Enrollment, skew: i64) -> Res
     if let LeafKey::Issued(key) = &keys.leaf {
         // The issued certificate must pass this node's own verifier before anything relies on it.
         let credential = Credential::new(enrollment.chain.iter().map(|der| der.to_vec()), key)?;
-        let trust = Trust::of_view(Arc::clone(&view), None, enrollment.time)?;
-        credential.verify(&trust.bundle, Usage::Server, enrollment.time)?;
+        // Under the pinned authority alone: the others in the answer are the sponsor's word, and a sponsor that was evicted
+        // still has a certificate.
+        let pinned = view.authorities.get(&pin).map(|authority| authority.certificate.as_slice());
+        let verified = credential.verify(&Bundle::new(pinned)?, Usage::Server, enrollment.time)?;
+        if verified.evidence().parts().principal.role != Role::Node(enrollment.node) {
+            return Err(ProtocolError::NotAdmitted.into());
+        }
         let chain: String = enrollment.chain.iter().map(|der| certificate_pem(der)).collect();
         data.write(file::LEAF, chain.as_bytes())?;
     }

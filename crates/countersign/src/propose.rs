@@ -7,6 +7,7 @@ use countersign_api::cluster::members_client::MembersClient;
 use countersign_api::cluster::{ProposeReply, ProposeRequest};
 use countersign_api::convert::{MessageError, decoded};
 use countersign_core::codec::{self, CodecError};
+use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::id::{KeyId, NodeId};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::{Author, NotPermitted, permit};
@@ -126,6 +127,9 @@ impl Inner {
             }
             state.time()
         };
+        if let Command::Admit(request) = command {
+            self.check_admission(request).await?;
+        }
         let stamped =
             Stamped { level: FEATURE_LEVEL, time: SystemClock.now().max(last_applied), command: command.clone() };
         let proposed = match self.group.propose(codec::encode(&stamped)?).await {
@@ -137,6 +141,22 @@ impl Inner {
         };
         let outcome: Outcome = decoded("outcome", &proposed.outcome)?;
         self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)))
+    }
+
+    /// Refuses what `apply` would refuse, so that strangers write nothing into the log. A leader that has just been elected
+    /// may lack a token that is committed: before it refuses, it makes sure that it has applied everything.
+    async fn check_admission(&self, request: &EnrollmentRequest) -> Result<(), CommandError> {
+        let refused = |why: &Refused| !matches!(why, Refused::NoCluster);
+        let first = self.state.read().check_admission(request);
+        match first {
+            Err(why) if refused(&why) => {
+                if self.group.ensure_linearizable().await.is_err() {
+                    return Ok(()); // not the leader (any more): proposing says so
+                }
+                self.state.read().check_admission(request).map_err(CommandError::Refused)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Signs what the outcome grants, for the very key that the command recorded.

@@ -73,11 +73,23 @@ impl Inner {
     /// Takes one step; true if there may be another at once.
     async fn reconcile(&self) -> Result<bool, StepError> {
         self.peers.retain(|node| self.endpoint.trust().load().view.members.contains_key(&node));
+        let more = self.lead().await?;
+        // After what others wait for: a refusal of this member's own wishes must not stop the leader's work.
         self.open_authority().await?;
         self.correct_addresses().await?;
+        Ok(more)
+    }
+
+    /// Takes one step of the leader; true if there may be another at once.
+    async fn lead(&self) -> Result<bool, StepError> {
         let status = self.group.status();
         if status.state != GroupState::Leader {
             return Ok(false);
+        }
+        {
+            // The leader seals with its own opened copy.
+            let state = self.state.read();
+            self.keeper.follow(&state, self.node, &self.keys.sealing)?;
         }
         let step = {
             let state = self.state.read();
@@ -109,11 +121,11 @@ impl Inner {
             self.keeper.follow(&state, self.node, &self.keys.sealing)?;
             let Some(view) = state.view().cloned() else { return Ok(()) };
             let Some((authority, _)) = view.active_authority() else { return Ok(()) };
-            let unopened = state.sealed().get(&(authority, self.node)).is_some_and(|copy| !copy.opened);
-            unopened.then_some((view, authority))
+            let copy = state.sealed().get(&(authority, self.node)).filter(|copy| !copy.opened);
+            copy.map(|copy| (view, authority, copy.ciphertext.clone()))
         };
-        if let Some((view, authority)) = to_confirm {
-            let signature = self.keeper.confirm(&view, self.node)?;
+        if let Some((view, authority, ciphertext)) = to_confirm {
+            let signature = self.keeper.confirm(&view, self.node, &ciphertext)?;
             self.command(Command::ConfirmAuthority { authority, node: self.node, signature }, &[]).await?;
         }
         Ok(())

@@ -8,7 +8,9 @@ use std::time::Duration;
 use countersign_api::convert::{MessageError, decoded};
 use countersign_core::codec::{self, CodecError};
 use countersign_core::id::{GroupId, NodeId};
+use countersign_core::trust::TrustState;
 use countersign_core::trust::command::Stamped;
+use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::View;
 use countersign_net::Endpoint;
@@ -63,10 +65,17 @@ impl Replica {
         let store = Store::open(path)?;
         let state = SharedState::new();
         let peers = Peers::default();
-        let assigned = Arc::new(AssignedByView { me: node, stored, state: state.clone(), endpoint: OnceLock::new() });
+        let assigned = Arc::new(AssignedByView {
+            me: node,
+            stored,
+            state: state.clone(),
+            endpoint: OnceLock::new(),
+            group: OnceLock::new(),
+        });
         let weak: Weak<AssignedByView> = Arc::downgrade(&assigned);
         let groups = Groups::new(node, store, Arc::new(peers.clone()), Arc::new(WeakAssigned(weak)));
         let group = groups.start(GroupId::TRUST, Box::new(state.machine()), GroupConfig::default()).await?;
+        let _ = assigned.group.set(group.clone());
         Ok(Self { state, groups, group, peers, assigned })
     }
 
@@ -102,6 +111,15 @@ struct AssignedByView {
     stored: Option<Arc<View>>,
     state: SharedState,
     endpoint: OnceLock<Endpoint>,
+    group: OnceLock<Group>,
+}
+
+impl AssignedByView {
+    fn view(&self) -> Option<Arc<View>> {
+        let trust = self.endpoint.get().map(|endpoint| Arc::clone(&endpoint.trust().load().view));
+        let applied = || self.state.read().view().cloned();
+        trust.or_else(applied).or_else(|| self.stored.clone())
+    }
 }
 
 struct WeakAssigned(Weak<AssignedByView>);
@@ -109,12 +127,34 @@ struct WeakAssigned(Weak<AssignedByView>);
 impl Assignments for WeakAssigned {
     fn assigned(&self, group: GroupId, node: NodeId) -> Option<bool> {
         let this = self.0.upgrade()?;
-        let trust = this.endpoint.get().map(|endpoint| Arc::clone(&endpoint.trust().load().view));
-        let applied = || this.state.read().view().cloned();
-        match trust.or_else(applied).or_else(|| this.stored.clone()) {
+        match this.view() {
             Some(view) => view.assigned(group, node),
             // Before there is a view there is only the founder.
             None => (node == this.me).then_some(true),
         }
+    }
+
+    /// Raft obeys whoever claims to lead, and a learner is not trusted to. Besides those who are meant to vote, those who
+    /// still do: a voter that is being demoted hands over first.
+    fn may_lead(&self, group: GroupId, node: NodeId) -> Option<bool> {
+        if group != GroupId::TRUST {
+            return self.assigned(group, node);
+        }
+        let this = self.0.upgrade()?;
+        let Some(view) = this.view() else { return (node == this.me).then_some(true) };
+        let member = view.members.get(&node);
+        let votes = || this.group.get().is_some_and(|group| group.status().voters.contains(&node));
+        Some(member.is_some_and(|m| m.suffrage == Suffrage::Voter || votes()))
+    }
+
+    /// A member that was away knows none of those who came meanwhile: the snapshot of the trust group says who they are.
+    fn admits(&self, group: GroupId, member: NodeId, snapshot: &[u8]) -> bool {
+        let Some(this) = self.0.upgrade() else { return false };
+        if group != GroupId::TRUST || self.assigned(group, member) == Some(true) {
+            return self.assigned(group, member) == Some(true);
+        }
+        let Ok(state) = TrustState::decode(snapshot) else { return false };
+        let (Some(theirs), Some(ours)) = (state.view(), this.view()) else { return false };
+        theirs.cluster == ours.cluster && (theirs.members.contains_key(&member) || theirs.evicted.contains_key(&member))
     }
 }

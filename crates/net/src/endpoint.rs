@@ -15,6 +15,7 @@ use countersign_pki::mapping::{Rules, Unmapped};
 use countersign_pki::verify::{BundleError, ChainError, Usage, VerifiedChain, verify_chain};
 use rustls_pki_types::CertificateDer;
 
+use crate::alpn::Alpn;
 use crate::clock::Clock;
 use crate::credential::Credential;
 use crate::memory::{ChainKey, ChainMemory};
@@ -156,6 +157,9 @@ impl Endpoint {
     /// first: a view published in between either is the one that judges here, or finds the connection and closes it.
     pub(crate) fn admit(&self, connection: Connection) -> Result<(Registration, VerifiedPeer), Refusal> {
         let (evidence, wanted) = (connection.evidence.clone(), connection.wanted);
+        if connection.alpn == Alpn::Service && !connection.dialed {
+            self.registry().check_room(&evidence.parts().principal)?;
+        }
         let registration = self.registry().register(connection);
         let peer = self.judge(&self.trust().load(), &evidence, wanted)?;
         match registration.closed().refusal() {

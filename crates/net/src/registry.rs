@@ -9,6 +9,7 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use countersign_core::id::KeyId;
+use countersign_core::limits::{CONNECTIONS_PER_PRINCIPAL_MAX, SERVICE_CONNECTIONS_MAX};
 use countersign_core::peer::{Evidence, Refusal, Wanted, judge};
 use countersign_core::principal::Principal;
 use countersign_core::time::UnixMillis;
@@ -229,6 +230,23 @@ impl Registry {
             }
         });
         shown.collect()
+    }
+
+    /// Whether `principal` may open one more connection to this end under the service protocol.
+    pub(crate) fn check_room(&self, principal: &Principal) -> Result<(), Refusal> {
+        let entries = self.lock();
+        let services = entries.by_id.values().map(|entry| &entry.connection);
+        let services = services.filter(|c| c.alpn == Alpn::Service && !c.dialed);
+        let (mut all, mut own) = (0_usize, 0_usize);
+        for connection in services {
+            all += 1;
+            own += usize::from(connection.evidence.parts().principal == *principal);
+        }
+        if all < SERVICE_CONNECTIONS_MAX && own < CONNECTIONS_PER_PRINCIPAL_MAX {
+            Ok(())
+        } else {
+            Err(Refusal::Overloaded)
+        }
     }
 
     /// How many connections are open.

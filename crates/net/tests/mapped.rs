@@ -200,7 +200,7 @@ async fn everybody_whom_rules_and_view_make_nobody_is_refused() {
         let error = dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
         refused(&mut server, claim, &error, *refusal, words).await;
     }
-    for (claim, dialer, refusal) in [("an evicted key", gone, R::KeyRevoked), ("an evicted name", anew, R::Evicted)] {
+    for (claim, dialer, refusal) in [("an evicted key", gone, R::Evicted), ("an evicted name", anew, R::Evicted)] {
         let error = dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
         refused(&mut server, claim, &error, refusal, "").await;
     }

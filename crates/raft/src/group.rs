@@ -137,6 +137,7 @@ impl Group {
             me: context.me,
             group: id,
             transport: Arc::clone(&context.transport),
+            assignments: Arc::clone(&context.assignments),
             backoff: config.heartbeat,
             snapshot_stale: Arc::clone(&snapshot_stale),
         };

@@ -15,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
+use crate::hub::Assignments;
 use crate::limits::{SNAPSHOT_LEN_MAX, TERM_JUMP_MAX};
 use crate::message::SnapshotMessage;
 use crate::transport::{RaftRpc, Refusal, Transport, TransportError};
@@ -26,6 +27,7 @@ pub(crate) struct Network {
     pub(crate) me: NodeId,
     pub(crate) group: GroupId,
     pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) assignments: Arc<dyn Assignments>,
     pub(crate) backoff: Duration,
     /// Told when a snapshot of ours is out of date in its members.
     pub(crate) snapshot_stale: Arc<Notify>,
@@ -45,6 +47,8 @@ enum CallError {
     Answer(#[from] CodecError),
     #[error("the answer's term {got} is implausible after {sent}")]
     Term { got: u64, sent: u64 },
+    #[error("the answer raises the term, and its sender may not lead")]
+    Usurper,
     #[error("the snapshot has {got} bytes, at most {max} can be sent")]
     SnapshotTooLarge { got: usize, max: usize },
 }
@@ -59,6 +63,20 @@ impl Link {
         let Network { group, transport, .. } = &self.network;
         let answer = transport.call(self.target, *group, kind, codec::encode(request)?, deadline).await?;
         Ok(codec::decode(&answer)?)
+    }
+
+    /// A member's answer may raise our vote, but not exhaust the terms, and only if it may lead: Raft believes any higher
+    /// vote, whoever reports it.
+    fn plausible(&self, got: &Vote, sent: &Vote) -> Result<(), CallError> {
+        let (got_term, sent_term) = (got.leader_id.term, sent.leader_id.term);
+        if got_term > sent_term.saturating_add(TERM_JUMP_MAX) {
+            return Err(CallError::Term { got: got_term, sent: sent_term });
+        }
+        let Network { assignments, group, .. } = &self.network;
+        if got > sent && assignments.may_lead(*group, self.target) != Some(true) {
+            return Err(CallError::Usurper);
+        }
+        Ok(())
     }
 
     fn timeout(&self, action: RPCTypes, timeout: Duration) -> RaftTimeout<u64> {
@@ -76,12 +94,6 @@ impl Link {
             other => RPCError::Unreachable(Unreachable::new(other)),
         }
     }
-}
-
-/// A member's answer may raise our term, but not exhaust it.
-fn plausible(got: &Vote, sent: &Vote) -> Result<(), CallError> {
-    let (got, sent) = (got.leader_id.term, sent.leader_id.term);
-    if got > sent.saturating_add(TERM_JUMP_MAX) { Err(CallError::Term { got, sent }) } else { Ok(()) }
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
@@ -102,7 +114,7 @@ impl RaftNetwork<TypeConfig> for Link {
         let answer = async {
             let answer = self.call(RaftRpc::Append, &rpc, deadline).await?;
             if let AppendEntriesResponse::HigherVote(vote) = &answer {
-                plausible(vote, &rpc.vote)?;
+                self.plausible(vote, &rpc.vote)?;
             }
             Ok(answer)
         };
@@ -117,7 +129,7 @@ impl RaftNetwork<TypeConfig> for Link {
         let deadline = option.hard_ttl();
         let answer = async {
             let answer: VoteResponse<u64> = self.call(RaftRpc::Vote, &rpc, deadline).await?;
-            plausible(&answer.vote, &rpc.vote)?;
+            self.plausible(&answer.vote, &rpc.vote)?;
             Ok(answer)
         };
         answer.await.map_err(|e| self.rpc_error(RPCTypes::Vote, deadline, &e))
@@ -137,7 +149,7 @@ impl RaftNetwork<TypeConfig> for Link {
                 return Err(CallError::SnapshotTooLarge { got: message.data.len(), max: SNAPSHOT_LEN_MAX });
             }
             let answer: SnapshotResponse<u64> = self.call(RaftRpc::Snapshot, &message, deadline).await?;
-            plausible(&answer.vote, &vote)?;
+            self.plausible(&answer.vote, &vote)?;
             Ok(answer)
         };
         let answer = tokio::select! {

@@ -186,8 +186,10 @@ impl World {
         };
         let ready: Vec<NodeId> = self.hosts.iter().filter(|(node, host)| holds(node, host)).map(|(n, _)| *n).collect();
         let node = *self.rng.pick(&ready)?;
+        let ciphertext = self.hosts.get(&node)?.replica.state().sealed().get(&(authority, node))?.ciphertext.clone();
         self.ledger.open(node);
-        let signature = self.ca().sign(&confirm_transcript(self.home.cluster, authority, node)).to_vec();
+        let transcript = confirm_transcript(self.home.cluster, authority, node, &ciphertext);
+        let signature = self.ca().sign(&transcript).to_vec();
         Some(Command::ConfirmAuthority { authority, node, signature })
     }
 

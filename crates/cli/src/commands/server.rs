@@ -38,8 +38,12 @@ pub(super) fn run(args: ServerArgs, output: Output) -> Result<(), Failure> {
     if let Some(missing) = missing_file(&settings, &config) {
         let written = settings.written(GENERATE);
         let reason = format!("`{}` is missing, and {written} is not available in this version", missing.display());
-        return Err(Failure::usage(reason, "put the file there, or leave the paths out: then the cluster makes certificates"));
+        return Err(Failure::usage(
+            reason,
+            "put the file there, or leave the paths out: then the cluster makes certificates",
+        ));
     }
+    raise_descriptors();
     let plan = plan::plan(&config)?;
     log_to_stderr(&config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -57,6 +61,15 @@ const GENERATE: &str = "cluster.authentication.generate_certs_if_missing";
 fn missing_file<'a>(settings: &Settings, config: &'a ServerConfig) -> Option<&'a Path> {
     let files = config.files.as_ref().filter(|_| settings.flag(GENERATE))?;
     [&files.ca, &files.cert, &files.key].into_iter().map(PathBuf::as_path).find(|path| !path.exists())
+}
+
+/// As many descriptors as the host allows this process: each connection takes two.
+fn raise_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::debug!(%error, "the limit on descriptors stays as it is");
+    }
 }
 
 fn settings(args: ServerArgs) -> Result<Settings, Failure> {

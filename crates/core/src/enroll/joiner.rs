@@ -139,7 +139,8 @@ impl Requested {
         if view.cluster != self.request.cluster {
             return Err(JoinError::Cluster { expected: self.request.cluster, got: view.cluster });
         }
-        if !view.authorities.contains_key(&self.request.pin) {
+        let pinned = view.authorities.get(&self.request.pin);
+        if pinned.map(|authority| AuthorityId::of_certificate(&authority.certificate)) != Some(self.request.pin) {
             return Err(JoinError::AuthorityMissing(self.request.pin));
         }
         let member = view.members.get(&node).ok_or(JoinError::NotAdmitted)?;

@@ -74,6 +74,9 @@ fn a_joiner_accepts_no_answer_that_is_not_about_its_own_keys() {
     let mut bare = (**view).clone();
     bare.authorities.clear();
     assert_eq!(asked().accept(NodeId(2), &bare), Err(JoinError::AuthorityMissing(rig::pin())));
+    let mut forged = (**view).clone();
+    forged.authorities.get_mut(&rig::pin()).unwrap().certificate = b"the attacker's".to_vec();
+    assert_eq!(asked().accept(NodeId(2), &forged), Err(JoinError::AuthorityMissing(rig::pin())));
 }
 
 #[test]

@@ -222,6 +222,10 @@ impl Refusal {
 pub fn judge(view: &View, evidence: &Evidence, wanted: Wanted, now: UnixMillis) -> Result<VerifiedPeer, Refusal> {
     let parts = evidence.parts();
     check_path(view, parts, now)?;
+    // Before its keys, which are revoked with it: this is the more telling reason.
+    if parts.principal.role.node_id().is_some_and(|id| view.evicted.contains_key(&id)) {
+        return Err(Refusal::Evicted);
+    }
     if view.revoked_keys.contains(&parts.key) {
         return Err(Refusal::KeyRevoked);
     }
@@ -236,7 +240,7 @@ pub fn judge(view: &View, evidence: &Evidence, wanted: Wanted, now: UnixMillis) 
             if wanted != Wanted::AnyPrincipal {
                 return Err(Refusal::NotANode);
             }
-            check_principal(view, parts, role)?;
+            check_principal(view, parts, role, now)?;
         }
     }
     Ok(VerifiedPeer {
@@ -265,9 +269,7 @@ fn check_path(view: &View, parts: &EvidenceParts, now: UnixMillis) -> Result<(),
 }
 
 fn check_member(view: &View, parts: &EvidenceParts, id: NodeId) -> Result<(), Refusal> {
-    let Some(member) = view.members.get(&id) else {
-        return Err(if view.evicted.contains_key(&id) { Refusal::Evicted } else { Refusal::NotAMember });
-    };
+    let member = view.members.get(&id).ok_or(Refusal::NotAMember)?;
     if view.revoked_keys.contains(&member.keys.identity.id()) {
         return Err(Refusal::KeyRevoked);
     }
@@ -284,9 +286,10 @@ fn check_endorsed(view: &View, parts: &EvidenceParts, member: &Member) -> Result
     if endorsement.renewal > member.leaf.renewal { Ok(()) } else { Err(Refusal::Superseded) }
 }
 
-fn check_principal(view: &View, parts: &EvidenceParts, role: &Role) -> Result<(), Refusal> {
-    if view.principals.get(role).is_some_and(|keys| keys.contains_key(&parts.key)) {
-        return Ok(());
+fn check_principal(view: &View, parts: &EvidenceParts, role: &Role, now: UnixMillis) -> Result<(), Refusal> {
+    if let Some(issued) = view.principals.get(role).and_then(|keys| keys.get(&parts.key)) {
+        // As recorded, whatever the certificate says: a stolen CA key prolongs nothing.
+        return if now.secs() <= issued.not_after.secs() { Ok(()) } else { Err(Refusal::Expired) };
     }
     // An authority made elsewhere has issued certificates that the cluster never saw; admins are always on record.
     let imported = view.authorities.get(&parts.authority).is_some_and(|a| a.imported);

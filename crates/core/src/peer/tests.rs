@@ -86,7 +86,7 @@ fn a_certificate_counts_within_its_validity_only() {
 
 #[test]
 fn an_evicted_unknown_or_other_node_is_refused() {
-    check(parts(3), Wanted::AnyNode, Err(Refusal::KeyRevoked));
+    check(parts(3), Wanted::AnyNode, Err(Refusal::Evicted));
     let renewed = EvidenceParts {
         key: leaf_key(30),
         endorsement: Some(Endorsement::sign(&key(3), CLUSTER, leaf_key(30), 7)),
@@ -130,6 +130,15 @@ fn clients_speak_to_services_only_and_only_with_a_key_on_record() {
     check(client(62), Wanted::AnyPrincipal, Err(Refusal::PrincipalUnknown));
     let other = Principal { role: Role::Client(name("other")), ..parts(1).principal };
     check(EvidenceParts { principal: other, ..client(60) }, Wanted::AnyPrincipal, Err(Refusal::PrincipalUnknown));
+}
+
+#[test]
+fn a_certificate_that_outlives_its_record_is_of_no_use() {
+    // Whoever holds the CA key may date a certificate as it likes; the record ended after 60 seconds.
+    let late = NOW.plus_secs(61);
+    let forged = EvidenceParts { validity: Validity { not_before: NOW, not_after: NOW.plus_secs(9999) }, ..client(60) };
+    let judged = |now| judge(&view(), &Evidence::asserted(forged.clone()), Wanted::AnyPrincipal, now).map(|_| ());
+    assert_eq!((judged(NOW.plus_secs(60)), judged(late)), (Ok(()), Err(Refusal::Expired)));
 }
 
 #[test]

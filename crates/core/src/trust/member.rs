@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{Generation, KeyId, NodeId, TokenId};
 use crate::key::PublicKey;
-use crate::name::{Address, HostName, Name};
+use crate::name::{Address, Host, HostName, Name};
 use crate::time::{UnixMillis, Validity};
 
 /// Whether a member counts for a quorum.
@@ -79,8 +79,12 @@ pub struct Member {
     pub leaf: Leaf,
     /// The node name that its certificate, made elsewhere, maps to; none where the cluster issues. One member's only.
     pub mapped: Option<HostName>,
-    /// Where it is reached: the first is dialed, all become SANs.
+    /// Where it is reached: the first is dialed.
     pub addresses: Vec<Address>,
+    /// The generation of their last change; 0 if there was none.
+    pub addresses_changed: Generation,
+    /// The hosts that its certificate holds: those of its addresses when it was issued.
+    pub hosts: Vec<Host>,
     /// Its role, if its token gave one.
     pub role: Option<String>,
     /// Its attributes.

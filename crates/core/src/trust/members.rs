@@ -9,17 +9,19 @@ use super::seal::{SealedCopy, confirm_transcript};
 use super::state::{Applied, TrustState};
 use super::view::View;
 use crate::enroll::EnrollmentRequest;
-use crate::id::{AuthorityId, NodeId, TokenId};
+use crate::id::{AuthorityId, Generation, NodeId, TokenId};
 use crate::limits::{ADDRESSES_MAX, MEMBERS_MAX, VOTERS_MAX};
-use crate::name::Address;
+use crate::name::{Address, Host};
 use crate::principal::{Principal, Role};
 use crate::transcript::Transcript;
 
-/// What a member signs with its identity key to change its addresses.
+/// What a member signs with its identity key to change its addresses. Good for one change: it names the one before.
 pub fn addresses_transcript(view: &View, node: NodeId, addresses: &[Address]) -> Transcript {
+    let last = view.members.get(&node).map_or(0, |member| member.addresses_changed.0);
     let transcript = Transcript::new(b"member addresses")
         .fixed(&view.cluster.0)
         .fixed(&node.0.to_be_bytes())
+        .fixed(&last.to_be_bytes())
         .fixed(&(addresses.len() as u64).to_be_bytes());
     addresses.iter().fold(transcript, |t, address| t.variable(address.to_string().as_bytes()))
 }
@@ -53,13 +55,15 @@ impl TrustState {
             leaf: self.leaf(view.cluster, node, request.leaf_key, request.foreign.as_ref(), authority.validity),
             mapped: request.foreign.as_ref().map(|foreign| foreign.mapped.clone()),
             addresses: request.addresses.clone(),
+            addresses_changed: Generation(0),
+            hosts: hosts(&request.addresses),
             role: token.role,
             attributes: token.attributes,
             admitted_by: Some(request.token),
             admitted_at: self.time(),
             feature_level: request.feature_level,
         };
-        self.next_node += 1;
+        self.next_node = self.next_node.saturating_add(1);
         self.spend_token(request.token);
         self.enrollments.insert((request.token, request.request), node);
         self.change(|view| {
@@ -68,15 +72,37 @@ impl TrustState {
         self.admitted_outcome(node, false)
     }
 
+    /// Whether the request would be admitted now. The leader asks before it proposes, so that a stranger without a token
+    /// writes nothing into the log; `apply` decides again.
+    pub fn check_admission(&self, request: &EnrollmentRequest) -> Result<(), Refused> {
+        if self.repeated(request)?.is_some() {
+            return Ok(());
+        }
+        let token = self.usable_token(request.token)?;
+        self.check_request(request, token)?;
+        self.check_free(request, token)
+    }
+
     /// The answer of an earlier, equal request: also when the token is spent or expired by now.
     fn repeated(&self, request: &EnrollmentRequest) -> Result<Option<Outcome>, Refused> {
         let Some(node) = self.enrollments.get(&(request.token, request.request)) else { return Ok(None) };
         if self.current()?.evicted.contains_key(node) {
             return Err(Refused::EvictedSince(*node));
         }
+        let view = self.current()?;
         let member = self.member(*node)?;
-        if member.keys != request.keys || member.leaf.key != request.leaf_key {
+        let mapped = request.foreign.as_ref().map(|foreign| &foreign.mapped);
+        let same =
+            member.keys == request.keys && member.leaf.key == request.leaf_key && member.mapped.as_ref() == mapped;
+        if !same || request.cluster != view.cluster {
             return Err(Refused::RequestReused);
+        }
+        request.verify_identity().map_err(|_| Refused::Signature(Signer::Identity))?;
+        if let Some(token) = self.tokens.get(&request.token) {
+            request.verify_token(token.verifier).map_err(|_| Refused::Signature(Signer::Token))?;
+        }
+        if [member.leaf.key, member.keys.ucan.id()].iter().any(|key| view.revoked_keys.contains(key)) {
+            return Err(Refused::KeyRevoked);
         }
         self.admitted_outcome(*node, true).map(Some)
     }
@@ -151,7 +177,7 @@ impl TrustState {
             node,
             name: member.name.clone(),
             suffrage: member.suffrage,
-            addresses: member.addresses.clone(),
+            hosts: member.hosts.clone(),
             leaf: member.leaf.clone(),
             grant,
             generation: view.generation,
@@ -184,7 +210,7 @@ impl TrustState {
         let record = view.authorities.get(&authority).ok_or(Refused::NoSuchAuthority(authority))?;
         let key = record.key.as_ref().ok_or(Refused::KeyElsewhere(authority))?;
         let copy = self.sealed.get_mut(&(authority, node)).ok_or(Refused::NotSealed(node))?;
-        if !key.verifies(&confirm_transcript(view.cluster, authority, node), signature) {
+        if !key.verifies(&confirm_transcript(view.cluster, authority, node, &copy.ciphertext), signature) {
             return Err(Refused::Signature(Signer::Authority));
         }
         copy.opened = true;
@@ -215,10 +241,12 @@ impl TrustState {
         }
         let at = self.time();
         self.sealed.retain(|(_, holder), _| *holder != node);
-        let doomed: Vec<TokenId> = if compromised {
-            self.tokens.iter().filter(|(_, token)| token.uses > 1).map(|(id, _)| *id).collect()
-        } else {
-            member.admitted_by.into_iter().collect()
+        let doomed: Vec<TokenId> = match member.admitted_by {
+            // Whoever held its machine may have made tokens of any kind.
+            _ if compromised => self.tokens.keys().copied().collect(),
+            Some(token) => vec![token],
+            // The founder was admitted by no token, and holds the cluster's.
+            None => self.tokens.iter().filter(|(_, token)| token.cluster_token).map(|(id, _)| *id).collect(),
         };
         let tokens_revoked = self.revoke_tokens(&doomed);
         let changed = self.change(|view| {
@@ -227,7 +255,7 @@ impl TrustState {
             for assigned in view.groups.values_mut() {
                 assigned.remove(&node);
             }
-            let generation = crate::id::Generation(view.generation.0 + 1);
+            let generation = Generation(view.generation.0.saturating_add(1));
             let Member { name, mapped, keys, .. } = member;
             let record = Evicted { name, mapped, identity: keys.identity, at, generation };
             view.evicted.insert(node, record);
@@ -268,6 +296,7 @@ impl TrustState {
         self.change(|view| {
             if let Some(member) = view.members.get_mut(&node) {
                 member.addresses = addresses;
+                member.addresses_changed = Generation(view.generation.0.saturating_add(1));
             }
         })
     }
@@ -281,12 +310,32 @@ fn check_room_for_voter(view: &View) -> Result<(), Refused> {
     Ok(())
 }
 
-/// An address belongs to one member; on loopback many share a host, and ports come and go.
+/// A host belongs to one member or broker, whatever the port: certificates hold hosts, and whoever dials a host believes
+/// any certificate that holds it. On loopback many share a host.
 fn check_addresses_free(view: &View, except: Option<NodeId>, addresses: &[Address]) -> Result<(), Refused> {
-    for member in view.members.values().filter(|m| Some(m.id) != except) {
-        if let Some(address) = addresses.iter().find(|a| !a.host.is_loopback() && member.addresses.contains(a)) {
+    for address in addresses.iter().filter(|a| !a.host.is_loopback()) {
+        let others = view.members.values().filter(|m| Some(m.id) != except);
+        if let Some(member) = others.into_iter().find(|m| holds(m, &address.host)) {
             return Err(Refused::AddressTaken { address: address.clone(), node: member.id });
+        }
+        if let Host::Dns(name) = &address.host {
+            let broker = Role::Broker(name.clone());
+            if view.principals.contains_key(&broker) {
+                return Err(Refused::HostTaken { host: name.clone(), by: broker });
+            }
         }
     }
     Ok(())
+}
+
+/// Whether a member is reached at a host, or its certificate holds it.
+pub(super) fn holds(member: &Member, host: &Host) -> bool {
+    member.hosts.contains(host) || member.addresses.iter().any(|a| a.host == *host)
+}
+
+pub(super) fn hosts(addresses: &[Address]) -> Vec<Host> {
+    let mut hosts: Vec<Host> = addresses.iter().map(|a| a.host.clone()).collect();
+    hosts.sort();
+    hosts.dedup();
+    hosts
 }

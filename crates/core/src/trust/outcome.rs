@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::join_token::TokenUnusable;
 use super::member::{Leaf, Suffrage};
 use crate::id::{AuthorityId, Generation, KeyId, NodeId, TokenId};
-use crate::name::{Address, HostName, Name};
+use crate::name::{Address, Host, HostName, Name};
 use crate::principal::{Principal, Role};
 use crate::time::Validity;
 
@@ -31,8 +31,8 @@ pub struct Admitted {
     pub name: Name,
     /// What it becomes.
     pub suffrage: Suffrage,
-    /// Its addresses, as recorded.
-    pub addresses: Vec<Address>,
+    /// The hosts that its certificate holds.
+    pub hosts: Vec<Host>,
     /// Its leaf, as recorded.
     pub leaf: Leaf,
     /// The certificate to sign; none where certificates are made elsewhere.
@@ -176,6 +176,17 @@ pub enum Refused {
     /// Nodes are admitted by token, not issued certificates by name.
     #[error("`{0}` is admitted by a join token, not issued a certificate by name")]
     NotIssued(Role),
+    /// A host is another's.
+    #[error("host `{host}` is that of {by}")]
+    HostTaken {
+        /// The host.
+        host: HostName,
+        /// Whose it is.
+        by: Role,
+    },
+    /// The key is a member's.
+    #[error("key is that of node {0}: evict the node instead")]
+    KeyOfNode(NodeId),
     /// The key is no Ed25519 or P-256 key.
     #[error("key {0} cannot be certified")]
     KeyUnsuitable(KeyId),

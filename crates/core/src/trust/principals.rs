@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use super::members::holds;
 use super::outcome::{Grant, Limited, Outcome, Refused};
 use super::state::{Applied, TrustState, serial};
 use super::view::IssuedKey;
 use crate::id::KeyId;
 use crate::limits::{PRINCIPAL_KEYS_MAX, PRINCIPAL_TTL_SECS_MAX, PRINCIPALS_MAX};
+use crate::name::Host;
 use crate::principal::{Principal, Role};
 
 /// DER prefixes of the `SubjectPublicKeyInfo` of Ed25519 (RFC 8410 §4) and P-256 (RFC 5480 §2.1.1) keys, and the length of the key.
@@ -38,8 +40,16 @@ impl TrustState {
             return Err(Refused::KeyRevoked);
         }
         let members = view.members.values();
-        if let Some(member) = members.into_iter().find(|m| m.leaf.key == key || m.keys.identity.id() == key) {
-            return Err(Refused::KeyTaken(member.id));
+        for member in members {
+            if [member.leaf.key, member.keys.identity.id(), member.keys.ucan.id()].contains(&key) {
+                return Err(Refused::KeyTaken(member.id));
+            }
+            match role {
+                Role::Broker(host) if holds(member, &Host::Dns(host.clone())) => {
+                    return Err(Refused::HostTaken { host: host.clone(), by: Role::Node(member.id) });
+                }
+                _ => {}
+            }
         }
         let (authority, record) = view.active_authority().ok_or(Refused::NoCluster)?;
         if record.key.is_none() {

@@ -16,9 +16,14 @@ pub struct SealedCopy {
     pub opened: bool,
 }
 
-/// What a member signs with the authority's key to show that it opened its copy.
-pub fn confirm_transcript(cluster: ClusterId, authority: AuthorityId, node: NodeId) -> Transcript {
-    Transcript::new(b"authority key opened").fixed(&cluster.0).fixed(&authority.0).fixed(&node.0.to_be_bytes())
+/// What a member signs with the authority's key to show that it opened this very copy: a signature for an earlier copy
+/// says nothing of a later one, which may not open.
+pub fn confirm_transcript(cluster: ClusterId, authority: AuthorityId, node: NodeId, ciphertext: &[u8]) -> Transcript {
+    Transcript::new(b"authority key opened")
+        .fixed(&cluster.0)
+        .fixed(&authority.0)
+        .fixed(&node.0.to_be_bytes())
+        .variable(ciphertext)
 }
 
 impl AuthorityKey {

@@ -140,6 +140,8 @@ impl TrustState {
             leaf,
             mapped: b.foreign.as_ref().map(|foreign| foreign.mapped.clone()),
             addresses: b.addresses.clone(),
+            addresses_changed: Generation(0),
+            hosts: super::members::hosts(&b.addresses),
             role: None,
             attributes: BTreeMap::new(),
             admitted_by: None,
@@ -163,7 +165,11 @@ impl TrustState {
     }
 
     fn revoke_key(&mut self, key: KeyId) -> Applied {
-        self.current()?;
+        let members = self.current()?.members.values();
+        let of = |m: &&Member| [m.keys.identity.id(), m.leaf.key, m.keys.ucan.id()].contains(&key);
+        if let Some(member) = members.into_iter().find(of) {
+            return Err(Refused::KeyOfNode(member.id));
+        }
         self.change(|view| {
             view.revoked_keys.insert(key);
         })
@@ -235,7 +241,7 @@ impl TrustState {
     pub(super) fn change(&mut self, edit: impl FnOnce(&mut View)) -> Applied {
         let view = Arc::make_mut(self.view.as_mut().ok_or(Refused::NoCluster)?);
         edit(view);
-        view.generation.0 += 1;
+        view.generation.0 = view.generation.0.saturating_add(1);
         Ok(Outcome::Done(view.generation))
     }
 

@@ -4,7 +4,7 @@ use super::join_token::{TokenRecord, TokenUnusable, token_id};
 use super::member::Attributes;
 use super::outcome::{Limited, Outcome, Refused};
 use super::state::{Applied, TrustState};
-use crate::id::TokenId;
+use crate::id::{RequestId, TokenId};
 use crate::limits::{ATTRIBUTE_LEN_MAX, ATTRIBUTES_MAX, TOKEN_TTL_SECS_MAX, TOKEN_USES_MAX, TOKENS_MAX};
 use crate::time::UnixMillis;
 
@@ -36,7 +36,9 @@ impl TrustState {
             return Err(Refused::NoSuchAuthority(record.pin));
         }
         let id = token_id(record.verifier);
-        if self.tokens.contains_key(&id) {
+        let of_this = (id, RequestId([0; 16]))..=(id, RequestId([0xff; 16]));
+        // A token that was forgotten for want of room does not come back with new uses.
+        if self.tokens.contains_key(&id) || self.enrollments.range(of_this).next().is_some() {
             return Err(Refused::TokenExists);
         }
         let now = self.time();

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Extension, Request};
@@ -21,8 +22,8 @@ use countersign_pki::authority::IssueError;
 use countersign_pki::key::{KeyAlgorithm, KeyError, KeyPair};
 use countersign_pki::pem::{PemError, certificate_pem, certificates_from_pem};
 use countersign_pki::self_signed::self_signed_server;
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto::Builder;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -35,6 +36,8 @@ use crate::keys::{KeysError, random};
 use crate::member::{Inner, StartError, bind_again};
 use crate::settings::AUTHORITY_TTL_SECS;
 
+/// How long a connection may be silent.
+const IDLE_MAX: Duration = Duration::from_secs(10);
 const KEY: &str = "keys/https.key";
 const CERTIFICATE: &str = "keys/https.pem";
 
@@ -101,7 +104,7 @@ pub(crate) async fn spawn(
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept HTTPS connections");
                     // why: out of descriptors, accepting again at once would only spin
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             }
         }
@@ -119,8 +122,13 @@ async fn serve(member: &Inner, app: Router, certificate: &HttpsCertificate, sock
     match accept_https(&member.endpoint, certificate, socket, remote).await {
         Ok((stream, peer)) => {
             let service = TowerToHyperService::new(app.layer(Extension(peer)));
-            if let Err(error) = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await
-            {
+            // Whoever is silent, before a request or between two, loses its place.
+            let served = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(IDLE_MAX)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+            if let Err(error) = served {
                 tracing::debug!(%remote, %error, "HTTPS connection ended");
             }
         }
@@ -135,6 +143,11 @@ async fn check_admin(Extension(peer): Extension<HttpsPeer>, request: Request, ne
         AdminError::new(status, code, message, "issue one on a voter: `countersign cert issue --admin NAME`")
             .into_response()
     };
+    // A browser would send its certificate along with what another site made it ask for.
+    let crosses = request.headers().get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
+    if crosses {
+        return refuse(StatusCode::FORBIDDEN, "cross-site", "the request comes from another site".to_owned());
+    }
     match peer.verified() {
         None => refuse(StatusCode::UNAUTHORIZED, "no-certificate", "an admin certificate is needed".to_owned()),
         Some(Err(refusal)) => refuse(StatusCode::FORBIDDEN, refusal.label(), refusal.to_string()),

@@ -215,6 +215,8 @@ fn member(id: u64, leaf: &Identity) -> Member {
         leaf: Leaf { key: leaf.id(), renewal: 1, serial: [1; 16], validity: valid() },
         mapped: None,
         addresses: vec![],
+        addresses_changed: Generation(0),
+        hosts: vec![],
         role: None,
         attributes: BTreeMap::new(),
         admitted_by: None,

@@ -52,15 +52,24 @@ impl Holder {
         dial_as_stranger(&parse(address), alpn, Some(&self.credential)).await.map(drop).map_err(Box::new)
     }
 
+    /// As a member, claims to lead the trust group with a heartbeat of a far term. Returns what it was told.
+    pub(super) async fn claim_to_lead_as(&self, me: u64, address: &str) -> anyhow::Result<Result<(), Refusal>> {
+        // The fields of an append request, in their order: a committed vote for itself; no entries, nothing committed.
+        let heartbeat = (((1_000_u64, me), true), None::<u8>, Vec::<u8>::new(), None::<u8>);
+        self.say(address, RaftRpc::Append, codec::encode(&heartbeat)?).await
+    }
+
     /// As a member, asks another one for its vote in the name of `candidate`. Returns what it was told.
     pub(super) async fn ask_for_a_vote_as(&self, candidate: u64, address: &str) -> anyhow::Result<Result<(), Refusal>> {
-        let stream = dial_as_stranger(&parse(address), Alpn::Peer, Some(&self.credential)).await?;
-        let channel = over(stream);
         // The fields of a vote request, in their order: term and candidate, not committed; an empty log.
-        let vote = (((1_000_000_u64, candidate), false), None::<u8>);
-        let request =
-            RaftRequest { group: 0, kind: codec::encode(&RaftRpc::Vote)?.into(), body: codec::encode(&vote)?.into() };
-        let reply = RaftClient::new(channel).call(request).await?.into_inner();
+        let vote = (((1_000_u64, candidate), false), None::<u8>);
+        self.say(address, RaftRpc::Vote, codec::encode(&vote)?).await
+    }
+
+    async fn say(&self, address: &str, kind: RaftRpc, body: Vec<u8>) -> anyhow::Result<Result<(), Refusal>> {
+        let stream = dial_as_stranger(&parse(address), Alpn::Peer, Some(&self.credential)).await?;
+        let request = RaftRequest { group: 0, kind: codec::encode(&kind)?.into(), body: body.into() };
+        let reply = RaftClient::new(over(stream)).call(request).await?.into_inner();
         if reply.refused.is_empty() {
             return Ok(Ok(()));
         }

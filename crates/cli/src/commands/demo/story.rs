@@ -39,6 +39,7 @@ pub(super) async fn tell(cluster: &mut Cluster, table: &mut Table, nodes: u16) -
 
     attacks(cluster, table, second, &authority, &domain, &client).await?;
     another_nodes_id(cluster, table, second, last, &authority, &domain).await?;
+    a_learner_leads(cluster, table, second, &authority, &domain).await?;
     token_attacks(cluster, table, &nodes, &tokens, &authority).await?;
     eviction(cluster, table, first, last, &authority, &domain).await?;
     founder_killed(cluster, table, first, second).await
@@ -91,6 +92,33 @@ async fn another_nodes_id(
     };
     table.row("a member asks for votes as another node", "refused, same term", seen);
     Ok(())
+}
+
+/// A learner, with a certificate of its own, claims to lead: Raft itself would obey.
+async fn a_learner_leads(
+    cluster: &mut Cluster,
+    table: &mut Table,
+    sponsor: &str,
+    authority: &str,
+    domain: &str,
+) -> anyhow::Result<()> {
+    let flags = ["token", "create", "--suffrage", "learner"];
+    let token = text(&cluster.must(sponsor, &flags).await?, "token")?;
+    join(cluster, "learner", &token, &cluster.address(sponsor)?).await?;
+    let status = cluster.until("learner", |s| at(s, "/ready") == &Value::Bool(true)).await?;
+    let number = at(&status, "/node").as_u64().context("no number")?;
+    let before = at(&cluster.must(sponsor, &["status"]).await?, "/raft/term").as_u64();
+    let learner = holder_of(cluster, "learner", authority, domain)?;
+    table.begin();
+    let told = learner.claim_to_lead_as(number, &cluster.address(sponsor)?).await?;
+    let after = at(&cluster.must(sponsor, &["status"]).await?, "/raft/term").as_u64();
+    let seen = match told {
+        Ok(()) => Seen::new(false, "obeyed"),
+        Err(refusal) => Seen::new(before == after, format!("{refusal}; the term stays {}", after.unwrap_or_default())),
+    };
+    table.row("a learner claims to lead", "refused, same term", seen);
+    cluster.must(sponsor, &["node", "evict", "learner"]).await?;
+    cluster.kill("learner")
 }
 
 /// The thief of a whole machine: the node's own certificate and key.

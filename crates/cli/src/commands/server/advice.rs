@@ -66,6 +66,9 @@ fn data_dir(error: &DataDirError) -> String {
         DataDirError::Exposed { path, .. } => {
             format!("chmod 600 {} if nobody has read it; else evict this node and join anew", path.display())
         }
+        DataDirError::Owner { path, .. } => {
+            format!("run the server as that user, or chown {} to this one", path.display())
+        }
         DataDirError::Damaged { .. } => {
             "restore the file, or evict this node, empty the directory and join anew".to_owned()
         }

@@ -2,10 +2,12 @@
 
 use super::rig::*;
 use crate::enroll::EnrollmentRequest;
-use crate::id::{ClusterId, NodeId, RequestId};
+use crate::id::{ClusterId, NodeId, RequestId, ed25519_spki};
 use crate::key::Endorsement;
 use crate::limits::{ADDRESSES_MAX, VOTERS_MAX};
-use crate::name::Address;
+use crate::name::{Address, Host, HostName};
+use crate::principal::Role;
+use crate::trust::addresses_transcript;
 use crate::trust::command::Command;
 use crate::trust::join_token::{TokenRecord, TokenUnusable};
 use crate::trust::member::Suffrage;
@@ -134,6 +136,60 @@ fn names_addresses_and_keys_belong_to_one_member() {
     let mut reused = request(3, 5);
     reused.keys.ucan = reused.keys.identity;
     assert_eq!(rig.refused(signed(reused)), Refused::KeyReused);
+}
+
+#[test]
+fn a_host_belongs_to_one_member_or_broker_whatever_the_port() {
+    let mut rig = with_token(9);
+    rig.apply(admit(request(2, 5)));
+    let at = |seed, address: &str| {
+        let addresses = vec![Address::parse(address).unwrap()];
+        admit(EnrollmentRequest { addresses, ..request(seed, 5) }.signed(&token(5).key()))
+    };
+    let taken = |address: &str, node| Refused::AddressTaken { address: Address::parse(address).unwrap(), node };
+    assert_eq!(rig.refused(at(3, "10.0.0.2:9")), taken("10.0.0.2:9", NodeId(2)));
+    let broker = Role::Broker(HostName::parse("b1.example.org").unwrap());
+    let spki = ed25519_spki(&key(77).public().0).to_vec();
+    rig.apply(Command::IssuePrincipal { role: broker.clone(), spki: spki.clone(), ttl_secs: 60 });
+    let refused = rig.refused(at(3, "b1.example.org:9"));
+    assert_eq!(refused, Refused::HostTaken { host: HostName::parse("b1.example.org").unwrap(), by: broker });
+    rig.apply(at(3, "n3.example.org:1"));
+    let role = Role::Broker(HostName::parse("n3.example.org").unwrap());
+    assert!(matches!(rig.refused(Command::IssuePrincipal { role, spki, ttl_secs: 60 }), Refused::HostTaken { .. }));
+}
+
+#[test]
+fn a_member_that_moved_gets_no_certificate_for_its_new_host_by_repeating_its_old_request() {
+    let mut rig = with_token(1);
+    rig.apply(admit(request(2, 5)));
+    let moved = vec![Address::parse("10.9.9.9:1").unwrap()];
+    let view = rig.0.view().unwrap().clone();
+    let signature = key(2).sign(&addresses_transcript(&view, NodeId(2), &moved));
+    rig.apply(Command::SetAddresses { node: NodeId(2), addresses: moved, signature });
+    let Outcome::Admitted(again) = rig.apply(admit(request(2, 5))) else { panic!() };
+    assert_eq!(again.hosts, [Host::parse("10.0.0.2").unwrap()]);
+}
+
+#[test]
+fn a_repeated_request_is_verified_like_the_first() {
+    let mut rig = with_token(1);
+    rig.apply(admit(request(2, 5)));
+    let forged = EnrollmentRequest { exporter: [8; 32], ..request(2, 5) };
+    assert_eq!(rig.refused(admit(forged)), Refused::Signature(Signer::Token));
+    let endorsement = Endorsement::sign(&key(9), CLUSTER, leaf_key(2), 0);
+    let forged = EnrollmentRequest { endorsement, ..request(2, 5) }.signed(&token(5).key());
+    assert_eq!(rig.refused(admit(forged)), Refused::Signature(Signer::Identity));
+}
+
+#[test]
+fn what_would_be_refused_is_known_before_it_is_proposed() {
+    let mut rig = with_token(1);
+    let known = |rig: &Rig, request| rig.0.check_admission(&request);
+    assert_eq!(known(&rig, request(2, 6)), Err(TokenUnusable::Unknown.into()));
+    assert_eq!(known(&rig, request(2, 5)), Ok(()));
+    rig.apply(admit(request(2, 5)));
+    assert_eq!(known(&rig, request(2, 5)), Ok(()), "a retry is answered again");
+    assert_eq!(known(&rig, request(3, 5)), Err(TokenUnusable::Spent.into()));
 }
 
 #[test]

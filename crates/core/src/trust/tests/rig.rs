@@ -131,7 +131,7 @@ impl Rig {
 
     pub(crate) fn open_authority(&mut self, node: NodeId) {
         self.apply(Command::SealAuthority { authority: pin(), node, sealed: vec![9] });
-        let signature = key(250).sign(&confirm_transcript(CLUSTER, pin(), node)).to_vec();
+        let signature = key(250).sign(&confirm_transcript(CLUSTER, pin(), node, &[9])).to_vec();
         let outcome = self.apply(Command::ConfirmAuthority { authority: pin(), node, signature });
         assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
     }

@@ -72,3 +72,12 @@ fn spent_tokens_make_room_and_live_ones_do_not() {
     rig.apply(Command::RevokeJoinToken(token_id(nth(0).verifier)));
     assert!(matches!(rig.apply(Command::AddJoinToken(nth(TOKENS_MAX))), Outcome::Token(_)));
 }
+
+#[test]
+fn a_token_forgotten_for_want_of_room_does_not_come_back_with_new_uses() {
+    let mut rig = Rig::founded();
+    rig.apply(Command::AddJoinToken(record(5, 1)));
+    rig.apply(Command::Admit(Box::new(request(2, 5))));
+    rig.0.tokens.clear();
+    assert_eq!(rig.refused(Command::AddJoinToken(record(5, 1))), Refused::TokenExists);
+}
