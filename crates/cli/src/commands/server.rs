@@ -38,7 +38,10 @@ pub(super) fn run(args: ServerArgs, output: Output) -> Result<(), Failure> {
     if let Some(missing) = missing_file(&settings, &config) {
         let written = settings.written(GENERATE);
         let reason = format!("`{}` is missing, and {written} is not available in this version", missing.display());
-        return Err(Failure::usage(reason, "put the file there, or leave the paths out: then the cluster makes certificates"));
+        return Err(Failure::usage(
+            reason,
+            "put the file there, or leave the paths out: then the cluster makes certificates",
+        ));
     }
     let plan = plan::plan(&config)?;
     log_to_stderr(&config.log);
