@@ -134,14 +134,16 @@ fn an_unknown_key_is_an_error_that_names_the_nearest() {
     ] {
         std::fs::write(home.join("c.toml"), text).unwrap();
         for check in [&["--check"][..], &[]] {
-            let done = home.run(&[&["server", "--config", "c.toml"], check].concat()).failed(2, "is not a setting");
+            let done = home
+                .run(&[&["server", "--data", "d", "--config", "c.toml"], check].concat())
+                .failed(2, "is not a setting");
             assert!(done.stderr.contains(&format!("`{expected}`")), "{}", done.stderr);
         }
     }
     home.run_with(&["server", "--check"], &[("COUNTERSIGN_CLUSTER_ADR", "x")]).failed(2, "`COUNTERSIGN_CLUSTER_ADR`");
-    let done = home.run(&["server", "--boostrap"]).failed(2, "--boostrap");
+    let done = home.run(&["server", "--data", "d", "--boostrap"]).failed(2, "--boostrap");
     assert!(done.stderr.contains("`--bootstrap`"), "{}", done.stderr);
-    home.run(&["server", "--config", "absent.toml"]).failed(2, "`absent.toml`");
+    home.run(&["server", "--data", "d", "--config", "absent.toml"]).failed(2, "`absent.toml`");
 }
 
 #[test]
@@ -149,7 +151,7 @@ fn inter_broker_flags_are_all_there_or_the_missing_one_is_named() {
     let home = Home::new();
     let flags = ["--inter-broker-tls-cert", "--inter-broker-tls-key", "--inter-broker-tls-ca"];
     for missing in flags {
-        let mut args = vec!["server", "--inter-broker-tls-enabled=true"];
+        let mut args = vec!["server", "--inter-broker-tls-enabled=true", "--data", "d"];
         flags.iter().filter(|flag| **flag != missing).for_each(|flag| args.extend([flag, "x.pem"]));
         for enabled in ["--inter-broker-tls-enabled=true", "--inter-broker-tls-enabled"] {
             args[1] = enabled;
@@ -157,7 +159,7 @@ fn inter_broker_flags_are_all_there_or_the_missing_one_is_named() {
             assert!(done.stderr.contains(&format!("without `{missing}`")), "{}", done.stderr);
         }
         // A file without the switch is no silent nothing either.
-        home.run(&["server", missing, "x.pem"]).failed(2, "without `--inter-broker-tls-enabled`");
+        home.run(&["server", "--data", "d", missing, "x.pem"]).failed(2, "without `--inter-broker-tls-enabled`");
     }
     let all = ["server", "--check", "--inter-broker-tls-enabled", "true", flags[0], "a", flags[1], "b", flags[2], "c"];
     home.run(&all).ok();

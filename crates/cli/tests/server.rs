@@ -9,7 +9,7 @@ use std::os::unix::net::UnixDatagram;
 use countersign_core::id::AuthorityId;
 use countersign_core::secret::Secret;
 use countersign_core::trust::join_token::JoinToken;
-use rig::Home;
+use rig::{DEADLINE, Home};
 
 fn token() -> String {
     JoinToken::new(Secret::new([7; 32]), AuthorityId([9; 32])).reveal()
@@ -39,7 +39,7 @@ fn a_mistyped_token_is_caught_before_any_network_and_never_repeated() {
     let stdin = home.run_on(&["server", "--data", "d", "--join-token", "-", "--join-addr", &sponsor], cut.as_bytes());
     stdin.failed(2, "");
     // As an argument of its own, a token is not repeated either.
-    let done = home.run(&["server", &right]).failed(2, "unexpected argument");
+    let done = home.run(&["server", "--data", "d", &right]).failed(2, "unexpected argument");
     assert!(!done.stderr.contains(&secret), "{}", done.stderr);
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "somebody was dialed");
@@ -139,6 +139,7 @@ fn a_cluster_starts_on_an_authority_made_offline() {
 fn a_supervisor_is_told_and_the_token_is_in_no_log() {
     let home = Home::new();
     let supervisor = UnixDatagram::bind(home.join("notify")).unwrap();
+    supervisor.set_read_timeout(Some(DEADLINE)).unwrap();
     let told = || {
         let mut message = [0; 256];
         let len = supervisor.recv(&mut message).unwrap();

@@ -176,10 +176,13 @@ async fn a_handshake_under_way_when_its_member_is_evicted_is_refused() {
     server.endpoint.publish(cluster.evict(2), NOW).unwrap();
     gate.send(()).unwrap();
     match client.await.unwrap().unwrap() {
-        FirstFrame::Refused { code, .. } => assert_eq!(code.refusal(), Some(Refusal::Evicted)),
+        FirstFrame::Refused { code, failure_id } => {
+            assert_eq!(code.refusal(), Some(Refusal::Evicted));
+            let record = server.refused().await;
+            assert_eq!((record.refusal, record.failure_id), (Refusal::Evicted, failure_id));
+        }
         welcome => panic!("{welcome:?}"),
     }
-    assert_eq!(server.refused().await.refusal, Refusal::Evicted);
 }
 
 /// A socket that reads nothing until it may.
@@ -298,6 +301,17 @@ async fn expiry_needs_no_call() {
     server.clock.set(NOW.plus_secs(1));
     assert_eq!(accepted.closed().await, Refusal::Expired);
     assert_eq!(principals(server.endpoint.registry()), ["node/3"]);
+}
+
+#[test]
+fn a_tainted_authority_is_in_no_bundle() {
+    let mut cluster = Cluster::new();
+    let ids = |cluster: &Cluster| cluster.trust(cluster.nodes[&1].credential()).bundle.ids().collect::<Vec<_>>();
+    assert_eq!(ids(&cluster), [cluster.authority.id()]);
+    for (phase, trusted) in [(AuthorityPhase::Prepared, 1), (AuthorityPhase::Tainted, 0)] {
+        cluster.next(|view| view.authorities.values_mut().for_each(|a| a.phase = phase));
+        assert_eq!(ids(&cluster).len(), trusted, "{phase:?}");
+    }
 }
 
 #[tokio::test]

@@ -148,14 +148,10 @@ pub(crate) fn of_environment(variables: impl IntoIterator<Item = (OsString, OsSt
 }
 
 /// A variable that is nearly one of ours, or in one of our sections, is mistyped. Others may be meant for somebody else:
-/// tests, scripts, and the addresses that Kubernetes sets for a service named `countersign`.
+/// tests, scripts, and the addresses that Kubernetes sets for services named `countersign` or `countersign-trust`.
 fn refuse_mistyped(name: &str) -> Result<(), LayerError> {
     let rest = name.strip_prefix(VARIABLE_PREFIX).unwrap_or_default();
-    let address = ["_SERVICE_HOST", "_SERVICE_PORT", "_PORT", "_TCP", "_UDP", "_PROTO", "_ADDR"];
-    if rest.starts_with("SERVICE_")
-        || rest.starts_with("PORT")
-        || address.iter().any(|end| rest.contains("_PORT_") && rest.ends_with(end))
-    {
+    if rest.split('_').any(|part| part == "SERVICE" || part == "PORT") {
         return Ok(());
     }
     let section = |key: &Key| format!("{}_", key.section().replace('.', "_").to_uppercase());
@@ -241,6 +237,8 @@ mod tests {
             "COUNTERSIGN_PORT",
             "COUNTERSIGN_PORT_7100_TCP_ADDR",
             "COUNTERSIGN_CLUSTER_PORT_7100_TCP",
+            "COUNTERSIGN_TRUST_SERVICE_HOST",
+            "COUNTERSIGN_TRUST_PORT_7100_TCP_PROTO",
             "PATH",
         ] {
             assert!(variables(&[(name, "tcp://10.0.0.1:7100")]).unwrap().is_empty(), "{name}");

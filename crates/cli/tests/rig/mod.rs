@@ -4,6 +4,9 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread::JoinHandle;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -96,12 +99,14 @@ impl Home {
         let args = [&["server", "--json", "--cluster-addr", "127.0.0.1:0"], args].concat();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.join("log")).unwrap();
         let mut child = self.command(&args).envs(variables.iter().copied()).stderr(log).spawn().unwrap();
+        let watchdog = Watchdog::over(&child);
         let mut line = String::new();
         let mut stdout = BufReader::new(child.stdout.take().unwrap());
         stdout.read_line(&mut line).unwrap();
         let ready = serde_json::from_str(&line).unwrap_or_else(|error| {
             panic!("{error}: {line}\n{}", std::fs::read_to_string(self.join("log")).unwrap());
         });
+        drop(watchdog);
         Server { child, ready, _stdout: stdout }
     }
 }
@@ -110,10 +115,41 @@ fn done(mut command: Command) -> Done {
     finished(command.spawn().unwrap())
 }
 
+/// What a command may take; one that should have been refused would otherwise run for ever.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+
 fn finished(child: Child) -> Done {
+    let watchdog = Watchdog::over(&child);
     let output = child.wait_with_output().unwrap();
+    drop(watchdog);
     let text = |bytes| String::from_utf8(bytes).unwrap();
     Done { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Kills a process that takes too long, so that its test fails and does not hang.
+struct Watchdog {
+    over: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watchdog {
+    fn over(child: &Child) -> Self {
+        let pid = child.id().to_string();
+        let (over, watched) = mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            if watched.recv_timeout(DEADLINE) == Err(RecvTimeoutError::Timeout) {
+                let _ = Command::new("kill").args(["-KILL", &pid]).status();
+            }
+        });
+        Self { over: Some(over), thread: Some(thread) }
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        drop(self.over.take());
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
 }
 
 /// A running server; killed when dropped.
@@ -133,6 +169,7 @@ impl Server {
 
     /// Waits for its end.
     pub(crate) fn ended(mut self) -> Option<i32> {
+        let _watchdog = Watchdog::over(&self.child);
         self.child.wait().unwrap().code()
     }
 

@@ -324,9 +324,10 @@ impl Server {
         dialed(self.address)
     }
 
-    /// The next refusal that was recorded.
+    /// The next refusal that was recorded. One that never comes fails the test instead of hanging it.
     pub async fn refused(&mut self) -> RefusalRecord {
-        self.refusals.recv().await.unwrap()
+        let patience = std::time::Duration::from_secs(60);
+        tokio::time::timeout(patience, self.refusals.recv()).await.expect("no refusal was recorded").unwrap()
     }
 }
 

@@ -39,12 +39,18 @@ pub(super) fn announce(member: &Member, started: Started, data: &Path, output: O
         let json = serde_json::to_string(&ready).unwrap_or_default();
         return print(&format!("{json}\n"));
     }
-    let text = lines(&ready, started).iter().map(|line| format!("{}\n", printable(line))).collect::<String>();
-    print(&text)?;
-    match (&ready.token_file, ready.advertise.first()) {
-        (Some(path), Some(address)) if output.terminal => print_token(path, address),
-        _ => Ok(()),
+    print_lines(&lines(&ready, started))?;
+    if let (Some(path), Some(address)) = (&ready.token_file, ready.advertise.first()) {
+        if output.terminal {
+            print_token(path, address)?;
+        }
+        print_lines(&hints(&ready))?;
     }
+    Ok(())
+}
+
+fn print_lines(lines: &[String]) -> Result<(), Failure> {
+    print(&lines.iter().map(|line| format!("{}\n", printable(line))).collect::<String>())
 }
 
 fn ready(member: &Member, started: Started, data: &Path) -> Ready {
@@ -99,15 +105,20 @@ fn lines(ready: &Ready, started: Started) -> Vec<String> {
     };
     lines.push("other nodes join as learners, with the file of the join token copied to their hosts:".to_owned());
     lines.push(format!("  {command}"));
-    lines.push(
-        "a voter joins by a token of `countersign token create`, or later by `countersign node promote`".to_owned(),
-    );
+    lines
+}
+
+/// What else to know about joining.
+fn hints(ready: &Ready) -> Vec<String> {
+    let voter = "a voter joins by a token of `countersign token create`, or later by `countersign node promote`";
+    let mut hints = vec![voter.to_owned()];
+    let listens = ready.cluster_addr.as_deref().unwrap_or_default();
     if listens.starts_with("127.") || listens.starts_with("[::1]") {
-        lines.push(
+        hints.push(
             "this is loopback, which other hosts do not reach: bind another address with --cluster-addr".to_owned(),
         );
     }
-    lines
+    hints
 }
 
 fn print_token(path: &Path, address: &str) -> Result<(), Failure> {
