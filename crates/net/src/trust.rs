@@ -72,8 +72,14 @@ impl LiveTrust {
         self.current.load_full()
     }
 
-    /// Replaces the view and its bundle, keeps the credential. The time never runs backwards.
-    pub fn publish(&self, view: Arc<View>, bundle: Arc<Bundle>, applied: UnixMillis) -> Result<(), StaleGeneration> {
+    /// Replaces the view and its bundle, keeps the credential. The time never runs backwards. Only `Endpoint::publish` calls
+    /// this: a view in force whose refusals are still connected would be half a change.
+    pub(crate) fn publish(
+        &self,
+        view: Arc<View>,
+        bundle: Arc<Bundle>,
+        applied: UnixMillis,
+    ) -> Result<(), StaleGeneration> {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let current = self.load();
         let (got, have) = (view.generation, current.view.generation);
