@@ -180,5 +180,5 @@ fn an_eviction_is_in_force_at_the_first_handshake_after_a_restart() {
         assert!(std::env::var_os("CI").is_none(), "the gate installs openssl");
         return;
     }
-    nodes[1].until(|_| nodes[1].log().contains("key is revoked"));
+    nodes[1].until(|_| nodes[1].log().contains("was evicted"));
 }

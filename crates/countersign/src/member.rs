@@ -246,6 +246,8 @@ impl Bound {
             listener.local_addr().map_err(|source| StartError::Bind { address: settings.cluster_addr, source })?;
         let advertise =
             if settings.advertise.is_empty() { vec![advertisable(local)?] } else { settings.advertise.clone() };
+        // At once: a start that is killed after it was admitted comes back at the address that was recorded.
+        Endpoints { cluster: Some(local), advertise: advertise.clone(), https: last.https }.store(data)?;
         Ok(Self { listener, advertise })
     }
 }

@@ -12,6 +12,7 @@ use countersign_core::id::{KeyId, NodeId};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::{Author, NotPermitted, permit};
 use countersign_core::trust::command::{Command, FEATURE_LEVEL, Stamped};
+use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
 use countersign_net::{Clock, SystemClock};
@@ -79,8 +80,12 @@ impl Inner {
     /// Carries a command out as an operator of this member, with the key to certify where it admits or issues.
     pub(crate) async fn command(&self, command: Command, spki: &[u8]) -> Result<Done, CommandError> {
         let deadline = Instant::now() + PROPOSE_DEADLINE;
+        let mut turn = 0;
         loop {
-            let attempt = match self.leader() {
+            // A member whom nobody has reached yet, because it moved, asks the voters one after the other.
+            let leader = self.leader().or_else(|| self.some_voter(turn));
+            turn += 1;
+            let attempt = match leader {
                 Some(leader) if leader == self.node => self.propose_here(Author::Operator, &command, spki).await?,
                 Some(leader) => self.forward(leader, &command, spki).await?,
                 None => Attempt::Elsewhere,
@@ -99,6 +104,14 @@ impl Inner {
                 Attempt::Elsewhere => return Err(CommandError::NoLeader),
             }
         }
+    }
+
+    /// Another voter of the view in force, each in its turn.
+    fn some_voter(&self, turn: usize) -> Option<NodeId> {
+        let trust = self.endpoint.trust().load();
+        let voters = trust.view.members.values().filter(|m| m.suffrage == Suffrage::Voter && m.id != self.node);
+        let voters: Vec<NodeId> = voters.map(|m| m.id).collect();
+        voters.get(turn.checked_rem(voters.len())?).copied()
     }
 
     /// Carries out what a member passed on; only the leader does. `Ok(None)`: this member is not the leader.
@@ -127,8 +140,12 @@ impl Inner {
             }
             state.time()
         };
-        if let Command::Admit(request) = command {
-            self.check_admission(request).await?;
+        if let Command::Admit(request) = command
+            && let Err(why) = self.check_admission(request).await
+        {
+            let time = self.state.read().time();
+            let outcome = Outcome::Refused(why);
+            return Ok(Attempt::Done(Box::new(Done { outcome, chain: vec![], view: Bytes::new(), time })));
         }
         let stamped =
             Stamped { level: FEATURE_LEVEL, time: SystemClock.now().max(last_applied), command: command.clone() };
@@ -145,7 +162,7 @@ impl Inner {
 
     /// Refuses what `apply` would refuse, so that strangers write nothing into the log. A leader that has just been elected
     /// may lack a token that is committed: before it refuses, it makes sure that it has applied everything.
-    async fn check_admission(&self, request: &EnrollmentRequest) -> Result<(), CommandError> {
+    async fn check_admission(&self, request: &EnrollmentRequest) -> Result<(), Refused> {
         let refused = |why: &Refused| !matches!(why, Refused::NoCluster);
         let first = self.state.read().check_admission(request);
         match first {
@@ -153,7 +170,7 @@ impl Inner {
                 if self.group.ensure_linearizable().await.is_err() {
                     return Ok(()); // not the leader (any more): proposing says so
                 }
-                self.state.read().check_admission(request).map_err(CommandError::Refused)
+                self.state.read().check_admission(request)
             }
             _ => Ok(()),
         }

@@ -64,7 +64,7 @@ async fn live_a_life(elsewhere: &Elsewhere) {
     settled(&nodes).await;
     let gone = gone.restart().await;
     let shut_out = gone.member().dialer().dial_peer(&nodes[0].address(), NodeId(1)).await.err().unwrap();
-    assert!(chain(&shut_out).to_string().contains("key is revoked"), "{shut_out:?}");
+    assert!(chain(&shut_out).to_string().contains("was evicted"), "{shut_out:?}");
     let token = nodes[0].token(Suffrage::Learner, 2).await;
     // With its certificate, whatever else is new, it is refused; with a new one of the same name it is welcome.
     let same = join("n3", &token, &nodes[1].address(), Some(elsewhere.node("n3"))).await;

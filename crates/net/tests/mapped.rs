@@ -180,7 +180,12 @@ async fn everybody_whom_rules_and_view_make_nobody_is_refused() {
             "no principal_mapping rule",
         ),
         ("two members", elsewhere.issue("x", vec![dns("n2.corp"), dns("n3.corp")]), R::Handshake, "more than one"),
-        ("a principal of our own profile", elsewhere.issue("x", vec![uri(&own_principal)]), R::Handshake, "rule `uri`"),
+        (
+            "a principal of our own profile",
+            elsewhere.issue("x", vec![uri(&own_principal)]),
+            R::Handshake,
+            "no principal_mapping rule",
+        ),
         ("a client", elsewhere.issue("x", vec![dns("pay.app.corp")]), R::NotANode, ""),
         ("another authority's", Elsewhere::new().node(2), R::Handshake, "authority key identifier"),
     ];

@@ -306,10 +306,6 @@ fn a_common_name_is_cut_to_64_characters_and_may_be_missing() {
 fn what_every_verifier_would_refuse_is_not_issued() {
     let (authority, key, node) = (authority(), key(), principal("node/1"));
     let spki = key.spki();
-    // A name that ends in a number is read as an address by many.
-    let hosts = [Host::parse("n1.10").unwrap()];
-    let refused = authority.issue(&LeafRequest { hosts: &hosts, ..request(&node, &spki) });
-    assert!(matches!(refused, Err(IssueError::Profile(_))));
     let nameless = AuthorityParts {
         common_name: "",
         trust_domain: &domain(),

@@ -151,7 +151,7 @@ pub(crate) enum NodeVerb {
         /// Its name or number
         #[arg(value_name = "N")]
         node: String,
-        /// Its keys are in wrong hands: every reusable token ends too
+        /// Its keys are in wrong hands: every join token ends too
         #[arg(long)]
         compromised: bool,
         /// Keep the authority although a voter that could sign leaves: its machine was wiped

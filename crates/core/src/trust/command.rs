@@ -111,7 +111,7 @@ pub enum Command {
     Evict {
         /// Whom.
         node: NodeId,
-        /// Its keys are in wrong hands: every reusable token ends as well.
+        /// Its keys are in wrong hands: every join token ends as well, whoever held its machine may have made some.
         compromised: bool,
         /// The authority stays although a voter leaves: its machine was wiped.
         keep_authority: bool,

@@ -86,7 +86,7 @@ fn whole_names_are_mapped_by_the_first_rule_that_matches() {
 #[test]
 fn a_uri_is_one_spiffe_id_of_the_clusters_trust_domain() {
     check(&["uri"], &names(&["spiffe://td/node/n1"], &["x"], Some("y")), Some("node/n1"));
-    check(&["uri"], &names(&["spiffe://td/node/1"], &[], None), Some("node/1"));
+    check(&["uri"], &names(&["spiffe://td/node/1"], &[], None), None);
     check(&["uri"], &names(&["spiffe://other/node/n1"], &[], None), None);
     check(&["uri"], &names(&["spiffe://td/node/n1", "spiffe://td/node/n1"], &[], None), None);
     check(&["uri"], &names(&["https://td/node/n1"], &[], None), None);
