@@ -49,7 +49,7 @@ impl Cluster {
         let info = authority_info(authority.certificate())?;
         let record = view::Authority {
             certificate: authority.certificate().to_vec(),
-            key: info.key,
+            key: Some(info.key),
             phase: AuthorityPhase::Active,
             validity: info.validity,
             imported: false,

@@ -68,8 +68,11 @@ impl Joiner {
         let Some(info) = later(client.view(ViewRequest {}).await)? else { return Ok(Attempt::Later) };
         let info: ClusterInfo = info.try_into()?;
         let asked = joiner.request(info.cluster, &self.identity);
-        let request =
-            EnrollRequest { request: codec::encode(asked.message())?.into(), csr: create_csr(&self.leaf)?.into() };
+        let request = EnrollRequest {
+            request: codec::encode(asked.message())?.into(),
+            csr: create_csr(&self.leaf)?.into(),
+            ..Default::default()
+        };
         let Some(reply) = later(client.enroll(request).await)? else { return Ok(Attempt::Later) };
         if !reply.refused.is_empty() {
             return Err(decoded::<Refused>("refused", &reply.refused)?.into());
