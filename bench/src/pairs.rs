@@ -74,7 +74,7 @@ pub(crate) struct BareTcp {
     connector: TlsConnector,
 }
 
-pub(crate) type BareStreams = (client::TlsStream<TcpStream>, server::TlsStream<TcpStream>);
+type BareStreams = (client::TlsStream<TcpStream>, server::TlsStream<TcpStream>);
 
 impl BareTcp {
     pub(crate) async fn new(cluster: &Cluster) -> Result<Self> {

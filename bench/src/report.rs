@@ -81,3 +81,22 @@ impl Line {
 fn figure(rate: f64) -> String {
     if rate >= 100.0 { format!("{rate:.0}") } else { format!("{rate:.1}") }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(theirs: Option<f64>, ours: f64, target: Target) -> &'static str {
+        Line { work: "w", unit: "u", peer: "p", theirs, ours, target }.judged().1
+    }
+
+    #[test]
+    fn a_target_is_met_at_its_figure_and_not_below() {
+        assert_eq!(judged(Some(100.0), 120.0, Target::Ratio(1.2)), "met");
+        assert_eq!(judged(Some(100.0), 119.0, Target::Ratio(1.2)), "**not met**");
+        assert_eq!(judged(None, 500.0, Target::Rate(500.0)), "met");
+        assert_eq!(judged(None, 499.0, Target::Rate(500.0)), "**not met**");
+        assert_eq!(judged(None, 1.0, Target::Ratio(1.2)), "not compared");
+        assert_eq!(judged(Some(1.0), 2.0, Target::None), "");
+    }
+}

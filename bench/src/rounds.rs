@@ -35,3 +35,15 @@ pub(crate) fn median(mut samples: Vec<f64>) -> f64 {
     samples.sort_by(f64::total_cmp);
     samples.get(samples.len() / 2).copied().unwrap_or(f64::NAN)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_middle_sample_counts_whatever_the_order() {
+        assert_eq!(median(vec![9.0, 1.0, 5.0]).to_bits(), 5.0_f64.to_bits());
+        assert_eq!(median(vec![7.0]).to_bits(), 7.0_f64.to_bits());
+        assert!(median(vec![]).is_nan());
+    }
+}
