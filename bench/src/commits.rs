@@ -204,7 +204,7 @@ async fn measure(binary: &Path) -> Result<Report> {
             "Commits: {CLIENTS} clients on each side. Making a token and revoking it are one trust command each, over HTTP \
              with connections kept open; the peer is etcd {version}, {VALUE_LEN}-byte puts over gRPC on {CONNECTIONS} \
              connections to its leader. The first line against the last shows what HTTP, JSON, drawing a token's key and \
-             more processes on the same cores cost; the commit itself is not what limits it."
+             more processes on the same cores cost."
         ));
     }
     Ok(report)
