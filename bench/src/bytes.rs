@@ -120,7 +120,7 @@ pub(crate) fn run() -> Result<Report> {
 
 async fn measure() -> Result<Report> {
     let cluster = Cluster::of(2)?;
-    let (mut ours, mut bare) = (Bytes(Tcp::new(&cluster).await?), Bytes(BareTcp::new(&cluster).await?));
+    let (mut ours, mut bare) = (Bytes(Tcp::new(&cluster).await?), Bytes(BareTcp::new(&cluster, false).await?));
     let tcp = interleave(&mut [&mut bare, &mut ours], ROUNDS).await?;
     let (mut ours, mut bare) = (Bytes(Quic::new(&cluster)?), Bytes(BareQuic::new(&cluster)?));
     let quic = interleave(&mut [&mut bare, &mut ours], ROUNDS).await?;

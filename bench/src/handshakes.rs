@@ -56,15 +56,17 @@ pub(crate) fn run() -> Result<Report> {
 async fn measure() -> Result<Report> {
     let seen = Cluster::of(2)?;
     let (first_tcp, first_quic) = (Cluster::of(2)?, Cluster::of(2)?);
-    let mut bare_tcp = Handshakes { pair: BareTcp::new(&seen).await?, cluster: None };
+    let mut bare_tcp = Handshakes { pair: BareTcp::new(&seen, false).await?, cluster: None };
+    let mut greeting_tcp = Handshakes { pair: BareTcp::new(&seen, true).await?, cluster: None };
     let mut bare_quic = Handshakes { pair: BareQuic::new(&seen)?, cluster: None };
     let mut seen_tcp = Handshakes { pair: Tcp::new(&seen).await?, cluster: None };
     let mut seen_quic = Handshakes { pair: Quic::new(&seen)?, cluster: None };
     let mut first_tcp = Handshakes { pair: Tcp::new(&first_tcp).await?, cluster: Some(first_tcp) };
     let mut first_quic = Handshakes { pair: Quic::new(&first_quic)?, cluster: Some(first_quic) };
-    let tcp = interleave(&mut [&mut bare_tcp, &mut seen_tcp, &mut first_tcp], ROUNDS).await?;
+    let tcp = interleave(&mut [&mut bare_tcp, &mut seen_tcp, &mut first_tcp, &mut greeting_tcp], ROUNDS).await?;
     let quic = interleave(&mut [&mut bare_quic, &mut seen_quic, &mut first_quic], ROUNDS).await?;
     let mut report = Report::default();
+    let greeting = tcp.get(3).copied();
     for (medians, works, peer) in [
         (tcp, ["handshake over TCP, seen before", "handshake over TCP, first contact"], "tokio-rustls, mutual TLS 1.3"),
         (quic, ["handshake over QUIC, seen before", "handshake over QUIC, first contact"], "quinn, mutual"),
@@ -80,6 +82,10 @@ async fn measure() -> Result<Report> {
                 target: Target::Ratio(target),
             });
         }
+    }
+    if let Some(&Line { unit, ours, .. }) = report.lines.first() {
+        let (work, peer) = ("handshake over TCP, seen before", "the same, with a first frame like `Welcome`");
+        report.lines.insert(1, Line { work, unit, peer, theirs: greeting, ours, target: Target::None });
     }
     Ok(report)
 }

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use countersign_core::id::NodeId;
 use countersign_core::name::Address;
+use countersign_net::frame::FRAME_LEN;
 use countersign_net::{
     Acceptor, AcceptorLimits, Dialer, Endpoint, Expected, PeerStream, QuicAcceptor, QuicConnection, QuicDialer,
     QuicPurpose,
 };
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::Receiver;
 use tokio_rustls::{TlsAcceptor, TlsConnector, client, server};
@@ -68,6 +70,9 @@ impl Connect for Tcp {
 
 /// tokio-rustls alone.
 pub(crate) struct BareTcp {
+    /// Whether the acceptor sends a first frame that the dialer waits for, as ours does: without one, a dialer does not
+    /// know whether its certificate was accepted (RFC 8446 §4.4.2.4).
+    greets: bool,
     listener: TcpListener,
     address: SocketAddr,
     acceptor: TlsAcceptor,
@@ -77,9 +82,10 @@ pub(crate) struct BareTcp {
 type BareStreams = (client::TlsStream<TcpStream>, server::TlsStream<TcpStream>);
 
 impl BareTcp {
-    pub(crate) async fn new(cluster: &Cluster) -> Result<Self> {
+    pub(crate) async fn new(cluster: &Cluster, greets: bool) -> Result<Self> {
         let listener = TcpListener::bind(loopback()).await?;
         Ok(Self {
+            greets,
             address: listener.local_addr()?,
             listener,
             acceptor: TlsAcceptor::from(Arc::new(bare::server(cluster)?)),
@@ -95,12 +101,21 @@ impl Connect for BareTcp {
         let accept = async {
             let (socket, _) = self.listener.accept().await?;
             socket.set_nodelay(true)?;
-            self.acceptor.accept(socket).await
+            let mut tls = self.acceptor.accept(socket).await?;
+            if self.greets {
+                tls.write_all(&[0; FRAME_LEN]).await?;
+                tls.flush().await?;
+            }
+            Ok::<_, std::io::Error>(tls)
         };
         let dial = async {
             let socket = TcpStream::connect(self.address).await?;
             socket.set_nodelay(true)?;
-            self.connector.connect(ServerName::from(self.address.ip()), socket).await
+            let mut tls = self.connector.connect(ServerName::from(self.address.ip()), socket).await?;
+            if self.greets {
+                tls.read_exact(&mut [0; FRAME_LEN]).await?;
+            }
+            Ok(tls)
         };
         Ok(tokio::try_join!(dial, accept)?)
     }
