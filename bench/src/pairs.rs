@@ -71,7 +71,7 @@ impl Connect for Tcp {
 /// tokio-rustls alone.
 pub(crate) struct BareTcp {
     /// Whether the acceptor sends a first frame that the dialer waits for, as ours does: without one, a dialer does not
-    /// know whether its certificate was accepted (RFC 8446 §4.4.2.4).
+    /// know whether its certificate was accepted.
     greets: bool,
     listener: TcpListener,
     address: SocketAddr,
