@@ -1,0 +1,84 @@
+//! What Countersign costs, beside what it is built on and what it competes with.
+//!
+//! `cargo xtask bench` measures every row and rewrites `docs/BENCHMARKS.md`; `cargo xtask bench ROW…` measures some and
+//! only prints. Contenders of one row take turns in one run: their ratio counts, not their absolute figures. Nothing here
+//! passes or fails by time.
+
+mod admin;
+mod bare;
+mod bytes;
+mod cluster;
+mod commits;
+mod enrollments;
+mod etcd;
+mod handshakes;
+mod joiner;
+mod machine;
+mod page;
+mod pairs;
+mod peer_io;
+mod replicas;
+mod report;
+mod rounds;
+mod servers;
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::report::Report;
+
+const USAGE: &str = "\
+usage: cargo xtask bench [--binary PATH] [ROW…]
+
+  handshakes    members' handshakes over TCP and QUIC, beside bare rustls and quinn
+  bytes         bytes through authenticated streams, beside bare rustls and quinn
+  commits       trust commands committed by three processes, beside etcd
+  enrollments   members admitted by one leader
+
+  --binary PATH   the `countersign` to start, instead of building one
+Without a row: all of them, and docs/BENCHMARKS.md is rewritten.";
+
+const ROWS: [&str; 4] = ["handshakes", "bytes", "commits", "enrollments"];
+
+fn main() -> Result<()> {
+    let mut rows = Vec::new();
+    let mut binary = None;
+    let mut args = env::args().skip(1);
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--binary" => binary = Some(PathBuf::from(args.next().context(USAGE)?)),
+            row if ROWS.contains(&row) => rows.push(arg),
+            _ => bail!("no row `{arg}`\n{USAGE}"),
+        }
+    }
+    let all = rows.is_empty();
+    if all {
+        rows = ROWS.map(str::to_owned).to_vec();
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("bench has no parent directory")?;
+    let needs_binary = rows.iter().any(|row| row == "commits" || row == "enrollments");
+    let binary = match binary {
+        None if needs_binary => servers::build(root)?,
+        given => given.unwrap_or_default(),
+    };
+    let mut report = Report::default();
+    for row in &rows {
+        eprintln!("{row} …");
+        let measured = match row.as_str() {
+            "handshakes" => handshakes::run(),
+            "bytes" => bytes::run(),
+            "commits" => commits::run(&binary),
+            _ => enrollments::run(&binary),
+        };
+        report.add(measured.with_context(|| format!("row `{row}`"))?);
+    }
+    println!("{}", report.table());
+    if all {
+        let path = root.join("docs/BENCHMARKS.md");
+        std::fs::write(&path, page::render(&report, &machine::describe(root)?))?;
+        eprintln!("written: docs/BENCHMARKS.md");
+    }
+    Ok(())
+}
