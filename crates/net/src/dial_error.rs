@@ -84,6 +84,8 @@ impl DialError {
     /// Whether the same attempt may succeed a little later: nobody listened, or the other end was busy or not ready.
     pub fn is_passing(&self) -> bool {
         match &self.cause {
+            // The acceptor has no place left: it says so before it has shown a certificate (RFC 8446 §6.2, internal_error).
+            DialCause::Alert { alert: 80 } => true,
             DialCause::Connect(_) | DialCause::Deadline { .. } | DialCause::Closed(_) => true,
             DialCause::Refused { code } => {
                 matches!(code.refusal(), Some(Refusal::NotReady | Refusal::Overloaded | Refusal::Deadline))

@@ -14,6 +14,7 @@ use super::problem::AdminError;
 use super::routes::Admin;
 use crate::keys::random;
 use crate::member::Inner;
+use crate::propose::CommandError;
 use crate::settings::ClusterToken;
 
 pub(crate) async fn create(
@@ -49,12 +50,12 @@ pub(crate) async fn revoke(State(admin): State<Admin>, Path(id): Path<String>) -
         AdminError::invalid(format!("`{id}` is no token id"), "give an id as `countersign token list` shows it")
     })?;
     let member = admin.member()?;
+    // Before and after: a record that was ended may be forgotten at once, and this member may be behind the leader.
+    let known = || member.state.read().tokens().get(&token).cloned();
+    let before = known();
     member.command(Command::RevokeJoinToken(token), &[]).await?;
-    let now = member.now();
-    let state = member.state.read();
-    let record = state.tokens().get(&token);
-    let gone = || AdminError::not_found(format!("there is no join token {token}"), "see `countersign token list`");
-    record.map(|record| Json(TokenInfo { state: "revoked".to_owned(), ..info(token, record, now) })).ok_or_else(gone)
+    let record = before.or_else(known).ok_or(CommandError::Unknown)?;
+    Ok(Json(TokenInfo { state: "revoked".to_owned(), ..info(token, &record, member.now()) }))
 }
 
 fn make(member: &Inner, wanted: &TokenCreate) -> Result<(JoinToken, TokenRecord), AdminError> {
