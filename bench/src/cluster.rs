@@ -101,7 +101,7 @@ impl Cluster {
             leaf: Leaf { key: key.id(), renewal: 0, serial, validity },
             mapped: None,
             addresses: vec![],
-            addresses_changed: countersign_core::id::Generation(0),
+            addresses_changed: Generation(0),
             hosts: vec![],
             role: None,
             attributes: BTreeMap::new(),
