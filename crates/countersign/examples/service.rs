@@ -9,7 +9,7 @@ use countersign_api::cluster::{WhoamiReply, WhoamiRequest};
 use tonic::{Request, Response, Status};
 
 /// Yours would come from your own `.proto`.
-struct Greeter;
+pub(crate) struct Greeter;
 
 #[tonic::async_trait]
 impl Whoami for Greeter {

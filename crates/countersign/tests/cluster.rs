@@ -4,7 +4,13 @@
 
 mod support;
 
+/// The example that embedders start from is what is tested.
+#[allow(dead_code)]
+#[path = "../examples/service.rs"]
+mod example;
+
 use countersign::{JoinError, Start, StartError, Started};
+use countersign_api::cluster::whoami_server::WhoamiServer;
 use countersign_core::id::NodeId;
 use countersign_core::name::Name;
 use countersign_core::trust::join_token::TokenUnusable;
@@ -128,10 +134,11 @@ async fn a_token_of_another_cluster_sends_nothing_and_says_what_was_met() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_embedded_service_sees_its_caller_and_a_revoked_one_is_cut_off() {
     let node = Node::bootstrap("n1").await;
-    node.member().serve(tonic::service::Routes::new(countersign::WhoamiService::of(node.member())));
+    node.member().serve(tonic::service::Routes::new(WhoamiServer::new(example::Greeter)));
     let client = node.client("pay").await;
     let mut whoami = client.connect(&node).await.unwrap();
-    assert!(whoami.ask().await.unwrap().ends_with("/client/pay"));
+    let answer = whoami.ask().await.unwrap();
+    assert!(answer.starts_with("hello, spiffe://") && answer.ends_with("/client/pay"), "{answer}");
     node.revoke(&client.key).await;
     // The open connection is closed, and no new one is made.
     assert!(whoami.ask().await.is_err());
