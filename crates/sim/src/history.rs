@@ -35,7 +35,7 @@ pub(crate) struct History {
     admitted: BTreeMap<NodeId, Admission>,
     evicted: BTreeMap<NodeId, usize>,
     revoked: BTreeMap<KeyId, usize>,
-    issued: BTreeMap<(Role, KeyId), usize>,
+    issued: BTreeMap<(Role, KeyId), Vec<(usize, UnixMillis)>>,
     /// Leaf keys that the holder of an identity key really endorsed, with the renewal.
     endorsed: BTreeSet<(PublicKey, KeyId, u64)>,
 }
@@ -65,11 +65,17 @@ impl History {
         self.revoked.entry(key).or_insert(index);
     }
 
-    pub(crate) fn issue(&mut self, index: usize, role: &Role, key: KeyId) -> Result<(), Broken> {
+    pub(crate) fn issue(
+        &mut self,
+        index: usize,
+        role: &Role,
+        key: KeyId,
+        not_after: UnixMillis,
+    ) -> Result<(), Broken> {
         if self.revoked.contains_key(&key) {
             return Err(Broken::RevokedReturned(key));
         }
-        self.issued.entry((role.clone(), key)).or_insert(index);
+        self.issued.entry((role.clone(), key)).or_default().push((index, not_after));
         Ok(())
     }
 
@@ -113,11 +119,14 @@ impl History {
             return Err(Unfounded::Revoked);
         }
         let Role::Node(id) = &parts.principal.role else {
-            return match wanted {
-                Wanted::AnyNode | Wanted::Node(_) => Err(Unfounded::NotWanted),
-                Wanted::AnyPrincipal if seen(self.issued.get(&(parts.principal.role.clone(), parts.key))) => Ok(()),
-                Wanted::AnyPrincipal => Err(Unfounded::NotIssued),
-            };
+            if wanted != Wanted::AnyPrincipal {
+                return Err(Unfounded::NotWanted);
+            }
+            // Whatever the certificate says: as long as one that was issued for the key.
+            let issued = self.issued.get(&(parts.principal.role.clone(), parts.key)).map_or(&[][..], Vec::as_slice);
+            let last = issued.iter().filter(|(index, _)| *index < applied).map(|(_, not_after)| *not_after).max();
+            let last = last.ok_or(Unfounded::NotIssued)?;
+            return if now.secs() <= last.secs() { Ok(()) } else { Err(Unfounded::OutOfTime) };
         };
         if matches!(wanted, Wanted::Node(dialed) if dialed != *id) {
             return Err(Unfounded::NotWanted);

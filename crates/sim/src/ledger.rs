@@ -152,15 +152,15 @@ impl Ledger {
             (Command::Evict { node, compromised, .. }, _) => {
                 self.history.evict(index, *node);
                 if *compromised {
-                    self.end_tokens(|_, life| life.allowed > 1);
+                    self.end_tokens(|_, _| true);
                     return Ok(Event::EvictedCompromised);
                 }
                 let token = self.admitted_by.get(node).copied();
                 self.end_tokens(|id, _| Some(*id) == token);
                 Ok(Event::Evicted)
             }
-            (Command::IssuePrincipal { role, spki, .. }, _) => {
-                self.history.issue(index, role, KeyId::of_spki(spki))?;
+            (Command::IssuePrincipal { role, spki, .. }, Outcome::Issued(grant)) => {
+                self.history.issue(index, role, KeyId::of_spki(spki), grant.validity.not_after)?;
                 Ok(Event::Issued)
             }
             (Command::RevokeKey(key), _) => {

@@ -72,7 +72,9 @@ impl TrustState {
         self.change(|view| {
             let keys = Arc::make_mut(&mut view.principals).entry(role.clone()).or_default();
             keys.retain(|_, issued| issued.not_after >= now);
-            keys.insert(key, IssuedKey { not_after: validity.not_after });
+            // An earlier certificate of the same key is as good as it was.
+            let record = keys.entry(key).or_insert(IssuedKey { not_after: validity.not_after });
+            record.not_after = record.not_after.max(validity.not_after);
         })?;
         Ok(Outcome::Issued(Box::new(grant)))
     }

@@ -50,6 +50,20 @@ fn a_revoked_or_taken_key_is_not_certified_again() {
 }
 
 #[test]
+fn a_shorter_certificate_of_the_same_key_does_not_end_the_longer_one() {
+    let mut rig = Rig::founded();
+    rig.apply(issue(60, 600));
+    rig.apply(issue(60, 60));
+    let record = |rig: &Rig| {
+        let view = rig.0.view().unwrap();
+        view.principals[&Role::Client(name("pay"))][&key(60).public().id()].not_after
+    };
+    assert_eq!(record(&rig), NOW.plus_secs(600));
+    rig.apply(issue(60, 6000));
+    assert_eq!(record(&rig), NOW.plus_secs(6000));
+}
+
+#[test]
 fn issuing_raises_the_generation_and_is_reproducible() {
     let (mut a, mut b) = (Rig::founded(), Rig::founded());
     let before = a.0.view().unwrap().generation;
