@@ -65,13 +65,7 @@ impl History {
         self.revoked.entry(key).or_insert(index);
     }
 
-    pub(crate) fn issue(
-        &mut self,
-        index: usize,
-        role: &Role,
-        key: KeyId,
-        not_after: UnixMillis,
-    ) -> Result<(), Broken> {
+    pub(crate) fn issue(&mut self, index: usize, role: &Role, key: KeyId, not_after: UnixMillis) -> Result<(), Broken> {
         if self.revoked.contains_key(&key) {
             return Err(Broken::RevokedReturned(key));
         }
