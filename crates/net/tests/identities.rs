@@ -217,3 +217,20 @@ async fn a_service_is_dialed_by_a_host_that_its_certificate_holds() {
     // A member that is dialed by its number may be reached at any address.
     dialer.dial_service(&other, Expected::Node(NodeId(1))).await.unwrap();
 }
+
+#[tokio::test]
+async fn one_certificate_opens_a_bounded_number_of_connections() {
+    let cluster = Cluster::new();
+    let client = cluster.dialer(&cluster.client);
+    let mut server = cluster.serve(1).await;
+    let mut open = Vec::new();
+    for _ in 0..countersign_core::limits::CONNECTIONS_PER_PRINCIPAL_MAX {
+        let dialed = client.dial_service(&server.dialed(), Expected::Host).await.unwrap();
+        open.push((dialed, server.services.recv().await.unwrap()));
+    }
+    let error = client.dial_service(&server.dialed(), Expected::Host).await.unwrap_err();
+    refused(&mut server, &error, Refusal::Overloaded).await;
+    // A member's own connections are not counted with it.
+    let member = cluster.dialer(&cluster.nodes[&2]);
+    member.dial_service(&server.dialed(), Expected::Host).await.unwrap();
+}
