@@ -3,12 +3,14 @@
 //! Nothing here does IO, reads a clock, draws randomness, or depends on the order of a hash map: time, randomness and
 //! bytes come in as arguments, outcomes go out as values. So every decision can be replayed from a seed.
 //!
-//! Read [`peer`] for how a connection is judged, [`trust`] for what is replicated.
+//! Read [`peer`] for how a connection is judged, [`trust`] for what is replicated, [`lease`] for how a member that hears
+//! nothing any more comes to deny.
 
 pub mod codec;
 pub mod enroll;
 pub mod id;
 pub mod key;
+pub mod lease;
 pub mod limits;
 pub mod mapped;
 pub mod name;

@@ -72,3 +72,7 @@ pub const CSR_LEN_MAX: usize = 4 * 1024;
 pub const CHAIN_MEMORY_MAX: usize = 4096;
 /// Seconds by which clocks may differ; leaves are backdated by it.
 pub const SKEW_SECS: u64 = 60;
+/// Seconds that a lease may last: an hour. That long a member that hears nothing may still serve a revoked client.
+pub const LEASE_SECS_MAX: u64 = 3600;
+/// Thousandths by which the clocks of two machines may run apart while a lease lasts; crystals are off by less than one.
+pub const LEASE_DRIFT_PERMILLE: u64 = 10;

@@ -33,6 +33,23 @@ impl UnixMillis {
     }
 }
 
+/// A reading of a clock that never runs backwards and goes on during suspend (`CLOCK_BOOTTIME`): milliseconds since this
+/// machine started. Readings of two machines, or of two starts of one, are not comparable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+pub struct BootMillis(pub u64);
+
+impl BootMillis {
+    /// This moment moved `millis` into the future; saturates.
+    pub const fn plus(self, millis: u64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+
+    /// Milliseconds from `earlier` to this moment, zero if it lies behind.
+    pub const fn since(self, earlier: Self) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
 /// Validity of a certificate or a path: both ends inclusive, as in RFC 5280 §4.1.2.5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Validity {

@@ -1,0 +1,72 @@
+//! The leader's side of leases, and the barrier over them.
+
+use std::collections::BTreeMap;
+
+use super::LeaseLength;
+use crate::id::{Generation, NodeId};
+use crate::time::BootMillis;
+
+/// How far a member is with a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Standing {
+    /// It enforces it, and says so.
+    Enforced,
+    /// It may serve under an earlier generation until this moment of the leader's clock.
+    Until(BootMillis),
+    /// It has not answered, and any lease that it was granted has run out: it denies.
+    Lapsed,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+struct Enforcer {
+    acknowledged: Generation,
+    /// The last grant at each generation named; those that have run out are forgotten.
+    grants: BTreeMap<Generation, BootMillis>,
+}
+
+/// What one leader granted in one term. A new leader begins anew, and reckons that its predecessor granted a lease to
+/// everybody just before it was elected: later it could not, for want of a quorum that confirms it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Grantor {
+    elected: BootMillis,
+    length: LeaseLength,
+    enforcers: BTreeMap<NodeId, Enforcer>,
+}
+
+impl Grantor {
+    /// For a leader that was elected when its clock read `elected`.
+    pub const fn new(elected: BootMillis, length: LeaseLength) -> Self {
+        Self { elected, length, enforcers: BTreeMap::new() }
+    }
+
+    /// Records a grant that names `newest`, made at `now`: after a quorum confirmed this leader, and in one step with
+    /// reading `newest`, so that no barrier looks in between. To be called before the answer is sent.
+    pub fn grant(&mut self, to: NodeId, newest: Generation, now: BootMillis) {
+        let length = self.length.waited_millis();
+        let enforcer = self.enforcers.entry(to).or_default();
+        enforcer.grants.retain(|_, granted| granted.plus(length) > now);
+        enforcer.grants.insert(newest, now);
+    }
+
+    /// A member says that it enforces `generation`.
+    pub fn acknowledge(&mut self, from: NodeId, generation: Generation) {
+        let enforcer = self.enforcers.entry(from).or_default();
+        enforcer.acknowledged = enforcer.acknowledged.max(generation);
+    }
+
+    /// How far `member` is with `generation`, at `now`.
+    pub fn standing(&self, member: NodeId, generation: Generation, now: BootMillis) -> Standing {
+        let enforcer = self.enforcers.get(&member);
+        if enforcer.is_some_and(|e| e.acknowledged >= generation) {
+            return Standing::Enforced;
+        }
+        let last = enforcer.and_then(|e| e.grants.range(..generation).map(|(_, at)| *at).max());
+        let until = last.map_or(self.elected, |at| at.max(self.elected)).plus(self.length.waited_millis());
+        if now < until { Standing::Until(until) } else { Standing::Lapsed }
+    }
+
+    /// Forgets a member that is gone.
+    pub fn forget(&mut self, member: NodeId) {
+        self.enforcers.remove(&member);
+    }
+}

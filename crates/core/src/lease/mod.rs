@@ -1,0 +1,55 @@
+//! Leases: a member serves clients only as long as it has lately heard what is revoked.
+//!
+//! The leader grants a lease after a quorum has confirmed it since the request came, and names the newest committed
+//! generation. The [`Holder`] counts from its own clock before it asked, and only once that generation is in force with
+//! it. So when the [`Grantor`] has waited for every member to enforce a revocation, or for its last lease to run out,
+//! nobody serves whom it revoked. The argument is that of leases on cached data (Gray and Cheriton, SOSP 1989).
+
+mod fresh;
+mod grantor;
+mod holder;
+
+pub use fresh::{Fresh, LeaseClock, NoLease};
+pub use grantor::{Grantor, Standing};
+pub use holder::Holder;
+
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{LEASE_DRIFT_PERMILLE, LEASE_SECS_MAX};
+
+/// How long a lease lasts, in milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LeaseLength(u64);
+
+/// A lease must last at least a second and at most an hour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a lease lasts from 1 to {LEASE_SECS_MAX} seconds")]
+pub struct LeaseLengthError;
+
+impl LeaseLength {
+    /// Ten seconds.
+    pub const DEFAULT: Self = Self(10_000);
+
+    /// From whole seconds.
+    pub const fn from_secs(secs: u64) -> Result<Self, LeaseLengthError> {
+        if secs == 0 || secs > LEASE_SECS_MAX { Err(LeaseLengthError) } else { Ok(Self(secs * 1000)) }
+    }
+
+    /// As its holder counts it.
+    pub const fn millis(self) -> u64 {
+        self.0
+    }
+
+    /// As its grantor waits for it: the holder's clock may be slower by the drift bound.
+    pub const fn waited_millis(self) -> u64 {
+        self.0 + (self.0 * LEASE_DRIFT_PERMILLE).div_ceil(1000)
+    }
+
+    /// How long after a lease began its holder asks for the next one: two requests may be lost.
+    pub const fn renew_millis(self) -> u64 {
+        self.0 / 3
+    }
+}
+
+#[cfg(test)]
+mod tests;

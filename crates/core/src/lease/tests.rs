@@ -1,0 +1,100 @@
+//! Leases at their limits.
+
+use super::{Grantor, Holder, LeaseClock, LeaseLength, LeaseLengthError, NoLease, Standing};
+use crate::id::{Generation, NodeId};
+use crate::limits::LEASE_SECS_MAX;
+use crate::time::BootMillis;
+
+const TEN: LeaseLength = LeaseLength::DEFAULT;
+const ONE: NodeId = NodeId(1);
+
+fn generation(n: u64) -> Generation {
+    Generation(n)
+}
+
+#[test]
+fn a_lease_lasts_from_a_second_to_an_hour() {
+    assert_eq!(LeaseLength::from_secs(0), Err(LeaseLengthError));
+    assert_eq!(LeaseLength::from_secs(1).map(LeaseLength::millis), Ok(1000));
+    assert!(LeaseLength::from_secs(LEASE_SECS_MAX).is_ok());
+    assert_eq!(LeaseLength::from_secs(LEASE_SECS_MAX + 1), Err(LeaseLengthError));
+    assert_eq!(TEN.waited_millis(), 10_100);
+}
+
+#[test]
+fn a_lease_counts_from_before_it_was_asked_for() {
+    let mut holder = Holder::default();
+    holder.enforced(generation(5));
+    holder.granted(BootMillis(1000), generation(5), TEN);
+    assert!(holder.holds(BootMillis(10_999)) && !holder.holds(BootMillis(11_000)));
+    // An answer to an earlier request, late: it takes nothing away.
+    holder.granted(BootMillis(500), generation(5), TEN);
+    assert_eq!(holder.deadline(), Some(BootMillis(11_000)));
+}
+
+#[test]
+fn a_grant_that_names_what_is_not_enforced_yet_does_not_count() {
+    let mut holder = Holder::default();
+    holder.enforced(generation(4));
+    holder.granted(BootMillis(0), generation(5), TEN);
+    assert_eq!(holder.deadline(), None);
+    holder.enforced(generation(5));
+    assert_eq!(holder.deadline(), Some(BootMillis(10_000)));
+    // One that waits is not displaced by an older answer.
+    holder.granted(BootMillis(5000), generation(7), TEN);
+    holder.granted(BootMillis(6000), generation(6), TEN);
+    holder.enforced(generation(6));
+    assert_eq!(holder.deadline(), Some(BootMillis(10_000)));
+    holder.enforced(generation(7));
+    assert_eq!(holder.deadline(), Some(BootMillis(15_000)));
+}
+
+#[test]
+fn a_lease_given_up_is_gone_until_the_next_grant() {
+    let mut holder = Holder::default();
+    holder.granted(BootMillis(0), generation(0), TEN);
+    holder.granted(BootMillis(0), generation(9), TEN);
+    holder.surrender();
+    holder.enforced(generation(9));
+    assert!(!holder.holds(BootMillis(1)));
+}
+
+#[test]
+fn a_new_leader_waits_for_the_leases_of_its_predecessor() {
+    let grantor = Grantor::new(BootMillis(1000), TEN);
+    let until = BootMillis(11_100);
+    assert_eq!(grantor.standing(ONE, generation(5), BootMillis(11_099)), Standing::Until(until));
+    assert_eq!(grantor.standing(ONE, generation(5), until), Standing::Lapsed);
+}
+
+#[test]
+fn the_barrier_waits_for_the_last_grant_below_the_generation() {
+    let mut grantor = Grantor::new(BootMillis(0), TEN);
+    grantor.grant(ONE, generation(4), BootMillis(20_000));
+    grantor.grant(ONE, generation(5), BootMillis(25_000));
+    let standing = |g: &Grantor, n, at| g.standing(ONE, generation(n), BootMillis(at));
+    assert_eq!(standing(&grantor, 5, 25_000), Standing::Until(BootMillis(30_100)));
+    assert_eq!(standing(&grantor, 6, 25_000), Standing::Until(BootMillis(35_100)));
+    assert_eq!(standing(&grantor, 5, 30_100), Standing::Lapsed);
+    grantor.acknowledge(ONE, generation(5));
+    assert_eq!(standing(&grantor, 5, 25_000), Standing::Enforced);
+    assert_eq!(standing(&grantor, 6, 25_000), Standing::Until(BootMillis(35_100)));
+    // An acknowledgement of less takes nothing back.
+    grantor.acknowledge(ONE, generation(1));
+    assert_eq!(standing(&grantor, 5, 25_000), Standing::Enforced);
+    grantor.forget(ONE);
+    assert_eq!(standing(&grantor, 5, 25_000), Standing::Lapsed);
+}
+
+#[test]
+fn without_a_lease_there_is_no_fresh_proof() {
+    let (clock, mut holder) = (LeaseClock::default(), Holder::default());
+    assert_eq!(clock.fresh(BootMillis(0)).map(|_| ()), Err(NoLease));
+    holder.granted(BootMillis(100), generation(0), TEN);
+    clock.follow(&holder);
+    assert_eq!(clock.fresh(BootMillis(10_099)).map(|f| f.deadline()), Ok(BootMillis(10_100)));
+    assert_eq!(clock.fresh(BootMillis(10_100)).map(|_| ()), Err(NoLease));
+    holder.surrender();
+    clock.follow(&holder);
+    assert_eq!(clock.fresh(BootMillis(100)).map(|_| ()), Err(NoLease));
+}
