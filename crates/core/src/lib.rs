@@ -16,6 +16,7 @@ pub mod mapped;
 pub mod name;
 pub mod peer;
 pub mod principal;
+pub mod receipt;
 pub mod secret;
 pub mod time;
 pub mod transcript;

@@ -187,6 +187,16 @@ fn command() -> impl Strategy<Value = Command> {
             let signature = key(signer).sign(&addresses_transcript(&bare_view(), node, &addresses));
             Command::SetAddresses { node, addresses, signature }
         }),
+        6 => ((1..3_u64).prop_map(NodeId), 1..3_u8, 30..33_u8, 0..3_u64).prop_map(|(node, signer, n, renewal)| {
+            let endorsement = Endorsement::sign(&key(signer), CLUSTER, leaf(n), renewal);
+            Command::Renew { node, key: leaf(n), endorsement }
+        }),
+        2 => (node(), 0..4_u64).prop_map(|(node, renewal)| Command::AdoptLeaf { node, renewal }),
+        1 => role().prop_map(Command::RevokePrincipal),
+        1 => (0..2_u64, node(), 1..3_u8).prop_map(|(number, node, signer)| {
+            let signature = key(signer).sign(&bare_view().statement.transcript());
+            Command::SignStatement { number, node, signature }
+        }),
     ]
 }
 
@@ -296,14 +306,14 @@ proptest! {
 fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
     let mut runner = TestRunner::deterministic();
     let mut reached = BTreeSet::new();
-    for _ in 0..200 {
+    for _ in 0..400 {
         let mut state = TrustState::new();
         for stamped in log().new_tree(&mut runner).unwrap().current() {
             let command = format!("{:?}", stamped.command);
             let command = command.split(['(', ' ']).next().unwrap().to_owned();
             let what = match state.apply(&stamped) {
                 Ok(Outcome::Refused(_)) => "refused",
-                Ok(Outcome::Admitted(admitted)) if admitted.repeated => "repeated",
+                Ok(Outcome::Admitted(admitted) | Outcome::Renewed(admitted)) if admitted.repeated => "repeated",
                 Ok(_) => "done",
                 Err(_) => "stopped",
             };
@@ -312,13 +322,13 @@ fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
     }
     let commands = ["Bootstrap", "AddJoinToken", "RevokeJoinToken", "RotateClusterToken", "Admit", "SealAuthority"];
     let more = ["ConfirmAuthority", "SetSuffrage", "Evict", "IssuePrincipal", "RevokeKey", "AssignGroup"];
-    let last = ["ReportFeatureLevel", "SetAddresses"];
+    let last = ["ReportFeatureLevel", "SetAddresses", "Renew", "AdoptLeaf", "RevokePrincipal", "SignStatement"];
     for command in commands.into_iter().chain(more).chain(last) {
         for what in ["done", "refused", "stopped"] {
             assert!(reached.contains(&format!("{command} {what}")), "no {command} was {what}");
         }
     }
-    assert!(reached.contains("Admit repeated"));
+    assert!(reached.contains("Admit repeated") && reached.contains("Renew repeated"));
 }
 
 /// What can be read can be written, and reads the same again.

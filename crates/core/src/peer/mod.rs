@@ -57,6 +57,16 @@ pub enum Wanted {
     AnyPrincipal,
 }
 
+/// What a verified peer may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// All that its kind may.
+    Full,
+    /// A member whose certificate has expired: it may catch up with the trust group, ask for views, and renew. So a cluster
+    /// that was off past every expiry forms again unaided.
+    Recovery,
+}
+
 /// A peer that the cluster knows, as of one generation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedPeer {
@@ -64,6 +74,7 @@ pub struct VerifiedPeer {
     key: KeyId,
     generation: Generation,
     not_after: UnixMillis,
+    scope: Scope,
 }
 
 impl VerifiedPeer {
@@ -87,9 +98,14 @@ impl VerifiedPeer {
         self.generation
     }
 
-    /// The last moment at which its certificate is valid; the connection ends then.
+    /// The last moment at which its certificate is valid; a connection of full scope ends then.
     pub const fn not_after(&self) -> UnixMillis {
         self.not_after
+    }
+
+    /// What it may ask for.
+    pub const fn scope(&self) -> Scope {
+        self.scope
     }
 }
 
@@ -155,11 +171,20 @@ pub enum Refusal {
     /// This member serves no such connections yet.
     #[error("this member is not ready to serve such connections")]
     NotReady = 19,
+    /// All certificates of this broker or client were revoked.
+    #[error("certificates of this principal were revoked")]
+    PrincipalRevoked = 20,
+    /// An operator has cut the member off here, ahead of the cluster.
+    #[error("node is in quarantine here")]
+    Quarantined = 21,
+    /// This member has no lease.
+    #[error("this member has not heard lately what is revoked, and serves no client")]
+    NoLease = 22,
 }
 
 impl Refusal {
     /// Every refusal, in the order of its number.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 22] = [
         Self::TrustDomain,
         Self::Cluster,
         Self::Authority,
@@ -179,6 +204,9 @@ impl Refusal {
         Self::Overloaded,
         Self::Deadline,
         Self::NotReady,
+        Self::PrincipalRevoked,
+        Self::Quarantined,
+        Self::NoLease,
     ];
 
     /// The number on the wire.
@@ -213,6 +241,9 @@ impl Refusal {
             Self::Overloaded => "overloaded",
             Self::Deadline => "deadline",
             Self::NotReady => "not-ready",
+            Self::PrincipalRevoked => "principal-revoked",
+            Self::Quarantined => "quarantined",
+            Self::NoLease => "no-lease",
         }
     }
 }
@@ -221,7 +252,7 @@ impl Refusal {
 /// last applied time).
 pub fn judge(view: &View, evidence: &Evidence, wanted: Wanted, now: UnixMillis) -> Result<VerifiedPeer, Refusal> {
     let parts = evidence.parts();
-    check_path(view, parts, now)?;
+    check_path(view, parts)?;
     // Before its keys, which are revoked with it: this is the more telling reason.
     if parts.principal.role.node_id().is_some_and(|id| view.evicted.contains_key(&id)) {
         return Err(Refusal::Evicted);
@@ -235,6 +266,10 @@ pub fn judge(view: &View, evidence: &Evidence, wanted: Wanted, now: UnixMillis) 
                 return Err(Refusal::WrongNode);
             }
             check_member(view, parts, *id)?;
+            // Last, for a member only, and only where members speak: nothing else may be wrong with it.
+            if wanted != Wanted::AnyPrincipal && check_validity(parts, now) == Err(Refusal::Expired) {
+                return Ok(verified(view, parts, Scope::Recovery));
+            }
         }
         role @ (Role::Broker(_) | Role::Client(_) | Role::Admin(_)) => {
             if wanted != Wanted::AnyPrincipal {
@@ -243,15 +278,21 @@ pub fn judge(view: &View, evidence: &Evidence, wanted: Wanted, now: UnixMillis) 
             check_principal(view, parts, role, now)?;
         }
     }
-    Ok(VerifiedPeer {
+    check_validity(parts, now)?;
+    Ok(verified(view, parts, Scope::Full))
+}
+
+fn verified(view: &View, parts: &EvidenceParts, scope: Scope) -> VerifiedPeer {
+    VerifiedPeer {
         principal: parts.principal.clone(),
         key: parts.key,
         generation: view.generation,
         not_after: parts.validity.not_after,
-    })
+        scope,
+    }
 }
 
-fn check_path(view: &View, parts: &EvidenceParts, now: UnixMillis) -> Result<(), Refusal> {
+fn check_path(view: &View, parts: &EvidenceParts) -> Result<(), Refusal> {
     if parts.principal.trust_domain != view.trust_domain {
         return Err(Refusal::TrustDomain);
     }
@@ -259,9 +300,12 @@ fn check_path(view: &View, parts: &EvidenceParts, now: UnixMillis) -> Result<(),
         return Err(Refusal::Cluster);
     }
     match view.authorities.get(&parts.authority).map(|a| a.phase) {
-        Some(AuthorityPhase::Prepared | AuthorityPhase::Active) => {}
-        Some(AuthorityPhase::Tainted) | None => return Err(Refusal::Authority),
+        Some(AuthorityPhase::Prepared | AuthorityPhase::Active) => Ok(()),
+        Some(AuthorityPhase::Tainted) | None => Err(Refusal::Authority),
     }
+}
+
+fn check_validity(parts: &EvidenceParts, now: UnixMillis) -> Result<(), Refusal> {
     if now.secs() < parts.validity.not_before.secs() {
         return Err(Refusal::NotYetValid);
     }
@@ -273,7 +317,7 @@ fn check_member(view: &View, parts: &EvidenceParts, id: NodeId) -> Result<(), Re
     if view.revoked_keys.contains(&member.keys.identity.id()) {
         return Err(Refusal::KeyRevoked);
     }
-    if parts.key == member.leaf.key { Ok(()) } else { check_endorsed(view, parts, member) }
+    if member.leaf_of(parts.key).is_some() { Ok(()) } else { check_endorsed(view, parts, member) }
 }
 
 /// A key that is not on record must be endorsed, and newer than the one that is: this member may be the one behind.
@@ -283,7 +327,7 @@ fn check_endorsed(view: &View, parts: &EvidenceParts, member: &Member) -> Result
         return Err(Refusal::Endorsement);
     }
     endorsement.verify(view.cluster, parts.key).map_err(|_| Refusal::Endorsement)?;
-    if endorsement.renewal > member.leaf.renewal { Ok(()) } else { Err(Refusal::Superseded) }
+    if endorsement.renewal > member.renewal() { Ok(()) } else { Err(Refusal::Superseded) }
 }
 
 fn check_principal(view: &View, parts: &EvidenceParts, role: &Role, now: UnixMillis) -> Result<(), Refusal> {
@@ -293,6 +337,9 @@ fn check_principal(view: &View, parts: &EvidenceParts, role: &Role, now: UnixMil
     }
     // An authority made elsewhere has issued certificates that the cluster never saw; admins are always on record.
     let imported = view.authorities.get(&parts.authority).is_some_and(|a| a.imported);
+    if view.revoked_principals.contains(role) {
+        return Err(Refusal::PrincipalRevoked);
+    }
     match role {
         Role::Broker(_) | Role::Client(_) if imported => Ok(()),
         Role::Broker(_) | Role::Client(_) | Role::Admin(_) | Role::Node(_) => Err(Refusal::PrincipalUnknown),

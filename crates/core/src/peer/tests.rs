@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Evidence, EvidenceParts, Refusal, Wanted, judge};
+use super::{Evidence, EvidenceParts, Refusal, Scope, Wanted, judge};
 use crate::id::{AuthorityId, ClusterId, NodeId, ed25519_spki};
 use crate::key::Endorsement;
 use crate::principal::{Principal, Role, TrustDomain};
@@ -79,9 +79,79 @@ fn a_certificate_counts_within_its_validity_only() {
         let shift = |secs: i64| if secs < 0 { NOW.minus_secs(-secs as u64) } else { NOW.plus_secs(secs as u64) };
         EvidenceParts { validity: Validity { not_before: shift(from), not_after: shift(to) }, ..parts(2) }
     };
-    check(at(0, 0), Wanted::AnyNode, Ok(()));
-    check(at(-9, -1), Wanted::AnyNode, Err(Refusal::Expired));
-    check(at(1, 9), Wanted::AnyNode, Err(Refusal::NotYetValid));
+    for wanted in [Wanted::AnyNode, Wanted::Node(NodeId(2)), Wanted::AnyPrincipal] {
+        check(at(0, 0), wanted, Ok(()));
+        check(at(1, 9), wanted, Err(Refusal::NotYetValid));
+    }
+    check(at(-9, -1), Wanted::AnyPrincipal, Err(Refusal::Expired));
+    check(EvidenceParts { validity: at(-9, -1).validity, ..client(60) }, Wanted::AnyPrincipal, Err(Refusal::Expired));
+}
+
+#[test]
+fn an_expired_member_may_recover_and_no_more() {
+    let expired = Validity { not_before: NOW.minus_secs(9), not_after: NOW.minus_secs(1) };
+    let scope = |parts: EvidenceParts, wanted| {
+        let parts = EvidenceParts { validity: expired, ..parts };
+        judge(&view(), &Evidence::asserted(parts), wanted, NOW).map(|peer| peer.scope())
+    };
+    for wanted in [Wanted::AnyNode, Wanted::Node(NodeId(2))] {
+        assert_eq!(scope(parts(2), wanted), Ok(Scope::Recovery));
+        let endorsed = Some(Endorsement::sign(&key(2), CLUSTER, leaf_key(40), 1));
+        assert_eq!(
+            scope(EvidenceParts { key: leaf_key(40), endorsement: endorsed, ..parts(2) }, wanted),
+            Ok(Scope::Recovery)
+        );
+    }
+    // Nothing else may be wrong with it.
+    assert_eq!(scope(parts(2), Wanted::AnyPrincipal), Err(Refusal::Expired));
+    assert_eq!(scope(parts(2), Wanted::Node(NodeId(1))), Err(Refusal::WrongNode));
+    assert_eq!(scope(parts(3), Wanted::AnyNode), Err(Refusal::Evicted));
+    assert_eq!(scope(parts(9), Wanted::AnyNode), Err(Refusal::NotAMember));
+    assert_eq!(scope(EvidenceParts { key: leaf_key(40), ..parts(2) }, Wanted::AnyNode), Err(Refusal::Endorsement));
+    assert_eq!(
+        scope(EvidenceParts { authority: AuthorityId([9; 32]), ..parts(2) }, Wanted::AnyNode),
+        Err(Refusal::Authority)
+    );
+    assert_eq!(scope(client(60), Wanted::AnyNode), Err(Refusal::NotANode));
+}
+
+#[test]
+fn the_next_certificate_and_the_one_in_use_both_count() {
+    let mut rig = Rig::three_voters();
+    let next = leaf_key(40);
+    let endorsement = Endorsement::sign(&key(2), CLUSTER, next, 1);
+    rig.apply(Command::Renew { node: NodeId(2), key: next, endorsement });
+    let ask = |rig: &Rig, key, endorsement| {
+        let evidence = Evidence::asserted(EvidenceParts { key, endorsement, ..parts(2) });
+        judge(rig.0.view().unwrap(), &evidence, Wanted::AnyNode, NOW).map(|_| ())
+    };
+    let first = Some(Endorsement::sign(&key(2), CLUSTER, leaf_key(2), 0));
+    assert_eq!((ask(&rig, leaf_key(2), first.clone()), ask(&rig, next, None)), (Ok(()), Ok(())));
+    let other = Some(Endorsement::sign(&key(2), CLUSTER, leaf_key(41), 1));
+    assert_eq!(ask(&rig, leaf_key(41), other), Err(Refusal::Superseded), "a number counts for one key");
+    rig.apply(Command::AdoptLeaf { node: NodeId(2), renewal: 1 });
+    assert_eq!((ask(&rig, leaf_key(2), first), ask(&rig, next, None)), (Err(Refusal::Superseded), Ok(())));
+}
+
+#[test]
+fn a_revoked_principal_is_refused_with_every_certificate_it_had() {
+    let mut rig = Rig::founded();
+    let role = Role::Client(name("pay"));
+    let issue = |seed: u8| Command::IssuePrincipal {
+        role: Role::Client(name("pay")),
+        spki: ed25519_spki(&key(seed).public().0).to_vec(),
+        ttl_secs: 60,
+    };
+    rig.apply(issue(60));
+    rig.apply(issue(61));
+    rig.apply(Command::RevokePrincipal(role));
+    rig.apply(issue(62));
+    let mut imported = View::clone(rig.0.view().unwrap());
+    imported.authorities.get_mut(&rig::pin()).unwrap().imported = true;
+    let ask = |seed| judge(&imported, &Evidence::asserted(client(seed)), Wanted::AnyPrincipal, NOW).map(|_| ());
+    assert_eq!((ask(60), ask(61)), (Err(Refusal::KeyRevoked), Err(Refusal::KeyRevoked)));
+    assert_eq!(ask(62), Ok(()), "issued since");
+    assert_eq!(ask(63), Err(Refusal::PrincipalRevoked), "made elsewhere, never on record");
 }
 
 #[test]
@@ -160,5 +230,5 @@ fn refusal_codes_are_distinct_and_known() {
     for refusal in Refusal::ALL {
         assert_eq!(Refusal::from_code(refusal.code()), Some(refusal));
     }
-    assert_eq!([Refusal::from_code(0), Refusal::from_code(20)], [None, None]);
+    assert_eq!([Refusal::from_code(0), Refusal::from_code(23)], [None, None]);
 }

@@ -29,6 +29,9 @@ pub fn permit(view: &View, author: Author, command: &Command) -> Result<(), NotP
         Command::Admit(_) => true,
         Command::ConfirmAuthority { node, .. }
         | Command::ReportFeatureLevel { node, .. }
+        | Command::Renew { node, .. }
+        | Command::AdoptLeaf { node, .. }
+        | Command::SignStatement { node, .. }
         | Command::SetAddresses { node, .. } => *node == from || member.suffrage == Suffrage::Voter,
         Command::AddJoinToken(_)
         | Command::RevokeJoinToken(_)
@@ -38,6 +41,7 @@ pub fn permit(view: &View, author: Author, command: &Command) -> Result<(), NotP
         | Command::Evict { .. }
         | Command::IssuePrincipal { .. }
         | Command::RevokeKey(_)
+        | Command::RevokePrincipal(_)
         | Command::AssignGroup { .. } => member.suffrage == Suffrage::Voter,
     };
     if allowed { Ok(()) } else { Err(NotPermitted(from)) }

@@ -7,6 +7,7 @@ use super::member::{ForeignLeaf, MemberKeys, Suffrage};
 use super::view::AuthorityKey;
 use crate::enroll::EnrollmentRequest;
 use crate::id::{AuthorityId, ClusterId, GroupId, KeyId, NodeId, TokenId};
+use crate::key::Endorsement;
 use crate::name::{Address, Name};
 use crate::principal::{Role, TrustDomain};
 use crate::time::{UnixMillis, Validity};
@@ -127,6 +128,8 @@ pub enum Command {
     },
     /// Refuses a key for ever.
     RevokeKey(KeyId),
+    /// Refuses every certificate that a broker, client or admin has. One issued later counts.
+    RevokePrincipal(Role),
     /// Assigns a group to members; an empty list removes it.
     AssignGroup {
         /// Which.
@@ -148,6 +151,32 @@ pub enum Command {
         /// Its new addresses.
         addresses: Vec<Address>,
         /// Over [`super::addresses_transcript`].
+        #[serde(with = "crate::codec::bytes64")]
+        signature: [u8; 64],
+    },
+    /// A member's next leaf key, to be certified.
+    Renew {
+        /// Whose.
+        node: NodeId,
+        /// The key.
+        key: KeyId,
+        /// The identity key's word for it, with the number after the newest on record.
+        endorsement: Endorsement,
+    },
+    /// A member uses its next certificate; the one before it ends.
+    AdoptLeaf {
+        /// Whose.
+        node: NodeId,
+        /// Which.
+        renewal: u64,
+    },
+    /// A voter signs a statement of what the cluster has become.
+    SignStatement {
+        /// Which.
+        number: u64,
+        /// By whom.
+        node: NodeId,
+        /// Over [`super::statement::Statement::transcript`], with the identity key.
         #[serde(with = "crate::codec::bytes64")]
         signature: [u8; 64],
     },

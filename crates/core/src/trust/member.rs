@@ -41,6 +41,15 @@ pub struct Leaf {
     pub validity: Validity,
 }
 
+/// A certificate that follows the one in use.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewed {
+    /// The certificate.
+    pub leaf: Leaf,
+    /// The hosts that it holds: those of the member's addresses when it was recorded.
+    pub hosts: Vec<Host>,
+}
+
 /// What is recorded of a member's certificate that was made elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignLeaf {
@@ -85,6 +94,8 @@ pub struct Member {
     pub addresses_changed: Generation,
     /// The hosts that its certificate holds: those of its addresses when it was issued.
     pub hosts: Vec<Host>,
+    /// Its next certificate, on record and not used yet: either counts until then.
+    pub renewed: Option<Renewed>,
     /// Its role, if its token gave one.
     pub role: Option<String>,
     /// Its attributes.

@@ -52,11 +52,12 @@ impl TrustState {
             name: request.name.clone(),
             suffrage: token.suffrage,
             keys: request.keys,
-            leaf: self.leaf(view.cluster, node, request.leaf_key, request.foreign.as_ref(), authority.validity),
+            leaf: self.leaf(view.cluster, node, request.leaf_key, 0, request.foreign.as_ref(), authority.validity),
             mapped: request.foreign.as_ref().map(|foreign| foreign.mapped.clone()),
             addresses: request.addresses.clone(),
             addresses_changed: Generation(0),
             hosts: hosts(&request.addresses),
+            renewed: None,
             role: token.role,
             attributes: token.attributes,
             admitted_by: Some(request.token),
@@ -145,8 +146,7 @@ impl TrustState {
             return Err(Refused::KeyRevoked);
         }
         for member in view.members.values() {
-            let theirs = [member.keys.identity.id(), member.leaf.key, member.keys.ucan.id()];
-            if keys.iter().any(|key| theirs.contains(key)) || member.keys.sealing == request.keys.sealing {
+            if member.keys().any(|key| keys.contains(&key)) || member.keys.sealing == request.keys.sealing {
                 return Err(Refused::KeyTaken(member.id));
             }
             if member.name == request.name {
@@ -251,7 +251,7 @@ impl TrustState {
         let tokens_revoked = self.revoke_tokens(&doomed);
         let changed = self.change(|view| {
             view.members.remove(&node);
-            view.revoked_keys.extend([member.keys.identity.id(), member.leaf.key, member.keys.ucan.id()]);
+            view.revoked_keys.extend(member.keys());
             for assigned in view.groups.values_mut() {
                 assigned.remove(&node);
             }
@@ -330,7 +330,8 @@ fn check_addresses_free(view: &View, except: Option<NodeId>, addresses: &[Addres
 
 /// Whether a member is reached at a host, or its certificate holds it.
 pub(super) fn holds(member: &Member, host: &Host) -> bool {
-    member.hosts.contains(host) || member.addresses.iter().any(|a| a.host == *host)
+    let next = member.renewed.as_ref().is_some_and(|renewed| renewed.hosts.contains(host));
+    next || member.hosts.contains(host) || member.addresses.iter().any(|a| a.host == *host)
 }
 
 pub(super) fn hosts(addresses: &[Address]) -> Vec<Host> {

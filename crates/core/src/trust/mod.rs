@@ -4,14 +4,18 @@
 //! member. What handshakes need of it is its [`view::View`], copied on write and published whole.
 
 pub mod author;
+pub mod clocks;
 pub mod command;
 pub mod join_token;
 pub mod member;
 mod members;
 pub mod outcome;
 mod principals;
+pub mod recognition;
+mod renewal;
 pub mod seal;
 mod state;
+pub mod statement;
 mod tokens;
 pub mod view;
 

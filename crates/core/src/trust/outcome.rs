@@ -52,6 +52,8 @@ pub enum Outcome {
     Token(TokenId),
     /// A member was admitted, or was before by the same request.
     Admitted(Box<Admitted>),
+    /// A member's next certificate may be signed.
+    Renewed(Box<Admitted>),
     /// A certificate for a broker, client or admin may be signed.
     Issued(Box<Grant>),
     /// A member was evicted.
@@ -60,6 +62,13 @@ pub enum Outcome {
         generation: Generation,
         /// Tokens that ended with it.
         tokens_revoked: Vec<TokenId>,
+    },
+    /// Keys are refused from this generation on.
+    Revoked {
+        /// The view that refuses them.
+        generation: Generation,
+        /// How many.
+        keys: usize,
     },
     /// Nothing changed.
     Refused(Refused),
@@ -187,6 +196,25 @@ pub enum Refused {
     /// The key is a member's.
     #[error("key is that of node {0}: evict the node instead")]
     KeyOfNode(NodeId),
+    /// The renewal is not the one that comes next.
+    #[error("renewal of node {node} is out of order: {next} is the one that counts")]
+    RenewalOutOfOrder {
+        /// Whose.
+        node: NodeId,
+        /// The number that counts.
+        next: u64,
+    },
+    /// No certificate was issued for this principal, and none made elsewhere could be.
+    #[error("there is no certificate for `{0}`")]
+    NoSuchPrincipal(Role),
+    /// No such statement, or not one that this node may sign.
+    #[error("node {node} may not sign statement {number}")]
+    NotASigner {
+        /// Who.
+        node: NodeId,
+        /// Which.
+        number: u64,
+    },
     /// The key is no Ed25519 or P-256 key.
     #[error("key {0} cannot be certified")]
     KeyUnsuitable(KeyId),

@@ -41,7 +41,7 @@ impl TrustState {
         }
         let members = view.members.values();
         for member in members {
-            if [member.leaf.key, member.keys.identity.id(), member.keys.ucan.id()].contains(&key) {
+            if member.keys().any(|k| k == key) {
                 return Err(Refused::KeyTaken(member.id));
             }
             match role {
@@ -77,5 +77,29 @@ impl TrustState {
             record.not_after = record.not_after.max(validity.not_after);
         })?;
         Ok(Outcome::Issued(Box::new(grant)))
+    }
+
+    /// Refuses every certificate of a broker, client or admin: the keys on record for ever, and those that an authority made
+    /// elsewhere has certified without a record. Repeated, it changes nothing.
+    pub(super) fn revoke_principal(&mut self, role: &Role) -> Applied {
+        let view = self.current()?;
+        if role.node_id().is_some() {
+            return Err(Refused::NotIssued(role.clone()));
+        }
+        let known: Vec<KeyId> = view.principals.get(role).into_iter().flatten().map(|(key, _)| *key).collect();
+        let elsewhere = view.authorities.values().any(|authority| authority.imported);
+        if known.is_empty() && view.revoked_principals.contains(role) {
+            return Ok(Outcome::Revoked { generation: view.generation, keys: 0 });
+        }
+        if known.is_empty() && !elsewhere {
+            return Err(Refused::NoSuchPrincipal(role.clone()));
+        }
+        let keys = known.len();
+        self.change(|view| {
+            Arc::make_mut(&mut view.principals).remove(role);
+            view.revoked_keys.extend(known);
+            view.revoked_principals.insert(role.clone());
+        })?;
+        Ok(Outcome::Revoked { generation: self.current()?.generation, keys })
     }
 }

@@ -10,6 +10,7 @@ use super::join_token::{TokenRecord, token_id};
 use super::member::{ForeignLeaf, Leaf, Member, Suffrage};
 use super::outcome::{Limited, Outcome, Refused};
 use super::seal::SealedCopy;
+use super::statement::{Signed, Statement};
 use super::view::{Authority, AuthorityPhase, View};
 use crate::codec::{self, CodecError};
 use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId, RequestId, TokenId};
@@ -34,6 +35,8 @@ pub struct TrustState {
     pub(super) sealed: BTreeMap<(AuthorityId, NodeId), SealedCopy>,
     pub(super) next_node: u64,
     pub(super) node_ttl_secs: u64,
+    /// What the cluster has become, change by change, as its voters signed it. By number.
+    pub(super) statements: Vec<Signed>,
     time: UnixMillis,
 }
 
@@ -64,6 +67,11 @@ impl TrustState {
     /// Sealed copies of authority keys.
     pub const fn sealed(&self) -> &BTreeMap<(AuthorityId, NodeId), SealedCopy> {
         &self.sealed
+    }
+
+    /// What the cluster has become, change by change.
+    pub fn statements(&self) -> &[Signed] {
+        &self.statements
     }
 
     /// Seconds that node certificates live.
@@ -97,9 +105,13 @@ impl TrustState {
             Command::Evict { node, compromised, keep_authority } => self.evict(*node, *compromised, *keep_authority),
             Command::IssuePrincipal { role, spki, ttl_secs } => self.issue_principal(role, spki, *ttl_secs),
             Command::RevokeKey(key) => self.revoke_key(*key),
+            Command::RevokePrincipal(role) => self.revoke_principal(role),
             Command::AssignGroup { group, members } => self.assign_group(*group, members),
             Command::ReportFeatureLevel { node, level } => self.report_level(*node, *level),
             Command::SetAddresses { node, addresses, signature } => self.set_addresses(*node, addresses, signature),
+            Command::Renew { node, key, endorsement } => self.renew(*node, *key, endorsement),
+            Command::AdoptLeaf { node, renewal } => self.adopt(*node, *renewal),
+            Command::SignStatement { number, node, signature } => self.sign_statement(*number, *node, signature),
         }
     }
 
@@ -131,7 +143,7 @@ impl TrustState {
             // What is signed where the key is, no member ever sees.
             imported: b.imported || b.authority_key.is_none(),
         };
-        let leaf = self.leaf(b.cluster, founder, b.leaf_key, b.foreign.as_ref(), b.authority_validity);
+        let leaf = self.leaf(b.cluster, founder, b.leaf_key, 0, b.foreign.as_ref(), b.authority_validity);
         let member = Member {
             id: founder,
             name: b.node_name.clone(),
@@ -142,6 +154,7 @@ impl TrustState {
             addresses: b.addresses.clone(),
             addresses_changed: Generation(0),
             hosts: super::members::hosts(&b.addresses),
+            renewed: None,
             role: None,
             attributes: BTreeMap::new(),
             admitted_by: None,
@@ -159,20 +172,27 @@ impl TrustState {
             evicted: BTreeMap::new(),
             principals: Arc::default(),
             revoked_keys: BTreeSet::new(),
+            revoked_principals: BTreeSet::new(),
             groups: BTreeMap::new(),
+            statement: Arc::new(Statement::founding(b.cluster, founder, b.keys.identity, authority)),
+            stated: 0,
         }));
+        self.state_anew();
         self.admitted_outcome(founder, false)
     }
 
     fn revoke_key(&mut self, key: KeyId) -> Applied {
-        let members = self.current()?.members.values();
-        let of = |m: &&Member| [m.keys.identity.id(), m.leaf.key, m.keys.ucan.id()].contains(&key);
-        if let Some(member) = members.into_iter().find(of) {
+        let view = self.current()?;
+        if let Some(member) = view.members.values().find(|m| m.keys().any(|k| k == key)) {
             return Err(Refused::KeyOfNode(member.id));
+        }
+        if view.revoked_keys.contains(&key) {
+            return Ok(Outcome::Revoked { generation: view.generation, keys: 0 });
         }
         self.change(|view| {
             view.revoked_keys.insert(key);
-        })
+        })?;
+        Ok(Outcome::Revoked { generation: self.current()?.generation, keys: 1 })
     }
 
     fn assign_group(&mut self, group: GroupId, members: &[NodeId]) -> Applied {
@@ -209,15 +229,15 @@ impl TrustState {
         cluster: ClusterId,
         node: NodeId,
         key: KeyId,
+        renewal: u64,
         foreign: Option<&ForeignLeaf>,
         authority: Validity,
     ) -> Leaf {
-        const RENEWAL: u64 = 0;
         let mut hasher = blake3::Hasher::new_derive_key("countersign v1 certificate serial");
-        hasher.update(&cluster.0).update(&node.0.to_be_bytes()).update(&RENEWAL.to_be_bytes()).update(&key.0);
+        hasher.update(&cluster.0).update(&node.0.to_be_bytes()).update(&renewal.to_be_bytes()).update(&key.0);
         let issued = || self.validity(self.node_ttl_secs, authority);
         let validity = foreign.map_or_else(issued, |foreign| foreign.validity);
-        Leaf { key, renewal: RENEWAL, serial: serial(&hasher), validity }
+        Leaf { key, renewal, serial: serial(&hasher), validity }
     }
 
     /// Backdated by the skew bound, so that a peer whose clock is behind accepts it; never outlives its authority.
@@ -242,7 +262,9 @@ impl TrustState {
         let view = Arc::make_mut(self.view.as_mut().ok_or(Refused::NoCluster)?);
         edit(view);
         view.generation.0 = view.generation.0.saturating_add(1);
-        Ok(Outcome::Done(view.generation))
+        let generation = view.generation;
+        self.state_anew();
+        Ok(Outcome::Done(generation))
     }
 
     /// The state as a snapshot.
@@ -292,6 +314,15 @@ impl TrustState {
         if let Some((id, _)) = overspent {
             return Err(InvariantBroken::TokenUses(*id));
         }
+        let mut keys = BTreeSet::new();
+        if let Some(member) = view.members.values().find(|m| m.keys().any(|key| !keys.insert(key))) {
+            return Err(InvariantBroken::KeyTwice(member.id));
+        }
+        let numbered = self.statements.iter().zip(0_u64..).all(|(signed, number)| signed.statement.number == number);
+        let last = self.statements.last().map(|signed| &signed.statement);
+        if !numbered || last != Some(&view.statement) || view.stated > view.statement.number {
+            return Err(InvariantBroken::Statements);
+        }
         let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter).count();
         if voters == 0 { Err(InvariantBroken::NoVoter) } else { Ok(()) }
     }
@@ -315,6 +346,12 @@ pub enum InvariantBroken {
     /// Uses and uses left do not add up.
     #[error("join token {0} was used more or less often than recorded")]
     TokenUses(TokenId),
+    /// A key is on record for two purposes or two members.
+    #[error("a key of node {0} is on record twice")]
+    KeyTwice(NodeId),
+    /// The statements are out of order, or the view does not show the last one.
+    #[error("statements are out of order")]
+    Statements,
     /// No member is meant to vote.
     #[error("there is no voter")]
     NoVoter,

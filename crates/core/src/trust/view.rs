@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::member::{Evicted, Member};
+use super::statement::Statement;
 use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId};
 use crate::key::PublicKey;
 use crate::name::{HostName, Name};
@@ -80,8 +81,14 @@ pub struct View {
     pub principals: Arc<Principals>,
     /// Keys refused for ever, whatever certificate carries them.
     pub revoked_keys: BTreeSet<KeyId>,
+    /// Brokers, clients and admins of whose certificates only those issued since, and on record, count.
+    pub revoked_principals: BTreeSet<Role>,
     /// Members assigned to each group but the trust group, which all members belong to.
     pub groups: BTreeMap<GroupId, BTreeSet<NodeId>>,
+    /// The last of the statements by which a member that was away recognizes its cluster.
+    pub statement: Arc<Statement>,
+    /// The number of the newest that enough voters have signed, as they have all before it.
+    pub stated: u64,
 }
 
 impl View {

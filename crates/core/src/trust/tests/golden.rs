@@ -1,7 +1,9 @@
 //! The encoding of a snapshot, byte for byte: what one version wrote, the next must read.
 
 use super::rig::*;
-use crate::id::NodeId;
+use crate::id::{NodeId, ed25519_spki};
+use crate::key::Endorsement;
+use crate::principal::Role;
 use crate::trust::TrustState;
 use crate::trust::command::Command;
 
@@ -12,6 +14,17 @@ fn sample() -> TrustState {
     rig.apply(Command::AddJoinToken(record(5, 3)));
     rig.apply(Command::Admit(Box::new(request(4, 5))));
     rig.apply(Command::Evict { node: NodeId(3), compromised: false, keep_authority: true });
+    let next = key(80).public().id();
+    let endorsement = Endorsement::sign(&key(2), CLUSTER, next, 1);
+    rig.apply(Command::Renew { node: NodeId(2), key: next, endorsement });
+    rig.apply(Command::IssuePrincipal {
+        role: Role::Client(name("pay")),
+        spki: ed25519_spki(&key(60).public().0).to_vec(),
+        ttl_secs: 60,
+    });
+    rig.apply(Command::RevokePrincipal(Role::Client(name("pay"))));
+    let transcript = rig.0.statements()[1].statement.transcript();
+    rig.apply(Command::SignStatement { number: 1, node: NodeId(1), signature: key(1).sign(&transcript) });
     rig.0
 }
 

@@ -5,5 +5,7 @@ mod foreign;
 mod golden;
 mod members;
 mod principals;
+mod renewal;
 pub(crate) mod rig;
+mod statements;
 mod tokens;

@@ -71,3 +71,28 @@ fn issuing_raises_the_generation_and_is_reproducible() {
     assert!(a.0.view().unwrap().generation > before);
     assert_eq!(a.0.digest(), b.0.digest());
 }
+
+#[test]
+fn revoking_a_principal_revokes_its_keys_and_says_how_many() {
+    let mut rig = Rig::founded();
+    let role = Role::Client(name("pay"));
+    assert_eq!(rig.refused(Command::RevokePrincipal(role.clone())), Refused::NoSuchPrincipal(role.clone()));
+    let node = Role::Node(NodeId(1));
+    assert_eq!(rig.refused(Command::RevokePrincipal(node.clone())), Refused::NotIssued(node));
+    rig.apply(issue(60, 60));
+    rig.apply(issue(61, 60));
+    let Outcome::Revoked { generation, keys: 2 } = rig.apply(Command::RevokePrincipal(role.clone())) else { panic!() };
+    assert_eq!(rig.0.view().unwrap().generation, generation);
+    let again = rig.apply(Command::RevokePrincipal(role));
+    assert_eq!(again, Outcome::Revoked { generation, keys: 0 });
+    assert_eq!(rig.refused(issue(60, 60)), Refused::KeyRevoked);
+    assert!(matches!(rig.apply(issue(62, 60)), Outcome::Issued(_)), "a new key may be certified");
+}
+
+#[test]
+fn revoking_a_key_again_changes_nothing() {
+    let mut rig = Rig::founded();
+    let revoke = || Command::RevokeKey(key(60).public().id());
+    let Outcome::Revoked { generation, keys: 1 } = rig.apply(revoke()) else { panic!() };
+    assert_eq!(rig.apply(revoke()), Outcome::Revoked { generation, keys: 0 });
+}

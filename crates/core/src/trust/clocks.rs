@@ -1,0 +1,157 @@
+//! The cluster's time: what a leader may stamp commands with. One wrong clock, even the leader's, harms nobody else.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::id::NodeId;
+use crate::limits::{CLOCK_REPORT_SECS_MAX, SKEW_SECS, TIME_STEP_SECS_MAX};
+use crate::time::{BootMillis, UnixMillis};
+
+/// Why a leader does not stamp now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StampError {
+    /// Its clock is away from the voters': it is to give up leadership.
+    #[error("clock of this host is {off_secs} seconds away from the median of the voters' clocks (bound: {SKEW_SECS})")]
+    Skewed {
+        /// By how much.
+        off_secs: u64,
+    },
+    /// The clock says that far more time has passed than has, and not enough voters have said the same yet.
+    #[error(
+        "clock of this host has stepped {step_secs} seconds ahead, and a majority of the voters has not confirmed it yet"
+    )]
+    Unconfirmed {
+        /// By how much.
+        step_secs: u64,
+    },
+}
+
+/// What a leader knows of the voters' clocks, as they came with their lease requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VoterClocks {
+    reported: BTreeMap<NodeId, (UnixMillis, BootMillis)>,
+}
+
+/// A point in time with the moment at which this machine learned of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    /// The last applied stamp.
+    pub time: UnixMillis,
+    /// When it was applied here.
+    pub at: BootMillis,
+}
+
+impl Anchor {
+    const fn now(&self, now: BootMillis) -> UnixMillis {
+        UnixMillis(self.time.0.saturating_add(now.since(self.at)))
+    }
+}
+
+impl VoterClocks {
+    /// A voter's clock, as it came at `at`.
+    pub fn report(&mut self, voter: NodeId, clock: UnixMillis, at: BootMillis) {
+        self.reported.insert(voter, (clock, at));
+    }
+
+    /// What `me`, the leader, stamps: its own clock, never behind the last stamp.
+    ///
+    /// Its clock must lie within the skew bound of the median of the voters' clocks; where their number is even, the time
+    /// since the last stamp is one clock more. A step of more than an hour beyond the time that has passed counts only if a
+    /// majority of all voters agree with it, so that a cluster that was off goes on by itself and one that was not cannot be
+    /// carried into the future. Both hold from three voters on; with fewer a wrong clock may be the majority.
+    pub fn stamp(
+        &self,
+        voters: &BTreeSet<NodeId>,
+        me: NodeId,
+        own: UnixMillis,
+        now: BootMillis,
+        last: Anchor,
+    ) -> Result<UnixMillis, StampError> {
+        let fresh = |at: BootMillis| now.since(at) <= CLOCK_REPORT_SECS_MAX * 1000;
+        let reported = self.reported.iter().filter(|(id, (_, at))| **id != me && voters.contains(id) && fresh(*at));
+        let mut clocks: Vec<u64> = reported.map(|(_, (clock, at))| clock.0.saturating_add(now.since(*at))).collect();
+        clocks.push(own.0);
+        let expected = last.now(now);
+        let agree = clocks.iter().filter(|clock| clock.abs_diff(own.0) <= SKEW_SECS * 1000).count();
+        if clocks.len().is_multiple_of(2) {
+            clocks.push(expected.0);
+        }
+        clocks.sort_unstable();
+        let median = clocks.get(clocks.len() / 2).copied().unwrap_or(own.0);
+        if own.0.abs_diff(median) > SKEW_SECS * 1000 {
+            return Err(StampError::Skewed { off_secs: own.0.abs_diff(median) / 1000 });
+        }
+        let step_secs = own.secs_since(expected);
+        if step_secs > TIME_STEP_SECS_MAX && agree <= voters.len() / 2 {
+            return Err(StampError::Unconfirmed { step_secs });
+        }
+        Ok(own.max(last.time))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const T: u64 = 1_800_000_000_000;
+    const YEARS: u64 = 10 * 366 * 86_400_000;
+    const LAST: Anchor = Anchor { time: UnixMillis(T), at: BootMillis(1000) };
+
+    fn stamp(voters: u64, own: u64, reports: &[(u64, u64)]) -> Result<u64, StampError> {
+        let mut clocks = VoterClocks::default();
+        for (voter, clock) in reports {
+            clocks.report(NodeId(*voter), UnixMillis(*clock), BootMillis(2000));
+        }
+        let voters = (1..=voters).map(NodeId).collect();
+        clocks.stamp(&voters, NodeId(1), UnixMillis(own), BootMillis(2000), LAST).map(|time| time.0)
+    }
+
+    #[test]
+    fn a_leader_years_ahead_or_behind_stamps_nothing() {
+        for off in [T + YEARS, T - YEARS] {
+            assert!(matches!(stamp(3, off, &[(2, T + 1000), (3, T + 1000)]), Err(StampError::Skewed { .. })));
+            assert!(matches!(stamp(3, off, &[(2, T + 1000)]), Err(StampError::Skewed { .. })), "one voter is down");
+        }
+    }
+
+    #[test]
+    fn one_voter_years_ahead_or_behind_harms_no_other() {
+        for off in [T + YEARS, T - YEARS] {
+            assert_eq!(stamp(3, T + 1000, &[(2, off), (3, T + 900)]), Ok(T + 1000));
+            assert_eq!(stamp(3, T + 1000, &[(2, off)]), Ok(T + 1000), "the third is down");
+        }
+    }
+
+    #[test]
+    fn a_stamp_never_runs_backwards() {
+        assert_eq!(stamp(1, T - 30_000, &[]), Ok(T));
+    }
+
+    #[test]
+    fn the_skew_bound_is_inclusive() {
+        let reports = |t| [(2, t), (3, t)];
+        assert!(stamp(3, T + 60_000, &reports(T)).is_ok());
+        assert_eq!(stamp(3, T + 60_001, &reports(T)), Err(StampError::Skewed { off_secs: 60 }));
+    }
+
+    #[test]
+    fn a_step_of_more_than_an_hour_needs_a_majority() {
+        let hour = T + 1000 + 3_600_999;
+        assert_eq!(stamp(3, hour, &[]), Ok(hour), "within the bound the leader's own word is enough");
+        let step = T + YEARS;
+        assert!(matches!(stamp(3, step, &[]), Err(StampError::Unconfirmed { .. })));
+        assert_eq!(stamp(3, step, &[(2, step), (3, step)]), Ok(step), "the cluster was off");
+        assert_eq!(stamp(3, step, &[(2, step), (3, T)]), Ok(step), "off, and one clock stands still");
+        assert_eq!(stamp(1, step, &[]), Ok(step), "one voter is the majority");
+    }
+
+    #[test]
+    fn old_reports_and_those_of_strangers_do_not_count() {
+        let mut clocks = VoterClocks::default();
+        clocks.report(NodeId(2), UnixMillis(T + YEARS), BootMillis(0));
+        clocks.report(NodeId(9), UnixMillis(T + YEARS), BootMillis(100_000));
+        let voters = (1..=3).map(NodeId).collect();
+        let at = |now: u64| clocks.stamp(&voters, NodeId(1), UnixMillis(T + now), BootMillis(now), LAST);
+        assert!(at(CLOCK_REPORT_SECS_MAX * 1000).is_ok(), "the time since the last stamp decides between two");
+        assert_eq!(at(CLOCK_REPORT_SECS_MAX * 1000 + 1), Ok(UnixMillis(T + CLOCK_REPORT_SECS_MAX * 1000 + 1)));
+    }
+}

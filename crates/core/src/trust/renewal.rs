@@ -1,0 +1,99 @@
+//! Renewal: a member's next certificate is on record before it exists, and the one before it counts until the next is
+//! first used. So a crash at any step leaves the member with a certificate that its peers accept.
+
+use super::member::{Member, Renewed};
+use super::members::hosts;
+use super::outcome::{Outcome, Refused, Signer};
+use super::state::{Applied, TrustState};
+use crate::id::{KeyId, NodeId};
+use crate::key::Endorsement;
+
+impl TrustState {
+    /// Records `key` as the member's next leaf key, vouched for by its identity key: no other proof is needed, and nobody
+    /// else can give this one. The same key again gets the same answer.
+    pub(super) fn renew(&mut self, node: NodeId, key: KeyId, endorsement: &Endorsement) -> Applied {
+        let member = self.member(node)?;
+        let view = self.current()?;
+        let (authority, record) = view.active_authority().ok_or(Refused::NoCluster)?;
+        if record.key.is_none() {
+            return Err(Refused::KeyElsewhere(authority));
+        }
+        if endorsement.identity != member.keys.identity || endorsement.verify(view.cluster, key).is_err() {
+            return Err(Refused::Signature(Signer::Identity));
+        }
+        if member.leaf_of(key).is_some_and(|leaf| leaf.renewal == endorsement.renewal) {
+            return self.renewed_outcome(node, key, true);
+        }
+        let next = member.renewal().saturating_add(1);
+        if endorsement.renewal != next {
+            return Err(Refused::RenewalOutOfOrder { node, next });
+        }
+        if view.revoked_keys.contains(&key) {
+            return Err(Refused::KeyRevoked);
+        }
+        if let Some(holder) = view.members.values().find(|m| m.keys().any(|k| k == key)) {
+            return Err(Refused::KeyTaken(holder.id));
+        }
+        let leaf = self.leaf(view.cluster, node, key, next, None, record.validity);
+        let renewed = Renewed { leaf, hosts: hosts(&member.addresses) };
+        self.change(|view| {
+            if let Some(member) = view.members.get_mut(&node) {
+                member.renewed = Some(renewed);
+            }
+        })?;
+        self.renewed_outcome(node, key, false)
+    }
+
+    /// The member uses its next certificate: the one before it is refused from now on.
+    pub(super) fn adopt(&mut self, node: NodeId, renewal: u64) -> Applied {
+        let member = self.member(node)?;
+        let generation = self.current()?.generation;
+        if member.leaf.renewal == renewal {
+            return Ok(Outcome::Done(generation));
+        }
+        match &member.renewed {
+            Some(renewed) if renewed.leaf.renewal == renewal => {}
+            _ => return Err(Refused::RenewalOutOfOrder { node, next: member.renewal() }),
+        }
+        self.change(|view| {
+            if let Some(member) = view.members.get_mut(&node)
+                && let Some(Renewed { leaf, hosts }) = member.renewed.take()
+            {
+                (member.leaf, member.hosts) = (leaf, hosts);
+            }
+        })
+    }
+
+    fn renewed_outcome(&self, node: NodeId, key: KeyId, repeated: bool) -> Applied {
+        let Outcome::Admitted(mut admitted) = self.admitted_outcome(node, repeated)? else {
+            return Err(Refused::NoSuchNode(node));
+        };
+        // One that is adopted already is signed as it was.
+        if let Some(Renewed { leaf, hosts }) = self.member(node)?.renewed.clone().filter(|next| next.leaf.key == key) {
+            if let Some(grant) = &mut admitted.grant {
+                (grant.serial, grant.validity) = (leaf.serial, leaf.validity);
+            }
+            (admitted.leaf, admitted.hosts) = (leaf, hosts);
+        }
+        Ok(Outcome::Renewed(admitted))
+    }
+}
+
+impl Member {
+    /// The number of the newest renewal on record.
+    pub fn renewal(&self) -> u64 {
+        self.renewed.as_ref().map_or(self.leaf.renewal, |renewed| renewed.leaf.renewal)
+    }
+
+    /// The certificate on record for `key`: the member's own, or its next one.
+    pub fn leaf_of(&self, key: KeyId) -> Option<&super::member::Leaf> {
+        let next = self.renewed.as_ref().map(|renewed| &renewed.leaf);
+        [Some(&self.leaf), next].into_iter().flatten().find(|leaf| leaf.key == key)
+    }
+
+    /// Every key on record for the member but its sealing key.
+    pub fn keys(&self) -> impl Iterator<Item = KeyId> + '_ {
+        let next = self.renewed.as_ref().map(|renewed| renewed.leaf.key);
+        [self.keys.identity.id(), self.leaf.key, self.keys.ucan.id()].into_iter().chain(next)
+    }
+}

@@ -1,0 +1,231 @@
+//! Statements: how a member that was away recognizes its cluster.
+//!
+//! Each change of voters, authorities or evictions makes a statement of what the cluster has become, signed with their
+//! identity keys by a majority of the voters of the statement *before* it, as a new root is in The Update Framework
+//! (specification §5.3.4). So an old CA key forges no successor, and whoever knows one statement recognizes all later ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::member::Suffrage;
+use super::outcome::{Outcome, Refused, Signer};
+use super::state::{Applied, TrustState};
+use super::view::{AuthorityPhase, View};
+use crate::id::{AuthorityId, ClusterId, Generation, Incarnation, NodeId};
+use crate::key::PublicKey;
+use crate::transcript::Transcript;
+
+/// What the cluster was at one moment, as far as a member that was away must know.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// How often it was restarted from a survivor.
+    pub incarnation: Incarnation,
+    /// 0 for the founding, one more with each.
+    pub number: u64,
+    /// The generation that it describes.
+    pub generation: Generation,
+    /// BLAKE3 of the statement before; zero for the founding.
+    pub previous: [u8; 32],
+    /// Who is meant to vote, and by which identity key.
+    pub voters: BTreeMap<NodeId, PublicKey>,
+    /// The authorities that are trusted.
+    pub authorities: BTreeSet<AuthorityId>,
+    /// Who was evicted since the statement before.
+    pub evicted: BTreeSet<NodeId>,
+}
+
+/// An Ed25519 signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signature(#[serde(with = "crate::codec::bytes64")] pub [u8; 64]);
+
+/// A statement with the signatures that it has so far: no more are kept than a majority needs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed {
+    /// The statement.
+    pub statement: Arc<Statement>,
+    /// By voter of the statement before.
+    pub signatures: BTreeMap<NodeId, Signature>,
+}
+
+/// Why a chain of statements is not believed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChainBroken {
+    /// A statement does not follow the one before it.
+    #[error("statement {0} does not follow the one before it")]
+    Order(u64),
+    /// Fewer than a majority of the voters before it have signed.
+    #[error("statement {0} is not signed by a majority of the voters before it")]
+    Signatures(u64),
+}
+
+/// How many of `voters` are a majority.
+pub(super) const fn majority(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+impl Statement {
+    pub(super) fn founding(cluster: ClusterId, founder: NodeId, key: PublicKey, authority: AuthorityId) -> Self {
+        Self {
+            cluster,
+            incarnation: Incarnation(0),
+            number: 0,
+            generation: Generation(1),
+            previous: [0; 32],
+            voters: BTreeMap::from([(founder, key)]),
+            authorities: BTreeSet::from([authority]),
+            evicted: BTreeSet::new(),
+        }
+    }
+
+    /// What voters sign.
+    pub fn transcript(&self) -> Transcript {
+        let start = Transcript::new(b"statement")
+            .fixed(&self.cluster.0)
+            .fixed(&self.incarnation.0.to_be_bytes())
+            .fixed(&self.number.to_be_bytes())
+            .fixed(&self.generation.0.to_be_bytes())
+            .fixed(&self.previous)
+            .fixed(&(self.voters.len() as u64).to_be_bytes());
+        let voters = self.voters.iter().fold(start, |t, (id, key)| t.fixed(&id.0.to_be_bytes()).fixed(&key.0));
+        let authorities = voters.fixed(&(self.authorities.len() as u64).to_be_bytes());
+        let authorities = self.authorities.iter().fold(authorities, |t, id| t.fixed(&id.0));
+        let evicted = authorities.fixed(&(self.evicted.len() as u64).to_be_bytes());
+        self.evicted.iter().fold(evicted, |t, id| t.fixed(&id.0.to_be_bytes()))
+    }
+
+    /// By which the next statement names this one.
+    pub fn digest(&self) -> [u8; 32] {
+        *blake3::hash(self.transcript().as_bytes()).as_bytes()
+    }
+
+    /// The statement that follows if `view` says anything else.
+    fn next(&self, view: &View) -> Option<Self> {
+        let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter);
+        let voters: BTreeMap<_, _> = voters.map(|m| (m.id, m.keys.identity)).collect();
+        let trusted = view.authorities.iter().filter(|(_, a)| a.phase != AuthorityPhase::Tainted);
+        let authorities: BTreeSet<_> = trusted.map(|(id, _)| *id).collect();
+        let since = view.evicted.iter().filter(|(_, e)| e.generation > self.generation);
+        let evicted: BTreeSet<_> = since.map(|(id, _)| *id).collect();
+        if voters == self.voters && authorities == self.authorities && evicted.is_empty() {
+            return None;
+        }
+        Some(Self {
+            cluster: view.cluster,
+            incarnation: view.incarnation,
+            number: self.number.saturating_add(1),
+            generation: view.generation,
+            previous: self.digest(),
+            voters,
+            authorities,
+            evicted,
+        })
+    }
+}
+
+impl Signed {
+    /// Whether a majority of `before`'s voters have signed; each signature counts only if it verifies.
+    fn verify(&self, before: &Statement) -> Result<(), ChainBroken> {
+        let number = self.statement.number;
+        let follows = self.statement.cluster == before.cluster
+            && self.statement.incarnation == before.incarnation
+            && before.number.checked_add(1) == Some(number)
+            && self.statement.generation > before.generation
+            && self.statement.previous == before.digest();
+        if !follows {
+            return Err(ChainBroken::Order(number));
+        }
+        let transcript = self.statement.transcript();
+        let of_voter = |(node, signature): (&NodeId, &Signature)| {
+            before.voters.get(node).is_some_and(|key| key.verify(&transcript, &signature.0).is_ok())
+        };
+        let valid = self.signatures.iter().filter(|entry| of_voter(*entry)).count();
+        if valid < majority(before.voters.len()) { Err(ChainBroken::Signatures(number)) } else { Ok(()) }
+    }
+}
+
+/// The newest statement that `chain` leads to from `known`, and everybody evicted on the way.
+pub fn follow(known: &Arc<Statement>, chain: &[Signed]) -> Result<(Arc<Statement>, BTreeSet<NodeId>), ChainBroken> {
+    let mut newest = Arc::clone(known);
+    let mut evicted = BTreeSet::new();
+    for signed in chain {
+        signed.verify(&newest)?;
+        evicted.extend(&signed.statement.evicted);
+        newest = Arc::clone(&signed.statement);
+    }
+    Ok((newest, evicted))
+}
+
+impl TrustState {
+    /// Makes the next statement if the view has come to say something else.
+    pub(super) fn state_anew(&mut self) {
+        let Some(view) = &mut self.view else { return };
+        if self.statements.is_empty() {
+            self.statements.push(Signed { statement: Arc::clone(&view.statement), signatures: BTreeMap::new() });
+        }
+        if let Some(next) = view.statement.next(view) {
+            let next = Arc::new(next);
+            Arc::make_mut(view).statement = Arc::clone(&next);
+            self.statements.push(Signed { statement: next, signatures: BTreeMap::new() });
+        }
+    }
+
+    pub(super) fn sign_statement(&mut self, number: u64, node: NodeId, signature: &[u8; 64]) -> Applied {
+        let generation = self.current()?.generation;
+        let refused = Refused::NotASigner { node, number };
+        let index = usize::try_from(number).map_err(|_| refused.clone())?;
+        let before = self.signers(index).ok_or(refused.clone())?;
+        let key = *before.voters.get(&node).ok_or(refused.clone())?;
+        let enough = majority(before.voters.len());
+        let signed = self.statements.get_mut(index).ok_or(refused)?;
+        key.verify(&signed.statement.transcript(), signature).map_err(|_| Refused::Signature(Signer::Identity))?;
+        if signed.signatures.len() >= enough || signed.signatures.contains_key(&node) {
+            return Ok(Outcome::Done(generation));
+        }
+        signed.signatures.insert(node, Signature(*signature));
+        let stated = (0..self.statements.len()).take_while(|index| self.is_complete(*index)).count();
+        let stated = u64::try_from(stated).unwrap_or(u64::MAX).saturating_sub(1);
+        if self.current()?.stated >= stated {
+            return Ok(Outcome::Done(generation));
+        }
+        // Members tell by the generation that they know it.
+        self.change(|view| view.stated = stated)
+    }
+
+    /// Whose voters sign the statement at `index`: the one before it; the founder signs its own.
+    fn signers(&self, index: usize) -> Option<&Arc<Statement>> {
+        self.statements.get(index.saturating_sub(1)).map(|signed| &signed.statement)
+    }
+
+    fn is_complete(&self, index: usize) -> bool {
+        let enough = self.signers(index).map(|before| majority(before.voters.len()));
+        self.statements.get(index).zip(enough).is_some_and(|(signed, enough)| signed.signatures.len() >= enough)
+    }
+
+    /// The first statement that lacks a signature of `node`, which may give one.
+    pub fn to_sign(&self, node: NodeId) -> Option<&Arc<Statement>> {
+        let open = (0..self.statements.len()).find(|index| {
+            let may = self.signers(*index).is_some_and(|before| before.voters.contains_key(&node));
+            let signed = self.statements.get(*index).is_some_and(|s| s.signatures.contains_key(&node));
+            may && !signed && !self.is_complete(*index)
+        });
+        open.and_then(|index| self.statements.get(index)).map(|signed| &signed.statement)
+    }
+
+    /// The statements after number `known` that are signed by enough, without a gap.
+    pub fn chain_after(&self, known: u64) -> &[Signed] {
+        let start = usize::try_from(known).unwrap_or(usize::MAX).saturating_add(1);
+        let end = (start..self.statements.len()).find(|index| !self.is_complete(*index));
+        self.statements.get(start..end.unwrap_or(self.statements.len())).unwrap_or_default()
+    }
+
+    /// Whether what the view of `generation` says of voters, authorities and evictions is signed by enough.
+    pub fn is_stated(&self, generation: Generation) -> bool {
+        let stated = self.view.as_ref().map_or(0, |view| view.stated);
+        let by_then = self.statements.iter().take_while(|s| s.statement.generation <= generation);
+        by_then.last().is_some_and(|signed| signed.statement.number <= stated)
+    }
+}

@@ -1,0 +1,216 @@
+//! Statements: made, signed, followed, and refused where they are forged.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::rig::*;
+use crate::id::{AuthorityId, Generation, NodeId};
+use crate::trust::command::Command;
+use crate::trust::member::Suffrage;
+use crate::trust::outcome::{Outcome, Refused, Signer};
+use crate::trust::recognition::{AnswerError, Recognition, show};
+use crate::trust::statement::{ChainBroken, Signature, Signed, Statement, follow};
+
+fn sign(rig: &mut Rig, number: usize, node: u8) -> Outcome {
+    let statement = Arc::clone(&rig.0.statements()[number].statement);
+    let signature = key(node).sign(&statement.transcript());
+    rig.apply(Command::SignStatement { number: number as u64, node: NodeId(node.into()), signature })
+}
+
+/// Voters 1 to 3, and every statement signed by all who may and are awaited.
+fn stated() -> Rig {
+    let mut rig = Rig::three_voters();
+    settle(&mut rig);
+    rig
+}
+
+fn settle(rig: &mut Rig) {
+    for node in [1, 2, 3, 4].repeat(8) {
+        if let Some(statement) = rig.0.to_sign(NodeId(node.into())).map(Arc::clone) {
+            sign(rig, statement.number as usize, node);
+        }
+    }
+}
+
+fn evict(rig: &mut Rig, node: u64) {
+    rig.apply(Command::Evict { node: NodeId(node), compromised: false, keep_authority: true });
+}
+
+fn generation(rig: &Rig) -> Generation {
+    rig.0.view().unwrap().generation
+}
+
+#[test]
+fn a_change_of_voters_authorities_or_evictions_makes_a_statement_and_nothing_else_does() {
+    let mut rig = stated();
+    let count = rig.0.statements().len();
+    rig.apply(Command::RevokeKey(key(99).public().id()));
+    rig.apply(Command::AddJoinToken(record(5, 1)));
+    rig.apply(Command::Admit(Box::new(request(4, 5))));
+    assert_eq!(rig.0.statements().len(), count, "a learner, a token, a key");
+    evict(&mut rig, 4);
+    let last = &rig.0.statements().last().unwrap().statement;
+    assert_eq!((rig.0.statements().len(), last.evicted.contains(&NodeId(4))), (count + 1, true));
+    assert_eq!(last.generation, generation(&rig));
+    assert_eq!(rig.0.view().unwrap().statement, *last);
+    rig.apply(Command::SetSuffrage { node: NodeId(3), suffrage: Suffrage::Learner, keep_authority: true });
+    assert_eq!(rig.0.statements().len(), count + 2);
+}
+
+#[test]
+fn a_majority_of_the_voters_before_signs_and_members_see_when_it_has() {
+    let mut rig = stated();
+    evict(&mut rig, 3);
+    let (number, at) = (rig.0.statements().len() - 1, generation(&rig));
+    assert!(!rig.0.is_stated(at) && rig.0.chain_after(number as u64 - 1).is_empty());
+    sign(&mut rig, number, 1);
+    assert!(!rig.0.is_stated(at), "one of three");
+    assert_eq!(generation(&rig), at);
+    sign(&mut rig, number, 1);
+    assert!(!rig.0.is_stated(at), "twice the same");
+    sign(&mut rig, number, 2);
+    assert!(rig.0.is_stated(at));
+    assert_eq!((generation(&rig), rig.0.view().unwrap().stated), (Generation(at.0 + 1), number as u64));
+    // More than enough are not kept.
+    let before = rig.0.clone();
+    sign(&mut rig, number, 3);
+    assert_eq!(rig.0, before);
+}
+
+#[test]
+fn nobody_else_signs() {
+    let mut rig = stated();
+    evict(&mut rig, 3);
+    let number = rig.0.statements().len() as u64 - 1;
+    let statement = Arc::clone(&rig.0.statements()[number as usize].statement);
+    let command = |number, node, by: u8| {
+        let signature = key(by).sign(&statement.transcript());
+        Command::SignStatement { number, node: NodeId(node), signature }
+    };
+    assert_eq!(rig.refused(command(number, 9, 9)), Refused::NotASigner { node: NodeId(9), number });
+    assert_eq!(rig.refused(command(number, 1, 9)), Refused::Signature(Signer::Identity));
+    assert_eq!(rig.refused(command(number, 1, 51)), Refused::Signature(Signer::Identity), "the leaf key");
+    for beyond in [number + 1, u64::MAX] {
+        assert_eq!(rig.refused(command(beyond, 1, 1)), Refused::NotASigner { node: NodeId(1), number: beyond });
+    }
+    // Of another statement.
+    let other = Arc::clone(&rig.0.statements()[0].statement);
+    let signature = key(1).sign(&other.transcript());
+    let command = Command::SignStatement { number, node: NodeId(1), signature };
+    assert_eq!(rig.refused(command), Refused::Signature(Signer::Identity));
+}
+
+#[test]
+fn whoever_knows_one_statement_follows_to_the_newest() {
+    let mut rig = stated();
+    let known = Arc::clone(&rig.0.statements()[0].statement);
+    evict(&mut rig, 3);
+    settle(&mut rig);
+    let (newest, evicted) = follow(&known, rig.0.chain_after(0)).unwrap();
+    assert_eq!(newest, rig.0.statements().last().unwrap().statement);
+    assert!(evicted.contains(&NodeId(3)));
+}
+
+#[test]
+fn old_keys_forge_no_successor() {
+    let rig = stated();
+    let known = Arc::clone(&rig.0.statements().last().unwrap().statement);
+    let forged = |signers: &[u8], edit: fn(&mut Statement)| {
+        let mut next = Statement {
+            number: known.number + 1,
+            generation: Generation(known.generation.0 + 1),
+            previous: known.digest(),
+            ..Statement::clone(&known)
+        };
+        edit(&mut next);
+        let signed = |n: &u8| (NodeId((*n).into()), Signature(key(*n).sign(&next.transcript())));
+        let signatures: BTreeMap<_, _> = signers.iter().map(signed).collect();
+        follow(&known, &[Signed { statement: Arc::new(next), signatures }]).map(|_| ())
+    };
+    let number = known.number + 1;
+    assert_eq!(forged(&[1, 2], |_| {}), Ok(()), "this is how it is done");
+    assert_eq!(forged(&[], |_| {}), Err(ChainBroken::Signatures(number)));
+    assert_eq!(forged(&[1], |_| {}), Err(ChainBroken::Signatures(number)), "one evicted voter alone");
+    assert_eq!(forged(&[1, 9, 8], |_| {}), Err(ChainBroken::Signatures(number)), "with strangers");
+    let by_its_own_voters: fn(&mut Statement) =
+        |s| s.voters = [9, 8].map(|n| (NodeId(n.into()), key(n).public())).into();
+    assert_eq!(forged(&[9, 8], by_its_own_voters), Err(ChainBroken::Signatures(number)));
+    let out_of_order: [fn(&mut Statement); 6] = [
+        |s| s.number += 1,
+        |s| s.number -= 1,
+        |s| s.generation.0 -= 1,
+        |s| s.previous = [0; 32],
+        |s| s.cluster.0[0] ^= 1,
+        |s| s.incarnation.0 += 1,
+    ];
+    for edit in out_of_order {
+        assert!(matches!(forged(&[1, 2], edit), Err(ChainBroken::Order(_))));
+    }
+}
+
+#[test]
+fn a_signature_covers_every_field() {
+    let statement = Statement::clone(&stated().0.statements().last().unwrap().statement);
+    let edits: [fn(&mut Statement); 8] = [
+        |s| s.cluster.0[0] ^= 1,
+        |s| s.incarnation.0 += 1,
+        |s| s.number += 1,
+        |s| s.generation.0 += 1,
+        |s| s.previous[0] ^= 1,
+        |s| assert!(s.voters.pop_last().is_some()),
+        |s| assert!(s.authorities.insert(AuthorityId([1; 32]))),
+        |s| assert!(s.evicted.insert(NodeId(7))),
+    ];
+    for edit in edits {
+        let mut other = statement.clone();
+        edit(&mut other);
+        assert_ne!((other.transcript(), other.digest()), (statement.transcript(), statement.digest()));
+    }
+}
+
+/// What voter `node` of `rig` answers to `recognition`.
+fn ask(rig: &Rig, recognition: &mut Recognition, node: u8) -> Result<(), AnswerError> {
+    let asked = Arc::clone(recognition.newest());
+    let (nonce, number) = recognition.question();
+    let chain = rig.0.chain_after(number);
+    let newest = chain.last().map_or(&asked, |signed| &signed.statement);
+    let signature = show(&key(node), NodeId(node.into()), newest, &nonce);
+    recognition.answer(&asked, NodeId(node.into()), chain, &signature)
+}
+
+#[test]
+fn a_member_that_was_away_learns_whom_it_must_refuse_before_it_believes_anybody() {
+    let mut rig = stated();
+    let stored = Arc::clone(&rig.0.view().unwrap().statement);
+    let old = Rig(rig.0.clone());
+    evict(&mut rig, 3);
+    settle(&mut rig);
+    let mut recognition = Recognition::new(stored, [7; 32]);
+    // The evicted voter shows the past, and is counted as one of three.
+    ask(&old, &mut recognition, 3).unwrap();
+    assert!(recognition.recognized().is_none());
+    ask(&rig, &mut recognition, 1).unwrap();
+    assert!(recognition.recognized().is_none(), "one of the two voters that remain");
+    ask(&rig, &mut recognition, 2).unwrap();
+    let (newest, evicted) = recognition.recognized().unwrap();
+    assert_eq!(*newest, rig.0.view().unwrap().statement);
+    assert!(evicted.contains(&NodeId(3)));
+}
+
+#[test]
+fn an_answer_for_another_nonce_or_by_another_key_is_not_counted() {
+    let rig = stated();
+    let stored = Arc::clone(&rig.0.view().unwrap().statement);
+    let mut recognition = Recognition::new(Arc::clone(&stored), [7; 32]);
+    let mut answer = |node: u64, by: u8, nonce: [u8; 32], of: u64| {
+        let signature = show(&key(by), NodeId(of), &stored, &nonce);
+        recognition.answer(&stored, NodeId(node), &[], &signature)
+    };
+    assert_eq!(answer(1, 1, [8; 32], 1), Err(AnswerError::Signature), "replayed");
+    assert_eq!(answer(1, 2, [7; 32], 1), Err(AnswerError::Signature));
+    assert_eq!(answer(1, 1, [7; 32], 2), Err(AnswerError::Signature));
+    assert_eq!(answer(9, 9, [7; 32], 9), Err(AnswerError::Signature), "no voter");
+    assert_eq!(answer(1, 1, [7; 32], 1), Ok(()));
+    assert_eq!(answer(1, 1, [7; 32], 1), Ok(()), "counted once");
+    assert!(recognition.recognized().is_none());
+}
