@@ -169,7 +169,7 @@ fn command() -> impl Strategy<Value = Command> {
             node,
             signature: key(CA_SEED).sign(&confirm_transcript(CLUSTER, pin(), if other.0 == 0 { other } else { node }, &[1])).to_vec(),
         }),
-        2 => (node(), suffrage(), any::<bool>())
+        5 => (node(), suffrage(), any::<bool>())
             .prop_map(|(node, suffrage, keep_authority)| Command::SetSuffrage { node, suffrage, keep_authority }),
         2 => (node(), any::<bool>(), any::<bool>())
             .prop_map(|(node, compromised, keep_authority)| Command::Evict { node, compromised, keep_authority }),
@@ -306,7 +306,7 @@ proptest! {
 fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
     let mut runner = TestRunner::deterministic();
     let mut reached = BTreeSet::new();
-    for _ in 0..400 {
+    for _ in 0..600 {
         let mut state = TrustState::new();
         for stamped in log().new_tree(&mut runner).unwrap().current() {
             let command = format!("{:?}", stamped.command);
