@@ -58,6 +58,9 @@ impl From<CommandError> for AdminError {
                 message,
                 "run the command on a voter: `countersign node list`",
             ),
+            CommandError::Busy(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, "repeat the command a little later")
+            }
             CommandError::Overloaded => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message, "repeat the command a little later")
             }
