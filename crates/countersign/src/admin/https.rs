@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::{Extension, Request};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use countersign_core::limits::{HANDSHAKES_IN_FLIGHT_MAX, SKEW_SECS};
 use countersign_core::principal::Role;
@@ -115,7 +115,8 @@ pub(crate) async fn spawn(
 
 fn app(member: &Arc<Inner>) -> Router {
     let admin = Admin::of(member);
-    let api = super::api().layer(from_fn(check_admin));
+    let sent_on = from_fn_with_state(admin.clone(), super::leader::send_to_leader);
+    let api = super::api().layer(sent_on).layer(from_fn(check_admin));
     super::public().merge(api).with_state(admin)
 }
 

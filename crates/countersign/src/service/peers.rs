@@ -6,7 +6,9 @@ use bytes::Bytes;
 use countersign_api::cluster::members_server::Members;
 use countersign_api::cluster::raft_server::Raft;
 use countersign_api::cluster::snapshots_server::Snapshots;
-use countersign_api::cluster::{ProposeReply, ProposeRequest, RaftReply, RaftRequest};
+use countersign_api::cluster::{
+    AdminAddressReply, AdminAddressRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest,
+};
 use countersign_api::convert::decoded;
 use countersign_core::codec;
 use countersign_core::id::{GroupId, NodeId};
@@ -101,5 +103,14 @@ impl Members for PeerService {
                 })
             }
         }
+    }
+
+    async fn admin_address(
+        &self,
+        request: Request<AdminAddressRequest>,
+    ) -> Result<Response<AdminAddressReply>, Status> {
+        caller(&request)?;
+        let address = self.member()?.admin_address().map(|address| address.to_string()).unwrap_or_default();
+        Ok(Response::new(AdminAddressReply { address }))
     }
 }
