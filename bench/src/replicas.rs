@@ -14,8 +14,8 @@ use countersign_core::codec;
 use countersign_core::id::{GroupId, NodeId};
 use countersign_net::{Acceptor, AcceptorLimits, Dialer, Endpoint, PeerStream};
 use countersign_raft::{
-    Assignments, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, Groups, LogPosition, RaftRpc, Refusal,
-    RestoreError, Store, Transport, TransportError,
+    ApplyError, Assignments, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, Groups, LogPosition, RaftRpc,
+    Refusal, RestoreError, Store, Transport, TransportError,
 };
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
@@ -35,10 +35,10 @@ const WINDOW: u32 = 4 * 1024 * 1024;
 struct Latest(BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl GroupMachine for Latest {
-    fn apply(&mut self, _at: LogPosition, command: &[u8]) -> Vec<u8> {
+    fn apply(&mut self, _at: LogPosition, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
         let key: Vec<u8> = command.iter().copied().take_while(|byte| *byte != b'Z').collect();
         self.0.insert(key, command.to_vec());
-        Vec::new()
+        Ok(Vec::new())
     }
 
     fn snapshot(&self) -> Vec<u8> {

@@ -18,6 +18,9 @@ pub struct Problem {
     /// What to try next.
     #[serde(rename = "try", skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,
+    /// The leader's HTTPS port, `HOST:PORT`, where the request belongs there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
 }
 
 /// The cluster as one member sees it.

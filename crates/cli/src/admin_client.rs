@@ -1,6 +1,7 @@
 //! Asks a member: JSON over HTTP/1.1, on the local socket or on the HTTPS port with an admin's certificate.
 //!
-//! One request, one connection. Nothing is retried: a command that changes something is sent once.
+//! One request, one connection. Nothing is retried: a command that changes something is carried out once. Only a member
+//! that may not carry it out sends it on, to the leader, who is verified as strictly as the first.
 
 mod context;
 mod https;
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use countersign_api::admin::Problem;
+use countersign_core::name::Address;
 use countersign_net::DialError;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
@@ -124,34 +126,52 @@ impl AdminClient {
         serde_json::from_slice(&bytes).map_err(|_| AdminError::Answer { whom: self.door.to_string(), status })
     }
 
+    /// A member that is no voter sends an admin on to the leader: that is followed once.
     async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), AdminError> {
-        let whom = || self.door.to_string();
-        let asked = async {
-            match &self.door {
-                Door::Socket { data } => {
-                    let stream = socket::connect(data).await?;
-                    send(stream, request(method, path, "localhost", body), &whom).await
-                }
-                Door::Https(remote) => {
-                    let stream = https::connect(remote).await?;
-                    send(stream, request(method, path, &remote.server.to_string(), body), &whom).await
+        let body = Bytes::from(body);
+        match (exchange_at(&self.door, method.clone(), path, body.clone()).await, &self.door) {
+            (Err(AdminError::Problem { status, problem }), Door::Https(remote)) if is_redirect(status, &problem) => {
+                match problem.leader.as_deref().map(Address::parse) {
+                    Some(Ok(leader)) => exchange_at(&Door::Https(remote.at(leader)), method, path, body).await,
+                    _ => Err(AdminError::Problem { status, problem }),
                 }
             }
-        };
-        let (status, bytes) =
-            tokio::time::timeout(ANSWER_TIMEOUT, asked).await.map_err(|_| AdminError::Deadline { whom: whom() })??;
-        if status.is_success() {
-            return Ok((status, bytes));
-        }
-        match serde_json::from_slice(&bytes) {
-            Ok(problem) => Err(AdminError::Problem { status, problem }),
-            Err(_) => Err(AdminError::Answer { whom: whom(), status }),
+            (answer, _) => answer,
         }
     }
 }
 
-fn request(method: Method, path: &str, host: &str, body: Vec<u8>) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::new(Bytes::from(body)));
+fn is_redirect(status: StatusCode, problem: &Problem) -> bool {
+    status == StatusCode::TEMPORARY_REDIRECT && problem.leader.is_some()
+}
+
+async fn exchange_at(door: &Door, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), AdminError> {
+    let whom = || door.to_string();
+    let asked = async {
+        match door {
+            Door::Socket { data } => {
+                let stream = socket::connect(data).await?;
+                send(stream, request(method, path, "localhost", body), &whom).await
+            }
+            Door::Https(remote) => {
+                let stream = https::connect(remote).await?;
+                send(stream, request(method, path, &remote.server.to_string(), body), &whom).await
+            }
+        }
+    };
+    let (status, bytes) =
+        tokio::time::timeout(ANSWER_TIMEOUT, asked).await.map_err(|_| AdminError::Deadline { whom: whom() })??;
+    if status.is_success() {
+        return Ok((status, bytes));
+    }
+    match serde_json::from_slice(&bytes) {
+        Ok(problem) => Err(AdminError::Problem { status, problem }),
+        Err(_) => Err(AdminError::Answer { whom: whom(), status }),
+    }
+}
+
+fn request(method: Method, path: &str, host: &str, body: Bytes) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body));
     *request.method_mut() = method;
     // Paths are made of constants, checked names and hexadecimal digits: they always parse.
     *request.uri_mut() = path.parse().unwrap_or_default();

@@ -47,6 +47,15 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     if rest.is_empty() { Ok(value) } else { Err(CodecError::Trailing { got: rest.len() }) }
 }
 
+/// Decodes the value that bytes begin with, whatever follows: how a value of a later version is recognized.
+pub fn decode_prefix<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    let (&version, rest) = bytes.split_first().ok_or(CodecError::Empty)?;
+    if version != VERSION {
+        return Err(CodecError::Version { got: version });
+    }
+    Ok(postcard::take_from_bytes(rest)?.0)
+}
+
 /// Serde for `[u8; 64]`, which serde itself leaves out.
 pub mod bytes64 {
     use serde::de::Error;

@@ -40,6 +40,16 @@ pub const GROUPS_MAX: usize = 65_536;
 pub const COMMAND_LEN_MAX: usize = 64 * 1024;
 /// Commands that the proposer puts into one Raft entry.
 pub const COMMANDS_PER_ENTRY_MAX: usize = 256;
+/// Commands of one author that a leader holds at once, waiting or under way; past it that author is told to come again.
+pub const COMMANDS_PER_AUTHOR_MAX: usize = 128;
+/// Bytes of one author's commands that a leader holds at once.
+pub const COMMAND_BYTES_PER_AUTHOR_MAX: usize = 1024 * 1024;
+/// Requests that one member may have under way at another, over all its connections.
+pub const PEER_REQUESTS_MAX: usize = 256;
+/// Bytes of those requests that are held at once, snapshots not counted.
+pub const PEER_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Snapshots that one member may be sending to another at once.
+pub const PEER_SNAPSHOTS_MAX: usize = 1;
 /// Bytes of any frame read before a peer is authenticated.
 pub const PREAUTH_FRAME_LEN_MAX: usize = 16 * 1024;
 /// Bytes that a peer may send before its handshake ends; rustls alone would buffer 64 KiB.

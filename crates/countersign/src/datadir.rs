@@ -347,6 +347,28 @@ mod tests {
     }
 
     #[test]
+    fn what_belongs_to_another_user_is_refused() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: only root can give files away");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let give = |path: &Path, to| std::os::unix::fs::chown(path, Some(to), None).unwrap();
+        let data = DataDir::open(dir.path()).unwrap();
+        data.write("keys/leaf.key", b"secret").unwrap();
+        give(&data.file("keys/leaf.key"), 12_345);
+        assert!(matches!(data.read_secret("keys/leaf.key"), Err(DataDirError::Owner { owner: 12_345, .. })));
+        drop(data);
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        give(dir.path(), 12_345);
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Owner { owner: 12_345, .. })));
+        // A directory of somebody else is left as it is.
+        assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o777, 0o755);
+        give(dir.path(), 0);
+        DataDir::open(dir.path()).unwrap();
+    }
+
+    #[test]
     fn a_write_replaces_whole_files_and_leaves_nothing_beside() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();

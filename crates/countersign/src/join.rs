@@ -268,3 +268,133 @@ fn store(
     data.remove(file::JOIN)?;
     Ok(member)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use countersign_core::id::{ClusterId, Generation, Incarnation, KeyId, NodeId};
+    use countersign_core::key::Endorsement;
+    use countersign_core::name::Host;
+    use countersign_core::principal::{Principal, TrustDomain};
+    use countersign_core::time::Validity;
+    use countersign_core::trust::member::{Leaf, Member, Suffrage};
+    use countersign_core::trust::view::{Authority as Recorded, AuthorityKey, AuthorityPhase};
+    use countersign_pki::authority::{Authority, AuthorityParts, LeafRequest};
+    use countersign_pki::key::{KeyAlgorithm, KeyPair};
+
+    use super::*;
+
+    const CLUSTER: ClusterId = ClusterId([7; 16]);
+    const HERE: NodeId = NodeId(2);
+    const VALID: Validity = Validity { not_before: UnixMillis(0), not_after: UnixMillis(4_000_000_000_000) };
+    const NOW: UnixMillis = UnixMillis(2_000_000_000_000);
+
+    fn domain() -> TrustDomain {
+        TrustDomain::parse("test.internal").unwrap()
+    }
+
+    fn authority(serial: u8) -> Authority {
+        let parts = AuthorityParts {
+            common_name: "test",
+            trust_domain: &domain(),
+            cluster: Some(CLUSTER),
+            serial: [serial; 16],
+            validity: VALID,
+        };
+        Authority::create(KeyPair::generate(KeyAlgorithm::Ed25519).unwrap(), &parts).unwrap()
+    }
+
+    /// A joiner that has asked, and the two authorities of the cluster that answers.
+    struct Joiner {
+        _dir: tempfile::TempDir,
+        data: DataDir,
+        keys: Keys,
+        pinned: Authority,
+        other: Authority,
+    }
+
+    impl Joiner {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let data = DataDir::open(dir.path()).unwrap();
+            let keys = Keys::load_or_make(&data, None).unwrap();
+            Self { _dir: dir, data, keys, pinned: authority(1), other: authority(2) }
+        }
+
+        /// The sponsor's view: it names both authorities, as the sponsor's word, and this joiner.
+        fn view(&self) -> View {
+            let recorded = |authority: &Authority| Recorded {
+                certificate: authority.certificate().to_vec(),
+                key: Some(AuthorityKey::P256(vec![])),
+                phase: AuthorityPhase::Active,
+                validity: VALID,
+                imported: false,
+            };
+            let authorities = [&self.pinned, &self.other].into_iter().map(|a| (a.id(), recorded(a)));
+            let member = Member {
+                id: HERE,
+                name: Name::parse("n2").unwrap(),
+                suffrage: Suffrage::Learner,
+                keys: self.keys.public(),
+                leaf: Leaf { key: self.keys.leaf.id(), renewal: 0, serial: [3; 16], validity: VALID },
+                mapped: None,
+                addresses: vec![Address::parse("127.0.0.1:1").unwrap()],
+                addresses_changed: Generation(0),
+                hosts: vec![],
+                role: None,
+                attributes: BTreeMap::new(),
+                admitted_by: None,
+                admitted_at: NOW,
+                feature_level: 1,
+            };
+            View {
+                cluster: CLUSTER,
+                name: Name::parse("test").unwrap(),
+                trust_domain: domain(),
+                incarnation: Incarnation(0),
+                generation: Generation(2),
+                authorities: authorities.collect(),
+                members: BTreeMap::from([(HERE, member)]),
+                evicted: BTreeMap::new(),
+                principals: Arc::default(),
+                revoked_keys: Default::default(),
+                groups: BTreeMap::new(),
+            }
+        }
+
+        /// What becomes of an answer whose certificate `signer` made for `key` in the name of `node`.
+        fn answered(&self, signer: &Authority, key: &KeyPair, node: NodeId) -> Result<MemberFile, JoinError> {
+            let endorsement = Endorsement::sign(&self.keys.identity, CLUSTER, KeyId::of_spki(&key.spki()), 0);
+            let leaf = signer.issue(&LeafRequest {
+                principal: &Principal { trust_domain: domain(), role: Role::Node(node) },
+                common_name: "n2",
+                hosts: &[Host::Ip([127, 0, 0, 1].into())],
+                spki: &key.spki(),
+                serial: [3; 16],
+                validity: VALID,
+                endorsement: Some(&endorsement),
+            });
+            let chain = vec![leaf.unwrap().into(), signer.certificate().to_vec().into()];
+            let answer = Enrollment { node: HERE, chain, view: self.view(), time: NOW };
+            store(&self.data, &self.keys, self.pinned.id(), &answer, 0)
+        }
+    }
+
+    #[test]
+    fn a_leaf_of_another_authority_than_the_pinned_one_is_refused_also_if_the_view_names_it() {
+        let joiner = Joiner::new();
+        let LeafKey::Issued(own) = &joiner.keys.leaf else { panic!("made here") };
+        let by_other = joiner.answered(&joiner.other, own, HERE);
+        assert!(matches!(by_other, Err(JoinError::Chain(_))), "{by_other:?}");
+        let another_node = joiner.answered(&joiner.pinned, own, NodeId(3));
+        assert!(matches!(another_node, Err(JoinError::Protocol(ProtocolError::NotAdmitted))), "{another_node:?}");
+        let another_key = KeyPair::generate(KeyAlgorithm::Ed25519).unwrap();
+        let another_key = joiner.answered(&joiner.pinned, &another_key, HERE);
+        assert!(matches!(another_key, Err(JoinError::Credential(_))), "{another_key:?}");
+        // Nothing of these answers was stored; the right one is.
+        assert!(joiner.data.member().unwrap().is_none());
+        assert!(joiner.data.read(file::LEAF).unwrap().is_none() && joiner.data.read(file::VIEW).unwrap().is_none());
+        assert_eq!(joiner.answered(&joiner.pinned, own, HERE).unwrap().node(), HERE);
+    }
+}

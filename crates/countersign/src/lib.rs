@@ -23,6 +23,7 @@ mod refusals;
 mod replica;
 mod service;
 mod settings;
+mod turns;
 mod whoami;
 
 pub use admin::https::HttpsError;
@@ -40,6 +41,7 @@ pub use service::io::Caller;
 pub use settings::{
     AUTHORITY_TTL_SECS, ClusterToken, FilesMode, ImportedAuthority, NODE_TTL_SECS, NewCluster, Settings, Start,
 };
+pub use turns::Busy;
 pub use whoami::WhoamiService;
 
 /// Shows an error with all its sources on one line.

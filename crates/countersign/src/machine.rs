@@ -8,7 +8,7 @@ use countersign_core::time::UnixMillis;
 use countersign_core::trust::TrustState;
 use countersign_core::trust::command::Stamped;
 use countersign_core::trust::view::View;
-use countersign_raft::{GroupMachine, LogPosition, RestoreError};
+use countersign_raft::{ApplyError, GroupMachine, LogPosition, RestoreError};
 use tokio::sync::watch;
 
 /// Called with each new view, before anything else learns of it.
@@ -65,11 +65,13 @@ pub(crate) struct TrustMachine {
 }
 
 impl GroupMachine for TrustMachine {
-    fn apply(&mut self, _at: LogPosition, command: &[u8]) -> Vec<u8> {
-        let stamped: Stamped = codec::decode(command).unwrap_or_else(|error| stop(&error));
+    /// A command that this binary does not know was written by a newer one. Skipping it would make this member's state
+    /// differ from all others', so the member stops; a newer binary goes on from here.
+    fn apply(&mut self, _at: LogPosition, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
+        let stamped = Stamped::decode(command).map_err(ApplyError::new)?;
         let mut state = self.shared.0.state.write().unwrap_or_else(PoisonError::into_inner);
-        let outcome = state.apply(&stamped).unwrap_or_else(|error| stop(&error));
-        codec::encode(&outcome).unwrap_or_else(|error| stop(&error))
+        let outcome = state.apply(&stamped).map_err(ApplyError::new)?;
+        codec::encode(&outcome).map_err(ApplyError::new)
     }
 
     fn snapshot(&self) -> Vec<u8> {
@@ -95,9 +97,26 @@ impl GroupMachine for TrustMachine {
     }
 }
 
-/// A command that this binary does not know was written by a newer one. Skipping it would make this member's state differ
-/// from all others', so the process ends; a newer binary goes on from here.
+/// Every state has an encoding, so this is a defect of ours; a snapshot that lacked some of it would be worse.
 fn stop(error: &(dyn core::error::Error + 'static)) -> ! {
-    tracing::error!(error = %crate::chain(error), "cannot apply what the cluster committed: update this binary");
+    tracing::error!(error = %crate::chain(error), "the state cannot be encoded");
     std::process::abort()
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::trust::command::FEATURE_LEVEL;
+
+    use super::*;
+
+    #[test]
+    fn an_entry_of_a_newer_version_is_refused_by_the_level_that_it_needs() {
+        let shared = SharedState::new();
+        let newer = codec::encode(&(FEATURE_LEVEL + 1, UnixMillis(1), 250_u32)).unwrap();
+        let refused = shared.machine().apply(LogPosition::default(), &newer).unwrap_err();
+        let shown = crate::chain(&refused).to_string();
+        let level = format!("entry needs feature level {}, this binary knows {FEATURE_LEVEL}", FEATURE_LEVEL + 1);
+        assert!(shown.contains(&level), "{shown}");
+        assert_eq!(*shared.read(), TrustState::new());
+    }
 }

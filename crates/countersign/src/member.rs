@@ -32,6 +32,7 @@ use crate::refusals::RefusalLog;
 use crate::replica::{Replica, ReplicaError};
 use crate::service;
 use crate::settings::{Settings, Start};
+use crate::turns::Turns;
 
 /// Why a member did not start. Nothing is lost: the same command goes on where it stopped.
 #[derive(Debug, thiserror::Error)]
@@ -149,6 +150,7 @@ pub(crate) struct Inner {
     pub(crate) endpoints: Mutex<Endpoints>,
     pub(crate) acceptor: Acceptor,
     pub(crate) heard: Heard,
+    pub(crate) turns: Turns,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
     _replica: Replica,
@@ -406,6 +408,7 @@ async fn assemble(
         peers: replica.peers.clone(),
         keeper: Keeper::default(),
         heard: Heard::default(),
+        turns: Turns::default(),
         refusals,
         endpoints: Mutex::new(endpoints),
         acceptor,
@@ -424,7 +427,7 @@ impl Inner {
 
     /// The leader, as far as this member knows.
     pub(crate) fn leader(&self) -> Option<NodeId> {
-        self.group.status().leader
+        self.group.leader()
     }
 
     pub(crate) fn lock_endpoints(&self) -> std::sync::MutexGuard<'_, Endpoints> {

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use countersign_api::cluster::RaftRequest;
 use countersign_api::cluster::raft_client::RaftClient;
+use countersign_api::cluster::snapshots_client::SnapshotsClient;
 use countersign_core::id::{GroupId, NodeId};
 use countersign_net::{DialError, Dialer};
-use countersign_raft::{BoxFuture, RaftRpc, Transport, TransportError};
+use countersign_raft::{BoxFuture, RaftRpc, Refusal, Transport, TransportError};
 use hyper_util::rt::TokioIo;
 use tonic::transport::{Channel, Endpoint, Uri};
 
@@ -126,15 +127,27 @@ impl Transport for Peers {
     ) -> BoxFuture<'_, Result<Vec<u8>, TransportError>> {
         Box::pin(async move {
             let channel = self.channel(target).ok_or(TransportError::Unreachable)?;
-            let mut client = RaftClient::new(channel).max_decoding_message_size(kind.len_max() + 1024);
             let request = RaftRequest {
                 group: group.0,
                 kind: countersign_core::codec::encode(&kind).unwrap_or_default().into(),
                 body: body.into(),
             };
-            match tokio::time::timeout(deadline, client.call(request)).await {
+            let calling = async {
+                match kind {
+                    RaftRpc::Snapshot => SnapshotsClient::new(channel).install(request).await,
+                    RaftRpc::Vote | RaftRpc::Append | RaftRpc::TimeoutNow => {
+                        RaftClient::new(channel).call(request).await
+                    }
+                }
+            };
+            match tokio::time::timeout(deadline, calling).await {
                 Err(_) => Err(TransportError::Timeout),
-                Ok(Err(_)) => Err(TransportError::Unreachable),
+                Ok(Err(status)) => Err(match status.code() {
+                    // Judged before the body was read.
+                    tonic::Code::PermissionDenied => TransportError::Refused(Refusal::NotAssigned),
+                    tonic::Code::FailedPrecondition => TransportError::Refused(Refusal::NotYet),
+                    _ => TransportError::Unreachable,
+                }),
                 Ok(Ok(reply)) => {
                     let reply = reply.into_inner();
                     if reply.refused.is_empty() {
@@ -142,7 +155,7 @@ impl Transport for Peers {
                     }
                     // A refusal that this build does not know is one all the same.
                     let refused = countersign_core::codec::decode(&reply.refused);
-                    Err(TransportError::Refused(refused.unwrap_or(countersign_raft::Refusal::Invalid)))
+                    Err(TransportError::Refused(refused.unwrap_or(Refusal::Invalid)))
                 }
             }
         })

@@ -20,6 +20,7 @@ use tokio::time::Instant;
 
 use crate::authority::SignError;
 use crate::member::Inner;
+use crate::turns::Busy;
 
 /// How long a command may look for a leader.
 pub(crate) const PROPOSE_DEADLINE: Duration = Duration::from_secs(15);
@@ -41,6 +42,9 @@ pub enum CommandError {
     /// This member may not administer.
     #[error(transparent)]
     NotPermitted(#[from] NotPermitted),
+    /// This author has as many commands waiting as it may; nothing was carried out.
+    #[error(transparent)]
+    Busy(#[from] Busy),
     /// The command is too large or this member is overloaded.
     #[error("too many commands are waiting")]
     Overloaded,
@@ -140,6 +144,10 @@ impl Inner {
             }
             state.time()
         };
+        let stamped =
+            Stamped { level: FEATURE_LEVEL, time: SystemClock.now().max(last_applied), command: command.clone() };
+        let stamped = codec::encode(&stamped)?;
+        let _turn = self.turns.enter(author, stamped.len())?;
         if let Command::Admit(request) = command
             && let Err(why) = self.check_admission(request).await
         {
@@ -147,9 +155,7 @@ impl Inner {
             let outcome = Outcome::Refused(why);
             return Ok(Attempt::Done(Box::new(Done { outcome, chain: vec![], view: Bytes::new(), time })));
         }
-        let stamped =
-            Stamped { level: FEATURE_LEVEL, time: SystemClock.now().max(last_applied), command: command.clone() };
-        let proposed = match self.group.propose(codec::encode(&stamped)?).await {
+        let proposed = match self.group.propose(stamped).await {
             Ok(proposed) => proposed,
             Err(countersign_raft::ProposeError::NotLeader { .. }) => return Ok(Attempt::Elsewhere),
             Err(countersign_raft::ProposeError::Unknown) => return Err(CommandError::Unknown),

@@ -158,3 +158,101 @@ impl Assignments for WeakAssigned {
         theirs.cluster == ours.cluster && (theirs.members.contains_key(&member) || theirs.evicted.contains_key(&member))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use countersign_core::id::{ClusterId, Generation, KeyId};
+    use countersign_core::key::SecretKey;
+    use countersign_core::name::{Address, Name};
+    use countersign_core::principal::TrustDomain;
+    use countersign_core::secret::Secret;
+    use countersign_core::time::{UnixMillis, Validity};
+    use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey};
+    use countersign_core::trust::member::{Member, MemberKeys};
+    use countersign_core::trust::view::AuthorityKey;
+    use countersign_raft::{HubError, RaftRpc};
+
+    use super::*;
+
+    const LEADER: NodeId = NodeId(1);
+    const ME: NodeId = NodeId(2);
+    const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
+
+    /// A cluster of these members, all of them voters.
+    fn view(cluster: u8, members: &[u64], generation: u64) -> View {
+        let key = SecretKey::from_seed(Secret::new([3; 32])).public();
+        let bootstrap = Bootstrap {
+            cluster: ClusterId([cluster; 16]),
+            name: Name::parse("east").unwrap(),
+            trust_domain: TrustDomain::parse("td").unwrap(),
+            authority: vec![1],
+            authority_key: Some(SealedKey { public: AuthorityKey::Ed25519(key), sealed: vec![] }),
+            authority_validity: Validity { not_before: NOW, not_after: NOW.plus_secs(3600) },
+            imported: false,
+            node_name: Name::parse("n1").unwrap(),
+            addresses: vec![Address::parse("10.0.0.1:1").unwrap()],
+            keys: MemberKeys { identity: key, sealing: [4; 32], ucan: key },
+            leaf_key: KeyId([9; 32]),
+            foreign: None,
+            node_ttl_secs: 60,
+            token: None,
+        };
+        let mut state = TrustState::new();
+        let command = Command::Bootstrap(Box::new(bootstrap));
+        state.apply(&Stamped { level: FEATURE_LEVEL, time: NOW, command }).unwrap();
+        let mut view = View::clone(state.view().unwrap());
+        let founder = view.members.remove(&LEADER).unwrap();
+        let member = |id: &u64| (NodeId(*id), Member { id: NodeId(*id), ..founder.clone() });
+        view.members = members.iter().map(member).collect();
+        view.generation = Generation(generation);
+        view
+    }
+
+    /// The state with this view and nothing else, as a snapshot has it.
+    fn state(view: &View) -> Vec<u8> {
+        type Nothing = BTreeMap<u8, u8>;
+        let none = Nothing::new;
+        codec::encode(&(Some(view), none(), none(), none(), 9_u64, 60_u64, NOW)).unwrap()
+    }
+
+    /// A snapshot message of the leader, as it travels: it names `members` as voters and carries `data`.
+    fn snapshot(members: &[u64], data: &[u8]) -> Vec<u8> {
+        let leader = (7_u64, LEADER.0);
+        let last = Some((leader, 500_u64));
+        let voters: BTreeSet<u64> = members.iter().copied().collect();
+        let nodes: BTreeMap<u64, ()> = members.iter().map(|id| (*id, ())).collect();
+        codec::encode(&((leader, true), (last, (last, (vec![voters], nodes)), "id"), data)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_may_name_newcomers_that_its_own_state_knows_and_nobody_else() {
+        let store = tempfile::tempdir().unwrap();
+        let stored = Arc::new(view(1, &[1, 2], 2));
+        let replica = Replica::open(store.path(), ME, Some(stored)).await.unwrap();
+        let handle = async |body: &[u8]| replica.groups.handle(LEADER, GroupId::TRUST, RaftRpc::Snapshot, body).await;
+
+        let grown = state(&view(1, &[1, 2, 5], 9));
+        for (body, outsider, claim) in [
+            (snapshot(&[1, 2, 5, 6], &grown), 6, "named by Raft's members alone"),
+            (snapshot(&[1, 2, 5], &state(&view(1, &[1, 2], 9))), 5, "named by Raft's members alone"),
+            (snapshot(&[1, 2, 5], &state(&view(8, &[1, 2, 5], 9))), 5, "known to another cluster"),
+            (snapshot(&[1, 2, 5], b"no state"), 5, "known to nothing"),
+        ] {
+            let refused = handle(&body).await.unwrap_err();
+            let is = |error: &HubError| matches!(error, HubError::Outsider { member, .. } if member.0 == outsider);
+            assert!(is(&refused), "{claim}: {refused}");
+        }
+        assert!(replica.state.read().view().is_none(), "nothing of them was taken");
+
+        handle(&snapshot(&[1, 2, 5], &grown)).await.unwrap();
+        let applied = replica.state.read().view().cloned().unwrap();
+        assert_eq!(applied.members.keys().copied().collect::<Vec<_>>(), [1, 2, 5].map(NodeId));
+        assert_eq!(replica.group.status().voters, BTreeSet::from([1, 2, 5].map(NodeId)));
+        // The newcomer is known from now on: it may lead.
+        assert_eq!(replica.groups.may_lead_any(NodeId(5)), Some(true));
+        assert_eq!(replica.groups.may_lead_any(NodeId(6)), Some(false));
+        replica.groups.shutdown().await;
+    }
+}

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Shutdown, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use countersign_core::id::KeyId;
@@ -140,11 +141,18 @@ pub struct LiveConnection {
     pub dialed: bool,
 }
 
-#[derive(Default)]
 struct Shared {
     entries: Mutex<Entries>,
     /// Wakes the expiry task: an earlier expiry was entered.
     changed: Notify,
+    services_max: AtomicUsize,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let services_max = AtomicUsize::new(SERVICE_CONNECTIONS_MAX);
+        Self { entries: Mutex::default(), changed: Notify::default(), services_max }
+    }
 }
 
 /// The open connections of one endpoint.
@@ -242,11 +250,16 @@ impl Registry {
             all += 1;
             own += usize::from(connection.evidence.parts().principal == *principal);
         }
-        if all < SERVICE_CONNECTIONS_MAX && own < CONNECTIONS_PER_PRINCIPAL_MAX {
+        if all < self.0.services_max.load(Ordering::Relaxed) && own < CONNECTIONS_PER_PRINCIPAL_MAX {
             Ok(())
         } else {
             Err(Refusal::Overloaded)
         }
+    }
+
+    /// Another bound than [`SERVICE_CONNECTIONS_MAX`], which takes more descriptors than a test has.
+    pub fn bound_services_for_testing(&self, max: usize) {
+        self.0.services_max.store(max, Ordering::Relaxed);
     }
 
     /// How many connections are open.

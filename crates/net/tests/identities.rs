@@ -234,3 +234,24 @@ async fn one_certificate_opens_a_bounded_number_of_connections() {
     let member = cluster.dialer(&cluster.nodes[&2]);
     member.dial_service(&server.dialed(), Expected::Host).await.unwrap();
 }
+
+#[tokio::test]
+async fn all_services_together_open_a_bounded_number_of_connections() {
+    let cluster = Cluster::new();
+    let mut server = cluster.serve(1).await;
+    server.endpoint.registry().bound_services_for_testing(2);
+    let (client, member) = (cluster.dialer(&cluster.client), cluster.dialer(&cluster.nodes[&2]));
+    let mut open = Vec::new();
+    for dialer in [&client, &member] {
+        let dialed = dialer.dial_service(&server.dialed(), Expected::Host).await.unwrap();
+        open.push((dialed, server.services.recv().await.unwrap()));
+    }
+    for dialer in [&client, &member] {
+        let error = dialer.dial_service(&server.dialed(), Expected::Host).await.unwrap_err();
+        refused(&mut server, &error, Refusal::Overloaded).await;
+    }
+    // What members say to each other has room all the same, and a place that is given up is another's.
+    member.dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
+    open.pop();
+    client.dial_service(&server.dialed(), Expected::Host).await.unwrap();
+}

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use countersign_core::id::{GroupId, NodeId};
 use countersign_raft::{
-    Assignments, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, Groups, LogPosition, RaftRpc, RestoreError,
-    Store, Transport, TransportError,
+    ApplyError, Assignments, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, Groups, LogPosition, RaftRpc,
+    RestoreError, Store, Transport, TransportError,
 };
 
 const COMMAND: [u8; 300] = [7; 300];
@@ -20,8 +20,8 @@ const ROUNDS: usize = 200;
 struct Nothing;
 
 impl GroupMachine for Nothing {
-    fn apply(&mut self, _: LogPosition, _: &[u8]) -> Vec<u8> {
-        Vec::new()
+    fn apply(&mut self, _: LogPosition, _: &[u8]) -> Result<Vec<u8>, ApplyError> {
+        Ok(Vec::new())
     }
 
     fn snapshot(&self) -> Vec<u8> {

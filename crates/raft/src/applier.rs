@@ -2,13 +2,13 @@
 //!
 //! The machine lives in memory and is rebuilt at each start from the last snapshot and the committed entries after it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 
-use crate::machine::{GroupMachine, RestoreError};
+use crate::machine::{ApplyError, GroupMachine, RestoreError};
 use crate::store::{Snapshots, StoredSnapshot};
 use crate::types::{
     Entry, LogId, Outcomes, Snapshot, SnapshotMeta, StorageError, StorageIoError, StoredMembership, TypeConfig,
@@ -26,6 +26,17 @@ struct Applied {
     machine: Box<dyn GroupMachine>,
     last: Option<LogId>,
     membership: StoredMembership,
+    refused: Refusal,
+}
+
+/// The command that ended the group, once there is one; Raft itself keeps only the text of an error.
+#[derive(Clone, Default)]
+pub(crate) struct Refusal(Arc<OnceLock<Arc<ApplyError>>>);
+
+impl Refusal {
+    pub(crate) fn reason(&self) -> Option<Arc<ApplyError>> {
+        self.0.get().cloned()
+    }
 }
 
 impl Applier {
@@ -41,7 +52,10 @@ impl Applier {
             machine.applied_batch();
             (last, membership) = (meta.last_log_id, meta.last_membership);
         }
-        Ok(Self { snapshots, applied: Arc::new(Mutex::new(Applied { machine, last, membership })) })
+        Ok(Self {
+            snapshots,
+            applied: Arc::new(Mutex::new(Applied { machine, last, membership, refused: Refusal::default() })),
+        })
     }
 
     fn applied(&self) -> MutexGuard<'_, Applied> {
@@ -66,38 +80,56 @@ impl Applier {
         Ok(())
     }
 
-    fn capture(&self) -> StoredSnapshot {
+    /// Tells, once the group has stopped, whether a command was why.
+    pub(crate) fn refusal(&self) -> Refusal {
+        self.applied().refused.clone()
+    }
+
+    fn capture(&self) -> Result<StoredSnapshot, StorageError> {
         let applied = self.applied();
+        // An entry of several commands may be applied in part: no snapshot may say so.
+        if let Some(refused) = applied.refused.reason() {
+            return Err(StorageIoError::read_state_machine(&*refused).into());
+        }
         let data = Bytes::from(applied.machine.snapshot());
         let snapshot_id = match &applied.last {
             Some(last) => format!("{}-{}-{}", last.leader_id.term, last.leader_id.node_id, last.index),
             None => String::new(),
         };
         let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership.clone(), snapshot_id };
-        StoredSnapshot { meta, data }
+        Ok(StoredSnapshot { meta, data })
     }
 }
 
 impl Applied {
-    fn apply(&mut self, entry: Entry) -> Outcomes {
-        let at = position(&entry.log_id);
-        self.last = Some(entry.log_id);
-        match entry.payload {
+    fn apply(&mut self, entry: Entry) -> Result<Outcomes, StorageError> {
+        let id = entry.log_id;
+        let outcomes = match entry.payload {
             EntryPayload::Blank => Outcomes::default(),
             EntryPayload::Normal(batch) => {
-                Outcomes(batch.0.iter().map(|command| self.machine.apply(at, command)).collect())
+                let outcomes: Result<_, _> =
+                    batch.0.iter().map(|command| self.machine.apply(position(&id), command)).collect();
+                Outcomes(outcomes.map_err(|error| self.refuse(id, error))?)
             }
             EntryPayload::Membership(membership) => {
-                self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                self.membership = StoredMembership::new(Some(id), membership);
                 Outcomes::default()
             }
-        }
+        };
+        self.last = Some(id);
+        Ok(outcomes)
+    }
+
+    fn refuse(&self, id: LogId, error: ApplyError) -> StorageError {
+        let failed = StorageIoError::apply(id, &error);
+        let _ = self.refused.0.set(Arc::new(error));
+        failed.into()
     }
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Applier {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
-        let snapshot = self.capture();
+        let snapshot = self.capture()?;
         let failed = |e: &_| StorageIoError::write_snapshot(Some(snapshot.meta.signature()), e);
         self.snapshots.store(&snapshot).await.map_err(|e| failed(&*e))?;
         Ok(Snapshot { meta: snapshot.meta, snapshot: Box::new(snapshot.data) })
@@ -118,7 +150,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
         I::IntoIter: OptionalSend,
     {
         let mut applied = self.applied();
-        let outcomes = entries.into_iter().map(|entry| applied.apply(entry)).collect();
+        let outcomes = entries.into_iter().map(|entry| applied.apply(entry)).collect::<Result<_, _>>()?;
         applied.machine.applied_batch();
         Ok(outcomes)
     }

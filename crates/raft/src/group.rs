@@ -10,12 +10,13 @@ use std::time::Duration;
 
 use countersign_core::id::{GroupId, NodeId};
 use openraft::error::{
-    ChangeMembershipError, CheckIsLeaderError, ClientWriteError, InitializeError as RaftInitializeError, RaftError,
+    ChangeMembershipError, CheckIsLeaderError, ClientWriteError, Fatal, InitializeError as RaftInitializeError,
+    RaftError,
 };
 use openraft::{ChangeMembers, EmptyNode, ServerState};
 use tokio::sync::{Notify, watch};
 
-use crate::applier::Applier;
+use crate::applier::{Applier, Refusal};
 use crate::config::GroupConfig;
 use crate::hub::{Assignments, StartError};
 use crate::machine::{GroupMachine, LogPosition};
@@ -46,6 +47,7 @@ struct Inner {
     raft: Raft,
     proposer: Proposer,
     status: watch::Receiver<GroupStatus>,
+    refusal: Refusal,
     /// Handing over: nothing may renew the members' lease on this leader.
     yielding: AtomicBool,
 }
@@ -132,6 +134,7 @@ impl Group {
         let (snapshots, stored) = Snapshots::open(&context.store, id).await.map_err(storage)?;
         let log = GroupLog::open(&context.store, id, snapshots.replaced()).await.map_err(storage)?;
         let applier = Applier::start(machine, snapshots, stored)?;
+        let refusal = applier.refusal();
         let snapshot_stale = Arc::new(Notify::new());
         let network = Network {
             me: context.me,
@@ -144,7 +147,7 @@ impl Group {
         // Re-applies what is committed before it sends or accepts anything.
         let raft = Raft::new(context.me.0, openraft, network, log, applier)
             .await
-            .map_err(|e| StartError::Stopped(e.into()))?;
+            .map_err(|e| StartError::Stopped(GroupStopped::of(e, &refusal)))?;
         // Its first report says what it found in the store; until then it would pass for a group without a log. An
         // error means that it ended, which the report says as well.
         let mut metrics = raft.metrics();
@@ -152,7 +155,8 @@ impl Group {
         let (reports, status) = watch::channel(GroupStatus::of(&metrics.borrow()));
         tokio::spawn(report(raft.clone(), reports, snapshot_stale));
         let proposer = Proposer::start(raft.clone(), config.deadline);
-        Ok(Self(Arc::new(Inner { id, context, config, raft, proposer, status, yielding: AtomicBool::new(false) })))
+        let yielding = AtomicBool::new(false);
+        Ok(Self(Arc::new(Inner { id, context, config, raft, proposer, status, refusal, yielding })))
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -188,7 +192,7 @@ impl Group {
         self.0.raft.initialize(nodes(members)).await.map_err(|e| match e {
             RaftError::APIError(RaftInitializeError::NotAllowed(_)) => InitializeError::NotPristine,
             RaftError::APIError(RaftInitializeError::NotInMembers(_)) => InitializeError::NotMember,
-            RaftError::Fatal(fatal) => InitializeError::Stopped(fatal.into()),
+            RaftError::Fatal(fatal) => InitializeError::Stopped(self.stopped(fatal)),
         })
     }
 
@@ -212,7 +216,7 @@ impl Group {
                 Err(ReadError::NotLeader { leader: to.leader_id.map(NodeId) })
             }
             Ok(Err(RaftError::APIError(CheckIsLeaderError::QuorumNotEnough(_)))) | Err(_) => Err(ReadError::NoQuorum),
-            Ok(Err(RaftError::Fatal(fatal))) => Err(ReadError::Stopped(fatal.into())),
+            Ok(Err(RaftError::Fatal(fatal))) => Err(ReadError::Stopped(self.stopped(fatal))),
         }
     }
 
@@ -240,12 +244,17 @@ impl Group {
 
     /// Asks for a snapshot now; [`GroupStatus::snapshot`] tells when it is there.
     pub async fn snapshot_now(&self) -> Result<(), GroupStopped> {
-        self.0.raft.trigger().snapshot().await.map_err(GroupStopped::from)
+        self.0.raft.trigger().snapshot().await.map_err(|fatal| self.stopped(fatal))
     }
 
     /// The group as this member sees it now.
     pub fn status(&self) -> GroupStatus {
         self.0.status.borrow().clone()
+    }
+
+    /// Whom this member follows; itself, if it leads.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.0.status.borrow().leader
     }
 
     /// The group as this member sees it, with every change; ends when the group stops.
@@ -256,7 +265,7 @@ impl Group {
     /// Whether the group takes part, and if not, why.
     pub fn running(&self) -> Result<(), GroupStopped> {
         let metrics = self.0.raft.metrics();
-        metrics.borrow().running_state.clone().map_err(GroupStopped::from)?;
+        metrics.borrow().running_state.clone().map_err(|fatal| self.stopped(fatal))?;
         // Raft reports how it ended, unless it had no chance to.
         if metrics.has_changed().is_err() { Err(GroupStopped::Panicked) } else { Ok(()) }
     }
@@ -278,8 +287,13 @@ impl Group {
         match (leads, votes) {
             (false, _) => Err(StandError::NotLeader),
             (true, false) => Err(StandError::NotVoter),
-            (true, true) => self.0.raft.trigger().elect().await.map_err(|e| StandError::Stopped(e.into())),
+            (true, true) => self.0.raft.trigger().elect().await.map_err(|e| StandError::Stopped(self.stopped(e))),
         }
+    }
+
+    /// Why the group has stopped.
+    pub(crate) fn stopped(&self, fatal: Fatal<u64>) -> GroupStopped {
+        GroupStopped::of(fatal, &self.0.refusal)
     }
 
     fn stranger(&self, nodes: &BTreeSet<NodeId>) -> Option<NodeId> {
@@ -303,7 +317,7 @@ impl Group {
         match tokio::time::timeout(self.0.config.deadline, changing).await {
             Ok(Ok(response)) => Ok(position(&response.log_id)),
             Ok(Err(RaftError::APIError(error))) => Err(refused(error)),
-            Ok(Err(RaftError::Fatal(fatal))) => Err(MembershipError::Stopped(fatal.into())),
+            Ok(Err(RaftError::Fatal(fatal))) => Err(MembershipError::Stopped(self.stopped(fatal))),
             Err(_) => Err(MembershipError::Unknown),
         }
     }

@@ -9,6 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use countersign_core::codec::{self, CodecError};
 use countersign_core::id::{GroupId, NodeId};
+use openraft::error::{Fatal, RaftError};
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -218,6 +219,21 @@ impl Groups {
         drop(tokio::task::spawn_blocking(move || store.close()).await);
     }
 
+    /// Whether `peer` may send requests to any group that runs here: to be asked before a body is read. `None` while that is
+    /// not known. [`handle`](Self::handle) asks again, of the group that the request is for.
+    pub fn may_lead_any(&self, peer: NodeId) -> Option<bool> {
+        let running = self.0.running.read().unwrap_or_else(PoisonError::into_inner);
+        let mut known = (!running.is_empty()).then_some(false);
+        for group in running.keys() {
+            match self.0.context.assignments.may_lead(*group, peer) {
+                Some(true) => return Some(true),
+                Some(false) => {}
+                None => known = None,
+            }
+        }
+        known
+    }
+
     /// Judges a request that `peer` sent, as its connection proved, and answers it.
     pub async fn handle(&self, peer: NodeId, group: GroupId, kind: RaftRpc, body: &[u8]) -> Result<Vec<u8>, HubError> {
         let (got, max) = (body.len(), kind.len_max());
@@ -230,7 +246,7 @@ impl Groups {
             Some(true) => {}
         }
         let here = self.group(group).ok_or(HubError::NotYet { group })?;
-        let stopped = |source: GroupStopped| HubError::Stopped { group, source };
+        let stopped = |fatal: Fatal<u64>| HubError::Stopped { group, source: here.stopped(fatal) };
         let raft = here.raft();
         match kind {
             RaftRpc::Vote => {
@@ -252,14 +268,14 @@ impl Groups {
                     return Err(HubError::Outsider { group, member });
                 }
                 let snapshot = Snapshot { meta, snapshot: Box::new(data) };
-                answer(raft.install_full_snapshot(vote, snapshot).await.map_err(|e| stopped(e.into()))?)
+                answer(raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?)
             }
             RaftRpc::TimeoutNow => {
                 let request: TimeoutNow = accept(&here, peer, body)?;
                 here.stand_for(&request.vote).await.map_err(|e| match e {
                     StandError::NotLeader => HubError::NotLeader { group, peer },
                     StandError::NotVoter => HubError::NotVoter { group },
-                    StandError::Stopped(source) => stopped(source),
+                    StandError::Stopped(source) => HubError::Stopped { group, source },
                 })?;
                 answer(())
             }
@@ -283,9 +299,9 @@ fn answer<T: Serialize>(value: T) -> Result<Vec<u8>, HubError> {
 }
 
 /// Requests between members have no errors of their own: what is left is that the group has stopped.
-fn fatal(error: openraft::error::RaftError<u64>) -> GroupStopped {
+fn fatal(error: RaftError<u64>) -> Fatal<u64> {
     match error {
-        openraft::error::RaftError::Fatal(fatal) => fatal.into(),
-        openraft::error::RaftError::APIError(never) => match never {},
+        RaftError::Fatal(fatal) => fatal,
+        RaftError::APIError(never) => match never {},
     }
 }

@@ -23,7 +23,7 @@ mod types;
 pub use config::{ConfigError, GroupConfig};
 pub use group::{Group, InitializeError, MembershipError, ReadError};
 pub use hub::{Assignments, Groups, HubError, StartError};
-pub use machine::{GroupMachine, LogPosition, RestoreError};
+pub use machine::{ApplyError, GroupMachine, LogPosition, RestoreError};
 pub use message::Implausible;
 pub use proposer::{ProposeError, Proposed};
 pub use status::{GroupState, GroupStatus, GroupStopped};

@@ -26,14 +26,28 @@ impl RestoreError {
     }
 }
 
+/// A committed command that this machine cannot apply: a newer binary wrote it. Skipping it would make this member's state
+/// differ from all others', so the group stops here; the next start stops at the same command.
+#[derive(Debug, thiserror::Error)]
+#[error("a committed command cannot be applied")]
+pub struct ApplyError(#[source] Box<dyn Error + Send + Sync>);
+
+impl ApplyError {
+    /// Wraps the machine's own reason.
+    pub fn new(reason: impl Error + Send + Sync + 'static) -> Self {
+        Self(Box::new(reason))
+    }
+}
+
 /// What a group replicates.
 ///
 /// `apply` must be total and deterministic: it is run on every member, and again after a restart for every entry since
 /// the last snapshot. Nothing is to be published before [`applied_batch`](Self::applied_batch): until then a restored
 /// state is not yet durable.
 pub trait GroupMachine: Send + Sync + 'static {
-    /// Applies one committed command and returns its encoded outcome. Commands of one entry share `at`.
-    fn apply(&mut self, at: LogPosition, command: &[u8]) -> Vec<u8>;
+    /// Applies one committed command and returns its encoded outcome. Commands of one entry share `at`. After an error the
+    /// group stops: nothing of that run of entries is published, answered, or put into a snapshot.
+    fn apply(&mut self, at: LogPosition, command: &[u8]) -> Result<Vec<u8>, ApplyError>;
 
     /// The whole state, encoded.
     fn snapshot(&self) -> Vec<u8>;

@@ -174,3 +174,94 @@ impl RaftNetwork<TypeConfig> for Link {
         Backoff::new(std::iter::repeat(self.network.backoff))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::LogId;
+    use openraft::testing::log_id;
+
+    use super::*;
+    use crate::transport::BoxFuture;
+    use crate::types::SnapshotMeta;
+
+    const TERM: u64 = 5;
+
+    /// A member that always gives the same answer.
+    struct Answering(Vec<u8>);
+
+    impl Transport for Answering {
+        fn call(
+            &self,
+            _: NodeId,
+            _: GroupId,
+            _: RaftRpc,
+            _: Vec<u8>,
+            _: Duration,
+        ) -> BoxFuture<'_, Result<Vec<u8>, TransportError>> {
+            Box::pin(async { Ok(self.0.clone()) })
+        }
+    }
+
+    /// Everybody belongs to the group; whether they may lead it is another question.
+    struct MayLead(Option<bool>);
+
+    impl Assignments for MayLead {
+        fn assigned(&self, _: GroupId, _: NodeId) -> Option<bool> {
+            Some(true)
+        }
+
+        fn may_lead(&self, _: GroupId, _: NodeId) -> Option<bool> {
+            self.0
+        }
+    }
+
+    fn link(answer: &impl Serialize, may_lead: Option<bool>) -> Link {
+        let network = Network {
+            me: NodeId(1),
+            group: GroupId::TRUST,
+            transport: Arc::new(Answering(codec::encode(answer).unwrap())),
+            assignments: Arc::new(MayLead(may_lead)),
+            backoff: Duration::ZERO,
+            snapshot_stale: Arc::default(),
+        };
+        Link { network, target: NodeId(2) }
+    }
+
+    /// Whether this member, leader of `TERM`, believes another that answers each of its requests with `vote`.
+    async fn believes(vote: Vote, may_lead: Option<bool>) -> [bool; 3] {
+        let (mine, option) = (Vote::new_committed(TERM, 1), || RPCOption::new(Duration::from_secs(60)));
+        let append = AppendEntriesRequest { vote: mine, prev_log_id: None, entries: vec![], leader_commit: None };
+        let refused: AppendEntriesResponse<u64> = AppendEntriesResponse::HigherVote(vote);
+        let standing = VoteRequest { vote: mine, last_log_id: None };
+        let denied = VoteResponse { vote, vote_granted: false, last_log_id: None::<LogId<u64>> };
+        let meta = SnapshotMeta { last_log_id: Some(log_id(1, 1, 1)), ..SnapshotMeta::default() };
+        let snapshot = Snapshot { meta, snapshot: Box::default() };
+        let never = std::future::pending();
+        [
+            link(&refused, may_lead).append_entries(append, option()).await.is_ok(),
+            link(&denied, may_lead).vote(standing, option()).await.is_ok(),
+            link(&SnapshotResponse { vote }, may_lead).full_snapshot(mine, snapshot, never, option()).await.is_ok(),
+        ]
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_raises_the_vote_is_believed_only_from_who_may_lead() {
+        let higher = [Vote::new(TERM + 1, 2), Vote::new_committed(TERM, 2), Vote::new_committed(TERM + 1, 2)];
+        for vote in higher {
+            assert_eq!(believes(vote, Some(true)).await, [true; 3], "{vote}");
+            assert_eq!(believes(vote, Some(false)).await, [false; 3], "{vote}");
+            assert_eq!(believes(vote, None).await, [false; 3], "{vote}");
+        }
+        // What raises nothing is an answer like any other.
+        for vote in [Vote::new(TERM - 1, 2), Vote::new(TERM, 1), Vote::new_committed(TERM, 1)] {
+            assert_eq!(believes(vote, Some(false)).await, [true; 3], "{vote}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_may_not_exhaust_the_terms() {
+        let vote = |ahead| Vote::new(TERM + ahead, 2);
+        assert_eq!(believes(vote(TERM_JUMP_MAX), Some(true)).await, [true; 3]);
+        assert_eq!(believes(vote(TERM_JUMP_MAX + 1), Some(true)).await, [false; 3]);
+    }
+}

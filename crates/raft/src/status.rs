@@ -8,7 +8,8 @@ use countersign_core::id::NodeId;
 use openraft::error::Fatal;
 use openraft::{RaftMetrics, ServerState};
 
-use crate::machine::LogPosition;
+use crate::applier::Refusal;
+use crate::machine::{ApplyError, LogPosition};
 use crate::types::position;
 
 /// What this member is doing in a group.
@@ -95,9 +96,22 @@ pub enum GroupStopped {
     /// A promise could not be persisted, or the machine refused a snapshot. The process should end.
     #[error("the group's storage failed")]
     Storage(#[source] Arc<dyn Error + Send + Sync>),
+    /// A committed command needs a newer binary. The process should end; this binary would stop here again.
+    #[error(transparent)]
+    Apply(Arc<ApplyError>),
     /// A defect. The process should end.
     #[error("the group panicked")]
     Panicked,
+}
+
+impl GroupStopped {
+    /// Why Raft ended, or the command that made it end.
+    pub(crate) fn of(fatal: Fatal<u64>, refusal: &Refusal) -> Self {
+        match (fatal, refusal.reason()) {
+            (Fatal::StorageError(_), Some(refused)) => Self::Apply(refused),
+            (fatal, _) => fatal.into(),
+        }
+    }
 }
 
 impl From<Fatal<u64>> for GroupStopped {

@@ -28,6 +28,9 @@ pub enum RaftRpc {
 }
 
 impl RaftRpc {
+    /// The largest body of any kind but a snapshot.
+    pub const MESSAGE_LEN_MAX: usize = APPEND_LEN_MAX;
+
     /// The largest body of this kind, for whoever reads it from a connection.
     pub fn len_max(self) -> usize {
         match self {

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use countersign_core::codec;
-use countersign_raft::{GroupState, GroupStopped, HubError, OpenError, ProposeError, RaftRpc, Store};
+use countersign_raft::{GroupState, GroupStopped, HubError, OpenError, ProposeError, RaftRpc, StartError, Store};
 use support::*;
 use tempfile::TempDir;
 
@@ -304,4 +304,40 @@ async fn a_start_that_failed_halfway_does_not_block_the_next() {
     // But a store that was in use is never made anew.
     std::fs::remove_dir_all(dir.path().join("tables")).unwrap();
     assert!(matches!(Store::open(dir.path()), Err(OpenError::Corrupt { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_command_of_a_newer_version_stops_the_group_by_name_and_an_update_goes_on() {
+    let (net, roster) = (Net::seeded(9), Roster::default());
+    roster.set(TRUST, &[1]);
+    let mut member = Member::new(1, &net, &roster);
+    let group = member.start(TRUST, config()).await;
+    group.initialize(&ids(&[1])).await.unwrap();
+    leader(std::slice::from_ref(&member), TRUST).await;
+    group.propose(b"known".to_vec()).await.unwrap();
+    // Both in one entry, as a rule: then its first half is applied in memory and must leave no trace.
+    let (_, newer) = tokio::join!(group.propose(b"beside it".to_vec()), group.propose(NEWER.to_vec()));
+    assert!(matches!(newer, Err(ProposeError::Unknown | ProposeError::Shutdown)), "{newer:?}");
+    until(&group, "it stopped", |s| s.state == GroupState::Stopped).await;
+    let stopped = group.running().unwrap_err();
+    let GroupStopped::Apply(refused) = &stopped else { panic!("{stopped:?}") };
+    let reason = Error::source(refused.as_ref()).unwrap().to_string();
+    assert_eq!(reason, "it needs a newer recorder");
+    assert!(group.snapshot_now().await.is_err());
+    assert!(!member.journal(TRUST).contains(&NEWER.to_vec()));
+
+    // The same binary stops again, at its start, and says the same.
+    let image = member.crash().await;
+    let mut again = Member::open(1, image, &net, &roster);
+    let (machine, _) = Recorder::publishing();
+    let refused = again.groups.start(TRUST, machine, config()).await.unwrap_err();
+    assert!(matches!(refused, StartError::Stopped(GroupStopped::Apply(_))), "{refused:?}");
+    let image = again.crash().await;
+    again = Member::open(1, image, &net, &roster);
+    let (machine, journal) = Recorder::of_version(true);
+    let group = again.groups.start(TRUST, machine, config()).await.unwrap();
+    until(&group, "it leads", |s| s.state == GroupState::Leader).await;
+    group.ensure_linearizable().await.unwrap();
+    let applied = journal.lock().unwrap().clone();
+    assert_eq!(applied, [b"known".to_vec(), b"beside it".to_vec(), NEWER.to_vec()], "each once");
 }

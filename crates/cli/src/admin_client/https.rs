@@ -51,6 +51,11 @@ impl Remote {
         let credential = credential.map_err(|error| unusable(identity, &error, "--identity and --identity-key"))?;
         Ok(Self { server: address, bundle: Arc::new(bundle), credential })
     }
+
+    /// Another member's port: the same authority to trust, and the same one to be.
+    pub(crate) fn at(&self, server: Address) -> Self {
+        Self { server, bundle: Arc::clone(&self.bundle), credential: self.credential.clone() }
+    }
 }
 
 /// Connects to a member's HTTPS port.

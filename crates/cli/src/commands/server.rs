@@ -9,6 +9,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use countersign::{Member, Started, WhoamiService};
+use countersign_raft::GroupStopped;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
@@ -114,7 +115,7 @@ async fn serve(plan: Plan, output: Output) -> Result<(), Failure> {
     announce::announce(&member, started, &data, output)?;
     // Nobody may be listening; that is no reason not to run.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    let ended = until_stopped(&member, &mut signals).await;
+    let ended = until_stopped(&member, &mut signals, &data).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     ended?;
     tracing::info!("stopping: leadership is handed over, connections are drained");
@@ -127,13 +128,16 @@ async fn serve(plan: Plan, output: Output) -> Result<(), Failure> {
     }
 }
 
-async fn until_stopped(member: &Member, signals: &mut Signals) -> Result<(), Failure> {
+async fn until_stopped(member: &Member, signals: &mut Signals, data: &Path) -> Result<(), Failure> {
     tokio::select! {
         () = signals.stop() => Ok(()),
-        stopped = member.failed() => Err(Failure::unreachable(
-            format!("the member stopped by itself: {}", chain(&stopped)),
-            "look at the log and at the disk, then start it again",
-        )),
+        stopped = member.failed() => {
+            let next = match &stopped {
+                GroupStopped::Apply(_) => "update this binary, then start it again".to_owned(),
+                _ => format!("look at the disk of `{}`, make room if it is full, then start it again", data.display()),
+            };
+            Err(Failure::unreachable(format!("the member stopped by itself: {}", chain(&stopped)), next))
+        }
     }
 }
 

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::join_token::TokenRecord;
 use super::member::{ForeignLeaf, MemberKeys, Suffrage};
+use super::state::UnsupportedLevel;
 use super::view::AuthorityKey;
+use crate::codec::{self, CodecError};
 use crate::enroll::EnrollmentRequest;
 use crate::id::{AuthorityId, ClusterId, GroupId, KeyId, NodeId, TokenId};
 use crate::key::Endorsement;
@@ -24,6 +26,28 @@ pub struct Stamped {
     pub time: UnixMillis,
     /// What to do.
     pub command: Command,
+}
+
+/// An entry that this binary cannot read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnreadableEntry {
+    /// A newer binary wrote it.
+    #[error(transparent)]
+    Level(#[from] UnsupportedLevel),
+    /// It is of no version that is known.
+    #[error("entry cannot be read")]
+    Codec(#[from] CodecError),
+}
+
+impl Stamped {
+    /// Reads an entry. The level comes first, so that one with an unknown command still says what it needs.
+    pub fn decode(bytes: &[u8]) -> Result<Self, UnreadableEntry> {
+        let needed: u32 = codec::decode_prefix(bytes)?;
+        if needed > FEATURE_LEVEL {
+            return Err(UnsupportedLevel { needed }.into());
+        }
+        Ok(codec::decode(bytes)?)
+    }
 }
 
 /// An authority's key, as its members keep it.

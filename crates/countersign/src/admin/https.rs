@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Extension, Request};
-use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use countersign_core::limits::{HANDSHAKES_IN_FLIGHT_MAX, SKEW_SECS};
 use countersign_core::principal::Role;
@@ -25,6 +25,7 @@ use countersign_pki::self_signed::self_signed_server;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
@@ -114,26 +115,32 @@ pub(crate) async fn spawn(
 
 fn app(member: &Arc<Inner>) -> Router {
     let admin = Admin::of(member);
-    let api = super::api().layer(from_fn(check_admin));
+    let sent_on = from_fn_with_state(admin.clone(), super::leader::send_to_leader);
+    let api = super::api().layer(sent_on).layer(from_fn(check_admin));
     super::public().merge(api).with_state(admin)
 }
 
 async fn serve(member: &Inner, app: Router, certificate: &HttpsCertificate, socket: TcpStream, remote: SocketAddr) {
     match accept_https(&member.endpoint, certificate, socket, remote).await {
         Ok((stream, peer)) => {
-            let service = TowerToHyperService::new(app.layer(Extension(peer)));
-            // Whoever is silent, before a request or between two, loses its place.
-            let served = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(IDLE_MAX)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-            if let Err(error) = served {
+            if let Err(error) = serve_http(stream, app.layer(Extension(peer)), IDLE_MAX).await {
                 tracing::debug!(%remote, %error, "HTTPS connection ended");
             }
         }
         Err(error) => tracing::debug!(%remote, error = %crate::chain(&error), "HTTPS handshake failed"),
     }
+}
+
+/// Whoever is silent for `idle`, before a request or between two, loses its place.
+async fn serve_http<S>(stream: S, app: Router, idle: Duration) -> Result<(), hyper::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(idle)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
+        .await
 }
 
 /// Only an admin certificate administers, judged anew for each request.
@@ -144,8 +151,7 @@ async fn check_admin(Extension(peer): Extension<HttpsPeer>, request: Request, ne
             .into_response()
     };
     // A browser would send its certificate along with what another site made it ask for.
-    let crosses = request.headers().get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none");
-    if crosses {
+    if crosses_sites(request.headers()) {
         return refuse(StatusCode::FORBIDDEN, "cross-site", "the request comes from another site".to_owned());
     }
     match peer.verified() {
@@ -159,6 +165,15 @@ async fn check_admin(Extension(peer): Extension<HttpsPeer>, request: Request, ne
             refuse(StatusCode::FORBIDDEN, "not-an-admin", format!("{} is not an admin", verified.principal()))
         }
     }
+}
+
+/// Whether a browser says that the request was made by a page that did not come from here: by Fetch Metadata, or, where
+/// it is too old for that, by an origin (RFC 6454 §7) other than the host that was asked. Tools send neither.
+fn crosses_sites(headers: &HeaderMap) -> bool {
+    let elsewhere = |site: &HeaderValue| site != "same-origin" && site != "none";
+    let own = headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(|host| format!("https://{host}"));
+    let foreign = |origin: &HeaderValue| origin.to_str().ok() != own.as_deref();
+    headers.get_all("sec-fetch-site").iter().any(elsewhere) || headers.get_all(header::ORIGIN).iter().any(foreign)
 }
 
 fn operators(certificate: &Path, key: &Path) -> Result<Credential, HttpsError> {
@@ -189,4 +204,69 @@ fn own(member: &Inner) -> Result<Credential, HttpsError> {
     data.write(KEY, key.to_pem()?.expose().as_bytes())?;
     data.write(CERTIFICATE, certificate_pem(&der).as_bytes())?;
     Ok(Credential::new([der], &key)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    /// Longer than anything takes on a loaded machine; only a failure waits so long.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_request_that_another_site_made_a_browser_send_is_known_by_its_headers() {
+        for (headers, crosses) in [
+            (&[][..], false),
+            (&[("sec-fetch-site", "same-origin")], false),
+            (&[("sec-fetch-site", "none")], false),
+            (&[("sec-fetch-site", "cross-site")], true),
+            (&[("sec-fetch-site", "same-site")], true),
+            (&[("sec-fetch-site", "unheard-of")], true),
+            (&[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")], true),
+            (&[("host", "n1:7101"), ("origin", "https://n1:7101")], false),
+            (&[("host", "n1:7101"), ("origin", "https://n1:7102")], true),
+            (&[("host", "n1:7101"), ("origin", "http://n1:7101")], true),
+            (&[("host", "n1:7101"), ("origin", "https://evil.example")], true),
+            (&[("host", "n1:7101"), ("origin", "null")], true),
+            (&[("origin", "https://n1:7101")], true),
+            (&[("host", "n1:7101"), ("sec-fetch-site", "none"), ("origin", "https://evil.example")], true),
+        ] {
+            let mut map = HeaderMap::new();
+            for (name, value) in headers {
+                map.append(*name, HeaderValue::from_static(value));
+            }
+            assert_eq!(crosses_sites(&map), crosses, "{headers:?}");
+        }
+    }
+
+    fn served() -> DuplexStream {
+        let (client, server) = duplex(4096);
+        let app = Router::new().route("/", axum::routing::get(async || "ok"));
+        tokio::spawn(serve_http(server, app, Duration::from_millis(20)));
+        client
+    }
+
+    /// The connection is ended by the other side; what it said before.
+    async fn until_ended(client: &mut DuplexStream) -> String {
+        let mut said = Vec::new();
+        tokio::time::timeout(PATIENCE, client.read_to_end(&mut said)).await.expect("the place is kept").unwrap();
+        String::from_utf8(said).unwrap()
+    }
+
+    #[tokio::test]
+    async fn whoever_is_silent_on_the_https_port_loses_its_place() {
+        for begun in ["", "GET / HT", "GET / HTTP/1.1\r\nhost: x\r\n"] {
+            let mut client = served();
+            client.write_all(begun.as_bytes()).await.unwrap();
+            let said = until_ended(&mut client).await;
+            assert!(!said.contains("200 OK"), "{begun:?}: {said}");
+        }
+        // Between two requests, too.
+        let mut client = served();
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let said = until_ended(&mut client).await;
+        assert!(said.contains("200 OK") && said.ends_with("ok"), "{said}");
+    }
 }

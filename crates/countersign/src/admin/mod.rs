@@ -3,6 +3,7 @@
 
 mod certificates;
 pub(crate) mod https;
+mod leader;
 mod nodes;
 mod problem;
 mod routes;

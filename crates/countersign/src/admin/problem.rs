@@ -9,6 +9,13 @@ use countersign_core::trust::outcome::Refused;
 use crate::propose::CommandError;
 use crate::refusals::advice_enrollment;
 
+/// The problem of a request that only a voter carries out.
+pub(crate) const NOT_A_VOTER: &str = "not-a-voter";
+
+/// With an answer of [`NOT_A_VOTER`]: the port that it leaves by may know where the request belongs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NotAVoter;
+
 /// An answer that is no success.
 #[derive(Debug)]
 pub(crate) struct AdminError {
@@ -18,7 +25,7 @@ pub(crate) struct AdminError {
 
 impl AdminError {
     pub(crate) fn new(status: StatusCode, code: &str, message: impl Into<String>, next: impl Into<String>) -> Self {
-        let problem = Problem { code: code.to_owned(), message: message.into(), next: Some(next.into()) };
+        let problem = Problem { code: code.to_owned(), message: message.into(), next: Some(next.into()), leader: None };
         Self { status, problem }
     }
 
@@ -34,7 +41,12 @@ impl AdminError {
 
 impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
-        (self.status, Json(self.problem)).into_response()
+        let not_a_voter = self.problem.code == NOT_A_VOTER;
+        let mut response = (self.status, Json(self.problem)).into_response();
+        if not_a_voter {
+            response.extensions_mut().insert(NotAVoter);
+        }
+        response
     }
 }
 
@@ -54,10 +66,13 @@ impl From<CommandError> for AdminError {
             ),
             CommandError::NotPermitted(_) => Self::new(
                 StatusCode::FORBIDDEN,
-                "not-a-voter",
+                NOT_A_VOTER,
                 message,
                 "run the command on a voter: `countersign node list`",
             ),
+            CommandError::Busy(_) => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, "repeat the command a little later")
+            }
             CommandError::Overloaded => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message, "repeat the command a little later")
             }

@@ -8,7 +8,7 @@ use countersign_core::id::TokenId;
 use countersign_core::name::Name;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::command::Command;
-use countersign_core::trust::join_token::{JoinToken, TokenRecord, TokenUnusable};
+use countersign_core::trust::join_token::{JoinToken, TokenRecord, TokenUnusable, token_id};
 
 use super::problem::AdminError;
 use super::routes::Admin;
@@ -90,10 +90,11 @@ fn make(member: &Inner, wanted: &TokenCreate) -> Result<(JoinToken, TokenRecord)
     Ok((token, record))
 }
 
+/// The answer. The id comes from the record: to ask the token would draw its key once more.
 fn created(member: &Inner, token: &JoinToken, record: &TokenRecord) -> TokenCreated {
     let join_addr = member.lock_endpoints().advertise.first().map(ToString::to_string).unwrap_or_default();
     TokenCreated {
-        id: token.id().to_string(),
+        id: token_id(record.verifier).to_string(),
         token: token.reveal(),
         not_after: record.not_after.secs(),
         uses: record.uses,

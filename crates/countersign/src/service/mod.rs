@@ -1,5 +1,6 @@
 //! What a member serves on the cluster port: one router for each of the three protocols.
 
+mod bounds;
 pub(crate) mod enrollment;
 pub(crate) mod io;
 pub(crate) mod peers;
@@ -7,10 +8,12 @@ mod presented;
 
 use std::sync::Arc;
 
+use axum::middleware::from_fn_with_state;
 use countersign_api::cluster::enrollment_server::EnrollmentServer;
 use countersign_api::cluster::members_server::MembersServer;
 use countersign_api::cluster::raft_server::RaftServer;
-use countersign_core::limits::PREAUTH_FRAME_LEN_MAX;
+use countersign_api::cluster::snapshots_server::SnapshotsServer;
+use countersign_core::limits::{CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, PEER_REQUESTS_MAX, PREAUTH_FRAME_LEN_MAX};
 use countersign_raft::RaftRpc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::Receiver;
@@ -21,14 +24,19 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
 use crate::member::Inner;
+use bounds::{Bounds, bounded};
 use enrollment::EnrollmentService;
 use io::Served;
 use peers::PeerService;
 
 /// Connections handed over and not yet taken up.
 const WAITING_MAX: usize = 64;
-/// Streams that one connection may have open.
+/// Streams that one connection of a principal may have open.
 const STREAMS_MAX: u32 = 1024;
+/// Streams that one connection of a member may have open; more would only be refused one by one.
+const PEER_STREAMS_MAX: u32 = PEER_REQUESTS_MAX as u32;
+/// Bytes of a message beside the one long field in it.
+const FRAMING: usize = 1024;
 
 /// Serves enrollment and peers, and accepts from now on.
 pub(crate) fn spawn(member: &Arc<Inner>) {
@@ -40,10 +48,15 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
 
     let (reporter, health) = tonic_health::server::health_reporter();
     let peers = PeerService(weak);
-    let raft = RaftServer::new(peers.clone()).max_decoding_message_size(RaftRpc::Snapshot.len_max() + 1024);
-    let routes = Routes::new(raft).add_service(MembersServer::new(peers.clone())).add_service(health);
+    let raft = RaftServer::new(peers.clone()).max_decoding_message_size(RaftRpc::MESSAGE_LEN_MAX + FRAMING);
+    let snapshots =
+        SnapshotsServer::new(peers.clone()).max_decoding_message_size(RaftRpc::Snapshot.len_max() + FRAMING);
+    let members = MembersServer::new(peers).max_decoding_message_size(COMMAND_LEN_MAX + CERTIFICATE_LEN_MAX + FRAMING);
+    let routes = Routes::new(raft).add_service(snapshots).add_service(members).add_service(health);
+    let bounds = from_fn_with_state(Bounds::of(member), bounded);
+    let routes = Routes::from(routes.into_axum_router().layer(bounds));
     let accepted = member.acceptor.routes().peers(WAITING_MAX);
-    run(member, accepted, routes, STREAMS_MAX);
+    run(member, accepted, routes, PEER_STREAMS_MAX);
     let serving = async move { reporter.set_serving::<RaftServer<PeerService>>().await };
     member.spawn(serving);
 

@@ -5,7 +5,10 @@ use std::sync::Weak;
 use bytes::Bytes;
 use countersign_api::cluster::members_server::Members;
 use countersign_api::cluster::raft_server::Raft;
-use countersign_api::cluster::{ProposeReply, ProposeRequest, RaftReply, RaftRequest};
+use countersign_api::cluster::snapshots_server::Snapshots;
+use countersign_api::cluster::{
+    AdminAddressReply, AdminAddressRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest,
+};
 use countersign_api::convert::decoded;
 use countersign_core::codec;
 use countersign_core::id::{GroupId, NodeId};
@@ -37,9 +40,30 @@ fn caller<T>(request: &Request<T>) -> Result<NodeId, Status> {
 #[tonic::async_trait]
 impl Raft for PeerService {
     async fn call(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
+        self.pass(request, |kind| kind != RaftRpc::Snapshot).await
+    }
+}
+
+#[tonic::async_trait]
+impl Snapshots for PeerService {
+    async fn install(&self, request: Request<RaftRequest>) -> Result<Response<RaftReply>, Status> {
+        self.pass(request, |kind| kind == RaftRpc::Snapshot).await
+    }
+}
+
+impl PeerService {
+    /// Hands a request to its group, if it is of a kind that came the right way.
+    async fn pass(
+        &self,
+        request: Request<RaftRequest>,
+        expected: impl Fn(RaftRpc) -> bool,
+    ) -> Result<Response<RaftReply>, Status> {
         let from = caller(&request)?;
         let RaftRequest { group, kind, body } = request.into_inner();
         let kind: RaftRpc = decoded("kind", &kind).map_err(|_| Status::invalid_argument("unknown kind"))?;
+        if !expected(kind) {
+            return Err(Status::invalid_argument("snapshots have a service of their own"));
+        }
         let member = self.member()?;
         let reply = match member.hub.handle(from, GroupId(group), kind, &body).await {
             Ok(body) => RaftReply { body: Bytes::from(body), refused: Bytes::new() },
@@ -73,10 +97,20 @@ impl Members for PeerService {
                 Err(match error {
                     CommandError::NotPermitted(_) => Status::permission_denied("not a voter"),
                     CommandError::Overloaded => Status::resource_exhausted("too many commands are waiting"),
+                    CommandError::Busy(busy) => Status::resource_exhausted(busy.to_string()),
                     CommandError::Shutdown => Status::failed_precondition("shutting down"),
                     _ => Status::unknown("the command may or may not have been carried out"),
                 })
             }
         }
+    }
+
+    async fn admin_address(
+        &self,
+        request: Request<AdminAddressRequest>,
+    ) -> Result<Response<AdminAddressReply>, Status> {
+        caller(&request)?;
+        let address = self.member()?.admin_address().map(|address| address.to_string()).unwrap_or_default();
+        Ok(Response::new(AdminAddressReply { address }))
     }
 }

@@ -1,6 +1,7 @@
 //! Why a store cannot be opened, and why a write did not become durable.
 
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -86,17 +87,18 @@ impl OpenError {
 }
 
 /// Why a write did not become durable, or a read failed. The first such error ends the store: what is on disk is no
-/// longer known, so nothing more may be promised.
+/// longer known, so nothing more may be promised. Causes stand in the texts: Raft hands on an error's own text alone, and
+/// an operator must read there that the disk is full.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error("the store is closed")]
     Closed,
     #[error("the store failed before and accepts nothing more")]
     Failed,
-    #[error("the database failed")]
-    Database(#[from] fjall::Error),
-    #[error("the mark of confirmed writes cannot be written")]
-    Mark(#[source] io::Error),
+    #[error("the database failed: {}", Cause(.0))]
+    Database(fjall::Error),
+    #[error("the mark of confirmed writes cannot be written: {0}")]
+    Mark(io::Error),
     #[error("a stored record cannot be read")]
     Record(#[from] countersign_core::codec::CodecError),
     #[error("entry {index} is not in order after {last}")]
@@ -105,4 +107,42 @@ pub(crate) enum StoreError {
     NoSnapshot { upto: u64 },
     #[error("a blocking read was cancelled")]
     Cancelled,
+}
+
+impl From<fjall::Error> for StoreError {
+    fn from(error: fjall::Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+/// What the system said, without the database's words around it.
+struct Cause<'a>(&'a fjall::Error);
+
+impl fmt::Display for Cause<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => e.fmt(f),
+            fjall::Error::Poisoned => f.write_str("a write failed before"),
+            other => other.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_named_in_the_error_s_own_text() {
+        let full = || io::Error::from_raw_os_error(28); // ENOSPC
+        let database = |error: fjall::Error| StoreError::from(error);
+        for error in [
+            database(fjall::Error::Io(full())),
+            database(fjall::Error::Storage(fjall::LsmError::Io(full()))),
+            StoreError::Mark(full()),
+        ] {
+            let told = openraft::AnyError::new(&error).to_string();
+            assert!(told.ends_with(": No space left on device (os error 28)"), "{told}");
+        }
+    }
 }

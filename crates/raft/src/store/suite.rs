@@ -9,14 +9,14 @@ use tokio::sync::watch;
 
 use super::{GroupLog, Replaced, Snapshots, Store};
 use crate::applier::Applier;
-use crate::machine::{GroupMachine, LogPosition, RestoreError};
+use crate::machine::{ApplyError, GroupMachine, LogPosition, RestoreError};
 use crate::types::{StorageError, TypeConfig};
 
 struct Nothing;
 
 impl GroupMachine for Nothing {
-    fn apply(&mut self, _: LogPosition, _: &[u8]) -> Vec<u8> {
-        Vec::new()
+    fn apply(&mut self, _: LogPosition, _: &[u8]) -> Result<Vec<u8>, ApplyError> {
+        Ok(Vec::new())
     }
 
     fn snapshot(&self) -> Vec<u8> {

@@ -11,8 +11,8 @@ use std::time::Duration;
 use countersign_core::codec;
 use countersign_core::id::{GroupId, NodeId};
 use countersign_raft::{
-    Assignments, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, GroupStatus, Groups, HubError, LogPosition,
-    RaftRpc, RestoreError, Store, Transport, TransportError,
+    ApplyError, Assignments, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, GroupStatus, Groups, HubError,
+    LogPosition, RaftRpc, RestoreError, Store, Transport, TransportError,
 };
 use tempfile::TempDir;
 
@@ -44,20 +44,31 @@ pub type Journal = Arc<Mutex<Vec<Vec<u8>>>>;
 pub struct Recorder {
     commands: Vec<Vec<u8>>,
     published: Journal,
+    updated: bool,
 }
+
+/// A command that only an updated recorder knows.
+pub const NEWER: &[u8] = b"newer";
 
 impl Recorder {
     pub fn publishing() -> (Box<dyn GroupMachine>, Journal) {
+        Self::of_version(false)
+    }
+
+    pub fn of_version(updated: bool) -> (Box<dyn GroupMachine>, Journal) {
         let published = Journal::default();
-        (Box::new(Self { commands: Vec::new(), published: Arc::clone(&published) }), published)
+        (Box::new(Self { commands: Vec::new(), published: Arc::clone(&published), updated }), published)
     }
 }
 
 impl GroupMachine for Recorder {
-    fn apply(&mut self, at: LogPosition, command: &[u8]) -> Vec<u8> {
+    fn apply(&mut self, at: LogPosition, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
         assert!(at.index > 0);
+        if command == NEWER && !self.updated {
+            return Err(ApplyError::new(std::io::Error::other("it needs a newer recorder")));
+        }
         self.commands.push(command.to_vec());
-        self.commands.len().to_string().into_bytes()
+        Ok(self.commands.len().to_string().into_bytes())
     }
 
     fn snapshot(&self) -> Vec<u8> {

@@ -1,10 +1,11 @@
 //! Members: sealed to, promoted, demoted, evicted.
 
 use super::rig::*;
+use crate::codec::{self, CodecError};
 use crate::id::{GroupId, NodeId};
 use crate::name::Address;
 use crate::trust::addresses_transcript;
-use crate::trust::command::{Command, FEATURE_LEVEL, Stamped};
+use crate::trust::command::{Command, FEATURE_LEVEL, Stamped, UnreadableEntry};
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Limited, Outcome, Refused, Signer};
 use crate::trust::seal::confirm_transcript;
@@ -175,4 +176,17 @@ fn a_command_above_our_level_stops_the_member() {
     let above = Stamped { level: FEATURE_LEVEL + 1, time: NOW, command: bootstrap() };
     assert_eq!(state.apply(&above), Err(UnsupportedLevel { needed: FEATURE_LEVEL + 1 }));
     assert_eq!(state, TrustState::new());
+}
+
+#[test]
+fn an_entry_with_an_unknown_command_says_the_level_that_it_needs() {
+    let stamped = Stamped { level: FEATURE_LEVEL, time: NOW, command: bootstrap() };
+    let bytes = codec::encode(&stamped).unwrap();
+    assert_eq!(Stamped::decode(&bytes), Ok(stamped));
+    // A variant that does not exist yet, of a level that does not either.
+    let unknown = |level: u32| codec::encode(&(level, NOW, 250_u32)).unwrap();
+    let needed = FEATURE_LEVEL + 1;
+    assert_eq!(Stamped::decode(&unknown(needed)), Err(UnreadableEntry::Level(UnsupportedLevel { needed })));
+    assert!(matches!(Stamped::decode(&unknown(FEATURE_LEVEL)), Err(UnreadableEntry::Codec(_))));
+    assert_eq!(Stamped::decode(&[]), Err(UnreadableEntry::Codec(CodecError::Empty)));
 }
