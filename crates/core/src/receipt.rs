@@ -1,5 +1,7 @@
 //! Receipts: a member's signed word that it enforces a revocation. Evidence for people; the guarantee comes from leases.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, Generation, NodeId};
@@ -49,6 +51,68 @@ impl Receipt {
     pub fn verify(&self, identity: PublicKey) -> Result<(), SignatureError> {
         identity.verify(&self.transcript(), &self.signature)
     }
+}
+
+/// The leader's word on a member that did not answer: when the last lease that it may hold runs out. From then on it
+/// denies by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absence {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The generation that revokes.
+    pub generation: Generation,
+    /// Who did not answer.
+    pub member: NodeId,
+    /// Whose word this is.
+    pub leader: NodeId,
+    /// When the lease ends, by the leader's clock.
+    pub lease_ends: UnixMillis,
+    /// With the leader's identity key.
+    #[serde(with = "crate::codec::bytes64")]
+    pub signature: [u8; 64],
+}
+
+impl Absence {
+    fn transcript(&self) -> Transcript {
+        Transcript::new(b"revocation unanswered")
+            .fixed(&self.cluster.0)
+            .fixed(&self.generation.0.to_be_bytes())
+            .fixed(&self.member.0.to_be_bytes())
+            .fixed(&self.leader.0.to_be_bytes())
+            .fixed(&self.lease_ends.0.to_be_bytes())
+    }
+
+    /// Fills in the signature.
+    #[must_use]
+    pub fn signed(mut self, identity: &SecretKey) -> Self {
+        self.signature = identity.sign(&self.transcript());
+        self
+    }
+
+    /// Checks that the leader with this identity key says so.
+    pub fn verify(&self, identity: PublicKey) -> Result<(), SignatureError> {
+        identity.verify(&self.transcript(), &self.signature)
+    }
+}
+
+/// How far one member is with a revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Answer {
+    /// It enforces it, and gave this receipt; none if it learned of the revocation by a snapshot.
+    Enforced(Option<Receipt>),
+    /// It has not answered.
+    Absent(Absence),
+}
+
+/// How far the cluster is with a revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Barrier {
+    /// The generation that revokes.
+    pub generation: Generation,
+    /// Whether nobody serves whom it revokes any more: each member enforces it, or its lease has run out.
+    pub passed: bool,
+    /// By member.
+    pub answers: BTreeMap<NodeId, Answer>,
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use countersign_core::id::{
     AuthorityId, ClusterId, FailureId, GroupId, KeyId, NodeId, RequestId, TokenId, ed25519_spki,
 };
 use countersign_core::key::{Endorsement, SecretKey};
+use countersign_core::lease::LeaseLength;
 use countersign_core::name::{Address, Host, HostName, Name};
 use countersign_core::principal::{Principal, Role, SpiffeId, TrustDomain};
 use countersign_core::secret::Secret;
@@ -80,6 +81,7 @@ fn bootstrap() -> Command {
         leaf_key: leaf(1),
         foreign: None,
         node_ttl_secs: 86_400,
+        lease: LeaseLength::DEFAULT,
         token: None,
     }))
 }

@@ -3,7 +3,7 @@
 //! `cargo run --example service -- DIR` founds a cluster of one in DIR and serves until Ctrl-C. Call it with a certificate
 //! from `countersign cert issue --client NAME`; nobody else gets as far as the service.
 
-use countersign::{Caller, Member, NODE_TTL_SECS, NewCluster, Settings, Start};
+use countersign::{Caller, LeaseLength, Member, NODE_TTL_SECS, NewCluster, Settings, Start};
 use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
 use countersign_api::cluster::{WhoamiReply, WhoamiRequest};
 use tonic::{Request, Response, Status};
@@ -31,6 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         https_files: None,
         files: None,
         node_ttl_secs: NODE_TTL_SECS,
+        lease: LeaseLength::DEFAULT,
     };
     let cluster = NewCluster { name: "example".parse()?, trust_domain: None, token: None, authority: None };
     let (member, _) = Member::start(settings, Start::Bootstrap(cluster)).await?;

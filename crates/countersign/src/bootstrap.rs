@@ -6,6 +6,7 @@
 use countersign_core::codec::{self, CodecError};
 use countersign_core::id::{AuthorityId, ClusterId, NodeId};
 use countersign_core::key::Endorsement;
+use countersign_core::lease::LeaseLength;
 use countersign_core::limits::SKEW_SECS;
 use countersign_core::name::{Address, Name};
 use countersign_core::principal::{Principal, Role, TrustDomain};
@@ -95,6 +96,7 @@ pub(crate) fn prepare(
     node_name: &Name,
     addresses: &[Address],
     node_ttl_secs: u64,
+    lease: LeaseLength,
 ) -> Result<Prepared, BootstrapError> {
     if let Some(prepared) = resume(data)? {
         return Ok(prepared);
@@ -138,6 +140,7 @@ pub(crate) fn prepare(
         leaf_key: keys.leaf.id(),
         foreign: keys.leaf.foreign().map(ForeignIdentity::leaf),
         node_ttl_secs,
+        lease,
         token: record,
     };
     if let Some(token) = &token {

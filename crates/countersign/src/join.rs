@@ -188,7 +188,7 @@ async fn attempt(
     let channel = single_use_channel(pinned).await.map_err(|e| JoinError::Sponsor(Box::new(e)))?;
     let mut client = EnrollmentClient::new(channel);
     let sponsor_error = |status| JoinError::Sponsor(Box::new(status));
-    let info: ClusterInfo = client.view(ViewRequest {}).await.map_err(sponsor_error)?.into_inner().try_into()?;
+    let info: ClusterInfo = client.view(ViewRequest::default()).await.map_err(sponsor_error)?.into_inner().try_into()?;
     if let Some(foreign) = keys.leaf.foreign() {
         foreign.check_domain(&info.trust_domain)?;
     }

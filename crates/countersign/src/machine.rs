@@ -3,16 +3,49 @@
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use countersign_core::codec;
-use countersign_core::id::Generation;
+use countersign_core::id::{Generation, KeyId};
+use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::TrustState;
-use countersign_core::trust::command::Stamped;
+use countersign_core::trust::command::{Command, Stamped};
+use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::View;
 use countersign_raft::{ApplyError, GroupMachine, LogPosition, RestoreError};
 use tokio::sync::watch;
 
-/// Called with each new view, before anything else learns of it.
-pub(crate) type Publish = Box<dyn Fn(&Arc<View>, UnixMillis) + Send + Sync>;
+/// Called with each new view and what was revoked on the way to it, before anything else learns of it.
+pub(crate) type Publish = Box<dyn Fn(&Arc<View>, UnixMillis, &[Revocation]) + Send + Sync>;
+
+/// A revocation that was applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Revocation {
+    /// From when on it counts: its id.
+    pub(crate) generation: Generation,
+    pub(crate) whom: Revoked,
+}
+
+/// Who or what is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Revoked {
+    Principal(Role),
+    Key(KeyId),
+}
+
+impl Revocation {
+    fn of(command: &Command, outcome: &Outcome) -> Option<Self> {
+        let (generation, whom) = match (command, outcome) {
+            (Command::Evict { node, .. }, Outcome::Evicted { generation, .. }) => {
+                (*generation, Revoked::Principal(Role::Node(*node)))
+            }
+            (Command::RevokePrincipal(role), Outcome::Revoked { generation, .. }) => {
+                (*generation, Revoked::Principal(role.clone()))
+            }
+            (Command::RevokeKey(key), Outcome::Revoked { generation, .. }) => (*generation, Revoked::Key(*key)),
+            _ => return None,
+        };
+        Some(Self { generation, whom })
+    }
+}
 
 /// The replicated state, readable by the rest of the member.
 #[derive(Clone)]
@@ -43,18 +76,18 @@ impl SharedState {
         let publish = self.0.publish.get_or_init(|| publish);
         let state = self.read();
         if let Some(view) = state.view() {
-            publish(view, state.time());
+            publish(view, state.time(), &[]);
         }
     }
 
-    /// Changes whenever something was applied.
+    /// Changes whenever something was applied: by then it is in force, and every connection that it refuses is closed.
     pub(crate) fn applied(&self) -> watch::Receiver<Generation> {
         self.0.applied.subscribe()
     }
 
     /// The machine to hand to Raft.
     pub(crate) fn machine(&self) -> TrustMachine {
-        TrustMachine { shared: self.clone(), published: Generation(0) }
+        TrustMachine { shared: self.clone(), published: Generation(0), revocations: Vec::new() }
     }
 }
 
@@ -62,6 +95,8 @@ impl SharedState {
 pub(crate) struct TrustMachine {
     shared: SharedState,
     published: Generation,
+    /// Applied since the last view was published.
+    revocations: Vec<Revocation>,
 }
 
 impl GroupMachine for TrustMachine {
@@ -71,6 +106,7 @@ impl GroupMachine for TrustMachine {
         let stamped = Stamped::decode(command).map_err(ApplyError::new)?;
         let mut state = self.shared.0.state.write().unwrap_or_else(PoisonError::into_inner);
         let outcome = state.apply(&stamped).map_err(ApplyError::new)?;
+        self.revocations.extend(Revocation::of(&stamped.command, &outcome));
         codec::encode(&outcome).map_err(ApplyError::new)
     }
 
@@ -85,12 +121,13 @@ impl GroupMachine for TrustMachine {
     }
 
     fn applied_batch(&mut self) {
+        let revocations = core::mem::take(&mut self.revocations);
         let state = self.shared.read();
         let Some(view) = state.view() else { return };
         if view.generation != self.published {
             self.published = view.generation;
             if let Some(publish) = self.shared.0.publish.get() {
-                publish(view, state.time());
+                publish(view, state.time(), &revocations);
             }
         }
         self.shared.0.applied.send_replace(view.generation);

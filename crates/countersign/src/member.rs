@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_core::codec;
 use countersign_core::id::NodeId;
+use countersign_core::lease::{Fresh, NoLease};
 use countersign_core::name::{Address, Host, Name, NameError};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
@@ -26,6 +27,7 @@ use crate::files::{self, FilesError, ForeignIdentity};
 use crate::heard::Heard;
 use crate::join::{self, JoinError};
 use crate::keys::{Keys, KeysError, LeafKey};
+use crate::lease::Leasehold;
 use crate::machine::SharedState;
 use crate::peers::Peers;
 use crate::refusals::RefusalLog;
@@ -150,6 +152,7 @@ pub(crate) struct Inner {
     pub(crate) endpoints: Mutex<Endpoints>,
     pub(crate) acceptor: Acceptor,
     pub(crate) heard: Heard,
+    pub(crate) lease: Leasehold,
     pub(crate) turns: Turns,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -197,6 +200,14 @@ impl Member {
     /// Where the HTTPS port is bound, if it is served.
     pub fn https_addr(&self) -> Option<SocketAddr> {
         self.0.lock_endpoints().https
+    }
+
+    /// Proof that this member has heard lately what is revoked: taken after a request was received and before its effect
+    /// begins. It cannot be kept: a task that was paused in between takes another, and is denied if its time is over.
+    ///
+    /// Errors: without a lease this member serves no client.
+    pub fn fresh(&self) -> Result<Fresh<'_>, NoLease> {
+        self.0.lease.fresh()
     }
 
     /// What dials as this member: for services that call other members.
@@ -318,7 +329,7 @@ async fn create(
                 (Some(prepared), _) => prepared,
                 (None, Start::Bootstrap(cluster)) => {
                     let name = node_name(settings)?;
-                    bootstrap::prepare(data, &keys, cluster, &name, &bound.advertise, settings.node_ttl_secs)?
+                    bootstrap::prepare(data, &keys, cluster, &name, &bound.advertise, settings.node_ttl_secs, settings.lease)?
                 }
                 (None, _) => return Err(StartError::Empty { path: path() }),
             };
@@ -382,9 +393,12 @@ async fn assemble(
     };
     replica.assign_by(endpoint.clone());
     let publishing = endpoint.clone();
-    replica.state.publish_to(Box::new(move |view, time| {
+    let lease = Leasehold::new()?;
+    let book = Arc::clone(&lease.book);
+    replica.state.publish_to(Box::new(move |view, time, revocations| {
         match publishing.publish(Arc::clone(view), time) {
             Ok(closed) => {
+                book.enter(revocations, &closed, SystemClock.now());
                 for connection in closed {
                     tracing::info!(principal = %connection.principal, reason = %connection.refusal, "connection closed");
                 }
@@ -408,6 +422,7 @@ async fn assemble(
         peers: replica.peers.clone(),
         keeper: Keeper::default(),
         heard: Heard::default(),
+        lease,
         turns: Turns::default(),
         refusals,
         endpoints: Mutex::new(endpoints),
@@ -455,6 +470,7 @@ impl Inner {
         self.lock_endpoints().store(&self.data)?;
         crate::admin::socket::spawn(self)?;
         crate::reconcile::spawn(self);
+        crate::lease::spawn(self);
         Ok(())
     }
 }

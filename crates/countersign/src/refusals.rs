@@ -155,6 +155,9 @@ pub const fn advice(refusal: Refusal) -> &'static str {
         Refusal::Protocol => "the peer does not speak countersign: check what dials this port",
         Refusal::Overloaded => "wait a minute; look for a peer that retries in a loop",
         Refusal::Deadline => "check the network between the hosts",
+        Refusal::PrincipalRevoked => "issue it a new certificate, if it may come back: `countersign cert issue`",
+        Refusal::Quarantined => "evict it from the cluster: `countersign node evict`, or lift the quarantine",
+        Refusal::NoLease => "see `countersign status` there: it hears from no leader with a quorum",
         Refusal::NotReady => "try again when `countersign status` says ready",
     }
 }

@@ -161,6 +161,7 @@ impl Assignments for WeakAssigned {
 
 #[cfg(test)]
 mod tests {
+    use countersign_core::lease::LeaseLength;
     use std::collections::BTreeMap;
 
     use countersign_core::id::{ClusterId, Generation, KeyId};
@@ -197,6 +198,7 @@ mod tests {
             leaf_key: KeyId([9; 32]),
             foreign: None,
             node_ttl_secs: 60,
+            lease: LeaseLength::DEFAULT,
             token: None,
         };
         let mut state = TrustState::new();

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use countersign_core::lease::LeaseLength;
 use countersign_core::name::{Address, Name};
 use countersign_core::principal::TrustDomain;
 use countersign_core::trust::join_token::JoinToken;
@@ -26,6 +27,9 @@ pub struct Settings {
     pub https_files: Option<(PathBuf, PathBuf)>,
     /// Seconds that certificates of nodes live.
     pub node_ttl_secs: u64,
+    /// How long leases last, if this node makes the cluster: that long a member that hears nothing goes on serving clients,
+    /// and a revocation waits for one that does not answer.
+    pub lease: LeaseLength,
     /// This node's certificate, where certificates are made elsewhere; none where the cluster issues them.
     pub files: Option<FilesMode>,
 }
@@ -43,8 +47,8 @@ pub struct FilesMode {
     pub mapping: Rules,
 }
 
-/// Seconds that a node's certificate lives: 90 days, until certificates renew themselves.
-pub const NODE_TTL_SECS: u64 = 90 * 86_400;
+/// Seconds that a node's certificate lives: a day. It is renewed between half and four fifths of its life.
+pub const NODE_TTL_SECS: u64 = 86_400;
 /// Seconds that an authority lives: ten years.
 pub const AUTHORITY_TTL_SECS: u64 = 3650 * 86_400;
 

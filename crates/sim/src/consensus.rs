@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use countersign_core::id::NodeId;
+use countersign_core::lease::LeaseLength;
 use countersign_core::name::Name;
 use countersign_core::time::Validity;
 use countersign_core::trust::command::{Bootstrap, Command, SealedKey, Stamped};
@@ -65,6 +66,7 @@ impl World {
             leaf_key: keys.leaf,
             foreign: None,
             node_ttl_secs: NODE_TTL_SECS,
+            lease: LeaseLength::DEFAULT,
             token: Some(token.record.clone()),
         };
         self.admin.keep_token(token);

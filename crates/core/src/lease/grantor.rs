@@ -60,9 +60,15 @@ impl Grantor {
         if enforcer.is_some_and(|e| e.acknowledged >= generation) {
             return Standing::Enforced;
         }
-        let last = enforcer.and_then(|e| e.grants.range(..generation).map(|(_, at)| *at).max());
-        let until = last.map_or(self.elected, |at| at.max(self.elected)).plus(self.length.waited_millis());
+        let until = self.lease_end(member, generation);
         if now < until { Standing::Until(until) } else { Standing::Lapsed }
+    }
+
+    /// When the last lease that `member` may hold from before `generation` ends.
+    pub fn lease_end(&self, member: NodeId, generation: Generation) -> BootMillis {
+        let grants = self.enforcers.get(&member).map(|e| e.grants.range(..generation));
+        let last = grants.and_then(|grants| grants.map(|(_, at)| *at).max());
+        last.map_or(self.elected, |at| at.max(self.elected)).plus(self.length.waited_millis())
     }
 
     /// Forgets a member that is gone.

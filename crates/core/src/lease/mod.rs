@@ -19,12 +19,34 @@ use crate::limits::{LEASE_DRIFT_PERMILLE, LEASE_SECS_MAX};
 
 /// How long a lease lasts, in milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u64", into = "u64")]
 pub struct LeaseLength(u64);
 
 /// A lease must last at least a second and at most an hour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a lease lasts from 1 to {LEASE_SECS_MAX} seconds")]
 pub struct LeaseLengthError;
+
+impl Default for LeaseLength {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+impl TryFrom<u64> for LeaseLength {
+    type Error = LeaseLengthError;
+
+    /// From milliseconds, which are whole seconds.
+    fn try_from(millis: u64) -> Result<Self, LeaseLengthError> {
+        if millis % 1000 == 0 { Self::from_secs(millis / 1000) } else { Err(LeaseLengthError) }
+    }
+}
+
+impl From<LeaseLength> for u64 {
+    fn from(length: LeaseLength) -> Self {
+        length.0
+    }
+}
 
 impl LeaseLength {
     /// Ten seconds.

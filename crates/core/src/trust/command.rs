@@ -10,6 +10,7 @@ use crate::codec::{self, CodecError};
 use crate::enroll::EnrollmentRequest;
 use crate::id::{AuthorityId, ClusterId, GroupId, KeyId, NodeId, TokenId};
 use crate::key::Endorsement;
+use crate::lease::LeaseLength;
 use crate::name::{Address, Name};
 use crate::principal::{Role, TrustDomain};
 use crate::time::{UnixMillis, Validity};
@@ -88,6 +89,9 @@ pub struct Bootstrap {
     pub foreign: Option<ForeignLeaf>,
     /// Seconds that node certificates live.
     pub node_ttl_secs: u64,
+    /// How long leases last: the same for all members, or a new leader would not know how long to wait for its
+    /// predecessor's.
+    pub lease: LeaseLength,
     /// The reusable cluster token, if one is wanted.
     pub token: Option<TokenRecord>,
 }

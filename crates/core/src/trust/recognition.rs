@@ -1,7 +1,7 @@
 //! Recognition: before a member that has been silent believes a Raft leader again, a majority of the voters shows it what
 //! the cluster has become. Raft alone would follow whoever comes with the highest term, evicted since or not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::statement::{ChainBroken, Signed, Statement, follow, majority};
@@ -15,18 +15,43 @@ pub enum AnswerError {
     /// The chain does not lead on from what is known.
     #[error(transparent)]
     Chain(#[from] ChainBroken),
+    /// The chain does not lead to what is shown, or what is shown is not of this history.
+    #[error("answer shows another statement than its chain leads to")]
+    Elsewhere,
     /// It is no voter's, or the signature does not verify.
     #[error("answer is not signed by a voter")]
     Signature,
 }
 
-fn transcript(newest: &Statement, node: NodeId, nonce: &[u8; 32]) -> Transcript {
-    Transcript::new(b"statement shown").fixed(&node.0.to_be_bytes()).fixed(nonce).fixed(&newest.digest())
+/// A voter's word which statement is the newest that it knows, for whoever drew the nonce.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shown {
+    /// Who says so.
+    pub node: NodeId,
+    /// The number of that statement.
+    pub number: u64,
+    /// Its digest.
+    pub digest: [u8; 32],
 }
 
-/// A voter's word that `newest` is the newest that it knows, for whoever drew `nonce`.
-pub fn show(identity: &SecretKey, node: NodeId, newest: &Statement, nonce: &[u8; 32]) -> [u8; 64] {
-    identity.sign(&transcript(newest, node, nonce))
+impl Shown {
+    /// `newest`, as `node` shows it.
+    pub fn of(node: NodeId, newest: &Statement) -> Self {
+        Self { node, number: newest.number, digest: newest.digest() }
+    }
+
+    fn transcript(&self, nonce: &[u8; 32]) -> Transcript {
+        Transcript::new(b"statement shown")
+            .fixed(&self.node.0.to_be_bytes())
+            .fixed(nonce)
+            .fixed(&self.number.to_be_bytes())
+            .fixed(&self.digest)
+    }
+
+    /// Signs with the identity key of `node`.
+    pub fn sign(&self, identity: &SecretKey, nonce: &[u8; 32]) -> [u8; 64] {
+        identity.sign(&self.transcript(nonce))
+    }
 }
 
 /// What a member knows while it asks. Answering needs no lease and no leader, so a cold cluster does not wait for itself.
@@ -35,13 +60,13 @@ pub struct Recognition {
     nonce: [u8; 32],
     newest: Arc<Statement>,
     evicted: BTreeSet<NodeId>,
-    answered: BTreeMap<NodeId, u64>,
+    answered: BTreeSet<NodeId>,
 }
 
 impl Recognition {
     /// Starts from the statement of the stored view, with a nonce that nobody has seen.
     pub const fn new(known: Arc<Statement>, nonce: [u8; 32]) -> Self {
-        Self { nonce, newest: known, evicted: BTreeSet::new(), answered: BTreeMap::new() }
+        Self { nonce, newest: known, evicted: BTreeSet::new(), answered: BTreeSet::new() }
     }
 
     /// What to send: the nonce, and the number of the newest statement known.
@@ -54,19 +79,24 @@ impl Recognition {
         self.newest.voters.keys().copied()
     }
 
-    /// Counts one answer: `chain` leads on from the statement of number `from`, which was asked for, to the newest that
-    /// `node` knows. The newest over all answers is taken.
+    /// Counts one answer. `chain` leads from the statement that was asked from to the one shown; a voter that is behind
+    /// shows an earlier one, and has nothing to add. The newest over all answers is taken.
     pub fn answer(
         &mut self,
         asked: &Arc<Statement>,
-        node: NodeId,
+        shown: &Shown,
         chain: &[Signed],
         signature: &[u8; 64],
     ) -> Result<(), AnswerError> {
         let (theirs, evicted) = follow(asked, chain)?;
-        let key = theirs.voters.get(&node).or_else(|| self.newest.voters.get(&node)).ok_or(AnswerError::Signature)?;
-        key.verify(&transcript(&theirs, node, &self.nonce), signature).map_err(|_| AnswerError::Signature)?;
-        self.answered.insert(node, theirs.number);
+        let leads_there = theirs.number == shown.number && theirs.digest() == shown.digest;
+        if !leads_there && (shown.number >= asked.number || !chain.is_empty()) {
+            return Err(AnswerError::Elsewhere);
+        }
+        let key = theirs.voters.get(&shown.node).or_else(|| self.newest.voters.get(&shown.node));
+        let key = key.ok_or(AnswerError::Signature)?;
+        key.verify(&shown.transcript(&self.nonce), signature).map_err(|_| AnswerError::Signature)?;
+        self.answered.insert(shown.node);
         self.evicted.extend(evicted);
         if theirs.number > self.newest.number {
             self.newest = theirs;
@@ -81,7 +111,7 @@ impl Recognition {
 
     /// What the cluster has become, once a majority of the newest voters has answered: whom it evicted is refused.
     pub fn recognized(&self) -> Option<(&Arc<Statement>, &BTreeSet<NodeId>)> {
-        let answered = self.newest.voters.keys().filter(|id| self.answered.contains_key(id)).count();
+        let answered = self.newest.voters.keys().filter(|id| self.answered.contains(id)).count();
         (answered >= majority(self.newest.voters.len())).then_some((&self.newest, &self.evicted))
     }
 }

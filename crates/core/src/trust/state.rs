@@ -14,6 +14,7 @@ use super::statement::{Signed, Statement};
 use super::view::{Authority, AuthorityPhase, View};
 use crate::codec::{self, CodecError};
 use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId, RequestId, TokenId};
+use crate::lease::LeaseLength;
 use crate::limits::{GROUPS_MAX, SKEW_SECS};
 use crate::time::{UnixMillis, Validity};
 
@@ -35,6 +36,7 @@ pub struct TrustState {
     pub(super) sealed: BTreeMap<(AuthorityId, NodeId), SealedCopy>,
     pub(super) next_node: u64,
     pub(super) node_ttl_secs: u64,
+    lease: LeaseLength,
     /// What the cluster has become, change by change, as its voters signed it. By number.
     pub(super) statements: Vec<Signed>,
     time: UnixMillis,
@@ -72,6 +74,11 @@ impl TrustState {
     /// What the cluster has become, change by change.
     pub fn statements(&self) -> &[Signed] {
         &self.statements
+    }
+
+    /// How long leases last.
+    pub const fn lease(&self) -> LeaseLength {
+        self.lease
     }
 
     /// Seconds that node certificates live.
@@ -131,6 +138,7 @@ impl TrustState {
             super::tokens::check_limits(token, self.time)?;
         }
         self.node_ttl_secs = b.node_ttl_secs;
+        self.lease = b.lease;
         self.next_node = founder.0 + 1;
         let copy = |key: &SealedKey| SealedCopy { ciphertext: key.sealed.clone(), opened: true };
         self.sealed.extend(b.authority_key.iter().map(|key| ((authority, founder), copy(key))));

@@ -222,6 +222,12 @@ impl TrustState {
         self.statements.get(start..end.unwrap_or(self.statements.len())).unwrap_or_default()
     }
 
+    /// The newest statement that enough have signed, as they have all before it.
+    pub fn newest_shown(&self) -> Option<&Arc<Statement>> {
+        let stated = usize::try_from(self.view.as_ref()?.stated).ok()?;
+        self.statements.get(stated).map(|signed| &signed.statement)
+    }
+
     /// Whether what the view of `generation` says of voters, authorities and evictions is signed by enough.
     pub fn is_stated(&self, generation: Generation) -> bool {
         let stated = self.view.as_ref().map_or(0, |view| view.stated);

@@ -33,13 +33,14 @@ impl EnrollmentService {
 
 #[tonic::async_trait]
 impl Enrollment for EnrollmentService {
-    async fn view(&self, _request: Request<ViewRequest>) -> Result<Response<ViewReply>, Status> {
+    async fn view(&self, request: Request<ViewRequest>) -> Result<Response<ViewReply>, Status> {
         let member = self.member()?;
         let trust = member.endpoint.trust().load();
         Ok(Response::new(ViewReply {
             cluster: Bytes::copy_from_slice(&trust.view.cluster.0),
             trust_domain: trust.view.trust_domain.to_string(),
             time_millis: member.now().0,
+            ..member.show(&request.into_inner())?
         }))
     }
 

@@ -3,6 +3,8 @@
 mod bounds;
 pub(crate) mod enrollment;
 pub(crate) mod io;
+mod leased;
+mod leases;
 pub(crate) mod peers;
 mod presented;
 
@@ -10,6 +12,7 @@ use std::sync::Arc;
 
 use axum::middleware::from_fn_with_state;
 use countersign_api::cluster::enrollment_server::EnrollmentServer;
+use countersign_api::cluster::leases_server::LeasesServer;
 use countersign_api::cluster::members_server::MembersServer;
 use countersign_api::cluster::raft_server::RaftServer;
 use countersign_api::cluster::snapshots_server::SnapshotsServer;
@@ -27,6 +30,7 @@ use crate::member::Inner;
 use bounds::{Bounds, bounded};
 use enrollment::EnrollmentService;
 use io::Served;
+use leased::leased;
 use peers::PeerService;
 
 /// Connections handed over and not yet taken up.
@@ -51,8 +55,9 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
     let raft = RaftServer::new(peers.clone()).max_decoding_message_size(RaftRpc::MESSAGE_LEN_MAX + FRAMING);
     let snapshots =
         SnapshotsServer::new(peers.clone()).max_decoding_message_size(RaftRpc::Snapshot.len_max() + FRAMING);
+    let leases = LeasesServer::new(peers.clone());
     let members = MembersServer::new(peers).max_decoding_message_size(COMMAND_LEN_MAX + CERTIFICATE_LEN_MAX + FRAMING);
-    let routes = Routes::new(raft).add_service(snapshots).add_service(members).add_service(health);
+    let routes = Routes::new(raft).add_service(snapshots).add_service(members).add_service(leases).add_service(health);
     let bounds = from_fn_with_state(Bounds::of(member), bounded);
     let routes = Routes::from(routes.into_axum_router().layer(bounds));
     let accepted = member.acceptor.routes().peers(WAITING_MAX);
@@ -67,6 +72,8 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
 /// Serves the embedder's services to every principal.
 pub(crate) fn spawn_services(member: &Arc<Inner>, services: Routes) {
     let (_, health) = tonic_health::server::health_reporter();
+    let leased = from_fn_with_state(Arc::downgrade(member), leased);
+    let services = Routes::from(services.into_axum_router().layer(leased));
     let accepted = member.acceptor.routes().services(WAITING_MAX);
     run(member, accepted, services.add_service(health), STREAMS_MAX);
 }

@@ -26,13 +26,13 @@ use crate::propose::CommandError;
 pub(crate) struct PeerService(pub(crate) Weak<Inner>);
 
 impl PeerService {
-    fn member(&self) -> Result<std::sync::Arc<Inner>, Status> {
+    pub(super) fn member(&self) -> Result<std::sync::Arc<Inner>, Status> {
         self.0.upgrade().ok_or_else(|| Status::unavailable("shutting down"))
     }
 }
 
 /// The member that the transport verified. Absent only if the router were wired wrongly: refuse.
-fn caller<T>(request: &Request<T>) -> Result<NodeId, Status> {
+pub(super) fn caller<T>(request: &Request<T>) -> Result<NodeId, Status> {
     let caller = request.extensions().get::<Caller>().and_then(|caller| caller.peer.node_id());
     caller.ok_or_else(|| Status::unauthenticated("not a member"))
 }

@@ -74,6 +74,7 @@ impl Presented {
 
 #[cfg(test)]
 mod tests {
+    use countersign_core::lease::LeaseLength;
     use std::sync::Arc;
 
     use countersign_core::id::{AuthorityId, ClusterId, RequestId, TokenId};
@@ -139,6 +140,7 @@ mod tests {
                 leaf_key: KeyId([9; 32]),
                 foreign: Some(ForeignLeaf { mapped: HostName::parse("n1").unwrap(), validity: valid() }),
                 node_ttl_secs: 60,
+                lease: LeaseLength::DEFAULT,
                 token: None,
             };
             let mut state = TrustState::new();

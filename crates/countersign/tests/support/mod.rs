@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::{ClusterToken, FilesMode, Member, NODE_TTL_SECS, NewCluster, Settings, Start, StartError, Started};
+use countersign::{ClusterToken, FilesMode, LeaseLength, Member, NODE_TTL_SECS, NewCluster, Settings, Start, StartError, Started};
 use countersign_api::admin::{
     CertificateIssued, CertificateRequest, NodeChanged, NodeRemove, Status, TokenCreate, TokenCreated,
 };
@@ -56,6 +56,7 @@ fn settings(data: &TempDir, name: &Name, files: Option<FilesMode>) -> Settings {
         https_addr: None,
         https_files: None,
         node_ttl_secs: NODE_TTL_SECS,
+        lease: LeaseLength::DEFAULT,
         files,
     }
 }

@@ -3,6 +3,7 @@
 use crate::enroll::EnrollmentRequest;
 use crate::id::{AuthorityId, ClusterId, KeyId, NodeId, RequestId};
 use crate::key::{Endorsement, SecretKey};
+use crate::lease::LeaseLength;
 use crate::name::{Address, Name};
 use crate::principal::TrustDomain;
 use crate::secret::Secret;
@@ -79,6 +80,7 @@ pub(crate) fn bootstrap() -> Command {
         leaf_key: leaf_key(1),
         foreign: None,
         node_ttl_secs: 86_400,
+        lease: LeaseLength::DEFAULT,
         token: None,
     }))
 }

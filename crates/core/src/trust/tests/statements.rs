@@ -8,7 +8,7 @@ use crate::id::{AuthorityId, Generation, NodeId};
 use crate::trust::command::Command;
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Outcome, Refused, Signer};
-use crate::trust::recognition::{AnswerError, Recognition, show};
+use crate::trust::recognition::{AnswerError, Recognition, Shown};
 use crate::trust::statement::{ChainBroken, Signature, Signed, Statement, follow};
 
 fn sign(rig: &mut Rig, number: usize, node: u8) -> Outcome {
@@ -173,9 +173,10 @@ fn ask(rig: &Rig, recognition: &mut Recognition, node: u8) -> Result<(), AnswerE
     let asked = Arc::clone(recognition.newest());
     let (nonce, number) = recognition.question();
     let chain = rig.0.chain_after(number);
-    let newest = chain.last().map_or(&asked, |signed| &signed.statement);
-    let signature = show(&key(node), NodeId(node.into()), newest, &nonce);
-    recognition.answer(&asked, NodeId(node.into()), chain, &signature)
+    let newest = rig.0.newest_shown().unwrap();
+    let shown = Shown::of(NodeId(node.into()), newest);
+    let signature = shown.sign(&key(node), &nonce);
+    recognition.answer(&asked, &shown, chain, &signature)
 }
 
 #[test]
@@ -203,8 +204,8 @@ fn an_answer_for_another_nonce_or_by_another_key_is_not_counted() {
     let stored = Arc::clone(&rig.0.view().unwrap().statement);
     let mut recognition = Recognition::new(Arc::clone(&stored), [7; 32]);
     let mut answer = |node: u64, by: u8, nonce: [u8; 32], of: u64| {
-        let signature = show(&key(by), NodeId(of), &stored, &nonce);
-        recognition.answer(&stored, NodeId(node), &[], &signature)
+        let signature = Shown::of(NodeId(of), &stored).sign(&key(by), &nonce);
+        recognition.answer(&stored, &Shown::of(NodeId(node), &stored), &[], &signature)
     };
     assert_eq!(answer(1, 1, [8; 32], 1), Err(AnswerError::Signature), "replayed");
     assert_eq!(answer(1, 2, [7; 32], 1), Err(AnswerError::Signature));
@@ -213,4 +214,26 @@ fn an_answer_for_another_nonce_or_by_another_key_is_not_counted() {
     assert_eq!(answer(1, 1, [7; 32], 1), Ok(()));
     assert_eq!(answer(1, 1, [7; 32], 1), Ok(()), "counted once");
     assert!(recognition.recognized().is_none());
+}
+
+#[test]
+fn a_voter_that_is_behind_is_counted_and_one_of_another_history_is_not() {
+    let old = stated();
+    let mut rig = Rig(old.0.clone());
+    rig.apply(Command::AddJoinToken(voter_record(5, 1)));
+    rig.apply(Command::Admit(Box::new(request(4, 5))));
+    settle(&mut rig);
+    let stored = Arc::clone(&rig.0.view().unwrap().statement);
+    let mut recognition = Recognition::new(Arc::clone(&stored), [7; 32]);
+    for node in [1, 2] {
+        ask(&old, &mut recognition, node).unwrap();
+        assert!(recognition.recognized().is_none(), "of four voters");
+    }
+    let mut other = Statement::clone(&stored);
+    other.voters.clear();
+    let shown = Shown::of(NodeId(3), &other);
+    let signature = shown.sign(&key(3), &[7; 32]);
+    assert_eq!(recognition.answer(&stored, &shown, &[], &signature), Err(AnswerError::Elsewhere));
+    ask(&rig, &mut recognition, 4).unwrap();
+    assert!(recognition.recognized().is_some());
 }

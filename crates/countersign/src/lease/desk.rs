@@ -1,0 +1,189 @@
+//! The leader's desk: leases granted, acknowledgements and clocks taken in, and barriers waited for.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use countersign_core::id::{Generation, NodeId};
+use countersign_core::lease::{Grantor, LeaseLength, Standing};
+use countersign_core::receipt::{Absence, Answer, Barrier, Receipt};
+use countersign_core::time::{BootMillis, UnixMillis};
+use countersign_core::trust::clocks::VoterClocks;
+use countersign_core::trust::member::Suffrage;
+use countersign_net::{Clock, SystemClock};
+use countersign_raft::GroupState;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::boot::boot_now;
+use crate::member::Inner;
+
+/// Revocations whose receipts the leader keeps.
+const RECEIPTS_MAX: usize = 1024;
+
+/// This member does not lead, or no quorum confirmed that it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not the leader")]
+pub(crate) struct NotLeader;
+
+/// What a member says when it asks for a lease.
+pub(crate) struct Ask {
+    pub(crate) enforced: Generation,
+    pub(crate) clock: UnixMillis,
+    pub(crate) renew: bool,
+    pub(crate) receipts: Vec<Receipt>,
+}
+
+/// A lease, to be counted from before it was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Grant {
+    pub(crate) generation: Generation,
+    pub(crate) length: LeaseLength,
+}
+
+/// One term of leadership. A new one begins with nothing but the moment of its election.
+struct Tenure {
+    term: u64,
+    grantor: Grantor,
+    receipts: BTreeMap<Generation, BTreeMap<NodeId, Receipt>>,
+}
+
+/// What this member knows as leader.
+pub(crate) struct Desk {
+    tenure: Mutex<Option<Tenure>>,
+    /// Voters' clocks outlive a term: they are readings, not promises.
+    clocks: Mutex<VoterClocks>,
+    acknowledged: watch::Sender<()>,
+}
+
+impl Default for Desk {
+    fn default() -> Self {
+        Self { tenure: Mutex::default(), clocks: Mutex::default(), acknowledged: watch::Sender::new(()) }
+    }
+}
+
+impl Desk {
+    fn lock(&self) -> MutexGuard<'_, Option<Tenure>> {
+        self.tenure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Voters' clocks as they were reported.
+    pub(crate) fn clocks(&self) -> MutexGuard<'_, VoterClocks> {
+        self.clocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn heard(&self, from: NodeId, clock: UnixMillis) {
+        self.clocks().report(from, clock, boot_now());
+        self.acknowledged.send_replace(());
+    }
+}
+
+impl Inner {
+    /// Runs `with` on this term's tenure. Reading the newest generation and recording a grant that names it happen in here,
+    /// so that a barrier sees both or neither.
+    fn tenure<T>(&self, with: impl FnOnce(&mut Tenure) -> T) -> Result<T, NotLeader> {
+        let status = self.group.status();
+        if status.state != GroupState::Leader {
+            return Err(NotLeader);
+        }
+        let mut tenure = self.lease.desk.lock();
+        let tenure = match &mut *tenure {
+            Some(tenure) if tenure.term == status.term => tenure,
+            tenure => {
+                let grantor = Grantor::new(boot_now(), self.state.read().lease());
+                tenure.insert(Tenure { term: status.term, grantor, receipts: BTreeMap::new() })
+            }
+        };
+        Ok(with(tenure))
+    }
+
+    /// Takes in what a member says, and grants it a lease if it asks for one.
+    pub(crate) async fn serve_lease(&self, from: NodeId, ask: Ask) -> Result<Option<Grant>, NotLeader> {
+        let identity = self.state.read().view().and_then(|view| Some(view.members.get(&from)?.keys.identity));
+        let Some(identity) = identity else { return Err(NotLeader) };
+        self.tenure(|tenure| {
+            for receipt in ask.receipts {
+                // One that does not verify is dropped: receipts are evidence, the acknowledgement counts without.
+                if receipt.member == from && receipt.verify(identity).is_ok() {
+                    tenure.receipts.entry(receipt.generation).or_default().insert(from, receipt);
+                }
+            }
+            while tenure.receipts.len() > RECEIPTS_MAX {
+                tenure.receipts.pop_first();
+            }
+            tenure.grantor.acknowledge(from, ask.enforced);
+        })?;
+        self.lease.desk.heard(from, ask.clock);
+        if !ask.renew {
+            return Ok(None);
+        }
+        // Since the request came: a leader that was deposed in the meantime learns it here.
+        self.group.ensure_linearizable().await.map_err(|_| NotLeader)?;
+        self.tenure(|tenure| {
+            let state = self.state.read();
+            let view = state.view().filter(|view| view.members.contains_key(&from)).ok_or(NotLeader)?;
+            tenure.grantor.grant(from, view.generation, boot_now());
+            Ok(Some(Grant { generation: view.generation, length: state.lease() }))
+        })?
+    }
+
+    /// Waits until every member enforces `generation` or has no lease from before it, at most until `deadline`. Of the
+    /// voters a majority must enforce it, so that it is known wherever a cluster forms again.
+    pub(crate) async fn barrier(&self, generation: Generation, deadline: Instant) -> Result<Barrier, NotLeader> {
+        let mut acknowledged = self.lease.desk.acknowledged.subscribe();
+        loop {
+            acknowledged.mark_unchanged();
+            let (barrier, wake) = self.tenure(|tenure| self.look(tenure, generation))?;
+            if barrier.passed || Instant::now() >= deadline {
+                return Ok(barrier);
+            }
+            // why: a lease runs out by the passing of time alone
+            let lapse = tokio::time::sleep_until(deadline.min(Instant::now() + wake));
+            tokio::select! {
+                _ = acknowledged.changed() => {}
+                () = lapse => {}
+            }
+        }
+    }
+
+    /// How far the members are, and when to look again.
+    fn look(&self, tenure: &Tenure, generation: Generation) -> (Barrier, Duration) {
+        /// Leadership may be lost without a sign.
+        const LOOK_AGAIN: Duration = Duration::from_secs(1);
+        let now = boot_now();
+        let state = self.state.read();
+        let Some(view) = state.view() else {
+            return (Barrier { generation, passed: false, answers: BTreeMap::new() }, LOOK_AGAIN);
+        };
+        let receipts = tenure.receipts.get(&generation);
+        let (mut open, mut enforcing, mut voters, mut wake) = (0_usize, 0_usize, 0_usize, LOOK_AGAIN);
+        let mut answers = BTreeMap::new();
+        for member in view.members.values() {
+            let standing = tenure.grantor.standing(member.id, generation, now);
+            let votes = usize::from(member.suffrage == Suffrage::Voter);
+            voters += votes;
+            let absent = |until: BootMillis| {
+                let left = until.0 as i64 - now.0 as i64;
+                let lease_ends = UnixMillis(SystemClock.now().0.saturating_add_signed(left));
+                let (cluster, leader) = (view.cluster, self.node);
+                let unsigned = Absence { cluster, generation, member: member.id, leader, lease_ends, signature: [0; 64] };
+                Answer::Absent(unsigned.signed(&self.keys.identity))
+            };
+            let answer = match standing {
+                Standing::Enforced => {
+                    enforcing += votes;
+                    Answer::Enforced(receipts.and_then(|by| by.get(&member.id)).cloned())
+                }
+                Standing::Until(until) => {
+                    open += 1;
+                    wake = wake.min(Duration::from_millis(until.since(now).max(1)));
+                    absent(until)
+                }
+                Standing::Lapsed => absent(tenure.grantor.lease_end(member.id, generation)),
+            };
+            answers.insert(member.id, answer);
+        }
+        let passed = open == 0 && enforcing > voters / 2;
+        (Barrier { generation, passed, answers }, wake)
+    }
+}

@@ -1,0 +1,180 @@
+//! This member's lease: asked for well before it runs out, counted by the clock that no suspend stops.
+
+mod book;
+mod desk;
+mod wait;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use countersign_api::cluster::LeaseRequest;
+use countersign_api::cluster::leases_client::LeasesClient;
+use countersign_core::codec;
+use countersign_core::id::{Generation, NodeId};
+use countersign_core::lease::{Fresh, Holder, LeaseClock, LeaseLength, NoLease};
+use countersign_core::time::{BootMillis, UnixMillis};
+use countersign_net::{Clock, SystemClock};
+
+use crate::boot::boot_now;
+use crate::keys::{KeysError, random};
+use crate::member::Inner;
+pub(crate) use book::Book;
+pub(crate) use desk::{Ask, Desk, Grant};
+
+/// How long an answer may take; a request that got none is made again.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
+/// How long to wait before asking again after a failure.
+const RETRY: Duration = Duration::from_millis(200);
+/// Receipts in one request.
+const RECEIPTS_MAX: usize = 32;
+
+/// What this member knows of its lease, and as leader of everybody's.
+pub(crate) struct Leasehold {
+    holder: Mutex<Holder>,
+    clock: LeaseClock,
+    pub(crate) book: Arc<Book>,
+    pub(crate) desk: Desk,
+}
+
+impl Leasehold {
+    /// Begins without a lease, as every start does.
+    pub(crate) fn new() -> Result<Self, KeysError> {
+        let boot = *random::<16>()?.expose();
+        Ok(Self {
+            holder: Mutex::default(),
+            clock: LeaseClock::default(),
+            book: Arc::new(Book::new(boot)),
+            desk: Desk::default(),
+        })
+    }
+
+    fn update<T>(&self, with: impl FnOnce(&mut Holder) -> T) -> T {
+        let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        let result = with(&mut holder);
+        self.clock.follow(&holder);
+        result
+    }
+
+    /// Proof, by one reading of the clock, that this member has heard lately what is revoked.
+    pub(crate) fn fresh(&self) -> Result<Fresh<'_>, NoLease> {
+        self.clock.fresh(boot_now())
+    }
+
+    /// When the lease ends, in milliseconds from now; none without one.
+    pub(crate) fn millis_left(&self) -> Option<u64> {
+        let deadline = self.holder.lock().unwrap_or_else(PoisonError::into_inner).deadline();
+        deadline.map(|deadline| deadline.since(boot_now())).filter(|left| *left > 0)
+    }
+
+    /// Gives the lease up, at once.
+    pub(crate) fn surrender(&self) {
+        self.update(Holder::surrender);
+    }
+}
+
+/// What was told to whom last.
+#[derive(Default)]
+struct Told {
+    /// Leader and term.
+    to: Option<(NodeId, u64)>,
+    enforced: Generation,
+    receipts: Generation,
+    /// When a lease was last asked for and granted.
+    granted: Option<BootMillis>,
+}
+
+/// Keeps the lease alive and the leader informed, until the member stops.
+pub(crate) fn spawn(member: &Arc<Inner>) {
+    let this = Arc::clone(member);
+    member.spawn(async move {
+        let mut applied = this.state.applied();
+        let mut status = this.group.watch();
+        let mut told = Told::default();
+        loop {
+            applied.mark_unchanged();
+            status.mark_unchanged();
+            let next = this.keep_lease(&mut told).await;
+            // why: a lease runs out by the passing of time alone, and a lost message leaves nothing to wait for
+            let due = tokio::time::sleep(next);
+            tokio::pin!(due);
+            loop {
+                let leader = this.group.status();
+                let leader = leader.leader.map(|node| (node, leader.term));
+                tokio::select! {
+                    _ = applied.changed() => break,
+                    _ = status.changed() => if leader != told.to && leader.is_some() { break },
+                    () = &mut due => break,
+                }
+            }
+        }
+    });
+}
+
+impl Inner {
+    /// Says to the leader what is new, and asks for a lease when it is time. Returns when to come again.
+    async fn keep_lease(&self, told: &mut Told) -> Duration {
+        let enforced = *self.state.applied().borrow();
+        self.lease.update(|holder| holder.enforced(enforced));
+        let status = self.group.status();
+        let Some(leader) = status.leader else { return RETRY };
+        if told.to != Some((leader, status.term)) {
+            // Another leader knows nothing of this member yet.
+            *told = Told { to: Some((leader, status.term)), ..Told::default() };
+        }
+        let length = self.state.read().lease();
+        let asked = boot_now();
+        let renew = told.granted.is_none_or(|at| asked.since(at) >= length.renew_millis());
+        let receipts = self.lease.book.newest();
+        if renew || enforced > told.enforced || receipts > told.receipts {
+            let ask = self.ask(enforced, renew, told.receipts);
+            let last = ask.receipts.last().map_or(receipts, |receipt| receipt.generation);
+            match self.ask_lease(leader, ask).await {
+                Some(grant) => {
+                    (told.enforced, told.receipts) = (enforced, last);
+                    if let Some(Grant { generation, length }) = grant {
+                        told.granted = Some(asked);
+                        self.lease.update(|holder| holder.granted(asked, generation, length));
+                    }
+                }
+                None => return RETRY,
+            }
+        }
+        let again = told.granted.map_or(0, |at| length.renew_millis().saturating_sub(boot_now().since(at)));
+        Duration::from_millis(again.max(1))
+    }
+
+    fn ask(&self, enforced: Generation, renew: bool, told: Generation) -> Ask {
+        let cluster = self.endpoint.trust().load().view.cluster;
+        let receipts = self.lease.book.receipts(told, cluster, self.node, &self.keys.identity, RECEIPTS_MAX);
+        let clock: UnixMillis = SystemClock.now();
+        Ask { enforced, clock, renew, receipts }
+    }
+
+    /// The leader's answer; none if there was none.
+    async fn ask_lease(&self, leader: NodeId, ask: Ask) -> Option<Option<Grant>> {
+        if leader == self.node {
+            return self.serve_lease(leader, ask).await.ok();
+        }
+        let receipts = ask.receipts.iter().filter_map(|receipt| codec::encode(receipt).ok());
+        let request = LeaseRequest {
+            generation: ask.enforced.0,
+            clock_millis: ask.clock.0,
+            renew: ask.renew,
+            receipts: receipts.map(Into::into).collect(),
+        };
+        let mut client = LeasesClient::new(self.peers.channel(leader)?);
+        let answer = tokio::time::timeout(ANSWER_DEADLINE, client.lease(request)).await.ok()?;
+        let reply = match answer {
+            Ok(reply) => reply.into_inner(),
+            Err(status) => {
+                tracing::debug!(%leader, %status, "no lease");
+                return None;
+            }
+        };
+        if !reply.granted {
+            return Some(None);
+        }
+        let length = LeaseLength::try_from(reply.millis).ok()?;
+        Some(Some(Grant { generation: Generation(reply.generation), length }))
+    }
+}

@@ -1,0 +1,57 @@
+//! Waiting for a revocation to be in force everywhere, from whichever member the operator speaks to.
+
+use std::time::Duration;
+
+use countersign_api::cluster::BarrierRequest;
+use countersign_api::cluster::leases_client::LeasesClient;
+use countersign_api::convert::decoded;
+use countersign_core::id::{Generation, NodeId};
+use countersign_core::receipt::Barrier;
+use tokio::time::Instant;
+
+use crate::member::Inner;
+
+/// How long to wait before looking for the leader again.
+const RETRY: Duration = Duration::from_millis(100);
+/// What is added to a lease: an election, and messages on their way.
+const MARGIN: Duration = Duration::from_secs(10);
+
+impl Inner {
+    /// How long a barrier may take: every lease from before it, a change of leader, and some.
+    pub(crate) fn barrier_patience(&self) -> Duration {
+        let lease = Duration::from_millis(self.state.read().lease().waited_millis());
+        lease.saturating_mul(2).saturating_add(MARGIN)
+    }
+
+    /// How far the cluster is with `generation` when every member enforces it or denies, or when patience ends. None if no
+    /// leader was found to ask: the revocation is committed, and what the members do about it is not known here.
+    pub(crate) async fn await_barrier(&self, generation: Generation) -> Option<Barrier> {
+        let deadline = Instant::now() + self.barrier_patience();
+        let mut last = None;
+        loop {
+            let answer = match self.leader() {
+                Some(leader) if leader == self.node => self.barrier(generation, deadline).await.ok(),
+                Some(leader) => self.ask_barrier(leader, generation, deadline).await,
+                None => None,
+            };
+            match answer {
+                Some(barrier) if barrier.passed => return Some(barrier),
+                other => last = other.or(last),
+            }
+            if Instant::now() + RETRY >= deadline {
+                return last;
+            }
+            // why: a new leader is being elected, and a lost message leaves nothing to wait for
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    async fn ask_barrier(&self, leader: NodeId, generation: Generation, deadline: Instant) -> Option<Barrier> {
+        let wait = deadline.saturating_duration_since(Instant::now());
+        let wait_millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let mut client = LeasesClient::new(self.peers.channel(leader)?);
+        let request = BarrierRequest { generation: generation.0, wait_millis };
+        let reply = tokio::time::timeout(wait, client.barrier(request)).await.ok()?.ok()?.into_inner();
+        decoded("report", &reply.report).ok()
+    }
+}

@@ -1,0 +1,60 @@
+//! What the leader serves members besides Raft: leases, and barriers over them.
+
+use std::time::Duration;
+
+use countersign_api::cluster::leases_server::Leases;
+use countersign_api::cluster::{BarrierReply, BarrierRequest, LeaseReply, LeaseRequest};
+use countersign_api::convert::decoded;
+use countersign_core::codec;
+use countersign_core::id::Generation;
+use countersign_core::receipt::Receipt;
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::member::Suffrage;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use super::peers::{PeerService, caller};
+use crate::lease::Ask;
+
+/// Receipts that one request may carry.
+const RECEIPTS_MAX: usize = 64;
+
+#[tonic::async_trait]
+impl Leases for PeerService {
+    async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseReply>, Status> {
+        let from = caller(&request)?;
+        let LeaseRequest { generation, clock_millis, renew, receipts } = request.into_inner();
+        if receipts.len() > RECEIPTS_MAX {
+            return Err(Status::invalid_argument("too many receipts"));
+        }
+        let receipts: Result<Vec<Receipt>, _> = receipts.iter().map(|bytes| decoded("receipt", bytes)).collect();
+        let receipts = receipts.map_err(|_| Status::invalid_argument("malformed receipt"))?;
+        let (enforced, clock) = (Generation(generation), UnixMillis(clock_millis));
+        let granted = self.member()?.serve_lease(from, Ask { enforced, clock, renew, receipts }).await;
+        let granted = granted.map_err(|_| Status::failed_precondition("not the leader"))?;
+        Ok(Response::new(match granted {
+            None => LeaseReply::default(),
+            Some(grant) => {
+                LeaseReply { granted: true, generation: grant.generation.0, millis: grant.length.millis() }
+            }
+        }))
+    }
+
+    async fn barrier(&self, request: Request<BarrierRequest>) -> Result<Response<BarrierReply>, Status> {
+        let from = caller(&request)?;
+        let member = self.member()?;
+        let votes = {
+            let state = member.state.read();
+            state.view().and_then(|view| view.members.get(&from)).is_some_and(|m| m.suffrage == Suffrage::Voter)
+        };
+        if !votes {
+            return Err(Status::permission_denied("not a voter"));
+        }
+        let BarrierRequest { generation, wait_millis } = request.into_inner();
+        let wait = Duration::from_millis(wait_millis).min(member.barrier_patience());
+        let barrier = member.barrier(Generation(generation), Instant::now() + wait).await;
+        let barrier = barrier.map_err(|_| Status::failed_precondition("not the leader"))?;
+        let report = codec::encode(&barrier).map_err(|_| Status::internal("report"))?;
+        Ok(Response::new(BarrierReply { report: report.into() }))
+    }
+}
