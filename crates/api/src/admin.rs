@@ -40,6 +40,8 @@ pub struct Status {
     pub generation: u64,
     /// Whether the cluster can commit, as far as this member knows.
     pub ready: bool,
+    /// Milliseconds until its lease ends unless it is renewed; none without one, when it serves no client.
+    pub lease_millis_left: Option<u64>,
     /// Raft, as this member sees it.
     pub raft: RaftStatus,
     /// The members.
@@ -221,10 +223,51 @@ pub struct NodeChanged {
     pub name: String,
     /// The generation that shows it.
     pub generation: u64,
-    /// Connections that the answering member closed.
-    pub connections_closed: usize,
     /// Tokens that ended with it.
     pub tokens_revoked: Vec<String>,
+    /// Where it is refused by now; none where nothing was revoked.
+    pub enforcement: Option<Enforcement>,
+}
+
+/// How far the cluster is with a revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Enforcement {
+    /// The revocation's id: the generation that it made.
+    pub generation: u64,
+    /// Whether nobody serves whom it revokes any more: each member enforces it, or its lease has run out.
+    pub complete: bool,
+    /// By member.
+    pub members: Vec<EnforcedBy>,
+}
+
+/// How far one member is with a revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EnforcedBy {
+    /// Which.
+    pub node: u64,
+    /// Its name.
+    pub name: String,
+    /// `enforced`, `lapsed` (it did not answer, and its lease has run out: it serves nobody), or `awaited`.
+    pub state: String,
+    /// When an absent member's lease ends, in milliseconds since the Unix epoch.
+    pub lease_ends_millis: Option<u64>,
+    /// Its receipt; none from a member that learned of the revocation by a snapshot, or did not answer.
+    pub receipt: Option<ReceiptInfo>,
+    /// The leader's signature over an absence, hexadecimal.
+    pub absence_signature: Option<String>,
+}
+
+/// A member's signed word that it enforces a revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiptInfo {
+    /// Connections that it closed.
+    pub connections_closed: u64,
+    /// When it had closed the last, by its clock, in milliseconds since the Unix epoch.
+    pub at_millis: u64,
+    /// Drawn at each start of that member, hexadecimal.
+    pub boot: String,
+    /// By its identity key over all of this, hexadecimal.
+    pub signature: String,
 }
 
 /// A certificate to be issued.

@@ -3,6 +3,7 @@
 mod cert;
 mod completions;
 pub(crate) mod demo;
+mod enforcement;
 mod eval;
 mod explain;
 mod man;

@@ -77,7 +77,7 @@ impl Inner {
         // After what others wait for: a refusal of this member's own wishes must not stop the leader's work.
         self.open_authority().await?;
         self.correct_addresses().await?;
-        Ok(more)
+        Ok(self.sign_statement().await? || more)
     }
 
     /// Takes one step of the leader; true if there may be another at once.

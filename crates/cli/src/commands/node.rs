@@ -5,6 +5,7 @@ use countersign_core::name::Name;
 
 use crate::admin_client::AdminClient;
 use crate::args::{Node, NodeVerb};
+use crate::commands::enforcement::enforced;
 use crate::commands::status::members;
 use crate::failure::Failure;
 use crate::output::{Output, now_secs};
@@ -34,8 +35,8 @@ pub(super) async fn run(args: Node, output: Output) -> Result<(), Failure> {
     };
     output.show(&changed, |text| {
         text.line(&format!("{} ({}) {done}, generation {}", changed.name, changed.node, changed.generation));
-        if changed.connections_closed > 0 {
-            text.line(&format!("connections closed here: {}", changed.connections_closed));
+        if let Some(enforcement) = &changed.enforcement {
+            enforced(text, enforcement);
         }
         if !changed.tokens_revoked.is_empty() {
             text.line(&format!("tokens revoked: {}", changed.tokens_revoked.join(", ")));

@@ -2,6 +2,7 @@
 //! certificate). Who may call is decided by the port; what a call does is decided by the state machine.
 
 mod certificates;
+mod enforcement;
 pub(crate) mod https;
 mod leader;
 mod nodes;

@@ -13,6 +13,7 @@ use countersign_core::trust::member::{Member, Suffrage};
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_raft::GroupStatus;
 
+use super::enforcement;
 use super::problem::AdminError;
 use super::routes::Admin;
 use super::tokens::parsed;
@@ -36,7 +37,7 @@ pub(crate) async fn promote(
         Err(error) => return Err(error.into()),
     }
     settled(&member, &target, |status| status.voters.contains(&target.id)).await?;
-    Ok(Json(changed(&member, &target, 0, vec![])))
+    Ok(Json(changed(&member, &target)))
 }
 
 pub(crate) async fn demote(
@@ -48,7 +49,7 @@ pub(crate) async fn demote(
     let member = admin.member()?;
     let target = find(&member, &node)?;
     leave_voters(&member, &target, &how).await?;
-    Ok(Json(changed(&member, &target, 0, vec![])))
+    Ok(Json(changed(&member, &target)))
 }
 
 pub(crate) async fn evict(
@@ -72,22 +73,14 @@ pub(crate) async fn evict(
     if target.suffrage == Suffrage::Voter {
         leave_voters(&member, &target, &how).await?;
     }
-    let live = || {
-        let connections = member.endpoint.registry().connections();
-        connections.iter().filter(|c| c.principal.role.node_id() == Some(target.id)).count()
-    };
-    let before = live();
     let NodeRemove { compromised, keep_authority } = how;
     let done = member.command(Command::Evict { node: target.id, compromised, keep_authority }, &[]).await?;
     let Outcome::Evicted { generation, tokens_revoked } = done.outcome else {
         return Err(CommandError::Unknown.into());
     };
-    let mut generations = member.endpoint.trust().generations();
-    let enforced = generations.wait_for(|enforced| *enforced >= generation);
-    let _ = tokio::time::timeout(SETTLE_DEADLINE, enforced).await;
-    let closed = before.saturating_sub(live());
-    let tokens = tokens_revoked.iter().map(ToString::to_string).collect();
-    Ok(Json(changed(&member, &target, closed, tokens)))
+    let tokens_revoked = tokens_revoked.iter().map(ToString::to_string).collect();
+    let enforcement = Some(enforcement::of(&member, generation).await);
+    Ok(Json(NodeChanged { tokens_revoked, enforcement, ..changed(&member, &target) }))
 }
 
 async fn leave_voters(member: &Inner, target: &Member, how: &NodeRemove) -> Result<(), AdminError> {
@@ -142,12 +135,12 @@ fn find(member: &Inner, text: &str) -> Result<Member, AdminError> {
     ))
 }
 
-fn changed(member: &Inner, target: &Member, closed: usize, tokens_revoked: Vec<String>) -> NodeChanged {
+fn changed(member: &Inner, target: &Member) -> NodeChanged {
     NodeChanged {
         node: target.id.0,
         name: target.name.to_string(),
         generation: member.endpoint.trust().load().view.generation.0,
-        connections_closed: closed,
-        tokens_revoked,
+        tokens_revoked: vec![],
+        enforcement: None,
     }
 }

@@ -30,7 +30,7 @@ pub(crate) async fn nodes(State(admin): State<Admin>) -> Result<Json<Vec<MemberS
     Ok(Json(members(&member, &trust.view, &member.group.status())))
 }
 
-/// Whether this member takes part: it follows or is a leader, and Raft counts it in.
+/// Whether this member takes part: it follows or is a leader, Raft counts it in, and it holds a lease to serve by.
 pub(crate) fn is_ready(member: &Inner) -> bool {
     let status = member.group.status();
     let counted = status.voters.contains(&member.node) || status.learners.contains(&member.node);
@@ -43,7 +43,7 @@ pub(crate) fn is_ready(member: &Inner) -> bool {
         GroupState::Follower | GroupState::Learner => status.leader.is_some() && member.heard.lately(SILENCE_MAX),
         GroupState::Candidate | GroupState::Stopped => false,
     };
-    counted && heard
+    counted && heard && member.lease.fresh().is_ok()
 }
 
 pub(crate) const fn state_label(state: GroupState) -> &'static str {
@@ -74,6 +74,7 @@ fn of(member: &Inner) -> Status {
         trust_domain: view.trust_domain.to_string(),
         generation: view.generation.0,
         ready: is_ready(member),
+        lease_millis_left: member.lease.millis_left(),
         members: members(member, view, &raft),
         evicted: view
             .evicted

@@ -131,9 +131,11 @@ impl Inner {
     /// voters a majority must enforce it, so that it is known wherever a cluster forms again.
     pub(crate) async fn barrier(&self, generation: Generation, deadline: Instant) -> Result<Barrier, NotLeader> {
         let mut acknowledged = self.lease.desk.acknowledged.subscribe();
+        // Whoever enforces this generation knows that enough voters have signed what became of the cluster.
+        let mut stated = None;
         loop {
             acknowledged.mark_unchanged();
-            let (barrier, wake) = self.tenure(|tenure| self.look(tenure, generation))?;
+            let (barrier, wake) = self.tenure(|tenure| self.look(tenure, generation, &mut stated))?;
             if barrier.passed || Instant::now() >= deadline {
                 return Ok(barrier);
             }
@@ -147,7 +149,7 @@ impl Inner {
     }
 
     /// How far the members are, and when to look again.
-    fn look(&self, tenure: &Tenure, generation: Generation) -> (Barrier, Duration) {
+    fn look(&self, tenure: &Tenure, generation: Generation, stated: &mut Option<Generation>) -> (Barrier, Duration) {
         /// Leadership may be lost without a sign.
         const LOOK_AGAIN: Duration = Duration::from_secs(1);
         let now = boot_now();
@@ -155,11 +157,15 @@ impl Inner {
         let Some(view) = state.view() else {
             return (Barrier { generation, passed: false, answers: BTreeMap::new() }, LOOK_AGAIN);
         };
+        if stated.is_none() && state.is_stated(generation) {
+            *stated = Some(view.generation);
+        }
+        let enforced = stated.unwrap_or(generation);
         let receipts = tenure.receipts.get(&generation);
         let (mut open, mut enforcing, mut voters, mut wake) = (0_usize, 0_usize, 0_usize, LOOK_AGAIN);
         let mut answers = BTreeMap::new();
         for member in view.members.values() {
-            let standing = tenure.grantor.standing(member.id, generation, now);
+            let standing = tenure.grantor.standing(member.id, enforced, now);
             let votes = usize::from(member.suffrage == Suffrage::Voter);
             voters += votes;
             let absent = |until: BootMillis| {
@@ -179,11 +185,11 @@ impl Inner {
                     wake = wake.min(Duration::from_millis(until.since(now).max(1)));
                     absent(until)
                 }
-                Standing::Lapsed => absent(tenure.grantor.lease_end(member.id, generation)),
+                Standing::Lapsed => absent(tenure.grantor.lease_end(member.id, enforced)),
             };
             answers.insert(member.id, answer);
         }
-        let passed = open == 0 && enforcing > voters / 2;
+        let passed = open == 0 && enforcing > voters / 2 && stated.is_some();
         (Barrier { generation, passed, answers }, wake)
     }
 }
