@@ -7,16 +7,20 @@ use countersign_core::key::SecretKey;
 use countersign_core::secret::{Secret, SecretBytes};
 use countersign_core::trust::member::MemberKeys;
 use countersign_pki::key::{KeyAlgorithm, KeyError, KeyPair};
+use countersign_pki::pem::certificate_pem;
 use countersign_pki::seal::{SealError, SealingKey};
 use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 
-use crate::datadir::{DamageReason, DataDir, DataDirError};
+use crate::datadir::{DamageReason, DataDir, DataDirError, file};
 use crate::files::ForeignIdentity;
 
 const IDENTITY: &str = "keys/identity.key";
 const SEALING: &str = "keys/sealing.key";
 const UCAN: &str = "keys/ucan.key";
 const LEAF: &str = "keys/leaf.key";
+const NEXT_LEAF: &str = "keys/next-leaf.key";
+/// Key and certificate of the last renewal.
+const RENEWED: &str = "keys/renewed-leaf.pem";
 
 /// Why keys cannot be loaded or made.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +59,48 @@ pub(crate) enum LeafKey {
     Foreign(Arc<ForeignIdentity>),
 }
 
+/// The key of the next certificate, stored before it is asked for.
+pub(crate) struct NextLeaf {
+    pub(crate) key: KeyPair,
+}
+
+impl NextLeaf {
+    /// The one of an earlier attempt, or a new one. A stop just after the last renewal leaves the key in use behind: that is
+    /// none.
+    pub(crate) fn load_or_make(data: &DataDir, in_use: KeyId) -> Result<Self, KeysError> {
+        if let Some(pem) = data.read_secret(NEXT_LEAF)? {
+            let pem = core::str::from_utf8(pem.expose()).map_err(|_| damaged(data, NEXT_LEAF, DamageReason::Parse))?;
+            let key = KeyPair::from_pem(pem)?;
+            if key.id() != in_use {
+                return Ok(Self { key });
+            }
+        }
+        let key = KeyPair::generate(KeyAlgorithm::Ed25519)?;
+        data.write(NEXT_LEAF, key.to_pem()?.expose().as_bytes())?;
+        Ok(Self { key })
+    }
+}
+
+/// Puts a renewed certificate beside its key, in one file and one step; what it replaces goes.
+pub(crate) fn store_leaf(data: &DataDir, key: &KeyPair, chain: &[Vec<u8>]) -> Result<(), KeysError> {
+    let key = key.to_pem()?;
+    let certificates: String = chain.iter().map(|der| certificate_pem(der)).collect();
+    let both = SecretBytes::new([key.expose().as_bytes(), certificates.as_bytes()].concat());
+    data.write(RENEWED, both.expose())?;
+    for replaced in [NEXT_LEAF, LEAF, file::LEAF] {
+        data.remove(replaced)?;
+    }
+    Ok(())
+}
+
+/// The certificate that a member shows and its key, PEM: the renewed one, or that of its enrollment.
+pub(crate) fn stored_chain(data: &DataDir) -> Result<Option<SecretBytes>, DataDirError> {
+    match data.read_secret(RENEWED)? {
+        Some(renewed) => Ok(Some(renewed)),
+        None => Ok(data.read(file::LEAF)?.map(SecretBytes::new)),
+    }
+}
+
 impl LeafKey {
     pub(crate) fn id(&self) -> KeyId {
         match self {
@@ -91,7 +137,8 @@ impl Keys {
         let leaf = match foreign {
             Some(foreign) => LeafKey::Foreign(foreign),
             None => {
-                let leaf = read(data, LEAF)?;
+                let renewed = data.read_secret(RENEWED)?;
+                let leaf = renewed.map_or_else(|| read(data, LEAF), Ok)?;
                 let leaf = core::str::from_utf8(leaf.expose()).map_err(|_| damaged(data, LEAF, DamageReason::Parse))?;
                 LeafKey::Issued(KeyPair::from_pem(leaf)?)
             }

@@ -23,6 +23,7 @@ mod propose;
 mod recognize;
 mod reconcile;
 mod refusals;
+mod renewal;
 mod replica;
 mod service;
 mod settings;

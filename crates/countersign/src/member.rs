@@ -26,7 +26,7 @@ use crate::endpoints::Endpoints;
 use crate::files::{self, FilesError, ForeignIdentity};
 use crate::heard::Heard;
 use crate::join::{self, JoinError};
-use crate::keys::{Keys, KeysError, LeafKey};
+use crate::keys::{Keys, KeysError, LeafKey, stored_chain};
 use crate::lease::Leasehold;
 use crate::machine::SharedState;
 use crate::peers::Peers;
@@ -347,8 +347,8 @@ fn stored_credential(data: &DataDir, leaf: &LeafKey) -> Result<Credential, Start
         LeafKey::Issued(key) => key,
     };
     let damaged = |reason| DataDirError::Damaged { path: data.file(file::LEAF), reason };
-    let pem = data.read(file::LEAF)?.ok_or_else(|| damaged(DamageReason::Missing))?;
-    let pem = core::str::from_utf8(&pem).map_err(|_| damaged(DamageReason::Parse))?;
+    let pem = stored_chain(data)?.ok_or_else(|| damaged(DamageReason::Missing))?;
+    let pem = core::str::from_utf8(pem.expose()).map_err(|_| damaged(DamageReason::Parse))?;
     let chain = certificates_from_pem(pem)?;
     Ok(Credential::new(chain.iter().map(|der| der.to_vec()), key)?)
 }
@@ -471,6 +471,7 @@ impl Inner {
         crate::admin::socket::spawn(self)?;
         crate::reconcile::spawn(self);
         crate::lease::spawn(self);
+        crate::renewal::spawn(self);
         Ok(())
     }
 }

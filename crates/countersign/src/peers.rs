@@ -64,6 +64,11 @@ impl Peers {
         links.get(&node).and_then(|link| link.failure.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
+    /// Has every connection dialed anew when it is next used; calls under way end on the old ones.
+    pub(crate) fn redial(&self) {
+        self.0.links.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Forgets the channels of members that are gone.
     pub(crate) fn retain(&self, keep: impl Fn(NodeId) -> bool) {
         self.0.links.lock().unwrap_or_else(PoisonError::into_inner).retain(|node, _| keep(*node));

@@ -198,6 +198,9 @@ impl Inner {
                 }
                 self.keeper.sign_admitted(admitted, &request.endorsement, spki)?
             }
+            (Outcome::Renewed(renewed), Command::Renew { endorsement, .. }) if KeyId::of_spki(spki) == renewed.leaf.key => {
+                self.keeper.sign_admitted(renewed, endorsement, spki)?
+            }
             (Outcome::Issued(grant), Command::IssuePrincipal { spki, .. }) => {
                 self.keeper.sign_principal(grant, spki)?
             }

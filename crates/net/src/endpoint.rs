@@ -5,8 +5,9 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::id::NodeId;
 use countersign_core::mapped::MappedName;
-use countersign_core::peer::{Evidence, Refusal, VerifiedPeer, Wanted, judge};
+use countersign_core::peer::{Evidence, Refusal, Scope, VerifiedPeer, Wanted, judge};
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
@@ -32,6 +33,17 @@ pub enum PublishError {
     /// Its authorities make no trust bundle.
     #[error("view's authorities make no trust bundle")]
     Bundle(#[from] BundleError),
+}
+
+/// Why peers would refuse a credential.
+#[derive(Debug, thiserror::Error)]
+pub enum EvidenceRefused {
+    /// Its chain.
+    #[error("chain does not verify")]
+    Chain(#[from] ChainError),
+    /// Its holder.
+    #[error(transparent)]
+    Judged(#[from] Refusal),
 }
 
 struct Shared {
@@ -107,6 +119,19 @@ impl Endpoint {
         };
         self.trust().publish(Arc::clone(&view), bundle, applied)?;
         Ok(self.registry().rejudge(&view, self.now()))
+    }
+
+    /// Whether peers will take `credential` for the member `node`: its chain verified in both roles, and judged, as theirs do.
+    pub fn check_own(&self, credential: &Credential, node: NodeId) -> Result<(), EvidenceRefused> {
+        let trust = self.trust().load();
+        for usage in [Usage::Server, Usage::Client] {
+            let verified = credential.verify(&trust.bundle, usage, self.now())?;
+            let peer = self.judge(&trust, verified.evidence(), Wanted::Node(node))?;
+            if peer.scope() != Scope::Full {
+                return Err(Refusal::Expired.into());
+            }
+        }
+        Ok(())
     }
 
     /// Shows `credential` from now on. Open connections keep the one that they began with.

@@ -44,7 +44,7 @@ pub use clock::{Clock, SystemClock};
 pub use credential::{Credential, CredentialError};
 pub use dial_error::{DialCause, DialError};
 pub use dialer::{Dialer, Expected};
-pub use endpoint::{Endpoint, PublishError};
+pub use endpoint::{Endpoint, EvidenceRefused, PublishError};
 pub use enroll::{PinnedStream, SponsorChain, dial_enroll, dial_enroll_mapped, dial_enroll_within};
 pub use quic::{QuicConnection, QuicPurpose, QuicStream};
 pub use quic_acceptor::{QuicAcceptor, QuicBindError};

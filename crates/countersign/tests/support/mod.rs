@@ -47,7 +47,20 @@ impl Token {
     }
 }
 
-fn settings(data: &TempDir, name: &Name, files: Option<FilesMode>) -> Settings {
+/// How long certificates and leases live in the cluster that a test founds.
+#[derive(Clone, Copy)]
+pub struct Lifetimes {
+    pub node_ttl_secs: u64,
+    pub lease: LeaseLength,
+}
+
+impl Default for Lifetimes {
+    fn default() -> Self {
+        Self { node_ttl_secs: NODE_TTL_SECS, lease: LeaseLength::DEFAULT }
+    }
+}
+
+fn settings(data: &TempDir, name: &Name, files: Option<FilesMode>, lifetimes: Lifetimes) -> Settings {
     Settings {
         data: data.path().to_owned(),
         name: Some(name.clone()),
@@ -55,8 +68,8 @@ fn settings(data: &TempDir, name: &Name, files: Option<FilesMode>) -> Settings {
         advertise: vec![],
         https_addr: None,
         https_files: None,
-        node_ttl_secs: NODE_TTL_SECS,
-        lease: LeaseLength::DEFAULT,
+        node_ttl_secs: lifetimes.node_ttl_secs,
+        lease: lifetimes.lease,
         files,
     }
 }
@@ -89,13 +102,21 @@ impl Node {
         start: Start,
         files: Option<FilesMode>,
     ) -> Result<Self, StartError> {
-        let (member, started) = Member::start(settings(&data, name, files.clone()), start).await?;
+        let (member, started) = Member::start(settings(&data, name, files.clone(), Lifetimes::default()), start).await?;
         Ok(Self { member: Some(member), started, data, name: name.clone(), files })
     }
 
     pub async fn bootstrap(name: &str) -> Self {
         let data = tempfile::tempdir().unwrap();
         Self::start(data, &Name::parse(name).unwrap(), Start::Bootstrap(new_cluster())).await.unwrap()
+    }
+
+    /// With lifetimes of its own.
+    pub async fn bootstrap_living(name: &str, lifetimes: Lifetimes) -> Self {
+        let (data, name) = (tempfile::tempdir().unwrap(), Name::parse(name).unwrap());
+        let start = Start::Bootstrap(new_cluster());
+        let (member, started) = Member::start(settings(&data, &name, None, lifetimes), start).await.unwrap();
+        Self { member: Some(member), started, data, name, files: None }
     }
 
     pub async fn try_join(name: &str, token: &Token, sponsor: &Address) -> Result<Self, StartError> {
@@ -249,7 +270,12 @@ impl Whoami {
 
 /// `n` voters, each of which opened the CA key.
 pub async fn cluster_of(n: usize) -> Vec<Node> {
-    let founder = Node::bootstrap("n1").await;
+    cluster_living(n, Lifetimes::default()).await
+}
+
+/// The same, with lifetimes of its own.
+pub async fn cluster_living(n: usize, lifetimes: Lifetimes) -> Vec<Node> {
+    let founder = Node::bootstrap_living("n1", lifetimes).await;
     let mut nodes = vec![founder];
     for i in 2..=n {
         let token = nodes[0].token(Suffrage::Voter, 1).await;

@@ -1,0 +1,146 @@
+//! Renewal: a new leaf key and certificate well before the old one ends, without a restart.
+//!
+//! The next key is stored before it is asked for, the certificate beside its key in one file before anybody sees it, and
+//! the cluster takes either certificate until this member says that it uses the new one. So whatever step it is killed at,
+//! it comes back with a certificate that its peers accept, and the same renewal goes on.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_core::id::{Generation, KeyId};
+use countersign_core::key::Endorsement;
+use countersign_core::time::{UnixMillis, Validity};
+use countersign_core::trust::command::Command;
+use countersign_core::trust::outcome::Outcome;
+use countersign_net::{Credential, CredentialError, EvidenceRefused};
+
+use crate::datadir::DataDirError;
+use crate::keys::{KeysError, NextLeaf, random};
+use crate::member::Inner;
+use crate::propose::CommandError;
+
+/// The wall clock may be set while this waits, so it looks again at least this often.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How long to wait for the renewal to be applied here; it is committed by then.
+const APPLIED_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Why a certificate was not renewed this time. The one in use stays in use.
+#[derive(Debug, thiserror::Error)]
+enum RenewalError {
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    #[error(transparent)]
+    Command(#[from] CommandError),
+    #[error("the new certificate does not fit its key")]
+    Credential(#[from] CredentialError),
+    #[error("the new certificate does not pass this node's own verifier")]
+    Verifier(#[from] EvidenceRefused),
+    #[error("the renewal was not applied here in time")]
+    NotApplied,
+    #[error("this node is not on record")]
+    NotAMember,
+}
+
+/// When to renew: at one point between 50 and 80 % of the certificate's life, so that members made together do not come
+/// together. `drawn` is uniform over all values.
+fn due(validity: Validity, drawn: u16) -> UnixMillis {
+    // Backdated for peers whose clocks are behind: its life began later.
+    let begin = validity.not_before.plus_secs(countersign_core::limits::SKEW_SECS).min(validity.not_after);
+    let life = validity.not_after.0.saturating_sub(begin.0);
+    let share = 500 + u64::from(drawn) * 300 / u64::from(u16::MAX);
+    UnixMillis(begin.0.saturating_add((u128::from(life) * u128::from(share) / 1000) as u64))
+}
+
+/// How long to wait after a failure: often enough for a certificate that lives seconds, seldom for one that lives days.
+fn retry(validity: Validity) -> Duration {
+    let life = validity.not_after.0.saturating_sub(validity.not_before.0);
+    Duration::from_millis((life / 200).clamp(200, 30_000))
+}
+
+/// Renews this member's certificate for as long as it runs.
+pub(crate) fn spawn(member: &Arc<Inner>) {
+    if member.keys.leaf.foreign().is_some() {
+        return; // made elsewhere, and renewed there
+    }
+    let this = Arc::clone(member);
+    let mut shown = member.keys.leaf.id();
+    member.spawn(async move {
+        let mut drawn = draw();
+        let mut adopted = false;
+        loop {
+            let record = this.endpoint.trust().load().view.members.get(&this.node).cloned();
+            let leaf = record.as_ref().and_then(|record| record.leaf_of(shown)).cloned();
+            let Some(leaf) = leaf else {
+                // why: evicted, or the view is behind; nothing tells when it catches up
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                continue;
+            };
+            if !adopted {
+                // Of an earlier start, maybe: said again, it changes nothing.
+                let adopt = Command::AdoptLeaf { node: this.node, renewal: leaf.renewal };
+                adopted = leaf.renewal == record.map_or(0, |record| record.leaf.renewal)
+                    || this.command(adopt, &[]).await.is_ok();
+            }
+            let (now, due) = (this.now(), due(leaf.validity, drawn));
+            if now < due {
+                let wait = Duration::from_millis(due.0 - now.0).min(LOOK_AGAIN);
+                // why: a certificate ages by the passing of time alone
+                tokio::time::sleep(wait).await;
+                continue;
+            }
+            match this.renew(shown).await {
+                Ok(key) => {
+                    (shown, drawn, adopted) = (key, draw(), false);
+                }
+                Err(error) => {
+                    tracing::warn!(error = %crate::chain(&error), "certificate not renewed yet, will be tried again");
+                    // why: a leader may be missing, and nothing covers a lost message
+                    tokio::time::sleep(retry(leaf.validity)).await;
+                }
+            }
+        }
+    });
+}
+
+/// Without randomness: the middle.
+fn draw() -> u16 {
+    random::<2>().map_or(u16::MAX / 2, |bytes| u16::from_be_bytes(*bytes.expose()))
+}
+
+impl Inner {
+    /// Renews once, from whatever step an earlier attempt reached. Returns the key that is shown from now on.
+    async fn renew(&self, in_use: KeyId) -> Result<KeyId, RenewalError> {
+        let NextLeaf { key } = NextLeaf::load_or_make(&self.data, in_use)?;
+        let (cluster, number) = {
+            let trust = self.endpoint.trust().load();
+            let record = trust.view.members.get(&self.node).ok_or(RenewalError::NotAMember)?;
+            let again = record.leaf_of(key.id()).map(|leaf| leaf.renewal);
+            (trust.view.cluster, again.unwrap_or(record.renewal().saturating_add(1)))
+        };
+        let endorsement = Endorsement::sign(&self.keys.identity, cluster, key.id(), number);
+        let command = Command::Renew { node: self.node, key: key.id(), endorsement };
+        let done = self.command(command, &key.spki()).await?;
+        let Outcome::Renewed(renewed) = done.outcome else { return Err(CommandError::Unknown.into()) };
+        self.applied_here(renewed.generation).await?;
+        let chain: Vec<Vec<u8>> = done.chain.iter().map(|der| der.to_vec()).collect();
+        let credential = Arc::new(Credential::new(chain.iter().cloned(), &key)?);
+        // As any peer will: only then does anything rely on it.
+        self.endpoint.check_own(&credential, self.node)?;
+        crate::keys::store_leaf(&self.data, &key, &chain)?;
+        self.endpoint.publish_credential(credential);
+        self.peers.redial();
+        tracing::info!(renewal = number, key = %key.id(), "certificate renewed");
+        Ok(key.id())
+    }
+
+    async fn applied_here(&self, generation: Generation) -> Result<(), RenewalError> {
+        let mut applied = self.state.applied();
+        let reached = applied.wait_for(|applied| *applied >= generation);
+        match tokio::time::timeout(APPLIED_DEADLINE, reached).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(RenewalError::NotApplied),
+        }
+    }
+}
