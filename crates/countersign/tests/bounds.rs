@@ -60,10 +60,9 @@ async fn a_learner_is_refused_before_its_raft_messages_are_read_and_a_voter_with
     assert!(reached(&call(&down, RaftRpc::Append, ordinary).await));
     assert!(reached(&install(&down, RaftRpc::Snapshot, ordinary + 4096).await));
     assert!(reached(&install(&down, RaftRpc::Snapshot, snapshot).await));
-    for past in [
-        call(&down, RaftRpc::Append, ordinary + 4096).await,
-        install(&down, RaftRpc::Snapshot, snapshot + 4096).await,
-    ] {
+    for past in
+        [call(&down, RaftRpc::Append, ordinary + 4096).await, install(&down, RaftRpc::Snapshot, snapshot + 4096).await]
+    {
         assert_eq!(past.unwrap_err().code(), Code::OutOfRange);
     }
     // Neither service takes what belongs to the other: the longer limit is for snapshots alone.
