@@ -23,6 +23,7 @@ mod refusals;
 mod replica;
 mod service;
 mod settings;
+mod standing;
 mod turns;
 mod whoami;
 
@@ -41,6 +42,7 @@ pub use service::io::Caller;
 pub use settings::{
     AUTHORITY_TTL_SECS, ClusterToken, FilesMode, ImportedAuthority, NODE_TTL_SECS, NewCluster, Settings, Start,
 };
+pub use standing::Standing;
 pub use turns::Busy;
 pub use whoami::WhoamiService;
 
