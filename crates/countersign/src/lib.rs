@@ -7,6 +7,8 @@
 mod admin;
 mod authority;
 mod bootstrap;
+mod chain;
+mod channel;
 pub mod datadir;
 mod endpoints;
 mod files;
@@ -30,6 +32,8 @@ mod whoami;
 pub use admin::https::HttpsError;
 pub use authority::SignError;
 pub use bootstrap::BootstrapError;
+pub use chain::chain;
+pub use channel::channel_over;
 pub use countersign_pki::mapping::{RULE_DEFAULT, RuleError, Rules};
 pub use files::FilesError;
 pub use join::JoinError;
@@ -45,20 +49,3 @@ pub use settings::{
 pub use standing::Standing;
 pub use turns::Busy;
 pub use whoami::WhoamiService;
-
-/// Shows an error with all its sources on one line.
-pub fn chain<'a>(error: &'a (dyn core::error::Error + 'static)) -> impl core::fmt::Display + 'a {
-    struct Chain<'a>(&'a (dyn core::error::Error + 'static));
-    impl core::fmt::Display for Chain<'_> {
-        fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-            write!(f, "{}", self.0)?;
-            let mut source = self.0.source();
-            while let Some(error) = source {
-                write!(f, ": {error}")?;
-                source = error.source();
-            }
-            Ok(())
-        }
-    }
-    Chain(error)
-}

@@ -4,26 +4,21 @@
 
 mod support;
 
+use countersign::channel_over;
 use countersign_api::cluster::raft_client::RaftClient;
 use countersign_api::cluster::snapshots_client::SnapshotsClient;
 use countersign_api::cluster::{RaftReply, RaftRequest};
 use countersign_core::codec;
 use countersign_core::trust::member::Suffrage;
 use countersign_raft::{RaftRpc, Refusal};
-use hyper_util::rt::TokioIo;
 use support::Node;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 /// A connection of the member `from` to `to`, on the peer protocol.
 async fn connected(from: &Node, to: &Node) -> Channel {
     let stream = from.member().dialer().dial_peer(&to.address(), to.member().node()).await.unwrap();
-    let mut stream = Some(TokioIo::new(stream));
-    let connector = tower::service_fn(move |_: Uri| {
-        let stream = stream.take();
-        async move { stream.ok_or_else(|| std::io::Error::other("one connection only")) }
-    });
-    Endpoint::from_static("http://member").connect_with_connector(connector).await.unwrap()
+    channel_over(&Endpoint::from_static("http://member"), stream)
 }
 
 fn request(kind: RaftRpc, len: usize) -> RaftRequest {

@@ -5,7 +5,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::{ClusterToken, FilesMode, Member, NODE_TTL_SECS, NewCluster, Settings, Start, StartError, Started};
+use countersign::{
+    ClusterToken, FilesMode, Member, NODE_TTL_SECS, NewCluster, Settings, Start, StartError, Started, channel_over,
+};
 use countersign_api::admin::{
     CertificateIssued, CertificateRequest, NodeChanged, NodeRemove, Status, TokenCreate, TokenCreated,
 };
@@ -228,13 +230,8 @@ impl Client {
     /// One connection, kept: it is not dialed anew when it is lost.
     pub async fn connect(&self, node: &Node) -> Result<Whoami, DialError> {
         let stream = self.dialer.dial(&node.address()).await?;
-        let stream = std::sync::Mutex::new(Some(stream));
-        let connector = tower::service_fn(move |_: tonic::transport::Uri| {
-            let stream = stream.lock().unwrap().take();
-            async move { stream.map(TokioIo::new).ok_or_else(|| std::io::Error::other("used up")) }
-        });
         let endpoint = tonic::transport::Endpoint::from_static("http://cluster");
-        Ok(Whoami(WhoamiClient::new(endpoint.connect_with_connector(connector).await.unwrap())))
+        Ok(Whoami(WhoamiClient::new(channel_over(&endpoint, stream))))
     }
 }
 

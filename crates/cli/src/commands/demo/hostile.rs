@@ -1,8 +1,9 @@
 //! Those who should not get in, and one who may: each dials a node's cluster port with what it has.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::Context;
+use countersign::channel_over;
 use countersign_api::cluster::raft_client::RaftClient;
 use countersign_api::cluster::whoami_client::WhoamiClient;
 use countersign_api::cluster::{RaftRequest, WhoamiRequest};
@@ -15,7 +16,6 @@ use countersign_pki::key::KeyPair;
 use countersign_pki::pem::certificates_from_pem;
 use countersign_pki::verify::Bundle;
 use countersign_raft::{RaftRpc, Refusal};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
@@ -88,14 +88,8 @@ pub(super) async fn come_empty_handed(address: &str, alpn: Alpn) -> Result<(), B
     dial_as_stranger(&parse(address), alpn, None).await.map(drop).map_err(Box::new)
 }
 
-/// A channel over one connection: it never dials another.
 fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Channel {
-    let stream = Mutex::new(Some(stream));
-    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
-        let stream = stream.lock().ok().and_then(|mut s| s.take());
-        async move { stream.map(TokioIo::new).ok_or_else(|| std::io::Error::other("connection was closed")) }
-    });
-    Endpoint::from_static("http://cluster").connect_with_connector_lazy(connector)
+    channel_over(&Endpoint::from_static("http://cluster"), stream)
 }
 
 fn parse(address: &str) -> Address {
