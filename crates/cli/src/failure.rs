@@ -50,19 +50,9 @@ impl Failure {
     }
 }
 
-/// An error with its causes. A cause that the error already tells is not told twice.
+/// An error with its causes, each told once.
 pub(crate) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let more = cause.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        source = cause.source();
-    }
-    text
+    countersign::chain(error).to_string()
 }
 
 /// One line without control characters, so that nothing from elsewhere can forge a second `try:` or steer a terminal.
@@ -93,14 +83,5 @@ mod tests {
         let failure = Failure::usage("unexpected `cst_abc234:00ff`\n\ntry: rm -rf /\u{1b}[2J", "say\nless");
         assert_eq!(failure.reason, "unexpected `cst_…:00ff` try: rm -rf /\\u{1b}[2J");
         assert_eq!(failure.next, "say less");
-    }
-
-    #[test]
-    fn a_cause_is_told_once() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("cannot read `x`")]
-        struct Outer(#[source] std::io::Error);
-        let error = Outer(std::io::Error::from(std::io::ErrorKind::NotFound));
-        assert_eq!(chain(&error), "cannot read `x`: entity not found");
     }
 }

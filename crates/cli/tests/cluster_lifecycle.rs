@@ -56,6 +56,21 @@ fn a_whole_cluster_is_killed_and_forms_again_with_the_same_flags_on_every_boot()
 }
 
 #[test]
+fn a_start_tells_what_it_waits_for_and_when_that_is_over() {
+    let world = World::new();
+    let founder = world.founder();
+    let mut node = world.node("n2");
+    world.join(&mut node, &founder.token(&["--suffrage", "voter"]), &founder.address());
+    node.until(|_| node.log().contains("settled as a voter"));
+    let log = node.log();
+    let waits = log.find("waiting to be admitted").unwrap_or_else(|| panic!("{log}"));
+    assert!(waits < log.find("has joined").unwrap() && !log.contains("making the cluster"), "{log}");
+    // Lines of the log, nothing that moves.
+    assert!(!log.contains('\u{1b}') && !log.contains('\r'), "{log}");
+    assert!(founder.log().contains("making the cluster"), "{}", founder.log());
+}
+
+#[test]
 fn leadership_is_handed_over_on_sigterm() {
     let world = World::new();
     let mut nodes = world.voters(3);

@@ -169,3 +169,22 @@ fn a_socket_s_path_may_be_longer_than_a_socket_s_address() {
     assert_eq!(home.run(&["status", "--json", "--data", &deep]).ok().json()["name"], "n1");
     server.stop();
 }
+
+#[test]
+fn the_bootstrap_s_token_is_as_the_configuration_says() {
+    let home = Home::new();
+    std::fs::write(home.join("c.toml"), "[cluster.token]\nuses = 2\nttl = '1h'\n").unwrap();
+    let args = ["--data", "d", "--name", "n1", "--bootstrap", "--config", "c.toml"];
+    let server = home.server_with(&args, &[("COUNTERSIGN_CLUSTER_TOKEN_SUFFRAGE", "voter")]);
+    let list = home.run(&["token", "list", "--data", "d", "--json"]).ok().json();
+    let [token] = list.as_array().unwrap().as_slice() else { panic!("{list}") };
+    assert_eq!((token["uses"].as_u64(), token["suffrage"].as_str()), (Some(2), Some("voter")));
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    assert!((1..=3600).contains(&(token["not_after"].as_u64().unwrap() - now)), "{token}");
+    server.stop();
+    let past = [&args[..], &["--data", "e"]].concat();
+    let variable = [("COUNTERSIGN_CLUSTER_TOKEN_USES", "10001")];
+    let refused = home.run_with(&[&["server"], &past[2..]].concat(), &variable);
+    refused.failed(2, "`COUNTERSIGN_CLUSTER_TOKEN_USES` is 10001: expected 1 to 10000");
+    assert!(!home.join("e").exists());
+}

@@ -20,10 +20,10 @@ use countersign_net::{Clock, Credential, CredentialError, DialError, SystemClock
 use countersign_pki::csr::{CsrError, create_csr};
 use countersign_pki::pem::certificate_pem;
 use countersign_pki::verify::{Bundle, BundleError, ChainError, Usage};
-use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
+use crate::channel::channel_over;
 use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
 use crate::files::{self, FilesError, ForeignIdentity};
 use crate::keys::{Keys, KeysError, LeafKey, random};
@@ -185,10 +185,11 @@ async fn attempt(
     };
     let pinned = dialed.map_err(|source| JoinError::Dial { address: sponsor.clone(), source })?;
     let joiner = Unpinned::new(token, candidate).pin(pinned.channel())?;
-    let channel = single_use_channel(pinned).await.map_err(|e| JoinError::Sponsor(Box::new(e)))?;
-    let mut client = EnrollmentClient::new(channel);
+    let endpoint = tonic::transport::Endpoint::from_static("http://sponsor").timeout(JOIN_DEADLINE);
+    let mut client = EnrollmentClient::new(channel_over(&endpoint, pinned));
     let sponsor_error = |status| JoinError::Sponsor(Box::new(status));
-    let info: ClusterInfo = client.view(ViewRequest::default()).await.map_err(sponsor_error)?.into_inner().try_into()?;
+    let info: ClusterInfo =
+        client.view(ViewRequest::default()).await.map_err(sponsor_error)?.into_inner().try_into()?;
     if let Some(foreign) = keys.leaf.foreign() {
         foreign.check_domain(&info.trust_domain)?;
     }
@@ -210,20 +211,6 @@ async fn attempt(
     let enrollment: Enrollment = reply.try_into()?;
     asked.accept(enrollment.node, &enrollment.view)?;
     Ok((enrollment, skew))
-}
-
-/// A channel over the one connection that was pinned: it never dials another.
-async fn single_use_channel(pinned: countersign_net::PinnedStream) -> Result<tonic::transport::Channel, tonic::Status> {
-    let stream = std::sync::Mutex::new(Some(pinned));
-    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
-        let stream = stream.lock().ok().and_then(|mut s| s.take());
-        async move { stream.map(TokioIo::new).ok_or_else(|| std::io::Error::other("connection was closed")) }
-    });
-    tonic::transport::Endpoint::from_static("http://sponsor")
-        .timeout(JOIN_DEADLINE)
-        .connect_with_connector(connector)
-        .await
-        .map_err(|e| tonic::Status::unavailable(crate::chain(&e).to_string()))
 }
 
 /// Seconds by which `here` is ahead of `cluster`.

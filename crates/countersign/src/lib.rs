@@ -8,6 +8,8 @@ mod admin;
 mod authority;
 mod boot;
 mod bootstrap;
+mod chain;
+mod channel;
 pub mod datadir;
 mod endpoints;
 mod files;
@@ -27,12 +29,15 @@ mod renewal;
 mod replica;
 mod service;
 mod settings;
+mod standing;
 mod turns;
 mod whoami;
 
 pub use admin::https::HttpsError;
 pub use authority::SignError;
 pub use bootstrap::BootstrapError;
+pub use chain::chain;
+pub use channel::channel_over;
 pub use countersign_core::lease::{Fresh, LeaseLength, NoLease};
 pub use countersign_pki::mapping::{RULE_DEFAULT, RuleError, Rules};
 pub use files::FilesError;
@@ -46,22 +51,6 @@ pub use service::io::Caller;
 pub use settings::{
     AUTHORITY_TTL_SECS, ClusterToken, FilesMode, ImportedAuthority, NODE_TTL_SECS, NewCluster, Settings, Start,
 };
+pub use standing::Standing;
 pub use turns::Busy;
 pub use whoami::WhoamiService;
-
-/// Shows an error with all its sources on one line.
-pub fn chain<'a>(error: &'a (dyn core::error::Error + 'static)) -> impl core::fmt::Display + 'a {
-    struct Chain<'a>(&'a (dyn core::error::Error + 'static));
-    impl core::fmt::Display for Chain<'_> {
-        fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-            write!(f, "{}", self.0)?;
-            let mut source = self.0.source();
-            while let Some(error) = source {
-                write!(f, ": {error}")?;
-                source = error.source();
-            }
-            Ok(())
-        }
-    }
-    Chain(error)
-}

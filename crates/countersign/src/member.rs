@@ -329,7 +329,15 @@ async fn create(
                 (Some(prepared), _) => prepared,
                 (None, Start::Bootstrap(cluster)) => {
                     let name = node_name(settings)?;
-                    bootstrap::prepare(data, &keys, cluster, &name, &bound.advertise, settings.node_ttl_secs, settings.lease)?
+                    bootstrap::prepare(
+                        data,
+                        &keys,
+                        cluster,
+                        &name,
+                        &bound.advertise,
+                        settings.node_ttl_secs,
+                        settings.lease,
+                    )?
                 }
                 (None, _) => return Err(StartError::Empty { path: path() }),
             };

@@ -198,7 +198,9 @@ impl Inner {
                 }
                 self.keeper.sign_admitted(admitted, &request.endorsement, spki)?
             }
-            (Outcome::Renewed(renewed), Command::Renew { endorsement, .. }) if KeyId::of_spki(spki) == renewed.leaf.key => {
+            (Outcome::Renewed(renewed), Command::Renew { endorsement, .. })
+                if KeyId::of_spki(spki) == renewed.leaf.key =>
+            {
                 self.keeper.sign_admitted(renewed, endorsement, spki)?
             }
             (Outcome::Issued(grant), Command::IssuePrincipal { spki, .. }) => {
@@ -234,5 +236,46 @@ impl Inner {
                 _ => Err(CommandError::Unknown),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::id::TokenId;
+    use countersign_core::limits::COMMANDS_PER_AUTHOR_MAX;
+    use countersign_core::name::Name;
+
+    use super::*;
+    use crate::{ClusterToken, Member, NODE_TTL_SECS, NewCluster, Settings, Start};
+
+    #[tokio::test]
+    async fn an_author_with_too_much_waiting_is_told_to_try_again_and_others_are_served() {
+        let data = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            data: data.path().to_owned(),
+            name: Some(Name::parse("n1").unwrap()),
+            cluster_addr: "127.0.0.1:0".parse().unwrap(),
+            advertise: vec![],
+            https_addr: None,
+            https_files: None,
+            node_ttl_secs: NODE_TTL_SECS,
+            files: None,
+        };
+        let name = Name::parse("test").unwrap();
+        let cluster = NewCluster { name, trust_domain: None, token: Some(ClusterToken::default()), authority: None };
+        let (member, _) = Member::start(settings, Start::Bootstrap(cluster)).await.unwrap();
+        let command = Command::RevokeJoinToken(TokenId([7; 8]));
+        let flood: Vec<_> =
+            (0..COMMANDS_PER_AUTHOR_MAX).map(|_| member.0.turns.enter(Author::Operator, 1).unwrap()).collect();
+        let refused = member.0.command(command.clone(), &[]).await.unwrap_err();
+        assert!(matches!(refused, CommandError::Busy(Busy::Commands)), "{refused:?}");
+        // A member that passes the same command on gets the answer of the state machine: there is no such token.
+        let reply = member.0.propose_for(member.node(), &command, &[]).await.unwrap().unwrap();
+        let outcome: Outcome = decoded("outcome", &reply.outcome).unwrap();
+        assert!(matches!(outcome, Outcome::Refused(Refused::NoSuchToken(_))), "{outcome:?}");
+        drop(flood);
+        let answered = member.0.command(command, &[]).await.unwrap_err();
+        assert!(matches!(answered, CommandError::Refused(Refused::NoSuchToken(_))), "{answered:?}");
+        member.shutdown().await;
     }
 }

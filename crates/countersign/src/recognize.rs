@@ -28,7 +28,8 @@ impl Inner {
         if request.nonce.is_empty() {
             return Ok(ViewReply::default());
         }
-        let nonce = request.nonce.as_ref().try_into().map_err(|_| Status::invalid_argument("nonce of another length"))?;
+        let nonce =
+            request.nonce.as_ref().try_into().map_err(|_| Status::invalid_argument("nonce of another length"))?;
         let state = self.state.read();
         let view = state.view().ok_or_else(|| Status::unavailable("nothing is known here yet"))?;
         let newest = state.newest_shown().unwrap_or(&view.statement);

@@ -173,7 +173,7 @@ mod tests {
     use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey};
     use countersign_core::trust::member::{Member, MemberKeys};
     use countersign_core::trust::view::AuthorityKey;
-    use countersign_raft::{HubError, RaftRpc};
+    use countersign_raft::{GroupState, GroupStopped, HubError, RaftRpc};
 
     use super::*;
 
@@ -256,5 +256,24 @@ mod tests {
         assert_eq!(replica.groups.may_lead_any(NodeId(5)), Some(true));
         assert_eq!(replica.groups.may_lead_any(NodeId(6)), Some(false));
         replica.groups.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_member_that_meets_a_newer_entry_stops_with_the_level_it_needs_and_so_does_its_next_start() {
+        let store = tempfile::tempdir().unwrap();
+        let replica = Replica::open(store.path(), LEADER, None).await.unwrap();
+        replica.found().await.unwrap();
+        let newer = codec::encode(&(FEATURE_LEVEL + 1, NOW, 250_u32)).unwrap();
+        replica.group.propose(newer).await.unwrap_err();
+        let mut status = replica.group.watch();
+        status.wait_for(|s| s.state == GroupState::Stopped).await.unwrap();
+        let needs = format!("entry needs feature level {}", FEATURE_LEVEL + 1);
+        let stopped = replica.group.running().unwrap_err();
+        assert!(matches!(stopped, GroupStopped::Apply(_)), "{stopped:?}");
+        assert!(crate::chain(&stopped).to_string().contains(&needs), "{}", crate::chain(&stopped));
+        replica.groups.shutdown().await;
+
+        let Err(again) = Replica::open(store.path(), LEADER, None).await else { panic!("it started") };
+        assert!(crate::chain(&again).to_string().contains(&needs), "{}", crate::chain(&again));
     }
 }

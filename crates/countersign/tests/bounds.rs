@@ -4,26 +4,21 @@
 
 mod support;
 
+use countersign::channel_over;
 use countersign_api::cluster::raft_client::RaftClient;
 use countersign_api::cluster::snapshots_client::SnapshotsClient;
 use countersign_api::cluster::{RaftReply, RaftRequest};
 use countersign_core::codec;
 use countersign_core::trust::member::Suffrage;
 use countersign_raft::{RaftRpc, Refusal};
-use hyper_util::rt::TokioIo;
 use support::Node;
-use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 /// A connection of the member `from` to `to`, on the peer protocol.
 async fn connected(from: &Node, to: &Node) -> Channel {
     let stream = from.member().dialer().dial_peer(&to.address(), to.member().node()).await.unwrap();
-    let mut stream = Some(TokioIo::new(stream));
-    let connector = tower::service_fn(move |_: Uri| {
-        let stream = stream.take();
-        async move { stream.ok_or_else(|| std::io::Error::other("one connection only")) }
-    });
-    Endpoint::from_static("http://member").connect_with_connector(connector).await.unwrap()
+    channel_over(&Endpoint::from_static("http://member"), stream)
 }
 
 fn request(kind: RaftRpc, len: usize) -> RaftRequest {
@@ -60,10 +55,9 @@ async fn a_learner_is_refused_before_its_raft_messages_are_read_and_a_voter_with
     assert!(reached(&call(&down, RaftRpc::Append, ordinary).await));
     assert!(reached(&install(&down, RaftRpc::Snapshot, ordinary + 4096).await));
     assert!(reached(&install(&down, RaftRpc::Snapshot, snapshot).await));
-    for past in [
-        call(&down, RaftRpc::Append, ordinary + 4096).await,
-        install(&down, RaftRpc::Snapshot, snapshot + 4096).await,
-    ] {
+    for past in
+        [call(&down, RaftRpc::Append, ordinary + 4096).await, install(&down, RaftRpc::Snapshot, snapshot + 4096).await]
+    {
         assert_eq!(past.unwrap_err().code(), Code::OutOfRange);
     }
     // Neither service takes what belongs to the other: the longer limit is for snapshots alone.

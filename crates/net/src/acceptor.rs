@@ -7,6 +7,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,14 +159,18 @@ impl Shared {
             return refuse(attempt, repeated);
         }
         match self.gate.place() {
-            Some(place) => drop(handshakes.spawn(Arc::clone(self).serve(socket, attempt, place))),
+            // Boxed: the runtime moves a task about until it runs, and this one has kilobytes.
+            Some(place) => drop(handshakes.spawn(Box::pin(Arc::clone(self).serve(socket, attempt, place)))),
             None => refuse(attempt, false),
         }
     }
 
     async fn serve(self: Arc<Self>, socket: TcpStream, mut attempt: Attempt, mut place: OwnedSemaphorePermit) {
-        let accept = self.accept(socket, &mut attempt, &mut place);
-        let Refused { failure, socket } = match tokio::time::timeout(self.limits.handshake, accept).await {
+        let outcome = {
+            let accept = pin!(self.accept(socket, &mut attempt, &mut place));
+            tokio::time::timeout(self.limits.handshake, accept).await
+        };
+        let Refused { failure, socket } = match outcome {
             Ok(Ok(())) => return self.gate.refund(attempt.source),
             Ok(Err(refused)) => refused,
             Err(_) => Failure::from(Refusal::Deadline).into(),
@@ -204,7 +209,7 @@ impl Shared {
     async fn accept_stranger(
         &self,
         hello: Hello,
-        attempt: &Attempt,
+        attempt: &mut Attempt,
         place: &mut OwnedSemaphorePermit,
     ) -> Result<(), Refused> {
         let Ok(own) = Arc::clone(&self.enrollments).try_acquire_owned() else {

@@ -13,7 +13,8 @@ use crate::sni;
 /// Fills up as the handshake goes on; what it holds survives a handshake that is cut off by its deadline.
 #[derive(Debug, Clone)]
 pub(crate) struct Attempt {
-    pub(crate) failure_id: FailureId,
+    /// The dialer's, from its ClientHello; none before one came, or where it held none and nothing had to be told yet.
+    failure_id: Option<FailureId>,
     pub(crate) source: SocketAddr,
     pub(crate) alpn: Option<Alpn>,
     pub(crate) presented: Option<Principal>,
@@ -27,18 +28,24 @@ pub(crate) struct Failure {
 }
 
 impl Attempt {
-    /// Begins under an id of our own, until the dialer names one.
-    pub(crate) fn new(source: SocketAddr) -> Self {
-        Self { failure_id: sni::draw(), source, alpn: None, presented: None }
+    /// Begins without an id: the dialer will name one.
+    pub(crate) const fn new(source: SocketAddr) -> Self {
+        Self { failure_id: None, source, alpn: None, presented: None }
     }
 
     /// Takes the dialer's id from the server name, if it holds one.
     pub(crate) fn named(&mut self, server_name: Option<&str>) {
-        self.failure_id = server_name.and_then(sni::attempt_id).unwrap_or(self.failure_id);
+        self.failure_id = server_name.and_then(sni::attempt_id).or(self.failure_id);
     }
 
-    pub(crate) fn record(self, failure: Failure) -> RefusalRecord {
-        let Self { failure_id, source, alpn, presented } = self;
+    /// The dialer's id; where it has named none, one of our own from now on.
+    pub(crate) fn failure_id(&mut self) -> FailureId {
+        *self.failure_id.get_or_insert_with(sni::draw)
+    }
+
+    pub(crate) fn record(mut self, failure: Failure) -> RefusalRecord {
+        let failure_id = self.failure_id();
+        let Self { source, alpn, presented, .. } = self;
         let Failure { refusal, detail } = failure;
         RefusalRecord { failure_id, source, presented, alpn, refusal, detail, repeated: false }
     }

@@ -15,6 +15,7 @@ use rustls::{ClientConfig, Error, ServerConfig, version};
 
 use crate::alpn::Alpn;
 use crate::credential::Credential;
+use crate::verifier::ChainVerifier;
 
 /// The cryptography of every connection. Never installed as the process's default.
 pub(crate) fn provider() -> &'static Arc<CryptoProvider> {
@@ -76,18 +77,30 @@ pub(crate) fn client_config_for(
     credential: Option<&Credential>,
     verifier: Arc<dyn ServerCertVerifier>,
 ) -> Result<ClientConfig, Error> {
-    let builder = ClientConfig::builder_with_provider(Arc::clone(provider()))
-        .with_protocol_versions(&[&version::TLS13])?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier);
-    let mut config = match credential {
-        Some(credential) => builder.with_client_cert_resolver(credential.resolver()),
-        None => builder.with_no_client_auth(),
-    };
+    let mut config = client_template().clone()?;
+    config.dangerous().set_certificate_verifier(verifier);
+    if let Some(credential) = credential {
+        config.client_auth_cert_resolver = credential.resolver();
+    }
     config.alpn_protocols = vec![protocol.to_vec()];
-    config.resumption = Resumption::disabled();
-    config.enable_early_data = false;
     Ok(config)
+}
+
+/// What every dialed connection has in common: anonymous, and trusting nobody. Made once, because rustls makes a session
+/// store with each configuration that it builds, and throws it away when it is told that none is wanted.
+fn client_template() -> &'static Result<ClientConfig, Error> {
+    static TEMPLATE: LazyLock<Result<ClientConfig, Error>> = LazyLock::new(|| {
+        let nobody = ChainVerifier::<(), ()>::new(|_| Err(()));
+        let mut config = ClientConfig::builder_with_provider(Arc::clone(provider()))
+            .with_protocol_versions(&[&version::TLS13])?
+            .dangerous()
+            .with_custom_certificate_verifier(nobody)
+            .with_no_client_auth();
+        config.resumption = Resumption::disabled();
+        config.enable_early_data = false;
+        Ok(config)
+    });
+    &TEMPLATE
 }
 
 #[cfg(test)]

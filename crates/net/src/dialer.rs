@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -158,7 +159,7 @@ pub(crate) async fn attempt<T, F: Future<Output = Result<T, DialCause>>>(
     connect: impl FnOnce(FailureId) -> F,
 ) -> Result<T, DialError> {
     let failure_id = sni::draw();
-    let outcome = tokio::time::timeout(deadline, connect(failure_id)).await;
+    let outcome = tokio::time::timeout(deadline, pin!(connect(failure_id))).await;
     let millis = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
     outcome.unwrap_or(Err(DialCause::Deadline { millis })).map_err(|cause| DialError {
         address: address.clone(),
@@ -201,13 +202,19 @@ pub(crate) async fn handshake<T: Send + 'static>(
 }
 
 async fn open(address: &Address) -> std::io::Result<(TcpStream, SocketAddr)> {
-    let socket = match &address.host {
-        Host::Ip(ip) => TcpStream::connect((*ip, address.port)).await?,
-        Host::Dns(name) => TcpStream::connect((name.as_str(), address.port)).await?,
+    let (socket, remote) = match &address.host {
+        Host::Ip(ip) => {
+            let remote = SocketAddr::new(*ip, address.port);
+            (TcpStream::connect(remote).await?, remote)
+        }
+        Host::Dns(name) => {
+            let socket = TcpStream::connect((name.as_str(), address.port)).await?;
+            let remote = socket.peer_addr()?;
+            (socket, remote)
+        }
     };
     // Requests are small; waiting to fill a segment costs 40 ms each.
     socket.set_nodelay(true)?;
-    let remote = socket.peer_addr()?;
     Ok((socket, remote))
 }
 

@@ -194,7 +194,7 @@ impl Judged {
     pub(crate) async fn hand_over<S>(
         self,
         route: &Route<S>,
-        attempt: &Attempt,
+        attempt: &mut Attempt,
         stream: impl FnOnce(Tls, Registration, VerifiedPeer, core::net::SocketAddr) -> S,
     ) -> Result<(), Refused> {
         let Self { tls, registration, peer } = self;
@@ -219,7 +219,7 @@ impl Stranger {
     pub(crate) async fn reserve<S>(
         self,
         route: &Route<S>,
-        attempt: &Attempt,
+        attempt: &mut Attempt,
     ) -> Result<(OwnedPermit<S>, Self), Refused> {
         let (slot, tls) = reserve(route, self.tls, attempt).await?;
         Ok((slot, Self { tls, ..self }))
@@ -234,7 +234,7 @@ impl Stranger {
 async fn reserve<S>(
     route: &Route<S>,
     tls: TlsStream<Counted>,
-    attempt: &Attempt,
+    attempt: &mut Attempt,
 ) -> Result<(OwnedPermit<S>, TlsStream<Counted>), Refused> {
     match route.reserve() {
         Ok(slot) => Ok((slot, tls)),
@@ -255,8 +255,8 @@ async fn welcome(mut tls: TlsStream<Counted>, generation: Generation) -> Result<
 }
 
 /// Tells the other end why, under the id that this end logs.
-async fn refuse(mut tls: TlsStream<Counted>, refusal: Refusal, attempt: &Attempt) -> Refused {
-    let frame = FirstFrame::Refused { code: refusal.into(), failure_id: attempt.failure_id }.encode();
+async fn refuse(mut tls: TlsStream<Counted>, refusal: Refusal, attempt: &mut Attempt) -> Refused {
+    let frame = FirstFrame::Refused { code: refusal.into(), failure_id: attempt.failure_id() }.encode();
     // Whether it arrives or not, the attempt is over.
     let _ = tls.write_all(&frame).await;
     let _ = tls.shutdown().await;

@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -181,7 +182,7 @@ impl Shared {
             return refuse(incoming, repeated);
         }
         match self.gate.place() {
-            Some(place) => drop(handshakes.spawn(Arc::clone(self).serve(incoming, attempt, validated, place))),
+            Some(place) => drop(handshakes.spawn(Box::pin(Arc::clone(self).serve(incoming, attempt, validated, place)))),
             None => refuse(incoming, false),
         }
     }
@@ -195,8 +196,10 @@ impl Shared {
     ) {
         let source = attempt.source;
         let mut answered = false;
-        let accept = self.accept(incoming, &mut attempt, &mut answered);
-        let outcome = tokio::time::timeout(self.limits.handshake, accept).await;
+        let outcome = {
+            let accept = pin!(self.accept(incoming, &mut attempt, &mut answered));
+            tokio::time::timeout(self.limits.handshake, accept).await
+        };
         let (failure, told) = match outcome {
             Ok(Ok(())) if charged => return self.gate.refund(source),
             Ok(Ok(())) => return,
@@ -265,7 +268,7 @@ impl Shared {
                 Ok(())
             }
             Err(refusal) => {
-                let frame = FirstFrame::Refused { code: refusal.into(), failure_id: attempt.failure_id };
+                let frame = FirstFrame::Refused { code: refusal.into(), failure_id: attempt.failure_id() };
                 let sent = send_frame(&connection, frame).await.ok();
                 Err((refusal.into(), sent.map(|stream| (connection, stream))))
             }

@@ -198,11 +198,11 @@ impl EnrollStream {
         proof: SponsorProof,
         deadline: Sleep,
         place: OwnedSemaphorePermit,
-        attempt: &Attempt,
+        attempt: &mut Attempt,
     ) -> Self {
         tls.get_mut().0.lift();
         let inner = Timed { tls, deadline: Box::pin(deadline), _place: place };
-        Self { inner, proof, remote: attempt.source, attempt: attempt.failure_id }
+        Self { inner, proof, remote: attempt.source, attempt: attempt.failure_id() }
     }
 
     /// What a request over this connection is bound to.

@@ -23,6 +23,12 @@ use crate::types::{Batch, Raft, TypeConfig, position};
 /// Entries under way at once. While one is being replicated the next one fills, so more would only make them smaller.
 const ENTRIES_IN_FLIGHT_MAX: usize = 1;
 
+/// How long an entry waits for callers who were answered a moment ago and are about to come again. Without, those who came
+/// while the last entry was under way go alone, and all callers travel in two halves: twice the entries, twice the fsyncs.
+const GATHER: Duration = Duration::from_millis(1);
+/// Callers below which nobody waits for anybody: an entry saved is worth less than their time.
+const GATHER_CALLERS_MIN: usize = 8;
+
 /// A command that was committed and applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proposed {
@@ -117,20 +123,51 @@ impl Proposer {
     }
 }
 
+/// Who proposes at present, by what was seen of the last entry.
+#[derive(Debug, Default)]
+struct Crowd {
+    /// Commands in the entry under way.
+    entry: usize,
+    /// Callers when it was answered: those whom it answered and those who waited meanwhile.
+    callers: usize,
+    since: Option<Instant>,
+}
+
+impl Crowd {
+    /// The entry under way is settled, and so many wait.
+    fn answered(&mut self, waiting: usize) {
+        self.callers = self.entry + waiting;
+        self.since = Some(Instant::now());
+    }
+
+    /// Whether most of those who were answered just now may still come in time for the next entry, of which `here` are there.
+    fn worth_waiting(&self, here: usize, now: Instant) -> bool {
+        let just_now = self.since.is_some_and(|since| now.saturating_duration_since(since) < GATHER);
+        just_now && self.callers >= GATHER_CALLERS_MIN && here < self.callers.min(COMMANDS_PER_ENTRY_MAX)
+    }
+}
+
 /// Runs until every [`Proposer`] is gone or Raft has stopped.
 async fn run(raft: Raft, mut waiting: mpsc::Receiver<Pending>, deadline: Duration) {
     let in_flight = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT_MAX));
     let mut held = None;
+    let mut crowd = Crowd::default();
     loop {
         let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
+        crowd.answered(waiting.len());
         let next = match held.take() {
             Some(pending) => Some(pending),
             None => waiting.recv().await,
         };
         let Some(first) = next else { return };
         let Some(first) = first.in_time() else { continue };
+        if crowd.worth_waiting(waiting.len() + 1, Instant::now()) {
+            // why: nothing tells that a caller is about to come again
+            tokio::time::sleep(GATHER).await;
+        }
         let (commands, answers, left) = fill(first, &mut waiting);
         held = left;
+        crowd.entry = commands.len();
         match raft.client_write_ff(Batch(Arc::new(commands))).await {
             Ok(written) => {
                 let settling = Settling { raft: raft.clone(), answers, until: Instant::now() + deadline };
@@ -212,5 +249,32 @@ fn settle(answers: Vec<Answer>, result: Option<ClientWriteResult<TypeConfig>>) {
         Some(Ok(_) | Err(ClientWriteError::ChangeMembershipError(_))) | None => {
             answer_all(answers, ProposeError::Unknown);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_waits_for_a_crowd_that_was_just_answered_and_for_nobody_else() {
+        let crowd = |entry, waiting| {
+            let mut crowd = Crowd { entry, ..Crowd::default() };
+            crowd.answered(waiting);
+            crowd
+        };
+        let now = Instant::now();
+        assert!(!Crowd::default().worth_waiting(1, now), "the first command of all");
+        let few = GATHER_CALLERS_MIN - 1;
+        assert!(!crowd(1, 0).worth_waiting(1, now), "a caller alone");
+        assert!(!crowd(few, 0).worth_waiting(1, now) && !crowd(1, few - 1).worth_waiting(1, now));
+        assert!(crowd(few, 1).worth_waiting(1, now) && crowd(few + 1, 0).worth_waiting(few, now));
+        // All are there, or as many as an entry holds.
+        assert!(!crowd(32, 32).worth_waiting(64, now));
+        assert!(crowd(COMMANDS_PER_ENTRY_MAX, 99).worth_waiting(COMMANDS_PER_ENTRY_MAX - 1, now));
+        assert!(!crowd(COMMANDS_PER_ENTRY_MAX, 99).worth_waiting(COMMANDS_PER_ENTRY_MAX, now));
+        // Those who have not come again by now do something else.
+        let crowd = crowd(32, 32);
+        assert!(!crowd.worth_waiting(32, crowd.since.unwrap() + GATHER));
     }
 }

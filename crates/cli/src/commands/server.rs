@@ -4,6 +4,7 @@
 mod advice;
 mod announce;
 mod plan;
+mod progress;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -21,6 +22,7 @@ use crate::config::layer::{LayerError, merged, of_credentials, of_environment, o
 use crate::failure::{Failure, chain};
 use crate::output::Output;
 use plan::Plan;
+use progress::Progress;
 
 pub(super) fn run(args: ServerArgs, output: Output) -> Result<(), Failure> {
     let check = args.check;
@@ -46,10 +48,12 @@ pub(super) fn run(args: ServerArgs, output: Output) -> Result<(), Failure> {
     }
     raise_descriptors();
     let plan = plan::plan(&config)?;
-    log_to_stderr(&config.log);
+    let progress = Progress::new();
+    log_to_stderr(&config.log, &progress);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::unreachable(error, "look at the limits of this session"))?;
-    let ended = runtime.block_on(serve(plan, output));
+    let ended = runtime.block_on(serve(plan, output, &progress));
+    progress.end();
     // A second signal leaves tasks behind; they must not hold the process.
     runtime.shutdown_background();
     ended
@@ -85,9 +89,10 @@ fn settings(args: ServerArgs) -> Result<Settings, Failure> {
 }
 
 /// For people on a terminal, as JSON lines elsewhere.
-fn log_to_stderr(filter: &str) {
+fn log_to_stderr(filter: &str, progress: &Progress) {
     let filter = EnvFilter::try_new(filter).unwrap_or_default();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let progress = progress.clone();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || progress.log());
     if std::io::stderr().is_terminal() {
         log.init();
     } else {
@@ -95,15 +100,15 @@ fn log_to_stderr(filter: &str) {
     }
 }
 
-async fn serve(plan: Plan, output: Output) -> Result<(), Failure> {
+async fn serve(plan: Plan, output: Output, progress: &Progress) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let Plan { settings, start, notes } = plan;
     let data = settings.data.clone();
     for note in notes {
         tracing::info!("{note}");
     }
-    if let countersign::Start::Join { sponsor, .. } = &start {
-        tracing::info!(%sponsor, "joining");
+    if let Some(first) = progress::first_step(&start) {
+        progress.step(first);
     }
     let (member, started) = tokio::select! {
         started = Member::start(settings, start) => started.map_err(|error| advice::failure(&error))?,
@@ -112,10 +117,11 @@ async fn serve(plan: Plan, output: Output) -> Result<(), Failure> {
         }
     };
     member.serve(tonic::service::Routes::new(WhoamiService::of(&member)));
+    progress.end();
     announce::announce(&member, started, &data, output)?;
     // Nobody may be listening; that is no reason not to run.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    let ended = until_stopped(&member, &mut signals, &data).await;
+    let ended = until_stopped(&member, &mut signals, &data, progress).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     ended?;
     tracing::info!("stopping: leadership is handed over, connections are drained");
@@ -128,8 +134,18 @@ async fn serve(plan: Plan, output: Output) -> Result<(), Failure> {
     }
 }
 
-async fn until_stopped(member: &Member, signals: &mut Signals, data: &Path) -> Result<(), Failure> {
+async fn until_stopped(
+    member: &Member,
+    signals: &mut Signals,
+    data: &Path,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let settled = async {
+        member.settle(|standing| progress.tell(standing)).await;
+        std::future::pending::<std::convert::Infallible>().await
+    };
     tokio::select! {
+        never = settled => match never {},
         () = signals.stop() => Ok(()),
         stopped = member.failed() => {
             let next = match &stopped {

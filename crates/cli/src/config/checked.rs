@@ -3,9 +3,11 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use countersign::{FilesMode, RuleError};
+use countersign::{ClusterToken, FilesMode, RuleError};
+use countersign_core::limits::{TOKEN_TTL_SECS_MAX, TOKEN_USES_MAX};
 use countersign_core::name::{Address, HostName, Name, NameError};
 use countersign_core::principal::{PrincipalError, TrustDomain};
+use countersign_core::trust::member::Suffrage;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::layer::Layer;
@@ -13,7 +15,7 @@ use crate::config::schema::{CLUSTER_ADDR, LOG_DEFAULT, find};
 use crate::config::sections;
 use crate::config::unavailable::unavailable;
 use crate::config::value::{Setting, Value, in_file};
-use crate::duration::parse_secs;
+use crate::duration::{parse_secs, shown};
 use crate::secret_arg::SecretArg;
 
 /// Why a configuration makes no sense. Each names what was written.
@@ -31,6 +33,8 @@ pub(crate) enum CheckError {
     Missing { given: String, missing: String },
     #[error("{one} and {other} exclude each other")]
     Excluded { one: String, other: String },
+    #[error("{written} is {value}: expected {bounds}")]
+    Bounds { written: String, value: String, bounds: String },
     #[error("principal mapping: {0}")]
     Mapping(#[from] RuleError),
 }
@@ -101,6 +105,13 @@ impl Settings {
     fn secs(&self, path: &str) -> Option<u64> {
         match self.find(path)? {
             Setting { value: Value::Secs(secs), .. } => Some(*secs),
+            _ => None,
+        }
+    }
+
+    fn number(&self, path: &str) -> Option<u64> {
+        match self.find(path)? {
+            Setting { value: Value::Number(number), .. } => Some(*number),
             _ => None,
         }
     }
@@ -195,6 +206,8 @@ pub(crate) struct ServerConfig {
     pub(crate) https_addr: Option<ListenAddr>,
     pub(crate) https_files: Option<(PathBuf, PathBuf)>,
     pub(crate) node_ttl_secs: u64,
+    /// The reusable token of a bootstrap.
+    pub(crate) cluster_token: ClusterToken,
     /// This node's certificate, if it is made elsewhere.
     pub(crate) files: Option<FilesMode>,
     /// What was asked for and is not there, as it was written.
@@ -232,6 +245,7 @@ impl ServerConfig {
             advertise: advertise.collect::<Result<_, _>>()?,
             https_files: https_files(settings, https_addr.is_some())?,
             https_addr,
+            cluster_token: cluster_token(settings)?,
             node_ttl_secs: settings.secs("pki.node_ttl").unwrap_or_else(|| default_secs("pki.node_ttl")),
             files,
             unavailable: unavailable(settings),
@@ -263,6 +277,32 @@ fn mode(settings: &Settings) -> Result<Mode, CheckError> {
         _ if bootstrap => Ok(Mode::Bootstrap),
         _ => Ok(Mode::Alone),
     }
+}
+
+/// The bounds are those that the cluster would refuse the token by: said before anything is made.
+fn cluster_token(settings: &Settings) -> Result<ClusterToken, CheckError> {
+    const USES: &str = "cluster.token.uses";
+    const TTL: &str = "cluster.token.ttl";
+    let unset = ClusterToken::default();
+    let outside = |path: &str, value: String, bounds: String| CheckError::Bounds {
+        written: settings.written(path),
+        value,
+        bounds,
+    };
+    let uses = settings.number(USES).unwrap_or_else(|| unset.uses.into());
+    let uses = u32::try_from(uses).ok().filter(|uses| (1..=TOKEN_USES_MAX).contains(uses));
+    let uses = uses.ok_or_else(|| {
+        outside(USES, settings.number(USES).unwrap_or_default().to_string(), format!("1 to {TOKEN_USES_MAX}"))
+    })?;
+    let ttl_secs = settings.secs(TTL).unwrap_or(unset.ttl_secs);
+    if ttl_secs > TOKEN_TTL_SECS_MAX {
+        return Err(outside(TTL, shown(ttl_secs), format!("at most {}", shown(TOKEN_TTL_SECS_MAX))));
+    }
+    let suffrage = match settings.text("cluster.token.suffrage") {
+        Some("voter") => Suffrage::Voter,
+        _ => unset.suffrage,
+    };
+    Ok(ClusterToken { uses, ttl_secs, suffrage })
 }
 
 fn https_files(settings: &Settings, served: bool) -> Result<Option<(PathBuf, PathBuf)>, CheckError> {

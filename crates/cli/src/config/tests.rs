@@ -2,6 +2,9 @@
 
 use std::path::Path;
 
+use countersign::ClusterToken;
+use countersign_core::trust::member::Suffrage;
+
 use crate::config::checked::{CheckError, Mode, ServerConfig, Settings};
 use crate::config::layer::{merged, of_file};
 
@@ -59,6 +62,24 @@ fn every_permutation_of_missing_files_is_refused_with_what_is_missing() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn the_bootstrap_s_token_is_bounded_as_any_other() {
+    let token = |lines: &str| check(&format!("[cluster.token]\n{lines}"));
+    let holds = |uses, ttl_secs, suffrage| ClusterToken { uses, ttl_secs, suffrage };
+    assert_eq!(check("").unwrap().cluster_token, ClusterToken::default());
+    assert_eq!(ClusterToken::default(), holds(32, 7 * 86_400, Suffrage::Learner));
+    let said = "uses = 10000\nttl = '366d'\nsuffrage = 'voter'";
+    assert_eq!(token(said).unwrap().cluster_token, holds(10_000, 366 * 86_400, Suffrage::Voter));
+    for (line, expected) in [
+        ("uses = 0", "`[cluster.token] uses` is 0: expected 1 to 10000"),
+        ("uses = 10001", "`[cluster.token] uses` is 10001: expected 1 to 10000"),
+        ("uses = 4294967297", "`[cluster.token] uses` is 4294967297: expected 1 to 10000"),
+        ("ttl = '367d'", "`[cluster.token] ttl` is 367d: expected at most 366d"),
+    ] {
+        assert_eq!(token(line).unwrap_err().to_string(), expected);
     }
 }
 

@@ -172,7 +172,8 @@ impl Inner {
                 let left = until.0 as i64 - now.0 as i64;
                 let lease_ends = UnixMillis(SystemClock.now().0.saturating_add_signed(left));
                 let (cluster, leader) = (view.cluster, self.node);
-                let unsigned = Absence { cluster, generation, member: member.id, leader, lease_ends, signature: [0; 64] };
+                let unsigned =
+                    Absence { cluster, generation, member: member.id, leader, lease_ends, signature: [0; 64] };
                 Answer::Absent(unsigned.signed(&self.keys.identity))
             };
             let answer = match standing {

@@ -34,9 +34,7 @@ impl Leases for PeerService {
         let granted = granted.map_err(|_| Status::failed_precondition("not the leader"))?;
         Ok(Response::new(match granted {
             None => LeaseReply::default(),
-            Some(grant) => {
-                LeaseReply { granted: true, generation: grant.generation.0, millis: grant.length.millis() }
-            }
+            Some(grant) => LeaseReply { granted: true, generation: grant.generation.0, millis: grant.length.millis() },
         }))
     }
 

@@ -5,7 +5,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::{ClusterToken, FilesMode, LeaseLength, Member, NODE_TTL_SECS, NewCluster, Settings, Start, StartError, Started};
+use countersign::{
+    ClusterToken, FilesMode, LeaseLength, Member, NODE_TTL_SECS, NewCluster, Settings, Start, StartError, Started,
+    channel_over,
+};
 use countersign_api::admin::{
     CertificateIssued, CertificateRequest, NodeChanged, NodeRemove, Status, TokenCreate, TokenCreated,
 };
@@ -102,7 +105,8 @@ impl Node {
         start: Start,
         files: Option<FilesMode>,
     ) -> Result<Self, StartError> {
-        let (member, started) = Member::start(settings(&data, name, files.clone(), Lifetimes::default()), start).await?;
+        let (member, started) =
+            Member::start(settings(&data, name, files.clone(), Lifetimes::default()), start).await?;
         Ok(Self { member: Some(member), started, data, name: name.clone(), files })
     }
 
@@ -250,13 +254,8 @@ impl Client {
     /// One connection, kept: it is not dialed anew when it is lost.
     pub async fn connect(&self, node: &Node) -> Result<Whoami, DialError> {
         let stream = self.dialer.dial(&node.address()).await?;
-        let stream = std::sync::Mutex::new(Some(stream));
-        let connector = tower::service_fn(move |_: tonic::transport::Uri| {
-            let stream = stream.lock().unwrap().take();
-            async move { stream.map(TokioIo::new).ok_or_else(|| std::io::Error::other("used up")) }
-        });
         let endpoint = tonic::transport::Endpoint::from_static("http://cluster");
-        Ok(Whoami(WhoamiClient::new(endpoint.connect_with_connector(connector).await.unwrap())))
+        Ok(Whoami(WhoamiClient::new(channel_over(&endpoint, stream))))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Those who should not get in, and one who may: each dials a node's cluster port with what it has.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use anyhow::Context;
+use countersign::channel_over;
 use countersign_api::cluster::raft_client::RaftClient;
 use countersign_api::cluster::whoami_client::WhoamiClient;
 use countersign_api::cluster::{RaftRequest, WhoamiRequest};
@@ -15,8 +16,8 @@ use countersign_pki::key::KeyPair;
 use countersign_pki::pem::certificates_from_pem;
 use countersign_pki::verify::Bundle;
 use countersign_raft::{RaftRpc, Refusal};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 /// A certificate chain and its key, as files hold them, and the authority to expect on the other side.
@@ -53,27 +54,32 @@ impl Holder {
     }
 
     /// As a member, claims to lead the trust group with a heartbeat of a far term. Returns what it was told.
-    pub(super) async fn claim_to_lead_as(&self, me: u64, address: &str) -> anyhow::Result<Result<(), Refusal>> {
+    pub(super) async fn claim_to_lead_as(&self, me: u64, address: &str) -> anyhow::Result<Result<(), String>> {
         // The fields of an append request, in their order: a committed vote for itself; no entries, nothing committed.
         let heartbeat = (((1_000_u64, me), true), None::<u8>, Vec::<u8>::new(), None::<u8>);
         self.say(address, RaftRpc::Append, codec::encode(&heartbeat)?).await
     }
 
     /// As a member, asks another one for its vote in the name of `candidate`. Returns what it was told.
-    pub(super) async fn ask_for_a_vote_as(&self, candidate: u64, address: &str) -> anyhow::Result<Result<(), Refusal>> {
+    pub(super) async fn ask_for_a_vote_as(&self, candidate: u64, address: &str) -> anyhow::Result<Result<(), String>> {
         // The fields of a vote request, in their order: term and candidate, not committed; an empty log.
         let vote = (((1_000_u64, candidate), false), None::<u8>);
         self.say(address, RaftRpc::Vote, codec::encode(&vote)?).await
     }
 
-    async fn say(&self, address: &str, kind: RaftRpc, body: Vec<u8>) -> anyhow::Result<Result<(), Refusal>> {
+    async fn say(&self, address: &str, kind: RaftRpc, body: Vec<u8>) -> anyhow::Result<Result<(), String>> {
         let stream = dial_as_stranger(&parse(address), Alpn::Peer, Some(&self.credential)).await?;
         let request = RaftRequest { group: 0, kind: codec::encode(&kind)?.into(), body: body.into() };
-        let reply = RaftClient::new(over(stream)).call(request).await?.into_inner();
+        let reply = match RaftClient::new(over(stream)).call(request).await {
+            Ok(reply) => reply.into_inner(),
+            // Refused for who it is, before what it says is read.
+            Err(status) if status.code() == Code::PermissionDenied => return Ok(Err(status.message().to_owned())),
+            Err(status) => return Err(status.into()),
+        };
         if reply.refused.is_empty() {
             return Ok(Ok(()));
         }
-        Ok(Err(codec::decode(&reply.refused)?))
+        Ok(Err(codec::decode::<Refusal>(&reply.refused)?.to_string()))
     }
 }
 
@@ -82,14 +88,8 @@ pub(super) async fn come_empty_handed(address: &str, alpn: Alpn) -> Result<(), B
     dial_as_stranger(&parse(address), alpn, None).await.map(drop).map_err(Box::new)
 }
 
-/// A channel over one connection: it never dials another.
 fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Channel {
-    let stream = Mutex::new(Some(stream));
-    let connector = tower::service_fn(move |_: tonic::transport::Uri| {
-        let stream = stream.lock().ok().and_then(|mut s| s.take());
-        async move { stream.map(TokioIo::new).ok_or_else(|| std::io::Error::other("connection was closed")) }
-    });
-    Endpoint::from_static("http://cluster").connect_with_connector_lazy(connector)
+    channel_over(&Endpoint::from_static("http://cluster"), stream)
 }
 
 fn parse(address: &str) -> Address {

@@ -103,7 +103,10 @@ fn lines(ready: &Ready, started: Started) -> Vec<String> {
         }
         return lines;
     };
-    lines.push("other nodes join as learners, with the file of the join token copied to their hosts:".to_owned());
+    lines.push(
+        "other nodes join (as learners, unless [cluster.token] says otherwise) with this file copied to their hosts:"
+            .to_owned(),
+    );
     lines.push(format!("  {command}"));
     lines
 }

@@ -47,7 +47,7 @@ pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
             notes.push("no flag says how to start: one member on loopback, whom nobody can join".to_owned());
             Start::Bootstrap(new_cluster(config, None)?)
         }
-        Mode::Bootstrap => Start::Bootstrap(new_cluster(config, Some(ClusterToken::default()))?),
+        Mode::Bootstrap => Start::Bootstrap(new_cluster(config, Some(config.cluster_token))?),
         Mode::Join { token, sponsor } => {
             let token = join_token(token)?;
             check_reachable(&settings, sponsor)?;

@@ -1,0 +1,20 @@
+//! gRPC over one connection that somebody has made and verified: it is never dialed anew.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tonic::transport::{Channel, Endpoint, Uri};
+
+/// A channel over `stream` alone. Once that is lost, calls fail: whoever wants another connection verifies another one.
+pub fn channel_over<S>(endpoint: &Endpoint, stream: S) -> Channel
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = Mutex::new(Some(stream));
+    endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
+        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        async move { stream.map(TokioIo::new).ok_or_else(|| io::Error::other("the connection was closed")) }
+    }))
+}

@@ -1,0 +1,60 @@
+//! How far a member is on its way to what the cluster means it to be: for whoever shows progress. Nothing is decided by it.
+
+use std::time::Duration;
+
+use countersign_core::trust::member::Suffrage;
+
+use crate::member::Member;
+
+/// How often a member that changes nothing by itself looks whether something has.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
+
+/// Where a member stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It has not heard a leader, or Raft does not count it in yet.
+    CatchingUp,
+    /// It is meant to vote: it opens its copy of the CA key, and is counted once it has proved that.
+    BecomingVoter,
+    /// It is what it is meant to be.
+    Settled(Suffrage),
+}
+
+impl Member {
+    /// Where this member stands now.
+    pub fn standing(&self) -> Standing {
+        let inner = &self.0;
+        let meant = self.view().members.get(&inner.node).map(|member| member.suffrage);
+        match meant {
+            Some(suffrage) if crate::admin::is_ready(inner) => {
+                let votes = inner.group.status().voters.contains(&inner.node);
+                if votes || suffrage == Suffrage::Learner {
+                    Standing::Settled(suffrage)
+                } else {
+                    Standing::BecomingVoter
+                }
+            }
+            _ => Standing::CatchingUp,
+        }
+    }
+
+    /// Tells where this member stands, now and at each change, until it is what it is meant to be.
+    pub async fn settle(&self, mut tell: impl FnMut(Standing)) {
+        let mut status = self.0.group.watch();
+        let mut last = None;
+        loop {
+            let standing = self.standing();
+            if last.replace(standing) != Some(standing) {
+                tell(standing);
+            }
+            if matches!(standing, Standing::Settled(_)) {
+                return;
+            }
+            tokio::select! {
+                changed = status.changed() => if changed.is_err() { return },
+                // why: a leader's heartbeat changes nothing that could be waited for
+                () = tokio::time::sleep(LOOK_AGAIN) => {}
+            }
+        }
+    }
+}
