@@ -266,6 +266,7 @@ mod tests {
     use countersign_core::principal::{Principal, TrustDomain};
     use countersign_core::time::Validity;
     use countersign_core::trust::member::{Leaf, Member, Suffrage};
+    use countersign_core::trust::statement::Statement;
     use countersign_core::trust::view::{Authority as Recorded, AuthorityKey, AuthorityPhase};
     use countersign_pki::authority::{Authority, AuthorityParts, LeafRequest};
     use countersign_pki::key::{KeyAlgorithm, KeyPair};
@@ -329,6 +330,7 @@ mod tests {
                 addresses: vec![Address::parse("127.0.0.1:1").unwrap()],
                 addresses_changed: Generation(0),
                 hosts: vec![],
+                renewed: None,
                 role: None,
                 attributes: BTreeMap::new(),
                 admitted_by: None,
@@ -346,7 +348,10 @@ mod tests {
                 evicted: BTreeMap::new(),
                 principals: Arc::default(),
                 revoked_keys: Default::default(),
+                revoked_principals: Default::default(),
                 groups: BTreeMap::new(),
+                statement: Arc::new(Statement::founding(CLUSTER, HERE, self.keys.identity.public(), self.pinned.id())),
+                stated: 0,
             }
         }
 

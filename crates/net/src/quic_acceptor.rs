@@ -182,7 +182,9 @@ impl Shared {
             return refuse(incoming, repeated);
         }
         match self.gate.place() {
-            Some(place) => drop(handshakes.spawn(Box::pin(Arc::clone(self).serve(incoming, attempt, validated, place)))),
+            Some(place) => {
+                drop(handshakes.spawn(Box::pin(Arc::clone(self).serve(incoming, attempt, validated, place))))
+            }
             None => refuse(incoming, false),
         }
     }

@@ -9,7 +9,9 @@ pub(super) fn enforced(text: &mut Text, enforcement: &Enforcement) {
     let header = ["MEMBER", "STATE", "CONNECTIONS CLOSED", "SIGNED"];
     text.table(&header, enforcement.members.iter().map(row));
     if !enforcement.complete {
-        text.line("the revocation is committed, but not in force everywhere yet: `countersign status` says who is awaited");
+        text.line(
+            "the revocation is committed, but not in force everywhere yet: `countersign status` says who is awaited",
+        );
     }
 }
 

@@ -68,7 +68,8 @@ pub(super) const fn majority(voters: usize) -> usize {
 }
 
 impl Statement {
-    pub(super) fn founding(cluster: ClusterId, founder: NodeId, key: PublicKey, authority: AuthorityId) -> Self {
+    /// The first of a cluster.
+    pub fn founding(cluster: ClusterId, founder: NodeId, key: PublicKey, authority: AuthorityId) -> Self {
         Self {
             cluster,
             incarnation: Incarnation(0),

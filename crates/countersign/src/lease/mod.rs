@@ -65,11 +65,6 @@ impl Leasehold {
         let deadline = self.holder.lock().unwrap_or_else(PoisonError::into_inner).deadline();
         deadline.map(|deadline| deadline.since(boot_now())).filter(|left| *left > 0)
     }
-
-    /// Gives the lease up, at once.
-    pub(crate) fn surrender(&self) {
-        self.update(Holder::surrender);
-    }
 }
 
 /// What was told to whom last.
