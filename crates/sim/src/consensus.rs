@@ -272,6 +272,10 @@ fn describe(command: &Command, outcome: Option<&Outcome>) -> String {
         Command::AssignGroup { group, members } => format!("assign group {group} to {members:?}"),
         Command::ReportFeatureLevel { node, level } => format!("{node} knows level {level}"),
         Command::SetAddresses { node, .. } => format!("addresses of {node}"),
+        Command::RevokePrincipal(role) => format!("revoke {role}"),
+        Command::Renew { node, endorsement, .. } => format!("renewal {} of {node}", endorsement.renewal),
+        Command::AdoptLeaf { node, renewal } => format!("{node} uses renewal {renewal}"),
+        Command::SignStatement { number, node, .. } => format!("{node} signs statement {number}"),
     };
     match outcome {
         None => what,
