@@ -34,6 +34,7 @@ pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
         https_addr: config.https_addr.as_ref().map(|address| resolve(address, "--https-addr")).transpose()?,
         https_files: config.https_files.clone(),
         node_ttl_secs: config.node_ttl_secs,
+        lease: countersign::LeaseLength::DEFAULT,
         files: config.files.clone(),
     };
     if let Some(member) = stored_member(&config.data)? {
