@@ -1,0 +1,109 @@
+//! Every reachable state of a small cluster with leases: once the barrier has returned, nobody serves whom it revoked.
+//!
+//! The leases are those of the core ([`Holder`], [`Grantor`], [`Fresh`]), driven through every order of events that the
+//! scope allows: requests and answers late, lost, twice and out of order; a change of leader whose predecessor answers
+//! late; pauses, restarts, and a clock that is slow by the drift bound. A pause between the read of the clock and the
+//! effect is not a state here: an effect that has begun may finish.
+//!
+//! [`Holder`]: countersign_core::lease::Holder
+//! [`Grantor`]: countersign_core::lease::Grantor
+//! [`Fresh`]: countersign_core::lease::Fresh
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod clocks;
+mod fault;
+mod world;
+
+use std::time::Instant;
+
+use countersign_core::lease::Standing;
+use stateright::{Checker, HasDiscoveries, Model, Property};
+
+use fault::Fault;
+use world::{Event, NEW, OLD, Scope, Stage, World};
+
+const SAFE: &str = "once the barrier has returned, nobody serves the revoked client";
+
+/// One enforcer, closely: two requests under way at once, a pause and a restart.
+const ONE: Scope = Scope { enforcers: &[2], slow: 2, phases: 5, calls: 2, pauses: 1, restarts: 1, fault: None };
+/// The leaders and a third, each an enforcer.
+const THREE: Scope =
+    Scope { enforcers: &[0, 1, 2], slow: 0, phases: 2, calls: 1, pauses: 0, restarts: 0, fault: None };
+
+fn standing(scope: &Scope, world: &World, leader: usize, all: Standing) -> bool {
+    scope.may_return(world, leader) && scope.standings(world, leader).iter().all(|s| *s == all)
+}
+
+impl Model for Scope {
+    type State = World;
+    type Action = Event;
+
+    fn init_states(&self) -> Vec<World> {
+        vec![self.begin()]
+    }
+
+    fn actions(&self, world: &World, events: &mut Vec<Event>) {
+        self.events(world, events);
+    }
+
+    fn next_state(&self, world: &World, event: Event) -> Option<World> {
+        self.after(world, event)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always(SAFE, |scope: &Self, world: &World| {
+                !world.returned || (0..world.members.len()).all(|at| !scope.allows(world, at))
+            }),
+            Property::sometimes("the barrier returns: everybody enforces", |scope: &Self, world: &World| {
+                standing(scope, world, OLD, Standing::Enforced)
+            }),
+            Property::sometimes("the barrier returns: somebody's lease has run out", |scope: &Self, world: &World| {
+                scope.may_return(world, OLD) && scope.standings(world, OLD).contains(&Standing::Lapsed)
+            }),
+            Property::sometimes("the new leader's barrier returns: everybody enforces", |scope: &Self, world: &World| {
+                standing(scope, world, NEW, Standing::Enforced)
+            }),
+            Property::sometimes("a barrier returns at a leader that is deposed", |scope: &Self, world: &World| {
+                world.elected && scope.may_return(world, OLD)
+            }),
+            Property::sometimes("a client that is not revoked is served on", |scope: &Self, world: &World| {
+                let serves = |at: usize| world.members[at].stage == Stage::Enforced && scope.is_fresh(world, at);
+                world.returned && (0..world.members.len()).any(serves)
+            }),
+            Property::sometimes("the revoked client is served until the barrier returns", |scope: &Self, world: &World| {
+                world.committed.is_some() && (0..world.members.len()).any(|at| scope.allows(world, at))
+            }),
+        ]
+    }
+}
+
+fn check(name: &str, scope: Scope) {
+    let began = Instant::now();
+    let checker = scope.checker().threads(2).spawn_bfs().join();
+    println!("{name}: {} states, {:.1} s", checker.unique_state_count(), began.elapsed().as_secs_f32());
+    assert!(checker.is_done());
+    checker.assert_properties();
+}
+
+#[test]
+fn one_enforcer_never_serves_after_the_barrier() {
+    check("one enforcer", ONE);
+}
+
+#[test]
+fn three_enforcers_never_serve_after_the_barrier() {
+    check("three enforcers", THREE);
+}
+
+#[test]
+fn each_rule_left_out_is_missed() {
+    for fault in Fault::ALL {
+        let scope = Scope { fault: Some(fault), ..ONE };
+        let found = scope.checker().finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
+        let Some(path) = found.discovery(SAFE) else { panic!("{fault:?} goes unnoticed") };
+        let events = path.into_actions();
+        println!("{fault:?}: {} states, {} events: {events:?}", found.unique_state_count(), events.len());
+    }
+}
