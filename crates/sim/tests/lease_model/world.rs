@@ -94,6 +94,8 @@ pub(crate) struct Scope {
     pub(crate) phases: u8,
     /// Requests of one member that may be under way at once.
     pub(crate) calls: usize,
+    /// Whether a member asks again when as many are under way: one that it had is lost.
+    pub(crate) renews: bool,
     pub(crate) pauses: u8,
     pub(crate) restarts: u8,
     pub(crate) fault: Option<Fault>,
@@ -211,10 +213,12 @@ impl Scope {
         let step = match event {
             Event::HearAcknowledgement { .. } if call.acknowledged == REVOKED => {
                 grantor.acknowledge(Self::node(member), call.acknowledged);
+                // Hearing it again changes nothing.
+                world.members[at].calls[n].acknowledged = BEFORE;
                 call.step
             }
             Event::Confirm { .. } if call.step == Step::Asked => {
-                let leads = if leader == OLD { !world.elected } else { world.elected };
+                let leads = leader == NEW || !world.elected || self.breaks(Fault::AnswersUnconfirmed);
                 let ready = leader == OLD || world.applied || self.breaks(Fault::GrantsBeforeItsTermBegan);
                 (leads && ready).then_some(Step::Confirmed)?
             }
@@ -223,11 +227,11 @@ impl Scope {
             }
             Event::Answer { .. } => {
                 let newest = match call.step {
-                    Step::Asked if !self.breaks(Fault::AnswersUnconfirmed) => return None,
-                    Step::Confirmed if self.breaks(Fault::TwoSteps) => return None,
+                    Step::Confirmed if !self.breaks(Fault::TwoSteps) => Self::newest(world, leader),
                     Step::Read(newest) => newest,
-                    // Answered: the request was delivered twice.
-                    _ => Self::newest(world, leader),
+                    // The request came twice. The same answer again only makes the barrier wait longer.
+                    Step::Answered(named) if named < Self::newest(world, leader) => REVOKED,
+                    _ => return None,
                 };
                 world.grantors[leader].grant(Self::node(member), newest, now);
                 Step::Answered(newest)
@@ -315,9 +319,35 @@ impl Scope {
             | Event::Resume { member }
             | Event::Restart { member } => self.step(&mut world, member, event)?,
         }
-        // The order in which calls were made decides nothing.
-        world.members.iter_mut().for_each(|member| member.calls.sort_unstable());
+        self.reduce(&mut world);
         (world != *before).then_some(world)
+    }
+
+    /// Leaves out what decides nothing any more, so that there are fewer states to look at.
+    fn reduce(&self, world: &mut World) {
+        if world.returned {
+            // Nobody asks the grantors now.
+            world.grantors = [Grantor::new(BootMillis(0), length()), Grantor::new(BootMillis(0), length())];
+        }
+        for at in 0..world.members.len() {
+            let now = self.now(self.enforcers[at], world);
+            let Member { holder, calls, .. } = &mut world.members[at];
+            let mut later = holder.clone();
+            later.enforced(REVOKED);
+            if !later.holds(now) {
+                // What has run out is as good as nothing.
+                holder.surrender();
+            }
+            // A grant that cannot count here any more can only make the barrier wait longer; an acknowledgement matters.
+            let lost = |call: &Call| {
+                let late = now >= call.asked.plus(length().millis()) && !self.breaks(Fault::CountsFromAnswer);
+                let ended = call.orphan && !self.breaks(Fault::AnswerOutlivesRestart);
+                call.acknowledged == BEFORE && (late || ended)
+            };
+            calls.retain(|call| !lost(call));
+            // The order in which they were made decides nothing.
+            calls.sort_unstable();
+        }
     }
 
     /// Everything that may happen next.
@@ -332,21 +362,23 @@ impl Scope {
         }
         for (member, m) in world.members.iter().enumerate() {
             for to in [OLD, NEW].into_iter().take(1 + usize::from(world.elected)).filter(|_| !m.paused) {
-                may(m.calls.len() < self.calls, Event::Ask { member, to, over: None });
+                let full = m.calls.len() == self.calls;
+                may(!full, Event::Ask { member, to, over: None });
                 for n in 0..m.calls.len() {
-                    may(m.calls.len() == self.calls, Event::Ask { member, to, over: Some(n) });
+                    may(full && self.renews, Event::Ask { member, to, over: Some(n) });
                 }
             }
-            for call in 0..m.calls.len() {
-                may(true, Event::HearAcknowledgement { member, call });
-                may(true, Event::Confirm { member, call });
-                may(true, Event::ReadNewest { member, call });
-                may(true, Event::Answer { member, call });
-                may(!m.paused, Event::Deliver { member, call });
+            for (call, c) in m.calls.iter().enumerate() {
+                may(c.acknowledged == REVOKED, Event::HearAcknowledgement { member, call });
+                may(c.step == Step::Asked, Event::Confirm { member, call });
+                may(c.step == Step::Confirmed, Event::ReadNewest { member, call });
+                may(!matches!(c.step, Step::Asked | Step::Answered(REVOKED)), Event::Answer { member, call });
+                may(!m.paused && matches!(c.step, Step::Answered(_)), Event::Deliver { member, call });
             }
-            may(!m.paused && world.committed.is_some(), Event::Publish { member });
-            may(!m.paused, Event::HandshakeEnds { member });
-            may(!m.paused, Event::Close { member });
+            let runs = |stage: Stage| !m.paused && m.stage == stage;
+            may(runs(Stage::Before) && world.committed.is_some(), Event::Publish { member });
+            may(runs(Stage::Handshake), Event::HandshakeEnds { member });
+            may(runs(Stage::Handshake) || runs(Stage::Open), Event::Close { member });
             may(!m.paused && self.breaks(Fault::FreshBeforePause), Event::Wake { member });
             may(!m.paused && world.pauses < self.pauses, Event::Pause { member });
             may(m.paused, Event::Resume { member });
