@@ -56,13 +56,25 @@ pub(crate) struct Scope {
 pub(crate) enum Event {
     Crash(usize),
     Start(usize),
-    Elect { group: usize, candidate: usize },
+    Elect {
+        group: usize,
+        candidate: usize,
+    },
     /// The victim hands its leadership over.
-    StepDown { group: usize },
-    Replicate { group: usize, to: usize },
-    Commit { group: usize },
+    StepDown {
+        group: usize,
+    },
+    Replicate {
+        group: usize,
+        to: usize,
+    },
+    Commit {
+        group: usize,
+    },
     /// The command, run for the first time or again, does the next thing that the state asks for.
-    Propose { group: usize },
+    Propose {
+        group: usize,
+    },
 }
 
 impl Scope {
@@ -127,7 +139,10 @@ impl Scope {
 
     fn may_propose(&self, cluster: &Cluster, group: usize) -> bool {
         let Group { leader: Some(leader), has, committed } = &cluster.groups[group] else { return false };
-        if (*leader == self.victim() && !self.breaks(Fault::RemovesTheLast)) || !cluster.up[*leader] || has[*leader] != *committed {
+        if (*leader == self.victim() && !self.breaks(Fault::RemovesTheLast))
+            || !cluster.up[*leader]
+            || has[*leader] != *committed
+        {
             return false;
         }
         let removed = |g: usize| self.entries(g, cluster.groups[g].committed).contains(&Entry::Removed);

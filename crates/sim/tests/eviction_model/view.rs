@@ -11,6 +11,8 @@ pub(crate) struct Scope {
     pub(crate) evictions: usize,
     /// A member without a lease asks before it believes.
     pub(crate) asks: bool,
+    /// When it is shown a newer view, it asks the voters of that one too.
+    pub(crate) again: bool,
     /// An eviction waits until every voter that remains knows of the one before.
     pub(crate) waits: bool,
 }
@@ -27,10 +29,17 @@ pub(crate) struct Views {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The next view is committed; `known` is the set of those who have it then, as bits.
-    Evict { known: u32 },
-    Learn { member: usize },
+    Evict {
+        known: u32,
+    },
+    Learn {
+        member: usize,
+    },
     /// A member without a lease asks the voters of its view, of whom those in `asked` answer.
-    Ask { member: usize, asked: u32 },
+    Ask {
+        member: usize,
+        asked: u32,
+    },
 }
 
 impl Scope {
@@ -70,7 +79,7 @@ impl Scope {
                 let shown = honest.map(|voter| before.knows[voter]).max().unwrap_or(0).max(view);
                 next.knows[member] = shown;
                 // One that its own newest view does not refuse, and that is out.
-                next.captured = shown == view && view < before.newest;
+                next.captured = (shown == view || !self.again) && shown < before.newest;
             }
         }
         (next != *before).then_some(next)

@@ -13,11 +13,8 @@ pub(crate) const DRIFT_MILLIS: u64 = LEASE_DRIFT_PERMILLE;
 pub(crate) fn clock(node: usize, slow: bool, phase: u8) -> BootMillis {
     let started = 1_000_000 * (1 + node as u64);
     let (pairs, odd) = (u64::from(phase / 2), u64::from(phase % 2));
-    let counted = if slow {
-        1000 * pairs + (1000 - DRIFT_MILLIS) * odd
-    } else {
-        (1000 + DRIFT_MILLIS) * pairs + 1000 * odd
-    };
+    let counted =
+        if slow { 1000 * pairs + (1000 - DRIFT_MILLIS) * odd } else { (1000 + DRIFT_MILLIS) * pairs + 1000 * odd };
     BootMillis(started + counted)
 }
 

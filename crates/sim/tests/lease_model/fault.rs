@@ -27,10 +27,12 @@ pub(crate) enum Fault {
     TwoSteps,
     /// The answer to a request of a process that has ended counts for the next one.
     AnswerOutlivesRestart,
+    /// A leader forgets a member that may still hold a lease.
+    ForgetsMember,
 }
 
 impl Fault {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::NoLeaseCheck,
         Self::AcknowledgesBeforeClosing,
         Self::AcknowledgesDuringHandshake,
@@ -43,5 +45,6 @@ impl Fault {
         Self::IgnoresDrift,
         Self::TwoSteps,
         Self::AnswerOutlivesRestart,
+        Self::ForgetsMember,
     ];
 }

@@ -51,8 +51,8 @@ pub(crate) struct Call {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Step {
     Asked,
-    /// A quorum confirmed the leader since the request came.
-    Confirmed,
+    /// A quorum confirmed the leader since the request came; the leader's clock then, if the grant counts from it.
+    Confirmed(Option<BootMillis>),
     /// Only with [`Fault::TwoSteps`]: the newest generation is read, and nothing recorded.
     Read(Generation),
     Answered(Generation),
@@ -96,6 +96,8 @@ pub(crate) struct Scope {
     pub(crate) calls: usize,
     /// Whether a member asks again when as many are under way: one that it had is lost.
     pub(crate) renews: bool,
+    /// The leader reads its clock when it is confirmed, which may be long before it records the grant.
+    pub(crate) early: bool,
     pub(crate) pauses: u8,
     pub(crate) restarts: u8,
     pub(crate) fault: Option<Fault>,
@@ -121,6 +123,7 @@ pub(crate) enum Event {
     Pause { member: usize },
     Resume { member: usize },
     Restart { member: usize },
+    Forget { member: usize },
     BarrierReturns { at: usize },
 }
 
@@ -220,20 +223,18 @@ impl Scope {
             Event::Confirm { .. } if call.step == Step::Asked => {
                 let leads = leader == NEW || !world.elected || self.breaks(Fault::AnswersUnconfirmed);
                 let ready = leader == OLD || world.applied || self.breaks(Fault::GrantsBeforeItsTermBegan);
-                (leads && ready).then_some(Step::Confirmed)?
+                (leads && ready).then_some(Step::Confirmed(self.early.then_some(now)))?
             }
-            Event::ReadNewest { .. } if self.breaks(Fault::TwoSteps) && call.step == Step::Confirmed => {
-                Step::Read(Self::newest(world, leader))
-            }
+            Event::ReadNewest { .. } if self.breaks(Fault::TwoSteps) => Step::Read(Self::newest(world, leader)),
             Event::Answer { .. } => {
-                let newest = match call.step {
-                    Step::Confirmed if !self.breaks(Fault::TwoSteps) => Self::newest(world, leader),
-                    Step::Read(newest) => newest,
+                let (newest, at) = match call.step {
+                    Step::Confirmed(then) if !self.breaks(Fault::TwoSteps) => (Self::newest(world, leader), then),
+                    Step::Read(newest) => (newest, None),
                     // The request came twice. The same answer again only makes the barrier wait longer.
-                    Step::Answered(named) if named < Self::newest(world, leader) => REVOKED,
+                    Step::Answered(named) if named < Self::newest(world, leader) => (REVOKED, None),
                     _ => return None,
                 };
-                world.grantors[leader].grant(Self::node(member), newest, now);
+                world.grantors[leader].grant(Self::node(member), newest, at.unwrap_or(now));
                 Step::Answered(newest)
             }
             Event::Deliver { .. } => {
@@ -305,6 +306,7 @@ impl Scope {
             }
             Event::ApplyFirstEntry => world.applied = true,
             Event::BarrierReturns { .. } => world.returned = true,
+            Event::Forget { member } => world.grantors[OLD].forget(Self::node(self.enforcers[member])),
             Event::HearAcknowledgement { member, call }
             | Event::Confirm { member, call }
             | Event::ReadNewest { member, call }
@@ -371,7 +373,7 @@ impl Scope {
             for (call, c) in m.calls.iter().enumerate() {
                 may(c.acknowledged == REVOKED, Event::HearAcknowledgement { member, call });
                 may(c.step == Step::Asked, Event::Confirm { member, call });
-                may(c.step == Step::Confirmed, Event::ReadNewest { member, call });
+                may(matches!(c.step, Step::Confirmed(_)), Event::ReadNewest { member, call });
                 may(!matches!(c.step, Step::Asked | Step::Answered(REVOKED)), Event::Answer { member, call });
                 may(!m.paused && matches!(c.step, Step::Answered(_)), Event::Deliver { member, call });
             }
@@ -379,6 +381,7 @@ impl Scope {
             may(runs(Stage::Before) && world.committed.is_some(), Event::Publish { member });
             may(runs(Stage::Handshake), Event::HandshakeEnds { member });
             may(runs(Stage::Handshake) || runs(Stage::Open), Event::Close { member });
+            may(self.breaks(Fault::ForgetsMember), Event::Forget { member });
             may(!m.paused && self.breaks(Fault::FreshBeforePause), Event::Wake { member });
             may(!m.paused && world.pauses < self.pauses, Event::Pause { member });
             may(m.paused, Event::Resume { member });
