@@ -45,7 +45,9 @@ impl Grantor {
         let length = self.length.waited_millis();
         let enforcer = self.enforcers.entry(to).or_default();
         enforcer.grants.retain(|_, granted| granted.plus(length) > now);
-        enforcer.grants.insert(newest, now);
+        // Two tasks may read the clock in one order and come here in the other: the later lease is to be waited for.
+        let last = enforcer.grants.entry(newest).or_default();
+        *last = now.max(*last);
     }
 
     /// A member says that it enforces `generation`.
@@ -71,7 +73,8 @@ impl Grantor {
         last.map_or(self.elected, |at| at.max(self.elected)).plus(self.length.waited_millis())
     }
 
-    /// Forgets a member that is gone.
+    /// Forgets a member that is gone, and with it the leases that it was granted: no sooner than the last has run out, for
+    /// until then it may serve whom a later generation revokes.
     pub fn forget(&mut self, member: NodeId) {
         self.enforcers.remove(&member);
     }

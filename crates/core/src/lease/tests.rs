@@ -87,6 +87,15 @@ fn the_barrier_waits_for_the_last_grant_below_the_generation() {
 }
 
 #[test]
+fn a_grant_that_is_recorded_late_takes_back_no_later_one() {
+    let mut grantor = Grantor::new(BootMillis(0), TEN);
+    grantor.grant(ONE, generation(4), BootMillis(21_000));
+    grantor.grant(ONE, generation(4), BootMillis(20_000));
+    let until = BootMillis(31_100);
+    assert_eq!(grantor.standing(ONE, generation(5), BootMillis(30_100)), Standing::Until(until));
+}
+
+#[test]
 fn without_a_lease_there_is_no_fresh_proof() {
     let (clock, mut holder) = (LeaseClock::default(), Holder::default());
     assert_eq!(clock.fresh(BootMillis(0)).map(|_| ()), Err(NoLease));
