@@ -73,6 +73,11 @@ impl Grantor {
         last.map_or(self.elected, |at| at.max(self.elected)).plus(self.length.waited_millis())
     }
 
+    /// Whether this leader has granted `member` a lease.
+    pub fn was_granted(&self, member: NodeId) -> bool {
+        self.enforcers.get(&member).is_some_and(|enforcer| !enforcer.grants.is_empty())
+    }
+
     /// Forgets a member that is gone, and with it the leases that it was granted: no sooner than the last has run out, for
     /// until then it may serve whom a later generation revokes.
     pub fn forget(&mut self, member: NodeId) {

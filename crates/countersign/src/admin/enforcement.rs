@@ -23,7 +23,9 @@ fn shown(generation: Generation, barrier: Option<&Barrier>, view: &View, now_mil
 }
 
 fn enforced_by(node: NodeId, answer: &Answer, view: &View, now_millis: u64) -> EnforcedBy {
-    let name = view.members.get(&node).map(|member| member.name.to_string()).unwrap_or_default();
+    let member = view.members.get(&node).map(|member| member.name.to_string());
+    let evicted = || view.evicted.get(&node).map(|gone| format!("{} (evicted)", gone.name));
+    let name = member.or_else(evicted).unwrap_or_default();
     let mut shown = EnforcedBy {
         node: node.0,
         name,

@@ -164,18 +164,18 @@ impl Inner {
         let receipts = tenure.receipts.get(&generation);
         let (mut open, mut enforcing, mut voters, mut wake) = (0_usize, 0_usize, 0_usize, LOOK_AGAIN);
         let mut answers = BTreeMap::new();
+        let absent = |member: NodeId, until: BootMillis| {
+            let clock: UnixMillis = SystemClock.now();
+            let left = until.since(now);
+            let ends = if left > 0 { clock.0.saturating_add(left) } else { clock.0.saturating_sub(now.since(until)) };
+            let (cluster, leader, lease_ends) = (view.cluster, self.node, UnixMillis(ends));
+            let unsigned = Absence { cluster, generation, member, leader, lease_ends, signature: [0; 64] };
+            Answer::Absent(unsigned.signed(&self.keys.identity))
+        };
         for member in view.members.values() {
             let standing = tenure.grantor.standing(member.id, enforced, now);
             let votes = usize::from(member.suffrage == Suffrage::Voter);
             voters += votes;
-            let absent = |until: BootMillis| {
-                let left = until.0 as i64 - now.0 as i64;
-                let lease_ends = UnixMillis(SystemClock.now().0.saturating_add_signed(left));
-                let (cluster, leader) = (view.cluster, self.node);
-                let unsigned =
-                    Absence { cluster, generation, member: member.id, leader, lease_ends, signature: [0; 64] };
-                Answer::Absent(unsigned.signed(&self.keys.identity))
-            };
             let answer = match standing {
                 Standing::Enforced => {
                     enforcing += votes;
@@ -184,11 +184,18 @@ impl Inner {
                 Standing::Until(until) => {
                     open += 1;
                     wake = wake.min(Duration::from_millis(until.since(now).max(1)));
-                    absent(until)
+                    absent(member.id, until)
                 }
-                Standing::Lapsed => absent(tenure.grantor.lease_end(member.id, enforced)),
+                Standing::Lapsed => absent(member.id, tenure.grantor.lease_end(member.id, enforced)),
             };
             answers.insert(member.id, answer);
+        }
+        // Whoever was evicted may serve for as long as its own lease lasts, if it keeps to leases at all. That is said, and not
+        // waited for: it is no member any more, and no member lets it in.
+        for gone in view.evicted.keys().filter(|gone| tenure.grantor.was_granted(**gone)) {
+            if let Standing::Until(until) = tenure.grantor.standing(*gone, enforced, now) {
+                answers.insert(*gone, absent(*gone, until));
+            }
         }
         let passed = open == 0 && enforcing > voters / 2 && stated.is_some();
         (Barrier { generation, passed, answers }, wake)
