@@ -55,9 +55,12 @@ async fn an_eviction_returns_a_receipt_of_every_member() {
     let changed = nodes[0].evict("n3").await;
     let enforcement = changed.enforcement.unwrap();
     assert!(enforcement.complete, "{enforcement:?}");
-    let names: Vec<&str> = enforcement.members.iter().map(|m| m.name.as_str()).collect();
+    let (gone, members): (Vec<_>, Vec<_>) = enforcement.members.iter().partition(|m| m.name.contains("evicted"));
+    let names: Vec<&str> = members.iter().map(|m| m.name.as_str()).collect();
     assert_eq!(names, ["n1", "n2"]);
-    for member in &enforcement.members {
+    // It had a lease, and may serve by it if it has not learned.
+    assert!(gone.iter().all(|m| m.lease_ends_millis.is_some()));
+    for member in members {
         assert_eq!((member.state.as_str(), member.receipt.is_some()), ("enforced", true), "{member:?}");
     }
     let closed: u64 = enforcement.members.iter().filter_map(|m| m.receipt.as_ref()).map(|r| r.connections_closed).sum();
