@@ -273,6 +273,8 @@ fn check_member(view: &View, parts: &EvidenceParts, id: NodeId) -> Result<(), Re
     if view.revoked_keys.contains(&member.keys.identity.id()) {
         return Err(Refusal::KeyRevoked);
     }
+    // The endorsement of a key on record is not verified again: `apply` verified it before it recorded the key
+    // (`EnrollmentRequest::verify_identity`), and the founder records its own. Any other key must show one that holds.
     if parts.key == member.leaf.key { Ok(()) } else { check_endorsed(view, parts, member) }
 }
 
