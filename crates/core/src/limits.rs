@@ -60,7 +60,9 @@ pub const HANDSHAKE_MILLIS_MAX: u64 = 10_000;
 pub const HANDSHAKES_IN_FLIGHT_MAX: usize = 256;
 /// Enrollment connections under way at once.
 pub const ENROLLMENTS_IN_FLIGHT_MAX: usize = 64;
-/// Connection attempts of one source that may fail within a minute before it must wait.
+/// Enrollment connections of one source under way at once; the rest is for joiners elsewhere.
+pub const ENROLLMENTS_PER_SOURCE_MAX: usize = 48;
+/// Connection attempts of one source that may fail within a minute; past it, it is let in only while half the places are free.
 pub const FAILURES_PER_SOURCE_MINUTE_MAX: u32 = 120;
 /// Sources whose attempts are counted; past it the oldest is forgotten.
 pub const SOURCES_MAX: usize = 4096;

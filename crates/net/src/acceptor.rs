@@ -26,6 +26,7 @@ use crate::gate::Gate;
 use crate::handshake::{self, Hello, Refused};
 use crate::refusal::RefusalRecord;
 use crate::routes::Routes;
+use crate::share::Shares;
 use crate::stream::{EnrollStream, PeerStream, ServiceStream};
 
 /// How long a refused peer may take to fetch the reason.
@@ -42,9 +43,11 @@ pub struct AcceptorLimits {
     pub handshakes_in_flight: usize,
     /// Enrollment connections open at once.
     pub enrollments_in_flight: usize,
+    /// Enrollment connections of one source open at once.
+    pub enrollments_per_source: usize,
     /// How long an enrollment connection may stay open.
     pub enrollment: Duration,
-    /// Attempts of one source that may fail within a minute.
+    /// Attempts of one source that may fail within a minute; past it, it is let in only while half the places are free.
     pub failures_per_source_minute: u32,
 }
 
@@ -55,6 +58,7 @@ impl Default for AcceptorLimits {
             preauth_bytes: limits::PREAUTH_BYTES_MAX,
             handshakes_in_flight: limits::HANDSHAKES_IN_FLIGHT_MAX,
             enrollments_in_flight: limits::ENROLLMENTS_IN_FLIGHT_MAX,
+            enrollments_per_source: limits::ENROLLMENTS_PER_SOURCE_MAX,
             enrollment: Duration::from_secs(60),
             failures_per_source_minute: limits::FAILURES_PER_SOURCE_MINUTE_MAX,
         }
@@ -73,6 +77,7 @@ struct Shared {
     routes: Routes,
     gate: Gate,
     enrollments: Arc<Semaphore>,
+    joiners: Arc<Shares>,
 }
 
 impl Acceptor {
@@ -89,6 +94,7 @@ impl Acceptor {
             routes: Routes::new(),
             gate: Gate::new(limits.handshakes_in_flight, limits.failures_per_source_minute),
             enrollments: Arc::new(Semaphore::new(limits.enrollments_in_flight)),
+            joiners: Shares::new(limits.enrollments_per_source),
         });
         Self { listener, shared }
     }
@@ -155,23 +161,32 @@ impl Shared {
             let record = attempt.record(Refusal::Overloaded.into());
             self.endpoint.refusals().record(RefusalRecord { repeated, ..record });
         };
-        if let Charge::Refused { repeated } = self.gate.charge(source) {
-            return refuse(attempt, repeated);
-        }
+        let charged = match self.gate.charge(source) {
+            Charge::Refused { repeated } => return refuse(attempt, repeated),
+            charge => charge == Charge::Taken,
+        };
         match self.gate.place() {
             // Boxed: the runtime moves a task about until it runs, and this one has kilobytes.
-            Some(place) => drop(handshakes.spawn(Box::pin(Arc::clone(self).serve(socket, attempt, place)))),
+            Some(place) => drop(handshakes.spawn(Box::pin(Arc::clone(self).serve(socket, attempt, charged, place)))),
             None => refuse(attempt, false),
         }
     }
 
-    async fn serve(self: Arc<Self>, socket: TcpStream, mut attempt: Attempt, mut place: OwnedSemaphorePermit) {
+    async fn serve(
+        self: Arc<Self>,
+        socket: TcpStream,
+        mut attempt: Attempt,
+        charged: bool,
+        mut place: OwnedSemaphorePermit,
+    ) {
         let outcome = {
             let accept = pin!(self.accept(socket, &mut attempt, &mut place));
             tokio::time::timeout(self.limits.handshake, accept).await
         };
         let Refused { failure, socket } = match outcome {
-            Ok(Ok(())) => return self.gate.refund(attempt.source),
+            // A joiner has proven nothing by its handshake: whether its request is granted or refused, it is counted.
+            Ok(Ok(())) if charged && attempt.alpn != Some(Alpn::Enroll) => return self.gate.refund(attempt.source),
+            Ok(Ok(())) => return,
             Ok(Err(refused)) => refused,
             Err(_) => Failure::from(Refusal::Deadline).into(),
         };
@@ -205,14 +220,16 @@ impl Shared {
         }
     }
 
-    /// Enrollment has places of its own: a crowd of strangers leaves the members' alone.
+    /// Enrollment has places of its own: a crowd of strangers leaves the members' alone, and one source the others'.
     async fn accept_stranger(
         &self,
         hello: Hello,
         attempt: &mut Attempt,
         place: &mut OwnedSemaphorePermit,
     ) -> Result<(), Refused> {
-        let Ok(own) = Arc::clone(&self.enrollments).try_acquire_owned() else {
+        let share = self.joiners.take(attempt.source);
+        let own = Arc::clone(&self.enrollments).try_acquire_owned().ok();
+        let (Some(share), Some(own)) = (share, own) else {
             return Err(hello.refuse(Refusal::Overloaded).await);
         };
         // Assigned, not shadowed: the handshake's place is free from here on.
@@ -223,7 +240,7 @@ impl Shared {
         // why: it is the deadline
         let deadline = tokio::time::sleep(self.limits.enrollment);
         let Some(place) = place.split(1) else { return Err(Failure::from(Refusal::Overloaded).into()) };
-        slot.send(EnrollStream::new(tls, proof, deadline, place, attempt));
+        slot.send(EnrollStream::new(tls, proof, deadline, (place, share), attempt));
         Ok(())
     }
 }

@@ -30,6 +30,8 @@ impl Source {
 pub(crate) enum Charge {
     /// It may, and is counted as failed until refunded.
     Taken,
+    /// The source has failed too often, but there are places enough: it may, and is not counted.
+    Overdrawn,
     /// It may not.
     Refused {
         /// Whether the refusal before this one, in the same drought, was told already.

@@ -30,9 +30,13 @@ impl Gate {
         self.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts an attempt as failed, until it is refunded.
+    /// Counts an attempt as failed, until it is refunded. A source that has failed too often is turned away only where
+    /// places are scarce: a member may share its address with whoever failed.
     pub(crate) fn charge(&self, source: SocketAddr) -> Charge {
-        self.budget().charge(Source::of(source.ip()), self.started.elapsed())
+        let (source, now, scarce) = (Source::of(source.ip()), self.started.elapsed(), self.is_half_full());
+        let mut budget = self.budget();
+        // Asked first: what is let in is no refusal, and the next one is told.
+        if !scarce && budget.is_exhausted(source, now) { Charge::Overdrawn } else { budget.charge(source, now) }
     }
 
     /// The attempt succeeded.
@@ -56,5 +60,51 @@ impl Gate {
 
     pub(crate) fn is_half_full(&self) -> bool {
         self.in_flight().saturating_mul(2) >= self.places_max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLACES: usize = 4;
+    const FAILURES: u32 = 3;
+
+    /// What an attempt meets after `failed` failures of its source, while `held` places are taken.
+    fn check(failed: u32, held: usize, expected: Charge) {
+        let gate = Gate::new(PLACES, FAILURES);
+        let source = "10.0.0.1:1".parse().unwrap();
+        for _ in 0..failed {
+            assert_eq!(gate.charge(source), Charge::Taken);
+        }
+        let places: Vec<_> = (0..held).map(|_| gate.place().unwrap()).collect();
+        assert_eq!(gate.charge(source), expected, "{failed} failed, {held} held");
+        assert_eq!(gate.in_flight(), places.len());
+    }
+
+    #[tokio::test]
+    async fn a_source_that_failed_too_often_is_let_in_while_half_the_places_are_free() {
+        for (failed, held, expected) in [
+            (0, 0, Charge::Taken),
+            (FAILURES - 1, 0, Charge::Taken),
+            (FAILURES - 1, PLACES, Charge::Taken),
+            (FAILURES, 0, Charge::Overdrawn),
+            (FAILURES, PLACES / 2 - 1, Charge::Overdrawn),
+            (FAILURES, PLACES / 2, Charge::Refused { repeated: false }),
+            (FAILURES, PLACES, Charge::Refused { repeated: false }),
+        ] {
+            check(failed, held, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_let_in_over_budget_leaves_the_first_refusal_to_be_told() {
+        let gate = Gate::new(2, 1);
+        let source = "10.0.0.1:1".parse().unwrap();
+        assert_eq!(gate.charge(source), Charge::Taken);
+        assert_eq!(gate.charge(source), Charge::Overdrawn);
+        let _place = gate.place().unwrap();
+        assert_eq!(gate.charge(source), Charge::Refused { repeated: false });
+        assert_eq!(gate.charge(source), Charge::Refused { repeated: true });
     }
 }

@@ -22,6 +22,9 @@ pub mod enroll;
 pub mod frame;
 mod gate;
 mod handshake;
+// Hidden rather than behind a feature: the shipped binary's `demo` needs it, so every build of the workspace would turn it
+// on, and testing one crate alone would build this one once more.
+#[doc(hidden)]
 pub mod hostile;
 pub mod https;
 mod memory;
@@ -33,6 +36,7 @@ pub mod refusal;
 pub mod registry;
 pub mod routes;
 pub mod service_client;
+mod share;
 mod sni;
 pub mod stream;
 pub mod trust;

@@ -114,6 +114,11 @@ impl QuicAcceptor {
         self.quic.local_addr()
     }
 
+    /// Handshakes under way.
+    pub fn handshakes_in_flight(&self) -> usize {
+        self.shared.gate.in_flight()
+    }
+
     /// Serves connections from now on, with at most `bound` waiting.
     pub fn connections(&self, bound: usize) -> Receiver<QuicConnection> {
         self.shared.route.serve(bound)
@@ -178,13 +183,12 @@ impl Shared {
             let record = attempt.clone().record(Refusal::Overloaded.into());
             self.endpoint.refusals().record(RefusalRecord { repeated, ..record });
         };
-        if validated && let Charge::Refused { repeated } = self.gate.charge(source) {
-            return refuse(incoming, repeated);
-        }
+        let charged = match validated.then(|| self.gate.charge(source)) {
+            Some(Charge::Refused { repeated }) => return refuse(incoming, repeated),
+            charge => charge == Some(Charge::Taken),
+        };
         match self.gate.place() {
-            Some(place) => {
-                drop(handshakes.spawn(Box::pin(Arc::clone(self).serve(incoming, attempt, validated, place))))
-            }
+            Some(place) => drop(handshakes.spawn(Box::pin(Arc::clone(self).serve(incoming, attempt, charged, place)))),
             None => refuse(incoming, false),
         }
     }

@@ -16,6 +16,7 @@ use tokio::time::Sleep;
 use crate::attempt::Attempt;
 use crate::counted::Counted;
 use crate::registry::{Closed, Registration};
+use crate::share::Share;
 
 /// TLS over TCP, from either end.
 pub(crate) type Tls = tokio_rustls::TlsStream<Counted>;
@@ -179,8 +180,8 @@ struct Timed {
     tls: Tls,
     /// A stranger that says nothing must not keep its place for ever.
     deadline: Pin<Box<Sleep>>,
-    /// The place among the enrollments under way.
-    _place: OwnedSemaphorePermit,
+    /// The place among the enrollments under way, and among those of its source.
+    _place: (OwnedSemaphorePermit, Share),
 }
 
 impl Timed {
@@ -197,7 +198,7 @@ impl EnrollStream {
         mut tls: Tls,
         proof: SponsorProof,
         deadline: Sleep,
-        place: OwnedSemaphorePermit,
+        place: (OwnedSemaphorePermit, Share),
         attempt: &mut Attempt,
     ) -> Self {
         tls.get_mut().0.lift();

@@ -19,11 +19,11 @@ use countersign_net::{
 use quinn::ConnectionError;
 use quinn::crypto::rustls::QuicClientConfig;
 use rig::raw::Raw;
-use rig::{Cluster, Identity, ManualClock, NOW, Sink, Wish, authority, dialed, issue, node_principal, wish};
+use rig::{Cluster, Identity, ManualClock, NOW, Sink, Wish, authority, dialed, issue, node_principal, until, wish};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UdpSocket;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 
 const ID: FailureId = FailureId([0, 0, 0, 0, 0, 0, 0, 0xaa]);
 
@@ -221,39 +221,58 @@ async fn no_session_is_resumed_and_nothing_is_sent_early() {
 #[tokio::test]
 async fn one_source_may_fail_so_often() {
     let cluster = Cluster::new();
-    let mut server = serve(&cluster, QuicPurpose::Peer, limits(|l| l.failures_per_source_minute = 2));
-    let address = dialed(server.address);
-    let pay = dialer(&cluster, &cluster.client);
-    for _ in 0..2 {
-        pay.dial(&address, QuicPurpose::Peer, Expected::Node(NodeId(1))).await.unwrap_err();
-        assert_eq!(server.refusals.recv().await.unwrap().refusal, Refusal::NotANode);
+    for stalled in [0, 2] {
+        let change = |l: &mut AcceptorLimits| (l.failures_per_source_minute, l.handshakes_in_flight) = (2, 4);
+        let mut server = serve(&cluster, QuicPurpose::Peer, limits(change));
+        let (mut relays, mut clients) = (JoinSet::new(), JoinSet::new());
+        for _ in 0..stalled {
+            let address = first_flight_only(server.address, &mut relays).await;
+            clients.spawn(raw(Raw::new(&[b"countersign/1 peer"]), address));
+        }
+        until(|| server.acceptor.handshakes_in_flight() == stalled).await;
+        let address = dialed(server.address);
+        let pay = dialer(&cluster, &cluster.client);
+        for _ in 0..2 {
+            pay.dial(&address, QuicPurpose::Peer, Expected::Node(NodeId(1))).await.unwrap_err();
+            assert_eq!(server.refusals.recv().await.unwrap().refusal, Refusal::NotANode);
+        }
+        until(|| server.acceptor.handshakes_in_flight() == stalled).await;
+        let two = dialer(&cluster, &cluster.nodes[&2]);
+        let met = two.dial(&address, QuicPurpose::Peer, Expected::Node(NodeId(1))).await;
+        if stalled == 0 {
+            met.expect("half the places are free");
+            continue;
+        }
+        let error = met.unwrap_err();
+        assert!(matches!(error.cause, DialCause::Closed(_)), "{error:?}");
+        assert_eq!(server.refusals.recv().await.unwrap().refusal, Refusal::Overloaded);
     }
-    let two = dialer(&cluster, &cluster.nodes[&2]);
-    let error = two.dial(&address, QuicPurpose::Peer, Expected::Node(NodeId(1))).await.unwrap_err();
-    assert!(matches!(error.cause, DialCause::Closed(_)), "{error:?}");
-    assert_eq!(server.refusals.recv().await.unwrap().refusal, Refusal::Overloaded);
+}
+
+/// A relay that passes the client's first flight on, and then nothing more.
+async fn first_flight_only(server: SocketAddr, relays: &mut JoinSet<()>) -> SocketAddr {
+    let front = UdpSocket::bind(loopback()).await.unwrap();
+    let back = UdpSocket::bind(loopback()).await.unwrap();
+    let address = front.local_addr().unwrap();
+    relays.spawn(async move {
+        let mut packet = [0; 2048];
+        loop {
+            let (len, _) = front.recv_from(&mut packet).await.unwrap();
+            back.send_to(&packet[..len], server).await.unwrap();
+        }
+    });
+    address
 }
 
 #[tokio::test]
 async fn a_stalled_handshake_ends_at_its_deadline() {
     let cluster = Cluster::new();
     let mut server = serve(&cluster, QuicPurpose::Peer, limits(|l| l.handshake = Duration::from_millis(30)));
-    // A relay that passes the client's first flight on, and then nothing more.
-    let front = UdpSocket::bind(loopback()).await.unwrap();
-    let back = UdpSocket::bind(loopback()).await.unwrap();
-    let address = front.local_addr().unwrap();
-    let server_address = server.address;
-    let relay = tokio::spawn(async move {
-        let mut packet = [0; 2048];
-        loop {
-            let (len, _) = front.recv_from(&mut packet).await.unwrap();
-            back.send_to(&packet[..len], server_address).await.unwrap();
-        }
-    });
+    let mut relays = JoinSet::new();
+    let address = first_flight_only(server.address, &mut relays).await;
     let client = tokio::spawn(raw(Raw::new(&[b"countersign/1 peer"]), address));
     let record = server.refusals.recv().await.unwrap();
     assert_eq!(record.refusal, Refusal::Deadline);
-    relay.abort();
     client.abort();
 }
 

@@ -14,7 +14,7 @@ use rig::raw::{Raw, alert, first_frame};
 use rig::{Cluster, ManualClock, Server, authority, issue, node_principal, until, wish};
 use rustls::{AlertDescription, HandshakeKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 const ID: FailureId = FailureId([0, 0, 0, 0, 0, 0, 0, 0xaa]);
 
@@ -232,7 +232,8 @@ async fn a_joiner_that_says_nothing_loses_its_place() {
 #[tokio::test]
 async fn one_source_may_fail_so_often_and_success_is_free() {
     let cluster = Cluster::new();
-    let mut server = cluster.serve_with(1, limits(|l| l.failures_per_source_minute = 2)).await;
+    let change = |l: &mut AcceptorLimits| (l.failures_per_source_minute, l.handshakes_in_flight) = (2, 2);
+    let mut server = cluster.serve_with(1, limits(change)).await;
     let dialer = cluster.dialer(&cluster.nodes[&2]);
     for _ in 0..5 {
         dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
@@ -242,12 +243,56 @@ async fn one_source_may_fail_so_often_and_success_is_free() {
         Raw::new(&[]).answer(server.address).await.unwrap_err();
         assert_eq!(server.refused().await.refusal, Refusal::Protocol);
     }
+    until(|| server.acceptor.handshakes_in_flight() == 0).await;
+    // Half the places are free: a member behind the same address is let in, and its success pays for no failure.
+    for _ in 0..5 {
+        dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
+        until(|| server.acceptor.handshakes_in_flight() == 0).await;
+    }
+    // Scarce by somebody else's doing.
+    let elsewhere = TcpSocket::new_v4().unwrap();
+    elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let stalled = elsewhere.connect(server.address).await.unwrap();
+    until(|| server.acceptor.handshakes_in_flight() == 1).await;
     for repeated in [false, true] {
         let error = dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
         assert!(matches!(error.cause, DialCause::Closed(_)), "{error:?}");
         let record = server.refused().await;
         assert_eq!((record.refusal, record.repeated), (Refusal::Overloaded, repeated));
     }
+    drop(stalled);
+    until(|| server.acceptor.handshakes_in_flight() == 0).await;
+    dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn one_source_holds_its_share_of_the_enrollments_and_each_is_counted() {
+    let cluster = Cluster::new();
+    let change = |l: &mut AcceptorLimits| {
+        (l.enrollments_in_flight, l.enrollments_per_source) = (3, 2);
+        (l.handshakes_in_flight, l.failures_per_source_minute) = (2, 4);
+    };
+    let mut server = cluster.serve_with(1, limits(change)).await;
+    let enroll = Raw::new(&[Alpn::Enroll.id()]);
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut joiner = enroll.connect(server.address).await.unwrap();
+        first_frame(&mut joiner).await.unwrap();
+        held.push((server.enrollments.recv().await.unwrap(), joiner));
+    }
+    // The third place is there, but not for this source.
+    assert_eq!(alert(&enroll.answer(server.address).await.unwrap_err()), Some(AlertDescription::InternalError));
+    assert_eq!((server.refused().await.refusal, server.acceptor.enrollments_in_flight()), (Refusal::Overloaded, 2));
+    drop(held.pop());
+    until(|| server.acceptor.enrollments_in_flight() == 1 && server.acceptor.handshakes_in_flight() == 0).await;
+    enroll.answer(server.address).await.unwrap();
+    until(|| server.acceptor.handshakes_in_flight() == 0).await;
+
+    // Four attempts, whether served or turned away, are what this source has; a fifth is refused where places are scarce.
+    let _stalled = TcpStream::connect(server.address).await.unwrap();
+    until(|| server.acceptor.handshakes_in_flight() == 1).await;
+    enroll.answer(server.address).await.unwrap_err();
+    assert_eq!(server.refused().await.alpn, None, "before a byte was read");
 }
 
 /// On a resumed session the certificate would not be verified again: there are no sessions to resume.

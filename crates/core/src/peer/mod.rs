@@ -317,6 +317,9 @@ fn check_member(view: &View, parts: &EvidenceParts, id: NodeId) -> Result<(), Re
     if view.revoked_keys.contains(&member.keys.identity.id()) {
         return Err(Refusal::KeyRevoked);
     }
+    // The endorsement of a key on record is not verified again: `apply` verified it before it recorded the key
+    // (`EnrollmentRequest::verify_identity`, `TrustState::renew`), and the founder records its own. Any other key must show one
+    // that holds.
     if member.leaf_of(parts.key).is_some() { Ok(()) } else { check_endorsed(view, parts, member) }
 }
 

@@ -343,7 +343,10 @@ pub fn dialed(address: SocketAddr) -> Address {
 
 /// Waits for a condition that another task brings about.
 pub async fn until(mut condition: impl FnMut() -> bool) {
+    let begun = std::time::Instant::now();
     while !condition() {
+        // One that never comes fails the test instead of hanging it.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "waited in vain");
         tokio::task::yield_now().await;
     }
 }
