@@ -47,10 +47,60 @@ pub fn permit(view: &View, author: Author, command: &Command) -> Result<(), NotP
     if allowed { Ok(()) } else { Err(NotPermitted(from)) }
 }
 
+/// A member whose certificate has expired, or one that asks such a member, wants more than recovery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a certificate has expired: until it is renewed, node {0} may only renew and speak for itself")]
+pub struct RecoveryOnly(pub NodeId);
+
+/// Decides whether `from` may pass `command` on while its own certificate or the other end's has expired: what renews it and
+/// what a cluster that was off needs to form again, of the member itself. Asked besides [`permit`].
+pub fn permit_in_recovery(from: NodeId, command: &Command) -> Result<(), RecoveryOnly> {
+    let own = match command {
+        Command::Renew { node, .. }
+        | Command::AdoptLeaf { node, .. }
+        | Command::SignStatement { node, .. }
+        | Command::ConfirmAuthority { node, .. } => *node == from,
+        _ => false,
+    };
+    if own { Ok(()) } else { Err(RecoveryOnly(from)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trust::tests::rig::{Rig, bootstrap, record, request};
+    use crate::id::{AuthorityId, KeyId};
+    use crate::key::Endorsement;
+    use crate::trust::tests::rig::{CLUSTER, Rig, bootstrap, key, record, request};
+
+    #[test]
+    fn in_recovery_a_member_speaks_for_itself_alone() {
+        let endorsement = Endorsement::sign(&key(2), CLUSTER, KeyId([1; 32]), 1);
+        let of = |node: u64| {
+            let node = NodeId(node);
+            [
+                Command::Renew { node, key: KeyId([1; 32]), endorsement: endorsement.clone() },
+                Command::AdoptLeaf { node, renewal: 1 },
+                Command::SignStatement { number: 1, node, signature: [0; 64] },
+                Command::ConfirmAuthority { authority: AuthorityId([1; 32]), node, signature: vec![] },
+            ]
+        };
+        for (own, others) in of(2).iter().zip(&of(3)) {
+            assert_eq!(permit_in_recovery(NodeId(2), own), Ok(()), "{own:?}");
+            assert_eq!(permit_in_recovery(NodeId(2), others), Err(RecoveryOnly(NodeId(2))), "{others:?}");
+        }
+        for command in [
+            bootstrap(),
+            Command::Admit(Box::new(request(7, 5))),
+            Command::AddJoinToken(record(6, 1)),
+            Command::ReportFeatureLevel { node: NodeId(2), level: 1 },
+            Command::SetAddresses { node: NodeId(2), addresses: vec![], signature: [0; 64] },
+            Command::Evict { node: NodeId(2), compromised: false, keep_authority: true },
+            Command::SealAuthority { authority: AuthorityId([1; 32]), node: NodeId(2), sealed: vec![] },
+            Command::RevokeKey(KeyId([0; 32])),
+        ] {
+            assert_eq!(permit_in_recovery(NodeId(2), &command), Err(RecoveryOnly(NodeId(2))), "{command:?}");
+        }
+    }
 
     #[test]
     fn a_learner_sponsors_and_speaks_for_itself_but_administers_nothing() {

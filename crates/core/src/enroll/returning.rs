@@ -1,0 +1,233 @@
+//! Return: a member whose certificate its peers refuse, or that has lost it, comes back by its identity key. It spends no
+//! token, and nobody but the member itself can ask.
+//!
+//! The member first recognizes its cluster by the voters' statements and verifies the server under what these trust; only
+//! then does it sign, for this connection alone. What the server can see of the connection is checked here, all else once
+//! more by `apply`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{ClusterId, KeyId, NodeId};
+use crate::key::{Endorsement, SecretKey, SignatureError};
+use crate::transcript::Transcript;
+use crate::trust::command::Command;
+use crate::trust::outcome::Refused;
+use crate::trust::view::View;
+
+/// The version of this exchange.
+pub const RETURN_VERSION: u16 = 1;
+
+/// The two ends of the connection that a return is made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReturnChannel {
+    /// SHA-256 of the server's leaf certificate, DER.
+    pub leaf: [u8; 32],
+    /// The TLS exporter of the connection (RFC 8446 §7.5).
+    pub exporter: [u8; 32],
+}
+
+/// All that the returning member signs, and the signature.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReturnRequest {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Who returns.
+    pub node: NodeId,
+    /// The key of its next leaf: all that is believed of the CSR.
+    pub leaf_key: KeyId,
+    /// The identity key's word for that key, with the number after the newest renewal on record.
+    pub endorsement: Endorsement,
+    /// The connection that it was made for: elsewhere it is worth nothing.
+    pub channel: ReturnChannel,
+    /// By the identity key, over [`ReturnRequest::transcript`].
+    #[serde(with = "crate::codec::bytes64")]
+    pub signature: [u8; 64],
+}
+
+/// Why a return is not passed on.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReturnError {
+    /// For another cluster.
+    #[error("return is to another cluster")]
+    Cluster,
+    /// Made for another connection or another server: replayed or relayed.
+    #[error("return was made for another connection")]
+    Relayed,
+    /// The CSR's key is not the one that was signed.
+    #[error("key of the certificate signing request is not the one that was signed")]
+    CsrKey,
+    /// Not signed by the identity key of the member that it names.
+    #[error("return is not signed by the member's identity key")]
+    Identity(#[from] SignatureError),
+    /// The member may not return, or not with this number.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+}
+
+impl ReturnRequest {
+    /// Signs the return of `node` with `leaf_key`, as its renewal number `renewal`, for one connection.
+    pub fn sign(
+        identity: &SecretKey,
+        (cluster, node): (ClusterId, NodeId),
+        (leaf_key, renewal): (KeyId, u64),
+        channel: ReturnChannel,
+    ) -> Self {
+        let endorsement = Endorsement::sign(identity, cluster, leaf_key, renewal);
+        let unsigned = Self { cluster, node, leaf_key, endorsement, channel, signature: [0; 64] };
+        Self { signature: identity.sign(&unsigned.transcript()), ..unsigned }
+    }
+
+    /// What the identity key signs: every field but the signature, and the exchange's version.
+    pub fn transcript(&self) -> Transcript {
+        Transcript::new(b"return")
+            .fixed(&RETURN_VERSION.to_be_bytes())
+            .fixed(&self.cluster.0)
+            .fixed(&self.node.0.to_be_bytes())
+            .fixed(&self.leaf_key.0)
+            .fixed(&self.endorsement.identity.0)
+            .fixed(&self.endorsement.renewal.to_be_bytes())
+            .fixed(&self.endorsement.signature)
+            .fixed(&self.channel.leaf)
+            .fixed(&self.channel.exporter)
+    }
+}
+
+/// A return that a member made for this connection. Only this is proposed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Returning(ReturnRequest);
+
+impl Returning {
+    /// Checks `request` against the connection that it came over, the key of the CSR, and `view`.
+    ///
+    /// Errors: a wrong number is answered with the one that counts, to nobody but the member.
+    pub fn check(
+        request: ReturnRequest,
+        channel: &ReturnChannel,
+        csr_key: KeyId,
+        view: &View,
+    ) -> Result<Self, ReturnError> {
+        let node = request.node;
+        if request.cluster != view.cluster {
+            return Err(ReturnError::Cluster);
+        }
+        if request.channel != *channel {
+            return Err(ReturnError::Relayed);
+        }
+        if request.leaf_key != csr_key {
+            return Err(ReturnError::CsrKey);
+        }
+        let member = match (view.members.get(&node), view.evicted.get(&node)) {
+            (Some(member), _) => member,
+            (None, Some(evicted)) => {
+                evicted.identity.verify(&request.transcript(), &request.signature)?;
+                return Err(Refused::AlreadyEvicted(node).into());
+            }
+            (None, None) => return Err(Refused::NoSuchNode(node).into()),
+        };
+        let identity = member.keys.identity;
+        if request.endorsement.identity != identity {
+            return Err(SignatureError.into());
+        }
+        identity.verify(&request.transcript(), &request.signature)?;
+        request.endorsement.verify(view.cluster, request.leaf_key)?;
+        if view.revoked_keys.contains(&identity.id()) {
+            return Err(Refused::KeyRevoked.into());
+        }
+        // The same key again: an answer was lost, and is given once more.
+        let recorded = member.leaf_of(request.leaf_key).map(|leaf| leaf.renewal);
+        let next = recorded.unwrap_or(member.renewal().saturating_add(1));
+        if request.endorsement.renewal != next {
+            return Err(Refused::RenewalOutOfOrder { node, next }.into());
+        }
+        Ok(Self(request))
+    }
+
+    /// The renewal to propose.
+    pub fn into_command(self) -> Command {
+        let ReturnRequest { node, leaf_key: key, endorsement, .. } = self.0;
+        Command::Renew { node, key, endorsement }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::outcome::Outcome;
+    use crate::trust::tests::rig::{CLUSTER, Rig, key, leaf_key};
+
+    const HERE: ReturnChannel = ReturnChannel { leaf: [3; 32], exporter: [4; 32] };
+
+    fn next() -> KeyId {
+        key(90).public().id()
+    }
+
+    /// Node 2 returns with its identity key.
+    fn request(renewal: u64) -> ReturnRequest {
+        ReturnRequest::sign(&key(2), (CLUSTER, NodeId(2)), (next(), renewal), HERE)
+    }
+
+    fn check(rig: &Rig, request: ReturnRequest) -> Result<Command, ReturnError> {
+        Returning::check(request, &HERE, next(), rig.0.view().unwrap()).map(Returning::into_command)
+    }
+
+    #[test]
+    fn a_member_returns_by_its_identity_key_and_gets_the_same_answer_again() {
+        let mut rig = Rig::three_voters();
+        let command = check(&rig, request(1)).unwrap();
+        assert!(matches!(rig.apply(command), Outcome::Renewed(renewed) if !renewed.repeated));
+        let again = check(&rig, request(1)).unwrap();
+        assert!(matches!(rig.apply(again), Outcome::Renewed(renewed) if renewed.repeated));
+    }
+
+    #[test]
+    fn a_return_holds_for_its_connection_and_its_member_only() {
+        let rig = Rig::three_voters();
+        let elsewhere = |channel| ReturnRequest::sign(&key(2), (CLUSTER, NodeId(2)), (next(), 1), channel);
+        let identity = ReturnError::Identity(SignatureError);
+        let by = |seed: u8, node| ReturnRequest::sign(&key(seed), (CLUSTER, NodeId(node)), (next(), 1), HERE);
+        let borrowed = ReturnRequest { endorsement: request(1).endorsement, ..by(3, 2) };
+        let other_cluster = ReturnRequest::sign(&key(2), (ClusterId([9; 16]), NodeId(2)), (next(), 1), HERE);
+        for (request, expected, claim) in [
+            (elsewhere(ReturnChannel { exporter: [9; 32], ..HERE }), ReturnError::Relayed, "another connection"),
+            (elsewhere(ReturnChannel { leaf: [9; 32], ..HERE }), ReturnError::Relayed, "another server"),
+            (
+                ReturnRequest { channel: HERE, ..elsewhere(ReturnChannel { exporter: [9; 32], ..HERE }) },
+                identity.clone(),
+                "replayed, and said to be made here",
+            ),
+            (by(3, 2), identity.clone(), "another member's key"),
+            (by(99, 2), identity.clone(), "nobody's key"),
+            (borrowed, identity.clone(), "an endorsement seen elsewhere, under another signature"),
+            (by(2, 3), identity, "in another member's name"),
+            (by(2, 9), Refused::NoSuchNode(NodeId(9)).into(), "nobody"),
+            (other_cluster, ReturnError::Cluster, "another cluster"),
+            (
+                ReturnRequest { leaf_key: leaf_key(2), ..request(1) },
+                ReturnError::CsrKey,
+                "another key than the request's",
+            ),
+        ] {
+            assert_eq!(check(&rig, request), Err(expected), "{claim}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_number_is_told_to_the_member_alone() {
+        let rig = Rig::three_voters();
+        let next_number = Refused::RenewalOutOfOrder { node: NodeId(2), next: 1 };
+        for wrong in [0, 2, u64::MAX] {
+            assert_eq!(check(&rig, request(wrong)), Err(next_number.clone().into()));
+        }
+        let stranger = ReturnRequest::sign(&key(99), (CLUSTER, NodeId(2)), (next(), 7), HERE);
+        assert_eq!(check(&rig, stranger), Err(ReturnError::Identity(SignatureError)));
+    }
+
+    #[test]
+    fn an_evicted_member_does_not_return() {
+        let mut rig = Rig::three_voters();
+        rig.apply(Command::Evict { node: NodeId(2), compromised: false, keep_authority: true });
+        assert_eq!(check(&rig, request(1)), Err(Refused::AlreadyEvicted(NodeId(2)).into()));
+        let stranger = ReturnRequest::sign(&key(99), (CLUSTER, NodeId(2)), (next(), 1), HERE);
+        assert_eq!(check(&rig, stranger), Err(ReturnError::Identity(SignatureError)), "told to the member alone");
+    }
+}
