@@ -65,13 +65,14 @@ impl Dialer {
         Self { deadline, ..self }
     }
 
-    /// Connects to the member `node` under the peer protocol.
+    /// Connects to the member `node` under the peer protocol; also if its certificate has expired, which the scope of the
+    /// stream's peer says.
     pub async fn dial_peer(&self, address: &Address, node: NodeId) -> Result<PeerStream, DialError> {
         let (tls, registration, peer, remote) = self.dial(address, Alpn::Peer, Expected::Node(node)).await?;
         Ok(PeerStream::new(tls, registration, peer, remote))
     }
 
-    /// Connects to a member or broker under the service protocol.
+    /// Connects to a member or broker under the service protocol. Nobody serves with a certificate that has expired.
     pub async fn dial_service(&self, address: &Address, expected: Expected) -> Result<ServiceStream, DialError> {
         let (tls, registration, peer, remote) = self.dial(address, Alpn::Service, expected).await?;
         Ok(ServiceStream::new(tls, registration, peer, remote))

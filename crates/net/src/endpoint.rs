@@ -1,6 +1,7 @@
 //! One member on the network: what its acceptors and dialers share. Trust changes through here, so that no connection
 //! outlives the trust that it was opened under.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use rustls_pki_types::CertificateDer;
 use crate::alpn::Alpn;
 use crate::clock::Clock;
 use crate::credential::Credential;
+use crate::denied::Denied;
 use crate::memory::{ChainKey, ChainMemory};
 use crate::refusal::Refusals;
 use crate::registry::{ClosedConnection, Connection, Registration, Registry};
@@ -50,6 +52,7 @@ struct Shared {
     trust: LiveTrust,
     memory: ChainMemory,
     registry: Registry,
+    denied: Denied,
     clock: Box<dyn Clock>,
     refusals: Arc<dyn Refusals>,
     /// How certificates made elsewhere become principals; none where the cluster issues them.
@@ -78,6 +81,7 @@ impl Endpoint {
             trust: LiveTrust::new(trust),
             memory: ChainMemory::default(),
             registry: Registry::default(),
+            denied: Denied::default(),
             clock: Box::new(clock),
             refusals,
         }))
@@ -119,6 +123,19 @@ impl Endpoint {
         };
         self.trust().publish(Arc::clone(&view), bundle, applied)?;
         Ok(self.registry().rejudge(&view, self.now()))
+    }
+
+    /// Refuses these members from now on, whatever the view says, and nobody else beyond the view. When this returns, no
+    /// connection of theirs is open, accepted or dialed, and no handshake will open one.
+    pub fn deny(&self, nodes: BTreeMap<NodeId, Refusal>) -> Vec<ClosedConnection> {
+        // First the word, then the search: a handshake registers before it is judged, so it meets one or the other.
+        self.0.denied.replace(nodes.clone());
+        nodes.into_iter().flat_map(|(node, refusal)| self.registry().close_node(node, refusal)).collect()
+    }
+
+    /// How this member refuses `node` by itself, if it does.
+    pub fn denied(&self, node: NodeId) -> Option<Refusal> {
+        self.0.denied.of(node)
     }
 
     /// Whether peers will take `credential` for the member `node`: its chain verified in both roles, and judged, as theirs do.
@@ -175,7 +192,9 @@ impl Endpoint {
 
     /// Judges a peer under `trust`, now.
     pub(crate) fn judge(&self, trust: &Trust, evidence: &Evidence, wanted: Wanted) -> Result<VerifiedPeer, Refusal> {
-        judge(&trust.view, evidence, wanted, trust.at(self.0.clock.now()))
+        let peer = judge(&trust.view, evidence, wanted, trust.at(self.0.clock.now()))?;
+        self.0.denied.check(peer.principal())?;
+        Ok(peer)
     }
 
     /// Registers a connection whose handshake has ended, then judges it under the trust in force by now. Registered
@@ -185,8 +204,13 @@ impl Endpoint {
         if connection.alpn == Alpn::Service && !connection.dialed {
             self.registry().check_room(&evidence.parts().principal)?;
         }
+        let recovers = connection.recovers();
         let registration = self.registry().register(connection);
         let peer = self.judge(&self.trust().load(), &evidence, wanted)?;
+        if peer.scope() == Scope::Recovery && !recovers {
+            return Err(Refusal::Expired);
+        }
+        registration.judged(peer.scope());
         match registration.closed().refusal() {
             None => Ok((registration, peer)),
             Some(refusal) => Err(refusal),

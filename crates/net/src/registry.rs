@@ -9,11 +9,11 @@ use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use countersign_core::id::KeyId;
+use countersign_core::id::{KeyId, NodeId};
 use countersign_core::limits::{CONNECTIONS_PER_PRINCIPAL_MAX, SERVICE_CONNECTIONS_MAX};
-use countersign_core::peer::{Evidence, Refusal, Wanted, judge};
+use countersign_core::peer::{Evidence, Refusal, Scope, Wanted, judge};
 use countersign_core::principal::Principal;
-use countersign_core::time::UnixMillis;
+use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::view::View;
 use tokio::sync::Notify;
 
@@ -79,9 +79,19 @@ pub(crate) struct Connection {
     pub(crate) closer: Closer,
 }
 
+impl Connection {
+    /// Whether a member whose certificate has expired may have it: members' own protocol on the cluster port, and nothing
+    /// that an embedder serves.
+    pub(crate) const fn recovers(&self) -> bool {
+        matches!((&self.closer, self.alpn), (Closer::Tcp(_), Alpn::Peer))
+    }
+}
+
 struct Entry {
     connection: Arc<Connection>,
     closed: Arc<Closed>,
+    /// What its judgement allows; the least until there is one.
+    scope: Scope,
 }
 
 impl Entry {
@@ -96,7 +106,7 @@ impl Entry {
 struct Entries {
     last_id: u64,
     by_id: HashMap<u64, Entry>,
-    /// Last second of validity, then id.
+    /// Last second of validity, then id; of those of full scope. In recovery the end of the certificate ends nothing.
     by_expiry: BTreeSet<(u64, u64)>,
 }
 
@@ -131,7 +141,7 @@ pub struct LiveConnection {
     pub principal: Principal,
     /// With which key.
     pub key: KeyId,
-    /// When its certificate ends, and the connection with it.
+    /// When its certificate ends, and the connection with it if it is of full scope.
     pub not_after: UnixMillis,
     /// What it is for.
     pub alpn: Alpn,
@@ -139,6 +149,8 @@ pub struct LiveConnection {
     pub remote: SocketAddr,
     /// Whether this end dialed.
     pub dialed: bool,
+    /// What the other end may ask for.
+    pub scope: Scope,
 }
 
 struct Shared {
@@ -167,38 +179,51 @@ impl Registry {
     /// Enters a connection. To be done before it is judged.
     pub(crate) fn register(&self, connection: Connection) -> Registration {
         let closed = Arc::new(Closed::default());
-        let expiry = last_second(&connection.evidence);
+        let validity = connection.evidence.parts().validity;
         let mut entries = self.lock();
         entries.last_id = entries.last_id.wrapping_add(1);
         let id = entries.last_id;
-        entries.by_id.insert(id, Entry { connection: Arc::new(connection), closed: Arc::clone(&closed) });
-        entries.by_expiry.insert((expiry, id));
-        let earliest = entries.by_expiry.first() == Some(&(expiry, id));
+        let entry = Entry { connection: Arc::new(connection), closed: Arc::clone(&closed), scope: Scope::Recovery };
+        entries.by_id.insert(id, entry);
+        drop(entries);
+        Registration { registry: self.clone(), id, closed, validity }
+    }
+
+    /// The connection was judged to be of full scope: it ends with its certificate.
+    fn widen(&self, id: u64) {
+        let mut entries = self.lock();
+        let Some(entry) = entries.by_id.get_mut(&id) else { return };
+        entry.scope = Scope::Full;
+        let expiry = (last_second(&entry.connection.evidence), id);
+        entries.by_expiry.insert(expiry);
+        let earliest = entries.by_expiry.first() == Some(&expiry);
         drop(entries);
         if earliest {
             self.0.changed.notify_one();
         }
-        Registration { registry: self.clone(), id, closed }
     }
 
     /// Judges every open connection under `view` and closes those that it refuses.
     ///
     /// A connection whose leaf has been renewed since stays: the new certificate may be on its way over this very
-    /// connection. It ends with the validity of the old leaf, or when its key is revoked.
+    /// connection. It ends with the validity of the old leaf, or when its key is revoked. One in recovery does not: its
+    /// leaf has no end left to wait for.
     pub fn rejudge(&self, view: &View, now: UnixMillis) -> Vec<ClosedConnection> {
         // Judging may verify signatures; handshakes do not wait for it.
-        let open: Vec<(u64, Arc<Connection>)> =
-            self.lock().by_id.iter().map(|(id, entry)| (*id, Arc::clone(&entry.connection))).collect();
-        let refused = open.into_iter().filter_map(|(id, connection)| {
-            match judge(view, &connection.evidence, connection.wanted, now) {
-                Ok(_) | Err(Refusal::Superseded) => None,
-                Err(refusal) => Some((id, refusal)),
+        let open: Vec<(u64, Scope, Arc<Connection>)> =
+            self.lock().by_id.iter().map(|(id, entry)| (*id, entry.scope, Arc::clone(&entry.connection))).collect();
+        let refused = open.into_iter().filter_map(|(id, scope, connection)| {
+            match (scope, judge(view, &connection.evidence, connection.wanted, now)) {
+                // Whoever was more than that dials again, and finds less.
+                (Scope::Full, Ok(peer)) if peer.scope() == Scope::Recovery => Some((id, Refusal::Expired)),
+                (_, Ok(_)) | (Scope::Full, Err(Refusal::Superseded)) => None,
+                (_, Err(refusal)) => Some((id, refusal)),
             }
         });
         refused.filter_map(|(id, refusal)| self.close(id, refusal)).collect()
     }
 
-    /// Closes every connection whose certificate is past its validity.
+    /// Closes every connection of full scope whose certificate is past its validity.
     pub fn expire(&self, now: UnixMillis) -> Vec<ClosedConnection> {
         let over: Vec<u64> =
             self.lock().by_expiry.iter().take_while(|(last, _)| *last < now.secs()).map(|(_, id)| *id).collect();
@@ -210,6 +235,24 @@ impl Registry {
         let entries = self.lock();
         let of = entries.by_id.iter().filter(|(_, e)| e.connection.evidence.parts().principal == *principal);
         let ids: Vec<u64> = of.map(|(id, _)| *id).collect();
+        drop(entries);
+        ids.into_iter().filter_map(|id| self.close(id, refusal)).collect()
+    }
+
+    /// Closes every connection of the member `node`.
+    pub(crate) fn close_node(&self, node: NodeId, refusal: Refusal) -> Vec<ClosedConnection> {
+        let entries = self.lock();
+        let is = |entry: &Entry| entry.connection.evidence.parts().principal.role.node_id() == Some(node);
+        let ids: Vec<u64> = entries.by_id.iter().filter(|(_, entry)| is(entry)).map(|(id, _)| *id).collect();
+        drop(entries);
+        ids.into_iter().filter_map(|id| self.close(id, refusal)).collect()
+    }
+
+    /// Closes every connection that was accepted under the service protocol: this end serves no client any more.
+    pub fn close_services(&self, refusal: Refusal) -> Vec<ClosedConnection> {
+        let entries = self.lock();
+        let serves = |entry: &Entry| entry.connection.alpn == Alpn::Service && !entry.connection.dialed;
+        let ids: Vec<u64> = entries.by_id.iter().filter(|(_, entry)| serves(entry)).map(|(id, _)| *id).collect();
         drop(entries);
         ids.into_iter().filter_map(|id| self.close(id, refusal)).collect()
     }
@@ -235,6 +278,7 @@ impl Registry {
                 alpn: connection.alpn,
                 remote: connection.remote,
                 dialed: connection.dialed,
+                scope: entry.scope,
             }
         });
         shown.collect()
@@ -283,11 +327,23 @@ pub(crate) struct Registration {
     registry: Registry,
     id: u64,
     closed: Arc<Closed>,
+    validity: Validity,
 }
 
 impl Registration {
+    pub(crate) const fn validity(&self) -> Validity {
+        self.validity
+    }
+
     pub(crate) const fn closed(&self) -> &Arc<Closed> {
         &self.closed
+    }
+
+    /// Takes note of what the connection was judged to be.
+    pub(crate) fn judged(&self, scope: Scope) {
+        if scope == Scope::Full {
+            self.registry.widen(self.id);
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use countersign_core::id::FailureId;
 use countersign_core::peer::{Refusal, VerifiedPeer};
+use countersign_core::time::Validity;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
@@ -119,6 +120,11 @@ macro_rules! verified_stream {
                 &self.peer
             }
 
+            /// When the certificate that the other end shows is valid.
+            pub const fn validity(&self) -> Validity {
+                self.inner.registration.validity()
+            }
+
             /// Where the other end is.
             pub const fn remote(&self) -> SocketAddr {
                 self.remote
@@ -147,7 +153,8 @@ macro_rules! verified_stream {
 }
 
 verified_stream! {
-    /// A connection to another member, accepted or dialed, under the peer protocol.
+    /// A connection to another member, accepted or dialed, under the peer protocol. Where the scope of its peer is
+    /// recovery, nothing may be carried but what renews certificates and forms the cluster.
     PeerStream
 }
 verified_stream! {

@@ -6,7 +6,7 @@ mod rig;
 use std::sync::Arc;
 
 use countersign_core::id::{Generation, NodeId};
-use countersign_core::peer::Refusal;
+use countersign_core::peer::{Refusal, Scope};
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::view::{AuthorityPhase, View};
 use countersign_net::frame::FirstFrame;
@@ -339,12 +339,14 @@ async fn a_slow_clock_does_not_revive_what_the_cluster_knows_to_be_expired() {
     let mut server = cluster.serve(1).await;
     server.clock.set(NOW);
     server.endpoint.publish(cluster.next(|_| {}), valid().not_after.plus_secs(1)).unwrap();
-    let error = cluster.dialer(&cluster.nodes[&2]).dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
+    let error = cluster.dialer(&cluster.client).dial_service(&server.dialed(), Expected::Host).await.unwrap_err();
     assert!(
         matches!(error.cause, DialCause::Refused { code } if code.refusal() == Some(Refusal::Expired)),
         "{error:?}"
     );
     assert_eq!(server.refused().await.refusal, Refusal::Expired);
+    let _two = cluster.dialer(&cluster.nodes[&2]).dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
+    assert_eq!(server.peers.recv().await.unwrap().peer().scope(), Scope::Recovery);
 }
 
 #[tokio::test]
@@ -395,7 +397,7 @@ async fn a_remembered_chain_is_proven_and_judged_again() {
     assert_eq!(server.refused().await.refusal, Refusal::Handshake);
     // After its validity.
     server.clock.set(valid().not_after.plus_secs(1));
-    let error = two.dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
+    let error = two.dial_service(&server.dialed(), Expected::Host).await.unwrap_err();
     assert_eq!(told(error), Some(Refusal::Expired));
     // Without its member, in a view of the same generation: memory has no say in it.
     server.clock.set(NOW);

@@ -16,6 +16,7 @@ use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::member::{Evicted, Leaf, Member, MemberKeys, Suffrage};
+use countersign_core::trust::statement::Statement;
 use countersign_core::trust::view::{self, AuthorityPhase, IssuedKey, View};
 use countersign_net::{
     Acceptor, AcceptorLimits, Clock, Credential, Dialer, Endpoint, EnrollStream, PeerStream, RefusalRecord, Refusals,
@@ -139,7 +140,10 @@ impl Cluster {
             evicted: BTreeMap::new(),
             principals: Arc::new(BTreeMap::from([(client_principal("pay").role, issued)])),
             revoked_keys: Default::default(),
+            revoked_principals: Default::default(),
             groups: BTreeMap::new(),
+            statement: Arc::new(Statement::founding(CLUSTER, NodeId(1), identity(1).public(), authority.id())),
+            stated: 0,
         };
         Self { authority, nodes, client, view }
     }
@@ -217,6 +221,7 @@ fn member(id: u64, leaf: &Identity) -> Member {
         addresses: vec![],
         addresses_changed: Generation(0),
         hosts: vec![],
+        renewed: None,
         role: None,
         attributes: BTreeMap::new(),
         admitted_by: None,
