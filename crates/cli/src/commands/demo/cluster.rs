@@ -51,6 +51,16 @@ impl Cluster {
 
     /// Starts `countersign server` for a node and waits until it answers on its admin socket, or has ended.
     pub(super) async fn start(&mut self, node: &str, flags: &[&str]) -> anyhow::Result<()> {
+        self.start_with(node, flags, &[]).await
+    }
+
+    /// With settings, as environment variables.
+    pub(super) async fn start_with(
+        &mut self,
+        node: &str,
+        flags: &[&str],
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
         let log = File::options().create(true).append(true).open(self.root.join(format!("{node}.log")))?;
         let child = Command::new(std::env::current_exe()?)
             .arg("server")
@@ -58,6 +68,7 @@ impl Cluster {
             .arg(self.data(node))
             .args(["--name", node, "--cluster-addr", "127.0.0.1:0"])
             .args(flags)
+            .envs(settings.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -132,6 +143,23 @@ impl Cluster {
             ensure!(begun.elapsed() < PATIENCE, "{node} is not as expected: {status}");
             pause().await;
         }
+    }
+
+    /// Stops a process where it is (SIGSTOP).
+    pub(super) fn pause(&self, node: &str) -> anyhow::Result<()> {
+        self.signal(node, rustix::process::Signal::STOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub(super) fn resume(&self, node: &str) -> anyhow::Result<()> {
+        self.signal(node, rustix::process::Signal::CONT)
+    }
+
+    fn signal(&self, node: &str, signal: rustix::process::Signal) -> anyhow::Result<()> {
+        let (_, child) = self.running.iter().find(|(name, _)| name == node).context("not running")?;
+        let id = i32::try_from(child.id())?;
+        let pid = rustix::process::Pid::from_raw(id).context("no process")?;
+        Ok(rustix::process::kill_process(pid, signal)?)
     }
 
     /// Ends a process without a word to it (SIGKILL).

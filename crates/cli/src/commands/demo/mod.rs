@@ -6,6 +6,7 @@
 mod cluster;
 mod hostile;
 mod man_in_the_middle;
+mod revocation;
 mod story;
 mod table;
 

@@ -9,13 +9,16 @@ use serde_json::Value;
 use super::cluster::Cluster;
 use super::hostile::{Holder, come_empty_handed};
 use super::man_in_the_middle::ManInTheMiddle;
+use super::revocation::{self, Load};
 use super::table::{Seen, Table};
 
 pub(super) async fn tell(cluster: &mut Cluster, table: &mut Table, nodes: u16) -> anyhow::Result<()> {
     let nodes: Vec<String> = (1..=nodes).map(|i| format!("n{i}")).collect();
     let [first, second, .., last] = nodes.as_slice() else { anyhow::bail!("at least three nodes are needed") };
     table.begin();
-    cluster.start(first, &["--bootstrap", "--cluster-name", "demo"]).await?;
+    let settings =
+        [("COUNTERSIGN_PKI_NODE_TTL", revocation::NODE_TTL), ("COUNTERSIGN_TRUST_LEASE_SECS", revocation::LEASE_SECS)];
+    cluster.start_with(first, &["--bootstrap", "--cluster-name", "demo"], &settings).await?;
     let status = cluster.until(first, |s| at(s, "/ready") == &Value::Bool(true)).await?;
     let domain = text(&status, "trust_domain")?;
     table.row("bootstrap", "one voter, ready", Seen::holding("1 member", format!("{}, {domain}", members(&status))));
@@ -36,11 +39,16 @@ pub(super) async fn tell(cluster: &mut Cluster, table: &mut Table, nodes: u16) -
     table.begin();
     let principal = client.connect(&cluster.address(second)?).await.map_err(fault)?.ask().await?;
     table.row("an enrolled client calls", "served as /client/pay", Seen::holding("/client/pay", principal));
+    let load = Load::begin(&client, &cluster.address(first)?).await?;
+    let before = cluster.must(first, &["status"]).await?;
 
     attacks(cluster, table, second, &authority, &domain, &client).await?;
     another_nodes_id(cluster, table, second, last, &authority, &domain).await?;
     a_learner_leads(cluster, table, second, &authority, &domain).await?;
     token_attacks(cluster, table, &nodes, &tokens, &authority).await?;
+    revocation::renewal(cluster, table, first, &before, load).await?;
+    let late = issue_client(cluster, first, "late", &authority, &domain).await?;
+    revocation::paused(cluster, table, (first, second), (&late, "client/late")).await?;
     eviction(cluster, table, first, last, &authority, &domain).await?;
     founder_killed(cluster, table, first, second).await
 }
@@ -125,7 +133,11 @@ async fn a_learner_leads(
 fn holder_of(cluster: &Cluster, node: &str, authority: &str, domain: &str) -> anyhow::Result<Holder> {
     let data = cluster.data(node);
     let read = |name: &str| std::fs::read_to_string(data.join(name)).with_context(|| format!("cannot read {name}"));
-    Holder::new(&read("leaf.pem")?, &read("keys/leaf.key")?, authority, domain)
+    // Once it is renewed, key and certificate are in one file.
+    match read("keys/renewed-leaf.pem") {
+        Ok(both) => Holder::new(&both, &both, authority, domain),
+        Err(_) => Holder::new(&read("leaf.pem")?, &read("keys/leaf.key")?, authority, domain),
+    }
 }
 
 async fn token_attacks(
@@ -173,9 +185,7 @@ async fn eviction(
     ensure!(open.ask().await.is_ok(), "a member is not served");
     table.begin();
     let done = cluster.must(first, &["node", "evict", evicted, "--keep-authority"]).await?;
-    let generation = done.get("generation").and_then(Value::as_u64);
-    let seen = Seen::new(generation.is_some(), format!("generation {}", generation.unwrap_or_default()));
-    table.row("evict a node", "committed", seen);
+    table.row("evict a node", "a receipt of every member", revocation::receipts(&done));
     let seen = match open.ask().await {
         Ok(principal) => Seen::new(false, format!("still served as {principal}")),
         Err(status) => Seen::new(true, format!("cut: {}", status.message())),
@@ -284,13 +294,14 @@ fn foreign_client(root: &Path, real_authority: &str, domain: &str) -> anyhow::Re
 
 /// The authority's certificate: the last of a node's chain.
 fn authority_of(cluster: &Cluster, node: &str) -> anyhow::Result<String> {
-    let chain = std::fs::read_to_string(cluster.data(node).join("leaf.pem"))?;
+    let read = |name: &str| std::fs::read_to_string(cluster.data(node).join(name));
+    let chain = read("leaf.pem").or_else(|_| read("keys/renewed-leaf.pem"))?;
     let at = chain.rfind("-----BEGIN CERTIFICATE-----").context("no chain")?;
     Ok(chain.get(at..).unwrap_or_default().to_owned())
 }
 
 /// A field that may be absent.
-fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+pub(super) fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
     value.pointer(pointer).unwrap_or(&Value::Null)
 }
 
@@ -314,6 +325,6 @@ fn text(value: &Value, field: &str) -> anyhow::Result<String> {
 }
 
 #[expect(clippy::boxed_local, reason = "it is boxed where it is made")]
-fn fault(error: Box<DialError>) -> anyhow::Error {
+pub(super) fn fault(error: Box<DialError>) -> anyhow::Error {
     anyhow::Error::from(*error)
 }
