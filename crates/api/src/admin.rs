@@ -42,12 +42,16 @@ pub struct Status {
     pub ready: bool,
     /// Milliseconds until its lease ends unless it is renewed; none without one, when it serves no client.
     pub lease_millis_left: Option<u64>,
+    /// Seconds that a lease lasts: a revocation waits so long for a member that does not answer.
+    pub lease_secs: u64,
     /// Raft, as this member sees it.
     pub raft: RaftStatus,
     /// The members.
     pub members: Vec<MemberStatus>,
     /// Those who were evicted.
     pub evicted: Vec<EvictedStatus>,
+    /// Members that do not enforce the newest generation yet, as the leader knows; empty if no leader answers.
+    pub awaited: Vec<AwaitedStatus>,
     /// The authority that signs.
     pub authority: AuthorityStatus,
     /// The answering member's certificate.
@@ -119,6 +123,19 @@ pub struct EvictedStatus {
     pub generation: u64,
 }
 
+/// A member that does not enforce the newest generation yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AwaitedStatus {
+    /// Its number.
+    pub node: u64,
+    /// Its name.
+    pub name: String,
+    /// The generation that it is to enforce.
+    pub generation: u64,
+    /// When the last lease that it may hold from before it ends, in milliseconds since the Unix epoch: it serves nobody after.
+    pub lease_ends_millis: u64,
+}
+
 /// The authority that signs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorityStatus {
@@ -139,6 +156,8 @@ pub struct CertificateStatus {
     pub not_before: u64,
     /// Last moment of validity: seconds since the Unix epoch.
     pub not_after: u64,
+    /// When it is renewed: seconds since the Unix epoch; none where it is made elsewhere, or just after a start.
+    pub renews_at: Option<u64>,
 }
 
 /// A join token to be made.
@@ -276,8 +295,9 @@ pub struct ReceiptInfo {
 pub struct CertificateRequest {
     /// `client/<name>`, `broker/<host>` or `admin/<name>`.
     pub role: String,
-    /// Seconds that it lives.
-    pub ttl_secs: u64,
+    /// Seconds that it lives; as long as the member that is asked usually makes them, if it is left out.
+    #[serde(default)]
+    pub ttl_secs: Option<u64>,
     /// A certificate signing request, PEM; only its public key is believed.
     pub csr: String,
 }
@@ -308,6 +328,19 @@ pub struct CertificateInfo {
     pub not_after: u64,
     /// Whether its key was revoked.
     pub revoked: bool,
+}
+
+/// A revocation of a key, or of all keys of a principal.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRevoked {
+    /// Whose, a SPIFFE id; none if the key is on nobody's record.
+    pub principal: Option<String>,
+    /// The key that was named, SHA-256; none if all of the principal's were.
+    pub key: Option<String>,
+    /// How many keys are refused by it that were not before.
+    pub keys: u64,
+    /// Where it is refused by now.
+    pub enforcement: Enforcement,
 }
 
 /// A refused connection, as this member recorded it.

@@ -3,20 +3,24 @@
 //! `cargo run --example service -- DIR` founds a cluster of one in DIR and serves until Ctrl-C. Call it with a certificate
 //! from `countersign cert issue --client NAME`; nobody else gets as far as the service.
 
-use countersign::{Caller, LeaseLength, Member, NODE_TTL_SECS, NewCluster, Settings, Start};
+use countersign::{CLIENT_TTL_SECS, Caller, LeaseLength, Member, NODE_TTL_SECS, NewCluster, Settings, Start};
 use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
 use countersign_api::cluster::{WhoamiReply, WhoamiRequest};
 use tonic::{Request, Response, Status};
 
 /// Yours would come from your own `.proto`.
-pub(crate) struct Greeter;
+pub(crate) struct Greeter {
+    pub(crate) member: Member,
+}
 
 #[tonic::async_trait]
 impl Whoami for Greeter {
     async fn whoami(&self, request: Request<WhoamiRequest>) -> Result<Response<WhoamiReply>, Status> {
         let caller = request.extensions().get::<Caller>().ok_or_else(|| Status::unauthenticated("nobody"))?;
+        // Immediately before the effect: what was judged when the call came in may be revoked by the time it is done.
+        let _fresh = self.member.fresh().map_err(|denied| Status::unavailable(denied.to_string()))?;
         let principal = format!("hello, {}", caller.peer.principal());
-        Ok(Response::new(WhoamiReply { principal, generation: caller.peer.generation().0, node: 0 }))
+        Ok(Response::new(WhoamiReply { principal, generation: caller.peer.generation().0, node: self.member.node().0 }))
     }
 }
 
@@ -31,11 +35,12 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         https_files: None,
         files: None,
         node_ttl_secs: NODE_TTL_SECS,
+        client_ttl_secs: CLIENT_TTL_SECS,
         lease: LeaseLength::DEFAULT,
     };
     let cluster = NewCluster { name: "example".parse()?, trust_domain: None, token: None, authority: None };
     let (member, _) = Member::start(settings, Start::Bootstrap(cluster)).await?;
-    member.serve(tonic::service::Routes::new(WhoamiServer::new(Greeter)));
+    member.serve(tonic::service::Routes::new(WhoamiServer::new(Greeter { member: member.clone() })));
     tokio::signal::ctrl_c().await?;
     member.shutdown().await;
     Ok(())

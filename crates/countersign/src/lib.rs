@@ -49,7 +49,8 @@ pub use refusals::{advice, advice_enrollment};
 pub use replica::ReplicaError;
 pub use service::io::Caller;
 pub use settings::{
-    AUTHORITY_TTL_SECS, ClusterToken, FilesMode, ImportedAuthority, NODE_TTL_SECS, NewCluster, Settings, Start,
+    AUTHORITY_TTL_SECS, CLIENT_TTL_SECS, ClusterToken, FilesMode, ImportedAuthority, Lifetimes, NODE_TTL_SECS,
+    NewCluster, Settings, Start,
 };
 pub use standing::Standing;
 pub use turns::Busy;

@@ -31,6 +31,7 @@ use crate::lease::Leasehold;
 use crate::machine::SharedState;
 use crate::peers::Peers;
 use crate::refusals::RefusalLog;
+use crate::renewal::Renewals;
 use crate::replica::{Replica, ReplicaError};
 use crate::service;
 use crate::settings::{Settings, Start};
@@ -153,6 +154,8 @@ pub(crate) struct Inner {
     pub(crate) acceptor: Acceptor,
     pub(crate) heard: Heard,
     pub(crate) lease: Leasehold,
+    pub(crate) renewals: Renewals,
+    pub(crate) client_ttl_secs: u64,
     pub(crate) turns: Turns,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -171,7 +174,7 @@ impl Member {
             Some(member) => (member, Started::Again, None),
             None => create(&data, &settings, foreign.clone(), &bound, start).await?,
         };
-        let inner = assemble(data, member, foreign, replica, bound).await?;
+        let inner = assemble(data, member, foreign, replica, bound, settings.client_ttl_secs).await?;
         let member = Self(inner);
         member.0.spawn_services(&settings).await?;
         Ok((member, started))
@@ -368,6 +371,7 @@ async fn assemble(
     foreign: Option<Arc<ForeignIdentity>>,
     replica: Option<Replica>,
     bound: Bound,
+    client_ttl_secs: u64,
 ) -> Result<Arc<Inner>, StartError> {
     let damaged = |name: &str, reason| DataDirError::Damaged { path: data.file(name), reason };
     let stored = data.read(file::VIEW)?.ok_or_else(|| damaged(file::VIEW, DamageReason::Missing))?;
@@ -431,6 +435,8 @@ async fn assemble(
         keeper: Keeper::default(),
         heard: Heard::default(),
         lease,
+        renewals: Renewals::default(),
+        client_ttl_secs,
         turns: Turns::default(),
         refusals,
         endpoints: Mutex::new(endpoints),

@@ -15,7 +15,7 @@ pub(crate) fn render(member: &Inner) -> String {
     let status = member.group.status();
     let trust = member.endpoint.trust().load();
     let view = &trust.view;
-    let expiry = view.members.get(&member.node).map_or(0, |m| m.leaf.validity.not_after.secs());
+    let expiry = crate::admin::certificate(member).map_or(0, |validity| validity.not_after.secs());
     let authority = view.active_authority().map_or(0, |(_, a)| a.validity.not_after.secs());
     gauge(&mut registry, "trust_generation", "Generation of the trust view in force", view.generation.0);
     gauge(&mut registry, "members", "Members of the cluster", view.members.len() as u64);
@@ -31,10 +31,18 @@ pub(crate) fn render(member: &Inner) -> String {
         member.endpoint.registry().connections().len() as u64,
     );
     gauge(&mut registry, "certificate_expiry_seconds", "End of this member's certificate, Unix time", expiry);
+    let left = expiry.saturating_sub(member.now().secs());
+    gauge(&mut registry, "certificate_seconds_left", "Seconds until this member's certificate ends", left);
     gauge(&mut registry, "authority_expiry_seconds", "End of the authority's certificate, Unix time", authority);
     gauge(&mut registry, "authority_held", "1 if this member can sign", u64::from(member.keeper.holds()));
     let unreachable = view.members.keys().filter(|id| **id != member.node && unreached(member, **id)).count();
     gauge(&mut registry, "members_unreachable", "Members not reached at the last attempt", unreachable as u64);
+    let lease = member.lease.millis_left().unwrap_or(0);
+    gauge(&mut registry, "lease_millis_left", "Milliseconds until this member's lease ends, 0 without one", lease);
+    gauge(&mut registry, "evicted", "Former members that are refused", view.evicted.len() as u64);
+    gauge(&mut registry, "revoked_keys", "Keys that are refused for ever", view.revoked_keys.len() as u64);
+    counter(&mut registry, "renewals", "Renewals of this member's certificate", member.renewals.done());
+    counter(&mut registry, "renewals_failed", "Attempts at one that failed", member.renewals.failed());
     let refusals = Family::<[(&str, &str); 1], Counter>::default();
     for (reason, count) in member.refusals.counts() {
         refusals.get_or_create(&[("reason", reason)]).inc_by(count);
@@ -55,4 +63,11 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
     let gauge = Gauge::<i64>::default();
     gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
     registry.register(name, help, gauge);
+}
+
+/// Since the start. Its name is told with `_total` behind it.
+fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let counter = Counter::<u64>::default();
+    counter.inc_by(value);
+    registry.register(name, help, counter);
 }

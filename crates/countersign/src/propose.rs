@@ -259,6 +259,7 @@ mod tests {
             https_addr: None,
             https_files: None,
             node_ttl_secs: NODE_TTL_SECS,
+            client_ttl_secs: crate::CLIENT_TTL_SECS,
             lease: countersign_core::lease::LeaseLength::DEFAULT,
             files: None,
         };

@@ -5,6 +5,7 @@
 //! it comes back with a certificate that its peers accept, and the same renewal goes on.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use countersign_core::id::{Generation, KeyId};
@@ -23,6 +24,32 @@ use crate::propose::CommandError;
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// How long to wait for the renewal to be applied here; it is committed by then.
 const APPLIED_DEADLINE: Duration = Duration::from_secs(10);
+
+/// What became of this member's renewals since its start, for whoever watches.
+#[derive(Debug, Default)]
+pub(crate) struct Renewals {
+    done: AtomicU64,
+    failed: AtomicU64,
+    /// Zero: not known yet, or never.
+    due_millis: AtomicU64,
+}
+
+impl Renewals {
+    /// How many were made.
+    pub(crate) fn done(&self) -> u64 {
+        self.done.load(Ordering::Relaxed)
+    }
+
+    /// How many attempts failed.
+    pub(crate) fn failed(&self) -> u64 {
+        self.failed.load(Ordering::Relaxed)
+    }
+
+    /// When the next is due; none where it is not known yet, or certificates are made elsewhere.
+    pub(crate) fn due(&self) -> Option<UnixMillis> {
+        Some(UnixMillis(self.due_millis.load(Ordering::Relaxed))).filter(|due| due.0 > 0)
+    }
+}
 
 /// Why a certificate was not renewed this time. The one in use stays in use.
 #[derive(Debug, thiserror::Error)]
@@ -84,6 +111,7 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
                     || this.command(adopt, &[]).await.is_ok();
             }
             let (now, due) = (this.now(), due(leaf.validity, drawn));
+            this.renewals.due_millis.store(due.0, Ordering::Relaxed);
             if now < due {
                 let wait = Duration::from_millis(due.0 - now.0).min(LOOK_AGAIN);
                 // why: a certificate ages by the passing of time alone
@@ -92,9 +120,11 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
             }
             match this.renew(shown).await {
                 Ok(key) => {
+                    this.renewals.done.fetch_add(1, Ordering::Relaxed);
                     (shown, drawn, adopted) = (key, draw(), false);
                 }
                 Err(error) => {
+                    this.renewals.failed.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(error = %crate::chain(&error), "certificate not renewed yet, will be tried again");
                     // why: a leader may be missing, and nothing covers a lost message
                     tokio::time::sleep(retry(leaf.validity)).await;

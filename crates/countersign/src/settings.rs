@@ -10,6 +10,8 @@ use countersign_core::trust::join_token::JoinToken;
 use countersign_core::trust::member::Suffrage;
 use countersign_pki::mapping::Rules;
 
+use crate::member::Member;
+
 /// Where a member lives and listens.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -25,13 +27,32 @@ pub struct Settings {
     pub https_addr: Option<SocketAddr>,
     /// The operator's certificate chain and key for the HTTPS port, PEM files.
     pub https_files: Option<(PathBuf, PathBuf)>,
-    /// Seconds that certificates of nodes live.
+    /// Seconds that certificates of nodes live, if this node makes the cluster.
     pub node_ttl_secs: u64,
+    /// Seconds that a certificate of a client, broker or admin lives that is asked for here without a word about it.
+    pub client_ttl_secs: u64,
     /// How long leases last, if this node makes the cluster: that long a member that hears nothing goes on serving clients,
     /// and a revocation waits for one that does not answer.
     pub lease: LeaseLength,
     /// This node's certificate, where certificates are made elsewhere; none where the cluster issues them.
     pub files: Option<FilesMode>,
+}
+
+/// What of a founder's [`Settings`] is the whole cluster's, replicated since its bootstrap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lifetimes {
+    /// How long leases last.
+    pub lease: LeaseLength,
+    /// Seconds that certificates of nodes live.
+    pub node_ttl_secs: u64,
+}
+
+impl Member {
+    /// What this member's cluster was founded with, as far as this member has applied.
+    pub fn lifetimes(&self) -> Lifetimes {
+        let state = self.0.state.read();
+        Lifetimes { lease: state.lease(), node_ttl_secs: state.node_ttl_secs() }
+    }
 }
 
 /// A certificate made elsewhere: three PEM files, and the rules by which certificates become principals.
@@ -49,6 +70,8 @@ pub struct FilesMode {
 
 /// Seconds that a node's certificate lives: a day. It is renewed between half and four fifths of its life.
 pub const NODE_TTL_SECS: u64 = 86_400;
+/// Seconds that a certificate of a client, broker or admin lives: ninety days.
+pub const CLIENT_TTL_SECS: u64 = 90 * 86_400;
 /// Seconds that an authority lives: ten years.
 pub const AUTHORITY_TTL_SECS: u64 = 3650 * 86_400;
 

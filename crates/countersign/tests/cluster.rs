@@ -134,7 +134,8 @@ async fn a_token_of_another_cluster_sends_nothing_and_says_what_was_met() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_embedded_service_sees_its_caller_and_a_revoked_one_is_cut_off() {
     let node = Node::bootstrap("n1").await;
-    node.member().serve(tonic::service::Routes::new(WhoamiServer::new(example::Greeter)));
+    node.member()
+        .serve(tonic::service::Routes::new(WhoamiServer::new(example::Greeter { member: node.member().clone() })));
     let client = node.client("pay").await;
     let mut whoami = client.connect(&node).await.unwrap();
     let answer = whoami.ask().await.unwrap();

@@ -12,7 +12,8 @@ use countersign_api::cluster::whoami_server::WhoamiServer;
 use support::{Node, cluster_of};
 
 fn serve(node: &Node) {
-    node.member().serve(tonic::service::Routes::new(WhoamiServer::new(example::Greeter)));
+    node.member()
+        .serve(tonic::service::Routes::new(WhoamiServer::new(example::Greeter { member: node.member().clone() })));
 }
 
 #[tokio::test(flavor = "multi_thread")]

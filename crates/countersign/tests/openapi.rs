@@ -141,7 +141,7 @@ fn check<T: Serialize + DeserializeOwned>(name: &str, bare: &Value, strict: bool
 
 /// A value that fits a property which is not required.
 fn sample(property: &Value) -> Value {
-    match property["type"].as_str() {
+    match property["type"].as_str().or(property["type"][0].as_str()) {
         Some("boolean") => json!(true),
         Some("object") => json!({}),
         Some("integer") => json!(1),
@@ -157,17 +157,25 @@ fn schemas_have_the_fields_of_their_types() {
         "attributes": {}, "holds_authority": true, "certificate_not_after": 1, "identity": "00", "this": true});
     let evicted = json!({"node": 2, "name": "n2", "generation": 1});
     let authority = json!({"fingerprint": "00", "not_after": 1, "imported": false});
-    let certificate = json!({"principal": "spiffe://td/node/1", "not_before": 0, "not_after": 1});
+    let certificate = json!({"principal": "spiffe://td/node/1", "not_before": 0, "not_after": 1, "renews_at": null});
+    let awaited = json!({"node": 2, "name": "n2", "generation": 1, "lease_ends_millis": 1});
     let status = json!({"node": 1, "name": "n1", "cluster": "c", "cluster_id": "00", "trust_domain": "td",
-        "generation": 1, "ready": true, "raft": raft, "members": [member], "evicted": [evicted],
+        "generation": 1, "ready": true, "lease_millis_left": null, "lease_secs": 10, "raft": raft, "members": [member], "evicted": [evicted],
+        "awaited": [awaited],
         "authority": authority, "certificate": certificate, "signs": true, "key_protection": "x", "connections": 0,
         "warnings": []});
     let created = json!({"id": "00", "token": "cst_x:00", "not_after": 1, "uses": 1, "suffrage": "voter",
         "join_addr": "127.0.0.1:1"});
     let token = json!({"id": "00", "suffrage": "learner", "uses": 1, "uses_left": 1, "not_after": 1, "name": null,
         "role": null, "state": "usable", "cluster_token": false});
-    let changed = json!({"node": 1, "name": "n1", "generation": 1, "connections_closed": 0, "tokens_revoked": []});
-    let request = json!({"role": "client/x", "ttl_secs": 1, "csr": "x"});
+    let changed = json!({"node": 1, "name": "n1", "generation": 1, "tokens_revoked": [],
+        "enforcement": null});
+    let receipt = json!({"connections_closed": 1, "at_millis": 1, "boot": "00", "signature": "00"});
+    let enforced = json!({"node": 1, "name": "n1", "state": "enforced", "lease_ends_millis": null, "receipt": receipt,
+        "absence_signature": null});
+    let enforcement = json!({"generation": 1, "complete": true, "members": [enforced]});
+    let revoked = json!({"principal": null, "key": null, "keys": 1, "enforcement": enforcement});
+    let request = json!({"role": "client/x", "csr": "x"});
     let issued = json!({"principal": "x", "chain": "x", "authority": "x", "not_after": 1, "key": "00"});
     let on_record = json!({"principal": "x", "key": "00", "not_after": 1, "revoked": false});
     let refusal = json!({"failure_id": "00", "at_millis": 1, "source": "127.0.0.1:1", "protocol": null,
@@ -178,6 +186,7 @@ fn schemas_have_the_fields_of_their_types() {
         check::<RaftStatus>("RaftStatus", &raft, false),
         check::<MemberStatus>("MemberStatus", &member, false),
         check::<EvictedStatus>("EvictedStatus", &evicted, false),
+        check::<AwaitedStatus>("AwaitedStatus", &awaited, false),
         check::<AuthorityStatus>("AuthorityStatus", &authority, false),
         check::<CertificateStatus>("CertificateStatus", &certificate, false),
         check::<TokenCreate>("TokenCreate", &json!({"suffrage": "voter", "ttl_secs": 60, "uses": 1}), true),
@@ -185,6 +194,10 @@ fn schemas_have_the_fields_of_their_types() {
         check::<TokenInfo>("TokenInfo", &token, false),
         check::<NodeRemove>("NodeRemove", &json!({}), true),
         check::<NodeChanged>("NodeChanged", &changed, false),
+        check::<Enforcement>("Enforcement", &enforcement, false),
+        check::<EnforcedBy>("EnforcedBy", &enforced, false),
+        check::<ReceiptInfo>("ReceiptInfo", &receipt, false),
+        check::<CertificateRevoked>("CertificateRevoked", &revoked, false),
         check::<CertificateRequest>("CertificateRequest", &request, true),
         check::<CertificateIssued>("CertificateIssued", &issued, false),
         check::<CertificateInfo>("CertificateInfo", &on_record, false),

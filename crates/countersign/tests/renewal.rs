@@ -23,7 +23,8 @@ async fn certificates_renew_without_a_restart_and_nobody_notices() {
     let nodes = cluster_living(3, SHORT).await;
     let client = nodes[0].client("pay").await;
     for node in &nodes {
-        node.member().serve(tonic::service::Routes::new(WhoamiServer::new(example::Greeter)));
+        node.member()
+            .serve(tonic::service::Routes::new(WhoamiServer::new(example::Greeter { member: node.member().clone() })));
     }
     let before: Vec<u64> = nodes.iter().map(renewal).collect();
     for (node, before) in nodes.iter().zip(before) {

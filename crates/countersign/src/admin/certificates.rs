@@ -1,19 +1,25 @@
 //! Certificates of brokers, clients and admins. The key is made where it is used; only its public half comes here.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
-use countersign_api::admin::{CertificateInfo, CertificateIssued, CertificateRequest};
-use countersign_core::id::KeyId;
+use axum::http::StatusCode;
+use countersign_api::admin::{CertificateInfo, CertificateIssued, CertificateRequest, CertificateRevoked};
+use countersign_core::id::{KeyId, NodeId};
 use countersign_core::principal::{Principal, Role};
 use countersign_core::trust::command::Command;
 use countersign_core::trust::outcome::Outcome;
+use countersign_core::trust::view::View;
 use countersign_pki::csr::{csr_from_pem, parse_csr};
 use countersign_pki::pem::certificate_pem;
 
+use super::enforcement;
 use super::problem::AdminError;
 use super::routes::Admin;
 use super::tokens::parsed;
+use crate::member::Inner;
 use crate::propose::CommandError;
 
 pub(crate) async fn issue(
@@ -33,7 +39,8 @@ pub(crate) async fn issue(
         AdminError::invalid(crate::chain(&error).to_string(), "make the request with an Ed25519 or P-256 key")
     })?;
     let member = admin.member()?;
-    let command = Command::IssuePrincipal { role, spki: csr.spki.clone(), ttl_secs: wanted.ttl_secs };
+    let ttl_secs = wanted.ttl_secs.unwrap_or(member.client_ttl_secs);
+    let command = Command::IssuePrincipal { role, spki: csr.spki.clone(), ttl_secs };
     let done = member.command(command, &csr.spki).await?;
     let Outcome::Issued(grant) = done.outcome else { return Err(CommandError::Unknown.into()) };
     let pem: Vec<String> = done.chain.iter().map(|der| certificate_pem(der)).collect();
@@ -68,27 +75,75 @@ pub(crate) async fn list(State(admin): State<Admin>) -> Result<Json<Vec<Certific
 pub(crate) async fn revoke(
     State(admin): State<Admin>,
     Path(key): Path<String>,
-) -> Result<Json<CertificateInfo>, AdminError> {
+) -> Result<Json<CertificateRevoked>, AdminError> {
     let id = KeyId::parse(&key).ok_or_else(|| {
         AdminError::invalid(format!("`{key}` is no key id"), "give a key as `countersign cert list` shows it")
     })?;
     let member = admin.member()?;
-    let view = member.endpoint.trust().load().view.clone();
-    if let Some(node) = view.members.values().find(|m| m.leaf.key == id) {
+    let view = newest(&member);
+    if let Some(node) = view.members.values().find(|m| m.keys().any(|key| key == id)) {
+        return Err(of_a_node(&view, node.id));
+    }
+    let principal = view.principals.iter().find(|(_, keys)| keys.contains_key(&id)).map(|(role, _)| role);
+    // Only an authority made elsewhere can have certified a key that is on no record.
+    let elsewhere = view.authorities.values().any(|authority| authority.imported);
+    if principal.is_none() && !elsewhere && !view.revoked_keys.contains(&id) {
         return Err(AdminError::new(
-            axum::http::StatusCode::CONFLICT,
-            "key-of-a-node",
-            format!("the key is that of node {}", node.name),
-            format!("`countersign node evict {}`", node.name),
+            StatusCode::NOT_FOUND,
+            "unknown-key",
+            format!("no certificate of key `{id}` is on record"),
+            "see `countersign cert list`",
         ));
     }
-    let known = view.principals.iter().find_map(|(role, keys)| keys.get(&id).map(|issued| (role, issued)));
-    let principal = known.map(|(role, _)| Principal { trust_domain: view.trust_domain.clone(), role: role.clone() });
-    member.command(Command::RevokeKey(id), &[]).await?;
-    Ok(Json(CertificateInfo {
-        principal: principal.map_or_else(|| "not on record".to_owned(), |p| p.to_string()),
-        key: id.to_string(),
-        not_after: known.map_or(0, |(_, issued)| issued.not_after.secs()),
-        revoked: true,
-    }))
+    let principal = principal.map(|role| named(&view, role));
+    revoked(&member, Command::RevokeKey(id), principal, Some(id.to_string())).await
+}
+
+pub(crate) async fn revoke_principal(
+    State(admin): State<Admin>,
+    Path((kind, name)): Path<(String, String)>,
+) -> Result<Json<CertificateRevoked>, AdminError> {
+    let text = format!("{kind}/{name}");
+    let role = Role::parse(&text)
+        .map_err(|error| AdminError::invalid(format!("`{text}`: {error}"), "see `countersign cert list`"))?;
+    let member = admin.member()?;
+    let view = newest(&member);
+    if let Some(node) = role.node_id() {
+        return Err(of_a_node(&view, node));
+    }
+    let principal = Some(named(&view, &role));
+    revoked(&member, Command::RevokePrincipal(role), principal, None).await
+}
+
+/// Repeated, it changes nothing, and waits once more for those who were awaited.
+async fn revoked(
+    member: &Inner,
+    command: Command,
+    principal: Option<String>,
+    key: Option<String>,
+) -> Result<Json<CertificateRevoked>, AdminError> {
+    let done = member.command(command, &[]).await?;
+    let Outcome::Revoked { generation, keys } = done.outcome else { return Err(CommandError::Unknown.into()) };
+    let enforcement = enforcement::of(member, generation).await;
+    Ok(Json(CertificateRevoked { principal, key, keys: keys as u64, enforcement }))
+}
+
+/// What is applied here; the view that is published may be a moment behind it.
+fn newest(member: &Inner) -> Arc<View> {
+    let applied = member.state.read().view().cloned();
+    applied.unwrap_or_else(|| member.endpoint.trust().load().view.clone())
+}
+
+fn named(view: &View, role: &Role) -> String {
+    Principal { trust_domain: view.trust_domain.clone(), role: role.clone() }.to_string()
+}
+
+fn of_a_node(view: &View, node: NodeId) -> AdminError {
+    let name = view.members.get(&node).map_or_else(|| node.to_string(), |member| member.name.to_string());
+    AdminError::new(
+        StatusCode::CONFLICT,
+        "of-a-node",
+        format!("certificates of node {name} are not revoked: a node is evicted"),
+        format!("`countersign node evict {name}`"),
+    )
 }

@@ -13,4 +13,4 @@ mod status;
 mod tokens;
 
 pub(crate) use routes::{api, public};
-pub(crate) use status::is_ready;
+pub(crate) use status::{certificate, is_ready};

@@ -117,6 +117,10 @@ fn of_refused(why: &Refused) -> (StatusCode, &'static str, &'static str) {
             "ca-key-elsewhere",
             "have the certificate made where the CA key is: your own CA, or `countersign security certs`",
         ),
+        Refused::NoSuchPrincipal(_) => (StatusCode::NOT_FOUND, "unknown-principal", "see `countersign cert list`"),
+        Refused::NotIssued(_) | Refused::KeyOfNode(_) => {
+            (StatusCode::CONFLICT, "of-a-node", "evict the node: `countersign node evict N`")
+        }
         Refused::Limit { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "limit", "choose a smaller value"),
         Refused::Signature(_) => (StatusCode::FORBIDDEN, "signature", "repeat the command"),
         other => (StatusCode::UNPROCESSABLE_ENTITY, "refused", advice_enrollment(other)),

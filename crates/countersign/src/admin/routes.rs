@@ -58,6 +58,7 @@ pub(crate) fn api() -> Router<Admin> {
         .route("/v1/nodes/{node}/evict", post(nodes::evict))
         .route("/v1/certificates", get(certificates::list).post(certificates::issue))
         .route("/v1/certificates/{key}", delete(certificates::revoke))
+        .route("/v1/principals/{kind}/{name}", delete(certificates::revoke_principal))
         .route("/v1/refusals/{id}", get(refusal))
         .fallback(async || AdminError::not_found("no such route", "see `/v1/openapi.json`"))
 }
@@ -66,14 +67,15 @@ async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
-async fn readyz(State(admin): State<Admin>) -> Result<&'static str, AdminError> {
-    if status::is_ready(&*admin.member()?) {
-        return Ok("ready\n");
+async fn readyz(State(admin): State<Admin>) -> Result<String, AdminError> {
+    let member = admin.member()?;
+    if status::is_ready(&member) {
+        return Ok(status::readiness(&member));
     }
     Err(AdminError::new(
         StatusCode::SERVICE_UNAVAILABLE,
         "not-ready",
-        "this member sees no leader, or is not part of the group yet",
+        "this member hears no leader, holds no lease, is not counted in yet, or its certificate ends",
         "see `countersign status`",
     ))
 }

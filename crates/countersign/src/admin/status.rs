@@ -4,7 +4,12 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use countersign_api::admin::{AuthorityStatus, CertificateStatus, EvictedStatus, MemberStatus, RaftStatus, Status};
+use countersign_api::admin::{
+    AuthorityStatus, AwaitedStatus, CertificateStatus, EvictedStatus, MemberStatus, RaftStatus, Status,
+};
+use countersign_core::limits::SKEW_SECS;
+use countersign_core::receipt::Answer;
+use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::member::{Member, Suffrage};
 use countersign_core::trust::view::View;
 use countersign_raft::{GroupState, GroupStatus};
@@ -17,11 +22,15 @@ use crate::member::Inner;
 /// How long a leader, or a leader's followers, may be silent: ten heartbeats.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// Seconds before its end at which a certificate is warned of: a third of the 90 days that it lives.
-const EXPIRY_WARNING_SECS: u64 = 30 * 86_400;
+/// What is left of a certificate's life, in shares of it, when its renewal is known to fail: it begins before this.
+const RENEWAL_FAILS_SHARE: u64 = 5;
+/// What is left, in shares, when this member is not ready any more: whoever watches learns it before its service ends.
+const NOT_READY_SHARE: u64 = 20;
 
 pub(crate) async fn status(State(admin): State<Admin>) -> Result<Json<Status>, AdminError> {
-    Ok(Json(of(&*admin.member()?)))
+    let member = admin.member()?;
+    let awaited = awaited(&member).await;
+    Ok(Json(of(&member, awaited)))
 }
 
 pub(crate) async fn nodes(State(admin): State<Admin>) -> Result<Json<Vec<MemberStatus>>, AdminError> {
@@ -30,7 +39,24 @@ pub(crate) async fn nodes(State(admin): State<Admin>) -> Result<Json<Vec<MemberS
     Ok(Json(members(&member, &trust.view, &member.group.status())))
 }
 
-/// Whether this member takes part: it follows or is a leader, Raft counts it in, and it holds a lease to serve by.
+/// Members that have not said that they enforce the newest generation.
+async fn awaited(member: &Inner) -> Vec<AwaitedStatus> {
+    let view = member.endpoint.trust().load().view.clone();
+    let Some(barrier) = member.barrier_now(view.generation).await else { return vec![] };
+    let awaited = barrier.answers.iter().filter_map(|(node, answer)| match answer {
+        Answer::Enforced(_) => None,
+        Answer::Absent(absence) => Some(AwaitedStatus {
+            node: node.0,
+            name: view.members.get(node)?.name.to_string(),
+            generation: view.generation.0,
+            lease_ends_millis: absence.lease_ends.0,
+        }),
+    });
+    awaited.collect()
+}
+
+/// Whether this member takes part: it follows or is a leader, Raft counts it in, it holds a lease to serve by, and its
+/// certificate lasts for some time yet.
 pub(crate) fn is_ready(member: &Inner) -> bool {
     let status = member.group.status();
     let counted = status.voters.contains(&member.node) || status.learners.contains(&member.node);
@@ -43,7 +69,40 @@ pub(crate) fn is_ready(member: &Inner) -> bool {
         GroupState::Follower | GroupState::Learner => status.leader.is_some() && member.heard.lately(SILENCE_MAX),
         GroupState::Candidate | GroupState::Stopped => false,
     };
-    counted && heard && member.lease.fresh().is_ok()
+    let lasts = certificate(member).is_none_or(|validity| left(validity, member.now(), NOT_READY_SHARE).is_some());
+    counted && heard && lasts && member.lease.fresh().is_ok()
+}
+
+/// What a member that is ready says, with what will end that if nobody does anything.
+pub(crate) fn readiness(member: &Inner) -> String {
+    let now = member.now();
+    let failing = certificate(member).filter(|validity| left(*validity, now, RENEWAL_FAILS_SHARE).is_none());
+    let failing = failing.map(|validity| {
+        format!("warning: certificate ends in {} and is not renewed\n", span(validity.not_after.secs_since(now)))
+    });
+    format!("ready\n{}", failing.unwrap_or_default())
+}
+
+/// When the certificate that this member shows is valid.
+pub(crate) fn certificate(member: &Inner) -> Option<Validity> {
+    let trust = member.endpoint.trust().load();
+    let recorded = || trust.view.members.get(&member.node).map(|m| m.leaf.validity);
+    member.keys.leaf.foreign().map(ForeignIdentity::validity).or_else(recorded)
+}
+
+/// Seconds left of a certificate, unless that is less than a `share`-th of its life.
+fn left(validity: Validity, now: UnixMillis, share: u64) -> Option<u64> {
+    // Backdated for peers whose clocks are behind: its life began later.
+    let begin = validity.not_before.plus_secs(SKEW_SECS).min(validity.not_after);
+    let (life, left) = (validity.not_after.0.saturating_sub(begin.0), validity.not_after.0.saturating_sub(now.0));
+    (left > life / share).then_some(left / 1000)
+}
+
+/// Seconds for people, in the largest unit that fits.
+fn span(secs: u64) -> String {
+    let units = [("d", 86_400), ("h", 3600), ("m", 60)];
+    let unit = units.into_iter().find(|(_, unit)| secs >= *unit);
+    unit.map_or_else(|| format!("{secs}s"), |(name, unit)| format!("{}{name}", secs / unit))
 }
 
 pub(crate) const fn state_label(state: GroupState) -> &'static str {
@@ -56,12 +115,11 @@ pub(crate) const fn state_label(state: GroupState) -> &'static str {
     }
 }
 
-fn of(member: &Inner) -> Status {
+fn of(member: &Inner, awaited: Vec<AwaitedStatus>) -> Status {
     let trust = member.endpoint.trust().load();
     let view = &trust.view;
     let raft = member.group.status();
-    let recorded = view.members.get(&member.node).map(|m| m.leaf.validity);
-    let shown = member.keys.leaf.foreign().map(ForeignIdentity::validity).or(recorded);
+    let shown = certificate(member);
     let (authority_id, authority) = match view.active_authority() {
         Some((id, authority)) => (id.to_string(), Some(authority)),
         None => (String::new(), None),
@@ -75,6 +133,8 @@ fn of(member: &Inner) -> Status {
         generation: view.generation.0,
         ready: is_ready(member),
         lease_millis_left: member.lease.millis_left(),
+        lease_secs: member.state.read().lease().millis() / 1000,
+        awaited,
         members: members(member, view, &raft),
         evicted: view
             .evicted
@@ -90,6 +150,7 @@ fn of(member: &Inner) -> Status {
             principal: format!("spiffe://{}/node/{}", view.trust_domain, member.node),
             not_before: shown.map_or(0, |validity| validity.not_before.secs()),
             not_after: shown.map_or(0, |validity| validity.not_after.secs()),
+            renews_at: member.renewals.due().map(UnixMillis::secs),
         },
         signs: member.keeper.holds(),
         key_protection: key_protection(view).to_owned(),
@@ -147,23 +208,21 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
         warnings.push("two voters: if either fails, the cluster cannot change; promote a third".to_owned());
     }
     for m in view.members.values() {
-        let not_after = match member.keys.leaf.foreign() {
-            None => m.leaf.validity.not_after,
-            Some(foreign) if m.id == member.node => foreign.validity().not_after,
+        let validity = match member.keys.leaf.foreign() {
+            None => Some(m.leaf.validity),
+            Some(foreign) if m.id == member.node => Some(foreign.validity()),
             // Made anew for the same key it is not told: its holder warns of it.
-            Some(_) => now.plus_secs(EXPIRY_WARNING_SECS),
+            Some(_) => None,
         };
-        let left = not_after.secs_since(now);
-        if not_after < now {
-            warnings.push(format!("certificate of {} has expired", m.name));
-        } else if left < EXPIRY_WARNING_SECS {
-            warnings.push(format!("certificate of {} expires in {} days", m.name, left / 86_400));
-        }
+        warnings.extend(validity.and_then(|validity| expiry(m, validity, now)));
         if m.id != member.node
             && let Some(failure) = member.peers.failure(m.id)
         {
             warnings.push(format!("{} is not reached: {}", m.name, crate::chain(&*failure)));
         }
+    }
+    if member.lease.millis_left().is_none() {
+        warnings.push("no lease: this node serves no client until a leader with a quorum is heard".to_owned());
     }
     if matches!(raft.state, GroupState::Follower | GroupState::Learner) && !member.heard.lately(SILENCE_MAX) {
         warnings.push("the leader is silent: it is down, out of reach, or this node was evicted".to_owned());
@@ -172,4 +231,54 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
         warnings.push("this node was evicted: empty its data directory before it joins again".to_owned());
     }
     warnings
+}
+
+/// What there is to say about a member's certificate; nothing while it is renewed in time.
+fn expiry(of: &Member, validity: Validity, now: UnixMillis) -> Option<String> {
+    let name = &of.name;
+    let foreign = of.mapped.is_some();
+    if validity.not_after < now {
+        let next =
+            if foreign { "make it anew for the same key" } else { "it is renewed once the node is up and reached" };
+        return Some(format!("certificate of {name} has expired: {next}"));
+    }
+    if left(validity, now, RENEWAL_FAILS_SHARE).is_some() {
+        return None;
+    }
+    let next =
+        if foreign { "make it anew for the same key" } else { "it should be renewed by now, see that node's log" };
+    Some(format!("certificate of {name} ends in {}: {next}", span(validity.not_after.secs_since(now))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_reckoned_by_the_life_that_a_certificate_has() {
+        let at = UnixMillis::from_secs;
+        for life in [10, 86_400, 90 * 86_400] {
+            let issued = 1_000_000;
+            let validity = Validity { not_before: at(issued - SKEW_SECS), not_after: at(issued + life) };
+            for (now, share, some) in [
+                (issued, RENEWAL_FAILS_SHARE, true),
+                (issued + life * 4 / 5 - 1, RENEWAL_FAILS_SHARE, true),
+                (issued + life * 4 / 5, RENEWAL_FAILS_SHARE, false),
+                (issued + life * 4 / 5, NOT_READY_SHARE, true),
+                (issued + life, NOT_READY_SHARE, false),
+                (issued + life + 1, NOT_READY_SHARE, false),
+            ] {
+                assert_eq!(left(validity, at(now), share).is_some(), some, "{life} {now}");
+            }
+        }
+        // Shorter than its own backdating: it has no life to speak of, and is not taken for a fresh one.
+        let dead = Validity { not_before: at(0), not_after: at(10) };
+        assert_eq!(left(dead, at(10), NOT_READY_SHARE), None);
+    }
+
+    #[test]
+    fn spans_are_written_in_the_largest_unit() {
+        let spans = [0, 59, 60, 3599, 3600, 86_399, 86_400 * 18].map(span);
+        assert_eq!(spans, ["0s", "59s", "1m", "59m", "1h", "23h", "18d"]);
+    }
 }

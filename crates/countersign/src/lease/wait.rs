@@ -16,6 +16,9 @@ const RETRY: Duration = Duration::from_millis(100);
 /// What is added to a lease: an election, and messages on their way.
 const MARGIN: Duration = Duration::from_secs(10);
 
+/// How long whoever only looks waits for the leader's answer.
+const LOOK_DEADLINE: Duration = Duration::from_millis(300);
+
 impl Inner {
     /// How long a barrier may take: every lease from before it, a change of leader, and some.
     pub(crate) fn barrier_patience(&self) -> Duration {
@@ -44,6 +47,18 @@ impl Inner {
             // why: a new leader is being elected, and a lost message leaves nothing to wait for
             tokio::time::sleep(RETRY).await;
         }
+    }
+
+    /// How far the cluster is with `generation` now. None if no leader answers soon.
+    pub(crate) async fn barrier_now(&self, generation: Generation) -> Option<Barrier> {
+        let leader = self.leader()?;
+        if leader == self.node {
+            return self.barrier(generation, Instant::now()).await.ok();
+        }
+        let mut client = LeasesClient::new(self.peers.channel(leader)?);
+        let request = BarrierRequest { generation: generation.0, wait_millis: 0 };
+        let reply = tokio::time::timeout(LOOK_DEADLINE, client.barrier(request)).await.ok()?.ok()?.into_inner();
+        decoded("report", &reply.report).ok()
     }
 
     async fn ask_barrier(&self, leader: NodeId, generation: Generation, deadline: Instant) -> Option<Barrier> {

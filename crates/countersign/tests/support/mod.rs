@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::{
-    ClusterToken, FilesMode, LeaseLength, Member, NODE_TTL_SECS, NewCluster, Settings, Start, StartError, Started,
-    channel_over,
+    CLIENT_TTL_SECS, ClusterToken, FilesMode, LeaseLength, Member, NODE_TTL_SECS, NewCluster, Settings, Start,
+    StartError, Started, channel_over,
 };
 use countersign_api::admin::{
     CertificateIssued, CertificateRequest, NodeChanged, NodeRemove, Status, TokenCreate, TokenCreated,
@@ -72,6 +72,7 @@ fn settings(data: &TempDir, name: &Name, files: Option<FilesMode>, lifetimes: Li
         https_addr: None,
         https_files: None,
         node_ttl_secs: lifetimes.node_ttl_secs,
+        client_ttl_secs: CLIENT_TTL_SECS,
         lease: lifetimes.lease,
         files,
     }
@@ -90,7 +91,7 @@ pub fn new_cluster() -> NewCluster {
 pub fn certificate_request(role: &str) -> String {
     let key = KeyPair::generate(KeyAlgorithm::Ed25519).unwrap();
     let csr = csr_pem(&create_csr(&key).unwrap());
-    serde_json::to_string(&CertificateRequest { role: role.to_owned(), ttl_secs: 600, csr }).unwrap()
+    serde_json::to_string(&CertificateRequest { role: role.to_owned(), ttl_secs: Some(600), csr }).unwrap()
 }
 
 impl Node {
@@ -200,7 +201,7 @@ impl Node {
     pub async fn client(&self, name: &str) -> Client {
         let key = KeyPair::generate(KeyAlgorithm::Ed25519).unwrap();
         let csr = csr_pem(&create_csr(&key).unwrap());
-        let wanted = CertificateRequest { role: format!("client/{name}"), ttl_secs: 600, csr };
+        let wanted = CertificateRequest { role: format!("client/{name}"), ttl_secs: Some(600), csr };
         let (status, body) = self.ask("POST", "/v1/certificates", serde_json::to_string(&wanted).unwrap()).await;
         assert_eq!(status, 200, "{body}");
         let issued: CertificateIssued = serde_json::from_str(&body).unwrap();
