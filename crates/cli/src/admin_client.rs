@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use countersign_api::admin::Problem;
+use countersign_core::limits::LEASE_SECS_MAX;
 use countersign_core::name::Address;
 use countersign_net::DialError;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -27,8 +28,11 @@ use crate::failure::{Exit, Failure, chain};
 
 /// Bytes of an answer.
 const ANSWER_LEN_MAX: usize = 16 * 1024 * 1024;
-/// How long an answer may take: an eviction waits for other members.
+/// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long one may take that waits until members enforce a revocation: no longer than twice the longest lease, and some.
+/// The member that is asked gives up by itself much sooner, as its cluster's lease has it.
+const PATIENT_TIMEOUT: Duration = Duration::from_secs(2 * LEASE_SECS_MAX + 300);
 
 /// Why there is no answer, or not the wanted one.
 #[derive(Debug, thiserror::Error)]
@@ -47,8 +51,8 @@ pub(crate) enum AdminError {
         #[source]
         source: hyper::Error,
     },
-    #[error("{whom} did not answer within {} seconds", ANSWER_TIMEOUT.as_secs())]
-    Deadline { whom: String },
+    #[error("{whom} did not answer within {} seconds", within.as_secs())]
+    Deadline { whom: String, within: Duration },
     #[error("the answer of {whom} holds more than {ANSWER_LEN_MAX} bytes")]
     TooLong { whom: String },
     #[error("the answer of {whom} cannot be understood (HTTP status {status})")]
@@ -115,24 +119,55 @@ impl AdminClient {
         Ok(self.ask(Method::POST, path, body).await?)
     }
 
+    /// For what waits until other members enforce it.
+    pub(crate) async fn post_patiently<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).map_err(|error| Failure::usage(error, "report this as a bug"))?;
+        Ok(self.ask_within(PATIENT_TIMEOUT, Method::POST, path, body).await?)
+    }
+
+    /// For what waits until other members enforce it.
+    pub(crate) async fn delete_patiently<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        Ok(self.ask_within(PATIENT_TIMEOUT, Method::DELETE, path, Vec::new()).await?)
+    }
+
     /// For answers that say nothing but that it is done.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), Failure> {
-        self.exchange(Method::DELETE, path, Vec::new()).await?;
+        self.exchange(ANSWER_TIMEOUT, Method::DELETE, path, Vec::new()).await?;
         Ok(())
     }
 
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Vec<u8>) -> Result<T, AdminError> {
-        let (status, bytes) = self.exchange(method, path, body).await?;
+        self.ask_within(ANSWER_TIMEOUT, method, path, body).await
+    }
+
+    async fn ask_within<T: DeserializeOwned>(
+        &self,
+        within: Duration,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<T, AdminError> {
+        let (status, bytes) = self.exchange(within, method, path, body).await?;
         serde_json::from_slice(&bytes).map_err(|_| AdminError::Answer { whom: self.door.to_string(), status })
     }
 
     /// A member that is no voter sends an admin on to the leader: that is followed once.
-    async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), AdminError> {
+    async fn exchange(
+        &self,
+        within: Duration,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(StatusCode, Bytes), AdminError> {
         let body = Bytes::from(body);
-        match (exchange_at(&self.door, method.clone(), path, body.clone()).await, &self.door) {
+        match (exchange_at(&self.door, within, method.clone(), path, body.clone()).await, &self.door) {
             (Err(AdminError::Problem { status, problem }), Door::Https(remote)) if is_redirect(status, &problem) => {
                 match problem.leader.as_deref().map(Address::parse) {
-                    Some(Ok(leader)) => exchange_at(&Door::Https(remote.at(leader)), method, path, body).await,
+                    Some(Ok(leader)) => exchange_at(&Door::Https(remote.at(leader)), within, method, path, body).await,
                     _ => Err(AdminError::Problem { status, problem }),
                 }
             }
@@ -145,7 +180,13 @@ fn is_redirect(status: StatusCode, problem: &Problem) -> bool {
     status == StatusCode::TEMPORARY_REDIRECT && problem.leader.is_some()
 }
 
-async fn exchange_at(door: &Door, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Bytes), AdminError> {
+async fn exchange_at(
+    door: &Door,
+    within: Duration,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<(StatusCode, Bytes), AdminError> {
     let whom = || door.to_string();
     let asked = async {
         match door {
@@ -160,7 +201,7 @@ async fn exchange_at(door: &Door, method: Method, path: &str, body: Bytes) -> Re
         }
     };
     let (status, bytes) =
-        tokio::time::timeout(ANSWER_TIMEOUT, asked).await.map_err(|_| AdminError::Deadline { whom: whom() })??;
+        tokio::time::timeout(within, asked).await.map_err(|_| AdminError::Deadline { whom: whom(), within })??;
     if status.is_success() {
         return Ok((status, bytes));
     }

@@ -121,6 +121,15 @@ pub(crate) fn at_secs(secs: u64, now: u64) -> String {
     format!("{} ({relative})", rfc3339(secs))
 }
 
+/// The same to the millisecond: for moments that are compared with each other.
+pub(crate) fn at_millis(millis: u64, now_millis: u64) -> String {
+    let (away, ahead) = (millis.abs_diff(now_millis), millis >= now_millis);
+    let away = if away < 1000 { format!("{away}ms") } else { roughly(away / 1000) };
+    let relative = if ahead { format!("in {away}") } else { format!("{away} ago") };
+    let whole = rfc3339(millis / 1000);
+    format!("{}.{:03}Z ({relative})", whole.trim_end_matches('Z'), millis % 1000)
+}
+
 /// Seconds since the Unix epoch as RFC 3339 in UTC. Days to a civil date: Hinnant, "chrono-compatible low-level date
 /// algorithms" (<https://howardhinnant.github.io/date_algorithms.html#civil_from_days>).
 fn rfc3339(secs: u64) -> String {
@@ -135,6 +144,12 @@ fn rfc3339(secs: u64) -> String {
     let year = year_of_era + era * 400 + u64::from(month <= 2);
     let (hour, minute, second) = (rest / 3600, rest % 3600 / 60, rest % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Milliseconds since the Unix epoch, by this host's clock.
+pub(crate) fn now_millis() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Seconds since the Unix epoch, by this host's clock.
@@ -159,6 +174,8 @@ mod tests {
         }
         assert_eq!(at_secs(60, 0), "1970-01-01T00:01:00Z (in 1m)");
         assert_eq!(at_secs(0, 7200), "1970-01-01T00:00:00Z (2h ago)");
+        assert_eq!(at_millis(60_007, 59_000), "1970-01-01T00:01:00.007Z (in 1s)");
+        assert_eq!(at_millis(0, 999), "1970-01-01T00:00:00.000Z (999ms ago)");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rig::Home;
 
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 25] = [
     "",
     "server",
     "status",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 24] = [
     "node promote",
     "node demote",
     "node evict",
+    "node quarantine",
     "cert",
     "cert issue",
     "cert list",

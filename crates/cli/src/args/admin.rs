@@ -146,7 +146,7 @@ pub(crate) enum NodeVerb {
         #[arg(long)]
         keep_authority: bool,
     },
-    /// Remove a member and refuse its credential everywhere
+    /// Remove a member, refuse its credential everywhere, and wait until every member says so
     Evict {
         /// Its name or number
         #[arg(value_name = "N")]
@@ -157,6 +157,15 @@ pub(crate) enum NodeVerb {
         /// Keep the authority although a voter that could sign leaves: its machine was wiped
         #[arg(long)]
         keep_authority: bool,
+    },
+    /// Have the member on this host refuse another by itself, where a leader does not let the cluster evict it
+    Quarantine {
+        /// Its name or number
+        #[arg(value_name = "N")]
+        node: String,
+        /// Let it in again
+        #[arg(long)]
+        lift: bool,
     },
 }
 
@@ -176,10 +185,11 @@ pub(crate) enum CertVerb {
     Issue(CertIssue),
     /// List the issued certificates
     List,
-    /// Refuse a certificate's key from now on
+    /// Refuse a key, or all keys of a principal, everywhere, and wait until every member says so
     Revoke {
-        /// The key's SHA-256, as `cert list` shows it
-        key: String,
+        /// A key's SHA-256, as `cert list` shows it, or client/NAME, broker/HOST or admin/NAME
+        #[arg(value_name = "KEY|PRINCIPAL")]
+        what: String,
     },
 }
 
@@ -196,9 +206,9 @@ pub(crate) struct CertIssue {
     /// For an admin of this name
     #[arg(long, value_name = "NAME")]
     pub(crate) admin: Option<String>,
-    /// How long it lives
-    #[arg(long, value_name = "SPAN", default_value = "90d", value_parser = parse_secs)]
-    pub(crate) ttl: u64,
+    /// How long it lives [default: `[pki] client_ttl` of the member that is asked, 90d]
+    #[arg(long, value_name = "SPAN", value_parser = parse_secs)]
+    pub(crate) ttl: Option<u64>,
     /// Where to write NAME.pem, NAME.key and ca.pem
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) out: PathBuf,

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use countersign_api::admin::{CertificateInfo, CertificateIssued, CertificateRequest};
+use countersign_api::admin::{CertificateInfo, CertificateIssued, CertificateRequest, CertificateRevoked};
 use countersign_core::id::KeyId;
 use countersign_core::principal::Role;
 use countersign_pki::csr::{create_csr, csr_pem};
@@ -10,9 +10,10 @@ use countersign_pki::key::{KeyAlgorithm, KeyPair};
 
 use crate::admin_client::AdminClient;
 use crate::args::{Cert, CertIssue, CertVerb};
+use crate::commands::enforcement::{complete, enforced, waiting};
 use crate::failure::{Failure, chain};
 use crate::files::{NewFile, Readers, check_absent, write};
-use crate::output::{Output, at_secs, now_secs};
+use crate::output::{Output, at_secs, now_millis, now_secs};
 
 pub(super) async fn run(args: Cert, output: Output) -> Result<(), Failure> {
     let client = || AdminClient::to(&args.target);
@@ -38,19 +39,42 @@ pub(super) async fn run(args: Cert, output: Output) -> Result<(), Failure> {
                 );
             })
         }
-        CertVerb::Revoke { key } => {
-            let Some(key) = KeyId::parse(&key) else {
-                return Err(Failure::usage(
-                    format!("`{key}` is not the SHA-256 of a key"),
-                    "give the 64 hexadecimal digits that `countersign cert list` shows",
-                ));
-            };
-            client()?.delete(&format!("/v1/certificates/{key}")).await?;
-            output.show(&serde_json::json!({ "key": key.to_string(), "revoked": true }), |text| {
-                text.line(&format!("key {key} is refused from now on"));
-            })
-        }
+        CertVerb::Revoke { what } => revoke(&client()?, &what, output).await,
     }
+}
+
+/// A key by its SHA-256, or a principal by its kind and name.
+async fn revoke(client: &AdminClient, what: &str, output: Output) -> Result<(), Failure> {
+    let path = match (KeyId::parse(what), Role::parse(what)) {
+        (Some(key), _) => format!("/v1/certificates/{key}"),
+        (None, Ok(Role::Node(node))) => {
+            let reason = format!("`{what}`: certificates of nodes are not revoked, a node is evicted");
+            return Err(Failure::usage(reason, format!("countersign node evict {node}")));
+        }
+        (None, Ok(role)) => format!("/v1/principals/{role}"),
+        (None, Err(_)) => {
+            return Err(Failure::usage(
+                format!("`{what}` is neither the SHA-256 of a key nor a principal"),
+                "give the 64 hexadecimal digits that `countersign cert list` shows, or client/NAME, broker/HOST or \
+                 admin/NAME",
+            ));
+        }
+    };
+    let asked = waiting(client, client.delete_patiently(&path), output);
+    let revoked: CertificateRevoked = asked.await?;
+    output.show(&revoked, |text| {
+        let whose = revoked.principal.as_ref().map(|principal| format!(" of {principal}"));
+        let what = match (&revoked.key, &revoked.principal) {
+            (Some(key), _) => format!("key {key}{}", whose.unwrap_or_default()),
+            (None, Some(principal)) => principal.clone(),
+            (None, None) => what.to_owned(),
+        };
+        let before = if revoked.keys == 0 { ", as before" } else { "" };
+        let keys = if revoked.key.is_none() { format!(" ({} keys)", revoked.keys) } else { String::new() };
+        text.line(&format!("{what} is refused{keys}{before}, generation {}", revoked.enforcement.generation));
+        enforced(text, &revoked.enforcement, now_millis());
+    })?;
+    complete(what, &revoked.enforcement)
 }
 
 /// Whom it is for, and what its files are called.

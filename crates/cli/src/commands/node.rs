@@ -4,11 +4,11 @@ use countersign_api::admin::{MemberStatus, NodeChanged, NodeRemove};
 use countersign_core::name::Name;
 
 use crate::admin_client::AdminClient;
-use crate::args::{Node, NodeVerb};
-use crate::commands::enforcement::enforced;
+use crate::args::{Node, NodeVerb, Target};
+use crate::commands::enforcement::{complete, enforced, waiting};
 use crate::commands::status::members;
 use crate::failure::Failure;
-use crate::output::{Output, now_secs};
+use crate::output::{Output, now_millis, now_secs};
 
 pub(super) async fn run(args: Node, output: Output) -> Result<(), Failure> {
     let client = || AdminClient::to(&args.target);
@@ -18,6 +18,7 @@ pub(super) async fn run(args: Node, output: Output) -> Result<(), Failure> {
             let list: Vec<MemberStatus> = client()?.get("/v1/nodes").await?;
             return output.show(&list, |text| members(text, &list, now_secs()));
         }
+        NodeVerb::Quarantine { node, lift } => return quarantine(&args.target, &node, lift, output).await,
         NodeVerb::Promote { node } => {
             let path = path(&node, "promote")?;
             ("is to vote", client()?.post(&path, &serde_json::json!({})).await?)
@@ -30,17 +31,44 @@ pub(super) async fn run(args: Node, output: Output) -> Result<(), Failure> {
         NodeVerb::Evict { node, compromised, keep_authority } => {
             let body = NodeRemove { compromised, keep_authority };
             let path = path(&node, "evict")?;
-            ("is evicted", client()?.post(&path, &body).await?)
+            let client = client()?;
+            ("is evicted", waiting(&client, client.post_patiently(&path, &body), output).await?)
         }
     };
     output.show(&changed, |text| {
         text.line(&format!("{} ({}) {done}, generation {}", changed.name, changed.node, changed.generation));
         if let Some(enforcement) = &changed.enforcement {
-            enforced(text, enforcement);
+            enforced(text, enforcement, now_millis());
         }
         if !changed.tokens_revoked.is_empty() {
             text.line(&format!("tokens revoked: {}", changed.tokens_revoked.join(", ")));
         }
+    })?;
+    changed.enforcement.map_or(Ok(()), |enforcement| complete(&changed.name, &enforcement))
+}
+
+/// Of the member on this host alone: it needs no cluster, and no other member hears of it.
+async fn quarantine(target: &Target, node: &str, lift: bool, output: Output) -> Result<(), Failure> {
+    let path = format!("{}/quarantine", node_path(node)?);
+    if let Some(server) = &target.server {
+        let reason = format!("`--server {server}`: a quarantine is of the member on its own host alone");
+        return Err(Failure::usage(
+            reason,
+            "run it on each voter's host, with --data if its directory is not the usual",
+        ));
+    }
+    let client = AdminClient::to(target)?;
+    if lift {
+        client.delete(&path).await?;
+    } else {
+        let _: serde_json::Value = client.post(&path, &serde_json::json!({})).await?;
+    }
+    output.show(&serde_json::json!({ "node": node, "quarantined": !lift }), |text| {
+        text.line(&if lift {
+            format!("{node} is let in again by this member")
+        } else {
+            format!("{node} is refused by this member alone: do the same on the other voters, then evict it")
+        });
     })
 }
 

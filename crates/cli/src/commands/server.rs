@@ -16,7 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::args::ServerArgs;
-use crate::config::checked::{ServerConfig, Settings};
+use crate::config::checked::{Said, ServerConfig, Settings};
 use crate::config::effective::effective;
 use crate::config::layer::{LayerError, merged, of_credentials, of_environment, of_file};
 use crate::failure::{Failure, chain};
@@ -102,7 +102,7 @@ fn log_to_stderr(filter: &str, progress: &Progress) {
 
 async fn serve(plan: Plan, output: Output, progress: &Progress) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let Plan { settings, start, notes } = plan;
+    let Plan { settings, start, notes, said } = plan;
     let data = settings.data.clone();
     for note in notes {
         tracing::info!("{note}");
@@ -121,7 +121,7 @@ async fn serve(plan: Plan, output: Output, progress: &Progress) -> Result<(), Fa
     announce::announce(&member, started, &data, output)?;
     // Nobody may be listening; that is no reason not to run.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    let ended = until_stopped(&member, &mut signals, &data, progress).await;
+    let ended = until_stopped(&member, &mut signals, &data, said, progress).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     ended?;
     tracing::info!("stopping: leadership is handed over, connections are drained");
@@ -138,10 +138,15 @@ async fn until_stopped(
     member: &Member,
     signals: &mut Signals,
     data: &Path,
+    said: Said,
     progress: &Progress,
 ) -> Result<(), Failure> {
     let settled = async {
         member.settle(|standing| progress.tell(standing)).await;
+        // Only now is it known for sure what the cluster does.
+        if let Some(note) = plan::differing(said, member.lifetimes()) {
+            tracing::info!("{note}");
+        }
         std::future::pending::<std::convert::Infallible>().await
     };
     tokio::select! {

@@ -1,6 +1,6 @@
 //! `countersign status`: the cluster as one member sees it.
 
-use countersign_api::admin::{MemberStatus, Status as StatusAnswer};
+use countersign_api::admin::{AwaitedStatus, MemberStatus, Status as StatusAnswer};
 
 use crate::admin_client::AdminClient;
 use crate::args::Status;
@@ -29,6 +29,8 @@ fn write(text: &mut Text, status: &StatusAnswer, now: u64) {
         ),
         ("authority ends", at_secs(status.authority.not_after, now)),
         ("certificate ends", at_secs(status.certificate.not_after, now)),
+        ("renews", status.certificate.renews_at.map_or_else(|| "-".to_owned(), |at| at_secs(at, now))),
+        ("lease", lease(status)),
         ("signs", if status.signs { "yes" } else { "no" }.to_owned()),
         ("keys", status.key_protection.clone()),
         ("connections", status.connections.to_string()),
@@ -38,9 +40,31 @@ fn write(text: &mut Text, status: &StatusAnswer, now: u64) {
     for evicted in &status.evicted {
         text.line(&format!("evicted: {} ({}), generation {}", evicted.name, evicted.node, evicted.generation));
     }
+    for awaited in &status.awaited {
+        text.line(&waited_for(awaited, now));
+    }
     for warning in &status.warnings {
         text.line(&format!("warning: {warning}"));
     }
+}
+
+fn lease(status: &StatusAnswer) -> String {
+    match status.lease_millis_left {
+        Some(left) => format!("{}.{} s left of {}", left / 1000, left % 1000 / 100, status.lease_secs),
+        None => format!("none of {} s: this member serves no client", status.lease_secs),
+    }
+}
+
+/// Who keeps a revocation from being in force everywhere, until when, and what to do.
+fn waited_for(awaited: &AwaitedStatus, now: u64) -> String {
+    let AwaitedStatus { node, name, generation, lease_ends_millis } = awaited;
+    let ends = lease_ends_millis / 1000;
+    let serves = if ends < now { "it serves nobody since" } else { "it may serve until" };
+    format!(
+        "awaited: {name} ({node}) does not say that it enforces generation {generation}; {serves} {}; start it, or evict it \
+         if it is gone",
+        at_secs(ends, now)
+    )
 }
 
 fn name_of(status: &StatusAnswer, node: u64) -> String {

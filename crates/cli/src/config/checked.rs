@@ -3,8 +3,8 @@
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use countersign::{ClusterToken, FilesMode, RuleError};
-use countersign_core::limits::{TOKEN_TTL_SECS_MAX, TOKEN_USES_MAX};
+use countersign::{ClusterToken, FilesMode, LeaseLength, RuleError};
+use countersign_core::limits::{LEASE_SECS_MAX, PRINCIPAL_TTL_SECS_MAX, TOKEN_TTL_SECS_MAX, TOKEN_USES_MAX};
 use countersign_core::name::{Address, HostName, Name, NameError};
 use countersign_core::principal::{PrincipalError, TrustDomain};
 use countersign_core::trust::member::Suffrage;
@@ -116,6 +116,11 @@ impl Settings {
         }
     }
 
+    /// The setting's value lies outside of its bounds.
+    fn outside(&self, path: &str, value: String, bounds: String) -> CheckError {
+        CheckError::Bounds { written: self.written(path), value, bounds }
+    }
+
     fn secret(&self, path: &str) -> Option<SecretArg> {
         match self.find(path)? {
             Setting { value: Value::Secret(secret), .. } => Some(secret.clone()),
@@ -205,13 +210,27 @@ pub(crate) struct ServerConfig {
     pub(crate) advertise: Vec<Address>,
     pub(crate) https_addr: Option<ListenAddr>,
     pub(crate) https_files: Option<(PathBuf, PathBuf)>,
+    /// Seconds that certificates of nodes live, if this makes the cluster.
     pub(crate) node_ttl_secs: u64,
+    /// How long leases last, if this makes the cluster.
+    pub(crate) lease: LeaseLength,
+    /// Seconds that certificates of clients live that are asked for here without a word about it.
+    pub(crate) client_ttl_secs: u64,
+    /// What was said about what the whole cluster shares, to be compared with what it does.
+    pub(crate) said: Said,
     /// The reusable token of a bootstrap.
     pub(crate) cluster_token: ClusterToken,
     /// This node's certificate, if it is made elsewhere.
     pub(crate) files: Option<FilesMode>,
     /// What was asked for and is not there, as it was written.
     pub(crate) unavailable: Vec<String>,
+}
+
+/// What was said of what is the cluster's since its bootstrap.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) lease: Option<LeaseLength>,
+    pub(crate) node_ttl_secs: Option<u64>,
 }
 
 impl ServerConfig {
@@ -246,11 +265,33 @@ impl ServerConfig {
             https_files: https_files(settings, https_addr.is_some())?,
             https_addr,
             cluster_token: cluster_token(settings)?,
-            node_ttl_secs: settings.secs("pki.node_ttl").unwrap_or_else(|| default_secs("pki.node_ttl")),
+            node_ttl_secs: settings.secs(NODE_TTL).unwrap_or_else(|| default_secs(NODE_TTL)),
+            lease: lease(settings)?.unwrap_or(LeaseLength::DEFAULT),
+            client_ttl_secs: client_ttl(settings)?,
+            said: Said { lease: lease(settings)?, node_ttl_secs: settings.secs(NODE_TTL) },
             files,
             unavailable: unavailable(settings),
         })
     }
+}
+
+const NODE_TTL: &str = "pki.node_ttl";
+
+/// The bounds are those of the cluster: said before anything is made.
+fn lease(settings: &Settings) -> Result<Option<LeaseLength>, CheckError> {
+    const LEASE: &str = "trust.lease_secs";
+    let Some(secs) = settings.number(LEASE) else { return Ok(None) };
+    let outside = |_| settings.outside(LEASE, secs.to_string(), format!("1 to {LEASE_SECS_MAX}"));
+    LeaseLength::from_secs(secs).map(Some).map_err(outside)
+}
+
+fn client_ttl(settings: &Settings) -> Result<u64, CheckError> {
+    const TTL: &str = "pki.client_ttl";
+    let secs = settings.secs(TTL).unwrap_or_else(|| default_secs(TTL));
+    if secs > PRINCIPAL_TTL_SECS_MAX {
+        return Err(settings.outside(TTL, shown(secs), format!("at most {} seconds", PRINCIPAL_TTL_SECS_MAX)));
+    }
+    Ok(secs)
 }
 
 fn default_secs(path: &str) -> u64 {
@@ -284,19 +325,14 @@ fn cluster_token(settings: &Settings) -> Result<ClusterToken, CheckError> {
     const USES: &str = "cluster.token.uses";
     const TTL: &str = "cluster.token.ttl";
     let unset = ClusterToken::default();
-    let outside = |path: &str, value: String, bounds: String| CheckError::Bounds {
-        written: settings.written(path),
-        value,
-        bounds,
-    };
     let uses = settings.number(USES).unwrap_or_else(|| unset.uses.into());
     let uses = u32::try_from(uses).ok().filter(|uses| (1..=TOKEN_USES_MAX).contains(uses));
     let uses = uses.ok_or_else(|| {
-        outside(USES, settings.number(USES).unwrap_or_default().to_string(), format!("1 to {TOKEN_USES_MAX}"))
+        settings.outside(USES, settings.number(USES).unwrap_or_default().to_string(), format!("1 to {TOKEN_USES_MAX}"))
     })?;
     let ttl_secs = settings.secs(TTL).unwrap_or(unset.ttl_secs);
     if ttl_secs > TOKEN_TTL_SECS_MAX {
-        return Err(outside(TTL, shown(ttl_secs), format!("at most {}", shown(TOKEN_TTL_SECS_MAX))));
+        return Err(settings.outside(TTL, shown(ttl_secs), format!("at most {}", shown(TOKEN_TTL_SECS_MAX))));
     }
     let suffrage = match settings.text("cluster.token.suffrage") {
         Some("voter") => Suffrage::Voter,

@@ -2,17 +2,21 @@
 
 use std::path::Path;
 
-use countersign::ClusterToken;
+use countersign::{ClusterToken, LeaseLength};
 use countersign_core::trust::member::Suffrage;
 
 use crate::config::checked::{CheckError, Mode, ServerConfig, Settings};
-use crate::config::layer::{merged, of_file};
+use crate::config::layer::{Layer, LayerError, merged, of_file};
 
-fn settings(text: &str) -> Settings {
+fn read(text: &str) -> Result<Layer, LayerError> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("c.toml");
     std::fs::write(&path, text).unwrap();
-    Settings(merged([of_file(&path).unwrap()]))
+    of_file(&path)
+}
+
+fn settings(text: &str) -> Settings {
+    Settings(merged([read(text).unwrap()]))
 }
 
 fn check(text: &str) -> Result<ServerConfig, CheckError> {
@@ -84,6 +88,32 @@ fn the_bootstrap_s_token_is_bounded_as_any_other() {
 }
 
 #[test]
+fn leases_and_lifetimes_are_bounded() {
+    let unsaid = check("").unwrap();
+    assert_eq!((unsaid.lease, unsaid.node_ttl_secs, unsaid.client_ttl_secs), (LeaseLength::DEFAULT, 86_400, 7_776_000));
+    assert_eq!((unsaid.said.lease, unsaid.said.node_ttl_secs), (None, None));
+    for secs in [1, 10, 300, 3600] {
+        let config = check(&format!("[trust]\nlease_secs = {secs}")).unwrap();
+        assert_eq!((config.lease.millis(), config.said.lease), (secs * 1000, Some(config.lease)));
+    }
+    let short = check("[pki]\nnode_ttl = '5s'\nclient_ttl = '1s'").unwrap();
+    assert_eq!((short.node_ttl_secs, short.said.node_ttl_secs, short.client_ttl_secs), (5, Some(5), 1));
+    for (text, expected) in [
+        ("[trust]\nlease_secs = 0", "`[trust] lease_secs` is 0: expected 1 to 3600"),
+        ("[trust]\nlease_secs = 3601", "`[trust] lease_secs` is 3601: expected 1 to 3600"),
+        ("[trust]\nlease_secs = 4294967306", "`[trust] lease_secs` is 4294967306: expected 1 to 3600"),
+        ("[pki]\nclient_ttl = '11y'", "`[pki] client_ttl` is 11y: expected at most 316224000 seconds"),
+    ] {
+        assert_eq!(error(text), expected);
+    }
+    for text in
+        ["[trust]\nlease_secs = -1", "[trust]\nlease_secs = '10s'", "[pki]\nnode_ttl = '0s'", "[pki]\nclient_ttl = 90"]
+    {
+        assert!(read(text).is_err(), "{text}");
+    }
+}
+
+#[test]
 fn what_is_not_available_is_named_as_it_was_written() {
     for (text, expected) in [
         ("[cluster.auth]\nenabled = true\nshared_secret = 'x'", "`[cluster.auth] enabled`"),
@@ -97,7 +127,6 @@ fn what_is_not_available_is_named_as_it_was_written() {
         ("[cluster.authentication]\nenabled = true\nmode = 'ucan'", "`[cluster.authentication] mode` = ucan"),
         ("[cluster.authentication]\nenabled = true\nmode = 'mtls_ucan'", "`[cluster.authentication] mode` = mtls_ucan"),
         ("[cluster.authentication]\nenabled = true\nenforce = 'warn'", "`[cluster.authentication] enforce` = warn"),
-        ("[trust]\nlease_secs = 10", "`[trust] lease_secs`"),
         ("[trust]\nskew_secs = 300", "`[trust] skew_secs` = 300"),
         ("[acl]\ncache_ttl_secs = 300", "`[acl] cache_ttl_secs`"),
         ("[pki]\nca_ttl = '5y'", "`[pki] ca_ttl` = 5y"),
@@ -112,7 +141,8 @@ fn what_is_not_available_is_named_as_it_was_written() {
         "[cluster.authentication]\nenabled = true\nmode = 'mtls'\nenforce = 'enforce'",
         "[trust]\nskew_secs = 60",
         "[cluster.inter_broker_tls]\nenabled = true\ncert = 'a'\nkey = 'b'\nca = 'c'",
-        "[pki]\nnode_ttl = '24h'\nca_ttl = '10y'",
+        "[pki]\nnode_ttl = '24h'\nclient_ttl = '7d'\nca_ttl = '10y'",
+        "[trust]\nlease_secs = 300",
     ] {
         assert!(check(text).unwrap().unavailable.is_empty(), "{text}");
     }

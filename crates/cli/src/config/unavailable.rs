@@ -4,7 +4,7 @@
 use crate::config::checked::Settings;
 
 /// Settings that are refused whatever they say.
-const WHATEVER: [&str; 13] = [
+const WHATEVER: [&str; 11] = [
     "network.tls.enabled",
     "client_addr",
     "https_behind_proxy",
@@ -14,9 +14,7 @@ const WHATEVER: [&str; 13] = [
     "cluster.authentication.token_secret",
     "cluster.authentication.required_capabilities",
     "cluster.authentication.danger_plaintext_until",
-    "trust.lease_secs",
     "acl.cache_ttl_secs",
-    "pki.client_ttl",
     "pki.shared_ttl",
 ];
 

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use countersign::datadir::{MemberFile, file, read_optional};
-use countersign::{ClusterToken, ImportedAuthority, NewCluster, Settings, Start};
+use countersign::{ClusterToken, ImportedAuthority, Lifetimes, NewCluster, Settings, Start};
 use countersign_core::name::{Address, Name};
 use countersign_core::secret::SecretBytes;
 use countersign_core::trust::join_token::JoinToken;
 
-use crate::config::checked::{ListenAddr, Mode, ServerConfig};
+use crate::config::checked::{ListenAddr, Mode, Said, ServerConfig};
+use crate::duration::shown;
 use crate::failure::{Failure, chain};
 use crate::files::{read_private, read_text};
 use crate::secret_arg::SecretArg;
@@ -22,6 +23,7 @@ pub(super) struct Plan {
     pub(super) settings: Settings,
     pub(super) start: Start,
     pub(super) notes: Vec<String>,
+    pub(super) said: Said,
 }
 
 /// Decides how to start.
@@ -34,12 +36,14 @@ pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
         https_addr: config.https_addr.as_ref().map(|address| resolve(address, "--https-addr")).transpose()?,
         https_files: config.https_files.clone(),
         node_ttl_secs: config.node_ttl_secs,
-        lease: countersign::LeaseLength::DEFAULT,
+        lease: config.lease,
+        client_ttl_secs: config.client_ttl_secs,
         files: config.files.clone(),
     };
+    let said = config.said;
     if let Some(member) = stored_member(&config.data)? {
         let notes = ignored(config, &member)?;
-        return Ok(Plan { settings, start: Start::Existing, notes });
+        return Ok(Plan { settings, start: Start::Existing, notes, said });
     }
     let mut notes = Vec::new();
     let start = match &config.mode {
@@ -55,7 +59,7 @@ pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
             Start::Join { token, sponsor: sponsor.clone() }
         }
     };
-    Ok(Plan { settings, start, notes })
+    Ok(Plan { settings, start, notes, said })
 }
 
 fn resolve(address: &ListenAddr, flag: &str) -> Result<std::net::SocketAddr, Failure> {
@@ -97,6 +101,22 @@ fn ignored(config: &ServerConfig, member: &MemberFile) -> Result<Vec<String>, Fa
         notes.push(format!("{holds}: --name is ignored"));
     }
     Ok(notes)
+}
+
+/// What was said of what the whole cluster shares, and is otherwise in this one: it counts at the bootstrap alone.
+pub(super) fn differing(said: Said, lifetimes: Lifetimes) -> Option<String> {
+    let Lifetimes { lease, node_ttl_secs } = lifetimes;
+    let asked = said.lease.filter(|asked| *asked != lease);
+    let lease = asked.map(|asked| ("[trust] lease_secs", asked.millis() / 1000, lease.millis() / 1000));
+    let asked = said.node_ttl_secs.filter(|asked| *asked != node_ttl_secs);
+    let ttl = asked.map(|asked| ("[pki] node_ttl", asked, node_ttl_secs));
+    let differing = lease
+        .into_iter()
+        .chain(ttl)
+        .map(|(key, asked, here)| format!("`{key}` is {} here and {} in this cluster", shown(asked), shown(here)));
+    let differing: Vec<String> = differing.collect();
+    (!differing.is_empty())
+        .then(|| format!("{}: it counts at the bootstrap only, and is ignored", differing.join(", ")))
 }
 
 /// Without a word about how to start, nothing is offered to the network.
@@ -154,4 +174,25 @@ fn join_token(arg: &SecretArg) -> Result<JoinToken, Failure> {
     let text = std::str::from_utf8(secret.expose());
     let text = text.map_err(|_| Failure::usage("join token is not text", next))?;
     JoinToken::parse(text).map_err(|error| Failure::usage(error, next))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use countersign::LeaseLength;
+
+    #[test]
+    fn what_was_said_otherwise_is_one_line_and_what_was_not_said_is_none() {
+        let here = Lifetimes { lease: LeaseLength::DEFAULT, node_ttl_secs: 86_400 };
+        let minute = LeaseLength::from_secs(60).unwrap();
+        let differing = |lease, node_ttl_secs| differing(Said { lease, node_ttl_secs }, here);
+        assert_eq!(differing(None, None), None);
+        assert_eq!(differing(Some(LeaseLength::DEFAULT), Some(86_400)), None);
+        assert_eq!(
+            differing(Some(minute), Some(3600)).unwrap(),
+            "`[trust] lease_secs` is 1m here and 10s in this cluster, `[pki] node_ttl` is 1h here and 1d in this cluster: \
+             it counts at the bootstrap only, and is ignored"
+        );
+        assert!(!differing(None, Some(5)).unwrap().contains("lease"));
+    }
 }
