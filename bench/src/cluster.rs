@@ -12,6 +12,7 @@ use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::member::{Leaf, Member, MemberKeys, Suffrage};
+use countersign_core::trust::statement::Statement;
 use countersign_core::trust::view::{self, AuthorityPhase, View};
 use countersign_net::{Clock, Credential, Endpoint, LoggedRefusals, SystemClock, Trust};
 use countersign_pki::authority::{Authority, AuthorityParts, LeafRequest, authority_info};
@@ -54,6 +55,9 @@ impl Cluster {
             validity: info.validity,
             imported: false,
         };
+        // Nobody here was away, so nobody reads it.
+        let anybody = SecretKey::from_seed(Secret::new([0; 32])).public();
+        let statement = Statement::founding(CLUSTER, NodeId(1), anybody, authority.id());
         let mut cluster = Self {
             members: BTreeMap::new(),
             view: View {
@@ -67,7 +71,10 @@ impl Cluster {
                 evicted: BTreeMap::new(),
                 principals: Arc::default(),
                 revoked_keys: Default::default(),
+                revoked_principals: Default::default(),
                 groups: BTreeMap::new(),
+                statement: Arc::new(statement),
+                stated: 0,
             },
             authority,
         };
@@ -103,6 +110,7 @@ impl Cluster {
             addresses: vec![],
             addresses_changed: Generation(0),
             hosts: vec![],
+            renewed: None,
             role: None,
             attributes: BTreeMap::new(),
             admitted_by: None,

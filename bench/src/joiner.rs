@@ -65,7 +65,7 @@ impl Joiner {
         let joiner = Unpinned::new(token, self.candidate.clone()).pin(pinned.channel())?;
         let Ok(channel) = single_use(pinned).await else { return Ok(Attempt::Later) };
         let mut client = EnrollmentClient::new(channel).max_decoding_message_size(64 << 20);
-        let Some(info) = later(client.view(ViewRequest {}).await)? else { return Ok(Attempt::Later) };
+        let Some(info) = later(client.view(ViewRequest::default()).await)? else { return Ok(Attempt::Later) };
         let info: ClusterInfo = info.try_into()?;
         let asked = joiner.request(info.cluster, &self.identity);
         let request = EnrollRequest {
