@@ -2,6 +2,9 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod client;
+pub mod partition;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -24,6 +27,8 @@ pub struct World {
 pub struct Node {
     pub name: String,
     pub data: PathBuf,
+    /// The network namespace that it runs in, if not this process's.
+    pub namespace: Option<String>,
     log: PathBuf,
     child: Option<Child>,
 }
@@ -77,7 +82,13 @@ impl World {
     }
 
     pub fn node(&self, name: &str) -> Node {
-        Node { name: name.to_owned(), data: self.path(name), log: self.path(&format!("{name}.log")), child: None }
+        Node {
+            name: name.to_owned(),
+            data: self.path(name),
+            namespace: None,
+            log: self.path(&format!("{name}.log")),
+            child: None,
+        }
     }
 
     /// A founded cluster of one.
@@ -145,7 +156,14 @@ impl Node {
     pub fn start_with(&mut self, flags: &[&str], environment: &[(&str, &str)]) {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = File::options().create(true).append(true).open(&self.log).unwrap();
-        let mut command = Command::new(BINARY);
+        let mut command = match &self.namespace {
+            None => Command::new(BINARY),
+            Some(namespace) => {
+                let mut command = Command::new("ip");
+                command.args(["netns", "exec", namespace, BINARY]);
+                command
+            }
+        };
         command.arg("server").arg("--data").arg(&self.data).args(["--name", &self.name]);
         if !flags.contains(&"--cluster-addr") {
             command.args(["--cluster-addr", "127.0.0.1:0"]);

@@ -1,0 +1,154 @@
+//! Revocation between running processes: what is cut, what is denied, what is returned, and by whom it is awaited.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    missing_docs
+)]
+
+mod support_cluster;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use support_cluster::client::Client;
+use support_cluster::partition::Wires;
+use support_cluster::{Node, World};
+
+const SHORT_LEASE: [(&str, &str); 1] = [("COUNTERSIGN_TRUST_LEASE_SECS", "2")];
+
+/// `n` voters whose leases last two seconds; with wires, each in its namespace, reached by peers and aside.
+fn voters(world: &World, n: u8, wires: Option<&Wires>) -> Vec<Node> {
+    let mut nodes: Vec<Node> = Vec::new();
+    for i in 1..=n {
+        let mut node = world.node(&format!("n{i}"));
+        let mut flags: Vec<String> = match nodes.first() {
+            None => vec!["--bootstrap".into(), "--cluster-name".into(), "test".into()],
+            Some(first) => {
+                let token = first.token(&["--suffrage", "voter"]);
+                let sponsor = first.status()["members"][0]["addresses"][0].as_str().unwrap().to_owned();
+                vec!["--join-token".into(), world.token_file(&node.name, &token), "--join-addr".into(), sponsor]
+            }
+        };
+        if let Some(wires) = wires {
+            node.namespace = Some(wires.namespace(i));
+            flags.extend(["--cluster-addr".into(), "0.0.0.0:7001".into()]);
+            for address in [wires.address(i), wires.aside(i)] {
+                flags.extend(["--advertise-addr".into(), format!("{address}:7001")]);
+            }
+        }
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        node.start_with(&flags, &SHORT_LEASE);
+        node.until_ready();
+        nodes.push(node);
+        for node in &nodes {
+            node.until_settled(nodes.len());
+        }
+    }
+    nodes
+}
+
+/// How far each member is with the revocation that a command returned.
+fn standing(answer: &Value) -> Vec<(String, String)> {
+    let members = answer["enforcement"]["members"].as_array().unwrap();
+    let word = |m: &Value, field: &str| m[field].as_str().unwrap().to_owned();
+    members.iter().map(|m| (word(m, "name"), word(m, "state"))).collect()
+}
+
+fn is(node: &str, state: &str) -> (String, String) {
+    (node.to_owned(), state.to_owned())
+}
+
+#[test]
+fn a_request_that_waited_at_a_paused_member_is_denied_when_it_resumes() {
+    let world = World::new();
+    let nodes = voters(&world, 3, None);
+    let client = Client::issue(&nodes[0], &world.path("out"), "pay");
+    // Not the leader: else the others must elect another first, which is tested elsewhere.
+    let leader = nodes[0].status()["raft"]["leader"].as_u64().unwrap();
+    let paused = nodes.iter().rev().find(|n| n.status()["node"].as_u64() != Some(leader)).unwrap();
+    let asked = nodes.iter().find(|n| n.name != paused.name).unwrap();
+    let mut open = client.connect(&paused.address()).unwrap();
+    client.ask(&mut open).unwrap();
+    paused.signal(Signal::STOP);
+    let waiting = client.runtime.spawn(async move { open.ask().await });
+    let revoked = asked.ask(&["cert", "revoke", "client/pay"]).ok().json();
+    assert_eq!(revoked["enforcement"]["complete"], true, "{revoked}");
+    assert!(standing(&revoked).contains(&is(&paused.name, "lapsed")), "{revoked}");
+    paused.signal(Signal::CONT);
+    let answer = client.runtime.block_on(waiting).unwrap();
+    assert!(answer.is_err(), "served {answer:?}");
+    paused.until_ready();
+    assert!(client.connect(&paused.address()).is_err());
+}
+
+#[test]
+fn a_member_cut_off_from_its_peers_denies_when_its_lease_ends_and_the_revocation_waits_for_that() {
+    let Some(wires) = Wires::lay(3) else { return };
+    let world = World::new();
+    let nodes = voters(&world, 3, Some(&wires));
+    let client = Client::issue(&nodes[0], &world.path("out"), "pay");
+    let other = Client::issue(&nodes[0], &world.path("out"), "other");
+    let aside = format!("{}:7001", wires.aside(3));
+    nodes[2].until(|s| s["generation"] == nodes[0].status()["generation"]);
+    let (mut open, mut others) = (client.connect(&aside).unwrap(), other.connect(&aside).unwrap());
+    client.ask(&mut open).unwrap();
+    wires.cut(3);
+    let revoked = nodes[0].ask(&["cert", "revoke", "client/pay"]).ok().json();
+    assert_eq!(revoked["enforcement"]["complete"], true, "{revoked}");
+    assert!(standing(&revoked).contains(&is("n3", "lapsed")), "{revoked}");
+    // The node knows nothing of the revocation, but that it has heard nothing lately it knows.
+    assert!(client.ask(&mut open).is_err());
+    assert!(other.ask(&mut others).is_err(), "it serves nobody");
+    assert_eq!(nodes[2].status()["lease_millis_left"], Value::Null);
+    wires.mend(3);
+    nodes[2].until_ready();
+    let mut again = other.connect(&aside).unwrap();
+    other.ask(&mut again).unwrap();
+    assert!(client.connect(&aside).is_err());
+}
+
+#[test]
+fn a_member_evicted_while_it_was_cut_off_comes_back_to_closed_doors() {
+    let Some(wires) = Wires::lay(3) else { return };
+    let world = World::new();
+    let nodes = voters(&world, 3, Some(&wires));
+    wires.cut(3);
+    let evicted = nodes[0].ask(&["node", "evict", "n3", "--keep-authority"]).ok().json();
+    assert_eq!(evicted["enforcement"]["complete"], true, "{evicted}");
+    for name in ["n1", "n2"] {
+        assert!(standing(&evicted).contains(&is(name, "enforced")), "{evicted}");
+    }
+    wires.mend(3);
+    nodes[2].until(|s| s["ready"] == false);
+    nodes[0].until(|_| nodes[0].log().contains("was evicted") || nodes[1].log().contains("was evicted"));
+    assert_eq!(nodes[0].status()["members"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn the_leader_can_be_evicted_and_the_last_voter_cannot() {
+    let world = World::new();
+    let nodes = voters(&world, 3, None);
+    let leader = nodes[0].status()["raft"]["leader"].as_u64().unwrap();
+    let leading = nodes.iter().position(|n| n.status()["node"].as_u64() == Some(leader)).unwrap();
+    let rest: Vec<&Node> = nodes.iter().enumerate().filter(|(i, _)| *i != leading).map(|(_, n)| n).collect();
+    let evicted = rest[0].ask(&["node", "evict", &nodes[leading].name, "--keep-authority"]).ok().json();
+    assert_eq!(evicted["enforcement"]["complete"], true, "{evicted}");
+    for node in &rest {
+        assert!(standing(&evicted).contains(&is(&node.name, "enforced")), "{evicted}");
+        node.until_settled(2);
+    }
+    let generation = |node: &Node| node.status()["generation"].clone();
+    let before = generation(rest[0]);
+    let again = rest[0].ask(&["node", "evict", &nodes[leading].name, "--keep-authority"]);
+    assert!(again.code == 1 && again.stderr.contains("evicted before"), "{again:?}");
+    let unknown = rest[0].ask(&["node", "evict", "nobody", "--keep-authority"]);
+    assert!(unknown.code == 1 && unknown.stderr.contains("nobody"), "{unknown:?}");
+    assert_eq!(generation(rest[0]), before, "nothing changed");
+    rest[0].ask(&["node", "evict", &rest[1].name, "--keep-authority"]).ok();
+    let last = rest[0].ask(&["node", "evict", &rest[0].name, "--keep-authority"]);
+    assert!(last.code == 1, "{last:?}");
+    rest[0].until_ready();
+}
