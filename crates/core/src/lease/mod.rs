@@ -38,7 +38,7 @@ impl TryFrom<u64> for LeaseLength {
 
     /// From milliseconds, which are whole seconds.
     fn try_from(millis: u64) -> Result<Self, LeaseLengthError> {
-        if millis % 1000 == 0 { Self::from_secs(millis / 1000) } else { Err(LeaseLengthError) }
+        if millis.is_multiple_of(1000) { Self::from_secs(millis / 1000) } else { Err(LeaseLengthError) }
     }
 }
 
