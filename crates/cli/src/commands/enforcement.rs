@@ -162,7 +162,7 @@ mod tests {
             ReceiptInfo { connections_closed: 3, at_millis: 1_250, boot: "00".to_owned(), signature: "cd".repeat(64) };
         let cells = |member: &EnforcedBy| row(member, 2_000).join("|");
         let enforced = cells(&by("n1", "enforced", None, Some(receipt)));
-        assert_eq!(enforced, "n1|refuses it|3|1970-01-01T00:00:01.250Z (1s ago)|cdcdcdcdcdcdcdcd…");
+        assert_eq!(enforced, "n1|refuses it|3|1970-01-01T00:00:01.250Z (750ms ago)|cdcdcdcdcdcdcdcd…");
         assert_eq!(cells(&by("n2", "enforced", None, None)), "n2|refuses it|-|-|-");
         let awaited = cells(&by("n3", "awaited", Some(9_000), None));
         assert!(awaited.ends_with("|-|1970-01-01T00:00:09.000Z (in 7s)|abababababababab…"), "{awaited}");
