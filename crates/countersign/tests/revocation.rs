@@ -53,7 +53,7 @@ fn closed(revoked: &CertificateRevoked) -> Vec<u64> {
 
 async fn is_refused(client: &Client, node: &Node, expected: Refusal) {
     let error = client.connect(node).await.map(drop).unwrap_err();
-    assert!(matches!(error.cause, DialCause::Refused { refusal, .. } if refusal == expected), "{error:?}");
+    assert!(matches!(error.cause, DialCause::Refused { code } if code.refusal() == Some(expected)), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
