@@ -13,6 +13,14 @@ pub struct NoLease;
 
 /// Proof that a lease was valid at a clock read in this task's current turn. It cannot move to another thread, so it does
 /// not live across an await in a spawned task: a task that was paused makes another, and is denied if its time is over.
+///
+/// ```compile_fail,E0277
+/// fn elsewhere<T: Send>(_: T) {}
+/// let clock = countersign_core::lease::LeaseClock::default();
+/// if let Ok(fresh) = clock.fresh(countersign_core::time::BootMillis(0)) {
+///     elsewhere(fresh);
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Fresh<'a> {
     deadline: BootMillis,

@@ -14,7 +14,7 @@ use super::story::{at, fault};
 use super::table::{Seen, Table};
 
 /// Seconds that node certificates live in the demo: renewal is seen while it runs.
-pub(super) const NODE_TTL: &str = "40s";
+pub(super) const NODE_TTL: &str = "20s";
 /// Seconds that leases last: a pause beyond it is short.
 pub(super) const LEASE_SECS: &str = "3";
 /// Longer than a lease, and than what is added to it for clocks that run apart.
