@@ -248,6 +248,19 @@ pub struct NodeChanged {
     pub enforcement: Option<Enforcement>,
 }
 
+/// A member that the answering one refuses by itself, or does so no more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeQuarantined {
+    /// Which.
+    pub node: u64,
+    /// Its name.
+    pub name: String,
+    /// Whether it is refused.
+    pub quarantined: bool,
+    /// Connections that were closed for it.
+    pub connections_closed: u64,
+}
+
 /// How far the cluster is with a revocation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Enforcement {
@@ -266,7 +279,8 @@ pub struct EnforcedBy {
     pub node: u64,
     /// Its name.
     pub name: String,
-    /// `enforced`, `lapsed` (it did not answer, and its lease has run out: it serves nobody), or `awaited`.
+    /// `enforced`, `lapsed` (it did not answer, and its lease has run out: it serves nobody), `awaited`, or `evicted` (it is
+    /// no member any more and not waited for, but may serve by itself until its lease ends).
     pub state: String,
     /// When an absent member's lease ends, in milliseconds since the Unix epoch.
     pub lease_ends_millis: Option<u64>,
@@ -337,7 +351,7 @@ pub struct CertificateRevoked {
     pub principal: Option<String>,
     /// The key that was named, SHA-256; none if all of the principal's were.
     pub key: Option<String>,
-    /// How many keys are refused by it that were not before.
+    /// How many keys on record it refuses; none if that was so before.
     pub keys: u64,
     /// Where it is refused by now.
     pub enforcement: Enforcement,

@@ -134,6 +134,10 @@ impl AdminClient {
         Ok(self.ask_within(PATIENT_TIMEOUT, Method::DELETE, path, Vec::new()).await?)
     }
 
+    pub(crate) async fn delete_to<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        Ok(self.ask(Method::DELETE, path, Vec::new()).await?)
+    }
+
     /// For answers that say nothing but that it is done.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), Failure> {
         self.exchange(ANSWER_TIMEOUT, Method::DELETE, path, Vec::new()).await?;

@@ -79,7 +79,13 @@ fn the_commands_of_the_page_run_as_they_stand() {
     let (ended, told) = run(&script, work.path());
     assert!(ended.success(), "{ended}:\n{told}");
     // Told, not only survived.
-    for expected in ["cluster `east` is made", "has joined", "n4 (4) is evicted", "join token has no uses left"] {
+    for expected in [
+        "cluster `east` is made",
+        "has joined",
+        "n4 (4) is evicted",
+        "client/pay-1 is refused with its 2 keys",
+        "join token has no uses left",
+    ] {
         assert!(told.contains(expected) || logs(work.path()).contains(expected), "`{expected}` is not in:\n{told}");
     }
 }

@@ -137,7 +137,10 @@ pub const fn advice(refusal: Refusal) -> &'static str {
         }
         Refusal::Authority => "use a certificate of this cluster: `countersign cert issue`",
         Refusal::NotYetValid => "compare the clocks of both hosts",
-        Refusal::Expired => "issue a new certificate: `countersign cert issue`; check the clocks of both hosts",
+        Refusal::Expired => {
+            "issue a client a new certificate: `countersign cert issue`; a node renews its own: see its log; check the clocks \
+             of both hosts"
+        }
         Refusal::KeyRevoked | Refusal::Evicted => {
             "if the host may come back, empty its data directory and join it anew: `countersign token create`"
         }

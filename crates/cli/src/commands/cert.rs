@@ -70,7 +70,11 @@ async fn revoke(client: &AdminClient, what: &str, output: Output) -> Result<(), 
             (None, None) => what.to_owned(),
         };
         let before = if revoked.keys == 0 { ", as before" } else { "" };
-        let keys = if revoked.key.is_none() { format!(" ({} keys)", revoked.keys) } else { String::new() };
+        let keys = match (&revoked.key, revoked.keys) {
+            (Some(_), _) => String::new(),
+            (None, 1) => " with its key".to_owned(),
+            (None, keys) => format!(" with its {keys} keys"),
+        };
         text.line(&format!("{what} is refused{keys}{before}, generation {}", revoked.enforcement.generation));
         enforced(text, &revoked.enforcement, now_millis());
     })?;

@@ -122,6 +122,7 @@ fn row(member: &EnforcedBy, now_millis: u64) -> Vec<String> {
         "enforced" => "refuses it",
         "lapsed" => "did not answer; its lease has run out, it serves nobody",
         "awaited" => "did not answer yet; serves until its lease ends",
+        "evicted" => "let in by nobody; may serve by itself until its lease ends",
         other => other,
     };
     let receipt = member.receipt.as_ref();

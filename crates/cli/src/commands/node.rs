@@ -1,6 +1,6 @@
 //! `countersign node`: members, and how they come to vote, to learn, to leave.
 
-use countersign_api::admin::{MemberStatus, NodeChanged, NodeRemove};
+use countersign_api::admin::{MemberStatus, NodeChanged, NodeQuarantined, NodeRemove};
 use countersign_core::name::Name;
 
 use crate::admin_client::AdminClient;
@@ -58,16 +58,17 @@ async fn quarantine(target: &Target, node: &str, lift: bool, output: Output) -> 
         ));
     }
     let client = AdminClient::to(target)?;
-    if lift {
-        client.delete(&path).await?;
-    } else {
-        let _: serde_json::Value = client.post(&path, &serde_json::json!({})).await?;
-    }
-    output.show(&serde_json::json!({ "node": node, "quarantined": !lift }), |text| {
+    let done: NodeQuarantined =
+        if lift { client.delete_to(&path).await? } else { client.post(&path, &serde_json::json!({})).await? };
+    output.show(&done, |text| {
+        let NodeQuarantined { node, name, connections_closed, .. } = &done;
         text.line(&if lift {
-            format!("{node} is let in again by this member")
+            format!("{name} ({node}) is let in again by this member")
         } else {
-            format!("{node} is refused by this member alone: do the same on the other voters, then evict it")
+            format!(
+                "{name} ({node}) is refused by this member alone, connections closed: {connections_closed}; do the same on \
+                 the other voters, then evict it"
+            )
         });
     })
 }

@@ -5,7 +5,7 @@ use countersign_api::admin::{AwaitedStatus, MemberStatus, Status as StatusAnswer
 use crate::admin_client::AdminClient;
 use crate::args::Status;
 use crate::failure::Failure;
-use crate::output::{Output, Text, at_secs, now_secs, or_dash};
+use crate::output::{Output, Text, at_millis, at_secs, now_millis, now_secs, or_dash};
 
 pub(super) async fn run(args: &Status, output: Output) -> Result<(), Failure> {
     let status: StatusAnswer = AdminClient::to(&args.target)?.get("/v1/status").await?;
@@ -41,7 +41,7 @@ fn write(text: &mut Text, status: &StatusAnswer, now: u64) {
         text.line(&format!("evicted: {} ({}), generation {}", evicted.name, evicted.node, evicted.generation));
     }
     for awaited in &status.awaited {
-        text.line(&waited_for(awaited, now));
+        text.line(&waited_for(awaited, now_millis()));
     }
     for warning in &status.warnings {
         text.line(&format!("warning: {warning}"));
@@ -56,14 +56,13 @@ fn lease(status: &StatusAnswer) -> String {
 }
 
 /// Who keeps a revocation from being in force everywhere, until when, and what to do.
-fn waited_for(awaited: &AwaitedStatus, now: u64) -> String {
+fn waited_for(awaited: &AwaitedStatus, now_millis: u64) -> String {
     let AwaitedStatus { node, name, generation, lease_ends_millis } = awaited;
-    let ends = lease_ends_millis / 1000;
-    let serves = if ends < now { "it serves nobody since" } else { "it may serve until" };
+    let serves = if *lease_ends_millis <= now_millis { "it serves nobody since" } else { "it may serve until" };
     format!(
         "awaited: {name} ({node}) does not say that it enforces generation {generation}; {serves} {}; start it, or evict it \
          if it is gone",
-        at_secs(ends, now)
+        at_millis(*lease_ends_millis, now_millis)
     )
 }
 

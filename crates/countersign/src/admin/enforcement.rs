@@ -45,7 +45,14 @@ fn enforced_by(node: NodeId, answer: &Answer, view: &View, now_millis: u64) -> E
         }
         Answer::Absent(absence) => {
             let lapsed = absence.lease_ends.0 <= now_millis;
-            shown.state = if lapsed { "lapsed" } else { "awaited" }.to_owned();
+            let member = view.members.contains_key(&node);
+            let state = match (member, lapsed) {
+                // Not waited for: no member lets it in.
+                (false, _) => "evicted",
+                (true, true) => "lapsed",
+                (true, false) => "awaited",
+            };
+            shown.state = state.to_owned();
             shown.lease_ends_millis = Some(absence.lease_ends.0);
             shown.absence_signature = Some(HEXLOWER.encode(&absence.signature));
         }
