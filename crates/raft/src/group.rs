@@ -132,7 +132,9 @@ impl Group {
         let storage = |e: crate::store::StoreError| StartError::Storage(Arc::new(e));
         let openraft = config.openraft(format!("group {id}"))?;
         let (snapshots, stored) = Snapshots::open(&context.store, id).await.map_err(storage)?;
-        let log = GroupLog::open(&context.store, id, snapshots.replaced()).await.map_err(storage)?;
+        let log = GroupLog::open(&context.store, id, snapshots.replaced(), Arc::clone(&context.assignments))
+            .await
+            .map_err(storage)?;
         let applier = Applier::start(machine, snapshots, stored)?;
         let refusal = applier.refusal();
         let snapshot_stale = Arc::new(Notify::new());

@@ -35,6 +35,17 @@ pub trait Assignments: Send + Sync + 'static {
         self.assigned(group, node)
     }
 
+    /// A command stands in the log of `group` from now on, at `index`: it may be committed or cut off again. Called before
+    /// the entry is answered for, and at a start for each that is not known to be committed.
+    fn appended(&self, group: GroupId, index: u64, command: &[u8]) {
+        let _ = (group, index, command);
+    }
+
+    /// The entries of `group` from `index` on were cut off: they were never committed.
+    fn truncated(&self, group: GroupId, index: u64) {
+        let _ = (group, index);
+    }
+
     /// Whether a snapshot may be installed that names `member`. The trust group's own snapshot carries its members:
     /// whoever implements this may look into `snapshot`, so that a member that is behind is not locked out by a newcomer.
     fn admits(&self, group: GroupId, member: NodeId, snapshot: &[u8]) -> bool {

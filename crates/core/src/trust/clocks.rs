@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
+
 use crate::id::NodeId;
 use crate::limits::{CLOCK_REPORT_SECS_MAX, SKEW_SECS, TIME_STEP_SECS_MAX};
 use crate::time::{BootMillis, UnixMillis};
 
 /// Why a leader does not stamp now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum StampError {
     /// Its clock is away from the voters': it is to give up leadership.
     #[error("clock of this host is {off_secs} seconds away from the median of the voters' clocks (bound: {SKEW_SECS})")]
@@ -32,7 +34,7 @@ pub struct VoterClocks {
 }
 
 /// A point in time with the moment at which this machine learned of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Anchor {
     /// The last applied stamp.
     pub time: UnixMillis,
@@ -41,7 +43,8 @@ pub struct Anchor {
 }
 
 impl Anchor {
-    const fn now(&self, now: BootMillis) -> UnixMillis {
+    /// What the time ought to be when the clock that no suspend stops reads `now`.
+    pub const fn now(&self, now: BootMillis) -> UnixMillis {
         UnixMillis(self.time.0.saturating_add(now.since(self.at)))
     }
 }
@@ -50,6 +53,42 @@ impl VoterClocks {
     /// A voter's clock, as it came at `at`.
     pub fn report(&mut self, voter: NodeId, clock: UnixMillis, at: BootMillis) {
         self.reported.insert(voter, (clock, at));
+    }
+
+    /// The other voters' clocks of late, as they read `now`.
+    fn others<'a>(
+        &'a self,
+        voters: &'a BTreeSet<NodeId>,
+        me: NodeId,
+        now: BootMillis,
+    ) -> impl Iterator<Item = (NodeId, u64)> + 'a {
+        let fresh = move |at: BootMillis| now.since(at) <= CLOCK_REPORT_SECS_MAX * 1000;
+        let of = self.reported.iter().filter(move |(id, (_, at))| **id != me && voters.contains(id) && fresh(*at));
+        of.map(move |(id, (clock, at))| (*id, clock.0.saturating_add(now.since(*at))))
+    }
+
+    fn median(mut clocks: Vec<u64>, expected: UnixMillis) -> Option<u64> {
+        if clocks.len().is_multiple_of(2) {
+            clocks.push(expected.0);
+        }
+        clocks.sort_unstable();
+        clocks.get(clocks.len() / 2).copied()
+    }
+
+    /// The other voters whose clocks are right: one of them is to lead where `me` may not.
+    pub fn in_step(
+        &self,
+        voters: &BTreeSet<NodeId>,
+        me: NodeId,
+        own: UnixMillis,
+        now: BootMillis,
+        last: Anchor,
+    ) -> BTreeSet<NodeId> {
+        let others: Vec<(NodeId, u64)> = self.others(voters, me, now).collect();
+        let clocks = others.iter().map(|(_, clock)| *clock).chain([own.0]).collect();
+        let Some(median) = Self::median(clocks, last.now(now)) else { return BTreeSet::new() };
+        let right = others.into_iter().filter(|(_, clock)| clock.abs_diff(median) <= SKEW_SECS * 1000);
+        right.map(|(id, _)| id).collect()
     }
 
     /// What `me`, the leader, stamps: its own clock, never behind the last stamp.
@@ -66,17 +105,10 @@ impl VoterClocks {
         now: BootMillis,
         last: Anchor,
     ) -> Result<UnixMillis, StampError> {
-        let fresh = |at: BootMillis| now.since(at) <= CLOCK_REPORT_SECS_MAX * 1000;
-        let reported = self.reported.iter().filter(|(id, (_, at))| **id != me && voters.contains(id) && fresh(*at));
-        let mut clocks: Vec<u64> = reported.map(|(_, (clock, at))| clock.0.saturating_add(now.since(*at))).collect();
-        clocks.push(own.0);
+        let clocks: Vec<u64> = self.others(voters, me, now).map(|(_, clock)| clock).chain([own.0]).collect();
         let expected = last.now(now);
         let agree = clocks.iter().filter(|clock| clock.abs_diff(own.0) <= SKEW_SECS * 1000).count();
-        if clocks.len().is_multiple_of(2) {
-            clocks.push(expected.0);
-        }
-        clocks.sort_unstable();
-        let median = clocks.get(clocks.len() / 2).copied().unwrap_or(own.0);
+        let median = Self::median(clocks, expected).unwrap_or(own.0);
         if own.0.abs_diff(median) > SKEW_SECS * 1000 {
             return Err(StampError::Skewed { off_secs: own.0.abs_diff(median) / 1000 });
         }
@@ -119,6 +151,24 @@ mod tests {
             assert_eq!(stamp(3, T + 1000, &[(2, off), (3, T + 900)]), Ok(T + 1000));
             assert_eq!(stamp(3, T + 1000, &[(2, off)]), Ok(T + 1000), "the third is down");
         }
+    }
+
+    #[test]
+    fn whoever_leads_instead_has_a_clock_that_is_right() {
+        let in_step = |own: u64, reports: &[(u64, u64)]| {
+            let mut clocks = VoterClocks::default();
+            for (voter, clock) in reports {
+                clocks.report(NodeId(*voter), UnixMillis(*clock), BootMillis(2000));
+            }
+            let voters = (1..=3).map(NodeId).collect();
+            clocks.in_step(&voters, NodeId(1), UnixMillis(own), BootMillis(2000), LAST)
+        };
+        let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+        assert_eq!(in_step(T + YEARS, &[(2, T), (3, T + 60_000)]), ids(&[2, 3]));
+        assert_eq!(in_step(T + YEARS, &[(2, T + 1000)]), ids(&[2]), "the third is down");
+        assert_eq!(in_step(T + 1000, &[(2, T + YEARS), (3, T)]), ids(&[3]));
+        assert_eq!(in_step(T + YEARS, &[]), ids(&[]), "nobody has said");
+        assert_eq!(in_step(T + YEARS, &[(9, T), (2, T - YEARS)]), ids(&[]), "a stranger, and one as wrong");
     }
 
     #[test]

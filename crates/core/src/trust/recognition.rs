@@ -109,6 +109,11 @@ impl Recognition {
         &self.newest
     }
 
+    /// Whom statements evict that answers led to so far.
+    pub const fn evicted(&self) -> &BTreeSet<NodeId> {
+        &self.evicted
+    }
+
     /// What the cluster has become, once a majority of the newest voters has answered: whom it evicted is refused.
     pub fn recognized(&self) -> Option<(&Arc<Statement>, &BTreeSet<NodeId>)> {
         let answered = self.newest.voters.keys().filter(|id| self.answered.contains(id)).count();

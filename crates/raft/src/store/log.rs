@@ -11,13 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use countersign_core::codec;
 use countersign_core::id::GroupId;
 use openraft::storage::{LogFlushed, RaftLogStorage};
-use openraft::{LogState, OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::tail::Tail;
 use super::{Change, Files, Job, Record, Replaced, Store, StoreError, Table, log_key, record_key};
+use crate::hub::Assignments;
 use crate::limits::REPLICATE_LEN_MAX;
 use crate::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
 
@@ -28,6 +29,8 @@ pub(crate) struct GroupLog {
     store: Store,
     state: Arc<Mutex<State>>,
     replaced: watch::Receiver<Replaced>,
+    /// Told of what comes into the log and goes out of it.
+    assignments: Arc<dyn Assignments>,
 }
 
 struct State {
@@ -42,9 +45,24 @@ impl GroupLog {
         store: &Store,
         group: GroupId,
         replaced: watch::Receiver<Replaced>,
+        assignments: Arc<dyn Assignments>,
     ) -> Result<Self, StoreError> {
         let state = store.read(move |files| State::read(files, group)).await?;
-        Ok(Self { group, store: store.clone(), state: Arc::new(Mutex::new(state)), replaced })
+        let open = state.committed.map_or(0, |committed| committed.index.saturating_add(1))..u64::MAX;
+        let log = Self { group, store: store.clone(), state: Arc::new(Mutex::new(state)), replaced, assignments };
+        for entry in log.entries(open, usize::MAX).await? {
+            log.tell(&entry);
+        }
+        Ok(log)
+    }
+
+    /// Tells of an entry's commands.
+    fn tell(&self, entry: &Entry) {
+        if let EntryPayload::Normal(batch) = &entry.payload {
+            for command in batch.0.iter() {
+                self.assignments.appended(self.group, entry.log_id.index, command);
+            }
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -93,6 +111,7 @@ impl GroupLog {
         let mut last = None;
         let mut state = self.state();
         for entry in entries {
+            self.tell(&entry);
             let value = codec::encode(&entry)?;
             let (index, len) = (entry.log_id.index, value.len());
             let Some(ticket) = state.tail.append(entry, len)? else { continue };
@@ -118,6 +137,7 @@ impl GroupLog {
         };
         let mut state = self.state();
         let changes = self.deletions(state.tail.truncate(index, before)).collect();
+        self.assignments.truncated(self.group, index);
         // No fsync: an entry that comes back after a crash is uncommitted, and the leader cuts it again.
         self.store.submit(Job { changes, sync: false, done: None });
         Ok(())

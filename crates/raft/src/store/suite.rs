@@ -1,14 +1,16 @@
 //! openraft's own storage suite over this store: many groups in one database, so that one group's records are seen to
 //! stay out of another's.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use countersign_core::id::GroupId;
+use countersign_core::id::{GroupId, NodeId};
 use openraft::testing::{StoreBuilder, Suite, log_id};
 use tokio::sync::watch;
 
 use super::{GroupLog, Replaced, Snapshots, Store};
 use crate::applier::Applier;
+use crate::hub::Assignments;
 use crate::machine::{ApplyError, GroupMachine, LogPosition, RestoreError};
 use crate::types::{StorageError, TypeConfig};
 
@@ -28,6 +30,14 @@ impl GroupMachine for Nothing {
     }
 }
 
+struct Nobody;
+
+impl Assignments for Nobody {
+    fn assigned(&self, _: GroupId, _: NodeId) -> Option<bool> {
+        None
+    }
+}
+
 /// Hands out a group never used before, from the middle of the id space so that there are neighbours on both sides.
 struct NextGroup {
     store: Store,
@@ -39,7 +49,7 @@ struct NextGroup {
 impl StoreBuilder<TypeConfig, GroupLog, Applier> for NextGroup {
     async fn build(&self) -> Result<((), GroupLog, Applier), StorageError> {
         let group = GroupId(self.next.fetch_add(1, Ordering::Relaxed));
-        let log = GroupLog::open(&self.store, group, self.everything.clone()).await.unwrap();
+        let log = GroupLog::open(&self.store, group, self.everything.clone(), Arc::new(Nobody)).await.unwrap();
         let (snapshots, stored) = Snapshots::open(&self.store, group).await.unwrap();
         Ok(((), log, Applier::start(Box::new(Nothing), snapshots, stored).unwrap()))
     }
