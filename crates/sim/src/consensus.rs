@@ -268,6 +268,7 @@ fn describe(command: &Command, outcome: Option<&Outcome>) -> String {
         Command::SetSuffrage { node, suffrage, .. } => format!("make {node} a {suffrage}"),
         Command::Evict { node, compromised, .. } => format!("evict {node}, compromised: {compromised}"),
         Command::IssuePrincipal { role, .. } => format!("issue {role}"),
+        Command::RenewPrincipal { role, in_use, .. } => format!("renew {role} from {in_use}"),
         Command::RevokeKey(key) => format!("revoke key {key}"),
         Command::AssignGroup { group, members } => format!("assign group {group} to {members:?}"),
         Command::ReportFeatureLevel { node, level } => format!("{node} knows level {level}"),

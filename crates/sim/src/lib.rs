@@ -6,7 +6,8 @@
 //! It must never read a clock, draw the system's randomness, or open a socket, or a failure could not be seen again.
 //!
 //! What it does not model: which voters agreed on an entry (a committed prefix is never taken back), the bytes of
-//! certificates and of TLS, leases, and the rotation of authorities.
+//! certificates and of TLS, and the rotation of authorities. Leases, barriers, clocks and elections have a world of their
+//! own, in simulated time: [`run_leases`].
 
 mod actors;
 mod admin;
@@ -16,6 +17,7 @@ mod danger;
 mod forger;
 mod history;
 mod joiner;
+mod leases;
 mod ledger;
 mod post;
 mod replica;
@@ -25,6 +27,10 @@ mod violation;
 mod world;
 
 pub use danger::Danger;
+pub use leases::{
+    Awaited, Cost, LeaseBroken, LeaseDanger, LeaseReport, LeaseViolation, Setting, eviction_millis, lease_cost,
+    run_leases,
+};
 pub use trace::{Event, Report};
 pub use violation::{Broken, Unfounded, Violation};
 

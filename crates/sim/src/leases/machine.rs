@@ -1,0 +1,494 @@
+//! One member: what it keeps over a crash, and what its process does with messages and with the passing of time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use countersign_core::id::{Generation, NodeId};
+use countersign_core::lease::{Holder, LeaseClock};
+use countersign_core::peer::{Evidence, EvidenceParts, Refusal, Scope, Wanted, judge};
+use countersign_core::principal::{Principal, Role};
+use countersign_core::time::{BootMillis, UnixMillis};
+use countersign_core::trust::TrustState;
+use countersign_core::trust::author::{Author, permit, permit_in_recovery};
+use countersign_core::trust::clocks::{Anchor, VoterClocks};
+use countersign_core::trust::command::Command;
+use countersign_core::trust::recognition::{Recognition, Shown};
+use countersign_core::trust::statement::Statement;
+use countersign_core::trust::view::View;
+
+use super::LeaseDanger;
+use super::clock::Clocks;
+use super::desk::Desk;
+use super::post::{Body, Due, Message};
+use super::raft::{Entry, Payload, Raft, Sends};
+use super::renew::Next;
+use super::verdict::LeaseBroken;
+use super::world::Shop;
+use crate::actors::Keys;
+use crate::history::Home;
+use crate::rng::Rng;
+
+/// Milliseconds after which a request that got no answer is made again.
+const RETRY: u64 = 300;
+
+/// A machine, with its disk.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) node: NodeId,
+    pub(crate) keys: Keys,
+    pub(crate) clocks: Clocks,
+    /// The log, the term and the vote are durable; the rest of it ends with the process.
+    pub(crate) raft: Raft,
+    /// Durable: how much of the log is known to be committed, and an earlier state.
+    pub(crate) kept: usize,
+    pub(crate) saved: (Vec<u8>, usize),
+    /// Durable: the certificate in use, and the next.
+    pub(crate) credential: EvidenceParts,
+    pub(crate) next: Option<Next>,
+    pub(crate) up: bool,
+    pub(crate) paused: bool,
+    /// Which process this is.
+    pub(crate) epoch: u64,
+    /// What waits in the sockets of a paused process.
+    pub(crate) inbox: Vec<Message>,
+    pub(crate) queue: Vec<usize>,
+    pub(crate) process: Process,
+    /// The highest generation that it ever acknowledged to anybody.
+    pub(crate) acknowledged: Generation,
+}
+
+/// What the leader was told last.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Told {
+    to: Option<(NodeId, u64)>,
+    enforced: Generation,
+    granted: Option<BootMillis>,
+    /// When what was said to whom.
+    asked: Option<(BootMillis, Generation)>,
+}
+
+/// What a crash takes.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) state: TrustState,
+    pub(crate) applied: usize,
+    applied_at: BootMillis,
+    pub(crate) enforced: Generation,
+    pub(crate) holder: Holder,
+    pub(crate) clock: LeaseClock,
+    /// It has had a lease since it last recognized its cluster.
+    held: bool,
+    asks: BTreeMap<u64, (BootMillis, u64)>,
+    told: Told,
+    pub(crate) connections: BTreeSet<usize>,
+    recognition: Option<(Recognition, Arc<Statement>, BootMillis)>,
+    pub(crate) recognized: bool,
+    refused: BTreeSet<NodeId>,
+    /// True time since when it has, or had, to recognize its cluster.
+    pub(crate) away_since: u64,
+    pub(crate) desk: Option<Desk>,
+    pub(crate) voter_clocks: VoterClocks,
+    /// True time of the newest request that a confirmed leader granted.
+    pub(crate) basis: Option<u64>,
+    pub(crate) renewed_at: u64,
+    pub(crate) acted_at: u64,
+}
+
+impl Process {
+    fn new(state: TrustState, applied: usize, at: BootMillis, since: u64) -> Self {
+        Self {
+            state,
+            applied,
+            applied_at: at,
+            enforced: Generation(0),
+            holder: Holder::default(),
+            clock: LeaseClock::default(),
+            held: false,
+            asks: BTreeMap::new(),
+            told: Told::default(),
+            connections: BTreeSet::new(),
+            recognition: None,
+            recognized: false,
+            refused: BTreeSet::new(),
+            away_since: since,
+            desk: None,
+            voter_clocks: VoterClocks::default(),
+            basis: None,
+            renewed_at: 0,
+            acted_at: 0,
+        }
+    }
+
+    pub(crate) fn view(&self) -> Option<&Arc<View>> {
+        self.state.view()
+    }
+
+    pub(crate) const fn anchor(&self) -> Anchor {
+        Anchor { time: self.state.time(), at: self.applied_at }
+    }
+
+    pub(crate) fn generation(&self) -> Generation {
+        self.view().map_or(Generation(0), |view| view.generation)
+    }
+}
+
+impl Machine {
+    pub(crate) fn new(
+        node: NodeId,
+        keys: Keys,
+        home: &Home,
+        state: &TrustState,
+        log: &[Arc<Entry>],
+        rng: &mut Rng,
+    ) -> Result<Self, LeaseBroken> {
+        let leaf = state.view().and_then(|view| view.members.get(&node)).ok_or(LeaseBroken::World)?.leaf.clone();
+        let credential = EvidenceParts {
+            principal: Principal { trust_domain: home.trust_domain.clone(), role: Role::Node(node) },
+            key: keys.leaf,
+            authority: home.authority,
+            cluster: Some(home.cluster),
+            endorsement: Some(keys.endorse(home.cluster, keys.leaf, 0)),
+            validity: leaf.validity,
+        };
+        let clocks = Clocks::draw(rng);
+        let mut raft = Raft::new(node, log.to_vec());
+        raft.restart(log.len(), clocks.boot(0).0, rng);
+        let mut process = Process::new(state.clone(), log.len(), clocks.boot(0), 0);
+        process.enforced = process.generation();
+        process.holder.enforced(process.enforced);
+        let saved = (state.encode()?, log.len());
+        let (up, paused, epoch, kept) = (true, false, 0, log.len());
+        let (inbox, queue, next, acknowledged) = (Vec::new(), Vec::new(), None, Generation(0));
+        Ok(Self {
+            node,
+            keys,
+            clocks,
+            raft,
+            kept,
+            saved,
+            credential,
+            next,
+            up,
+            paused,
+            epoch,
+            inbox,
+            queue,
+            process,
+            acknowledged,
+        })
+    }
+
+    pub(crate) fn boot(&self, now: u64) -> BootMillis {
+        self.clocks.boot(now)
+    }
+
+    /// The time by which it judges certificates.
+    pub(crate) fn judging_time(&self, now: u64) -> UnixMillis {
+        self.clocks.wall(now).max(self.process.state.time())
+    }
+
+    pub(crate) fn has_lease(&self, now: u64) -> bool {
+        self.process.holder.holds(self.boot(now))
+    }
+
+    /// Starts again from what is durable.
+    pub(crate) fn restart(&mut self, shop: &mut Shop) -> Result<(), LeaseBroken> {
+        self.epoch += 1;
+        (self.up, self.paused) = (true, false);
+        self.inbox.clear();
+        self.queue.clear();
+        let now = self.boot(shop.now);
+        let (bytes, applied) = &self.saved;
+        self.process = Process::new(TrustState::decode(bytes)?, *applied, now, shop.now);
+        let kept = if shop.breaks(LeaseDanger::ForgetsAcknowledged) { *applied } else { self.kept };
+        self.raft.restart(kept, now.0, &mut shop.rng);
+        self.apply(shop)?;
+        if self.process.generation() < self.acknowledged {
+            let (was, now) = (self.acknowledged, self.process.generation());
+            return Err(LeaseBroken::GenerationFell { member: self.node, was, now });
+        }
+        let (node, epoch) = (self.node, self.epoch);
+        shop.later_within(0, 50, Due::Tick { node, epoch });
+        shop.note(format_args!("node {node} starts at generation {}", self.process.generation().0));
+        Ok(())
+    }
+
+    /// Applies what is committed. What the new view refuses is shut a moment later, and only then is it enforced.
+    pub(crate) fn apply(&mut self, shop: &mut Shop) -> Result<(), LeaseBroken> {
+        let before = self.process.generation();
+        let was = self.process.applied;
+        while self.process.applied < self.raft.committed {
+            let at = self.process.applied;
+            let Some(entry) = self.raft.log.get(at).cloned() else { return Err(LeaseBroken::World) };
+            shop.committed(self.node, at, &entry)?;
+            if let Payload::Command(stamped) = &entry.payload {
+                shop.apply(&mut self.process.state, stamped)?;
+                self.process.applied_at = self.boot(shop.now);
+            }
+            self.process.applied += 1;
+        }
+        if self.process.applied == was {
+            return Ok(());
+        }
+        let after = self.process.generation();
+        if after < before {
+            return Err(LeaseBroken::GenerationFell { member: self.node, was: before, now: after });
+        }
+        if shop.rng.one_in(40) {
+            self.kept = self.kept.max(self.process.applied);
+            self.saved = (self.process.state.encode()?, self.process.applied);
+        }
+        if after > before || self.process.enforced == Generation(0) {
+            let (node, epoch) = (self.node, self.epoch);
+            if shop.breaks(LeaseDanger::AcknowledgesBeforeClosing) {
+                self.enforce(after, shop);
+            }
+            shop.later_within(0, shop.closing, Due::Closed { node, epoch });
+        }
+        Ok(())
+    }
+
+    /// Shuts what the view in force refuses; then it is enforced, and the leader hears of it.
+    pub(crate) fn close(&mut self, shop: &mut Shop) {
+        let now = self.judging_time(shop.now);
+        let Some(view) = self.process.view().cloned() else { return };
+        let open = self.process.connections.len();
+        let record = &shop.record;
+        self.process.connections.retain(|credential| {
+            let evidence = record.credentials.get(*credential).map(|c| &c.evidence);
+            evidence.is_some_and(|evidence| judge(&view, evidence, Wanted::AnyPrincipal, now).is_ok())
+        });
+        shop.shut(self.node, open - self.process.connections.len());
+        self.enforce(view.generation, shop);
+        self.keep_lease(shop);
+    }
+
+    fn enforce(&mut self, generation: Generation, shop: &Shop) {
+        if !shop.breaks(LeaseDanger::ForgetsAcknowledged) {
+            self.kept = self.kept.max(self.process.applied);
+        }
+        self.process.enforced = self.process.enforced.max(generation);
+        self.process.holder.enforced(self.process.enforced);
+        self.process.clock.follow(&self.process.holder);
+        self.process.held |= self.process.holder.holds(self.boot(shop.now));
+    }
+
+    /// Who is sent heartbeats.
+    pub(crate) fn members(&self) -> BTreeSet<NodeId> {
+        self.process.view().map(|view| view.members.keys().copied().collect()).unwrap_or_default()
+    }
+
+    pub(crate) fn post_raft(&self, sends: Sends, shop: &mut Shop) {
+        for (to, message) in sends {
+            shop.send(self.node, to, Body::Raft(message));
+        }
+    }
+
+    /// Everything that time alone brings about.
+    pub(crate) fn tick(&mut self, shop: &mut Shop) -> Result<(), LeaseBroken> {
+        let now = self.boot(shop.now);
+        if self.process.held && !self.process.holder.holds(now) {
+            // Its lease has lapsed: it has been away.
+            (self.process.held, self.process.recognized, self.process.recognition) = (false, false, None);
+            self.process.away_since = shop.now;
+            self.raft.leader = self.raft.leader.filter(|leader| *leader == self.node);
+        }
+        if shop.breaks(LeaseDanger::SkipsRecognition) {
+            self.process.recognized = true;
+        }
+        self.recognize(shop);
+        if self.process.recognized {
+            let led = self.raft.leads();
+            let sends = self.raft.tick(now.0, &mut shop.rng, &self.members());
+            self.post_raft(sends, shop);
+            self.elected(led, shop);
+        }
+        self.apply(shop)?;
+        self.keep_lease(shop);
+        self.renew(shop);
+        self.sign_statement(shop);
+        if self.raft.leads() {
+            self.lead(shop)?;
+        }
+        let (node, epoch) = (self.node, self.epoch);
+        shop.later_within(40, 60, Due::Tick { node, epoch });
+        Ok(())
+    }
+
+    fn elected(&mut self, led: bool, shop: &mut Shop) {
+        if led || !self.raft.leads() {
+            return;
+        }
+        shop.report.elections += 1;
+        shop.note(format_args!("node {} leads in term {}", self.node, self.raft.term));
+        let now = if shop.breaks(LeaseDanger::ForgetsPredecessor) { BootMillis(0) } else { self.boot(shop.now) };
+        self.process.desk = Some(Desk::new(self.raft.term, now, shop.size.lease));
+        let sends = self.raft.broadcast(self.boot(shop.now).0, &self.members());
+        self.post_raft(sends, shop);
+    }
+
+    /// Asks the voters what the cluster has become, until enough have answered.
+    fn recognize(&mut self, shop: &mut Shop) {
+        if self.process.recognized {
+            return;
+        }
+        let now = self.boot(shop.now);
+        let Some(view) = self.process.view() else { return };
+        if self.process.recognition.is_none() {
+            let known = self.process.state.newest_shown().unwrap_or(&view.statement);
+            let fresh = Recognition::new(Arc::clone(known), shop.rng.bytes());
+            self.process.recognition = Some((fresh, Arc::clone(known), BootMillis(0)));
+        }
+        let Some((recognition, asked, last)) = &mut self.process.recognition else { return };
+        if now.since(*last) < RETRY {
+            return;
+        }
+        *last = now;
+        let (nonce, _) = recognition.question();
+        let known = asked.number;
+        for voter in recognition.voters() {
+            shop.send(self.node, voter, Body::Question { nonce, known });
+        }
+    }
+
+    /// Says what is new to the leader, and asks for a lease when it is time.
+    pub(crate) fn keep_lease(&mut self, shop: &mut Shop) {
+        let now = self.boot(shop.now);
+        let Some(leader) = self.raft.leader else { return };
+        let (term, enforced) = (self.raft.term, self.process.enforced);
+        let told = &mut self.process.told;
+        if told.to != Some((leader, term)) {
+            *told = Told { to: Some((leader, term)), ..Told::default() };
+        }
+        let renew = told.granted.is_none_or(|at| now.since(at) >= shop.size.lease.renew_millis());
+        let waits = told.asked.is_some_and(|(at, said)| now.since(at) < RETRY && said >= enforced);
+        if waits || !(renew || enforced > told.enforced) {
+            return;
+        }
+        told.asked = Some((now, enforced));
+        let id = shop.next_id();
+        if renew {
+            self.process.asks.insert(id, (now, shop.now));
+        }
+        if self.process.asks.len() > 32 {
+            self.process.asks.pop_first();
+        }
+        self.acknowledged = self.acknowledged.max(enforced);
+        let clock = self.clocks.wall(shop.now);
+        shop.send(self.node, leader, Body::Ask { id, enforced, clock, renew });
+    }
+
+    fn answered(&mut self, id: u64, enforced: Generation, granted: Option<Generation>, honest: bool, shop: &Shop) {
+        let now = self.boot(shop.now);
+        let told = &mut self.process.told;
+        told.enforced = told.enforced.max(enforced);
+        let (Some(named), Some((asked, truly))) = (granted, self.process.asks.get(&id).copied()) else { return };
+        told.granted = told.granted.max(Some(asked));
+        let from = if shop.breaks(LeaseDanger::CountsFromAnswer) { now } else { asked };
+        self.process.holder.granted(from, named, shop.size.lease);
+        self.process.clock.follow(&self.process.holder);
+        if honest {
+            self.process.basis = self.process.basis.max(Some(truly));
+        }
+        self.process.held |= self.process.holder.holds(now);
+    }
+
+    fn sign_statement(&mut self, shop: &mut Shop) {
+        let (Some(leader), true) = (self.raft.leader, shop.rng.one_in(4)) else { return };
+        let Some(statement) = self.process.state.to_sign(self.node) else { return };
+        let signature = self.keys.identity().sign(&statement.transcript());
+        let command = Command::SignStatement { number: statement.number, node: self.node, signature };
+        shop.send(self.node, leader, Body::Forward(Box::new(command)));
+    }
+
+    /// Whether a message of a member is taken: its certificate is judged as each connection is, and an eviction in the own
+    /// log counts, committed or not.
+    fn scope_of(&self, evidence: &Evidence, from: NodeId, shop: &Shop) -> Result<Option<Scope>, LeaseBroken> {
+        let Some(view) = self.process.view() else { return Ok(None) };
+        if self.raft.evicts.contains(&from) {
+            return Ok(None);
+        }
+        match judge(view, evidence, Wanted::AnyNode, self.judging_time(shop.now)) {
+            Ok(peer) if peer.scope() == Scope::Recovery && shop.breaks(LeaseDanger::ExpiresRecovery) => Ok(None),
+            Ok(peer) => Ok(Some(peer.scope())),
+            // A clock that was set back lets nothing begin that the log here does not tell of yet.
+            Err(Refusal::NotYetValid) if !self.clocks.is_right() => Ok(None),
+            Err(_) if shop.record.is_out(from) || !view.members.contains_key(&from) => Ok(None),
+            Err(why) => Err(LeaseBroken::MemberRefused { by: self.node, member: from, why }),
+        }
+    }
+
+    /// Takes in a message of a member whose certificate is `evidence`.
+    pub(crate) fn receive(
+        &mut self,
+        evidence: &Evidence,
+        message: Message,
+        shop: &mut Shop,
+    ) -> Result<(), LeaseBroken> {
+        let Message { from, body, .. } = message;
+        // Questions and answers are for anybody, lease or not: they prove themselves.
+        match body {
+            Body::Question { nonce, known } => {
+                self.show(from, nonce, known, shop);
+                return Ok(());
+            }
+            Body::Shown { nonce, shown, chain, signature } => {
+                if let Some((recognition, asked, _)) = &mut self.process.recognition
+                    && recognition.question().0 == nonce
+                    && recognition.answer(asked, &shown, &chain, &signature).is_ok()
+                    && let Some((_, evicted)) = recognition.recognized()
+                {
+                    self.process.refused.clone_from(evicted);
+                    (self.process.recognized, self.process.recognition) = (true, None);
+                    self.raft.put_off(self.boot(shop.now).0, &mut shop.rng);
+                    shop.report.recognitions += 1;
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        let Some(scope) = self.scope_of(evidence, from, shop)? else { return Ok(()) };
+        match body {
+            Body::Raft(message) if self.process.recognized && !self.process.refused.contains(&from) => {
+                let (led, committed) = (self.raft.leads(), self.raft.committed);
+                let sends = self.raft.handle(from, message, self.boot(shop.now).0, &mut shop.rng);
+                self.post_raft(sends, shop);
+                self.elected(led, shop);
+                if self.raft.leads() && self.raft.committed > committed {
+                    let sends = self.raft.broadcast(self.boot(shop.now).0, &self.members());
+                    self.post_raft(sends, shop);
+                }
+                self.apply(shop)?;
+            }
+            // What is expired is granted nothing, but its word counts: else a leader whose clock is years ahead, to whom all
+            // are expired, would never hear that it is, and a cluster that was off would never know how late it is.
+            Body::Ask { id, enforced, clock, renew } => {
+                let renew = renew && scope == Scope::Full;
+                self.serve_lease(from, id, enforced, clock, renew, shop);
+            }
+            Body::Answer { id, enforced, granted, honest } => self.answered(id, enforced, granted, honest, shop),
+            Body::Forward(command) => {
+                let permitted = self.process.view().is_some_and(|view| {
+                    permit(view, Author::Member(from), &command).is_ok()
+                        && (scope == Scope::Full || permit_in_recovery(from, &command).is_ok())
+                });
+                if permitted {
+                    self.propose(*command, shop);
+                }
+            }
+            _ => {}
+        }
+        if self.raft.leads() {
+            self.grant_confirmed(shop);
+        }
+        Ok(())
+    }
+
+    fn show(&self, to: NodeId, nonce: [u8; 32], known: u64, shop: &mut Shop) {
+        let Some(view) = self.process.view() else { return };
+        let shown = Shown::of(self.node, self.process.state.newest_shown().unwrap_or(&view.statement));
+        let signature = shown.sign(&self.keys.identity(), &nonce);
+        let chain = self.process.state.chain_after(known).to_vec();
+        shop.send(self.node, to, Body::Shown { nonce, shown, chain, signature });
+    }
+}

@@ -1,0 +1,97 @@
+//! A cluster in simulated time: members with leases, clocks that drift and jump, messages that are late, lost, twice and out
+//! of order, pauses, crashes, partitions, deposed leaders that do not know it; and an adversary that keeps every
+//! certificate it ever saw and presents all of them everywhere, again and again.
+//!
+//! What is decided about leases, barriers, recognition, renewal and time, the core decides; the rest, Raft too, is small
+//! and here. Everything follows from the seed.
+//!
+//! What it does not model: a voter that lies while it is a voter, and what it may do afterwards to a member that hears
+//! nobody else and has not lost its lease in between ([`Setting::captures`] shows that this is a limit, not an oversight).
+
+mod clients;
+mod clock;
+mod desk;
+mod evictions;
+mod found;
+mod machine;
+mod operator;
+mod post;
+mod raft;
+mod renew;
+mod trouble;
+mod verdict;
+mod world;
+
+pub use evictions::{Cost, eviction_millis, lease_cost};
+pub use verdict::{Awaited, LeaseBroken, LeaseReport, LeaseViolation};
+
+use world::World;
+
+/// A rule that every simulated member leaves out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LeaseDanger {
+    /// Members serve without a lease.
+    ServesWithoutLease,
+    /// A generation is acknowledged while connections that it refuses are open.
+    AcknowledgesBeforeClosing,
+    /// A lease counts from the moment of the answer.
+    CountsFromAnswer,
+    /// A new leader does not reckon with leases that its predecessor granted.
+    ForgetsPredecessor,
+    /// A member that was away believes whoever says that it leads.
+    SkipsRecognition,
+    /// The certificate in use ends when the next is on record, not when it is first used.
+    DropsOldCertificate,
+    /// A leader stamps what its own clock shows.
+    StampsByOwnClock,
+    /// What a member acknowledged is not durable.
+    ForgetsAcknowledged,
+    /// Nobody serves or renews while its certificate has expired: not even what makes it whole again is allowed.
+    ExpiresRecovery,
+}
+
+impl LeaseDanger {
+    /// Every fault.
+    pub const ALL: [Self; 9] = [
+        Self::ServesWithoutLease,
+        Self::AcknowledgesBeforeClosing,
+        Self::CountsFromAnswer,
+        Self::ForgetsPredecessor,
+        Self::SkipsRecognition,
+        Self::DropsOldCertificate,
+        Self::StampsByOwnClock,
+        Self::ForgetsAcknowledged,
+        Self::ExpiresRecovery,
+    ];
+}
+
+/// What kind of world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Setting {
+    /// Times of trouble, each with a calm one after it.
+    pub rounds: u32,
+    /// What is left out.
+    pub danger: Option<LeaseDanger>,
+    /// Evicted machines also claim to lead towards members that have been in touch since before the eviction. No lease
+    /// that one leader grants alone withstands that: it is a limit of the protocol.
+    pub captures: bool,
+}
+
+impl Setting {
+    /// The rules as they are.
+    pub const fn rounds(rounds: u32) -> Self {
+        Self { rounds, danger: None, captures: false }
+    }
+}
+
+/// Runs the world of `seed`.
+///
+/// Errors: the first promise that did not hold, and when.
+pub fn run_leases(seed: u64, setting: Setting) -> Result<LeaseReport, LeaseViolation> {
+    let violation = |at, broken, events| LeaseViolation { seed, at, broken, events };
+    let mut world = World::new(seed, setting).map_err(|broken| violation(0, broken, Vec::new()))?;
+    match (0..setting.rounds).try_for_each(|_| world.round()) {
+        Ok(()) => Ok(world.shop.report),
+        Err(broken) => Err(violation(world.shop.now, broken, world.shop.events.into())),
+    }
+}

@@ -1,0 +1,129 @@
+//! Operators: what they wish, and how the leader carries it out.
+
+use countersign_core::id::{Generation, NodeId};
+use countersign_core::name::Name;
+use countersign_core::principal::Role;
+use countersign_core::trust::command::Command;
+
+use super::machine::Machine;
+use super::raft::Payload;
+use super::world::Shop;
+
+/// Clients that there are at least, seconds that their certificates live, and wishes under way at once.
+const CLIENTS: usize = 8;
+const CLIENT_TTL_SECS: u64 = 600;
+const WISHES_MAX: usize = 5;
+/// The prefix of an Ed25519 public key in DER (RFC 8410 §4).
+const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
+
+/// Something that an operator wants done, by whoever leads.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    pub(crate) command: Command,
+    /// From when on it is in force.
+    pub(crate) generation: Option<Generation>,
+    pub(crate) committed_at: u64,
+    /// When the operator was told that nobody serves whom it revokes.
+    pub(crate) returned: Option<u64>,
+}
+
+impl Wish {
+    pub(crate) const fn of(command: Command) -> Self {
+        Self { command, generation: None, committed_at: 0, returned: None }
+    }
+
+    pub(crate) const fn revokes(&self) -> bool {
+        matches!(self.command, Command::Evict { .. } | Command::RevokeKey(_) | Command::RevokePrincipal(_))
+    }
+
+    const fn victim(&self) -> Option<NodeId> {
+        match self.command {
+            Command::Evict { node, .. } => Some(node),
+            _ => None,
+        }
+    }
+}
+
+pub(crate) const fn eviction(node: NodeId) -> Command {
+    Command::Evict { node, compromised: true, keep_authority: true }
+}
+
+impl Shop {
+    pub(crate) fn issue(&mut self) -> Option<Command> {
+        let mut spki = SPKI.to_vec();
+        spki.extend(self.rng.bytes::<32>());
+        let name = Name::parse(&format!("c{}", self.rng.below(400))).ok()?;
+        Some(Command::IssuePrincipal { role: Role::Client(name), spki, ttl_secs: CLIENT_TTL_SECS })
+    }
+
+    /// Draws the next wish.
+    pub(crate) fn operate(&mut self) {
+        let open = self.record.wishes.iter().filter(|wish| wish.returned.is_none()).count();
+        if open >= WISHES_MAX {
+            return;
+        }
+        let good: Vec<(Role, _)> = self.record.good().map(|c| (c.role().clone(), c.key())).collect();
+        let command = match self.rng.below(10) {
+            _ if good.len() < CLIENTS => self.issue(),
+            0 => self.whom_to_evict().map(eviction),
+            1..5 => self.rng.pick(&good).map(|(_, key)| Command::RevokeKey(*key)),
+            5..8 => self.rng.pick(&good).map(|(role, _)| Command::RevokePrincipal(role.clone())),
+            _ => self.issue(),
+        };
+        let pending = |command: &Command| self.record.wishes.iter().any(|wish| wish.command == *command);
+        if let Some(command) = command.filter(|command| !pending(command)) {
+            self.record.wishes.push(Wish::of(command));
+        }
+    }
+
+    /// Three voters stay, and four members.
+    fn whom_to_evict(&mut self) -> Option<NodeId> {
+        let victims: Vec<NodeId> = self.record.wishes.iter().filter_map(Wish::victim).collect();
+        let voters = victims.iter().filter(|node| node.0 <= self.size.voters).count() as u64;
+        let node = NodeId(1 + self.rng.below(self.size.members));
+        let votes = node.0 <= self.size.voters;
+        let spared = votes && voters + 3 >= self.size.voters || victims.len() as u64 + 4 > self.size.members;
+        (!spared && !victims.contains(&node)).then_some(node)
+    }
+}
+
+impl Machine {
+    /// One step towards what an operator wishes, once in a term.
+    pub(crate) fn carry_out(&mut self, wish: usize, shop: &mut Shop) {
+        let Some(command) = shop.record.wishes.get(wish).map(|wish| wish.command.clone()) else { return };
+        if self.process.desk.as_ref().is_none_or(|desk| desk.proposed.contains(&wish)) {
+            return;
+        }
+        if let Command::Evict { node, .. } = command
+            && !self.may_evict(node, shop)
+        {
+            return;
+        }
+        if self.propose(command, shop)
+            && let Some(desk) = &mut self.process.desk
+        {
+            desk.proposed.insert(wish);
+        }
+    }
+
+    /// The order of an eviction: leadership moves away, the victim leaves the voters, and only then is it refused.
+    fn may_evict(&mut self, victim: NodeId, shop: &mut Shop) -> bool {
+        let now = self.boot(shop.now).0;
+        if victim == self.node {
+            shop.note(format_args!("node {victim} gives leadership away: it is to be evicted"));
+            self.raft.stand_back(now, 3_000);
+            return false;
+        }
+        let (at, mut voters) = self.raft.voters();
+        if at >= self.raft.committed || !self.raft.is_confirmed(0) {
+            return false;
+        }
+        if voters.remove(&victim) {
+            self.raft.append(Payload::Voters(voters));
+            return false;
+        }
+        let before = shop.record.wishes.iter().filter(|wish| wish.victim().is_some_and(|v| v != victim));
+        let last = before.filter_map(|wish| wish.generation).max();
+        last.is_none_or(|generation| self.all_voters_enforce(generation, victim, shop))
+    }
+}

@@ -1,0 +1,73 @@
+//! What travels between machines, and everything else that comes due.
+
+use countersign_core::id::{Generation, NodeId};
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::command::Command;
+use countersign_core::trust::recognition::Shown;
+use countersign_core::trust::statement::Signed;
+
+use super::raft::RaftMessage;
+
+#[derive(Debug, Clone)]
+pub(crate) enum Body {
+    Raft(RaftMessage),
+    /// An acknowledgement, a clock, and the wish for a lease.
+    Ask {
+        id: u64,
+        enforced: Generation,
+        clock: UnixMillis,
+        renew: bool,
+    },
+    /// The generation that a lease names, if one was granted. `honest`: of a leader that a quorum confirmed.
+    Answer {
+        id: u64,
+        enforced: Generation,
+        granted: Option<Generation>,
+        honest: bool,
+    },
+    Question {
+        nonce: [u8; 32],
+        known: u64,
+    },
+    Shown {
+        nonce: [u8; 32],
+        shown: Shown,
+        chain: Vec<Signed>,
+        signature: [u8; 64],
+    },
+    Forward(Box<Command>),
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    pub(crate) from: NodeId,
+    pub(crate) to: NodeId,
+    pub(crate) body: Body,
+}
+
+/// Something that comes due. An epoch names one process of a machine: what it began ends with it.
+#[derive(Debug, Clone)]
+pub(crate) enum Due {
+    Deliver(Message),
+    Tick {
+        node: NodeId,
+        epoch: u64,
+    },
+    /// What this generation refuses is shut by now.
+    Closed {
+        node: NodeId,
+        epoch: u64,
+    },
+    HandshakeEnds {
+        node: NodeId,
+        epoch: u64,
+        credential: usize,
+    },
+    Present,
+    Operate,
+    Trouble,
+    Pretend,
+    Resume(NodeId),
+    Restart(NodeId),
+    Heal(NodeId),
+}

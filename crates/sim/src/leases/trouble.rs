@@ -1,0 +1,210 @@
+//! Trouble, and what it comes to when it ends.
+
+use countersign_core::id::NodeId;
+use countersign_core::limits::CLOCK_REPORT_SECS_MAX;
+
+use super::post::{Body, Due, Message};
+use super::raft::RaftMessage;
+use super::verdict::{Awaited, LeaseBroken};
+use super::world::World;
+use crate::actors::BEGIN;
+
+/// Milliseconds that a cluster is left in peace before it is looked at.
+const CALM: u64 = 22_000;
+/// Milliseconds for which a clock is wrong at least, and for which it is remembered.
+const WRONG: u64 = 10_000;
+const REMEMBERED: u64 = CLOCK_REPORT_SECS_MAX * 1000 + 5_000;
+
+impl World {
+    /// A time of trouble, a calm one, and a look at what has become of the cluster.
+    pub(crate) fn round(&mut self) -> Result<(), LeaseBroken> {
+        self.shop.trouble = true;
+        let length = 15_000 + self.shop.rng.below(15_000);
+        for due in [Due::Trouble, Due::Operate, Due::Present, Due::Pretend] {
+            self.shop.later_within(0, 1000, due);
+        }
+        self.run_until(self.shop.now + length)?;
+        if self.shop.rng.one_in(4) {
+            self.night()?;
+        }
+        self.calm()?;
+        let began = self.shop.now;
+        self.run_until(began + CALM)?;
+        self.look_at(began)
+    }
+
+    fn night(&mut self) -> Result<(), LeaseBroken> {
+        self.shop.report.nights += 1;
+        (self.shop.trouble, self.doomed) = (false, None);
+        self.shop.note(format_args!("everything is off until every certificate has expired"));
+        for node in self.live() {
+            self.crash(node);
+        }
+        // Sometimes for so long that no leader may stamp by its own clock alone.
+        let hours = if self.shop.rng.one_in(2) { 2 } else { 0 };
+        self.run_until(self.shop.now + (self.shop.size.ttl_secs + 5 + 3600 * hours) * 1000)
+    }
+
+    fn calm(&mut self) -> Result<(), LeaseBroken> {
+        (self.shop.trouble, self.shop.loss, self.shop.slow) = (false, 0, false);
+        self.shop.note(format_args!("calm"));
+        self.cut.clear();
+        self.doomed = None;
+        for node in self.live() {
+            self.resume(node)?;
+            self.restart(node)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn crash(&mut self, node: NodeId) {
+        if let Some(machine) = self.machines.get_mut(&node).filter(|machine| machine.up) {
+            (machine.up, machine.paused) = (false, false);
+            machine.epoch += 1;
+            machine.process.connections.clear();
+            self.shop.report.crashes += u64::from(self.shop.trouble);
+            self.shop.note(format_args!("node {node} crashes"));
+        }
+    }
+
+    pub(crate) fn restart(&mut self, node: NodeId) -> Result<(), LeaseBroken> {
+        match self.machines.get_mut(&node) {
+            Some(machine) if !machine.up => machine.restart(&mut self.shop),
+            _ => Ok(()),
+        }
+    }
+
+    pub(crate) fn resume(&mut self, node: NodeId) -> Result<(), LeaseBroken> {
+        let Some(machine) = self.machines.get_mut(&node).filter(|machine| machine.paused && machine.up) else {
+            return Ok(());
+        };
+        machine.resume(&mut self.shop)?;
+        let inbox = core::mem::take(&mut machine.inbox);
+        inbox.into_iter().try_for_each(|message| self.deliver(message))
+    }
+
+    /// Something goes wrong.
+    pub(crate) fn trouble(&mut self) {
+        self.shop.later_within(150, 900, Due::Trouble);
+        let live = self.live();
+        let Some(node) = self.shop.rng.pick(&live).copied() else { return };
+        match self.shop.rng.below(12) {
+            0 | 1 => {
+                self.crash(node);
+                self.shop.later_within(50, 6_000, Due::Restart(node));
+            }
+            2 => self.doomed = Some(node),
+            3 | 4 => {
+                let Some(machine) = self.machines.get_mut(&node).filter(|m| m.up && !m.paused) else { return };
+                machine.paused = true;
+                self.shop.report.pauses += 1;
+                self.shop.note(format_args!("node {node} is paused"));
+                self.shop.later_within(100, 7_000, Due::Resume(node));
+            }
+            5..8 => {
+                self.shop.report.partitions += 1;
+                let leader = self.leader().filter(|_| self.shop.rng.one_in(3));
+                for node in [Some(leader.unwrap_or(node)), self.shop.rng.pick(&live).copied()].into_iter().flatten() {
+                    self.cut.insert(node);
+                    self.shop.note(format_args!("node {node} is cut off"));
+                    self.shop.later_within(200, 9_000, Due::Heal(node));
+                    if self.shop.rng.one_in(2) {
+                        break;
+                    }
+                }
+            }
+            8 => {
+                // One at a time, which is what the median withstands: a clock that was set right is still remembered as wrong
+                // for as long as a report counts.
+                let (now, set_at) = (self.shop.now, self.clock_set_at);
+                let wrong = self.machines.values_mut().find(|machine| !machine.clocks.is_right());
+                if let Some(machine) = wrong {
+                    if now > set_at + WRONG {
+                        (machine.clocks.jump, self.clock_set_at) = (0, now);
+                    }
+                } else if (set_at == 0 || now > set_at + REMEMBERED)
+                    && let Some(machine) = self.machines.get_mut(&node)
+                {
+                    machine.clocks.set_wrong(&mut self.shop.rng);
+                    self.clock_set_at = now;
+                    self.shop.report.jumps += 1;
+                    let jump = machine.clocks.jump;
+                    self.shop.note(format_args!("the clock of node {node} is set {jump} ms off"));
+                }
+            }
+            9 => self.shop.loss = self.shop.rng.below(250),
+            10 => self.shop.slow = !self.shop.slow,
+            _ => (self.shop.loss, self.shop.slow) = (0, false),
+        }
+    }
+
+    /// An evicted machine says to somebody who has been away that it leads, in a term that nobody has seen.
+    pub(crate) fn pretend(&mut self) {
+        self.shop.later_within(100, 300, Due::Pretend);
+        let (live, gone): (Vec<_>, Vec<_>) = (self.live(), self.shop.record.out.iter().collect());
+        let Some(from) = self.shop.rng.pick(&gone).map(|(node, _)| **node) else { return };
+        let Some(to) = self.shop.rng.pick(&live).copied() else { return };
+        let Some(machine) = self.machines.get(&to).filter(|machine| machine.up) else { return };
+        if self.may_lie(from, to) {
+            self.shop.report.pretended += 1;
+            let (term, entries) = (machine.raft.term + 1, Vec::new());
+            let append = RaftMessage::Append { term, prev: 0, prev_term: 0, entries, committed: 0, round: 1 };
+            self.shop.later(1, Due::Deliver(Message { from, to, body: Body::Raft(append) }));
+        }
+    }
+
+    /// Whether the evicted `from` says to `to` that it leads, or that it grants a lease: to whom has been away since the
+    /// barrier over its eviction returned, and so has to recognize its cluster; to others only where that is looked at.
+    pub(crate) fn may_lie(&self, from: NodeId, to: NodeId) -> bool {
+        let wish = self.shop.record.out.get(&from).and_then(|wish| self.shop.record.wishes.get(*wish));
+        let (returned, member) = (wish.and_then(|wish| wish.returned), self.machines.get(&to));
+        let away = returned.zip(member).is_some_and(|(returned, member)| member.process.away_since > returned);
+        away || self.shop.setting.captures
+    }
+
+    /// What every member is like, for whoever reads a violation.
+    fn describe(&mut self) {
+        for machine in self.machines.values() {
+            let generations = (machine.process.generation().0, machine.process.enforced.0);
+            let end = machine.credential.validity.not_after.0.saturating_sub(BEGIN.0);
+            let lease = machine.process.holder.deadline().map(|d| d.0 as i64 - machine.boot(self.shop.now).0 as i64);
+            self.shop.note(format_args!(
+                "node {}: leader {:?} in term {}, recognized: {}, generations {generations:?}, lease: {lease:?}, \
+                 certificate until {end}, next: {}, clock right: {}, up: {}, log {} of {}",
+                machine.node,
+                machine.raft.leader,
+                machine.raft.term,
+                machine.process.recognized,
+                machine.next.is_some(),
+                machine.clocks.is_right(),
+                machine.up,
+                machine.raft.committed,
+                machine.raft.log.len(),
+            ));
+        }
+    }
+
+    fn look_at(&mut self, began: u64) -> Result<(), LeaseBroken> {
+        let calm = self.shop.now - began;
+        self.describe();
+        let waits = |what, member: NodeId| Err(LeaseBroken::Waits { calm, what, member });
+        let Some(_) = self.leader() else { return waits(Awaited::Leader, NodeId(0)) };
+        for node in self.live() {
+            let Some(machine) = self.machines.get(&node) else { continue };
+            if !machine.has_lease(self.shop.now) {
+                return waits(Awaited::Lease, node);
+            }
+            if machine.credential.validity.not_after.0 <= BEGIN.0 + self.shop.now {
+                return waits(Awaited::Certificate, node);
+            }
+        }
+        if self.shop.record.committed_at < began {
+            return waits(Awaited::Command, NodeId(0));
+        }
+        if self.shop.record.wishes.iter().any(|wish| wish.returned.is_none()) {
+            return waits(Awaited::Barrier, NodeId(0));
+        }
+        self.shop.report.calms += 1;
+        Ok(())
+    }
+}

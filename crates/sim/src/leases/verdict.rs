@@ -1,0 +1,234 @@
+//! What must never happen, and the account of what did.
+
+use core::fmt;
+
+use countersign_core::codec::CodecError;
+use countersign_core::id::{Generation, NodeId};
+use countersign_core::peer::Refusal;
+use countersign_core::principal::Role;
+use countersign_core::trust::UnsupportedLevel;
+
+/// A promise that did not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LeaseBroken {
+    /// *Revoked is refused.*
+    #[error(
+        "node {member} served {role} although the barrier over its revocation has returned (open connection: {open})"
+    )]
+    StaleAllow {
+        /// Who served.
+        member: NodeId,
+        /// Whom.
+        role: Role,
+        /// On a connection that was open already.
+        open: bool,
+    },
+    /// *It fails closed.*
+    #[error("node {member} served {millis} ms after it last asked for a lease that a confirmed leader granted")]
+    ServedUnleased {
+        /// Who served.
+        member: NodeId,
+        /// How long after.
+        millis: u64,
+    },
+    /// *Generations only grow.*
+    #[error("node {member} is at generation {now} and had been at {was}")]
+    GenerationFell {
+        /// Whose.
+        member: NodeId,
+        /// What it had reached in this process, or acknowledged in any.
+        was: Generation,
+        /// What it is at.
+        now: Generation,
+    },
+    /// A member in good standing was refused by another.
+    #[error("node {by} refused node {member}, a member in good standing: {why}")]
+    MemberRefused {
+        /// By whom.
+        by: NodeId,
+        /// Whom.
+        member: NodeId,
+        /// As which reason.
+        why: Refusal,
+    },
+    /// A client in good standing was refused by a member that had a lease and a right clock.
+    #[error("node {by} refused {role}, in good standing: {why}")]
+    ClientRefused {
+        /// By whom.
+        by: NodeId,
+        /// Whom.
+        role: Role,
+        /// As which reason.
+        why: Refusal,
+    },
+    /// One wrong clock carried the cluster away.
+    #[error("the cluster's time is {millis} ms ahead of the true time")]
+    TimeAhead {
+        /// By how much.
+        millis: u64,
+    },
+    /// *Nothing waits on itself.*
+    #[error("after {calm} ms without trouble, {what} (node {member})")]
+    Waits {
+        /// For how long nothing had gone wrong.
+        calm: u64,
+        /// What has not happened.
+        what: Awaited,
+        /// With whom; 0 where it is everybody.
+        member: NodeId,
+    },
+    /// Two members applied different entries at one place: a defect of the Raft of this simulation.
+    #[error("node {0} applied another entry than the others")]
+    LogsDiffer(NodeId),
+    /// A state could not be encoded or decoded.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    /// A command of a level that nobody sent.
+    #[error(transparent)]
+    Level(#[from] UnsupportedLevel),
+    /// A defect here.
+    #[error("the simulated world is defective")]
+    World,
+}
+
+/// What a cluster that is left in peace must come to by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Awaited {
+    /// A leader.
+    #[error("nobody leads")]
+    Leader,
+    /// A lease for each member.
+    #[error("a member has no lease")]
+    Lease,
+    /// A valid certificate for each member.
+    #[error("a certificate has not been renewed")]
+    Certificate,
+    /// A command committed since the trouble ended.
+    #[error("no command has been committed")]
+    Command,
+    /// Each revocation committed, and its barrier returned.
+    #[error("a barrier has not returned")]
+    Barrier,
+}
+
+/// A broken promise, with all that is needed to see it again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseViolation {
+    /// The seed of the run.
+    pub seed: u64,
+    /// Milliseconds of true time since the world began.
+    pub at: u64,
+    /// What broke.
+    pub broken: LeaseBroken,
+    /// The last events, oldest first.
+    pub events: Vec<String>,
+}
+
+impl fmt::Display for LeaseViolation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for event in &self.events {
+            writeln!(f, "{event}")?;
+        }
+        let Self { seed, at, broken, .. } = self;
+        write!(f, "seed {seed}, after {at} ms: {broken}; see it again: COUNTERSIGN_SIM_SEEDS={seed}..{}", seed + 1)
+    }
+}
+
+impl core::error::Error for LeaseViolation {}
+
+/// What a run did. Equal for equal seeds and settings.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LeaseReport {
+    /// Credentials presented to live members in times of trouble: on new connections, and on open ones.
+    pub checks: u64,
+    /// Those of them whose revocation's barrier had returned.
+    pub after_barrier: u64,
+    /// Those on connections opened before.
+    pub on_open: u64,
+    /// Served.
+    pub allowed: u64,
+    /// Refused for want of a lease.
+    pub unleased: u64,
+    /// Requests that waited in a paused process.
+    pub queued: u64,
+    /// Connections closed by a revocation.
+    pub closed: u64,
+    /// Revocations whose barrier has returned.
+    pub barriers: u64,
+    /// Those for which somebody's lease was waited out.
+    pub lapses: u64,
+    /// Members evicted.
+    pub evictions: u64,
+    /// Elections won.
+    pub elections: u64,
+    /// Processes that crashed between two durable steps, or after one.
+    pub crashes: u64,
+    /// Processes that were paused.
+    pub pauses: u64,
+    /// Partitions.
+    pub partitions: u64,
+    /// Times at which the whole cluster was off until every certificate had expired.
+    pub nights: u64,
+    /// Clocks set wrong by ten years.
+    pub jumps: u64,
+    /// Messages lost.
+    pub lost: u64,
+    /// Messages that arrived twice.
+    pub twice: u64,
+    /// Certificates renewed.
+    pub renewals: u64,
+    /// Members that recognized their cluster again.
+    pub recognitions: u64,
+    /// Evicted machines that said they lead, to a member that had been away.
+    pub pretended: u64,
+    /// Leaders that gave up for their clock.
+    pub skewed: u64,
+    /// Calm times after which all was well.
+    pub calms: u64,
+}
+
+impl LeaseReport {
+    /// By name.
+    pub const fn counts(&self) -> [(&'static str, u64); 23] {
+        [
+            ("checks", self.checks),
+            ("after barrier", self.after_barrier),
+            ("on open connections", self.on_open),
+            ("allowed", self.allowed),
+            ("without lease", self.unleased),
+            ("queued in a paused process", self.queued),
+            ("connections closed", self.closed),
+            ("barriers", self.barriers),
+            ("leases waited out", self.lapses),
+            ("evictions", self.evictions),
+            ("elections", self.elections),
+            ("crashes", self.crashes),
+            ("pauses", self.pauses),
+            ("partitions", self.partitions),
+            ("nights", self.nights),
+            ("clocks set wrong", self.jumps),
+            ("messages lost", self.lost),
+            ("messages twice", self.twice),
+            ("renewals", self.renewals),
+            ("recognitions", self.recognitions),
+            ("pretended leaders", self.pretended),
+            ("skewed leaders", self.skewed),
+            ("calms", self.calms),
+        ]
+    }
+
+    /// Adds the counts of another run.
+    pub const fn absorb(&mut self, other: &Self) {
+        macro_rules! add {
+            ($($field:ident)*) => { $(self.$field += other.$field;)* };
+        }
+        add!(checks after_barrier on_open allowed unleased queued closed barriers lapses evictions elections crashes);
+        add!(pauses partitions nights jumps lost twice renewals recognitions pretended skewed calms);
+    }
+}
+
+impl fmt::Display for LeaseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.counts().iter().try_for_each(|(name, count)| writeln!(f, "{count:>10}  {name}"))
+    }
+}

@@ -1,0 +1,88 @@
+//! Leases in simulated time: no promise breaks, and each rule left out is noticed.
+//!
+//! `COUNTERSIGN_SIM_SEEDS` chooses other worlds: a number of seeds from 0, or a range such as `500..900`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+use std::env;
+use std::ops::Range;
+
+use countersign_sim::{Awaited, LeaseBroken, LeaseDanger, LeaseReport, Setting, run_leases};
+
+/// Times of trouble in each world.
+const ROUNDS: u32 = 4;
+const SEEDS: Range<u64> = 0..8;
+/// Worlds in which a rule that is left out is looked for.
+const SEARCHED: Range<u64> = 0..40;
+
+fn seeds() -> Range<u64> {
+    let Ok(text) = env::var("COUNTERSIGN_SIM_SEEDS") else { return SEEDS };
+    let bounds: Vec<u64> = text.split("..").map(|n| n.parse().expect("a number, or FROM..TO")).collect();
+    match bounds[..] {
+        [count] => 0..count,
+        [from, to] => from..to,
+        _ => panic!("COUNTERSIGN_SIM_SEEDS is `{text}`, expected a number or FROM..TO"),
+    }
+}
+
+#[test]
+fn leases_hold_whatever_fails() {
+    let mut total = LeaseReport::default();
+    for seed in seeds() {
+        match run_leases(seed, Setting::rounds(ROUNDS)) {
+            Ok(report) => total.absorb(&report),
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+    println!("{} worlds, none served whom a barrier had revoked\n{total}", seeds().count());
+    if seeds().count() < SEEDS.count() {
+        return; // too few worlds to ask that all happened
+    }
+    let missing: Vec<&str> = total.counts().iter().filter(|(_, count)| *count == 0).map(|(name, _)| *name).collect();
+    assert!(missing.is_empty(), "never happened: {missing:?}");
+}
+
+#[test]
+fn one_seed_is_one_world_of_leases() {
+    let run = |seed| run_leases(seed, Setting::rounds(1)).unwrap();
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1), run(2));
+}
+
+/// Whether this violation is what the fault was put there to cause.
+fn is_due_to(danger: LeaseDanger, broken: &LeaseBroken) -> bool {
+    match danger {
+        LeaseDanger::ServesWithoutLease | LeaseDanger::CountsFromAnswer => {
+            matches!(broken, LeaseBroken::StaleAllow { .. } | LeaseBroken::ServedUnleased { .. })
+        }
+        LeaseDanger::SkipsRecognition => {
+            matches!(broken, LeaseBroken::StaleAllow { .. } | LeaseBroken::ServedUnleased { .. })
+        }
+        LeaseDanger::AcknowledgesBeforeClosing | LeaseDanger::ForgetsPredecessor => {
+            matches!(broken, LeaseBroken::StaleAllow { .. })
+        }
+        LeaseDanger::DropsOldCertificate => matches!(broken, LeaseBroken::MemberRefused { .. }),
+        LeaseDanger::StampsByOwnClock => matches!(broken, LeaseBroken::TimeAhead { .. }),
+        LeaseDanger::ForgetsAcknowledged => matches!(broken, LeaseBroken::GenerationFell { .. }),
+        LeaseDanger::ExpiresRecovery => {
+            matches!(broken, LeaseBroken::Waits { what: Awaited::Leader | Awaited::Lease, .. })
+        }
+    }
+}
+
+#[test]
+fn each_rule_of_leases_left_out_is_noticed() {
+    let mut unseen = Vec::new();
+    for danger in LeaseDanger::ALL {
+        let setting = Setting { danger: Some(danger), ..Setting::rounds(ROUNDS) };
+        let found = SEARCHED.into_iter().find_map(|seed| run_leases(seed, setting).err());
+        match found {
+            Some(violation) => {
+                println!("{danger:?}: seed {}, {}", violation.seed, violation.broken);
+                assert!(is_due_to(danger, &violation.broken), "{danger:?} was seen as something else: {violation}");
+            }
+            None => unseen.push(danger),
+        }
+    }
+    assert!(unseen.is_empty(), "no world noticed {unseen:?}");
+}
