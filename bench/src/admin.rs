@@ -40,6 +40,10 @@ impl AdminClient {
         }
     }
 
+    pub(crate) async fn delete_to<T: DeserializeOwned>(&mut self, path: &str) -> Result<T> {
+        self.call(Method::DELETE, path, Bytes::new()).await
+    }
+
     async fn call<T: DeserializeOwned>(&mut self, method: Method, path: &str, body: Bytes) -> Result<T> {
         let (status, body) = self.send(method, path, body).await?;
         if !status.is_success() {

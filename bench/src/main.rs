@@ -1,18 +1,21 @@
 //! What Countersign costs, beside what it is built on and what it competes with.
 //!
-//! `cargo xtask bench` measures every row and rewrites `docs/BENCHMARKS.md`; `cargo xtask bench ROW…` measures some and
+//! `cargo xtask load` drives a cluster and prints what its callers saw. `cargo xtask bench` measures every row and rewrites `docs/BENCHMARKS.md`; `cargo xtask bench ROW…` measures some and
 //! only prints. Contenders of one row take turns in one run: their ratio counts, not their absolute figures. Nothing here
 //! passes or fails by time.
 
 mod admin;
 mod bare;
 mod bytes;
+mod caller;
 mod cluster;
 mod commits;
 mod enrollments;
 mod etcd;
+mod evictions;
 mod handshakes;
 mod joiner;
+mod load;
 mod machine;
 mod page;
 mod pairs;
@@ -36,13 +39,21 @@ usage: cargo xtask bench [--binary PATH] [ROW…]
   bytes         bytes through authenticated streams, beside bare rustls and quinn
   commits       trust commands committed by three processes, beside etcd
   enrollments   members admitted by one leader
+  evictions     from `evict` and `revoke` to the last connection closed on every member, under load
 
   --binary PATH   the `countersign` to start, instead of building one
 Without a row: all of them, and docs/BENCHMARKS.md is rewritten.";
 
-const ROWS: [&str; 4] = ["handshakes", "bytes", "commits", "enrollments"];
+const ROWS: [&str; 5] = ["handshakes", "bytes", "commits", "enrollments", "evictions"];
 
 fn main() -> Result<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("bench has no parent directory")?;
+    let given: Vec<String> = env::args().skip(1).collect();
+    if let [first, rest @ ..] = given.as_slice()
+        && first == "load"
+    {
+        return load::run(root, rest);
+    }
     let mut rows = Vec::new();
     let mut binary = None;
     let mut args = env::args().skip(1);
@@ -57,8 +68,7 @@ fn main() -> Result<()> {
     if all {
         rows = ROWS.map(str::to_owned).to_vec();
     }
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("bench has no parent directory")?;
-    let needs_binary = rows.iter().any(|row| row == "commits" || row == "enrollments");
+    let needs_binary = rows.iter().any(|row| ["commits", "enrollments", "evictions"].contains(&row.as_str()));
     let binary = match binary {
         None if needs_binary => servers::build(root)?,
         given => given.unwrap_or_default(),
@@ -70,6 +80,7 @@ fn main() -> Result<()> {
             "handshakes" => handshakes::run(),
             "bytes" => bytes::run(),
             "commits" => commits::run(&binary),
+            "evictions" => evictions::run(&binary),
             _ => enrollments::run(&binary),
         };
         report.add(measured.with_context(|| format!("row `{row}`"))?);

@@ -22,6 +22,9 @@ const METHOD: &str = "
   membership; it is done when both ends have finished TLS, ours when the dialer has read `Welcome` besides.
 - Commits and enrollments: release processes of `countersign server` on loopback, everything fsynced, clients in the
   measuring process on the same cores. etcd runs without TLS, which favours it.
+- Evictions and revocations: release processes as above, three voters; a fourth process is admitted and evicted in each
+  round. Times are from the request to the last closed connection: by the receipts of the three (one host, one clock) for
+  a node, by the client's own sockets for a client.
 - No line is a test: nothing passes or fails by time.
 ";
 

@@ -9,11 +9,13 @@ pub(crate) enum Target {
     Ratio(f64),
     /// Ours alone, in the line's unit.
     Rate(f64),
+    /// Ours alone, in the line's unit: less is better.
+    AtMost(f64),
     /// None: it explains another line.
     None,
 }
 
-/// One comparison. Both figures are rates: more is better.
+/// One comparison. Both figures are rates, where more is better, but for lines with [`Target::AtMost`].
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     pub(crate) work: &'static str,
@@ -73,6 +75,7 @@ impl Line {
                 (format!("≥ {at_least} ×"), met)
             }
             Target::Rate(at_least) => (format!("≥ {}", figure(at_least)), word(self.ours >= at_least)),
+            Target::AtMost(at_most) => (format!("≤ {}", figure(at_most)), word(self.ours <= at_most)),
             Target::None => ("–".to_owned(), ""),
         }
     }
@@ -96,6 +99,9 @@ mod tests {
         assert_eq!(judged(Some(100.0), 119.0, Target::Ratio(1.2)), "**not met**");
         assert_eq!(judged(None, 500.0, Target::Rate(500.0)), "met");
         assert_eq!(judged(None, 499.0, Target::Rate(500.0)), "**not met**");
+        assert_eq!(judged(None, 100.0, Target::AtMost(100.0)), "met");
+        assert_eq!(judged(None, 101.0, Target::AtMost(100.0)), "**not met**");
+        assert_eq!(judged(None, f64::NAN, Target::AtMost(100.0)), "**not met**");
         assert_eq!(judged(None, 1.0, Target::Ratio(1.2)), "not compared");
         assert_eq!(judged(Some(1.0), 2.0, Target::None), "");
     }

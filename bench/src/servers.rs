@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use countersign_api::admin::{MemberStatus, Status, TokenCreate, TokenCreated};
+use countersign_core::name::Address;
 use countersign_core::trust::member::Suffrage;
 use tempfile::TempDir;
 
@@ -39,9 +40,9 @@ impl Server {
         Self::start(binary, "n1", &["--bootstrap".to_owned()]).await
     }
 
-    /// A voter of `sponsor`'s cluster.
-    pub(crate) async fn join(binary: &Path, name: &str, sponsor: &Self) -> Result<Self> {
-        let created = sponsor.token(Suffrage::Voter, 1).await?;
+    /// A member of `sponsor`'s cluster.
+    pub(crate) async fn join(binary: &Path, name: &str, suffrage: Suffrage, sponsor: &Self) -> Result<Self> {
+        let created = sponsor.token(suffrage, 1).await?;
         let file = sponsor.data.path().join(format!("{name}.token"));
         std::fs::write(&file, &created.token)?;
         let token = format!("@{}", file.display());
@@ -68,7 +69,17 @@ impl Server {
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
-        self.data.path().join("data/admin.sock")
+        self.data().join("admin.sock")
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.data.path().join("data")
+    }
+
+    /// Its cluster port.
+    pub(crate) fn address(&self) -> Result<Address> {
+        let endpoints: serde_json::Value = serde_json::from_slice(&std::fs::read(self.data().join("endpoints.json"))?)?;
+        Ok(Address::parse(endpoints["cluster"].as_str().context("no cluster port")?)?)
     }
 
     pub(crate) async fn status(&self) -> Result<Status> {
@@ -84,6 +95,11 @@ impl Server {
     pub(crate) async fn until_settled(&self, members: usize) -> Result<()> {
         let settled = |m: &MemberStatus| m.settled && m.holds_authority;
         self.until(|status| status.members.len() == members && status.members.iter().all(settled)).await
+    }
+
+    /// Until this server counts the member of this name in.
+    pub(crate) async fn until_member(&self, name: &str) -> Result<()> {
+        self.until(|status| status.members.iter().any(|m| m.name == name && m.settled)).await
     }
 
     async fn until(&self, reached: impl Fn(&Status) -> bool) -> Result<()> {
@@ -115,7 +131,7 @@ pub(crate) async fn three(binary: &Path) -> Result<Vec<Server>> {
     let mut servers = vec![Server::found(binary).await?];
     for (count, name) in [(2, "n2"), (3, "n3")] {
         let Some(founder) = servers.first() else { bail!("no founder") };
-        let joined = Server::join(binary, name, founder).await?;
+        let joined = Server::join(binary, name, Suffrage::Voter, founder).await?;
         servers.push(joined);
         for server in &servers {
             server.until_settled(count).await?;

@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask verify | fix | tidy | bench`.
+//! The project's own tasks: `cargo xtask verify | fix | tidy | bench | load`.
 //!
 //! `verify` and `tidy` only read; `fix` is the one task that changes files. Nothing here ships to users.
 //! Read `verify` for the gate, `tidy` for the rules that no compiler knows.
@@ -20,7 +20,8 @@ usage: cargo xtask <task>
   verify          the gate: format, tidy, clippy, tests, docs; changes nothing
   fix             format, and apply what clippy can
   tidy            only the rules that no compiler knows; seconds
-  bench [args]    build and run the benchmarks of bench/";
+  bench [args]    build and run the benchmarks of bench/
+  load [args]     many callers on a cluster: calls per second, latencies, errors by kind";
 
 fn main() -> ExitCode {
     match run() {
@@ -36,14 +37,15 @@ fn run() -> Result<()> {
     let root = root()?;
     let args: Vec<String> = env::args().skip(1).collect();
     let (task, rest) = args.split_first().context(USAGE)?;
-    if task != "bench" && !rest.is_empty() {
+    if !["bench", "load"].contains(&task.as_str()) && !rest.is_empty() {
         bail!("`{task}` takes no arguments\n{USAGE}");
     }
     match task.as_str() {
         "verify" => verify::run(&root),
         "fix" => fix(&root),
         "tidy" => tidy::run(&root),
-        "bench" => bench(&root, rest),
+        "bench" => bench(&root, &[], rest),
+        "load" => bench(&root, &["load"], rest),
         _ => bail!("no task `{task}`\n{USAGE}"),
     }
 }
@@ -60,11 +62,12 @@ fn fix(root: &Path) -> Result<()> {
     cargo::run(root, &["fmt", "--all"], &[])
 }
 
-fn bench(root: &Path, args: &[String]) -> Result<()> {
+fn bench(root: &Path, task: &[&str], args: &[String]) -> Result<()> {
     if !root.join("bench/Cargo.toml").is_file() {
         bail!("no benchmarks: bench/Cargo.toml does not exist");
     }
     let mut command = vec!["run", "--release", "--manifest-path", "bench/Cargo.toml", "--"];
+    command.extend(task);
     command.extend(args.iter().map(String::as_str));
     cargo::run(root, &command, &[])
 }
