@@ -180,6 +180,9 @@ fn command() -> impl Strategy<Value = Command> {
             spki.truncate(44 + 30 - cut.max(30));
             Command::IssuePrincipal { role, spki, ttl_secs }
         }),
+        2 => (role(), 20..26_u8, 20..26_u8, 0..999_u64).prop_map(|(role, n, next, ttl_secs)| {
+            Command::RenewPrincipal { role, in_use: KeyId::of_spki(&spki(n)), spki: spki(next), ttl_secs }
+        }),
         1 => revocable().prop_map(Command::RevokeKey),
         1 => (0..3_u64, vec(node(), 0..3))
             .prop_map(|(group, members)| Command::AssignGroup { group: GroupId(group), members }),
@@ -325,7 +328,7 @@ fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
     let commands = ["Bootstrap", "AddJoinToken", "RevokeJoinToken", "RotateClusterToken", "Admit", "SealAuthority"];
     let more = ["ConfirmAuthority", "SetSuffrage", "Evict", "IssuePrincipal", "RevokeKey", "AssignGroup"];
     let last = ["ReportFeatureLevel", "SetAddresses", "Renew", "AdoptLeaf", "RevokePrincipal", "SignStatement"];
-    for command in commands.into_iter().chain(more).chain(last) {
+    for command in commands.into_iter().chain(more).chain(last).chain(["RenewPrincipal"]) {
         for what in ["done", "refused", "stopped"] {
             assert!(reached.contains(&format!("{command} {what}")), "no {command} was {what}");
         }

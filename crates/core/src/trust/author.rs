@@ -40,6 +40,7 @@ pub fn permit(view: &View, author: Author, command: &Command) -> Result<(), NotP
         | Command::SetSuffrage { .. }
         | Command::Evict { .. }
         | Command::IssuePrincipal { .. }
+        | Command::RenewPrincipal { .. }
         | Command::RevokeKey(_)
         | Command::RevokePrincipal(_)
         | Command::AssignGroup { .. } => member.suffrage == Suffrage::Voter,
@@ -118,7 +119,7 @@ mod tests {
             Command::RotateClusterToken(record(6, 1)),
             Command::Evict { node: NodeId(1), compromised: false, keep_authority: true },
             Command::SetSuffrage { node: NodeId(4), suffrage: Suffrage::Voter, keep_authority: true },
-            Command::RevokeKey(crate::id::KeyId([0; 32])),
+            Command::RevokeKey(KeyId([0; 32])),
         ];
         for command in &administering {
             assert!(!ask(4, command), "{command:?}");

@@ -208,4 +208,15 @@ pub enum Command {
         #[serde(with = "crate::codec::bytes64")]
         signature: [u8; 64],
     },
+    /// A broker's, client's or admin's next certificate, asked for with the one that it uses. That one stays as it is.
+    RenewPrincipal {
+        /// For whom.
+        role: Role,
+        /// The key in use: it counts when this is applied, or nothing is certified.
+        in_use: KeyId,
+        /// The next public key, DER `SubjectPublicKeyInfo`.
+        spki: Vec<u8>,
+        /// Seconds that the certificate lives.
+        ttl_secs: u64,
+    },
 }

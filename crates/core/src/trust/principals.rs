@@ -79,6 +79,28 @@ impl TrustState {
         Ok(Outcome::Issued(Box::new(grant)))
     }
 
+    /// Certifies another key for whoever uses the key `in_use` now. Decided here, so that a renewal that was under way when
+    /// its certificate was revoked brings nothing.
+    pub(super) fn renew_principal(&mut self, role: &Role, in_use: KeyId, spki: &[u8], ttl_secs: u64) -> Applied {
+        let view = self.current()?;
+        if role.node_id().is_some() {
+            return Err(Refused::NotIssued(role.clone()));
+        }
+        if view.revoked_keys.contains(&in_use) {
+            return Err(Refused::KeyRevoked);
+        }
+        let recorded = view.principals.get(role).and_then(|keys| keys.get(&in_use));
+        // What an authority made elsewhere has certified was judged where it was shown, as it is at each handshake.
+        let elsewhere = view.authorities.values().any(|authority| authority.imported)
+            && !matches!(role, Role::Admin(_))
+            && !view.revoked_principals.contains(role);
+        let counts = recorded.map_or(elsewhere, |issued| issued.not_after.secs() >= self.time().secs());
+        if !counts || in_use == KeyId::of_spki(spki) {
+            return Err(Refused::NoSuchPrincipal(role.clone()));
+        }
+        self.issue_principal(role, spki, ttl_secs)
+    }
+
     /// Refuses every certificate of a broker, client or admin: the keys on record for ever, and those that an authority made
     /// elsewhere has certified without a record. Repeated, it changes nothing.
     pub(super) fn revoke_principal(&mut self, role: &Role) -> Applied {

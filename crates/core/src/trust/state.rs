@@ -111,6 +111,9 @@ impl TrustState {
             }
             Command::Evict { node, compromised, keep_authority } => self.evict(*node, *compromised, *keep_authority),
             Command::IssuePrincipal { role, spki, ttl_secs } => self.issue_principal(role, spki, *ttl_secs),
+            Command::RenewPrincipal { role, in_use, spki, ttl_secs } => {
+                self.renew_principal(role, *in_use, spki, *ttl_secs)
+            }
             Command::RevokeKey(key) => self.revoke_key(*key),
             Command::RevokePrincipal(role) => self.revoke_principal(role),
             Command::AssignGroup { group, members } => self.assign_group(*group, members),

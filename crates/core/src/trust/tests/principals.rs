@@ -39,6 +39,47 @@ fn lifetimes_keys_and_roles_are_checked() {
     assert_eq!(rig.refused(node), Refused::NotIssued(Role::Node(NodeId(1))));
 }
 
+/// The client `pay` with the key `in_use` asks for the key `next`.
+fn renew(in_use: u8, next: u8) -> Command {
+    let id = key(in_use).public().id();
+    let spki = ed25519_spki(&key(next).public().0).to_vec();
+    Command::RenewPrincipal { role: Role::Client(name("pay")), in_use: id, spki, ttl_secs: 60 }
+}
+
+#[test]
+fn a_client_renews_with_a_key_that_counts_and_keeps_it() {
+    let mut rig = Rig::founded();
+    rig.apply(issue(60, 60));
+    let Outcome::Issued(grant) = rig.apply_at(NOW.plus_secs(30), renew(60, 61)) else { panic!() };
+    assert_eq!(grant.validity.not_after, NOW.plus_secs(90));
+    let keys = rig.0.view().unwrap().principals[&Role::Client(name("pay"))].clone();
+    assert_eq!(keys.len(), 2);
+    assert_eq!(keys[&key(60).public().id()].not_after, NOW.plus_secs(60), "the one in use ends when it would have");
+}
+
+#[test]
+fn nobody_renews_with_a_key_that_does_not_count() {
+    let nobody = Refused::NoSuchPrincipal(Role::Client(name("pay")));
+    let mut rig = Rig::founded();
+    assert_eq!(rig.refused(renew(60, 61)), nobody, "never issued");
+    rig.apply(issue(60, 60));
+    assert_eq!(rig.refused(renew(60, 60)), nobody, "the same key: its end would move");
+    let node = Role::Node(NodeId(1));
+    let Command::RenewPrincipal { in_use, spki, .. } = renew(60, 61) else { panic!() };
+    let as_node = Command::RenewPrincipal { role: node.clone(), in_use, spki: spki.clone(), ttl_secs: 60 };
+    assert_eq!(rig.refused(as_node), Refused::NotIssued(node));
+    let role = Role::Admin(name("pay"));
+    let promoted = Command::RenewPrincipal { role: role.clone(), in_use, spki, ttl_secs: 60 };
+    assert_eq!(rig.refused(promoted), Refused::NoSuchPrincipal(role), "another role than the key's");
+    rig.apply(Command::RevokeKey(key(60).public().id()));
+    assert_eq!(rig.refused(renew(60, 61)), Refused::KeyRevoked);
+    rig.apply(issue(62, 60));
+    rig.apply(Command::RevokePrincipal(Role::Client(name("pay"))));
+    assert_eq!(rig.refused(renew(62, 63)), Refused::KeyRevoked, "under way when it was revoked");
+    rig.apply(issue(64, 60));
+    assert_eq!(rig.refused_at(NOW.plus_secs(61), renew(64, 65)), nobody, "expired");
+}
+
 #[test]
 fn a_revoked_or_taken_key_is_not_certified_again() {
     let mut rig = Rig::founded();
