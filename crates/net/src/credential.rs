@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use countersign_core::time::UnixMillis;
+use countersign_core::id::KeyId;
+use countersign_core::time::{UnixMillis, Validity};
 use countersign_pki::key::{KeyError, KeyPair};
-use countersign_pki::verify::{Bundle, ChainError, Usage, VerifiedChain, verify_chain};
+use countersign_pki::verify::{Bundle, ChainError, Usage, VerifiedChain, validity_of, verify_chain};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
@@ -29,6 +30,7 @@ pub enum CredentialError {
 #[derive(Clone)]
 pub struct Credential {
     certified: Arc<CertifiedKey>,
+    validity: Option<Validity>,
 }
 
 impl Credential {
@@ -43,7 +45,7 @@ impl Credential {
         let key = provider().key_provider.load_private_key(der.clone_key()).map_err(CredentialError::Pair)?;
         let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(CredentialError::Pair)?;
-        Ok(Self { certified: Arc::new(certified) })
+        Ok(Self::of(certified))
     }
 
     /// Takes a chain and a key that were checked to belong together, and shows `authority` (DER) after the chain, if it is
@@ -54,7 +56,22 @@ impl Credential {
         if !chain.iter().any(|der| der.as_ref() == authority) {
             chain.push(CertificateDer::from(authority.to_vec()));
         }
-        Self { certified: Arc::new(CertifiedKey::new(chain, Arc::clone(&certified.key))) }
+        Self::of(CertifiedKey::new(chain, Arc::clone(&certified.key)))
+    }
+
+    fn of(certified: CertifiedKey) -> Self {
+        let validity = certified.cert.first().and_then(|leaf| validity_of(leaf).ok());
+        Self { certified: Arc::new(certified), validity }
+    }
+
+    /// When the leaf is valid; none if it cannot be read.
+    pub const fn validity(&self) -> Option<Validity> {
+        self.validity
+    }
+
+    /// The leaf's key.
+    pub fn key(&self) -> Option<KeyId> {
+        self.certified.key.public_key().map(|spki| KeyId::of_spki(&spki))
     }
 
     /// The chain, DER, leaf first.
@@ -69,7 +86,17 @@ impl Credential {
 
     /// Verifies the chain as a peer would: a new credential is published only after this node's own verifier took it.
     pub fn verify(&self, bundle: &Bundle, usage: Usage, now: UnixMillis) -> Result<VerifiedChain, ChainError> {
-        verify_chain(bundle, &self.certified.cert, usage, Some(now))
+        self.verify_at(bundle, usage, Some(now))
+    }
+
+    /// As [`Credential::verify`]; with `now` none, validity is not judged.
+    pub(crate) fn verify_at(
+        &self,
+        bundle: &Bundle,
+        usage: Usage,
+        now: Option<UnixMillis>,
+    ) -> Result<VerifiedChain, ChainError> {
+        verify_chain(bundle, &self.certified.cert, usage, now)
     }
 
     pub(crate) fn certified(&self) -> Arc<CertifiedKey> {

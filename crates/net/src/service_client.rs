@@ -17,7 +17,7 @@ use countersign_core::principal::{Principal, TrustDomain};
 use countersign_core::time::Validity;
 use countersign_pki::foreign::verify_foreign_chain;
 use countersign_pki::mapping::Rules;
-use countersign_pki::verify::{Bundle, Usage, verify_chain};
+use countersign_pki::verify::{Bundle, ChainError, Usage, verify_chain};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -30,7 +30,7 @@ use crate::sni;
 use crate::stream::{Unregistered, delegate_io, key_exchange};
 use crate::verifier::ChainVerifier;
 
-/// Dials as a client, from outside the cluster.
+/// Dials as a client, from outside the cluster. Shown without its certificate's key.
 #[derive(Clone)]
 pub struct ServiceClient {
     bundle: Arc<Bundle>,
@@ -39,6 +39,28 @@ pub struct ServiceClient {
     clock: Arc<dyn Clock>,
     deadline: Duration,
     mapping: Option<Rules>,
+}
+
+impl core::fmt::Debug for ServiceClient {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "ServiceClient({}, {:?})", self.trust_domain, self.credential)
+    }
+}
+
+/// Why a client does not take another certificate for its own.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unverified {
+    /// It is under no authority that the client trusts.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// It is another principal's.
+    #[error("certificate is of `{got}`, not of `{expected}`")]
+    Principal {
+        /// Whose certificate is in use.
+        expected: Box<Principal>,
+        /// Whose it is.
+        got: Box<Principal>,
+    },
 }
 
 /// Who serves a client.
@@ -74,6 +96,22 @@ impl ServiceClient {
     #[must_use]
     pub fn with_mapping(self, rules: Rules) -> Self {
         Self { mapping: Some(rules), ..self }
+    }
+
+    /// The same client with `credential`, which must be the same principal's, under the same authorities, and valid now.
+    pub fn renewed(&self, credential: Arc<Credential>) -> Result<Self, Unverified> {
+        let now = self.clock.now();
+        let principal = |of: &Credential, now| {
+            let verified = of.verify_at(&self.bundle, Usage::Client, now)?;
+            Ok::<_, ChainError>(Box::new(verified.evidence().parts().principal.clone()))
+        };
+        // The one in use may have ended by now: that was for the server to judge.
+        let (expected, got) = (principal(&self.credential, None)?, principal(&credential, Some(now))?);
+        if expected == got {
+            Ok(Self { credential, ..self.clone() })
+        } else {
+            Err(Unverified::Principal { expected, got })
+        }
     }
 
     /// With another limit on the time from dialing to `Welcome`.

@@ -247,6 +247,11 @@ pub(crate) fn pinned_bundle(pin: AuthorityId, chain: &[CertificateDer<'_>]) -> R
     Ok(Bundle::new([pinned.as_ref()])?)
 }
 
+/// When a certificate (DER) says that it is valid. Of one's own: whoever shows it is judged elsewhere.
+pub fn validity_of(certificate: &[u8]) -> Result<Validity, ChainError> {
+    Ok(Certificate::parse(certificate)?.validity)
+}
+
 pub(crate) fn read_chain(chain: &[CertificateDer<'_>]) -> Result<Vec<Certificate>, ChainError> {
     if chain.is_empty() || chain.len() > CHAIN_LEN_MAX {
         return Err(ChainError::Length { got: chain.len() });
