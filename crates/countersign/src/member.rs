@@ -30,11 +30,15 @@ use crate::keys::{Keys, KeysError, LeafKey, stored_chain};
 use crate::lease::Leasehold;
 use crate::machine::SharedState;
 use crate::peers::Peers;
+use crate::quarantine::Overlay;
+use crate::recognize::Gate;
 use crate::refusals::RefusalLog;
 use crate::renewal::Renewals;
 use crate::replica::{Replica, ReplicaError};
+use crate::returning::OwnStanding;
 use crate::service;
 use crate::settings::{Settings, Start};
+use crate::time::OwnClock;
 use crate::turns::Turns;
 
 /// Why a member did not start. Nothing is lost: the same command goes on where it stopped.
@@ -154,6 +158,10 @@ pub(crate) struct Inner {
     pub(crate) acceptor: Acceptor,
     pub(crate) heard: Heard,
     pub(crate) lease: Leasehold,
+    pub(crate) own: OwnStanding,
+    pub(crate) clock: OwnClock,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) overlay: Arc<Overlay>,
     pub(crate) renewals: Renewals,
     pub(crate) client_ttl_secs: u64,
     pub(crate) turns: Turns,
@@ -211,6 +219,11 @@ impl Member {
     /// Errors: without a lease this member serves no client.
     pub fn fresh(&self) -> Result<Fresh<'_>, NoLease> {
         self.0.lease.fresh()
+    }
+
+    /// Whether this member knows that it was evicted. It serves nobody then, and does not come back.
+    pub fn is_evicted(&self) -> bool {
+        self.0.own.is_evicted()
     }
 
     /// What dials as this member: for services that call other members.
@@ -404,12 +417,17 @@ async fn assemble(
         Some(foreign) => Endpoint::mapped(trust, SystemClock, told, foreign.rules().clone()),
     };
     replica.assign_by(endpoint.clone());
+    // Nothing was accepted or dialed before: from here on nobody is believed until the cluster is recognized.
+    replica.gate.shut();
+    replica.overlay.start(&data, endpoint.clone())?;
+    let overlay = Arc::clone(&replica.overlay);
     let publishing = endpoint.clone();
-    let lease = Leasehold::new()?;
+    let lease = Leasehold::new(Arc::clone(&replica.gate))?;
     let book = Arc::clone(&lease.book);
     replica.state.publish_to(Box::new(move |view, time, revocations| {
         match publishing.publish(Arc::clone(view), time) {
-            Ok(closed) => {
+            Ok(mut closed) => {
+                closed.extend(overlay.settle(revocations));
                 book.enter(revocations, &closed, SystemClock.now());
                 for connection in closed {
                     tracing::info!(principal = %connection.principal, reason = %connection.refusal, "connection closed");
@@ -435,6 +453,10 @@ async fn assemble(
         keeper: Keeper::default(),
         heard: Heard::default(),
         lease,
+        own: OwnStanding::default(),
+        clock: OwnClock::default(),
+        gate: Arc::clone(&replica.gate),
+        overlay: Arc::clone(&replica.overlay),
         renewals: Renewals::default(),
         client_ttl_secs,
         turns: Turns::default(),
@@ -483,9 +505,11 @@ impl Inner {
         // Whoever finds the socket finds the addresses, too.
         self.lock_endpoints().store(&self.data)?;
         crate::admin::socket::spawn(self)?;
+        crate::recognize::spawn(self);
         crate::reconcile::spawn(self);
         crate::lease::spawn(self);
         crate::renewal::spawn(self);
+        crate::returning::spawn(self);
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use countersign_core::id::{GroupId, NodeId};
 use countersign_net::{DialError, Dialer};
 use countersign_raft::{BoxFuture, RaftRpc, Refusal, Transport, TransportError};
 use hyper_util::rt::TokioIo;
+use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// Seconds without an answer to a ping after which a connection is given up.
@@ -24,7 +25,11 @@ pub(crate) struct Peers(Arc<Shared>);
 struct Shared {
     endpoint: OnceLock<countersign_net::Endpoint>,
     links: Mutex<BTreeMap<NodeId, Link>>,
+    failed: watch::Sender<Option<Failed>>,
 }
+
+/// Whom the last attempt that failed was to reach, and why it failed.
+pub(crate) type Failed = (NodeId, Arc<DialError>);
 
 #[derive(Clone)]
 struct Link {
@@ -64,6 +69,11 @@ impl Peers {
         links.get(&node).and_then(|link| link.failure.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
+    /// Changes with each attempt that fails.
+    pub(crate) fn failures(&self) -> watch::Receiver<Option<Failed>> {
+        self.0.failed.subscribe()
+    }
+
     /// Has every connection dialed anew when it is next used; calls under way end on the old ones.
     pub(crate) fn redial(&self) {
         self.0.links.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -77,16 +87,16 @@ impl Peers {
     fn link(&self, node: NodeId) -> Option<Link> {
         let endpoint = self.0.endpoint.get()?;
         let mut links = self.0.links.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(links.entry(node).or_insert_with(|| Link::new(endpoint.clone(), node)).clone())
+        Some(links.entry(node).or_insert_with(|| Link::new(endpoint.clone(), node, self.0.failed.clone())).clone())
     }
 }
 
 impl Link {
-    fn new(endpoint: countersign_net::Endpoint, node: NodeId) -> Self {
+    fn new(endpoint: countersign_net::Endpoint, node: NodeId, failed: watch::Sender<Option<Failed>>) -> Self {
         let failure: Arc<Mutex<Option<Arc<DialError>>>> = Arc::default();
         let told = Arc::clone(&failure);
         let connector = tower::service_fn(move |_: Uri| {
-            let (endpoint, told) = (endpoint.clone(), Arc::clone(&told));
+            let (endpoint, told, failed) = (endpoint.clone(), Arc::clone(&told), failed.clone());
             async move {
                 // The address of now: members move.
                 let member = endpoint.trust().load().view.members.get(&node).cloned();
@@ -105,6 +115,7 @@ impl Link {
                         }
                         let error = Arc::new(error);
                         *told = Some(Arc::clone(&error));
+                        failed.send_replace(Some((node, Arc::clone(&error))));
                         Err(Unreached::Dial(error))
                     }
                 }

@@ -11,11 +11,12 @@ use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::id::{KeyId, NodeId};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::{Author, NotPermitted, permit};
+use countersign_core::trust::clocks::StampError;
 use countersign_core::trust::command::{Command, FEATURE_LEVEL, Stamped};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
-use countersign_net::{Clock, SystemClock};
+use countersign_raft::GroupState;
 use tokio::time::Instant;
 
 use crate::authority::SignError;
@@ -36,6 +37,9 @@ pub enum CommandError {
     /// No leader was found in time: too few voters are up or reachable.
     #[error("no leader was found within {} seconds", PROPOSE_DEADLINE.as_secs())]
     NoLeader,
+    /// The leader cannot tell the time, and the cluster goes by its word; nothing was carried out.
+    #[error("the leader cannot tell the time: {0}")]
+    Clock(StampError),
     /// Sent, but the answer was lost: it may or may not have been carried out.
     #[error("the answer was lost: the command may or may not have been carried out")]
     Unknown,
@@ -78,6 +82,8 @@ enum Attempt {
     Done(Box<Done>),
     /// Not carried out; the leader is another or not known.
     Elsewhere,
+    /// Not carried out: the leader does not know what to stamp it with.
+    Clock(StampError),
 }
 
 impl Inner {
@@ -101,11 +107,13 @@ impl Inner {
                         _ => Ok(*done),
                     };
                 }
-                Attempt::Elsewhere if Instant::now() + RETRY < deadline => {
-                    // why: a new leader is being elected; there is nothing to be woken by that covers a lost message
+                Attempt::Elsewhere | Attempt::Clock(_) if Instant::now() + RETRY < deadline => {
+                    // why: a new leader is being elected, or waits for the voters' clocks; there is nothing to be woken by
+                    // that covers a lost message
                     tokio::time::sleep(RETRY).await;
                 }
                 Attempt::Elsewhere => return Err(CommandError::NoLeader),
+                Attempt::Clock(why) => return Err(CommandError::Clock(why)),
             }
         }
     }
@@ -127,6 +135,7 @@ impl Inner {
     ) -> Result<Option<ProposeReply>, CommandError> {
         match self.propose_here(Author::Member(from), command, spki).await? {
             Attempt::Elsewhere => Ok(None),
+            Attempt::Clock(why) => Err(CommandError::Clock(why)),
             Attempt::Done(done) => Ok(Some(ProposeReply {
                 outcome: codec::encode(&done.outcome)?.into(),
                 chain: done.chain,
@@ -137,15 +146,26 @@ impl Inner {
     }
 
     async fn propose_here(&self, author: Author, command: &Command, spki: &[u8]) -> Result<Attempt, CommandError> {
-        let last_applied = {
+        {
             let state = self.state.read();
             if let Some(view) = state.view() {
                 permit(view, author, command)?;
             }
-            state.time()
+        }
+        if self.group.status().state != GroupState::Leader {
+            return Ok(Attempt::Elsewhere);
+        }
+        // What removes somebody is not even written where nobody can commit it: later, it would surprise.
+        if matches!(command, Command::Evict { .. } | Command::SetSuffrage { .. })
+            && self.group.ensure_linearizable().await.is_err()
+        {
+            return Ok(Attempt::Elsewhere);
+        }
+        let time = match self.stamp() {
+            Ok(time) => time,
+            Err(why) => return Ok(Attempt::Clock(why)),
         };
-        let stamped =
-            Stamped { level: FEATURE_LEVEL, time: SystemClock.now().max(last_applied), command: command.clone() };
+        let stamped = Stamped { level: FEATURE_LEVEL, time, command: command.clone() };
         let stamped = codec::encode(&stamped)?;
         let _turn = self.turns.enter(author, stamped.len())?;
         if let Command::Admit(request) = command
@@ -203,7 +223,7 @@ impl Inner {
             {
                 self.keeper.sign_admitted(renewed, endorsement, spki)?
             }
-            (Outcome::Issued(grant), Command::IssuePrincipal { spki, .. }) => {
+            (Outcome::Issued(grant), Command::IssuePrincipal { spki, .. } | Command::RenewPrincipal { spki, .. }) => {
                 self.keeper.sign_principal(grant, spki)?
             }
             _ => vec![],
@@ -231,6 +251,10 @@ impl Inner {
                 // Not the leader (any more), or not reached at all: nothing was carried out.
                 tonic::Code::FailedPrecondition => Ok(Attempt::Elsewhere),
                 tonic::Code::Unavailable if self.peers.unconnected(leader) => Ok(Attempt::Elsewhere),
+                tonic::Code::Aborted => match codec::decode(status.details()) {
+                    Ok(why) => Ok(Attempt::Clock(why)),
+                    Err(_) => Err(CommandError::Unknown),
+                },
                 tonic::Code::PermissionDenied => Err(NotPermitted(self.node).into()),
                 tonic::Code::ResourceExhausted => Err(CommandError::Overloaded),
                 _ => Err(CommandError::Unknown),

@@ -92,11 +92,16 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
         return; // made elsewhere, and renewed there
     }
     let this = Arc::clone(member);
-    let mut shown = member.keys.leaf.id();
+    let mut last = this.shown_key();
     member.spawn(async move {
         let mut drawn = draw();
         let mut adopted = false;
         loop {
+            // A return by the identity key changes it as well.
+            let shown = this.shown_key();
+            if shown != last {
+                (last, drawn, adopted) = (shown, draw(), false);
+            }
             let record = this.endpoint.trust().load().view.members.get(&this.node).cloned();
             let leaf = record.as_ref().and_then(|record| record.leaf_of(shown)).cloned();
             let Some(leaf) = leaf else {
@@ -119,9 +124,8 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
                 continue;
             }
             match this.renew(shown).await {
-                Ok(key) => {
+                Ok(()) => {
                     this.renewals.done.fetch_add(1, Ordering::Relaxed);
-                    (shown, drawn, adopted) = (key, draw(), false);
                 }
                 Err(error) => {
                     this.renewals.failed.fetch_add(1, Ordering::Relaxed);
@@ -140,9 +144,9 @@ fn draw() -> u16 {
 }
 
 impl Inner {
-    /// Renews once, from whatever step an earlier attempt reached. Returns the key that is shown from now on.
-    async fn renew(&self, in_use: KeyId) -> Result<KeyId, RenewalError> {
-        let NextLeaf { key } = NextLeaf::load_or_make(&self.data, in_use)?;
+    /// Renews once, from whatever step an earlier attempt reached, and shows the new certificate from now on.
+    async fn renew(&self, in_use: KeyId) -> Result<(), RenewalError> {
+        let NextLeaf { key } = self.next_leaf(in_use)?;
         let (cluster, number) = {
             let trust = self.endpoint.trust().load();
             let record = trust.view.members.get(&self.node).ok_or(RenewalError::NotAMember)?;
@@ -162,7 +166,7 @@ impl Inner {
         self.endpoint.publish_credential(credential);
         self.peers.redial();
         tracing::info!(renewal = number, key = %key.id(), "certificate renewed");
-        Ok(key.id())
+        Ok(())
     }
 
     async fn applied_here(&self, generation: Generation) -> Result<(), RenewalError> {

@@ -4,6 +4,7 @@ mod book;
 mod desk;
 mod wait;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use countersign_net::{Clock, SystemClock};
 use crate::boot::boot_now;
 use crate::keys::{KeysError, random};
 use crate::member::Inner;
+use crate::recognize::Gate;
 pub(crate) use book::Book;
 pub(crate) use desk::{Ask, Desk, Grant};
 
@@ -32,17 +34,22 @@ const RECEIPTS_MAX: usize = 32;
 pub(crate) struct Leasehold {
     holder: Mutex<Holder>,
     clock: LeaseClock,
+    gate: Arc<Gate>,
+    /// Given up for good.
+    surrendered: AtomicBool,
     pub(crate) book: Arc<Book>,
     pub(crate) desk: Desk,
 }
 
 impl Leasehold {
-    /// Begins without a lease, as every start does.
-    pub(crate) fn new() -> Result<Self, KeysError> {
+    /// Begins without a lease, as every start does. When it lapses, nothing is believed beyond `gate`.
+    pub(crate) fn new(gate: Arc<Gate>) -> Result<Self, KeysError> {
         let boot = *random::<16>()?.expose();
         Ok(Self {
             holder: Mutex::default(),
             clock: LeaseClock::default(),
+            gate,
+            surrendered: AtomicBool::new(false),
             book: Arc::new(Book::new(boot)),
             desk: Desk::default(),
         })
@@ -51,13 +58,35 @@ impl Leasehold {
     fn update<T>(&self, with: impl FnOnce(&mut Holder) -> T) -> T {
         let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
         let result = with(&mut holder);
+        if self.surrendered.load(Ordering::Acquire) {
+            holder.surrender();
+        }
         self.clock.follow(&holder);
+        if let Some(deadline) = holder.deadline() {
+            self.gate.leased(deadline);
+        }
         result
+    }
+
+    /// Gives the lease up for good: this member learned that it is out. Nothing that a leader grants counts from now on.
+    pub(crate) fn surrender(&self) {
+        self.surrendered.store(true, Ordering::Release);
+        self.update(Holder::surrender);
+    }
+
+    /// Whether it was given up for good.
+    pub(crate) fn is_surrendered(&self) -> bool {
+        self.surrendered.load(Ordering::Acquire)
     }
 
     /// Proof, by one reading of the clock, that this member has heard lately what is revoked.
     pub(crate) fn fresh(&self) -> Result<Fresh<'_>, NoLease> {
         self.clock.fresh(boot_now())
+    }
+
+    /// The moment at which the lease ends or ended; none if there was none.
+    pub(crate) fn deadline(&self) -> Option<BootMillis> {
+        self.holder.lock().unwrap_or_else(PoisonError::into_inner).deadline()
     }
 
     /// When the lease ends, in milliseconds from now; none without one.
@@ -86,6 +115,9 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
         let mut status = this.group.watch();
         let mut told = Told::default();
         loop {
+            if this.lease.is_surrendered() {
+                return; // whom it asked would only refuse it
+            }
             applied.mark_unchanged();
             status.mark_unchanged();
             let next = this.keep_lease(&mut told).await;
@@ -118,21 +150,39 @@ impl Inner {
         }
         let length = self.state.read().lease();
         let asked = boot_now();
-        let renew = told.granted.is_none_or(|at| asked.since(at) >= length.renew_millis());
+        let due = told.granted.is_none_or(|at| asked.since(at) >= length.renew_millis());
+        // Nobody serves without a certificate, the leader itself neither.
+        let renew = due && !self.own_leaf_expired();
         let receipts = self.lease.book.newest();
-        if renew || enforced > told.enforced || receipts > told.receipts {
+        // Also where no lease is wanted: the leader counts this member's clock, without which a cluster that was off may not
+        // know what time it is.
+        if due || enforced > told.enforced || receipts > told.receipts {
             let ask = self.ask(enforced, renew, told.receipts);
             let last = ask.receipts.last().map_or(receipts, |receipt| receipt.generation);
             match self.ask_lease(leader, ask).await {
                 Some(grant) => {
                     (told.enforced, told.receipts) = (enforced, last);
-                    if let Some(Grant { generation, length }) = grant {
-                        told.granted = Some(asked);
-                        self.lease.update(|holder| holder.granted(asked, generation, length));
+                    if !self.clock.is_right() {
+                        // Whoever judges by a wrong clock serves nobody.
+                        self.lease.update(Holder::surrender);
+                    }
+                    match grant {
+                        Some(Grant { generation, length }) => {
+                            told.granted = Some(asked);
+                            if self.clock.is_right() {
+                                self.lease.update(|holder| holder.granted(asked, generation, length));
+                            }
+                        }
+                        // Asked for and not given: this member's certificate or the leader's has expired.
+                        None if renew => return RETRY,
+                        None => {}
                     }
                 }
                 None => return RETRY,
             }
+        }
+        if due && !renew {
+            return RETRY;
         }
         let again = told.granted.map_or(0, |at| length.renew_millis().saturating_sub(boot_now().since(at)));
         Duration::from_millis(again.max(1))
@@ -148,7 +198,9 @@ impl Inner {
     /// The leader's answer; none if there was none.
     async fn ask_lease(&self, leader: NodeId, ask: Ask) -> Option<Option<Grant>> {
         if leader == self.node {
-            return self.serve_lease(leader, ask).await.ok();
+            let answer = self.serve_lease(leader, ask).await.ok();
+            self.compare_clock(self.own_stamp());
+            return answer;
         }
         let receipts = ask.receipts.iter().filter_map(|receipt| codec::encode(receipt).ok());
         let request = LeaseRequest {
@@ -166,6 +218,7 @@ impl Inner {
                 return None;
             }
         };
+        self.compare_clock((reply.time_millis > 0).then_some(UnixMillis(reply.time_millis)));
         if !reply.granted {
             return Some(None);
         }

@@ -4,13 +4,15 @@ use std::sync::Weak;
 
 use bytes::Bytes;
 use countersign_api::cluster::enrollment_server::Enrollment;
-use countersign_api::cluster::{EnrollReply, EnrollRequest, ViewReply, ViewRequest};
+use countersign_api::cluster::{EnrollReply, EnrollRequest, ReturnReply, ReturnRequest, ViewReply, ViewRequest};
 use countersign_api::convert::decoded;
 use countersign_core::codec;
 use countersign_core::enroll::EnrollmentRequest;
+use countersign_core::enroll::returning::{self, ReturnChannel, ReturnError, Returning};
 use countersign_core::enroll::sponsor::{SponsorSide, SponsoredRequest};
 use countersign_core::limits::PREAUTH_FRAME_LEN_MAX;
 use countersign_core::trust::command::Command;
+use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
 use countersign_pki::foreign::LeafSignature;
@@ -100,14 +102,69 @@ impl Enrollment for EnrollmentService {
             }
             Err(error) => {
                 tracing::warn!(remote = %stranger.remote, failure_id = %stranger.attempt, %error, "enrollment failed");
-                return Err(match error {
-                    CommandError::NoLeader => Status::unavailable("the cluster has no leader right now"),
-                    CommandError::Overloaded => Status::resource_exhausted("too many enrollments are waiting"),
-                    _ => Status::aborted("try again"),
-                });
+                return Err(not_now(&error));
             }
         }
         Ok(Response::new(reply))
+    }
+
+    async fn r#return(&self, request: Request<ReturnRequest>) -> Result<Response<ReturnReply>, Status> {
+        let stranger = request.extensions().get::<Stranger>().cloned();
+        let stranger = stranger.ok_or_else(|| Status::unauthenticated("no connection"))?;
+        let ReturnRequest { request, csr } = request.into_inner();
+        if request.len() > PREAUTH_FRAME_LEN_MAX {
+            return Err(Status::invalid_argument("request is too large"));
+        }
+        let request: returning::ReturnRequest =
+            decoded("request", &request).map_err(|_| Status::invalid_argument("malformed request"))?;
+        let Presented { key, spki, .. } =
+            Presented::of_csr(&csr).map_err(|_| Status::invalid_argument("malformed certificate signing request"))?;
+        let member = self.member()?;
+        let (node, number) = (request.node, request.endorsement.renewal);
+        let trust = member.endpoint.trust().load();
+        // The leader believes of a member what a voter passes on; of a learner it takes what is its own.
+        if trust.view.members.get(&member.node).is_none_or(|here| here.suffrage != Suffrage::Voter) {
+            return Err(Status::failed_precondition("not a voter: ask another member"));
+        }
+        let channel = ReturnChannel { leaf: stranger.proof.presented, exporter: stranger.proof.exporter };
+        let (remote, failure_id) = (stranger.remote, stranger.attempt);
+        let refused = |why: &Refused| {
+            tracing::warn!(%remote, %failure_id, %node, reason = %why, "return refused");
+            Ok(Response::new(ReturnReply { refused: encode_refusal(why), ..ReturnReply::default() }))
+        };
+        let command = match Returning::check(request, &channel, key, &trust.view) {
+            Ok(returning) => returning.into_command(),
+            Err(ReturnError::Refused(why)) => return refused(&why),
+            Err(error) => {
+                tracing::warn!(%remote, %failure_id, %node, %error, "return refused");
+                return Err(Status::permission_denied(error.to_string()));
+            }
+        };
+        // In quarantine here, or known to be evicted before the log says so.
+        if let Some(refusal) = member.endpoint.denied(node) {
+            return Err(Status::permission_denied(refusal.to_string()));
+        }
+        match member.command(command, &spki).await {
+            Ok(done) => {
+                tracing::info!(%node, %remote, renewal = number, "node returned by its identity key");
+                Ok(Response::new(ReturnReply { chain: done.chain, refused: Bytes::new() }))
+            }
+            Err(CommandError::Refused(why)) => refused(&why),
+            Err(error) => {
+                tracing::warn!(%remote, %failure_id, %node, %error, "return failed");
+                Err(not_now(&error))
+            }
+        }
+    }
+}
+
+/// Told to a stranger whose request was not carried out, and may be sent again.
+fn not_now(error: &CommandError) -> Status {
+    match error {
+        CommandError::NoLeader => Status::unavailable("the cluster has no leader right now"),
+        CommandError::Clock(why) => Status::unavailable(format!("the leader cannot tell the time: {why}")),
+        CommandError::Overloaded => Status::resource_exhausted("too many requests of strangers are waiting"),
+        _ => Status::aborted("try again"),
     }
 }
 

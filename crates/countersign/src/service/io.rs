@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 
 use countersign_core::id::FailureId;
 use countersign_core::peer::VerifiedPeer;
+use countersign_core::time::Validity;
 use countersign_net::{EnrollStream, PeerStream, ServiceStream, SponsorProof};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
@@ -15,6 +16,8 @@ use tonic::transport::server::Connected;
 pub struct Caller {
     /// The peer, verified.
     pub peer: VerifiedPeer,
+    /// When the certificate that it shows is valid.
+    pub validity: Validity,
     /// Where it is.
     pub remote: SocketAddr,
 }
@@ -51,14 +54,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Served<S> {
 impl Connected for Served<PeerStream> {
     type ConnectInfo = Caller;
     fn connect_info(&self) -> Caller {
-        Caller { peer: self.0.peer().clone(), remote: self.0.remote() }
+        Caller { peer: self.0.peer().clone(), validity: self.0.validity(), remote: self.0.remote() }
     }
 }
 
 impl Connected for Served<ServiceStream> {
     type ConnectInfo = Caller;
     fn connect_info(&self) -> Caller {
-        Caller { peer: self.0.peer().clone(), remote: self.0.remote() }
+        Caller { peer: self.0.peer().clone(), validity: self.0.validity(), remote: self.0.remote() }
     }
 }
 

@@ -23,6 +23,7 @@ const RECEIPTS_MAX: usize = 64;
 impl Leases for PeerService {
     async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseReply>, Status> {
         let from = caller(&request)?;
+        let may_lease = super::recovery::may_lease(&request);
         let LeaseRequest { generation, clock_millis, renew, receipts } = request.into_inner();
         if receipts.len() > RECEIPTS_MAX {
             return Err(Status::invalid_argument("too many receipts"));
@@ -30,11 +31,15 @@ impl Leases for PeerService {
         let receipts: Result<Vec<Receipt>, _> = receipts.iter().map(|bytes| decoded("receipt", bytes)).collect();
         let receipts = receipts.map_err(|_| Status::invalid_argument("malformed receipt"))?;
         let (enforced, clock) = (Generation(generation), UnixMillis(clock_millis));
-        let granted = self.member()?.serve_lease(from, Ask { enforced, clock, renew, receipts }).await;
+        let member = self.member()?;
+        let granted = member.serve_lease(from, Ask { enforced, clock, renew: renew && may_lease, receipts }).await;
         let granted = granted.map_err(|_| Status::failed_precondition("not the leader"))?;
+        let time_millis = member.stamp().map_or(0, |time| time.0);
         Ok(Response::new(match granted {
-            None => LeaseReply::default(),
-            Some(grant) => LeaseReply { granted: true, generation: grant.generation.0, millis: grant.length.millis() },
+            None => LeaseReply { time_millis, ..LeaseReply::default() },
+            Some(grant) => {
+                LeaseReply { granted: true, generation: grant.generation.0, millis: grant.length.millis(), time_millis }
+            }
         }))
     }
 

@@ -1,22 +1,27 @@
 //! What a member serves on the cluster port: one router for each of the three protocols.
 
 mod bounds;
+mod certificates;
 pub(crate) mod enrollment;
 pub(crate) mod io;
 mod leased;
 mod leases;
 pub(crate) mod peers;
 mod presented;
+mod recovery;
 
 use std::sync::Arc;
 
 use axum::middleware::from_fn_with_state;
+use countersign_api::cluster::certificates_server::CertificatesServer;
 use countersign_api::cluster::enrollment_server::EnrollmentServer;
 use countersign_api::cluster::leases_server::LeasesServer;
 use countersign_api::cluster::members_server::MembersServer;
 use countersign_api::cluster::raft_server::RaftServer;
 use countersign_api::cluster::snapshots_server::SnapshotsServer;
-use countersign_core::limits::{CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, PEER_REQUESTS_MAX, PREAUTH_FRAME_LEN_MAX};
+use countersign_core::limits::{
+    CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, CSR_LEN_MAX, PEER_REQUESTS_MAX, PREAUTH_FRAME_LEN_MAX,
+};
 use countersign_raft::RaftRpc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::Receiver;
@@ -28,6 +33,7 @@ use tonic::transport::server::Connected;
 
 use crate::member::Inner;
 use bounds::{Bounds, bounded};
+use certificates::CertificatesService;
 use enrollment::EnrollmentService;
 use io::Served;
 use leased::leased;
@@ -58,8 +64,9 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
     let leases = LeasesServer::new(peers.clone());
     let members = MembersServer::new(peers).max_decoding_message_size(COMMAND_LEN_MAX + CERTIFICATE_LEN_MAX + FRAMING);
     let routes = Routes::new(raft).add_service(snapshots).add_service(members).add_service(leases).add_service(health);
+    let recovery = from_fn_with_state(recovery::of(member), recovery::recovering);
     let bounds = from_fn_with_state(Bounds::of(member), bounded);
-    let routes = Routes::from(routes.into_axum_router().layer(bounds));
+    let routes = Routes::from(routes.into_axum_router().layer(recovery).layer(bounds));
     let accepted = member.acceptor.routes().peers(WAITING_MAX);
     run(member, accepted, routes, PEER_STREAMS_MAX);
     let serving = async move { reporter.set_serving::<RaftServer<PeerService>>().await };
@@ -72,6 +79,9 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
 /// Serves the embedder's services to every principal.
 pub(crate) fn spawn_services(member: &Arc<Inner>, services: Routes) {
     let (_, health) = tonic_health::server::health_reporter();
+    let certificates =
+        CertificatesServer::new(CertificatesService::of(member)).max_decoding_message_size(2 * CSR_LEN_MAX);
+    let services = services.add_service(certificates);
     let leased = from_fn_with_state(Arc::downgrade(member), leased);
     let services = Routes::from(services.into_axum_router().layer(leased));
     let accepted = member.acceptor.routes().services(WAITING_MAX);

@@ -18,6 +18,7 @@ use countersign_raft::RaftRpc;
 use tonic::{Request, Response, Status};
 
 use super::io::Caller;
+use super::recovery::{may_carry_group, may_propose};
 use crate::member::Inner;
 use crate::propose::CommandError;
 
@@ -59,6 +60,7 @@ impl PeerService {
         expected: impl Fn(RaftRpc) -> bool,
     ) -> Result<Response<RaftReply>, Status> {
         let from = caller(&request)?;
+        may_carry_group(&request, GroupId(request.get_ref().group))?;
         let RaftRequest { group, kind, body } = request.into_inner();
         let kind: RaftRpc = decoded("kind", &kind).map_err(|_| Status::invalid_argument("unknown kind"))?;
         if !expected(kind) {
@@ -84,17 +86,24 @@ impl PeerService {
 impl Members for PeerService {
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
         let from = caller(&request)?;
+        let may_propose = may_propose(&request, from);
         let ProposeRequest { command, spki } = request.into_inner();
         if command.len() > COMMAND_LEN_MAX {
             return Err(Status::invalid_argument("command is too large"));
         }
         let command: Command = decoded("command", &command).map_err(|_| Status::invalid_argument("malformed"))?;
+        may_propose(&command)?;
         match self.member()?.propose_for(from, &command, &spki).await {
             Ok(Some(reply)) => Ok(Response::new(reply)),
             Ok(None) => Err(Status::failed_precondition("not the leader")),
             Err(error) => {
                 tracing::warn!(%from, %error, "command passed on by a member was not carried out");
                 Err(match error {
+                    // Nothing was carried out; whoever passed it on comes again.
+                    CommandError::Clock(why) => {
+                        let details = codec::encode(&why).unwrap_or_default();
+                        Status::with_details(tonic::Code::Aborted, error.to_string(), details.into())
+                    }
                     CommandError::NotPermitted(_) => Status::permission_denied("not a voter"),
                     CommandError::Overloaded => Status::resource_exhausted("too many commands are waiting"),
                     CommandError::Busy(busy) => Status::resource_exhausted(busy.to_string()),

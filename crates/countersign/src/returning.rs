@@ -1,0 +1,317 @@
+//! When peers refuse this member: it learns whether it was evicted, and comes back where it was not.
+//!
+//! One member's word changes nothing. That it was evicted it believes of its own log, or of a chain of statements that the
+//! voters signed; then it serves nobody any more. Where its certificate is superseded (its data directory is an older copy)
+//! or of an authority that is gone, it asks for the next one by its identity key, of a server that it has verified under
+//! what that chain trusts.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use countersign_api::cluster::enrollment_client::EnrollmentClient;
+use countersign_api::cluster::{ReturnReply, ReturnRequest as Asked, ViewRequest};
+use countersign_api::convert::{MessageError, decoded};
+use countersign_core::codec::{self, CodecError};
+use countersign_core::enroll::returning::ReturnRequest;
+use countersign_core::id::{AuthorityId, KeyId, NodeId};
+use countersign_core::name::Address;
+use countersign_core::peer::Refusal;
+use countersign_core::trust::member::Suffrage;
+use countersign_core::trust::outcome::Refused;
+use countersign_core::trust::statement::{ChainBroken, Signed, follow};
+use countersign_net::{
+    Credential, CredentialError, DialCause, DialError, Dialer, RecognizedServer, Unrecognized, dial_return,
+};
+use countersign_pki::csr::{CsrError, create_csr};
+use countersign_pki::key::KeyPair;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use crate::channel::channel_over;
+use crate::keys::{KeysError, NextLeaf, random};
+use crate::member::Inner;
+
+/// How often a member without a lease tries whether its peers still know it.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// How long to wait at most before asking anew why.
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// How long one member may take to answer.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
+/// Times that a renewal number may turn out to be another while one return is under way.
+const NUMBERS_MAX: usize = 3;
+
+/// What this member knows of its own standing.
+#[derive(Default)]
+pub(crate) struct OwnStanding {
+    evicted: AtomicBool,
+    making: Mutex<()>,
+}
+
+impl OwnStanding {
+    /// Whether it knows that it was evicted: of its own log, or shown by the voters' statements.
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.evicted.load(Ordering::Acquire)
+    }
+}
+
+/// What one end of a refusal may mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Meaning {
+    /// It claims that this member was evicted.
+    Evicted,
+    /// It does not take this member's certificate, and might take the next.
+    Certificate,
+    /// It refused within TLS, which says nothing: its authorities may be others than this member's certificate has.
+    Unsaid,
+}
+
+/// What follows from a failure to connect; nothing, where another refusal or the network is to blame.
+const fn meaning(refusal: Option<Refusal>, alert: bool) -> Option<Meaning> {
+    match refusal {
+        Some(Refusal::Evicted | Refusal::KeyRevoked) => Some(Meaning::Evicted),
+        Some(Refusal::Superseded | Refusal::Authority | Refusal::KeyUnknown) => Some(Meaning::Certificate),
+        None if alert => Some(Meaning::Unsaid),
+        _ => None,
+    }
+}
+
+fn meaning_of(error: &DialError) -> Option<Meaning> {
+    match &error.cause {
+        DialCause::Refused { code } => meaning(code.refusal(), false),
+        // Without a place for one more handshake, the alert is another (RFC 8446 §6.2, internal_error).
+        DialCause::Alert { alert } => meaning(None, *alert != 80),
+        _ => None,
+    }
+}
+
+/// Why nothing came of asking one member.
+#[derive(Debug, thiserror::Error)]
+enum ReturnFailure {
+    #[error(transparent)]
+    Dial(#[from] DialError),
+    #[error("the answer was: {}", .0.message())]
+    Server(#[source] Box<Status>),
+    #[error("the answer is malformed")]
+    Message(#[from] MessageError),
+    #[error("the statements shown are not believed")]
+    Chain(#[from] ChainBroken),
+    #[error("the server is not recognized")]
+    Unrecognized(#[from] Unrecognized),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error("certificate request cannot be made")]
+    Csr(#[from] CsrError),
+    #[error("request cannot be encoded")]
+    Codec(#[from] CodecError),
+    #[error("refused: {0}")]
+    Refused(#[from] Refused),
+    #[error("the new certificate does not fit its key")]
+    Credential(#[from] CredentialError),
+}
+
+impl From<Status> for ReturnFailure {
+    fn from(status: Status) -> Self {
+        Self::Server(Box::new(status))
+    }
+}
+
+/// What the statements said.
+enum Said {
+    Evicted,
+    Member,
+    Returned,
+}
+
+/// Watches for refusals until the member stops, or knows that it is out.
+pub(crate) fn spawn(member: &Arc<Inner>) {
+    let this = Arc::clone(member);
+    member.spawn(async move {
+        let mut failures = this.peers.failures();
+        let mut applied = this.state.applied();
+        let mut pause = LOOK_AGAIN;
+        for turn in 0_usize.. {
+            if this.state.read().view().is_some_and(|view| view.evicted.contains_key(&this.node)) {
+                return this.believe_evicted();
+            }
+            // why: whoever reaches nobody learns of nothing, and nothing tells that an answer was lost
+            let again = tokio::time::sleep(LOOK_AGAIN);
+            let refused = tokio::select! {
+                _ = applied.changed() => continue,
+                _ = failures.changed() => {
+                    let failed = failures.borrow_and_update().clone();
+                    failed.and_then(|(node, error)| Some((node, meaning_of(&error)?)))
+                }
+                () = again => {
+                    let leased = this.lease.fresh().is_ok();
+                    if leased {
+                        pause = LOOK_AGAIN;
+                        continue;
+                    }
+                    this.try_somebody(turn).await
+                }
+            };
+            let Some((node, meaning)) = refused else { continue };
+            match this.ask_why(node, meaning, turn).await {
+                Some(Said::Evicted) => return this.believe_evicted(),
+                Some(Said::Member | Said::Returned) | None => {}
+            }
+            // why: the same members would say the same again
+            tokio::time::sleep(pause).await;
+            pause = pause.saturating_mul(2).min(ASK_AGAIN_MAX);
+        }
+    });
+}
+
+impl Inner {
+    /// This member is out: it serves nobody from now on, whatever a leader may grant it.
+    fn believe_evicted(&self) {
+        self.own.evicted.store(true, Ordering::Release);
+        self.lease.surrender();
+        let closed = self.endpoint.registry().close_services(Refusal::NoLease).len();
+        tracing::error!(connections = closed, "this node was evicted from its cluster; it serves nobody any more");
+    }
+
+    /// Dials one voter, the next in each turn, and tells what it means if it refuses.
+    async fn try_somebody(&self, turn: usize) -> Option<(NodeId, Meaning)> {
+        let (node, address) = self.voters_from(None, turn).into_iter().next()?;
+        let refused = Dialer::new(self.endpoint.clone()).dial_peer(&address, node).await.err()?;
+        Some((node, meaning_of(&refused)?))
+    }
+
+    /// The other voters that this member knows, `first` before all others.
+    fn voters_from(&self, first: Option<NodeId>, turn: usize) -> Vec<(NodeId, Address)> {
+        let trust = self.endpoint.trust().load();
+        let voters = trust.view.members.values().filter(|m| m.suffrage == Suffrage::Voter && m.id != self.node);
+        let mut voters: Vec<_> = voters.filter_map(|m| Some((m.id, m.addresses.first()?.clone()))).collect();
+        let turns = turn.checked_rem(voters.len()).unwrap_or(0);
+        voters.rotate_left(turns);
+        voters.sort_by_key(|(id, _)| Some(*id) != first);
+        voters
+    }
+
+    /// Asks one voter after the other, whoever refused first, what has become of this member.
+    async fn ask_why(&self, refused_by: NodeId, meaning: Meaning, turn: usize) -> Option<Said> {
+        for (node, address) in self.voters_from(Some(refused_by), turn) {
+            let asking = tokio::time::timeout(ANSWER_DEADLINE, self.ask_one(&address, meaning));
+            match asking.await {
+                Ok(Ok(said)) => return Some(said),
+                Ok(Err(error)) => {
+                    tracing::warn!(%node, error = %crate::chain(&error), "refused by peers, and not told why")
+                }
+                Err(_) => tracing::warn!(%node, "refused by peers, and not told why in time"),
+            }
+        }
+        None
+    }
+
+    /// What the cluster has become, as `address` can prove it; and this member's way back, if it needs one.
+    async fn ask_one(&self, address: &Address, meaning: Meaning) -> Result<Said, ReturnFailure> {
+        let (stream, presented) = dial_return(address).await?;
+        let endpoint = tonic::transport::Endpoint::from_static("http://member").timeout(ANSWER_DEADLINE);
+        let mut client = EnrollmentClient::new(channel_over(&endpoint, stream));
+        let known = Arc::clone(&self.endpoint.trust().load().view.statement);
+        let nonce = random::<32>()?.expose().to_vec().into();
+        let shown = client.view(ViewRequest { nonce, known: known.number }).await?.into_inner();
+        let chain: Result<Vec<Signed>, _> = shown.statements.iter().map(|bytes| decoded("statement", bytes)).collect();
+        let (newest, evicted) = follow(&known, &chain?)?;
+        if evicted.contains(&self.node) {
+            return Ok(Said::Evicted);
+        }
+        let useless = match meaning {
+            Meaning::Evicted => true,
+            // Somebody refuses, and others renew the lease: it is no reason to change anything.
+            Meaning::Certificate => self.lease.fresh().is_ok(),
+            Meaning::Unsaid => self.own_authority().is_some_and(|id| newest.authorities.contains(&id)),
+        };
+        // A certificate made elsewhere is renewed there.
+        if useless || self.keys.leaf.foreign().is_some() {
+            return Ok(Said::Member);
+        }
+        let server = presented.recognize(known.cluster, &newest.authorities, &evicted)?;
+        self.come_back(&mut client, &server).await?;
+        Ok(Said::Returned)
+    }
+
+    fn own_authority(&self) -> Option<AuthorityId> {
+        let trust = self.endpoint.trust().load();
+        trust.credential.as_ref()?.chain().last().map(AuthorityId::of_certificate)
+    }
+
+    /// The key in the certificate that this member shows.
+    pub(crate) fn shown_key(&self) -> KeyId {
+        let trust = self.endpoint.trust().load();
+        trust.credential.as_ref().and_then(|credential| credential.key()).unwrap_or_else(|| self.keys.leaf.id())
+    }
+
+    /// The key of the next certificate, one for a renewal and a return that happen to be under way at once.
+    pub(crate) fn next_leaf(&self, in_use: KeyId) -> Result<NextLeaf, KeysError> {
+        let _alone = self.own.making.lock().unwrap_or_else(PoisonError::into_inner);
+        NextLeaf::load_or_make(&self.data, in_use)
+    }
+
+    /// The next certificate by the identity key: the same key at every attempt, stored before it is asked for.
+    async fn come_back(
+        &self,
+        client: &mut EnrollmentClient<Channel>,
+        server: &RecognizedServer,
+    ) -> Result<(), ReturnFailure> {
+        let NextLeaf { key } = self.next_leaf(self.shown_key())?;
+        let (cluster, mut number) = {
+            let trust = self.endpoint.trust().load();
+            let record = trust.view.members.get(&self.node).ok_or(Refused::NoSuchNode(self.node))?;
+            (trust.view.cluster, record.renewal().saturating_add(1))
+        };
+        let csr = create_csr(&key)?;
+        for _ in 0..NUMBERS_MAX {
+            let identity = &self.keys.identity;
+            let request = ReturnRequest::sign(identity, (cluster, self.node), (key.id(), number), server.channel());
+            let asked = Asked { request: codec::encode(&request)?.into(), csr: csr.clone().into() };
+            let ReturnReply { chain, refused } = client.r#return(asked).await?.into_inner();
+            if refused.is_empty() {
+                return self.take_over(&key, chain.iter().map(|der| der.to_vec()).collect(), server, number);
+            }
+            match decoded("refused", &refused)? {
+                // What was renewed since this member's copy of its data.
+                Refused::RenewalOutOfOrder { next, .. } if next != number => number = next,
+                why => return Err(why.into()),
+            }
+        }
+        Err(Refused::RenewalOutOfOrder { node: self.node, next: number }.into())
+    }
+
+    /// Checks the certificate as its peers will, stores it with its key, and shows it from now on.
+    fn take_over(
+        &self,
+        key: &KeyPair,
+        chain: Vec<Vec<u8>>,
+        server: &RecognizedServer,
+        renewal: u64,
+    ) -> Result<(), ReturnFailure> {
+        let credential = Arc::new(Credential::new(chain.iter().cloned(), key)?);
+        server.check(&credential, self.node, self.now())?;
+        crate::keys::store_leaf(&self.data, key, &chain)?;
+        self.endpoint.publish_credential(credential);
+        self.peers.redial();
+        tracing::info!(renewal, key = %key.id(), "returned by the identity key");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_this_member_could_answer_is_acted_on() {
+        for refusal in Refusal::ALL {
+            let expected = match refusal {
+                Refusal::Evicted | Refusal::KeyRevoked => Some(Meaning::Evicted),
+                Refusal::Superseded | Refusal::Authority | Refusal::KeyUnknown => Some(Meaning::Certificate),
+                _ => None,
+            };
+            assert_eq!(meaning(Some(refusal), false), expected, "{refusal}");
+        }
+        assert_eq!((meaning(None, true), meaning(None, false)), (Some(Meaning::Unsaid), None));
+    }
+}

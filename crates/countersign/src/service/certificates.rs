@@ -1,0 +1,116 @@
+//! Brokers, clients and admins renew their certificates over the connections that these opened. Behind the lease, as all
+//! that is served to them; a node has its own way.
+
+use std::sync::{Arc, Weak};
+
+use countersign_api::cluster::certificates_server::Certificates;
+use countersign_api::cluster::{RenewReply, RenewRequest};
+use countersign_core::limits::{PRINCIPAL_KEYS_MAX, PRINCIPAL_TTL_SECS_MAX, SKEW_SECS};
+use countersign_core::principal::Role;
+use countersign_core::time::{UnixMillis, Validity};
+use countersign_core::trust::command::Command;
+use countersign_core::trust::member::Suffrage;
+use countersign_core::trust::outcome::{Limited, Refused};
+use countersign_core::trust::view::View;
+use tokio::sync::Semaphore;
+use tonic::{Request, Response, Status};
+
+use super::io::Caller;
+use super::presented::Presented;
+use crate::member::Inner;
+use crate::propose::CommandError;
+
+/// Renewals under way at once: they are an operator's turns, and must leave operators some.
+const RENEWALS_MAX: usize = 16;
+
+/// The service.
+#[derive(Clone)]
+pub(super) struct CertificatesService {
+    member: Weak<Inner>,
+    places: Arc<Semaphore>,
+}
+
+impl CertificatesService {
+    pub(super) fn of(member: &Arc<Inner>) -> Self {
+        Self { member: Arc::downgrade(member), places: Arc::new(Semaphore::new(RENEWALS_MAX)) }
+    }
+}
+
+/// Seconds that a certificate lives that was issued to be valid so: it was backdated by the skew bound.
+fn ttl_secs(in_use: Validity) -> u64 {
+    in_use.not_after.secs_since(in_use.not_before).saturating_sub(SKEW_SECS).clamp(1, PRINCIPAL_TTL_SECS_MAX)
+}
+
+/// What is clear before anything is proposed: what would be refused writes nothing into the log.
+fn check(view: &View, role: &Role, now: UnixMillis) -> Result<(), Status> {
+    if role.node_id().is_some() {
+        return Err(Status::permission_denied("a node renews its certificate as a member, not here"));
+    }
+    let keys = view.principals.get(role).into_iter().flatten();
+    if keys.filter(|(_, issued)| issued.not_after >= now).count() >= PRINCIPAL_KEYS_MAX {
+        let limit = Refused::Limit { what: Limited::PrincipalKeys, max: PRINCIPAL_KEYS_MAX as u64 };
+        return Err(Status::resource_exhausted(format!("{limit}: wait until one ends")));
+    }
+    Ok(())
+}
+
+#[tonic::async_trait]
+impl Certificates for CertificatesService {
+    async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
+        // Absent only if the router were wired wrongly: refuse.
+        let caller = request.extensions().get::<Caller>().cloned();
+        let Caller { peer, validity, remote } = caller.ok_or_else(|| Status::unauthenticated("nobody"))?;
+        let member = self.member.upgrade().ok_or_else(|| Status::unavailable("shutting down"))?;
+        let (view, now) = (Arc::clone(&member.endpoint.trust().load().view), member.now());
+        let (role, in_use) = (peer.principal().role.clone(), peer.key());
+        check(&view, &role, now)?;
+        if view.members.get(&member.node).is_none_or(|here| here.suffrage != Suffrage::Voter) {
+            return Err(Status::failed_precondition("this member is a learner and signs nothing: ask a voter"));
+        }
+        let csr = Presented::of_csr(&request.into_inner().csr);
+        let Presented { spki, .. } = csr.map_err(|error| Status::invalid_argument(crate::chain(&error).to_string()))?;
+        let busy = |_| Status::resource_exhausted("too many renewals are under way: try again");
+        let _place = self.places.try_acquire().map_err(busy)?;
+        // As recorded, if that is less: who holds a stolen CA key prolongs nothing.
+        let recorded = view.principals.get(&role).and_then(|keys| keys.get(&in_use)).map(|issued| issued.not_after);
+        let not_after = recorded.unwrap_or(validity.not_after).min(validity.not_after);
+        let ttl_secs = ttl_secs(Validity { not_after, ..validity });
+        let command = Command::RenewPrincipal { role, in_use, spki: spki.clone(), ttl_secs };
+        match member.command(command, &spki).await {
+            Ok(done) => {
+                tracing::info!(principal = %peer.principal(), %remote, "certificate renewed over its own connection");
+                Ok(Response::new(RenewReply { chain: done.chain }))
+            }
+            Err(error) => {
+                tracing::warn!(principal = %peer.principal(), %remote, error = %crate::chain(&error), "not renewed");
+                Err(match error {
+                    CommandError::Refused(why @ Refused::Limit { .. }) => Status::resource_exhausted(why.to_string()),
+                    CommandError::Refused(why) => Status::permission_denied(why.to_string()),
+                    CommandError::NoLeader => Status::unavailable("the cluster has no leader right now"),
+                    CommandError::Overloaded | CommandError::Busy(_) => Status::resource_exhausted(error.to_string()),
+                    _ => Status::aborted("try again"),
+                })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_renewal_lives_as_long_as_the_certificate_in_use() {
+        let at = UnixMillis::from_secs;
+        for (not_before, not_after, expected) in [
+            (1000, 1000 + SKEW_SECS + 600, 600),
+            (1000, 1000 + SKEW_SECS, 1),
+            (1000, 1001, 1),
+            (1000, 900, 1),
+            (0, u64::MAX / 1000, PRINCIPAL_TTL_SECS_MAX),
+        ] {
+            let in_use = Validity { not_before: at(not_before), not_after: at(not_after) };
+            assert_eq!(ttl_secs(in_use), expected, "{in_use:?}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Clients renew over their own connections: the next certificate while the one in use counts, and never past it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod ghost;
+mod support;
+
+#[allow(dead_code)]
+#[path = "../examples/service.rs"]
+mod example;
+
+use countersign::{RenewError, channel_over, renew_certificate};
+use countersign_api::cluster::RenewRequest;
+use countersign_api::cluster::certificates_client::CertificatesClient;
+use countersign_api::cluster::whoami_client::WhoamiClient;
+use countersign_api::cluster::whoami_server::WhoamiServer;
+use countersign_core::limits::{CSR_LEN_MAX, PRINCIPAL_KEYS_MAX};
+use countersign_core::trust::member::Suffrage;
+use countersign_net::{ClientStream, Expected, ServiceClient};
+use countersign_pki::csr::create_csr;
+use countersign_pki::key::{KeyAlgorithm, KeyPair};
+use support::{Node, cluster_of};
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+
+fn key() -> KeyPair {
+    KeyPair::generate(KeyAlgorithm::Ed25519).unwrap()
+}
+
+fn serve(node: &Node) {
+    let greeter = example::Greeter { member: node.member().clone() };
+    node.member().serve(tonic::service::Routes::new(WhoamiServer::new(greeter)));
+}
+
+fn certificates(stream: ClientStream) -> CertificatesClient<Channel> {
+    CertificatesClient::new(channel_over(&Endpoint::from_static("http://cluster"), stream))
+}
+
+async fn asks(client: &ServiceClient, node: &Node) -> String {
+    let stream = client.dial(&node.address()).await.unwrap();
+    let mut whoami = WhoamiClient::new(channel_over(&Endpoint::from_static("http://cluster"), stream));
+    whoami.whoami(countersign_api::cluster::WhoamiRequest {}).await.unwrap().into_inner().principal
+}
+
+/// Waits until `node` knows so many keys of clients: a new one is known where it was committed first.
+async fn knows(node: &Node, keys: usize) {
+    node.until(|_| node.member().view().principals.values().flatten().count() == keys).await;
+}
+
+fn code(error: RenewError) -> (Code, String) {
+    match error {
+        RenewError::Member(status) => (status.code(), status.message().to_owned()),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn request(csr: Vec<u8>) -> RenewRequest {
+    RenewRequest { csr: csr.into() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_renews_over_its_own_connection_and_the_old_certificate_goes_on() {
+    let nodes = cluster_of(2).await;
+    for node in &nodes {
+        node.settled(2).await;
+        serve(node);
+    }
+    let client = nodes[0].client("pay").await;
+    // At a member that may not lead: it passes the command on, and the leader signs.
+    let follower = nodes.iter().find(|node| node.member().node().0 == 2).unwrap();
+    knows(follower, 1).await;
+    let renewed = renew_certificate(&client.dialer, &follower.address(), &key()).await.unwrap();
+    assert_eq!(renewed.chain.len(), 2);
+    for node in &nodes {
+        knows(node, 2).await;
+        assert!(asks(&renewed.client, node).await.ends_with("/client/pay"));
+        assert!(asks(&client.dialer, node).await.ends_with("/client/pay"), "the old one goes on");
+    }
+    // As long as the one in use, from now.
+    let view = nodes[0].member().view();
+    let ends: Vec<u64> = view.principals.values().flatten().map(|(_, issued)| issued.not_after.secs()).collect();
+    assert!(ends.len() == 2 && ends[0].abs_diff(ends[1]) < 60, "{ends:?}");
+    // And once more, with the renewed one.
+    renew_certificate(&renewed.client, &nodes[0].address(), &key()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_was_revoked_renews_nothing() {
+    let node = Node::bootstrap("n1").await;
+    serve(&node);
+    node.settled(1).await;
+    let client = node.client("pay").await;
+    let mut open = certificates(client.dialer.dial(&node.address()).await.unwrap());
+    node.revoke(&client.key).await;
+    let csr = create_csr(&key()).unwrap();
+    open.renew(request(csr)).await.unwrap_err();
+    let error = renew_certificate(&client.dialer, &node.address(), &key()).await.unwrap_err();
+    assert!(matches!(error, RenewError::Dial(_)), "{error:?}");
+    let view = node.member().view();
+    assert_eq!(view.principals.values().flatten().count(), 1, "nothing was issued");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_renewal_is_bounded_and_reads_nothing_but_a_key() {
+    let node = Node::bootstrap("n1").await;
+    serve(&node);
+    node.settled(1).await;
+    let client = node.client("pay").await;
+    let mut open = certificates(client.dialer.dial(&node.address()).await.unwrap());
+    for (csr, claim) in [(vec![], "nothing"), (b"garbage".to_vec(), "garbage"), (vec![0; CSR_LEN_MAX + 1], "long")] {
+        assert_eq!(open.renew(request(csr)).await.unwrap_err().code(), Code::InvalidArgument, "{claim}");
+    }
+    // Another principal's name in the CSR would mean nothing: the caller's counts. One has its own key already.
+    for _ in 1..PRINCIPAL_KEYS_MAX {
+        open.renew(request(create_csr(&key()).unwrap())).await.unwrap();
+    }
+    let last = node.member().view().generation;
+    let past = open.renew(request(create_csr(&key()).unwrap())).await.unwrap_err();
+    assert_eq!(past.code(), Code::ResourceExhausted, "{past}");
+    assert_eq!(node.member().view().generation, last);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_refused_and_a_learner_says_who_can() {
+    let node = Node::bootstrap("n1").await;
+    serve(&node);
+    node.settled(1).await;
+    let token = node.token(Suffrage::Learner, 1).await;
+    let learner = Node::join("n2", &token, &node).await.unwrap();
+    for of in [&node, &learner] {
+        of.settled(2).await;
+    }
+    serve(&learner);
+    let client = node.client("pay").await;
+    knows(&learner, 1).await;
+    let error = renew_certificate(&client.dialer, &learner.address(), &key()).await.unwrap_err();
+    let (code, message) = code(error);
+    assert_eq!(code, Code::FailedPrecondition);
+    assert!(message.contains("ask a voter"), "{message}");
+
+    let stream = learner.member().dialer().dial_service(&node.address(), Expected::Host).await.unwrap();
+    let mut as_node = CertificatesClient::new(channel_over(&Endpoint::from_static("http://cluster"), stream));
+    let refused = as_node.renew(request(create_csr(&key()).unwrap())).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_lease_nothing_is_renewed() {
+    let mut nodes = cluster_of(2).await;
+    let left = nodes.remove(0);
+    left.settled(2).await;
+    serve(&left);
+    let client = left.client("pay").await;
+    let mut open = certificates(client.dialer.dial(&left.address()).await.unwrap());
+    nodes.remove(0).stop().await;
+    left.until(|status| status.lease_millis_left.is_none()).await;
+    let denied = open.renew(request(create_csr(&key()).unwrap())).await.unwrap_err();
+    assert_eq!(denied.code(), Code::Unavailable);
+    assert!(denied.message().contains("no lease"), "{denied}");
+}

@@ -1,0 +1,190 @@
+//! Copies of a member's data directory, and what somebody who has one can do with it.
+
+#![allow(dead_code, unreachable_pub)]
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use countersign_api::cluster::enrollment_server::{Enrollment, EnrollmentServer};
+use countersign_api::cluster::{EnrollReply, EnrollRequest, ReturnReply, ReturnRequest, ViewReply, ViewRequest};
+use countersign_core::codec;
+use countersign_core::id::{Generation, NodeId};
+use countersign_core::key::SecretKey;
+use countersign_core::secret::Secret;
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::member::Evicted;
+use countersign_core::trust::statement::{Signature, Signed, Statement};
+use countersign_core::trust::view::View;
+use countersign_net::{
+    Acceptor, AcceptorLimits, Credential, Dialer, Endpoint, EnrollStream, RefusalRecord, Refusals, SystemClock, Trust,
+};
+use countersign_pki::key::KeyPair;
+use countersign_pki::pem::certificates_from_pem;
+use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status};
+
+use crate::support::Node;
+
+/// Everything in `from`, as it is now.
+pub fn copy(from: &Path) -> TempDir {
+    fn tree(from: &Path, to: &Path) {
+        for entry in std::fs::read_dir(from).unwrap() {
+            let (entry, to) = entry.map(|e| (e.path(), to.join(e.file_name()))).unwrap();
+            if entry.is_dir() {
+                std::fs::create_dir(&to).unwrap();
+                tree(&entry, &to);
+            } else if entry.is_file() {
+                std::fs::copy(&entry, &to).unwrap();
+            }
+        }
+    }
+    let to = tempfile::tempdir().unwrap();
+    tree(from, to.path());
+    to
+}
+
+/// The keys and the certificate in a data directory, in the hands of somebody who runs no member.
+pub struct Ghost {
+    pub node: NodeId,
+    pub identity: SecretKey,
+    pub endpoint: Endpoint,
+}
+
+struct Unheard;
+
+impl Refusals for Unheard {
+    fn record(&self, _: RefusalRecord) {}
+}
+
+impl Ghost {
+    /// From the keys in `data`, with the view of `living`.
+    pub fn of(data: &Path, living: &Node) -> Self {
+        let read = |name: &str| std::fs::read_to_string(data.join(name)).ok();
+        let seed = data_encoding::HEXLOWER.decode(read("keys/identity.key").unwrap().as_bytes()).unwrap();
+        let (key, chain) = match read("keys/renewed-leaf.pem") {
+            Some(both) => (both.clone(), both),
+            None => (read("keys/leaf.key").unwrap(), read("leaf.pem").unwrap()),
+        };
+        let chain = certificates_from_pem(&chain).unwrap();
+        let key = KeyPair::from_pem(&key).unwrap();
+        let credential = Credential::new(chain.iter().map(|der| der.to_vec()), &key).unwrap();
+        let member: serde_json::Value = serde_json::from_str(&read("member.json").unwrap()).unwrap();
+        let trust = Trust::of_view(living.member().view(), Some(Arc::new(credential)), UnixMillis(0)).unwrap();
+        Self {
+            node: NodeId(member["node"].as_u64().unwrap()),
+            identity: SecretKey::from_seed(Secret::new(seed.try_into().unwrap())),
+            endpoint: Endpoint::new(trust, SystemClock, Arc::new(Unheard)),
+        }
+    }
+
+    pub fn dialer(&self) -> Dialer {
+        Dialer::new(self.endpoint.clone())
+    }
+}
+
+/// A member whose keys somebody has, and who says to everybody that they were evicted; on its own word alone.
+pub struct Liar {
+    /// How often it was asked for proof.
+    pub asked: tokio::sync::watch::Receiver<usize>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Liar {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Liar {
+    /// In the place of the member that `data` is of.
+    pub async fn serve(data: &Path, living: &Node) -> Self {
+        let ghost = Ghost::of(data, living);
+        let mut view = View::clone(&living.member().view());
+        let address = view.members[&ghost.node].addresses[0].to_string();
+        let others: Vec<NodeId> = view.members.keys().copied().filter(|id| *id != ghost.node).collect();
+        for id in &others {
+            let gone = view.members.remove(id).unwrap();
+            let (identity, generation) = (gone.keys.identity, view.generation);
+            let evicted = Evicted { name: gone.name, mapped: None, identity, at: UnixMillis(0), generation };
+            view.evicted.insert(*id, evicted);
+        }
+        let before = Arc::clone(&view.statement);
+        let statement = Arc::new(Statement {
+            number: before.number + 1,
+            generation: Generation(before.generation.0 + 1_000_000),
+            previous: before.digest(),
+            voters: BTreeMap::from([(ghost.node, ghost.identity.public())]),
+            evicted: others.into_iter().collect(),
+            ..Statement::clone(&before)
+        });
+        let signature = Signature(ghost.identity.sign(&statement.transcript()));
+        let signed = Signed { statement, signatures: BTreeMap::from([(ghost.node, signature)]) };
+        let credential = ghost.endpoint.trust().load().credential.clone();
+        let trust = Trust::of_view(Arc::new(view), credential, UnixMillis(0)).unwrap();
+        let endpoint = Endpoint::new(trust, SystemClock, Arc::new(Unheard));
+        let bound = Acceptor::bind(address.parse().unwrap(), endpoint, AcceptorLimits::default()).await.unwrap();
+        let strangers = bound.routes().enrollments(16);
+        let (count, asked) = tokio::sync::watch::channel(0);
+        let shows = Shows { statement: codec::encode(&signed).unwrap(), count };
+        let task = tokio::spawn(async move {
+            let incoming = ReceiverStream::new(strangers).map(|stream| Ok::<_, std::io::Error>(Stranger(stream)));
+            let server = tonic::transport::Server::builder().add_service(EnrollmentServer::new(shows));
+            let accepting = async { match bound.run().await {} };
+            tokio::join!(async { server.serve_with_incoming(incoming).await.unwrap() }, accepting);
+        });
+        Self { asked, task }
+    }
+}
+
+struct Shows {
+    statement: Vec<u8>,
+    count: tokio::sync::watch::Sender<usize>,
+}
+
+#[tonic::async_trait]
+impl Enrollment for Shows {
+    async fn view(&self, _: Request<ViewRequest>) -> Result<Response<ViewReply>, Status> {
+        self.count.send_modify(|count| *count += 1);
+        Ok(Response::new(ViewReply { statements: vec![self.statement.clone().into()], ..ViewReply::default() }))
+    }
+
+    async fn enroll(&self, _: Request<EnrollRequest>) -> Result<Response<EnrollReply>, Status> {
+        Err(Status::unimplemented("a liar"))
+    }
+
+    async fn r#return(&self, _: Request<ReturnRequest>) -> Result<Response<ReturnReply>, Status> {
+        Err(Status::unimplemented("a liar"))
+    }
+}
+
+struct Stranger(EnrollStream);
+
+impl Connected for Stranger {
+    type ConnectInfo = ();
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Stranger {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Stranger {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
