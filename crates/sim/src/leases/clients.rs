@@ -173,8 +173,16 @@ impl Shop {
             };
             self.record.learn(parts, generation);
         }
-        let Some(at) = wish else { return };
         let refused = matches!(outcome, Outcome::Refused(_));
+        let at = match wish {
+            Some(at) => at,
+            // Committed once more, in the term of another leader: it also revokes what was issued in between.
+            None if matches!(command, Command::RevokePrincipal(_)) && !refused => {
+                self.record.wishes.push(Wish::of(command.clone()));
+                self.record.wishes.len() - 1
+            }
+            None => return,
+        };
         let now = self.now;
         if let Some(wish) = self.record.wishes.get_mut(at) {
             wish.generation = Some(generation);
@@ -262,8 +270,8 @@ impl Machine {
             return Err(LeaseBroken::StaleAllow { member: self.node, role, open });
         }
         let bound = shop.size.lease.waited_millis();
-        let since = self.process.basis.map_or(u64::MAX, |basis| shop.now - basis);
-        if allowed && since > bound {
+        let since = shop.now - self.process.basis.unwrap_or(0);
+        if allowed && since > bound && !shop.setting.only_stale {
             return Err(LeaseBroken::ServedUnleased { member: self.node, millis: since });
         }
         if shop.trouble {

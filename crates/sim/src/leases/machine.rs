@@ -242,8 +242,11 @@ impl Machine {
             let (node, epoch) = (self.node, self.epoch);
             if shop.breaks(LeaseDanger::AcknowledgesBeforeClosing) {
                 self.enforce(after, shop);
+                self.keep_lease(shop);
             }
-            shop.later_within(0, shop.closing, Due::Closed { node, epoch });
+            // Now and then it takes long.
+            let most = if shop.trouble && shop.rng.one_in(6) { 40 * shop.closing } else { shop.closing };
+            shop.later_within(0, most, Due::Closed { node, epoch });
         }
         Ok(())
     }

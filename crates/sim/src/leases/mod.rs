@@ -75,12 +75,14 @@ pub struct Setting {
     /// Evicted machines also claim to lead towards members that have been in touch since before the eviction. No lease
     /// that one leader grants alone withstands that: it is a limit of the protocol.
     pub captures: bool,
+    /// Only whom a barrier revoked is looked for, not whether each member that serves has a lease to.
+    pub only_stale: bool,
 }
 
 impl Setting {
     /// The rules as they are.
     pub const fn rounds(rounds: u32) -> Self {
-        Self { rounds, danger: None, captures: false }
+        Self { rounds, danger: None, captures: false, only_stale: false }
     }
 }
 

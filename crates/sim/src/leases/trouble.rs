@@ -48,7 +48,7 @@ impl World {
     fn calm(&mut self) -> Result<(), LeaseBroken> {
         (self.shop.trouble, self.shop.loss, self.shop.slow) = (false, 0, false);
         self.shop.note(format_args!("calm"));
-        self.cut.clear();
+        self.shop.cut.clear();
         self.doomed = None;
         for node in self.live() {
             self.resume(node)?;
@@ -105,7 +105,7 @@ impl World {
                 self.shop.report.partitions += 1;
                 let leader = self.leader().filter(|_| self.shop.rng.one_in(3));
                 for node in [Some(leader.unwrap_or(node)), self.shop.rng.pick(&live).copied()].into_iter().flatten() {
-                    self.cut.insert(node);
+                    self.shop.cut.insert(node);
                     self.shop.note(format_args!("node {node} is cut off"));
                     self.shop.later_within(200, 9_000, Due::Heal(node));
                     if self.shop.rng.one_in(2) {
@@ -133,14 +133,14 @@ impl World {
                 }
             }
             9 => self.shop.loss = self.shop.rng.below(250),
-            10 => self.shop.slow = !self.shop.slow,
+            10 => self.shop.slow = true,
             _ => (self.shop.loss, self.shop.slow) = (0, false),
         }
     }
 
     /// An evicted machine says to somebody who has been away that it leads, in a term that nobody has seen.
     pub(crate) fn pretend(&mut self) {
-        self.shop.later_within(100, 300, Due::Pretend);
+        self.shop.later_within(20, 150, Due::Pretend);
         let (live, gone): (Vec<_>, Vec<_>) = (self.live(), self.shop.record.out.iter().collect());
         let Some(from) = self.shop.rng.pick(&gone).map(|(node, _)| **node) else { return };
         let Some(to) = self.shop.rng.pick(&live).copied() else { return };
