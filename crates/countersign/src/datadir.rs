@@ -138,13 +138,28 @@ pub mod file {
     pub const SOCKET: &str = "admin.sock";
     /// Refused connections.
     pub const REFUSALS: &str = "refusals.jsonl";
+    /// Members that an operator has this one refuse.
+    pub const QUARANTINE: &str = "quarantine.json";
     /// The database.
     pub const STORE: &str = "store";
     /// The keys' directory.
     pub const KEYS: &str = "keys";
     /// Everything that may stand at the top of a data directory.
-    pub const ALL: [&str; 12] =
-        [MEMBER, LOCK, LEAF, VIEW, BOOTSTRAP, JOIN, CLUSTER_TOKEN, ENDPOINTS, SOCKET, REFUSALS, STORE, KEYS];
+    pub const ALL: [&str; 13] = [
+        MEMBER,
+        LOCK,
+        LEAF,
+        VIEW,
+        BOOTSTRAP,
+        JOIN,
+        CLUSTER_TOKEN,
+        ENDPOINTS,
+        SOCKET,
+        REFUSALS,
+        QUARANTINE,
+        STORE,
+        KEYS,
+    ];
 }
 
 /// An open data directory; the lock is held as long as it lives.

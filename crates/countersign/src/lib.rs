@@ -33,6 +33,7 @@ mod returning;
 mod service;
 mod settings;
 mod standing;
+mod start_error;
 mod time;
 mod turns;
 mod whoami;

@@ -7,11 +7,14 @@ use countersign_core::id::{Generation, KeyId};
 use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::TrustState;
+use countersign_core::trust::clocks::Anchor;
 use countersign_core::trust::command::{Command, Stamped};
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::View;
 use countersign_raft::{ApplyError, GroupMachine, LogPosition, RestoreError};
 use tokio::sync::watch;
+
+use crate::boot::boot_now;
 
 /// Called with each new view and what was revoked on the way to it, before anything else learns of it.
 pub(crate) type Publish = Box<dyn Fn(&Arc<View>, UnixMillis, &[Revocation]) + Send + Sync>;
@@ -55,6 +58,7 @@ struct Inner {
     state: RwLock<TrustState>,
     publish: OnceLock<Publish>,
     applied: watch::Sender<Generation>,
+    anchor: RwLock<Anchor>,
 }
 
 impl SharedState {
@@ -63,12 +67,18 @@ impl SharedState {
             state: RwLock::default(),
             publish: OnceLock::new(),
             applied: watch::Sender::new(Generation(0)),
+            anchor: RwLock::default(),
         }))
     }
 
     /// The state as applied so far. Hold it briefly: `apply` waits.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, TrustState> {
         self.0.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last applied stamp, with the moment at which it was applied here.
+    pub(crate) fn anchor(&self) -> Anchor {
+        *self.0.anchor.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Has `publish` called for the present view and for each one to come. To be called once.
@@ -123,6 +133,13 @@ impl GroupMachine for TrustMachine {
     fn applied_batch(&mut self) {
         let revocations = core::mem::take(&mut self.revocations);
         let state = self.shared.read();
+        {
+            let mut anchor = self.shared.0.anchor.write().unwrap_or_else(PoisonError::into_inner);
+            // The same stamp again says nothing: time went on meanwhile.
+            if state.time() > anchor.time {
+                *anchor = Anchor { time: state.time(), at: boot_now() };
+            }
+        }
         let Some(view) = state.view() else { return };
         if view.generation != self.published {
             self.published = view.generation;

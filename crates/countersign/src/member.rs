@@ -6,27 +6,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use countersign_core::codec;
 use countersign_core::id::NodeId;
 use countersign_core::lease::{Fresh, NoLease};
-use countersign_core::name::{Address, Host, Name, NameError};
+use countersign_core::name::{Address, Host, Name};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
-use countersign_net::{
-    Acceptor, AcceptorLimits, Clock, Credential, CredentialError, Dialer, Endpoint, Refusals, SystemClock, Trust,
-};
-use countersign_pki::pem::{PemError, certificates_from_pem};
-use countersign_pki::verify::BundleError;
+use countersign_net::{Acceptor, AcceptorLimits, Clock, Credential, Dialer, Endpoint, Refusals, SystemClock, Trust};
+use countersign_pki::pem::certificates_from_pem;
 use countersign_raft::Groups;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::authority::Keeper;
-use crate::bootstrap::{self, BootstrapError};
+use crate::bootstrap;
 use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
 use crate::endpoints::Endpoints;
-use crate::files::{self, FilesError, ForeignIdentity};
+use crate::files::{self, ForeignIdentity};
 use crate::heard::Heard;
-use crate::join::{self, JoinError};
-use crate::keys::{Keys, KeysError, LeafKey, stored_chain};
+use crate::join;
+use crate::keys::{Keys, LeafKey, stored_chain};
 use crate::lease::Leasehold;
 use crate::machine::SharedState;
 use crate::peers::Peers;
@@ -34,98 +31,13 @@ use crate::quarantine::Overlay;
 use crate::recognize::Gate;
 use crate::refusals::RefusalLog;
 use crate::renewal::Renewals;
-use crate::replica::{Replica, ReplicaError};
+use crate::replica::Replica;
 use crate::returning::OwnStanding;
 use crate::service;
 use crate::settings::{Settings, Start};
+pub use crate::start_error::StartError;
 use crate::time::OwnClock;
 use crate::turns::Turns;
-
-/// Why a member did not start. Nothing is lost: the same command goes on where it stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The data directory.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// The keys.
-    #[error(transparent)]
-    Keys(#[from] KeysError),
-    /// The certificates made elsewhere.
-    #[error(transparent)]
-    Files(#[from] FilesError),
-    /// The directory holds no member, and nothing was asked that would make one.
-    #[error("data directory `{}` holds no member yet", path.display())]
-    Empty {
-        /// The directory.
-        path: std::path::PathBuf,
-    },
-    /// An enrollment was begun here and needs its token to go on.
-    #[error("an enrollment was begun in `{}` and is not finished", path.display())]
-    JoinUnfinished {
-        /// The directory.
-        path: std::path::PathBuf,
-    },
-    /// A bootstrap was begun here; joining another cluster would leave half of one behind.
-    #[error("a bootstrap was begun in `{}` and is not finished", path.display())]
-    BootstrapUnfinished {
-        /// The directory.
-        path: std::path::PathBuf,
-    },
-    /// An address cannot be bound.
-    #[error("cannot listen on `{address}`")]
-    Bind {
-        /// Which.
-        address: SocketAddr,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The bootstrap.
-    #[error(transparent)]
-    Bootstrap(#[from] BootstrapError),
-    /// The enrollment.
-    #[error(transparent)]
-    Join(#[from] JoinError),
-    /// Raft or its store.
-    #[error(transparent)]
-    Replica(#[from] ReplicaError),
-    /// The stored certificate.
-    #[error("stored certificate cannot be used")]
-    Credential(#[from] CredentialError),
-    /// The stored certificate is not PEM.
-    #[error("stored certificate is not PEM")]
-    Pem(#[from] PemError),
-    /// The stored view's authorities.
-    #[error("stored view cannot be used")]
-    Bundle(#[from] BundleError),
-    /// No name was given, and the host's name is no node name.
-    #[error("host name `{host}` is not usable as a node name: {source}")]
-    HostName {
-        /// The host's name.
-        host: String,
-        /// Why it is not.
-        #[source]
-        source: NameError,
-    },
-    /// An address that means every address, or port 0, cannot be advertised.
-    #[error("`{address}` is not an address that other nodes can dial")]
-    Advertise {
-        /// The bound address.
-        address: SocketAddr,
-    },
-    /// The admin socket.
-    #[error("cannot serve the admin socket `{}`", path.display())]
-    Socket {
-        /// Where.
-        path: std::path::PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// The HTTPS port.
-    #[error("cannot serve HTTPS")]
-    Https(#[from] crate::admin::https::HttpsError),
-}
 
 /// How a member came up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

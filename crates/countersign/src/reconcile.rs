@@ -8,6 +8,7 @@ use std::time::Duration;
 use countersign_core::id::{AuthorityId, NodeId};
 use countersign_core::trust::TrustState;
 use countersign_core::trust::addresses_transcript;
+use countersign_core::trust::clocks::StampError;
 use countersign_core::trust::command::Command;
 use countersign_core::trust::member::Suffrage;
 use countersign_raft::{GroupState, GroupStatus, MembershipError};
@@ -86,6 +87,13 @@ impl Inner {
         if status.state != GroupState::Leader {
             return Ok(false);
         }
+        if let Err(StampError::Skewed { off_secs }) = self.stamp() {
+            // It proposes nothing; one whose clock is right as the others see it will not hand leadership back.
+            let Some(heir) = heir_among(&status, &self.in_step()) else { return Ok(false) };
+            tracing::warn!(off_secs, %heir, "this host's clock is wrong: leadership is handed over");
+            let _ = self.group.step_down_to(heir).await;
+            return Ok(false);
+        }
         {
             // The leader seals with its own opened copy.
             let state = self.state.read();
@@ -162,8 +170,14 @@ impl Inner {
 
 /// The voter that is furthest, other than `leader`.
 fn heir(status: &GroupStatus, leader: NodeId) -> Option<NodeId> {
-    let others = status.voters.iter().filter(|id| **id != leader);
-    others.max_by_key(|id| status.matched.get(id).copied().flatten()).copied()
+    let others = status.voters.iter().copied().filter(|id| *id != leader).collect();
+    heir_among(status, &others)
+}
+
+/// The voter that is furthest among `candidates`.
+fn heir_among(status: &GroupStatus, candidates: &BTreeSet<NodeId>) -> Option<NodeId> {
+    let voters = status.voters.intersection(candidates);
+    voters.max_by_key(|id| status.matched.get(id).copied().flatten()).copied()
 }
 
 /// The one next step from what Raft has to what the state wants. Removals come first: they are why somebody waits.

@@ -9,7 +9,7 @@ use countersign_api::convert::{MessageError, decoded};
 use countersign_core::codec::{self, CodecError};
 use countersign_core::id::{GroupId, NodeId};
 use countersign_core::trust::TrustState;
-use countersign_core::trust::command::Stamped;
+use countersign_core::trust::command::{Command, Stamped};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::View;
@@ -20,6 +20,8 @@ use countersign_raft::{
 
 use crate::machine::SharedState;
 use crate::peers::Peers;
+use crate::quarantine::Overlay;
+use crate::recognize::Gate;
 
 /// Why Raft does not run, or did not carry out the first entry.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +57,10 @@ pub(crate) struct Replica {
     pub(crate) groups: Groups,
     pub(crate) group: Group,
     pub(crate) peers: Peers,
+    /// Whether Raft's messages are believed. Open until a member is put together around this.
+    pub(crate) gate: Arc<Gate>,
+    /// Whom this member refuses by itself.
+    pub(crate) overlay: Arc<Overlay>,
     assigned: Arc<AssignedByView>,
 }
 
@@ -65,8 +71,11 @@ impl Replica {
         let store = Store::open(path)?;
         let state = SharedState::new();
         let peers = Peers::default();
+        let (gate, overlay) = (Arc::<Gate>::default(), Arc::<Overlay>::default());
         let assigned = Arc::new(AssignedByView {
             me: node,
+            gate: Arc::clone(&gate),
+            overlay: Arc::clone(&overlay),
             stored,
             state: state.clone(),
             endpoint: OnceLock::new(),
@@ -76,7 +85,7 @@ impl Replica {
         let groups = Groups::new(node, store, Arc::new(peers.clone()), Arc::new(WeakAssigned(weak)));
         let group = groups.start(GroupId::TRUST, Box::new(state.machine()), GroupConfig::default()).await?;
         let _ = assigned.group.set(group.clone());
-        Ok(Self { state, groups, group, peers, assigned })
+        Ok(Self { state, groups, group, peers, gate, overlay, assigned })
     }
 
     /// From now on, the view in force on this endpoint says who belongs to a group.
@@ -108,6 +117,8 @@ impl Replica {
 /// Who speaks for a group, by the newest view that this member knows.
 struct AssignedByView {
     me: NodeId,
+    gate: Arc<Gate>,
+    overlay: Arc<Overlay>,
     stored: Option<Arc<View>>,
     state: SharedState,
     endpoint: OnceLock<Endpoint>,
@@ -136,15 +147,39 @@ impl Assignments for WeakAssigned {
 
     /// Raft obeys whoever claims to lead, and a learner is not trusted to. Besides those who are meant to vote, those who
     /// still do: a voter that is being demoted hands over first.
+    ///
+    /// Nobody is believed before this member has recognized the cluster, and never whom it refuses by itself.
     fn may_lead(&self, group: GroupId, node: NodeId) -> Option<bool> {
+        let this = self.0.upgrade()?;
+        if this.endpoint.get().is_some_and(|endpoint| endpoint.denied(node).is_some()) {
+            return Some(false);
+        }
+        if !this.gate.is_open() {
+            return None;
+        }
         if group != GroupId::TRUST {
             return self.assigned(group, node);
         }
-        let this = self.0.upgrade()?;
         let Some(view) = this.view() else { return (node == this.me).then_some(true) };
         let member = view.members.get(&node);
         let votes = || this.group.get().is_some_and(|group| group.status().voters.contains(&node));
         Some(member.is_some_and(|m| m.suffrage == Suffrage::Voter || votes()))
+    }
+
+    /// An eviction in this member's own log counts for refusal at once: it may be committed without this member knowing.
+    fn appended(&self, group: GroupId, index: u64, command: &[u8]) {
+        let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) else { return };
+        if let Ok(Stamped { command: Command::Evict { node, .. }, .. }) = Stamped::decode(command)
+            && node != this.me
+        {
+            this.overlay.logged(index, node);
+        }
+    }
+
+    fn truncated(&self, group: GroupId, index: u64) {
+        if let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) {
+            this.overlay.truncated(index);
+        }
     }
 
     /// A member that was away knows none of those who came meanwhile: the snapshot of the trust group says who they are.
@@ -170,7 +205,7 @@ mod tests {
     use countersign_core::principal::TrustDomain;
     use countersign_core::secret::Secret;
     use countersign_core::time::{UnixMillis, Validity};
-    use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey};
+    use countersign_core::trust::command::{Bootstrap, FEATURE_LEVEL, SealedKey};
     use countersign_core::trust::member::{Member, MemberKeys};
     use countersign_core::trust::view::AuthorityKey;
     use countersign_raft::{GroupState, GroupStopped, HubError, RaftRpc};
@@ -216,7 +251,7 @@ mod tests {
     fn state(view: &View) -> Vec<u8> {
         type Nothing = BTreeMap<u8, u8>;
         let none = Nothing::new;
-        codec::encode(&(Some(view), none(), none(), none(), 9_u64, 60_u64, NOW)).unwrap()
+        codec::encode(&(Some(view), none(), none(), none(), 9_u64, 60_u64, 10_000_u64, none(), NOW)).unwrap()
     }
 
     /// A snapshot message of the leader, as it travels: it names `members` as voters and carries `data`.

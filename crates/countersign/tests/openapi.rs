@@ -198,6 +198,11 @@ fn schemas_have_the_fields_of_their_types() {
         check::<EnforcedBy>("EnforcedBy", &enforced, false),
         check::<ReceiptInfo>("ReceiptInfo", &receipt, false),
         check::<CertificateRevoked>("CertificateRevoked", &revoked, false),
+        check::<NodeQuarantined>(
+            "NodeQuarantined",
+            &json!({"node": 1, "name": "n1", "quarantined": true, "connections_closed": 0}),
+            false,
+        ),
         check::<CertificateRequest>("CertificateRequest", &request, true),
         check::<CertificateIssued>("CertificateIssued", &issued, false),
         check::<CertificateInfo>("CertificateInfo", &on_record, false),

@@ -7,10 +7,11 @@ pub(crate) mod https;
 mod leader;
 mod nodes;
 mod problem;
+mod quorum;
 mod routes;
 pub(crate) mod socket;
 mod status;
 mod tokens;
 
-pub(crate) use routes::{api, public};
+pub(crate) use routes::{api, local, public};
 pub(crate) use status::{certificate, is_ready};

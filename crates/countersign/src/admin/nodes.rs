@@ -1,12 +1,13 @@
 //! Members: promoted, demoted, evicted. Each is a command, then a wait until Raft's membership has followed.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use countersign_api::admin::{NodeChanged, NodeRemove};
+use countersign_api::admin::{NodeChanged, NodeQuarantined, NodeRemove};
 use countersign_core::id::NodeId;
 use countersign_core::trust::command::Command;
 use countersign_core::trust::member::{Member, Suffrage};
@@ -15,6 +16,7 @@ use countersign_raft::GroupStatus;
 
 use super::enforcement;
 use super::problem::AdminError;
+use super::quorum;
 use super::routes::Admin;
 use super::tokens::parsed;
 use crate::member::Inner;
@@ -83,7 +85,43 @@ pub(crate) async fn evict(
     Ok(Json(NodeChanged { tokens_revoked, enforcement, ..changed(&member, &target) }))
 }
 
-async fn leave_voters(member: &Inner, target: &Member, how: &NodeRemove) -> Result<(), AdminError> {
+/// Has this member refuse another by itself, at once and after each start, until it is lifted.
+pub(crate) async fn quarantine(
+    State(admin): State<Admin>,
+    Path(node): Path<String>,
+) -> Result<Json<NodeQuarantined>, AdminError> {
+    quarantined(&*admin.member()?, &node, false)
+}
+
+/// Lets another in again, as far as the cluster does.
+pub(crate) async fn lift_quarantine(
+    State(admin): State<Admin>,
+    Path(node): Path<String>,
+) -> Result<Json<NodeQuarantined>, AdminError> {
+    quarantined(&*admin.member()?, &node, true)
+}
+
+fn quarantined(member: &Inner, node: &str, lift: bool) -> Result<Json<NodeQuarantined>, AdminError> {
+    let target = find(member, node)?;
+    if target.id == member.node {
+        return Err(AdminError::new(
+            StatusCode::CONFLICT,
+            "quarantines-itself",
+            format!("node {} cannot refuse itself", target.name),
+            "stop it, or run the command on other voters",
+        ));
+    }
+    let closed = member.overlay.quarantine(&member.data, target.id, lift).map_err(|error| {
+        let next = "make room and see who owns the data directory, then repeat the command";
+        AdminError::new(StatusCode::SERVICE_UNAVAILABLE, "not-stored", crate::chain(&error).to_string(), next)
+    })?;
+    tracing::warn!(node = %target.id, name = %target.name, lift, "quarantine by the operator of this host");
+    let (node, name) = (target.id.0, target.name.to_string());
+    Ok(Json(NodeQuarantined { node, name, quarantined: !lift, connections_closed: closed as u64 }))
+}
+
+async fn leave_voters(member: &Arc<Inner>, target: &Member, how: &NodeRemove) -> Result<(), AdminError> {
+    quorum::check(member, target).await?;
     let suffrage = Suffrage::Learner;
     let command = Command::SetSuffrage { node: target.id, suffrage, keep_authority: how.keep_authority };
     match member.command(command, &[]).await {

@@ -64,6 +64,12 @@ impl From<CommandError> for AdminError {
                 message,
                 "start more of the voters, then see `countersign status`",
             ),
+            CommandError::Clock(_) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "clock",
+                message,
+                "set the clocks of the voters right (`countersign status` on each says whose is wrong), then repeat the command",
+            ),
             CommandError::NotPermitted(_) => Self::new(
                 StatusCode::FORBIDDEN,
                 NOT_A_VOTER,

@@ -63,6 +63,11 @@ pub(crate) fn api() -> Router<Admin> {
         .fallback(async || AdminError::not_found("no such route", "see `/v1/openapi.json`"))
 }
 
+/// Routes of the member on this host alone, for whom the socket lets in: they need no lease, leader or quorum.
+pub(crate) fn local() -> Router<Admin> {
+    Router::new().route("/v1/nodes/{node}/quarantine", post(nodes::quarantine).delete(nodes::lift_quarantine))
+}
+
 async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }

@@ -32,7 +32,11 @@ impl Connected<IncomingStream<'_, UnixListener>> for Uid {
 pub(crate) fn spawn(member: &Arc<Inner>) -> Result<(), StartError> {
     let path = member.data.file(file::SOCKET);
     let listener = bind(member.data.path(), &path).map_err(|source| StartError::Socket { path, source })?;
-    let app: Router = super::public().merge(super::api()).with_state(Admin::of(member)).layer(from_fn(check_uid));
+    let app: Router = super::public()
+        .merge(super::local())
+        .merge(super::api())
+        .with_state(Admin::of(member))
+        .layer(from_fn(check_uid));
     let stop = member.stop.clone();
     member.tasks.spawn(async move {
         let service = app.into_make_service_with_connect_info::<Uid>();

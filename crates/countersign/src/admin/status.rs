@@ -200,6 +200,13 @@ fn members(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<MemberStatus>
 
 fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
     let mut warnings = Vec::new();
+    warnings.extend(member.clock_warning());
+    for node in member.overlay.quarantined() {
+        let name = view.members.get(&node).map_or_else(|| node.to_string(), |m| m.name.to_string());
+        warnings.push(format!(
+            "{name} is in quarantine here, refused by this member alone: evict it, or `countersign node quarantine --lift {name}`"
+        ));
+    }
     let now = member.now();
     if raft.voters.len() == 1 && view.members.len() > 1 {
         warnings.push("one voter only: if it fails, the cluster cannot change; promote others".to_owned());
