@@ -1,31 +1,35 @@
 //! A joiner as a node's own start has it, from the pinned connection to the checked answer, without a data directory.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result, anyhow};
 use countersign_api::cluster::enrollment_client::EnrollmentClient;
-use countersign_api::cluster::{EnrollRequest, ViewRequest};
+use countersign_api::cluster::members_client::MembersClient;
+use countersign_api::cluster::{EnrollRequest, ProposeRequest, ViewRequest};
 use countersign_api::convert::{ClusterInfo, Enrollment, decoded};
 use countersign_core::codec;
 use countersign_core::enroll::joiner::{Candidate, Unpinned};
-use countersign_core::id::RequestId;
-use countersign_core::key::SecretKey;
+use countersign_core::id::{ClusterId, NodeId, RequestId};
+use countersign_core::key::{Endorsement, SecretKey};
 use countersign_core::name::{Address, Name};
 use countersign_core::secret::Secret;
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::command::Command;
 use countersign_core::trust::join_token::JoinToken;
 use countersign_core::trust::member::MemberKeys;
 use countersign_core::trust::outcome::Refused;
-use countersign_net::{PinnedStream, dial_enroll};
+use countersign_net::{Credential, Dialer, LoggedRefusals, SystemClock, Trust, dial_enroll};
 use countersign_pki::csr::create_csr;
 use countersign_pki::key::{KeyAlgorithm, KeyPair};
 use countersign_pki::seal::SealingKey;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::{Channel, Endpoint, Uri};
 
 /// How an attempt ended.
 pub(crate) enum Attempt {
     /// Admitted, with a certificate for its key.
-    Admitted,
+    Admitted(Box<Enrollment>),
     /// Busy there: the same request may go again a little later.
     Later,
 }
@@ -80,7 +84,42 @@ impl Joiner {
         let enrollment: Enrollment = reply.try_into()?;
         asked.accept(enrollment.node, &enrollment.view)?;
         enrollment.chain.first().context("no certificate was signed")?;
-        Ok(Attempt::Admitted)
+        Ok(Attempt::Admitted(Box::new(enrollment)))
+    }
+}
+
+/// A joiner that was admitted, connected to a member as the member that it is now.
+pub(crate) struct Admitted {
+    node: NodeId,
+    cluster: ClusterId,
+    identity: SecretKey,
+    client: MembersClient<Channel>,
+}
+
+impl Joiner {
+    /// Connects to the member that admitted it.
+    pub(crate) async fn connect(self, admitted: Enrollment, sponsor: &Address) -> Result<Admitted> {
+        let (node, cluster) = (admitted.node, admitted.view.cluster);
+        let chain = admitted.chain.iter().map(|der| der.to_vec());
+        let credential = Arc::new(Credential::new(chain, &self.leaf)?);
+        let trust = Trust::of_view(Arc::new(admitted.view), Some(credential), UnixMillis(0))?;
+        let endpoint = countersign_net::Endpoint::new(trust, SystemClock, Arc::new(LoggedRefusals::default()));
+        let stream = Dialer::new(endpoint).dial_peer(sponsor, NodeId(1)).await?;
+        let client = MembersClient::new(single_use(stream).await?);
+        Ok(Admitted { node, cluster, identity: self.identity, client })
+    }
+}
+
+impl Admitted {
+    /// Renews its certificate for the first time, on a new key; whoever signs it puts the certificate into the answer.
+    pub(crate) async fn renew(&mut self) -> Result<()> {
+        let key = KeyPair::generate(KeyAlgorithm::Ed25519)?;
+        let endorsement = Endorsement::sign(&self.identity, self.cluster, key.id(), 1);
+        let command = Command::Renew { node: self.node, key: key.id(), endorsement };
+        let request = ProposeRequest { command: codec::encode(&command)?.into(), spki: key.spki().into() };
+        let reply = self.client.propose(request).await?.into_inner();
+        reply.chain.first().context("no certificate was signed")?;
+        Ok(())
     }
 }
 
@@ -105,9 +144,12 @@ fn later<T>(answer: Result<tonic::Response<T>, tonic::Status>) -> Result<Option<
     }
 }
 
-/// A channel over the one connection that was pinned.
-async fn single_use(pinned: PinnedStream) -> Result<Channel, tonic::transport::Error> {
-    let stream = Mutex::new(Some(pinned));
+/// A channel over the one connection that was made.
+async fn single_use<S>(stream: S) -> Result<Channel, tonic::transport::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let stream = Mutex::new(Some(stream));
     let connector = tower::service_fn(move |_: Uri| {
         let stream = stream.lock().ok().and_then(|mut stream| stream.take());
         async move { stream.map(TokioIo::new).ok_or_else(|| std::io::Error::other("connection was closed")) }

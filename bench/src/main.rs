@@ -20,6 +20,7 @@ mod machine;
 mod page;
 mod pairs;
 mod peer_io;
+mod renewals;
 mod replicas;
 mod report;
 mod rounds;
@@ -40,11 +41,12 @@ usage: cargo xtask bench [--binary PATH] [ROW…]
   commits       trust commands committed by three processes, beside etcd
   enrollments   members admitted by one leader
   evictions     from `evict` and `revoke` to the last connection closed on every member, under load
+  renewals      certificates of nodes renewed by one leader
 
   --binary PATH   the `countersign` to start, instead of building one
 Without a row: all of them, and docs/BENCHMARKS.md is rewritten.";
 
-const ROWS: [&str; 5] = ["handshakes", "bytes", "commits", "enrollments", "evictions"];
+const ROWS: [&str; 6] = ["handshakes", "bytes", "commits", "enrollments", "evictions", "renewals"];
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("bench has no parent directory")?;
@@ -68,7 +70,8 @@ fn main() -> Result<()> {
     if all {
         rows = ROWS.map(str::to_owned).to_vec();
     }
-    let needs_binary = rows.iter().any(|row| ["commits", "enrollments", "evictions"].contains(&row.as_str()));
+    let needs_binary =
+        rows.iter().any(|row| ["commits", "enrollments", "evictions", "renewals"].contains(&row.as_str()));
     let binary = match binary {
         None if needs_binary => servers::build(root)?,
         given => given.unwrap_or_default(),
@@ -81,6 +84,7 @@ fn main() -> Result<()> {
             "bytes" => bytes::run(),
             "commits" => commits::run(&binary),
             "evictions" => evictions::run(&binary),
+            "renewals" => renewals::run(&binary),
             _ => enrollments::run(&binary),
         };
         report.add(measured.with_context(|| format!("row `{row}`"))?);
