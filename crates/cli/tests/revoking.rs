@@ -134,3 +134,33 @@ fn lifetimes_are_those_of_the_configuration_at_the_bootstrap_and_stay() {
     node.until(|_| noted(&node.log()) == 1);
     assert!(node.log().contains("`[pki] node_ttl` is 5m here and 1h in this cluster"));
 }
+
+#[test]
+fn a_quarantine_is_of_one_member_alone_until_it_is_lifted() {
+    let world = World::new();
+    let nodes = world.voters(3);
+    let closed = told(&nodes[0], &["node", "quarantine", "n3"]).ok();
+    assert!(closed.stdout.starts_with("n3 (3) is refused by this member alone, connections closed: "), "{closed:?}");
+    nodes[0].until(|status| status["warnings"].to_string().contains("n3 is in quarantine here"));
+    // Repeated it is as it was; nobody else hears of it, and nothing is committed.
+    nodes[0].ask(&["node", "quarantine", "3"]).ok();
+    for node in &nodes[1..] {
+        assert!(!node.status()["warnings"].to_string().contains("n3 is in quarantine"));
+    }
+    assert!(nodes[1].status()["evicted"].as_array().unwrap().is_empty());
+    for (args, code, expected) in [
+        (&["n9"][..], 1, "`n9`"),
+        (&["n1"], 1, "n1"),
+        (&["../n3"], 2, "neither the name nor the number"),
+        (&["n9", "--lift"], 1, "`n9`"),
+    ] {
+        let said = told(&nodes[0], &[&["node", "quarantine"], args].concat());
+        assert!(said.code == code && said.stderr.contains(expected) && said.stderr.contains("try: "), "{said:?}");
+    }
+    let said = run(&["node", "quarantine", "n3", "--server", "127.0.0.1:1"]);
+    assert!(said.code == 2 && said.stderr.contains("of the member on its own host alone"), "{said:?}");
+    let lifted = told(&nodes[0], &["node", "quarantine", "n3", "--lift"]).ok();
+    assert!(lifted.stdout.starts_with("n3 (3) is let in again"), "{lifted:?}");
+    nodes[0].until(|status| !status["warnings"].to_string().contains("n3 is in quarantine"));
+    nodes[2].until_settled(3);
+}
