@@ -55,7 +55,7 @@ impl OwnStanding {
     }
 }
 
-/// What one end of a refusal may mean.
+/// What a refusal may mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Meaning {
     /// It claims that this member was evicted.
@@ -165,7 +165,7 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
 
 impl Inner {
     /// This member is out: it serves nobody from now on, whatever a leader may grant it.
-    fn believe_evicted(&self) {
+    pub(crate) fn believe_evicted(&self) {
         self.own.evicted.store(true, Ordering::Release);
         self.lease.surrender();
         let closed = self.endpoint.registry().close_services(Refusal::NoLease).len();
@@ -197,7 +197,7 @@ impl Inner {
             match asking.await {
                 Ok(Ok(said)) => return Some(said),
                 Ok(Err(error)) => {
-                    tracing::warn!(%node, error = %crate::chain(&error), "refused by peers, and not told why")
+                    tracing::warn!(%node, error = %crate::chain(&error), "refused by peers, and not told why");
                 }
                 Err(_) => tracing::warn!(%node, "refused by peers, and not told why in time"),
             }
