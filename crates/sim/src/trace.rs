@@ -156,6 +156,8 @@ events! {
     PeerAccepted,
     /// The judgement accepted a peer by an endorsed key.
     RenewedAccepted,
+    /// The judgement accepted a member whose certificate has expired, to recover.
+    RecoveryAccepted,
     /// The judgement accepted a broker, client or admin.
     PrincipalAccepted,
     /// The adversary became a member, within the uses of a stolen token.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use countersign_core::id::{AuthorityId, ClusterId, NodeId};
 use countersign_core::key::SecretKey;
-use countersign_core::peer::{Evidence, EvidenceParts, Refusal, VerifiedPeer, Wanted};
+use countersign_core::peer::{Evidence, EvidenceParts, Refusal, Scope, VerifiedPeer, Wanted};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 
@@ -20,7 +20,7 @@ use crate::post::{Connection, Mail};
 use crate::replica::Replica;
 use crate::rng::Rng;
 use crate::trace::{Event, Report, Trace};
-use crate::violation::Broken;
+use crate::violation::{Broken, Unfounded};
 
 /// Evidence that is kept to be presented again.
 const WALLET_MAX: usize = 48;
@@ -162,9 +162,16 @@ impl World {
         let Some(view) = host.replica.view() else { return Ok(None) };
         let now = host.judging_time(self.now);
         let verdict = self.faults.judge(view, &Evidence::asserted(parts.clone()), wanted, now);
-        let ground = self.ledger.history.ground(&self.home, host.replica.applied(), parts, wanted, now);
         let role = &parts.principal.role;
+        // A member that expired is taken for what it was, to recover and for nothing else.
+        let expired = now.secs() > parts.validity.not_after.secs();
+        let recovers = expired && role.node_id().is_some() && wanted != Wanted::AnyPrincipal;
+        let at = if recovers { parts.validity.not_after } else { now };
+        let ground = self.ledger.history.ground(&self.home, host.replica.applied(), parts, wanted, at);
         match (&verdict, ground) {
+            (Ok(peer), Ok(())) if recovers && peer.scope() == Scope::Full => {
+                Err(Broken::Accepted { judge, role: role.clone(), key: parts.key, why: Unfounded::OutOfTime })
+            }
             (Ok(_), Err(why)) => Err(Broken::Accepted { judge, role: role.clone(), key: parts.key, why }),
             (Err(refusal), Ok(())) if !is_stricter(*refusal) => {
                 Err(Broken::MemberRefused { judge, role: role.clone() })
@@ -174,7 +181,8 @@ impl World {
                 Ok(None)
             }
             (Ok(peer), Ok(())) => {
-                let same = *peer.principal() == parts.principal
+                let same = (peer.scope() == Scope::Recovery) == recovers
+                    && *peer.principal() == parts.principal
                     && peer.key() == parts.key
                     && peer.generation() == view.generation
                     && peer.not_after() == parts.validity.not_after;
@@ -183,6 +191,7 @@ impl World {
                 }
                 let event = match peer.node_id() {
                     None => Event::PrincipalAccepted,
+                    Some(_) if recovers => Event::RecoveryAccepted,
                     Some(_) if parts.endorsement.as_ref().is_some_and(|e| e.renewal > 0) => Event::RenewedAccepted,
                     Some(_) => Event::PeerAccepted,
                 };

@@ -7,11 +7,13 @@
 use std::env;
 use std::ops::Range;
 
-use countersign_sim::{Awaited, LeaseBroken, LeaseDanger, LeaseReport, Setting, run_leases};
+use countersign_sim::{
+    Awaited, LeaseBroken, LeaseDanger, LeaseReport, Setting, eviction_millis, lease_cost, run_leases,
+};
 
 /// Times of trouble in each world.
-const ROUNDS: u32 = 4;
-const SEEDS: Range<u64> = 0..8;
+const ROUNDS: u32 = 3;
+const SEEDS: Range<u64> = 0..6;
 /// Worlds in which a rule that is left out is looked for.
 const SEARCHED: Range<u64> = 0..40;
 
@@ -60,7 +62,7 @@ fn is_due_to(danger: LeaseDanger, broken: &LeaseBroken) -> bool {
         LeaseDanger::DropsOldCertificate => matches!(broken, LeaseBroken::MemberRefused { .. }),
         LeaseDanger::StampsByOwnClock => matches!(broken, LeaseBroken::TimeAhead { .. }),
         LeaseDanger::ForgetsAcknowledged => matches!(broken, LeaseBroken::GenerationFell { .. }),
-        LeaseDanger::ExpiresRecovery => {
+        LeaseDanger::ExpiresRecovery | LeaseDanger::IgnoresExpiredClocks => {
             matches!(broken, LeaseBroken::Waits { what: Awaited::Leader | Awaited::Lease, .. })
         }
     }
@@ -96,4 +98,21 @@ fn an_evicted_leader_that_lies_keeps_whoever_hears_nobody_else() {
     let setting = Setting { captures: true, only_stale: true, ..Setting::rounds(ROUNDS) };
     let found = SEARCHED.into_iter().find_map(|seed| run_leases(seed, setting).err()).unwrap();
     assert!(matches!(found.broken, LeaseBroken::StaleAllow { .. }), "{found}");
+}
+
+/// The sizes that matter are in the example `lease_cost`: they take longer.
+#[test]
+fn leases_cost_two_messages_in_a_third_of_their_length_and_two_for_each_revocation() {
+    let cost = lease_cost(1, 4, 20).unwrap();
+    // The leader asks itself, which is no message: of four members three do.
+    assert!(cost.steady > 0.40 && cost.steady < 0.50, "{cost:?}");
+    assert!(cost.burst > 14.0 && cost.burst < 17.0, "{cost:?}");
+}
+
+#[test]
+fn an_eviction_closes_every_connection_one_message_after_its_commit() {
+    for seed in 0..3 {
+        let millis = eviction_millis(seed, 12).unwrap();
+        assert!((2..=21).contains(&millis), "{millis} ms");
+    }
 }

@@ -463,8 +463,8 @@ impl Machine {
                 }
                 self.apply(shop)?;
             }
-            // What is expired is granted nothing, but its word counts: else a leader whose clock is years ahead, to whom all
-            // are expired, would never hear that it is, and a cluster that was off would never know how late it is.
+            // What is expired is granted nothing, but its clock counts: a leader whose own is years ahead takes all for expired.
+            Body::Ask { .. } if scope == Scope::Recovery && shop.breaks(LeaseDanger::IgnoresExpiredClocks) => {}
             Body::Ask { id, enforced, clock, renew } => {
                 let renew = renew && scope == Scope::Full;
                 self.serve_lease(from, id, enforced, clock, renew, shop);

@@ -48,11 +48,13 @@ pub enum LeaseDanger {
     ForgetsAcknowledged,
     /// Nobody serves or renews while its certificate has expired: not even what makes it whole again is allowed.
     ExpiresRecovery,
+    /// A leader does not hear what the clocks of those show whose certificates have expired, by its own clock.
+    IgnoresExpiredClocks,
 }
 
 impl LeaseDanger {
     /// Every fault.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::ServesWithoutLease,
         Self::AcknowledgesBeforeClosing,
         Self::CountsFromAnswer,
@@ -62,6 +64,7 @@ impl LeaseDanger {
         Self::StampsByOwnClock,
         Self::ForgetsAcknowledged,
         Self::ExpiresRecovery,
+        Self::IgnoresExpiredClocks,
     ];
 }
 
