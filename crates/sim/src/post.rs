@@ -6,9 +6,9 @@ use countersign_core::codec;
 use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::enroll::sponsor::{SponsorError, SponsorSide};
 use countersign_core::id::{KeyId, NodeId};
-use countersign_core::peer::{EvidenceParts, Wanted};
+use countersign_core::peer::{EvidenceParts, Scope, Wanted};
 use countersign_core::time::Validity;
-use countersign_core::trust::author::Author;
+use countersign_core::trust::author::{Author, permit_in_recovery};
 use countersign_core::trust::command::Command;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
@@ -160,10 +160,15 @@ impl World {
             self.trace.note(Event::Astray, format_args!("to {to}"));
             return Ok(());
         }
-        let Some(from) = self.judge(to, evidence, Wanted::AnyNode)?.and_then(|peer| peer.node_id()) else {
+        let peer = self.judge(to, evidence, Wanted::AnyNode)?;
+        let Some((from, scope)) = peer.and_then(|peer| Some((peer.node_id()?, peer.scope()))) else {
             self.trace.note(Event::StrangerRefused, format_args!("{}", evidence.principal.role));
             return Ok(());
         };
+        if scope == Scope::Recovery && permit_in_recovery(from, &command).is_err() {
+            self.trace.note(Event::NotPermitted, format_args!("{from}, whose certificate has expired"));
+            return Ok(());
+        }
         let Some(view) = self.hosts.get(&to).and_then(|host| host.replica.view()) else { return Ok(()) };
         match self.faults.permit(view, Author::Member(from), &command) {
             Ok(()) if !may_ask(view, from, &command) => Err(Broken::Unpermitted(from)),
