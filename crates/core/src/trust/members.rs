@@ -213,8 +213,11 @@ impl TrustState {
         if !key.verifies(&confirm_transcript(view.cluster, authority, node, &copy.ciphertext), signature) {
             return Err(Refused::Signature(Signer::Authority));
         }
+        if copy.opened {
+            return Ok(Outcome::Done(view.generation));
+        }
         copy.opened = true;
-        Ok(Outcome::Done(view.generation))
+        self.change(|_| {})
     }
 
     pub(super) fn set_suffrage(&mut self, node: NodeId, suffrage: Suffrage, keep_authority: bool) -> Applied {

@@ -104,8 +104,9 @@ impl Statement {
     }
 
     /// The statement that follows if `view` says anything else.
-    fn next(&self, view: &View) -> Option<Self> {
-        let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter);
+    fn next(&self, view: &View, holds_key: impl Fn(NodeId) -> bool) -> Option<Self> {
+        // Not before it holds the CA key, as it must before it votes: one that never comes so far is not waited for.
+        let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter && holds_key(m.id));
         let voters: BTreeMap<_, _> = voters.map(|m| (m.id, m.keys.identity)).collect();
         let trusted = view.authorities.iter().filter(|(_, a)| a.phase != AuthorityPhase::Tainted);
         let authorities: BTreeSet<_> = trusted.map(|(id, _)| *id).collect();
@@ -167,7 +168,10 @@ impl TrustState {
         if self.statements.is_empty() {
             self.statements.push(Signed { statement: Arc::clone(&view.statement), signatures: BTreeMap::new() });
         }
-        if let Some(next) = view.statement.next(view) {
+        let (sealed, authority) = (&self.sealed, view.active_authority());
+        let opened = |id, node| sealed.get(&(id, node)).is_some_and(|copy| copy.opened);
+        let holds_key = |node| authority.is_some_and(|(id, record)| record.key.is_none() || opened(id, node));
+        if let Some(next) = view.statement.next(view, holds_key) {
             let next = Arc::new(next);
             Arc::make_mut(view).statement = Arc::clone(&next);
             self.statements.push(Signed { statement: next, signatures: BTreeMap::new() });

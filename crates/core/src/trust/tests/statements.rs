@@ -222,6 +222,7 @@ fn a_voter_that_is_behind_is_counted_and_one_of_another_history_is_not() {
     let mut rig = Rig(old.0.clone());
     rig.apply(Command::AddJoinToken(voter_record(5, 1)));
     rig.apply(Command::Admit(Box::new(request(4, 5))));
+    rig.open_authority(NodeId(4));
     settle(&mut rig);
     let stored = Arc::clone(&rig.0.view().unwrap().statement);
     let mut recognition = Recognition::new(Arc::clone(&stored), [7; 32]);
@@ -236,4 +237,15 @@ fn a_voter_that_is_behind_is_counted_and_one_of_another_history_is_not() {
     assert_eq!(recognition.answer(&stored, &shown, &[], &signature), Err(AnswerError::Elsewhere));
     ask(&rig, &mut recognition, 4).unwrap();
     assert!(recognition.recognized().is_some());
+}
+
+#[test]
+fn a_voter_that_never_came_so_far_as_to_hold_the_key_is_not_waited_for() {
+    let mut rig = Rig::founded();
+    rig.apply(Command::AddJoinToken(voter_record(5, 1)));
+    rig.apply(Command::Admit(Box::new(request(2, 5))));
+    assert_eq!(rig.0.view().unwrap().statement.voters.len(), 1, "it may have died since");
+    evict(&mut rig, 2);
+    settle(&mut rig);
+    assert!(rig.0.is_stated(generation(&rig)), "the founder alone signs");
 }
