@@ -90,5 +90,3 @@ pub const LEASE_SECS_MAX: u64 = 3600;
 pub const LEASE_DRIFT_PERMILLE: u64 = 10;
 /// Seconds after which a voter's reported clock counts no more: a few leases.
 pub const CLOCK_REPORT_SECS_MAX: u64 = 60;
-/// Seconds by which a leader's clock may step beyond the time that has passed, unless a majority of the voters agrees.
-pub const TIME_STEP_SECS_MAX: u64 = 3600;

@@ -78,7 +78,7 @@ impl Inner {
     /// The leader's comparison with itself: it is away from the median of the voters' clocks, or it is not.
     pub(crate) fn own_stamp(&self) -> Option<UnixMillis> {
         match self.stamp() {
-            Ok(stamp) => Some(stamp),
+            Ok(_) => Some(SystemClock.now()),
             // Told by which way it is away: behind, it would stamp the last time again and again.
             Err(StampError::Skewed { off_secs }) => {
                 let own = SystemClock.now();

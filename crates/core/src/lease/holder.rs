@@ -18,7 +18,7 @@ impl Holder {
     /// counts from then, and only once that generation is enforced.
     pub fn granted(&mut self, asked: BootMillis, named: Generation, length: LeaseLength) {
         let deadline = asked.plus(length.millis());
-        if self.waiting.is_none_or(|(generation, _)| generation <= named) {
+        if self.waiting.is_none_or(|(generation, until)| generation <= named || until <= asked) {
             self.waiting = Some((named, deadline));
         }
         self.settle();
@@ -28,6 +28,11 @@ impl Holder {
     pub fn enforced(&mut self, generation: Generation) {
         self.enforced = self.enforced.max(generation);
         self.settle();
+    }
+
+    /// Another leader leads: what its predecessor promised and has not come true is forgotten, whatever it named.
+    pub const fn led_anew(&mut self) {
+        self.waiting = None;
     }
 
     /// Gives the lease up: the member learned that it is out, or is stopping.

@@ -107,3 +107,19 @@ fn without_a_lease_there_is_no_fresh_proof() {
     clock.follow(&holder);
     assert_eq!(clock.fresh(BootMillis(100)).map(|_| ()), Err(NoLease));
 }
+
+#[test]
+fn a_grant_that_can_never_count_keeps_no_later_one_out() {
+    let mut holder = Holder::default();
+    // A leader that lies names what will never be.
+    holder.granted(BootMillis(0), generation(u64::MAX), TEN);
+    holder.granted(BootMillis(5000), generation(1), TEN);
+    holder.enforced(generation(1));
+    assert_eq!(holder.deadline(), None, "the same leader, within the time");
+    holder.granted(BootMillis(10_000), generation(1), TEN);
+    assert_eq!(holder.deadline(), Some(BootMillis(20_000)), "when that time is over");
+    holder.granted(BootMillis(11_000), generation(u64::MAX), TEN);
+    holder.led_anew();
+    holder.granted(BootMillis(12_000), generation(1), TEN);
+    assert_eq!(holder.deadline(), Some(BootMillis(22_000)), "when another leads");
+}

@@ -1,11 +1,11 @@
 //! The leader's desk: leases granted, acknowledgements and clocks taken in, and barriers waited for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use countersign_core::id::{Generation, NodeId};
-use countersign_core::lease::{Grantor, LeaseLength, Standing};
+use countersign_core::lease::{Grantor, Standing};
 use countersign_core::receipt::{Absence, Answer, Barrier, Receipt};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::clocks::VoterClocks;
@@ -38,7 +38,6 @@ pub(crate) struct Ask {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Grant {
     pub(crate) generation: Generation,
-    pub(crate) length: LeaseLength,
 }
 
 /// One term of leadership. A new one begins with nothing but the moment of its election.
@@ -48,17 +47,48 @@ struct Tenure {
     receipts: BTreeMap<Generation, BTreeMap<NodeId, Receipt>>,
 }
 
+impl Tenure {
+    /// For which revocations a receipt of `member` is here.
+    fn held(&self, member: NodeId) -> BTreeSet<Generation> {
+        self.receipts.iter().filter(|(_, by)| by.contains_key(&member)).map(|(generation, _)| *generation).collect()
+    }
+}
+
+/// How far the members are with a revocation, before anything is signed.
+struct Progress {
+    passed: bool,
+    enforced: BTreeMap<NodeId, Option<Receipt>>,
+    /// Who has not answered, and when its lease ends.
+    absent: BTreeMap<NodeId, BootMillis>,
+}
+
 /// What this member knows as leader.
 pub(crate) struct Desk {
     tenure: Mutex<Option<Tenure>>,
     /// Voters' clocks outlive a term: they are readings, not promises.
     clocks: Mutex<VoterClocks>,
     acknowledged: watch::Sender<()>,
+    /// Whose request for a lease is under way: one of each, since each asks a quorum.
+    asking: Mutex<BTreeSet<NodeId>>,
+}
+
+/// A member's request for a lease, under way until it is dropped.
+struct Asking<'a>(&'a Desk, NodeId);
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.0.asking.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+    }
 }
 
 impl Default for Desk {
     fn default() -> Self {
-        Self { tenure: Mutex::default(), clocks: Mutex::default(), acknowledged: watch::Sender::new(()) }
+        Self {
+            tenure: Mutex::default(),
+            clocks: Mutex::default(),
+            acknowledged: watch::Sender::new(()),
+            asking: Mutex::default(),
+        }
     }
 }
 
@@ -70,6 +100,12 @@ impl Desk {
     /// Voters' clocks as they were reported.
     pub(crate) fn clocks(&self) -> MutexGuard<'_, VoterClocks> {
         self.clocks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a request for a lease; none if one of the same member is under way.
+    fn enter(&self, from: NodeId) -> Option<Asking<'_>> {
+        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        asking.insert(from).then_some(Asking(self, from))
     }
 
     fn heard(&self, from: NodeId, clock: UnixMillis) {
@@ -99,14 +135,23 @@ impl Inner {
 
     /// Takes in what a member says, and grants it a lease if it asks for one.
     pub(crate) async fn serve_lease(&self, from: NodeId, ask: Ask) -> Result<Option<Grant>, NotLeader> {
-        let identity = self.state.read().view().and_then(|view| Some(view.members.get(&from)?.keys.identity));
-        let Some(identity) = identity else { return Err(NotLeader) };
+        let known = {
+            let state = self.state.read();
+            state.view().and_then(|view| Some((view.members.get(&from)?.keys.identity, view.generation)))
+        };
+        let Some((identity, newest)) = known else { return Err(NotLeader) };
+        let news = |receipt: &Receipt| {
+            // Of nothing that has not been: it would push real ones out.
+            receipt.member == from && receipt.generation <= newest
+        };
+        let held = self.tenure(|tenure| tenure.held(from))?;
+        let fresh = ask.receipts.into_iter().filter(|r| news(r) && !held.contains(&r.generation));
+        // Before the desk is locked. One that does not verify is dropped: receipts are evidence, the acknowledgement counts
+        // without.
+        let receipts: Vec<Receipt> = fresh.filter(|receipt| receipt.verify(identity).is_ok()).collect();
         self.tenure(|tenure| {
-            for receipt in ask.receipts {
-                // One that does not verify is dropped: receipts are evidence, the acknowledgement counts without.
-                if receipt.member == from && receipt.verify(identity).is_ok() {
-                    tenure.receipts.entry(receipt.generation).or_default().insert(from, receipt);
-                }
+            for receipt in receipts {
+                tenure.receipts.entry(receipt.generation).or_default().insert(from, receipt);
             }
             while tenure.receipts.len() > RECEIPTS_MAX {
                 tenure.receipts.pop_first();
@@ -114,16 +159,15 @@ impl Inner {
             tenure.grantor.acknowledge(from, ask.enforced);
         })?;
         self.lease.desk.heard(from, ask.clock);
-        if !ask.renew {
-            return Ok(None);
-        }
+        let asking = ask.renew.then(|| self.lease.desk.enter(from)).flatten();
+        let Some(_under_way) = asking else { return Ok(None) };
         // Since the request came: a leader that was deposed in the meantime learns it here.
         self.group.ensure_linearizable().await.map_err(|_| NotLeader)?;
         self.tenure(|tenure| {
             let state = self.state.read();
             let view = state.view().filter(|view| view.members.contains_key(&from)).ok_or(NotLeader)?;
             tenure.grantor.grant(from, view.generation, boot_now());
-            Ok(Some(Grant { generation: view.generation, length: state.lease() }))
+            Ok(Some(Grant { generation: view.generation }))
         })?
     }
 
@@ -135,9 +179,9 @@ impl Inner {
         let mut stated = None;
         loop {
             acknowledged.mark_unchanged();
-            let (barrier, wake) = self.tenure(|tenure| self.look(tenure, generation, &mut stated))?;
-            if barrier.passed || Instant::now() >= deadline {
-                return Ok(barrier);
+            let (progress, wake) = self.tenure(|tenure| self.look(tenure, generation, &mut stated))?;
+            if progress.passed || Instant::now() >= deadline {
+                return Ok(self.report(generation, progress));
             }
             // why: a lease runs out by the passing of time alone
             let lapse = tokio::time::sleep_until(deadline.min(Instant::now() + wake));
@@ -149,55 +193,68 @@ impl Inner {
     }
 
     /// How far the members are, and when to look again.
-    fn look(&self, tenure: &Tenure, generation: Generation, stated: &mut Option<Generation>) -> (Barrier, Duration) {
+    fn look(&self, tenure: &Tenure, generation: Generation, stated: &mut Option<Generation>) -> (Progress, Duration) {
         /// Leadership may be lost without a sign.
         const LOOK_AGAIN: Duration = Duration::from_secs(1);
         let now = boot_now();
         let state = self.state.read();
-        let Some(view) = state.view() else {
-            return (Barrier { generation, passed: false, answers: BTreeMap::new() }, LOOK_AGAIN);
-        };
+        let mut progress = Progress { passed: false, enforced: BTreeMap::new(), absent: BTreeMap::new() };
+        let Some(view) = state.view() else { return (progress, LOOK_AGAIN) };
         if stated.is_none() && state.is_stated(generation) {
             *stated = Some(view.generation);
         }
         let enforced = stated.unwrap_or(generation);
         let receipts = tenure.receipts.get(&generation);
         let (mut open, mut enforcing, mut voters, mut wake) = (0_usize, 0_usize, 0_usize, LOOK_AGAIN);
-        let mut answers = BTreeMap::new();
-        let absent = |member: NodeId, until: BootMillis| {
-            let clock: UnixMillis = SystemClock.now();
-            let left = until.since(now);
-            let ends = if left > 0 { clock.0.saturating_add(left) } else { clock.0.saturating_sub(now.since(until)) };
-            let (cluster, leader, lease_ends) = (view.cluster, self.node, UnixMillis(ends));
-            let unsigned = Absence { cluster, generation, member, leader, lease_ends, signature: [0; 64] };
-            Answer::Absent(unsigned.signed(&self.keys.identity))
-        };
         for member in view.members.values() {
-            let standing = tenure.grantor.standing(member.id, enforced, now);
             let votes = usize::from(member.suffrage == Suffrage::Voter);
             voters += votes;
-            let answer = match standing {
+            match tenure.grantor.standing(member.id, enforced, now) {
                 Standing::Enforced => {
                     enforcing += votes;
-                    Answer::Enforced(receipts.and_then(|by| by.get(&member.id)).cloned())
+                    let receipt = receipts.and_then(|by| by.get(&member.id)).cloned();
+                    progress.enforced.insert(member.id, receipt);
                 }
                 Standing::Until(until) => {
                     open += 1;
                     wake = wake.min(Duration::from_millis(until.since(now).max(1)));
-                    absent(member.id, until)
+                    progress.absent.insert(member.id, until);
                 }
-                Standing::Lapsed => absent(member.id, tenure.grantor.lease_end(member.id, enforced)),
-            };
-            answers.insert(member.id, answer);
-        }
-        // Whoever was evicted may serve for as long as its own lease lasts, if it keeps to leases at all. That is said, and not
-        // waited for: it is no member any more, and no member lets it in.
-        for gone in view.evicted.keys().filter(|gone| tenure.grantor.was_granted(**gone)) {
-            if let Standing::Until(until) = tenure.grantor.standing(*gone, enforced, now) {
-                answers.insert(*gone, absent(*gone, until));
+                Standing::Lapsed => {
+                    progress.absent.insert(member.id, tenure.grantor.lease_end(member.id, enforced));
+                }
             }
         }
-        let passed = open == 0 && enforcing > voters / 2 && stated.is_some();
-        (Barrier { generation, passed, answers }, wake)
+        for (gone, evicted) in &view.evicted {
+            let Standing::Until(until) = tenure.grantor.standing(*gone, enforced, now) else { continue };
+            if evicted.generation > generation {
+                // It was a member when this was revoked, and may serve by its lease whom it does not know to be revoked.
+                open += 1;
+                wake = wake.min(Duration::from_millis(until.since(now).max(1)));
+                progress.absent.insert(*gone, until);
+            } else if tenure.grantor.was_granted(*gone) {
+                // Whoever was evicted may serve for as long as its own lease lasts, if it keeps to leases at all. That is said,
+                // and not waited for: it is no member any more, and no member lets it in.
+                progress.absent.insert(*gone, until);
+            }
+        }
+        progress.passed = open == 0 && enforcing > voters / 2 && stated.is_some();
+        (progress, wake)
+    }
+
+    /// The report on a barrier; absences are signed here, once.
+    fn report(&self, generation: Generation, progress: Progress) -> Barrier {
+        let (now, clock): (_, UnixMillis) = (boot_now(), SystemClock.now());
+        let (cluster, leader) = (self.endpoint.trust().load().view.cluster, self.node);
+        let absent = |(member, until): (NodeId, BootMillis)| {
+            let left = until.since(now);
+            let ends = if left > 0 { clock.0.saturating_add(left) } else { clock.0.saturating_sub(now.since(until)) };
+            let unsigned =
+                Absence { cluster, generation, member, leader, lease_ends: UnixMillis(ends), signature: [0; 64] };
+            (member, Answer::Absent(unsigned.signed(&self.keys.identity)))
+        };
+        let enforced = progress.enforced.into_iter().map(|(member, receipt)| (member, Answer::Enforced(receipt)));
+        let answers = enforced.chain(progress.absent.into_iter().map(absent)).collect();
+        Barrier { generation, passed: progress.passed, answers }
     }
 }

@@ -12,7 +12,7 @@ use countersign_api::cluster::LeaseRequest;
 use countersign_api::cluster::leases_client::LeasesClient;
 use countersign_core::codec;
 use countersign_core::id::{Generation, NodeId};
-use countersign_core::lease::{Fresh, Holder, LeaseClock, LeaseLength, NoLease};
+use countersign_core::lease::{Fresh, Holder, LeaseClock, NoLease};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_net::{Clock, SystemClock};
 
@@ -147,6 +147,7 @@ impl Inner {
         if told.to != Some((leader, status.term)) {
             // Another leader knows nothing of this member yet.
             *told = Told { to: Some((leader, status.term)), ..Told::default() };
+            self.lease.update(Holder::led_anew);
         }
         let length = self.state.read().lease();
         let asked = boot_now();
@@ -167,7 +168,8 @@ impl Inner {
                         self.lease.update(Holder::surrender);
                     }
                     match grant {
-                        Some(Grant { generation, length }) => {
+                        // As long as the replicated state says, whatever the leader says.
+                        Some(Grant { generation }) => {
                             told.granted = Some(asked);
                             if self.clock.is_right() {
                                 self.lease.update(|holder| holder.granted(asked, generation, length));
@@ -222,7 +224,6 @@ impl Inner {
         if !reply.granted {
             return Some(None);
         }
-        let length = LeaseLength::try_from(reply.millis).ok()?;
-        Some(Some(Grant { generation: Generation(reply.generation), length }))
+        Some(Some(Grant { generation: Generation(reply.generation) }))
     }
 }

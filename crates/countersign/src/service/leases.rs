@@ -10,6 +10,7 @@ use countersign_core::id::Generation;
 use countersign_core::receipt::Receipt;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::member::Suffrage;
+use countersign_net::{Clock, SystemClock};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
@@ -34,12 +35,12 @@ impl Leases for PeerService {
         let member = self.member()?;
         let granted = member.serve_lease(from, Ask { enforced, clock, renew: renew && may_lease, receipts }).await;
         let granted = granted.map_err(|_| Status::failed_precondition("not the leader"))?;
-        let time_millis = member.stamp().map_or(0, |time| time.0);
+        // The leader's clock where the voters' bear it out, never the last stamp: a stamp that ran ahead would make every
+        // right clock a wrong one.
+        let time_millis = member.stamp().map_or(0, |_| SystemClock.now().0);
         Ok(Response::new(match granted {
             None => LeaseReply { time_millis, ..LeaseReply::default() },
-            Some(grant) => {
-                LeaseReply { granted: true, generation: grant.generation.0, millis: grant.length.millis(), time_millis }
-            }
+            Some(grant) => LeaseReply { granted: true, generation: grant.generation.0, time_millis },
         }))
     }
 
