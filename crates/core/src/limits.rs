@@ -56,6 +56,10 @@ pub const PREAUTH_FRAME_LEN_MAX: usize = 16 * 1024;
 pub const PREAUTH_BYTES_MAX: u64 = 24 * 1024;
 /// Milliseconds from accept to `Welcome`.
 pub const HANDSHAKE_MILLIS_MAX: u64 = 10_000;
+/// Bytes of the body of an admin's request over HTTPS.
+pub const ADMIN_BODY_LEN_MAX: usize = 64 * 1024;
+/// Milliseconds that such a body may take to arrive.
+pub const ADMIN_BODY_MILLIS_MAX: u64 = 10_000;
 /// Handshakes of members and principals under way at once.
 pub const HANDSHAKES_IN_FLIGHT_MAX: usize = 256;
 /// Enrollment connections under way at once.

@@ -3,17 +3,22 @@
 //! Authority comes from the TLS connection alone. Headers in which a proxy claims to have seen a certificate are not read:
 //! behind a proxy that ends TLS nobody is an admin.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Extension, Request};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::body::{Body, to_bytes};
+use axum::extract::{Extension, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use countersign_core::limits::{HANDSHAKES_IN_FLIGHT_MAX, SKEW_SECS};
+use countersign_core::limits::{ADMIN_BODY_LEN_MAX, ADMIN_BODY_MILLIS_MAX, HANDSHAKES_IN_FLIGHT_MAX, SKEW_SECS};
+use countersign_core::peer::Refusal;
 use countersign_core::principal::Role;
 use countersign_core::time::Validity;
 use countersign_net::https::{HttpsCertificate, HttpsPeer, accept_https};
@@ -39,6 +44,10 @@ use crate::settings::AUTHORITY_TTL_SECS;
 
 /// How long a connection may be silent.
 const IDLE_MAX: Duration = Duration::from_secs(10);
+/// How long the body of a request may take to arrive.
+const BODY_MAX: Duration = Duration::from_millis(ADMIN_BODY_MILLIS_MAX);
+/// How often it is looked whether a request under way is still allowed.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 const KEY: &str = "keys/https.key";
 const CERTIFICATE: &str = "keys/https.pem";
 
@@ -116,7 +125,7 @@ pub(crate) async fn spawn(
 fn app(member: &Arc<Inner>) -> Router {
     let admin = Admin::of(member);
     let sent_on = from_fn_with_state(admin.clone(), super::leader::send_to_leader);
-    let api = super::api().layer(sent_on).layer(from_fn(check_admin));
+    let api = super::api().layer(sent_on).layer(from_fn_with_state(admin.clone(), check_admin));
     super::public().merge(api).with_state(admin)
 }
 
@@ -143,28 +152,115 @@ where
         .await
 }
 
-/// Only an admin certificate administers, judged anew for each request.
-async fn check_admin(Extension(peer): Extension<HttpsPeer>, request: Request, next: Next) -> Response {
-    let refuse = |status, code: &str, message: String| {
-        tracing::warn!(remote = %peer.remote, %message, "admin request refused");
-        AdminError::new(status, code, message, "issue one on a voter: `countersign cert issue --admin NAME`")
-            .into_response()
-    };
+/// Only an admin certificate administers. A stranger's body is not even read; an admin is judged once the whole request is
+/// here, so that nothing is gained by withholding its last byte, and at every step that is taken for it from then on.
+async fn check_admin(
+    State(admin): State<Admin>,
+    Extension(peer): Extension<HttpsPeer>,
+    request: Request,
+    next: Next,
+) -> Response {
     // A browser would send its certificate along with what another site made it ask for.
     if crosses_sites(request.headers()) {
-        return refuse(StatusCode::FORBIDDEN, "cross-site", "the request comes from another site".to_owned());
+        let message = "the request comes from another site".to_owned();
+        return refused(&peer, StatusCode::FORBIDDEN, "cross-site", message).into_response();
     }
-    match peer.verified() {
-        None => refuse(StatusCode::UNAUTHORIZED, "no-certificate", "an admin certificate is needed".to_owned()),
-        Some(Err(refusal)) => refuse(StatusCode::FORBIDDEN, refusal.label(), refusal.to_string()),
-        Some(Ok(verified)) if matches!(verified.principal().role, Role::Admin(_)) => {
-            tracing::info!(principal = %verified.principal(), method = %request.method(), path = request.uri().path(), "admin request");
-            next.run(request).await
-        }
+    if let Err(refused) = judged(&peer) {
+        return refused.into_response();
+    }
+    let leaseless = needs_no_lease(&request);
+    let request = match received(request, ADMIN_BODY_LEN_MAX, BODY_MAX).await {
+        Ok(request) => request,
+        Err(error) => return error.into_response(),
+    };
+    let allowed = || {
+        judged(&peer)?;
+        if leaseless { Ok(()) } else { leased(&admin) }
+    };
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    while_allowed(allowed, async {
+        tracing::info!(remote = %peer.remote, %method, path, "admin request");
+        next.run(request).await
+    })
+    .await
+}
+
+fn refused(peer: &HttpsPeer, status: StatusCode, code: &str, message: String) -> AdminError {
+    tracing::warn!(remote = %peer.remote, %message, "admin request refused");
+    AdminError::new(status, code, message, "issue one on a voter: `countersign cert issue --admin NAME`")
+}
+
+/// Whether `peer` is an admin, under the trust in force now.
+fn judged(peer: &HttpsPeer) -> Result<(), AdminError> {
+    let (status, code, message) = match peer.verified() {
+        None => (StatusCode::UNAUTHORIZED, "no-certificate", "an admin certificate is needed".to_owned()),
+        Some(Err(refusal)) => (StatusCode::FORBIDDEN, refusal.label(), refusal.to_string()),
+        Some(Ok(verified)) if matches!(verified.principal().role, Role::Admin(_)) => return Ok(()),
         Some(Ok(verified)) => {
-            refuse(StatusCode::FORBIDDEN, "not-an-admin", format!("{} is not an admin", verified.principal()))
+            (StatusCode::FORBIDDEN, "not-an-admin", format!("{} is not an admin", verified.principal()))
         }
+    };
+    Err(refused(peer, status, code, message))
+}
+
+/// What says how this member is doing must be readable when it is not doing well. All else is for those of whom this member
+/// knows that they are not revoked.
+fn needs_no_lease(request: &Request) -> bool {
+    request.method() == Method::GET && matches!(request.uri().path(), "/v1/status" | "/v1/openapi.json")
+}
+
+/// A member that has not heard lately what is revoked takes nobody's certificate for an admin's.
+fn leased(admin: &Admin) -> Result<(), AdminError> {
+    let member = admin.member()?;
+    member.lease.fresh().map(|_| ()).map_err(|no_lease| {
+        AdminError::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::NoLease.label(),
+            no_lease.to_string(),
+            "see `countersign status`; use the local socket, or another member that has a lease",
+        )
+    })
+}
+
+/// The request with all of its body.
+async fn received(request: Request, len_max: usize, patience: Duration) -> Result<Request, AdminError> {
+    let (head, body) = request.into_parts();
+    match tokio::time::timeout(patience, to_bytes(body, len_max)).await {
+        Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body))),
+        Ok(Err(_)) => Err(AdminError::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body",
+            format!("the request's body is longer than {len_max} bytes, or broke off"),
+            "send less",
+        )),
+        Err(_) => Err(AdminError::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "body-late",
+            format!("the request's body did not arrive within {} ms", patience.as_millis()),
+            "repeat the command",
+        )),
     }
+}
+
+/// Asks before every step whether it may be taken: a command may wait seconds for a leader, and must not outlive the
+/// admin's certificate or this member's lease. What has been proposed by then may be carried out nevertheless.
+async fn while_allowed(allowed: impl Fn() -> Result<(), AdminError>, work: impl Future<Output = Response>) -> Response {
+    let mut work = pin!(work);
+    let mut again = tokio::time::interval(LOOK_AGAIN);
+    let mut begun = false;
+    poll_fn(|cx| {
+        // Also while the work waits for something else, such as a connection to the leader.
+        while again.poll_tick(cx).is_ready() {}
+        if let Err(mut error) = allowed() {
+            if begun {
+                error.problem.message.push_str("; the request was under way, and may have been carried out");
+            }
+            return Poll::Ready(error.into_response());
+        }
+        begun = true;
+        work.as_mut().poll(cx)
+    })
+    .await
 }
 
 /// Whether a browser says that the request was made by a page that did not come from here: by Fetch Metadata, or, where
@@ -208,6 +304,8 @@ fn own(member: &Inner) -> Result<Credential, HttpsError> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
     use super::*;
@@ -239,6 +337,50 @@ mod tests {
             }
             assert_eq!(crosses_sites(&map), crosses, "{headers:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_body_ends_at_its_limit_and_does_not_take_forever() {
+        let with = |body: Body| Request::builder().body(body).unwrap();
+        let status = |received: Result<Request, AdminError>| received.map(drop).map_err(|error| error.status.as_u16());
+        assert_eq!(status(received(with(Body::from("12345")), 5, PATIENCE).await), Ok(()));
+        assert_eq!(status(received(with(Body::from("123456")), 5, PATIENCE).await), Err(413));
+        let never = Body::from_stream(tokio_stream::pending::<Result<String, std::io::Error>>());
+        let late = tokio::time::timeout(PATIENCE, received(with(never), 5, Duration::from_millis(20))).await;
+        assert_eq!(status(late.expect("waits forever")), Err(408));
+    }
+
+    #[tokio::test]
+    async fn a_request_under_way_takes_no_step_after_its_admin_is_refused() {
+        let (steps, allowed) = (Cell::new(0), Cell::new(true));
+        let ask = || {
+            let refused = || AdminError::new(StatusCode::FORBIDDEN, "key-revoked", "revoked", "none");
+            if allowed.get() { Ok(()) } else { Err(refused()) }
+        };
+        let work = async {
+            steps.set(1);
+            tokio::task::yield_now().await;
+            steps.set(2);
+            allowed.set(false);
+            tokio::task::yield_now().await;
+            steps.set(3);
+            StatusCode::OK.into_response()
+        };
+        assert_eq!((while_allowed(ask, work).await.status(), steps.get()), (StatusCode::FORBIDDEN, 2));
+        // One that waits for something that does not come, too; and one that may not begin does not.
+        allowed.set(true);
+        let waiting = async {
+            steps.set(4);
+            allowed.set(false);
+            std::future::pending().await
+        };
+        let ended = tokio::time::timeout(PATIENCE, while_allowed(ask, waiting)).await.expect("it is under way still");
+        assert_eq!((ended.status(), steps.get()), (StatusCode::FORBIDDEN, 4));
+        let refused = while_allowed(ask, async {
+            steps.set(5);
+            StatusCode::OK.into_response()
+        });
+        assert_eq!((refused.await.status(), steps.get()), (StatusCode::FORBIDDEN, 4));
     }
 
     fn served() -> DuplexStream {

@@ -36,7 +36,7 @@ use bounds::{Bounds, bounded};
 use certificates::CertificatesService;
 use enrollment::EnrollmentService;
 use io::Served;
-use leased::leased;
+use leased::{close_when_lapsed, leased};
 use peers::PeerService;
 
 /// Connections handed over and not yet taken up.
@@ -72,6 +72,7 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
     let serving = async move { reporter.set_serving::<RaftServer<PeerService>>().await };
     member.spawn(serving);
 
+    close_when_lapsed(member);
     let accepting = Arc::clone(member);
     member.spawn(async move { match accepting.acceptor.run().await {} });
 }

@@ -69,7 +69,7 @@ fn settings(data: &TempDir, name: &Name, files: Option<FilesMode>, lifetimes: Li
         name: Some(name.clone()),
         cluster_addr: "127.0.0.1:0".parse().unwrap(),
         advertise: vec![],
-        https_addr: None,
+        https_addr: Some("127.0.0.1:0".parse().unwrap()),
         https_files: None,
         node_ttl_secs: lifetimes.node_ttl_secs,
         client_ttl_secs: CLIENT_TTL_SECS,
@@ -199,18 +199,24 @@ impl Node {
 
     /// A client with a certificate of this cluster.
     pub async fn client(&self, name: &str) -> Client {
+        let Issued { key, bundle, credential } = self.issue(&format!("client/{name}")).await;
+        let domain = self.member().view().trust_domain.clone();
+        let dialer = ServiceClient::new(bundle, domain, credential, Arc::new(SystemClock));
+        Client { key, dialer }
+    }
+
+    /// A certificate of this cluster.
+    pub async fn issue(&self, role: &str) -> Issued {
         let key = KeyPair::generate(KeyAlgorithm::Ed25519).unwrap();
         let csr = csr_pem(&create_csr(&key).unwrap());
-        let wanted = CertificateRequest { role: format!("client/{name}"), ttl_secs: Some(600), csr };
+        let wanted = CertificateRequest { role: role.to_owned(), ttl_secs: Some(600), csr };
         let (status, body) = self.ask("POST", "/v1/certificates", serde_json::to_string(&wanted).unwrap()).await;
         assert_eq!(status, 200, "{body}");
         let issued: CertificateIssued = serde_json::from_str(&body).unwrap();
         let chain = certificates_from_pem(&issued.chain).unwrap();
         let credential = Arc::new(Credential::new(chain.iter().map(|der| der.to_vec()), &key).unwrap());
         let bundle = Arc::new(Bundle::new([chain[1].as_ref()]).unwrap());
-        let domain = self.member().view().trust_domain.clone();
-        let dialer = ServiceClient::new(bundle, domain, credential, Arc::new(SystemClock));
-        Client { key: issued.key, dialer }
+        Issued { key: issued.key, bundle, credential }
     }
 
     pub async fn revoke(&self, key: &str) {
@@ -244,6 +250,12 @@ impl Node {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+pub struct Issued {
+    pub key: String,
+    pub bundle: Arc<Bundle>,
+    pub credential: Arc<Credential>,
 }
 
 pub struct Client {
