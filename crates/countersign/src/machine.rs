@@ -15,9 +15,11 @@ use countersign_raft::{ApplyError, GroupMachine, LogPosition, RestoreError};
 use tokio::sync::watch;
 
 use crate::boot::boot_now;
+use crate::quarantine::Overlay;
 
-/// Called with each new view and what was revoked on the way to it, before anything else learns of it.
-pub(crate) type Publish = Box<dyn Fn(&Arc<View>, UnixMillis, &[Revocation]) + Send + Sync>;
+/// Called with each new view and what was revoked on the way to it, before anything else learns of it. True once this view,
+/// or a newer one, is in force: else nothing may be acknowledged.
+pub(crate) type Publish = Box<dyn Fn(&Arc<View>, UnixMillis, &[Revocation]) -> bool + Send + Sync>;
 
 /// A revocation that was applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,8 +87,11 @@ impl SharedState {
     pub(crate) fn publish_to(&self, publish: Publish) {
         let publish = self.0.publish.get_or_init(|| publish);
         let state = self.read();
-        if let Some(view) = state.view() {
-            publish(view, state.time(), &[]);
+        if let Some(view) = state.view()
+            && !publish(view, state.time(), &[])
+        {
+            // Applied before there was anywhere to publish it.
+            self.0.applied.send_replace(Generation(0));
         }
     }
 
@@ -95,15 +100,16 @@ impl SharedState {
         self.0.applied.subscribe()
     }
 
-    /// The machine to hand to Raft.
-    pub(crate) fn machine(&self) -> TrustMachine {
-        TrustMachine { shared: self.clone(), published: Generation(0), revocations: Vec::new() }
+    /// The machine to hand to Raft. `overlay` refuses for what stands in the log until it is applied.
+    pub(crate) fn machine(&self, overlay: Arc<Overlay>) -> TrustMachine {
+        TrustMachine { shared: self.clone(), overlay, published: Generation(0), revocations: Vec::new() }
     }
 }
 
 /// Applies entries of the trust group.
 pub(crate) struct TrustMachine {
     shared: SharedState,
+    overlay: Arc<Overlay>,
     published: Generation,
     /// Applied since the last view was published.
     revocations: Vec<Revocation>,
@@ -130,8 +136,7 @@ impl GroupMachine for TrustMachine {
         Ok(())
     }
 
-    fn applied_batch(&mut self) {
-        let revocations = core::mem::take(&mut self.revocations);
+    fn applied_batch(&mut self, upto: Option<LogPosition>) {
         let state = self.shared.read();
         {
             let mut anchor = self.shared.0.anchor.write().unwrap_or_else(PoisonError::into_inner);
@@ -142,10 +147,18 @@ impl GroupMachine for TrustMachine {
         }
         let Some(view) = state.view() else { return };
         if view.generation != self.published {
-            self.published = view.generation;
-            if let Some(publish) = self.shared.0.publish.get() {
-                publish(view, state.time(), &revocations);
+            let in_force = |publish: &Publish| publish(view, state.time(), &self.revocations);
+            if !self.shared.0.publish.get().is_none_or(in_force) {
+                // Whoever waits for this member's word goes on waiting; the next entry tries again.
+                tracing::error!(generation = %view.generation, "what was applied is not in force and is not acknowledged");
+                return;
             }
+            self.published = view.generation;
+            self.revocations.clear();
+        }
+        // Not before the view is in force: in between, somebody evicted would be refused by neither.
+        if let Some(upto) = upto {
+            self.overlay.applied(upto.index);
         }
         self.shared.0.applied.send_replace(view.generation);
     }
@@ -167,7 +180,7 @@ mod tests {
     fn an_entry_of_a_newer_version_is_refused_by_the_level_that_it_needs() {
         let shared = SharedState::new();
         let newer = codec::encode(&(FEATURE_LEVEL + 1, UnixMillis(1), 250_u32)).unwrap();
-        let refused = shared.machine().apply(LogPosition::default(), &newer).unwrap_err();
+        let refused = shared.machine(Arc::default()).apply(LogPosition::default(), &newer).unwrap_err();
         let shown = crate::chain(&refused).to_string();
         let level = format!("entry needs feature level {}, this binary knows {FEATURE_LEVEL}", FEATURE_LEVEL + 1);
         assert!(shown.contains(&level), "{shown}");

@@ -344,10 +344,14 @@ async fn assemble(
                 for connection in closed {
                     tracing::info!(principal = %connection.principal, reason = %connection.refusal, "connection closed");
                 }
+                true
             }
             // The view that this member was admitted under may be ahead of the log that it is still receiving.
-            Err(countersign_net::PublishError::Stale(_)) => {}
-            Err(error) => tracing::error!(error = %crate::chain(&error), "view cannot be published"),
+            Err(countersign_net::PublishError::Stale(_)) => true,
+            Err(error) => {
+                tracing::error!(error = %crate::chain(&error), "view cannot be published");
+                false
+            }
         }
     }));
     let acceptor = Acceptor::on(bound.listener, endpoint.clone(), AcceptorLimits::default());

@@ -26,6 +26,8 @@ struct Cut {
     recognized: BTreeSet<NodeId>,
     /// By the index of the entry, which may be cut off again while it is not committed.
     logged: BTreeMap<u64, BTreeSet<NodeId>>,
+    /// Up to here entries are applied, or replaced by a snapshot, and the view that is in force decides.
+    applied: u64,
     /// Closed for an eviction before it was applied: its receipt counts them.
     closed: Vec<ClosedConnection>,
 }
@@ -109,9 +111,12 @@ impl Overlay {
         }
     }
 
-    /// Refuses whom the entry at `index` of this member's own log evicts, committed or not.
+    /// Refuses whom the entry at `index` of this member's own log evicts, committed or not, until it is applied.
     pub(crate) fn logged(&self, index: u64, node: NodeId) {
         let mut cut = self.lock();
+        if index <= cut.applied {
+            return;
+        }
         cut.logged.entry(index).or_default().insert(node);
         self.enforce(&mut cut);
     }
@@ -122,6 +127,22 @@ impl Overlay {
         if !cut.logged.split_off(&index).is_empty() {
             self.enforce(&mut cut);
         }
+    }
+
+    /// The view in force holds what came of the entries up to `index`: it refuses whom they evicted, and nobody is refused
+    /// for an eviction that was not carried out or that a snapshot replaced.
+    pub(crate) fn applied(&self, index: u64) {
+        let mut cut = self.lock();
+        cut.applied = cut.applied.max(index);
+        let open = cut.logged.split_off(&index.saturating_add(1));
+        if !core::mem::replace(&mut cut.logged, open).is_empty() {
+            self.enforce(&mut cut);
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn refuses(&self) -> BTreeSet<NodeId> {
+        self.lock().denied().into_keys().collect()
     }
 
     /// What was closed for these evictions before they were applied. From now on the view refuses whom they evict.
@@ -154,6 +175,25 @@ mod tests {
         assert_eq!(overlay.lock().denied(), BTreeMap::from([(NodeId(3), Refusal::Evicted)]));
         overlay.truncated(7);
         assert!(overlay.lock().denied().is_empty());
+    }
+
+    #[test]
+    fn from_the_index_that_is_applied_on_the_view_decides() {
+        let overlay = Overlay::default();
+        for (index, node) in [(7, 3), (8, 4), (9, 5)] {
+            overlay.logged(index, NodeId(node));
+        }
+        let denied = || overlay.refuses();
+        overlay.applied(6);
+        assert_eq!(denied(), ids(&[3, 4, 5]), "none of them is applied");
+        overlay.applied(8);
+        assert_eq!(denied(), ids(&[5]));
+        // Told late, of an entry that a snapshot has replaced.
+        overlay.logged(8, NodeId(4));
+        assert_eq!(denied(), ids(&[5]));
+        overlay.recognized([NodeId(5)]);
+        overlay.applied(u64::MAX);
+        assert_eq!(denied(), ids(&[5]), "what the voters showed stands");
     }
 
     #[test]

@@ -83,7 +83,8 @@ impl Replica {
         });
         let weak: Weak<AssignedByView> = Arc::downgrade(&assigned);
         let groups = Groups::new(node, store, Arc::new(peers.clone()), Arc::new(WeakAssigned(weak)));
-        let group = groups.start(GroupId::TRUST, Box::new(state.machine()), GroupConfig::default()).await?;
+        let group =
+            groups.start(GroupId::TRUST, Box::new(state.machine(Arc::clone(&overlay))), GroupConfig::default()).await?;
         let _ = assigned.group.set(group.clone());
         Ok(Self { state, groups, group, peers, gate, overlay, assigned })
     }
@@ -166,7 +167,8 @@ impl Assignments for WeakAssigned {
         Some(member.is_some_and(|m| m.suffrage == Suffrage::Voter || votes()))
     }
 
-    /// An eviction in this member's own log counts for refusal at once: it may be committed without this member knowing.
+    /// An eviction in this member's own log counts for refusal at once, until it is applied: it may be committed without
+    /// this member knowing.
     fn appended(&self, group: GroupId, index: u64, command: &[u8]) {
         let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) else { return };
         if let Ok(Stamped { command: Command::Evict { node, .. }, .. }) = Stamped::decode(command)
@@ -198,6 +200,8 @@ impl Assignments for WeakAssigned {
 mod tests {
     use countersign_core::lease::LeaseLength;
     use std::collections::BTreeMap;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use countersign_core::id::{ClusterId, Generation, KeyId};
     use countersign_core::key::SecretKey;
@@ -208,7 +212,7 @@ mod tests {
     use countersign_core::trust::command::{Bootstrap, FEATURE_LEVEL, SealedKey};
     use countersign_core::trust::member::{Member, MemberKeys};
     use countersign_core::trust::view::AuthorityKey;
-    use countersign_raft::{GroupState, GroupStopped, HubError, RaftRpc};
+    use countersign_raft::{GroupMachine, GroupState, GroupStopped, HubError, LogPosition, RaftRpc};
 
     use super::*;
 
@@ -216,10 +220,17 @@ mod tests {
     const ME: NodeId = NodeId(2);
     const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
 
-    /// A cluster of these members, all of them voters.
-    fn view(cluster: u8, members: &[u64], generation: u64) -> View {
+    fn stamped(command: Command) -> Stamped {
+        Stamped { level: FEATURE_LEVEL, time: NOW, command }
+    }
+
+    fn evict(node: u64) -> Command {
+        Command::Evict { node: NodeId(node), compromised: false, keep_authority: true }
+    }
+
+    fn bootstrap(cluster: u8) -> Command {
         let key = SecretKey::from_seed(Secret::new([3; 32])).public();
-        let bootstrap = Bootstrap {
+        Command::Bootstrap(Box::new(Bootstrap {
             cluster: ClusterId([cluster; 16]),
             name: Name::parse("east").unwrap(),
             trust_domain: TrustDomain::parse("td").unwrap(),
@@ -235,10 +246,13 @@ mod tests {
             node_ttl_secs: 60,
             lease: LeaseLength::DEFAULT,
             token: None,
-        };
+        }))
+    }
+
+    /// A cluster of these members, all of them voters.
+    fn view(cluster: u8, members: &[u64], generation: u64) -> View {
         let mut state = TrustState::new();
-        let command = Command::Bootstrap(Box::new(bootstrap));
-        state.apply(&Stamped { level: FEATURE_LEVEL, time: NOW, command }).unwrap();
+        state.apply(&stamped(bootstrap(cluster))).unwrap();
         let mut view = View::clone(state.view().unwrap());
         let founder = view.members.remove(&LEADER).unwrap();
         let member = |id: &u64| (NodeId(*id), Member { id: NodeId(*id), ..founder.clone() });
@@ -291,6 +305,65 @@ mod tests {
         assert_eq!(replica.groups.may_lead_any(NodeId(5)), Some(true));
         assert_eq!(replica.groups.may_lead_any(NodeId(6)), Some(false));
         replica.groups.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn an_eviction_that_is_refused_when_it_is_applied_cuts_nobody_off() {
+        let store = tempfile::tempdir().unwrap();
+        let replica = Replica::open(store.path(), LEADER, None).await.unwrap();
+        replica.found().await.unwrap();
+        replica.propose(&stamped(bootstrap(1))).await.unwrap();
+        assert!(matches!(replica.propose(&stamped(evict(9))).await.unwrap(), Outcome::Refused(_)));
+        assert!(replica.overlay.refuses().is_empty());
+        // What is not applied yet counts.
+        replica.overlay.logged(1_000, NodeId(9));
+        replica.propose(&stamped(evict(9))).await.unwrap();
+        assert_eq!(replica.overlay.refuses(), BTreeSet::from([NodeId(9)]));
+        replica.groups.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn an_eviction_that_a_snapshot_replaces_counts_no_more_and_one_after_it_does() {
+        let store = tempfile::tempdir().unwrap();
+        let stored = Arc::new(view(1, &[1, 2, 5, 6, 7], 2));
+        let replica = Replica::open(store.path(), ME, Some(Arc::clone(&stored))).await.unwrap();
+        for (index, node) in [(400, 5), (500, 6), (501, 7)] {
+            replica.overlay.logged(index, NodeId(node));
+        }
+        let body = snapshot(&[1, 2], &state(&stored));
+        replica.groups.handle(LEADER, GroupId::TRUST, RaftRpc::Snapshot, &body).await.unwrap();
+        assert_eq!(replica.overlay.refuses(), BTreeSet::from([NodeId(7)]));
+        replica.groups.shutdown().await;
+    }
+
+    #[test]
+    fn what_cannot_be_put_in_force_is_not_acknowledged_and_ends_no_refusal() {
+        let (state, overlay) = (SharedState::new(), Arc::<Overlay>::default());
+        let mut machine = state.machine(Arc::clone(&overlay));
+        let (works, told) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (working, telling) = (Arc::clone(&works), Arc::clone(&told));
+        state.publish_to(Box::new(move |view, _, revocations| {
+            telling.lock().unwrap().push((view.generation, revocations.len()));
+            working.load(Ordering::Relaxed)
+        }));
+        let mut apply = |index, command| {
+            let at = LogPosition { term: 1, index };
+            machine.apply(at, &codec::encode(&stamped(command)).unwrap()).unwrap();
+            machine.applied_batch(Some(at));
+            (*state.applied().borrow(), *told.lock().unwrap().last().unwrap())
+        };
+        let nothing = Generation(0);
+        assert_eq!(apply(1, bootstrap(1)), (nothing, (Generation(1), 0)));
+        let revoke = |key| Command::RevokeKey(KeyId([key; 32]));
+        overlay.logged(2, NodeId(9));
+        assert_eq!(apply(2, revoke(1)), (nothing, (Generation(2), 1)));
+        assert_eq!(overlay.refuses(), BTreeSet::from([NodeId(9)]));
+        // The next one is, with all that was waiting.
+        works.store(true, Ordering::Relaxed);
+        assert_eq!(apply(3, revoke(2)), (Generation(3), (Generation(3), 2)));
+        assert!(overlay.refuses().is_empty());
+        works.store(false, Ordering::Relaxed);
+        assert_eq!(apply(4, revoke(3)), (Generation(3), (Generation(4), 1)), "it stays where it was");
     }
 
     #[tokio::test]

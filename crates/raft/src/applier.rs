@@ -49,7 +49,7 @@ impl Applier {
         let (mut last, mut membership) = (None, StoredMembership::default());
         if let Some(StoredSnapshot { meta, data }) = stored {
             machine.restore(&data)?;
-            machine.applied_batch();
+            machine.applied_batch(meta.last_log_id.as_ref().map(position));
             (last, membership) = (meta.last_log_id, meta.last_membership);
         }
         Ok(Self {
@@ -76,7 +76,7 @@ impl Applier {
         }
         let snapshot = StoredSnapshot { meta: meta.clone(), data };
         self.snapshots.store(&snapshot).await.map_err(|e| failed(&*e))?;
-        self.applied().machine.applied_batch();
+        self.applied().publish();
         Ok(())
     }
 
@@ -120,6 +120,10 @@ impl Applied {
         Ok(outcomes)
     }
 
+    fn publish(&mut self) {
+        self.machine.applied_batch(self.last.as_ref().map(position));
+    }
+
     fn refuse(&self, id: LogId, error: ApplyError) -> StorageError {
         let failed = StorageIoError::apply(id, &error);
         let _ = self.refused.0.set(Arc::new(error));
@@ -151,7 +155,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
     {
         let mut applied = self.applied();
         let outcomes = entries.into_iter().map(|entry| applied.apply(entry)).collect::<Result<_, _>>()?;
-        applied.machine.applied_batch();
+        applied.publish();
         Ok(outcomes)
     }
 

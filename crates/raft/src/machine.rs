@@ -55,6 +55,9 @@ pub trait GroupMachine: Send + Sync + 'static {
     /// Replaces the whole state by one that `snapshot` encoded. After an error the group stops.
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError>;
 
-    /// Called once after each run of entries or a restore: the moment to publish what changed.
-    fn applied_batch(&mut self) {}
+    /// Called once after each run of entries or a restore: the moment to publish what changed. `upto` is the last entry
+    /// that is in the state now.
+    fn applied_batch(&mut self, upto: Option<LogPosition>) {
+        let _ = upto;
+    }
 }

@@ -80,7 +80,7 @@ impl GroupMachine for Recorder {
         Ok(())
     }
 
-    fn applied_batch(&mut self) {
+    fn applied_batch(&mut self, _upto: Option<LogPosition>) {
         self.published.lock().unwrap().clone_from(&self.commands);
     }
 }
