@@ -66,6 +66,12 @@ pub const HANDSHAKES_IN_FLIGHT_MAX: usize = 256;
 pub const ENROLLMENTS_IN_FLIGHT_MAX: usize = 64;
 /// Enrollment connections of one source under way at once; the rest is for joiners elsewhere.
 pub const ENROLLMENTS_PER_SOURCE_MAX: usize = 48;
+/// Requests of one enrollment connection; a member that returns needs a few.
+pub const ENROLLMENT_REQUESTS_MAX: usize = 16;
+/// Answers to strangers' nonces that a member makes at once; past it they wait.
+pub const VIEWS_IN_FLIGHT_MAX: usize = 4;
+/// Statements in one answer to a stranger; whoever lacks more asks on from the last of them.
+pub const STATEMENTS_PER_ANSWER_MAX: usize = 64;
 /// Connection attempts of one source that may fail within a minute; past it, it is let in only while half the places are free.
 pub const FAILURES_PER_SOURCE_MINUTE_MAX: u32 = 120;
 /// Sources whose attempts are counted; past it the oldest is forgotten.

@@ -13,14 +13,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use countersign_api::cluster::enrollment_client::EnrollmentClient;
 use countersign_api::cluster::{ViewReply, ViewRequest, VoterAddress};
-use countersign_core::codec;
+use countersign_api::convert::{MessageError, decoded};
+use countersign_core::codec::{self, CodecError};
 use countersign_core::id::NodeId;
+use countersign_core::key::SecretKey;
+use countersign_core::limits::STATEMENTS_PER_ANSWER_MAX;
 use countersign_core::name::Address;
 use countersign_core::time::BootMillis;
 use countersign_core::trust::command::Command;
 use countersign_core::trust::member::Suffrage;
-use countersign_core::trust::recognition::{Recognition, Shown};
-use countersign_core::trust::statement::{Signed, Statement};
+use countersign_core::trust::recognition::{AnswerError, Recognition, Shown};
+use countersign_core::trust::statement::{Signed, Statement, follow};
 use countersign_net::dial_view;
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -146,14 +149,23 @@ impl Inner {
             && let Some(answered) = answers.join_next().await
         {
             let Ok((voter, Some(reply))) = answered else { continue };
-            if let Err(error) = count(&mut recognition, &asked, voter, &reply) {
-                tracing::warn!(%voter, %error, "answer about the cluster is not believed");
-                continue;
-            }
+            let page = match count(&mut recognition, &asked, voter, &reply) {
+                Ok(page) => page,
+                Err(error) => {
+                    tracing::warn!(%voter, %error, "answer about the cluster is not believed");
+                    continue;
+                }
+            };
             for VoterAddress { node, address } in reply.voters {
                 if let Ok(address) = Address::parse(&address) {
                     known.hints.insert(NodeId(node), address);
                 }
+            }
+            if let Some(Followed { newest, evicted }) = page {
+                // All are asked on from here: answers about what is behind it say nothing of what is after.
+                known.newest = newest;
+                known.evicted.extend(evicted);
+                return false;
             }
         }
         known.newest = Arc::clone(recognition.newest());
@@ -203,26 +215,75 @@ impl Inner {
             request.nonce.as_ref().try_into().map_err(|_| Status::invalid_argument("nonce of another length"))?;
         // A member that has just been admitted knows what it was admitted under.
         let view = Arc::clone(&self.endpoint.trust().load().view);
-        let state = self.state.read();
-        let chain = state.chain_after(request.known);
-        let newest = chain.last().map(|signed| &signed.statement).or(state.newest_shown()).unwrap_or(&view.statement);
-        let shown = Shown::of(self.node, newest);
-        let statements = chain.iter().filter_map(|signed| codec::encode(signed).ok()).map(Bytes::from).collect();
+        let showing = {
+            let state = self.state.read();
+            Showing::of(state.chain_after(request.known), state.newest_shown().unwrap_or(&view.statement))
+        };
         let voters = view.members.values().filter(|member| member.suffrage == Suffrage::Voter);
         let voters = voters.filter_map(|member| {
             let address = member.addresses.first()?.to_string();
             Some(VoterAddress { node: member.id.0, address })
         });
         Ok(ViewReply {
-            node: self.node.0,
-            statements,
+            voters: voters.collect(),
+            ..showing.reply(self.node, &self.keys.identity, nonce).map_err(|_| Status::internal("no encoding"))?
+        })
+    }
+}
+
+/// What is shown to one who knows less, taken out of the state so that applying does not wait for encoding and signing.
+struct Showing {
+    page: Vec<Signed>,
+    newest: Arc<Statement>,
+}
+
+impl Showing {
+    /// The first page of `chain`, which leads to the newest statement; if it is empty, that is `newest`.
+    fn of(chain: &[Signed], newest: &Arc<Statement>) -> Self {
+        let newest = chain.last().map_or(newest, |signed| &signed.statement);
+        Self { page: chain.iter().take(STATEMENTS_PER_ANSWER_MAX).cloned().collect(), newest: Arc::clone(newest) }
+    }
+
+    fn reply(&self, node: NodeId, identity: &SecretKey, nonce: &[u8; 32]) -> Result<ViewReply, CodecError> {
+        let statements: Result<Vec<Bytes>, _> =
+            self.page.iter().map(|signed| codec::encode(signed).map(Bytes::from)).collect();
+        let shown = Shown::of(node, &self.newest);
+        let ends = self.page.last().is_none_or(|last| last.statement.number == shown.number);
+        // An answer is about the newest statement, or it would pass off the past as the present: before the last page
+        // there is none.
+        let signature = if ends { Bytes::copy_from_slice(&shown.sign(identity, nonce)) } else { Bytes::new() };
+        Ok(ViewReply {
+            node: node.0,
+            statements: statements?,
             number: shown.number,
             digest: Bytes::copy_from_slice(&shown.digest),
-            signature: Bytes::copy_from_slice(&shown.sign(&self.keys.identity, nonce)),
-            voters: voters.collect(),
+            signature,
             ..ViewReply::default()
         })
     }
+}
+
+/// The statements of one answer.
+pub(crate) struct Page {
+    pub(crate) chain: Vec<Signed>,
+    /// Whether the newest statement that the answer names lies beyond them: to be asked for from the last of these.
+    pub(crate) more: bool,
+}
+
+impl Page {
+    pub(crate) fn of(reply: &ViewReply) -> Result<Self, MessageError> {
+        let chain: Result<Vec<Signed>, _> = reply.statements.iter().map(|bytes| decoded("statement", bytes)).collect();
+        let chain = chain?;
+        let more = chain.last().is_some_and(|last| last.statement.number < reply.number);
+        Ok(Self { chain, more })
+    }
+}
+
+/// Where a page led that is not the last. Its statements prove themselves; as an answer it does not count.
+#[derive(Debug)]
+struct Followed {
+    newest: Arc<Statement>,
+    evicted: BTreeSet<NodeId>,
 }
 
 /// Why an answer does not count.
@@ -233,29 +294,129 @@ enum Uncounted {
     #[error("it is of another voter than the one asked")]
     Another,
     #[error(transparent)]
-    Answer(#[from] countersign_core::trust::recognition::AnswerError),
+    Answer(#[from] AnswerError),
 }
 
+/// Counts an answer, or follows a page that is not the last.
 fn count(
     recognition: &mut Recognition,
     asked: &Arc<Statement>,
     voter: NodeId,
     reply: &ViewReply,
-) -> Result<(), Uncounted> {
+) -> Result<Option<Followed>, Uncounted> {
     if reply.node != voter.0 {
         return Err(Uncounted::Another);
     }
-    let chain: Result<Vec<Signed>, _> = reply.statements.iter().map(|bytes| codec::decode(bytes)).collect();
-    let chain = chain.map_err(|_| Uncounted::Malformed)?;
+    let Page { chain, more } = Page::of(reply).map_err(|_| Uncounted::Malformed)?;
+    if more {
+        let (newest, evicted) = follow(asked, &chain).map_err(AnswerError::from)?;
+        return Ok(Some(Followed { newest, evicted }));
+    }
     let digest = reply.digest.as_ref().try_into().map_err(|_| Uncounted::Malformed)?;
     let signature = reply.signature.as_ref().try_into().map_err(|_| Uncounted::Malformed)?;
     let shown = Shown { node: voter, number: reply.number, digest };
-    Ok(recognition.answer(asked, &shown, &chain, signature)?)
+    recognition.answer(asked, &shown, &chain, signature)?;
+    Ok(None)
 }
 
 #[cfg(test)]
 mod tests {
+    use countersign_core::id::{AuthorityId, ClusterId, Generation};
+    use countersign_core::secret::Secret;
+    use countersign_core::trust::statement::Signature;
+
     use super::*;
+
+    const VOTER: NodeId = NodeId(1);
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_seed(Secret::new([seed; 32]))
+    }
+
+    /// The founding of a cluster of one voter, and as many statements after it, each evicting one member more.
+    fn history(after: u64) -> (Arc<Statement>, Vec<Signed>) {
+        let founding = Arc::new(Statement::founding(ClusterId([1; 16]), VOTER, key(1).public(), AuthorityId([2; 32])));
+        let mut newest = Arc::clone(&founding);
+        let mut chain = Vec::new();
+        for number in 1..=after {
+            let statement = Arc::new(Statement {
+                number,
+                generation: Generation(number + 1),
+                previous: newest.digest(),
+                evicted: BTreeSet::from([NodeId(100 + number)]),
+                ..Statement::clone(&newest)
+            });
+            let signature = Signature(key(1).sign(&statement.transcript()));
+            newest = Arc::clone(&statement);
+            chain.push(Signed { statement, signatures: BTreeMap::from([(VOTER, signature)]) });
+        }
+        (founding, chain)
+    }
+
+    /// What the voter answers to whoever knows that much of it.
+    fn answer(chain: &[Signed], known: &Arc<Statement>, nonce: &[u8; 32]) -> ViewReply {
+        let rest = chain.get(usize::try_from(known.number).unwrap()..).unwrap();
+        Showing::of(rest, known).reply(VOTER, &key(1), nonce).unwrap()
+    }
+
+    /// Asks until the answer counts: how many answers that took, what is known then, and whom it evicts.
+    fn asked(founding: &Arc<Statement>, chain: &[Signed]) -> (usize, u64, BTreeSet<NodeId>) {
+        let (mut known, mut evicted) = (Arc::clone(founding), BTreeSet::new());
+        for round in 1_u8.. {
+            let nonce = [round; 32];
+            let mut recognition = Recognition::new(Arc::clone(&known), nonce);
+            let reply = answer(chain, &known, &nonce);
+            assert!(reply.statements.len() <= STATEMENTS_PER_ANSWER_MAX);
+            let page = count(&mut recognition, &known, VOTER, &reply).unwrap();
+            assert_eq!(page.is_none(), recognition.recognized().is_some());
+            evicted.extend(recognition.evicted());
+            let Some(page) = page else {
+                return (round.into(), recognition.newest().number, evicted);
+            };
+            evicted.extend(page.evicted);
+            known = page.newest;
+        }
+        unreachable!()
+    }
+
+    #[test]
+    fn statements_come_in_pages_and_all_of_them_are_followed_before_an_answer_counts() {
+        let page = STATEMENTS_PER_ANSWER_MAX as u64;
+        for (after, answers) in [(0, 1), (1, 1), (page, 1), (page + 1, 2), (2 * page, 2), (3 * page + 1, 4)] {
+            let (founding, chain) = history(after);
+            let evicted = (1..=after).map(|number| NodeId(100 + number)).collect();
+            assert_eq!(asked(&founding, &chain), (answers, after, evicted));
+        }
+    }
+
+    #[test]
+    fn a_page_passes_for_no_answer_and_only_what_is_signed_is_followed() {
+        let (founding, chain) = history(STATEMENTS_PER_ANSWER_MAX as u64 + 1);
+        let nonce = [7; 32];
+        let good = answer(&chain, &founding, &nonce);
+        assert!(good.signature.is_empty(), "nothing is said of what is not the newest");
+        let mut recognition = Recognition::new(Arc::clone(&founding), nonce);
+        let mut refused = |reply: ViewReply, claim: &str| {
+            count(&mut recognition, &founding, VOTER, &reply).map(|_| ()).expect_err(claim)
+        };
+
+        let last = &chain[STATEMENTS_PER_ANSWER_MAX - 1].statement;
+        let digest = Bytes::copy_from_slice(&last.digest());
+        refused(ViewReply { number: last.number, digest: digest.clone(), ..good.clone() }, "said to be the last");
+        let other = Shown::of(VOTER, last).sign(&key(1), &[8; 32]).to_vec().into();
+        refused(ViewReply { number: last.number, digest, signature: other, ..good.clone() }, "of another nonce");
+        refused(ViewReply { statements: vec![], ..good.clone() }, "it leads nowhere");
+        refused(ViewReply { node: 2, ..good.clone() }, "of another voter");
+        let statements = good.statements[1..].to_vec();
+        refused(ViewReply { statements, ..good.clone() }, "one is left out");
+        let mut forged = chain[1].clone();
+        forged.signatures.insert(VOTER, Signature(key(9).sign(&forged.statement.transcript())));
+        let statements = vec![good.statements[0].clone(), codec::encode(&forged).unwrap().into()];
+        refused(ViewReply { statements, ..good.clone() }, "one is not signed by the voter");
+        let statements = vec![good.statements[0].clone(), Bytes::from_static(b"none")];
+        refused(ViewReply { statements, ..good }, "it cannot be read");
+        assert!(recognition.recognized().is_none());
+    }
 
     #[test]
     fn a_gate_that_is_shut_opens_by_recognition_alone_and_shuts_with_the_lease() {

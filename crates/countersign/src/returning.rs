@@ -5,6 +5,7 @@
 //! or of an authority that is gone, it asks for the next one by its identity key, of a server that it has verified under
 //! what that chain trusts.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -15,11 +16,12 @@ use countersign_api::convert::{MessageError, decoded};
 use countersign_core::codec::{self, CodecError};
 use countersign_core::enroll::returning::ReturnRequest;
 use countersign_core::id::{AuthorityId, KeyId, NodeId};
+use countersign_core::limits::ENROLLMENT_REQUESTS_MAX;
 use countersign_core::name::Address;
 use countersign_core::peer::Refusal;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
-use countersign_core::trust::statement::{ChainBroken, Signed, follow};
+use countersign_core::trust::statement::{ChainBroken, Statement, follow};
 use countersign_net::{
     Credential, CredentialError, DialCause, DialError, Dialer, RecognizedServer, Unrecognized, dial_return,
 };
@@ -31,6 +33,7 @@ use tonic::transport::Channel;
 use crate::channel::channel_over;
 use crate::keys::{KeysError, NextLeaf, random};
 use crate::member::Inner;
+use crate::recognize::Page;
 
 /// How often a member without a lease tries whether its peers still know it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -40,6 +43,8 @@ const ASK_AGAIN_MAX: Duration = Duration::from_secs(60);
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// Times that a renewal number may turn out to be another while one return is under way.
 const NUMBERS_MAX: usize = 3;
+/// Pages of statements that are asked for over one connection, which is to return as well.
+const PAGES_MAX: usize = ENROLLMENT_REQUESTS_MAX - NUMBERS_MAX;
 
 /// What this member knows of its own standing.
 #[derive(Default)]
@@ -207,14 +212,16 @@ impl Inner {
 
     /// What the cluster has become, as `address` can prove it; and this member's way back, if it needs one.
     async fn ask_one(&self, address: &Address, meaning: Meaning) -> Result<Said, ReturnFailure> {
-        let (stream, presented) = dial_return(address).await?;
-        let endpoint = tonic::transport::Endpoint::from_static("http://member").timeout(ANSWER_DEADLINE);
-        let mut client = EnrollmentClient::new(channel_over(&endpoint, stream));
         let known = Arc::clone(&self.endpoint.trust().load().view.statement);
-        let nonce = random::<32>()?.expose().to_vec().into();
-        let shown = client.view(ViewRequest { nonce, known: known.number }).await?.into_inner();
-        let chain: Result<Vec<Signed>, _> = shown.statements.iter().map(|bytes| decoded("statement", bytes)).collect();
-        let (newest, evicted) = follow(&known, &chain?)?;
+        let (mut newest, mut evicted) = (Arc::clone(&known), BTreeSet::new());
+        let (mut client, presented) = loop {
+            let (stream, presented) = dial_return(address).await?;
+            let endpoint = tonic::transport::Endpoint::from_static("http://member").timeout(ANSWER_DEADLINE);
+            let mut client = EnrollmentClient::new(channel_over(&endpoint, stream));
+            if follow_all(&mut client, &mut newest, &mut evicted).await? {
+                break (client, presented);
+            }
+        };
         if evicted.contains(&self.node) {
             return Ok(Said::Evicted);
         }
@@ -296,6 +303,27 @@ impl Inner {
         tracing::info!(renewal, key = %key.id(), "returned by the identity key");
         Ok(())
     }
+}
+
+/// Follows page after page of statements; false if there are more than one connection may ask for. Each page leads on, so
+/// that it ends.
+async fn follow_all(
+    client: &mut EnrollmentClient<Channel>,
+    newest: &mut Arc<Statement>,
+    evicted: &mut BTreeSet<NodeId>,
+) -> Result<bool, ReturnFailure> {
+    for _ in 0..PAGES_MAX {
+        let nonce = random::<32>()?.expose().to_vec().into();
+        let shown = client.view(ViewRequest { nonce, known: newest.number }).await?.into_inner();
+        let Page { chain, more } = Page::of(&shown)?;
+        let (reached, gone) = follow(newest, &chain)?;
+        *newest = reached;
+        evicted.extend(gone);
+        if !more {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

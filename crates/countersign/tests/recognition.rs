@@ -7,15 +7,17 @@ mod ghost;
 mod support;
 
 use countersign::{LeaseLength, NODE_TTL_SECS, channel_over};
+use countersign_api::cluster::enrollment_client::EnrollmentClient;
 use countersign_api::cluster::raft_client::RaftClient;
-use countersign_api::cluster::{RaftReply, RaftRequest};
+use countersign_api::cluster::{EnrollRequest, RaftReply, RaftRequest, ReturnRequest, ViewRequest};
 use countersign_core::codec;
+use countersign_core::limits::ENROLLMENT_REQUESTS_MAX;
 use countersign_core::peer::Refusal as PeerRefusal;
-use countersign_net::{DialCause, DialError};
+use countersign_net::{DialCause, DialError, dial_return};
 use countersign_raft::RaftRpc;
 use support::{Lifetimes, Node, cluster_living, cluster_of};
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 
 fn brief() -> Lifetimes {
     Lifetimes { node_ttl_secs: NODE_TTL_SECS, lease: LeaseLength::from_secs(2).unwrap() }
@@ -86,6 +88,32 @@ async fn a_member_believes_a_voter_again_once_the_cluster_is_recognized() {
     let channel = dial(&nodes[1], &nodes[2]).await.unwrap();
     let answered = stand(&channel, &nodes[1], 1).await;
     assert!(believed(&answered), "{answered:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stranger_asks_so_often_over_one_connection_and_no_more() {
+    let founder = Node::bootstrap("n1").await;
+    let connect = async || {
+        let (stream, _) = dial_return(&founder.address()).await.unwrap();
+        EnrollmentClient::new(channel_over(&Endpoint::from_static("http://member"), stream))
+    };
+    let nonce = ViewRequest { nonce: vec![1; 32].into(), known: 0 };
+    let mut stranger = connect().await;
+    for turn in 0..ENROLLMENT_REQUESTS_MAX {
+        // With a nonce or without: each counts.
+        let asked = if turn % 2 == 0 { nonce.clone() } else { ViewRequest::default() };
+        let reply = stranger.view(asked).await.unwrap().into_inner();
+        assert_eq!(reply.signature.len(), if turn % 2 == 0 { 64 } else { 0 });
+    }
+    for asked in [nonce.clone(), ViewRequest::default()] {
+        assert_eq!(stranger.view(asked).await.unwrap_err().code(), Code::ResourceExhausted);
+    }
+    let refused = [
+        stranger.enroll(EnrollRequest::default()).await.unwrap_err(),
+        stranger.r#return(ReturnRequest::default()).await.unwrap_err(),
+    ];
+    assert!(refused.iter().all(|status| status.code() == Code::ResourceExhausted), "{refused:?}");
+    connect().await.view(nonce).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,6 @@
 //! The sponsor's side of enrollment: what a stranger may ask for, and what it is told.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use countersign_api::cluster::enrollment_server::Enrollment;
@@ -10,12 +10,13 @@ use countersign_core::codec;
 use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::enroll::returning::{self, ReturnChannel, ReturnError, Returning};
 use countersign_core::enroll::sponsor::{SponsorSide, SponsoredRequest};
-use countersign_core::limits::PREAUTH_FRAME_LEN_MAX;
+use countersign_core::limits::{PREAUTH_FRAME_LEN_MAX, VIEWS_IN_FLIGHT_MAX};
 use countersign_core::trust::command::Command;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
 use countersign_pki::foreign::LeafSignature;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Request, Response, Status};
 
 use super::io::Stranger;
@@ -25,30 +26,48 @@ use crate::propose::CommandError;
 
 /// The enrollment protocol's service.
 #[derive(Clone)]
-pub(crate) struct EnrollmentService(pub(crate) Weak<Inner>);
+pub(crate) struct EnrollmentService {
+    member: Weak<Inner>,
+    /// Places for answers to nonces: each costs a signature, whoever asks.
+    views: Arc<Semaphore>,
+}
 
 impl EnrollmentService {
-    fn member(&self) -> Result<std::sync::Arc<Inner>, Status> {
-        self.0.upgrade().ok_or_else(|| Status::unavailable("shutting down"))
+    pub(crate) fn of(member: &Arc<Inner>) -> Self {
+        Self { member: Arc::downgrade(member), views: Arc::new(Semaphore::new(VIEWS_IN_FLIGHT_MAX)) }
+    }
+
+    fn member(&self) -> Result<Arc<Inner>, Status> {
+        self.member.upgrade().ok_or_else(|| Status::unavailable("shutting down"))
+    }
+
+    /// A place to answer a nonce; none is needed where nothing is signed.
+    async fn place(&self, asked: &ViewRequest) -> Result<Option<SemaphorePermit<'_>>, Status> {
+        if asked.nonce.is_empty() {
+            return Ok(None);
+        }
+        self.views.acquire().await.map(Some).map_err(|_| Status::unavailable("shutting down"))
     }
 }
 
 #[tonic::async_trait]
 impl Enrollment for EnrollmentService {
     async fn view(&self, request: Request<ViewRequest>) -> Result<Response<ViewReply>, Status> {
+        Stranger::of(&request)?;
+        let asked = request.into_inner();
+        let _place = self.place(&asked).await?;
         let member = self.member()?;
         let trust = member.endpoint.trust().load();
         Ok(Response::new(ViewReply {
             cluster: Bytes::copy_from_slice(&trust.view.cluster.0),
             trust_domain: trust.view.trust_domain.to_string(),
             time_millis: member.now().0,
-            ..member.show(&request.into_inner())?
+            ..member.show(&asked)?
         }))
     }
 
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollReply>, Status> {
-        let stranger = request.extensions().get::<Stranger>().cloned();
-        let stranger = stranger.ok_or_else(|| Status::unauthenticated("no connection"))?;
+        let stranger = Stranger::of(&request)?;
         let EnrollRequest { request, csr, chain, signature_scheme, signature } = request.into_inner();
         if request.len() > PREAUTH_FRAME_LEN_MAX {
             return Err(Status::invalid_argument("request is too large"));
@@ -109,8 +128,7 @@ impl Enrollment for EnrollmentService {
     }
 
     async fn r#return(&self, request: Request<ReturnRequest>) -> Result<Response<ReturnReply>, Status> {
-        let stranger = request.extensions().get::<Stranger>().cloned();
-        let stranger = stranger.ok_or_else(|| Status::unauthenticated("no connection"))?;
+        let stranger = Stranger::of(&request)?;
         let ReturnRequest { request, csr } = request.into_inner();
         if request.len() > PREAUTH_FRAME_LEN_MAX {
             return Err(Status::invalid_argument("request is too large"));
@@ -186,4 +204,29 @@ fn refused(member: &Inner, stranger: &Stranger, why: &Refused) -> EnrollReply {
 
 fn encode_refusal(why: &Refused) -> Bytes {
     codec::encode(why).map(Bytes::from).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn so_many_nonces_are_answered_at_once_and_the_next_waits_for_a_place() {
+        let service = EnrollmentService { member: Weak::new(), views: Arc::new(Semaphore::new(VIEWS_IN_FLIGHT_MAX)) };
+        let nonce = ViewRequest { nonce: Bytes::from_static(&[1; 32]), known: 0 };
+        let mut places = Vec::new();
+        for _ in 0..VIEWS_IN_FLIGHT_MAX {
+            places.push(service.place(&nonce).await.unwrap());
+        }
+        assert!(service.place(&ViewRequest::default()).await.unwrap().is_none(), "nothing is signed");
+        let next = service.place(&nonce);
+        tokio::pin!(next);
+        tokio::select! {
+            biased;
+            _ = &mut next => panic!("one more than there are places"),
+            () = std::future::ready(()) => {}
+        }
+        places.pop();
+        assert!(next.await.unwrap().is_some());
+    }
 }

@@ -2,14 +2,18 @@
 
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use countersign_core::id::FailureId;
+use countersign_core::limits::ENROLLMENT_REQUESTS_MAX;
 use countersign_core::peer::VerifiedPeer;
 use countersign_core::time::Validity;
 use countersign_net::{EnrollStream, PeerStream, ServiceStream, SponsorProof};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
+use tonic::{Request, Status};
 
 /// Who is at the other end of a call: in the extensions of each request served on the service protocol.
 #[derive(Debug, Clone)]
@@ -28,6 +32,20 @@ pub(crate) struct Stranger {
     pub(crate) proof: SponsorProof,
     pub(crate) remote: SocketAddr,
     pub(crate) attempt: FailureId,
+    /// How many requests this connection has made.
+    requests: Arc<AtomicUsize>,
+}
+
+impl Stranger {
+    /// Who makes this request, as long as its connection may make one more.
+    pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        // Absent only if the router were wired wrongly: refuse.
+        let stranger = request.extensions().get::<Self>().ok_or_else(|| Status::unauthenticated("no connection"))?;
+        if stranger.requests.fetch_add(1, Ordering::Relaxed) >= ENROLLMENT_REQUESTS_MAX {
+            return Err(Status::resource_exhausted("too many requests on one connection"));
+        }
+        Ok(stranger.clone())
+    }
 }
 
 /// A stream of ours, served by tonic.
@@ -68,6 +86,7 @@ impl Connected for Served<ServiceStream> {
 impl Connected for Served<EnrollStream> {
     type ConnectInfo = Stranger;
     fn connect_info(&self) -> Stranger {
-        Stranger { proof: self.0.proof(), remote: self.0.remote(), attempt: self.0.attempt() }
+        let requests = Arc::default();
+        Stranger { proof: self.0.proof(), remote: self.0.remote(), attempt: self.0.attempt(), requests }
     }
 }

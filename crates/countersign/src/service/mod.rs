@@ -52,7 +52,7 @@ const FRAMING: usize = 1024;
 pub(crate) fn spawn(member: &Arc<Inner>) {
     let weak = Arc::downgrade(member);
     let enrollment =
-        EnrollmentServer::new(EnrollmentService(weak.clone())).max_decoding_message_size(2 * PREAUTH_FRAME_LEN_MAX);
+        EnrollmentServer::new(EnrollmentService::of(member)).max_decoding_message_size(2 * PREAUTH_FRAME_LEN_MAX);
     let strangers = member.acceptor.routes().enrollments(WAITING_MAX);
     run(member, strangers, Routes::new(enrollment), 4);
 
