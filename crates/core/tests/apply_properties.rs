@@ -180,8 +180,8 @@ fn command() -> impl Strategy<Value = Command> {
             spki.truncate(44 + 30 - cut.max(30));
             Command::IssuePrincipal { role, spki, ttl_secs }
         }),
-        2 => (role(), 20..26_u8, 20..26_u8, 0..999_u64).prop_map(|(role, n, next, ttl_secs)| {
-            Command::RenewPrincipal { role, in_use: KeyId::of_spki(&spki(n)), spki: spki(next), ttl_secs }
+        2 => (role(), 20..26_u8, 20..26_u8).prop_map(|(role, n, next)| {
+            Command::RenewPrincipal { role, in_use: KeyId::of_spki(&spki(n)), spki: spki(next) }
         }),
         1 => revocable().prop_map(Command::RevokeKey),
         1 => (0..3_u64, vec(node(), 0..3))

@@ -7,7 +7,6 @@ use countersign_api::cluster::members_client::MembersClient;
 use countersign_api::cluster::{ProposeReply, ProposeRequest};
 use countersign_api::convert::{MessageError, decoded};
 use countersign_core::codec::{self, CodecError};
-use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::id::{KeyId, NodeId};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::{Author, NotPermitted, permit};
@@ -146,12 +145,7 @@ impl Inner {
     }
 
     async fn propose_here(&self, author: Author, command: &Command, spki: &[u8]) -> Result<Attempt, CommandError> {
-        {
-            let state = self.state.read();
-            if let Some(view) = state.view() {
-                permit(view, author, command)?;
-            }
-        }
+        self.permit(author, command)?;
         if self.group.status().state != GroupState::Leader {
             return Ok(Attempt::Elsewhere);
         }
@@ -168,13 +162,11 @@ impl Inner {
         let stamped = Stamped { level: FEATURE_LEVEL, time, command: command.clone() };
         let stamped = codec::encode(&stamped)?;
         let _turn = self.turns.enter(author, stamped.len())?;
-        if let Command::Admit(request) = command
-            && let Err(why) = self.check_admission(request).await
-        {
-            let time = self.state.read().time();
-            let outcome = Outcome::Refused(why);
-            return Ok(Attempt::Done(Box::new(Done { outcome, chain: vec![], view: Bytes::new(), time })));
+        if let Some(outcome) = self.answered(command, time).await {
+            return self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)));
         }
+        // The author may have been evicted or demoted while this waited.
+        self.permit(author, command)?;
         let proposed = match self.group.propose(stamped).await {
             Ok(proposed) => proposed,
             Err(countersign_raft::ProposeError::NotLeader { .. }) => return Ok(Attempt::Elsewhere),
@@ -186,20 +178,19 @@ impl Inner {
         self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)))
     }
 
-    /// Refuses what `apply` would refuse, so that strangers write nothing into the log. A leader that has just been elected
-    /// may lack a token that is committed: before it refuses, it makes sure that it has applied everything.
-    async fn check_admission(&self, request: &EnrollmentRequest) -> Result<(), Refused> {
-        let refused = |why: &Refused| !matches!(why, Refused::NoCluster);
-        let first = self.state.read().check_admission(request);
-        match first {
-            Err(why) if refused(&why) => {
-                if self.group.ensure_linearizable().await.is_err() {
-                    return Ok(()); // not the leader (any more): proposing says so
-                }
-                self.state.read().check_admission(request)
-            }
-            _ => Ok(()),
+    /// Whether `author` may have the command proposed, as far as is applied here.
+    fn permit(&self, author: Author, command: &Command) -> Result<(), NotPermitted> {
+        self.state.read().view().map_or(Ok(()), |view| permit(view, author, command))
+    }
+
+    /// What `apply` would answer without a change, so that neither strangers nor members fill the log with it. A leader that
+    /// has just been elected may lack what is committed: before it answers, it makes sure that it has applied everything.
+    async fn answered(&self, command: &Command, time: UnixMillis) -> Option<Outcome> {
+        let first = self.state.read().answered(command, time)?;
+        if matches!(first, Outcome::Refused(Refused::NoCluster)) || self.group.ensure_linearizable().await.is_err() {
+            return None; // not the leader (any more): proposing says so
         }
+        self.state.read().answered(command, time)
     }
 
     /// Signs what the outcome grants, for the very key that the command recorded.

@@ -238,7 +238,8 @@ fn judge_with(
         }
         (Danger::AcceptsAnyPeerAnywhere, _) => wanted = Wanted::AnyPrincipal,
         (Danger::BelievesAnyPrincipal, None) => {
-            let issued = IssuedKey { not_after: parts.validity.not_after };
+            let Validity { not_before, not_after } = parts.validity;
+            let issued = IssuedKey { not_after, not_before, ttl_secs: 60, renewed_from: None };
             Arc::make_mut(&mut view.principals).entry(role).or_default().insert(parts.key, issued);
         }
         (Danger::BelievesAnyNode, Some(node)) => {

@@ -154,7 +154,7 @@ pub enum Command {
         /// Seconds that it lives.
         ttl_secs: u64,
     },
-    /// Refuses a key for ever.
+    /// Refuses a key for ever, and every key that was renewed from it.
     RevokeKey(KeyId),
     /// Refuses every certificate that a broker, client or admin has. One issued later counts.
     RevokePrincipal(Role),
@@ -216,7 +216,5 @@ pub enum Command {
         in_use: KeyId,
         /// The next public key, DER `SubjectPublicKeyInfo`.
         spki: Vec<u8>,
-        /// Seconds that the certificate lives.
-        ttl_secs: u64,
     },
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::check::Checked;
 use super::join_token::TokenRecord;
 use super::member::{Evicted, Member, Suffrage};
 use super::outcome::{Admitted, Grant, Limited, Outcome, Refused, Signer};
@@ -242,6 +243,9 @@ impl TrustState {
         if member.suffrage == Suffrage::Voter {
             self.check_voter_may_leave(node, keep_authority)?;
         }
+        if let Some(number) = self.needs(node) {
+            return Err(Refused::SignatureMissing { node, number });
+        }
         let at = self.time();
         self.sealed.retain(|(_, holder), _| *holder != node);
         let doomed: Vec<TokenId> = match member.admitted_by {
@@ -285,7 +289,8 @@ impl TrustState {
         if keep_authority || !copies { Ok(()) } else { Err(Refused::KeepAuthority(node)) }
     }
 
-    pub(super) fn set_addresses(&mut self, node: NodeId, addresses: &[Address], signature: &[u8; 64]) -> Applied {
+    /// Whether the member may be reached at `addresses`; `Some` where it is already.
+    pub(super) fn check_move(&self, node: NodeId, addresses: &[Address], signature: &[u8; 64]) -> Checked {
         let member = self.member(node)?;
         let view = self.current()?;
         check_addresses(addresses)?;
@@ -294,7 +299,16 @@ impl TrustState {
             .identity
             .verify(&addresses_transcript(view, node, addresses), signature)
             .map_err(|_| Refused::Signature(Signer::Identity))?;
-        check_addresses_free(view, Some(node), addresses)?;
+        if member.addresses == addresses {
+            return Ok(Some(Outcome::Done(view.generation)));
+        }
+        check_addresses_free(view, Some(node), addresses).map(|()| None)
+    }
+
+    pub(super) fn set_addresses(&mut self, node: NodeId, addresses: &[Address], signature: &[u8; 64]) -> Applied {
+        if let Some(done) = self.check_move(node, addresses, signature)? {
+            return Ok(done);
+        }
         let addresses = addresses.to_vec();
         self.change(|view| {
             if let Some(member) = view.members.get_mut(&node) {

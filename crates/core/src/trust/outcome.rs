@@ -215,6 +215,20 @@ pub enum Refused {
         /// Which.
         number: u64,
     },
+    /// A statement would stay without enough signatures for ever, and nobody who is away could recognize the cluster.
+    #[error("statement {number} cannot be signed by enough without node {node}, which is asked to sign it first")]
+    SignatureMissing {
+        /// Whose signature is missing.
+        node: NodeId,
+        /// Under which statement.
+        number: u64,
+    },
+    /// One successor of a key counts at a time, and a successor renews only when its predecessor has ended.
+    #[error("a key of this renewal line besides the one in use counts until {until} (seconds since 1970)")]
+    RenewedBefore {
+        /// The last second of that other key.
+        until: u64,
+    },
     /// The key is no Ed25519 or P-256 key.
     #[error("key {0} cannot be certified")]
     KeyUnsuitable(KeyId),

@@ -1,7 +1,9 @@
 //! Brokers, clients and admins in the state: each of their keys is on record before its certificate exists.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::check::Checked;
 use super::members::holds;
 use super::outcome::{Grant, Limited, Outcome, Refused};
 use super::state::{Applied, TrustState, serial};
@@ -10,6 +12,10 @@ use crate::id::KeyId;
 use crate::limits::{PRINCIPAL_KEYS_MAX, PRINCIPAL_TTL_SECS_MAX, PRINCIPALS_MAX};
 use crate::name::Host;
 use crate::principal::{Principal, Role};
+use crate::time::{UnixMillis, Validity};
+
+/// Seconds that the renewal of a certificate lives that an authority made elsewhere signed, of which there is no record.
+const UNRECORDED_TTL_SECS: u64 = 86_400;
 
 /// DER prefixes of the `SubjectPublicKeyInfo` of Ed25519 (RFC 8410 §4) and P-256 (RFC 5480 §2.1.1) keys, and the length of the key.
 const SUITABLE: [(&[u8], usize); 2] = [
@@ -25,6 +31,11 @@ const SUITABLE: [(&[u8], usize); 2] = [
 
 impl TrustState {
     pub(super) fn issue_principal(&mut self, role: &Role, spki: &[u8], ttl_secs: u64) -> Applied {
+        self.check_issue(role, spki, ttl_secs, self.time())?;
+        self.record_principal(role, spki, ttl_secs, None)
+    }
+
+    fn check_issue(&self, role: &Role, spki: &[u8], ttl_secs: u64, now: UnixMillis) -> Result<(), Refused> {
         let view = self.current()?;
         let key = KeyId::of_spki(spki);
         if role.node_id().is_some() {
@@ -55,7 +66,6 @@ impl TrustState {
         if record.key.is_none() {
             return Err(Refused::KeyElsewhere(authority));
         }
-        let now = self.time();
         let known = view.principals.get(role);
         let live = known.map_or(0, |keys| keys.iter().filter(|(k, i)| **k != key && i.not_after >= now).count());
         if live >= PRINCIPAL_KEYS_MAX {
@@ -64,41 +74,123 @@ impl TrustState {
         if known.is_none() && view.principals.len() >= PRINCIPALS_MAX {
             return Err(Refused::Limit { what: Limited::Principals, max: PRINCIPALS_MAX as u64 });
         }
-        let principal = Principal { trust_domain: view.trust_domain.clone(), role: role.clone() };
-        let validity = self.validity(ttl_secs, record.validity);
-        let mut hasher = blake3::Hasher::new_derive_key("countersign v1 certificate serial of a principal");
-        hasher.update(&view.cluster.0).update(&key.0).update(&validity.not_after.0.to_be_bytes());
-        let grant = Grant { principal, authority, serial: serial(&hasher), validity };
+        Ok(())
+    }
+
+    fn record_principal(&mut self, role: &Role, spki: &[u8], ttl_secs: u64, renewed_from: Option<KeyId>) -> Applied {
+        let (_, record) = self.current()?.active_authority().ok_or(Refused::NoCluster)?;
+        let (key, now, validity) = (KeyId::of_spki(spki), self.time(), self.validity(ttl_secs, record.validity));
+        let Validity { not_before, not_after } = validity;
+        let grant = self.principal_grant(role, key, validity)?;
         self.change(|view| {
             let keys = Arc::make_mut(&mut view.principals).entry(role.clone()).or_default();
             keys.retain(|_, issued| issued.not_after >= now);
-            // An earlier certificate of the same key is as good as it was.
-            let record = keys.entry(key).or_insert(IssuedKey { not_after: validity.not_after });
-            record.not_after = record.not_after.max(validity.not_after);
+            let issued = IssuedKey { not_after, not_before, ttl_secs, renewed_from };
+            let record = keys.entry(key).or_insert_with(|| issued.clone());
+            // An earlier certificate of the same key is as good as it was, and what it came from is not forgotten.
+            if record.not_after < not_after {
+                *record = IssuedKey { renewed_from: record.renewed_from, ..issued };
+            }
         })?;
         Ok(Outcome::Issued(Box::new(grant)))
     }
 
-    /// Certifies another key for whoever uses the key `in_use` now. Decided here, so that a renewal that was under way when
-    /// its certificate was revoked brings nothing.
-    pub(super) fn renew_principal(&mut self, role: &Role, in_use: KeyId, spki: &[u8], ttl_secs: u64) -> Applied {
+    /// The serial follows from what is certified, so that a repeated answer is the same certificate.
+    fn principal_grant(&self, role: &Role, key: KeyId, validity: Validity) -> Result<Grant, Refused> {
         let view = self.current()?;
+        let (authority, _) = view.active_authority().ok_or(Refused::NoCluster)?;
+        let mut hasher = blake3::Hasher::new_derive_key("countersign v1 certificate serial of a principal");
+        hasher.update(&view.cluster.0).update(&key.0).update(&validity.not_after.0.to_be_bytes());
+        let principal = Principal { trust_domain: view.trust_domain.clone(), role: role.clone() };
+        Ok(Grant { principal, authority, serial: serial(&hasher), validity })
+    }
+
+    /// Seconds that a renewal lives: as recorded when the key in use was issued, whatever its certificate says now, which
+    /// whoever has a stolen CA key wrote.
+    fn renewal_ttl_secs(&self, role: &Role, in_use: KeyId) -> Result<u64, Refused> {
+        let recorded = self.current()?.principals.get(role).and_then(|keys| keys.get(&in_use));
+        Ok(recorded.map_or(UNRECORDED_TTL_SECS, |issued| issued.ttl_secs))
+    }
+
+    /// Whether whoever uses the key `in_use` may have another certified at `now`; `Some` where it has.
+    pub(super) fn check_principal_renewal(&self, role: &Role, in_use: KeyId, spki: &[u8], now: UnixMillis) -> Checked {
+        let view = self.current()?;
+        let key = KeyId::of_spki(spki);
         if role.node_id().is_some() {
             return Err(Refused::NotIssued(role.clone()));
         }
         if view.revoked_keys.contains(&in_use) {
             return Err(Refused::KeyRevoked);
         }
-        let recorded = view.principals.get(role).and_then(|keys| keys.get(&in_use));
+        let keys = view.principals.get(role);
+        let recorded = keys.and_then(|keys| keys.get(&in_use));
         // What an authority made elsewhere has certified was judged where it was shown, as it is at each handshake.
         let elsewhere = view.authorities.values().any(|authority| authority.imported)
             && !matches!(role, Role::Admin(_))
             && !view.revoked_principals.contains(role);
-        let counts = recorded.map_or(elsewhere, |issued| issued.not_after.secs() >= self.time().secs());
-        if !counts || in_use == KeyId::of_spki(spki) {
+        let counts = recorded.map_or(elsewhere, |issued| issued.not_after.secs() >= now.secs());
+        if !counts || in_use == key {
             return Err(Refused::NoSuchPrincipal(role.clone()));
         }
-        self.issue_principal(role, spki, ttl_secs)
+        // Two keys of a line count at a time: one stolen key must not take the places of all the others.
+        let predecessor = recorded.and_then(|issued| issued.renewed_from);
+        let live = keys
+            .into_iter()
+            .flatten()
+            .filter(|(id, issued)| issued.not_after >= now && !view.revoked_keys.contains(*id));
+        for (id, issued) in live {
+            let successor = issued.renewed_from == Some(in_use);
+            if *id == key && successor {
+                let validity = Validity { not_before: issued.not_before, not_after: issued.not_after };
+                let grant = self.principal_grant(role, key, validity)?;
+                return Ok(Some(Outcome::Issued(Box::new(grant))));
+            }
+            if successor || predecessor == Some(*id) {
+                return Err(Refused::RenewedBefore { until: issued.not_after.secs() });
+            }
+            if *id == key {
+                return Err(Refused::KeyReused);
+            }
+        }
+        self.check_issue(role, spki, self.renewal_ttl_secs(role, in_use)?, now).map(|()| None)
+    }
+
+    /// Certifies another key for whoever uses the key `in_use` now. Decided here, so that a renewal that was under way when
+    /// its certificate was revoked brings nothing.
+    pub(super) fn renew_principal(&mut self, role: &Role, in_use: KeyId, spki: &[u8]) -> Applied {
+        if let Some(repeated) = self.check_principal_renewal(role, in_use, spki, self.time())? {
+            return Ok(repeated);
+        }
+        let ttl_secs = self.renewal_ttl_secs(role, in_use)?;
+        self.record_principal(role, spki, ttl_secs, Some(in_use))
+    }
+
+    /// Refuses a key and what was renewed from it: whoever stole it may have renewed. Repeated, it changes nothing.
+    pub(super) fn revoke_key(&mut self, key: KeyId) -> Applied {
+        let view = self.current()?;
+        if let Some(member) = view.members.values().find(|m| m.keys().any(|k| k == key)) {
+            return Err(Refused::KeyOfNode(member.id));
+        }
+        let mut doomed = BTreeSet::from([key]);
+        loop {
+            let of_doomed = view
+                .principals
+                .values()
+                .flatten()
+                .filter(|(_, issued)| issued.renewed_from.is_some_and(|from| doomed.contains(&from)));
+            let more: Vec<KeyId> = of_doomed.map(|(id, _)| *id).filter(|id| !doomed.contains(id)).collect();
+            if more.is_empty() {
+                break;
+            }
+            doomed.extend(more);
+        }
+        doomed.retain(|key| !view.revoked_keys.contains(key));
+        let keys = doomed.len();
+        if keys == 0 {
+            return Ok(Outcome::Revoked { generation: view.generation, keys });
+        }
+        self.change(|view| view.revoked_keys.extend(doomed))?;
+        Ok(Outcome::Revoked { generation: self.current()?.generation, keys })
     }
 
     /// Refuses every certificate of a broker, client or admin: the keys on record for ever, and those that an authority made

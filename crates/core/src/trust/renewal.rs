@@ -1,6 +1,7 @@
 //! Renewal: a member's next certificate is on record before it exists, and the one before it counts until the next is
 //! first used. So a crash at any step leaves the member with a certificate that its peers accept.
 
+use super::check::Checked;
 use super::member::{Member, Renewed};
 use super::members::hosts;
 use super::outcome::{Outcome, Refused, Signer};
@@ -9,9 +10,8 @@ use crate::id::{KeyId, NodeId};
 use crate::key::Endorsement;
 
 impl TrustState {
-    /// Records `key` as the member's next leaf key, vouched for by its identity key: no other proof is needed, and nobody
-    /// else can give this one. The same key again gets the same answer.
-    pub(super) fn renew(&mut self, node: NodeId, key: KeyId, endorsement: &Endorsement) -> Applied {
+    /// Whether `key` may become the member's next leaf key; `Some` where it is already.
+    pub(super) fn check_renewal(&self, node: NodeId, key: KeyId, endorsement: &Endorsement) -> Checked {
         let member = self.member(node)?;
         let view = self.current()?;
         let (authority, record) = view.active_authority().ok_or(Refused::NoCluster)?;
@@ -22,7 +22,7 @@ impl TrustState {
             return Err(Refused::Signature(Signer::Identity));
         }
         if member.leaf_of(key).is_some_and(|leaf| leaf.renewal == endorsement.renewal) {
-            return self.renewed_outcome(node, key, true);
+            return self.renewed_outcome(node, key, true).map(Some);
         }
         let next = member.renewal().saturating_add(1);
         if endorsement.renewal != next {
@@ -34,7 +34,19 @@ impl TrustState {
         if let Some(holder) = view.members.values().find(|m| m.keys().any(|k| k == key)) {
             return Err(Refused::KeyTaken(holder.id));
         }
-        let leaf = self.leaf(view.cluster, node, key, next, None, record.validity);
+        Ok(None)
+    }
+
+    /// Records `key` as the member's next leaf key, vouched for by its identity key: no other proof is needed, and nobody
+    /// else can give this one. The same key again gets the same answer.
+    pub(super) fn renew(&mut self, node: NodeId, key: KeyId, endorsement: &Endorsement) -> Applied {
+        if let Some(repeated) = self.check_renewal(node, key, endorsement)? {
+            return Ok(repeated);
+        }
+        let member = self.member(node)?;
+        let view = self.current()?;
+        let (_, record) = view.active_authority().ok_or(Refused::NoCluster)?;
+        let leaf = self.leaf(view.cluster, node, key, endorsement.renewal, None, record.validity);
         let renewed = Renewed { leaf, hosts: hosts(&member.addresses) };
         self.change(|view| {
             if let Some(member) = view.members.get_mut(&node) {
@@ -44,16 +56,23 @@ impl TrustState {
         self.renewed_outcome(node, key, false)
     }
 
-    /// The member uses its next certificate: the one before it is refused from now on.
-    pub(super) fn adopt(&mut self, node: NodeId, renewal: u64) -> Applied {
+    /// Whether the member may use its next certificate; `Some` where it does already.
+    pub(super) fn check_adoption(&self, node: NodeId, renewal: u64) -> Checked {
         let member = self.member(node)?;
         let generation = self.current()?.generation;
         if member.leaf.renewal == renewal {
-            return Ok(Outcome::Done(generation));
+            return Ok(Some(Outcome::Done(generation)));
         }
         match &member.renewed {
-            Some(renewed) if renewed.leaf.renewal == renewal => {}
-            _ => return Err(Refused::RenewalOutOfOrder { node, next: member.renewal() }),
+            Some(renewed) if renewed.leaf.renewal == renewal => Ok(None),
+            _ => Err(Refused::RenewalOutOfOrder { node, next: member.renewal() }),
+        }
+    }
+
+    /// The member uses its next certificate: the one before it is refused from now on.
+    pub(super) fn adopt(&mut self, node: NodeId, renewal: u64) -> Applied {
+        if let Some(done) = self.check_adoption(node, renewal)? {
+            return Ok(done);
         }
         self.change(|view| {
             if let Some(member) = view.members.get_mut(&node)

@@ -111,9 +111,7 @@ impl TrustState {
             }
             Command::Evict { node, compromised, keep_authority } => self.evict(*node, *compromised, *keep_authority),
             Command::IssuePrincipal { role, spki, ttl_secs } => self.issue_principal(role, spki, *ttl_secs),
-            Command::RenewPrincipal { role, in_use, spki, ttl_secs } => {
-                self.renew_principal(role, *in_use, spki, *ttl_secs)
-            }
+            Command::RenewPrincipal { role, in_use, spki } => self.renew_principal(role, *in_use, spki),
             Command::RevokeKey(key) => self.revoke_key(*key),
             Command::RevokePrincipal(role) => self.revoke_principal(role),
             Command::AssignGroup { group, members } => self.assign_group(*group, members),
@@ -192,20 +190,6 @@ impl TrustState {
         self.admitted_outcome(founder, false)
     }
 
-    fn revoke_key(&mut self, key: KeyId) -> Applied {
-        let view = self.current()?;
-        if let Some(member) = view.members.values().find(|m| m.keys().any(|k| k == key)) {
-            return Err(Refused::KeyOfNode(member.id));
-        }
-        if view.revoked_keys.contains(&key) {
-            return Ok(Outcome::Revoked { generation: view.generation, keys: 0 });
-        }
-        self.change(|view| {
-            view.revoked_keys.insert(key);
-        })?;
-        Ok(Outcome::Revoked { generation: self.current()?.generation, keys: 1 })
-    }
-
     fn assign_group(&mut self, group: GroupId, members: &[NodeId]) -> Applied {
         let view = self.current()?;
         if let Some(stranger) = members.iter().find(|id| !view.members.contains_key(id)) {
@@ -225,7 +209,9 @@ impl TrustState {
     }
 
     fn report_level(&mut self, node: NodeId, level: u32) -> Applied {
-        self.member(node)?;
+        if let Some(done) = self.check_level(node, level)? {
+            return Ok(done);
+        }
         self.change(|view| {
             if let Some(member) = view.members.get_mut(&node) {
                 member.feature_level = level;

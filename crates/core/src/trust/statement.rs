@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::check::Checked;
 use super::member::Suffrage;
 use super::outcome::{Outcome, Refused, Signer};
 use super::state::{Applied, TrustState};
@@ -178,23 +179,31 @@ impl TrustState {
         }
     }
 
-    pub(super) fn sign_statement(&mut self, number: u64, node: NodeId, signature: &[u8; 64]) -> Applied {
+    /// Whether `node` may sign statement `number` so; `Some` where that adds nothing.
+    pub(super) fn check_signature(&self, number: u64, node: NodeId, signature: &[u8; 64]) -> Checked {
         let generation = self.current()?.generation;
         let refused = Refused::NotASigner { node, number };
         let index = usize::try_from(number).map_err(|_| refused.clone())?;
         let before = self.signers(index).ok_or(refused.clone())?;
         let key = *before.voters.get(&node).ok_or(refused.clone())?;
         let enough = majority(before.voters.len());
-        let signed = self.statements.get_mut(index).ok_or(refused)?;
+        let signed = self.statements.get(index).ok_or(refused)?;
         key.verify(&signed.statement.transcript(), signature).map_err(|_| Refused::Signature(Signer::Identity))?;
-        if signed.signatures.len() >= enough || signed.signatures.contains_key(&node) {
-            return Ok(Outcome::Done(generation));
+        let adds = signed.signatures.len() < enough && !signed.signatures.contains_key(&node);
+        Ok((!adds).then_some(Outcome::Done(generation)))
+    }
+
+    pub(super) fn sign_statement(&mut self, number: u64, node: NodeId, signature: &[u8; 64]) -> Applied {
+        if let Some(done) = self.check_signature(number, node, signature)? {
+            return Ok(done);
         }
-        signed.signatures.insert(node, Signature(*signature));
+        let signed = usize::try_from(number).ok().and_then(|index| self.statements.get_mut(index));
+        signed.ok_or(Refused::NotASigner { node, number })?.signatures.insert(node, Signature(*signature));
         let stated = (0..self.statements.len()).take_while(|index| self.is_complete(*index)).count();
         let stated = u64::try_from(stated).unwrap_or(u64::MAX).saturating_sub(1);
-        if self.current()?.stated >= stated {
-            return Ok(Outcome::Done(generation));
+        let view = self.current()?;
+        if view.stated >= stated {
+            return Ok(Outcome::Done(view.generation));
         }
         // Members tell by the generation that they know it.
         self.change(|view| view.stated = stated)
@@ -218,6 +227,32 @@ impl TrustState {
             may && !signed && !self.is_complete(*index)
         });
         open.and_then(|index| self.statements.get(index)).map(|signed| &signed.statement)
+    }
+
+    /// The number of the first statement that could never be signed by enough were `leaving` evicted now; the one that its
+    /// eviction makes counts as well. Signatures that are given count, and so do those that members can still give.
+    pub fn needs(&self, leaving: NodeId) -> Option<u64> {
+        let view = self.view.as_ref()?;
+        let index = (usize::try_from(view.stated).ok()?..=self.statements.len()).find(|index| {
+            let Some(before) = self.signers(*index) else { return false };
+            let signed = |id| self.statements.get(*index).is_some_and(|s| s.signatures.contains_key(id));
+            let stays = |id: &NodeId, key: &PublicKey| {
+                *id != leaving && view.members.get(id).is_some_and(|member| member.keys.identity == *key)
+            };
+            let signers = before.voters.iter().filter(|(id, key)| signed(id) || stays(*id, *key)).count();
+            before.voters.contains_key(&leaving) && signers < majority(before.voters.len())
+        })?;
+        u64::try_from(index).ok()
+    }
+
+    /// Who has not signed the first statement that lacks signatures, and could.
+    pub fn unsigned(&self) -> BTreeSet<NodeId> {
+        let open = (0..self.statements.len()).find(|index| !self.is_complete(*index));
+        let signers = open.and_then(|index| Some((self.statements.get(index)?, self.signers(index)?)));
+        let missing = signers
+            .into_iter()
+            .flat_map(|(signed, before)| before.voters.keys().filter(|id| !signed.signatures.contains_key(id)));
+        missing.copied().collect()
     }
 
     /// The statements after number `known` that are signed by enough, without a gap.

@@ -53,6 +53,12 @@ pub struct Authority {
 pub struct IssuedKey {
     /// Its last moment of validity.
     pub not_after: UnixMillis,
+    /// Its first.
+    pub not_before: UnixMillis,
+    /// Seconds that it was issued for, which a renewal is issued for too.
+    pub ttl_secs: u64,
+    /// The key that it was renewed with, if it was not issued by an operator: whoever revokes that one revokes this too.
+    pub renewed_from: Option<KeyId>,
 }
 
 /// Keys by broker, client or admin.

@@ -11,7 +11,7 @@ use countersign_core::id::{KeyId, NodeId};
 use countersign_core::principal::{Principal, Role};
 use countersign_core::trust::command::Command;
 use countersign_core::trust::outcome::Outcome;
-use countersign_core::trust::view::View;
+use countersign_core::trust::view::{IssuedKey, View};
 use countersign_pki::csr::{csr_from_pem, parse_csr};
 use countersign_pki::pem::certificate_pem;
 
@@ -84,7 +84,9 @@ pub(crate) async fn revoke(
     if let Some(node) = view.members.values().find(|m| m.keys().any(|key| key == id)) {
         return Err(of_a_node(&view, node.id));
     }
-    let principal = view.principals.iter().find(|(_, keys)| keys.contains_key(&id)).map(|(role, _)| role);
+    // One that has ended is off the record, and what was renewed from it may count.
+    let of = |(key, issued): (&KeyId, &IssuedKey)| *key == id || issued.renewed_from == Some(id);
+    let principal = view.principals.iter().find(|(_, keys)| keys.iter().any(of)).map(|(role, _)| role);
     // Only an authority made elsewhere can have certified a key that is on no record.
     let elsewhere = view.authorities.values().any(|authority| authority.imported);
     if principal.is_none() && !elsewhere && !view.revoked_keys.contains(&id) {

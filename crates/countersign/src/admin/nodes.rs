@@ -8,7 +8,7 @@ use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use countersign_api::admin::{NodeChanged, NodeQuarantined, NodeRemove};
-use countersign_core::id::NodeId;
+use countersign_core::id::{Generation, NodeId};
 use countersign_core::trust::command::Command;
 use countersign_core::trust::member::{Member, Suffrage};
 use countersign_core::trust::outcome::{Outcome, Refused};
@@ -24,6 +24,8 @@ use crate::propose::CommandError;
 
 /// How long Raft's membership may take to follow.
 const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the voters may take to sign what the cluster becomes before a member is evicted.
+const STATED_DEADLINE: Duration = Duration::from_secs(10);
 
 pub(crate) async fn promote(
     State(admin): State<Admin>,
@@ -72,9 +74,8 @@ pub(crate) async fn evict(
         ));
     }
     // First out of the voters, so that the eviction does not cut off its own quorum; then refused.
-    if target.suffrage == Suffrage::Voter {
-        leave_voters(&member, &target, &how).await?;
-    }
+    let demoted = if target.suffrage == Suffrage::Voter { leave_voters(&member, &target, &how).await? } else { None };
+    stated(&member, &target, demoted).await?;
     let NodeRemove { compromised, keep_authority } = how;
     let done = member.command(Command::Evict { node: target.id, compromised, keep_authority }, &[]).await?;
     let Outcome::Evicted { generation, tokens_revoked } = done.outcome else {
@@ -120,16 +121,64 @@ fn quarantined(member: &Inner, node: &str, lift: bool) -> Result<Json<NodeQuaran
     Ok(Json(NodeQuarantined { node, name, quarantined: !lift, connections_closed: closed as u64 }))
 }
 
-async fn leave_voters(member: &Arc<Inner>, target: &Member, how: &NodeRemove) -> Result<(), AdminError> {
+/// The generation that shows it; none where it was shown before.
+async fn leave_voters(
+    member: &Arc<Inner>,
+    target: &Member,
+    how: &NodeRemove,
+) -> Result<Option<Generation>, AdminError> {
     quorum::check(member, target).await?;
     let suffrage = Suffrage::Learner;
     let command = Command::SetSuffrage { node: target.id, suffrage, keep_authority: how.keep_authority };
-    match member.command(command, &[]).await {
-        Ok(_) => {}
-        Err(CommandError::Refused(Refused::Unchanged(..))) if member.group.status().voters.contains(&target.id) => {}
+    let demoted = match member.command(command, &[]).await {
+        Ok(done) => match done.outcome {
+            Outcome::Done(generation) => Some(generation),
+            _ => None,
+        },
+        Err(CommandError::Refused(Refused::Unchanged(..))) if member.group.status().voters.contains(&target.id) => None,
         Err(error) => return Err(error.into()),
+    };
+    settled(member, target, |status| !status.voters.contains(&target.id)).await?;
+    Ok(demoted)
+}
+
+/// Waits until enough voters have signed that `target` votes no more, which may need its own signature: once it is evicted
+/// it gives none, and whoever is away could never recognize the cluster again.
+async fn stated(member: &Inner, target: &Member, demoted: Option<Generation>) -> Result<(), AdminError> {
+    let done = || {
+        let state = member.state.read();
+        let applied = state.view().map_or(Generation(0), |view| view.generation);
+        let shown = demoted.is_none_or(|generation| applied >= generation && state.is_stated(generation));
+        shown && state.needs(target.id).is_none()
+    };
+    let mut applied = member.state.applied();
+    let signed = async {
+        while !done() {
+            if applied.changed().await.is_err() {
+                break;
+            }
+        }
+    };
+    if tokio::time::timeout(STATED_DEADLINE, signed).await.is_ok() && done() {
+        return Ok(());
     }
-    settled(member, target, |status| !status.voters.contains(&target.id)).await
+    let state = member.state.read();
+    let name = |id: &NodeId| {
+        let known = state.view().and_then(|view| view.members.get(id));
+        known.map_or_else(|| id.to_string(), |member| member.name.to_string())
+    };
+    let unsigned: Vec<String> = state.unsigned().iter().map(name).collect();
+    Err(AdminError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "not-stated",
+        format!(
+            "node {} is no voter any more, and is not evicted: what the cluster has become lacks signatures, and these have \
+             not signed: {}",
+            target.name,
+            unsigned.join(", ")
+        ),
+        "start them, so that they sign, and repeat the command; until then, `countersign node quarantine` it",
+    ))
 }
 
 async fn settled(member: &Inner, target: &Member, reached: impl FnMut(&GroupStatus) -> bool) -> Result<(), AdminError> {

@@ -117,6 +117,11 @@ fn of_refused(why: &Refused) -> (StatusCode, &'static str, &'static str) {
         Refused::KeepAuthority(_) => {
             (StatusCode::CONFLICT, "keep-authority", "repeat with --keep-authority once its machine is wiped")
         }
+        Refused::SignatureMissing { .. } => (
+            StatusCode::CONFLICT,
+            "not-stated",
+            "start the node, so that it signs, and repeat the command; until then, `countersign node quarantine` it",
+        ),
         Refused::Unchanged(..) => (StatusCode::CONFLICT, "unchanged", "nothing is left to do"),
         Refused::KeyElsewhere(_) => (
             StatusCode::CONFLICT,

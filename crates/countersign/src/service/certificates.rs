@@ -5,9 +5,9 @@ use std::sync::{Arc, Weak};
 
 use countersign_api::cluster::certificates_server::Certificates;
 use countersign_api::cluster::{RenewReply, RenewRequest};
-use countersign_core::limits::{PRINCIPAL_KEYS_MAX, PRINCIPAL_TTL_SECS_MAX, SKEW_SECS};
+use countersign_core::limits::PRINCIPAL_KEYS_MAX;
 use countersign_core::principal::Role;
-use countersign_core::time::{UnixMillis, Validity};
+use countersign_core::time::UnixMillis;
 use countersign_core::trust::command::Command;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Limited, Refused};
@@ -36,11 +36,6 @@ impl CertificatesService {
     }
 }
 
-/// Seconds that a certificate lives that was issued to be valid so: it was backdated by the skew bound.
-fn ttl_secs(in_use: Validity) -> u64 {
-    in_use.not_after.secs_since(in_use.not_before).saturating_sub(SKEW_SECS).clamp(1, PRINCIPAL_TTL_SECS_MAX)
-}
-
 /// What is clear before anything is proposed: what would be refused writes nothing into the log.
 fn check(view: &View, role: &Role, now: UnixMillis) -> Result<(), Status> {
     if role.node_id().is_some() {
@@ -59,7 +54,7 @@ impl Certificates for CertificatesService {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
         // Absent only if the router were wired wrongly: refuse.
         let caller = request.extensions().get::<Caller>().cloned();
-        let Caller { peer, validity, remote } = caller.ok_or_else(|| Status::unauthenticated("nobody"))?;
+        let Caller { peer, remote, .. } = caller.ok_or_else(|| Status::unauthenticated("nobody"))?;
         let member = self.member.upgrade().ok_or_else(|| Status::unavailable("shutting down"))?;
         let (view, now) = (Arc::clone(&member.endpoint.trust().load().view), member.now());
         let (role, in_use) = (peer.principal().role.clone(), peer.key());
@@ -71,11 +66,7 @@ impl Certificates for CertificatesService {
         let Presented { spki, .. } = csr.map_err(|error| Status::invalid_argument(crate::chain(&error).to_string()))?;
         let busy = |_| Status::resource_exhausted("too many renewals are under way: try again");
         let _place = self.places.try_acquire().map_err(busy)?;
-        // As recorded, if that is less: who holds a stolen CA key prolongs nothing.
-        let recorded = view.principals.get(&role).and_then(|keys| keys.get(&in_use)).map(|issued| issued.not_after);
-        let not_after = recorded.unwrap_or(validity.not_after).min(validity.not_after);
-        let ttl_secs = ttl_secs(Validity { not_after, ..validity });
-        let command = Command::RenewPrincipal { role, in_use, spki: spki.clone(), ttl_secs };
+        let command = Command::RenewPrincipal { role, in_use, spki: spki.clone() };
         match member.command(command, &spki).await {
             Ok(done) => {
                 tracing::info!(principal = %peer.principal(), %remote, "certificate renewed over its own connection");
@@ -84,33 +75,15 @@ impl Certificates for CertificatesService {
             Err(error) => {
                 tracing::warn!(principal = %peer.principal(), %remote, error = %crate::chain(&error), "not renewed");
                 Err(match error {
-                    CommandError::Refused(why @ Refused::Limit { .. }) => Status::resource_exhausted(why.to_string()),
+                    CommandError::Refused(why @ (Refused::Limit { .. } | Refused::RenewedBefore { .. })) => {
+                        Status::resource_exhausted(why.to_string())
+                    }
                     CommandError::Refused(why) => Status::permission_denied(why.to_string()),
                     CommandError::NoLeader => Status::unavailable("the cluster has no leader right now"),
                     CommandError::Overloaded | CommandError::Busy(_) => Status::resource_exhausted(error.to_string()),
                     _ => Status::aborted("try again"),
                 })
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_renewal_lives_as_long_as_the_certificate_in_use() {
-        let at = UnixMillis::from_secs;
-        for (not_before, not_after, expected) in [
-            (1000, 1000 + SKEW_SECS + 600, 600),
-            (1000, 1000 + SKEW_SECS, 1),
-            (1000, 1001, 1),
-            (1000, 900, 1),
-            (0, u64::MAX / 1000, PRINCIPAL_TTL_SECS_MAX),
-        ] {
-            let in_use = Validity { not_before: at(not_before), not_after: at(not_after) };
-            assert_eq!(ttl_secs(in_use), expected, "{in_use:?}");
         }
     }
 }

@@ -96,6 +96,8 @@ fn an_evicted_node_is_known_by_its_mapped_name_and_its_key_never_returns() {
     let mut rig = founded();
     rig.apply(admit(bringing(2, "n2")));
     let mapped = HostName::parse("n2").unwrap();
+    rig.apply(Command::SetSuffrage { node: NodeId(2), suffrage: Suffrage::Learner, keep_authority: false });
+    rig.settle();
     assert!(matches!(
         rig.apply(Command::Evict { node: NodeId(2), compromised: false, keep_authority: false }),
         Outcome::Evicted { .. }

@@ -23,8 +23,12 @@ fn sample() -> TrustState {
         ttl_secs: 60,
     });
     rig.apply(Command::RevokePrincipal(Role::Client(name("pay"))));
-    let transcript = rig.0.statements()[1].statement.transcript();
-    rig.apply(Command::SignStatement { number: 1, node: NodeId(1), signature: key(1).sign(&transcript) });
+    let spki = |seed| ed25519_spki(&key(seed).public().0).to_vec();
+    rig.apply(Command::IssuePrincipal { role: Role::Client(name("shop")), spki: spki(61), ttl_secs: 60 });
+    let in_use = key(61).public().id();
+    rig.apply(Command::RenewPrincipal { role: Role::Client(name("shop")), in_use, spki: spki(62) });
+    let transcript = rig.0.statements()[3].statement.transcript();
+    rig.apply(Command::SignStatement { number: 3, node: NodeId(1), signature: key(1).sign(&transcript) });
     rig.0
 }
 

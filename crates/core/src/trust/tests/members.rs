@@ -39,6 +39,8 @@ fn the_last_voter_cannot_leave() {
     rig.apply(Command::Admit(Box::new(request(2, 5))));
     assert_eq!(rig.refused(suffrage(1, Suffrage::Learner, true)), Refused::LastVoter(NodeId(1)));
     rig.open_authority(NodeId(2));
+    rig.apply(suffrage(1, Suffrage::Learner, true));
+    rig.settle();
     assert!(matches!(rig.apply(evict(1, true)), Outcome::Evicted { .. }));
     assert_eq!(rig.refused(evict(2, true)), Refused::LastVoter(NodeId(2)));
 }
@@ -133,6 +135,46 @@ fn evicting_the_founder_ends_the_cluster_token_that_lies_on_its_disk() {
     rig.apply(Command::RotateClusterToken(record(5, 8)));
     let Outcome::Evicted { tokens_revoked, .. } = rig.apply(evict(1, true)) else { panic!() };
     assert_eq!(tokens_revoked, vec![token(5).id()]);
+}
+
+#[test]
+fn what_is_said_again_changes_nothing_and_is_known_before_it_is_proposed() {
+    let mut rig = Rig::three_voters();
+    let report = |level| Command::ReportFeatureLevel { node: NodeId(2), level };
+    rig.apply(report(7));
+    let view = rig.0.view().unwrap().clone();
+    let same = Outcome::Done(view.generation);
+    assert_eq!(rig.0.answered(&report(7), NOW), Some(same.clone()));
+    assert_eq!(rig.apply(report(7)), same);
+    let addresses = vec![Address::parse("10.0.0.2:7001").unwrap()];
+    let signature = key(2).sign(&addresses_transcript(&view, NodeId(2), &addresses));
+    let stay = Command::SetAddresses { node: NodeId(2), addresses, signature };
+    assert_eq!(rig.0.answered(&stay, NOW), Some(same.clone()));
+    assert_eq!(rig.apply(stay), same);
+    assert_eq!(*rig.0.view().unwrap(), view);
+    assert_eq!(rig.0.answered(&report(8), NOW), None, "this is to be applied");
+    let stranger = Command::ReportFeatureLevel { node: NodeId(9), level: 1 };
+    assert_eq!(rig.0.answered(&stranger, NOW), Some(Outcome::Refused(Refused::NoSuchNode(NodeId(9)))));
+}
+
+#[test]
+fn what_would_be_refused_is_known_before_it_is_proposed() {
+    let mut rig = Rig::three_voters();
+    let endorsement = crate::key::Endorsement::sign(&key(2), CLUSTER, leaf_key(3), 1);
+    for command in [
+        Command::SignStatement { number: 1, node: NodeId(3), signature: [0; 64] },
+        Command::SignStatement { number: 99, node: NodeId(1), signature: [0; 64] },
+        Command::AdoptLeaf { node: NodeId(2), renewal: 1 },
+        Command::Renew { node: NodeId(2), key: leaf_key(3), endorsement: endorsement.clone() },
+        Command::Renew { node: NodeId(3), key: leaf_key(9), endorsement },
+        Command::SetAddresses { node: NodeId(2), addresses: vec![], signature: [0; 64] },
+        Command::Admit(Box::new(request(9, 77))),
+    ] {
+        let answered = rig.0.answered(&command, NOW);
+        assert_eq!(answered, Some(Outcome::Refused(rig.refused(command.clone()))), "{command:?}");
+    }
+    // What operators ask for is not answered here.
+    assert_eq!(rig.0.answered(&evict(9, true), NOW), None);
 }
 
 #[test]

@@ -43,7 +43,7 @@ fn lifetimes_keys_and_roles_are_checked() {
 fn renew(in_use: u8, next: u8) -> Command {
     let id = key(in_use).public().id();
     let spki = ed25519_spki(&key(next).public().0).to_vec();
-    Command::RenewPrincipal { role: Role::Client(name("pay")), in_use: id, spki, ttl_secs: 60 }
+    Command::RenewPrincipal { role: Role::Client(name("pay")), in_use: id, spki }
 }
 
 #[test]
@@ -58,6 +58,80 @@ fn a_client_renews_with_a_key_that_counts_and_keeps_it() {
 }
 
 #[test]
+fn a_renewal_lives_as_long_as_was_recorded_and_a_repeated_one_gets_the_same_certificate() {
+    let mut rig = Rig::founded();
+    rig.apply(issue(60, 600));
+    let first = rig.apply_at(NOW.plus_secs(30), renew(60, 61));
+    let Outcome::Issued(grant) = &first else { panic!("{first:?}") };
+    assert_eq!(grant.validity.not_after, NOW.plus_secs(630));
+    let before = rig.0.view().unwrap().clone();
+    assert_eq!(rig.0.answered(&renew(60, 61), NOW.plus_secs(99)), Some(first.clone()));
+    assert_eq!(rig.apply_at(NOW.plus_secs(99), renew(60, 61)), first);
+    assert_eq!(*rig.0.view().unwrap(), before);
+    // Not as long as it is left, nor longer: the line goes on as it began.
+    let Outcome::Issued(grant) = rig.apply_at(NOW.plus_secs(601), renew(61, 62)) else { panic!() };
+    assert_eq!(grant.validity.not_after, NOW.plus_secs(1201));
+}
+
+#[test]
+fn a_line_has_two_keys_at_a_time_so_that_one_stolen_key_does_not_lock_the_others_out() {
+    let mut rig = Rig::founded();
+    for seed in [60, 90] {
+        rig.apply(issue(seed, 60));
+    }
+    rig.apply(renew(60, 61));
+    let past = Refused::RenewedBefore { until: NOW.plus_secs(60).secs() };
+    assert_eq!(rig.refused(renew(60, 62)), past, "a second successor");
+    assert_eq!(rig.refused(renew(61, 62)), past, "a successor's successor");
+    assert_eq!(rig.refused(renew(90, 61)), Refused::KeyReused, "the successor of another");
+    assert!(rig.0.answered(&renew(61, 62), NOW).is_some(), "known before it is proposed");
+    assert!(matches!(rig.apply(renew(90, 91)), Outcome::Issued(_)), "others renew");
+    // By the time of now, not of what was last applied.
+    assert_eq!(
+        rig.0.answered(&renew(61, 62), NOW.plus_secs(61)),
+        Some(Outcome::Refused(Refused::NoSuchPrincipal(Role::Client(name("pay")))))
+    );
+    let mut rig = Rig::founded();
+    rig.apply(issue(60, 60));
+    rig.apply_at(NOW.plus_secs(30), renew(60, 61));
+    assert_eq!(rig.0.answered(&renew(61, 62), NOW.plus_secs(61)), None, "its predecessor has ended");
+    assert!(matches!(rig.apply_at(NOW.plus_secs(61), renew(61, 62)), Outcome::Issued(_)));
+}
+
+#[test]
+fn who_loses_a_renewed_key_renews_again_once_it_is_revoked() {
+    let mut rig = Rig::founded();
+    rig.apply(issue(60, 60));
+    rig.apply(renew(60, 61));
+    assert_eq!(rig.apply(Command::RevokeKey(key(61).public().id())), revoked(&rig, 1), "not the key before it");
+    assert!(matches!(rig.apply(renew(60, 62)), Outcome::Issued(_)));
+}
+
+fn revoked(rig: &Rig, keys: usize) -> Outcome {
+    Outcome::Revoked { generation: rig.0.view().unwrap().generation, keys }
+}
+
+#[test]
+fn what_was_renewed_from_a_stolen_key_is_revoked_with_it() {
+    let mut rig = Rig::founded();
+    for seed in [60, 90] {
+        rig.apply(issue(seed, 60));
+    }
+    rig.apply_at(NOW.plus_secs(30), renew(60, 61));
+    rig.apply_at(NOW.plus_secs(61), renew(61, 62));
+    rig.apply_at(NOW.plus_secs(61), issue(90, 60));
+    // The first has ended and is off the record.
+    let outcome = rig.apply(Command::RevokeKey(key(60).public().id()));
+    assert_eq!(outcome, revoked(&rig, 3));
+    let view = rig.0.view().unwrap();
+    let is_revoked = |seed| view.revoked_keys.contains(&key(seed).public().id());
+    assert_eq!([60, 61, 62, 90].map(is_revoked), [true, true, true, false]);
+    assert_eq!(rig.refused_at(NOW.plus_secs(61), renew(62, 63)), Refused::KeyRevoked);
+    let outcome = rig.apply(Command::RevokeKey(key(60).public().id()));
+    assert_eq!(outcome, revoked(&rig, 0));
+}
+
+#[test]
 fn nobody_renews_with_a_key_that_does_not_count() {
     let nobody = Refused::NoSuchPrincipal(Role::Client(name("pay")));
     let mut rig = Rig::founded();
@@ -66,10 +140,10 @@ fn nobody_renews_with_a_key_that_does_not_count() {
     assert_eq!(rig.refused(renew(60, 60)), nobody, "the same key: its end would move");
     let node = Role::Node(NodeId(1));
     let Command::RenewPrincipal { in_use, spki, .. } = renew(60, 61) else { panic!() };
-    let as_node = Command::RenewPrincipal { role: node.clone(), in_use, spki: spki.clone(), ttl_secs: 60 };
+    let as_node = Command::RenewPrincipal { role: node.clone(), in_use, spki: spki.clone() };
     assert_eq!(rig.refused(as_node), Refused::NotIssued(node));
     let role = Role::Admin(name("pay"));
-    let promoted = Command::RenewPrincipal { role: role.clone(), in_use, spki, ttl_secs: 60 };
+    let promoted = Command::RenewPrincipal { role: role.clone(), in_use, spki };
     assert_eq!(rig.refused(promoted), Refused::NoSuchPrincipal(role), "another role than the key's");
     rig.apply(Command::RevokeKey(key(60).public().id()));
     assert_eq!(rig.refused(renew(60, 61)), Refused::KeyRevoked);

@@ -20,16 +20,8 @@ fn sign(rig: &mut Rig, number: usize, node: u8) -> Outcome {
 /// Voters 1 to 3, and every statement signed by all who may and are awaited.
 fn stated() -> Rig {
     let mut rig = Rig::three_voters();
-    settle(&mut rig);
+    rig.settle();
     rig
-}
-
-fn settle(rig: &mut Rig) {
-    for node in [1, 2, 3, 4].repeat(8) {
-        if let Some(statement) = rig.0.to_sign(NodeId(node.into())).map(Arc::clone) {
-            sign(rig, statement.number as usize, node);
-        }
-    }
 }
 
 fn evict(rig: &mut Rig, node: u64) {
@@ -78,6 +70,52 @@ fn a_majority_of_the_voters_before_signs_and_members_see_when_it_has() {
 }
 
 #[test]
+fn who_must_sign_is_not_evicted_before_it_has() {
+    let mut rig = Rig::founded();
+    rig.apply(Command::AddJoinToken(voter_record(5, 2)));
+    rig.apply(Command::Admit(Box::new(request(2, 5))));
+    rig.open_authority(NodeId(2));
+    let evict_2 = || Command::Evict { node: NodeId(2), compromised: true, keep_authority: true };
+    let missing = |number| Refused::SignatureMissing { node: NodeId(2), number };
+    let of_founder = Command::Evict { node: NodeId(1), compromised: false, keep_authority: true };
+    assert_eq!(rig.refused(of_founder), Refused::SignatureMissing { node: NodeId(1), number: 0 });
+    rig.settle();
+    // Of two voters both must sign: not even the eviction's own statement could be completed.
+    assert_eq!(rig.refused(evict_2()), missing(2));
+    rig.apply(Command::SetSuffrage { node: NodeId(2), suffrage: Suffrage::Learner, keep_authority: true });
+    let demoted = generation(&rig);
+    assert_eq!(rig.refused(evict_2()), missing(2));
+    assert_eq!(rig.0.unsigned(), [NodeId(1), NodeId(2)].into());
+    rig.sign_one(1);
+    assert_eq!(rig.refused(evict_2()), missing(2), "its own signature is the one that is missing");
+    assert_eq!((rig.0.unsigned(), rig.0.is_stated(demoted)), ([NodeId(2)].into(), false));
+    // Somebody who never had to sign is no part of this.
+    rig.apply(Command::AddJoinToken(record(6, 1)));
+    rig.apply(Command::Admit(Box::new(request(3, 6))));
+    assert_eq!((rig.0.needs(NodeId(3)), rig.0.needs(NodeId(2))), (None, Some(2)));
+    rig.sign_one(2);
+    assert_eq!((rig.0.needs(NodeId(2)), rig.0.is_stated(demoted)), (None, true));
+    assert!(matches!(rig.apply(evict_2()), Outcome::Evicted { .. }));
+    rig.settle();
+    assert!(rig.0.is_stated(generation(&rig)));
+}
+
+#[test]
+fn a_dead_voter_is_evicted_without_its_signature_where_the_others_are_enough() {
+    let mut rig = stated();
+    rig.apply(Command::SetSuffrage { node: NodeId(3), suffrage: Suffrage::Learner, keep_authority: true });
+    evict(&mut rig, 3);
+    assert!(rig.0.view().unwrap().evicted.contains_key(&NodeId(3)), "two of three can sign, and need not have");
+    // Now each of the two must.
+    let second = Command::Evict { node: NodeId(2), compromised: false, keep_authority: true };
+    assert!(matches!(rig.refused(second), Refused::SignatureMissing { .. }));
+    for node in [1, 2].repeat(4) {
+        rig.sign_one(node);
+    }
+    assert!(rig.0.is_stated(generation(&rig)));
+}
+
+#[test]
 fn nobody_else_signs() {
     let mut rig = stated();
     evict(&mut rig, 3);
@@ -105,7 +143,7 @@ fn whoever_knows_one_statement_follows_to_the_newest() {
     let mut rig = stated();
     let known = Arc::clone(&rig.0.statements()[0].statement);
     evict(&mut rig, 3);
-    settle(&mut rig);
+    rig.settle();
     let (newest, evicted) = follow(&known, rig.0.chain_after(0)).unwrap();
     assert_eq!(newest, rig.0.statements().last().unwrap().statement);
     assert!(evicted.contains(&NodeId(3)));
@@ -185,7 +223,7 @@ fn a_member_that_was_away_learns_whom_it_must_refuse_before_it_believes_anybody(
     let stored = Arc::clone(&rig.0.view().unwrap().statement);
     let old = Rig(rig.0.clone());
     evict(&mut rig, 3);
-    settle(&mut rig);
+    rig.settle();
     let mut recognition = Recognition::new(stored, [7; 32]);
     // The evicted voter shows the past, and is counted as one of three.
     ask(&old, &mut recognition, 3).unwrap();
@@ -223,7 +261,7 @@ fn a_voter_that_is_behind_is_counted_and_one_of_another_history_is_not() {
     rig.apply(Command::AddJoinToken(voter_record(5, 1)));
     rig.apply(Command::Admit(Box::new(request(4, 5))));
     rig.open_authority(NodeId(4));
-    settle(&mut rig);
+    rig.settle();
     let stored = Arc::clone(&rig.0.view().unwrap().statement);
     let mut recognition = Recognition::new(Arc::clone(&stored), [7; 32]);
     for node in [1, 2] {
@@ -246,6 +284,6 @@ fn a_voter_that_never_came_so_far_as_to_hold_the_key_is_not_waited_for() {
     rig.apply(Command::Admit(Box::new(request(2, 5))));
     assert_eq!(rig.0.view().unwrap().statement.voters.len(), 1, "it may have died since");
     evict(&mut rig, 2);
-    settle(&mut rig);
+    rig.settle();
     assert!(rig.0.is_stated(generation(&rig)), "the founder alone signs");
 }
