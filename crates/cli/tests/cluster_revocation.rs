@@ -152,3 +152,31 @@ fn the_leader_can_be_evicted_and_the_last_voter_cannot() {
     assert!(last.code == 1, "{last:?}");
     rest[0].until_ready();
 }
+
+#[test]
+fn a_revocation_waits_for_a_member_that_is_evicted_meanwhile() {
+    let Some(wires) = Wires::lay(3) else { return };
+    let world = World::new();
+    let nodes = voters(&world, 3, Some(&wires));
+    let client = Client::issue(&nodes[0], &world.path("out"), "pay");
+    let aside = format!("{}:7001", wires.aside(3));
+    nodes[2].until(|s| s["generation"] == nodes[0].status()["generation"]);
+    let mut open = client.connect(&aside).unwrap();
+    client.ask(&mut open).unwrap();
+    let before = nodes[1].status()["generation"].as_u64();
+    wires.cut(3);
+    let (served, revoked) = std::thread::scope(|scope| {
+        let revoking = scope.spawn(|| {
+            let revoked = nodes[0].ask(&["cert", "revoke", "client/pay"]);
+            (client.ask(&mut open), revoked)
+        });
+        // Committed before the eviction: whoever is evicted earlier is no member that a revocation could wait for.
+        nodes[1].until(|s| s["generation"].as_u64() > before);
+        let evicted = nodes[1].ask(&["node", "evict", "n3", "--keep-authority"]);
+        assert!(evicted.code == 0, "{evicted:?}");
+        revoking.join().unwrap()
+    });
+    assert_eq!(revoked.ok().json()["enforcement"]["complete"], true);
+    // It went on by its lease, and knew of nothing; the answer came when that was over.
+    assert!(served.is_err(), "{served:?}");
+}
