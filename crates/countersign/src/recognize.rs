@@ -23,7 +23,7 @@ use countersign_core::time::BootMillis;
 use countersign_core::trust::command::Command;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::recognition::{AnswerError, Recognition, Shown};
-use countersign_core::trust::statement::{Signed, Statement, follow};
+use countersign_core::trust::statement::{ChainBroken, Signed, Statement, follow};
 use countersign_net::dial_view;
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -265,7 +265,7 @@ impl Showing {
 
 /// The statements of one answer.
 pub(crate) struct Page {
-    pub(crate) chain: Vec<Signed>,
+    chain: Vec<Signed>,
     /// Whether the newest statement that the answer names lies beyond them: to be asked for from the last of these.
     pub(crate) more: bool,
 }
@@ -279,11 +279,25 @@ impl Page {
     }
 }
 
-/// Where a page led that is not the last. Its statements prove themselves; as an answer it does not count.
+/// Where pages have led. Their statements prove themselves; as an answer to a nonce they do not count.
 #[derive(Debug)]
-struct Followed {
-    newest: Arc<Statement>,
-    evicted: BTreeSet<NodeId>,
+pub(crate) struct Followed {
+    pub(crate) newest: Arc<Statement>,
+    pub(crate) evicted: BTreeSet<NodeId>,
+}
+
+impl Followed {
+    pub(crate) const fn from(newest: Arc<Statement>) -> Self {
+        Self { newest, evicted: BTreeSet::new() }
+    }
+
+    /// Goes on by one page, or stays where it is.
+    pub(crate) fn follow(&mut self, page: &Page) -> Result<(), ChainBroken> {
+        let (newest, evicted) = follow(&self.newest, &page.chain)?;
+        self.newest = newest;
+        self.evicted.extend(evicted);
+        Ok(())
+    }
 }
 
 /// Why an answer does not count.
@@ -307,15 +321,16 @@ fn count(
     if reply.node != voter.0 {
         return Err(Uncounted::Another);
     }
-    let Page { chain, more } = Page::of(reply).map_err(|_| Uncounted::Malformed)?;
-    if more {
-        let (newest, evicted) = follow(asked, &chain).map_err(AnswerError::from)?;
-        return Ok(Some(Followed { newest, evicted }));
+    let page = Page::of(reply).map_err(|_| Uncounted::Malformed)?;
+    if page.more {
+        let mut followed = Followed::from(Arc::clone(asked));
+        followed.follow(&page).map_err(AnswerError::from)?;
+        return Ok(Some(followed));
     }
     let digest = reply.digest.as_ref().try_into().map_err(|_| Uncounted::Malformed)?;
     let signature = reply.signature.as_ref().try_into().map_err(|_| Uncounted::Malformed)?;
     let shown = Shown { node: voter, number: reply.number, digest };
-    recognition.answer(asked, &shown, &chain, signature)?;
+    recognition.answer(asked, &shown, &page.chain, signature)?;
     Ok(None)
 }
 
@@ -387,6 +402,28 @@ mod tests {
             let evicted = (1..=after).map(|number| NodeId(100 + number)).collect();
             assert_eq!(asked(&founding, &chain), (answers, after, evicted));
         }
+    }
+
+    #[test]
+    fn whoever_returns_follows_page_after_page_and_none_that_does_not_lead_on() {
+        let page = STATEMENTS_PER_ANSWER_MAX as u64;
+        let (founding, chain) = history(3 * page + 1);
+        let mut followed = Followed::from(Arc::clone(&founding));
+        let ask = |known: &Arc<Statement>| Page::of(&answer(&chain, known, &[1; 32])).unwrap();
+        let first = ask(&founding);
+        let mut seen = Vec::new();
+        loop {
+            let page = ask(&followed.newest);
+            followed.follow(&page).unwrap();
+            seen.push(followed.newest.number);
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(seen, [page, 2 * page, 3 * page, 3 * page + 1]);
+        assert_eq!(followed.evicted.len() as u64, 3 * page + 1);
+        followed.follow(&first).unwrap_err();
+        assert_eq!(followed.newest.number, 3 * page + 1, "no page leads back");
     }
 
     #[test]

@@ -5,7 +5,6 @@
 //! or of an authority that is gone, it asks for the next one by its identity key, of a server that it has verified under
 //! what that chain trusts.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,7 +20,7 @@ use countersign_core::name::Address;
 use countersign_core::peer::Refusal;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
-use countersign_core::trust::statement::{ChainBroken, Statement, follow};
+use countersign_core::trust::statement::ChainBroken;
 use countersign_net::{
     Credential, CredentialError, DialCause, DialError, Dialer, RecognizedServer, Unrecognized, dial_return,
 };
@@ -33,7 +32,7 @@ use tonic::transport::Channel;
 use crate::channel::channel_over;
 use crate::keys::{KeysError, NextLeaf, random};
 use crate::member::Inner;
-use crate::recognize::Page;
+use crate::recognize::{Followed, Page};
 
 /// How often a member without a lease tries whether its peers still know it.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -213,15 +212,16 @@ impl Inner {
     /// What the cluster has become, as `address` can prove it; and this member's way back, if it needs one.
     async fn ask_one(&self, address: &Address, meaning: Meaning) -> Result<Said, ReturnFailure> {
         let known = Arc::clone(&self.endpoint.trust().load().view.statement);
-        let (mut newest, mut evicted) = (Arc::clone(&known), BTreeSet::new());
+        let mut followed = Followed::from(Arc::clone(&known));
         let (mut client, presented) = loop {
             let (stream, presented) = dial_return(address).await?;
             let endpoint = tonic::transport::Endpoint::from_static("http://member").timeout(ANSWER_DEADLINE);
             let mut client = EnrollmentClient::new(channel_over(&endpoint, stream));
-            if follow_all(&mut client, &mut newest, &mut evicted).await? {
+            if follow_all(&mut client, &mut followed).await? {
                 break (client, presented);
             }
         };
+        let Followed { newest, evicted } = followed;
         if evicted.contains(&self.node) {
             return Ok(Said::Evicted);
         }
@@ -307,19 +307,13 @@ impl Inner {
 
 /// Follows page after page of statements; false if there are more than one connection may ask for. Each page leads on, so
 /// that it ends.
-async fn follow_all(
-    client: &mut EnrollmentClient<Channel>,
-    newest: &mut Arc<Statement>,
-    evicted: &mut BTreeSet<NodeId>,
-) -> Result<bool, ReturnFailure> {
+async fn follow_all(client: &mut EnrollmentClient<Channel>, followed: &mut Followed) -> Result<bool, ReturnFailure> {
     for _ in 0..PAGES_MAX {
         let nonce = random::<32>()?.expose().to_vec().into();
-        let shown = client.view(ViewRequest { nonce, known: newest.number }).await?.into_inner();
-        let Page { chain, more } = Page::of(&shown)?;
-        let (reached, gone) = follow(newest, &chain)?;
-        *newest = reached;
-        evicted.extend(gone);
-        if !more {
+        let shown = client.view(ViewRequest { nonce, known: followed.newest.number }).await?.into_inner();
+        let page = Page::of(&shown)?;
+        followed.follow(&page)?;
+        if !page.more {
             return Ok(true);
         }
     }
