@@ -255,7 +255,7 @@ impl Inner {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use countersign_core::id::TokenId;
     use countersign_core::limits::COMMANDS_PER_AUTHOR_MAX;
     use countersign_core::name::Name;
@@ -263,9 +263,7 @@ mod tests {
     use super::*;
     use crate::{ClusterToken, Member, NODE_TTL_SECS, NewCluster, Settings, Start};
 
-    #[tokio::test]
-    async fn an_author_with_too_much_waiting_is_told_to_try_again_and_others_are_served() {
-        let data = tempfile::tempdir().unwrap();
+    pub(crate) async fn founded(data: &tempfile::TempDir) -> Member {
         let settings = Settings {
             data: data.path().to_owned(),
             name: Some(Name::parse("n1").unwrap()),
@@ -280,7 +278,37 @@ mod tests {
         };
         let name = Name::parse("test").unwrap();
         let cluster = NewCluster { name, trust_domain: None, token: Some(ClusterToken::default()), authority: None };
-        let (member, _) = Member::start(settings, Start::Bootstrap(cluster)).await.unwrap();
+        Member::start(settings, Start::Bootstrap(cluster)).await.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn what_would_be_refused_or_change_nothing_is_answered_and_not_written() {
+        let data = tempfile::tempdir().unwrap();
+        let member = founded(&data).await;
+        let inner = &member.0;
+        let node = member.node();
+        let reported = |level| Command::ReportFeatureLevel { node, level };
+        inner.command(reported(7), &[]).await.unwrap();
+        let written = || inner.group.status().last_log;
+        let before = written();
+        for command in [
+            reported(7),
+            Command::SignStatement { number: 9, node, signature: [0; 64] },
+            Command::AdoptLeaf { node, renewal: 3 },
+            Command::SetAddresses { node, addresses: vec![], signature: [0; 64] },
+        ] {
+            inner.propose_for(node, &command, &[]).await.unwrap().unwrap();
+        }
+        assert_eq!(written(), before);
+        inner.command(reported(8), &[]).await.unwrap();
+        assert!(written() > before);
+        member.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn an_author_with_too_much_waiting_is_told_to_try_again_and_others_are_served() {
+        let data = tempfile::tempdir().unwrap();
+        let member = founded(&data).await;
         let command = Command::RevokeJoinToken(TokenId([7; 8]));
         let flood: Vec<_> =
             (0..COMMANDS_PER_AUTHOR_MAX).map(|_| member.0.turns.enter(Author::Operator, 1).unwrap()).collect();
