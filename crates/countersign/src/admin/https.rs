@@ -305,6 +305,7 @@ fn own(member: &Inner) -> Result<Credential, HttpsError> {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
+    use std::time::Instant;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
 
@@ -374,7 +375,10 @@ mod tests {
             allowed.set(false);
             std::future::pending().await
         };
+        let begun = Instant::now();
+        // A timeout polls it once more before it gives up, which would do.
         let ended = tokio::time::timeout(PATIENCE, while_allowed(ask, waiting)).await.expect("it is under way still");
+        assert!(begun.elapsed() < PATIENCE, "nothing woke it");
         assert_eq!((ended.status(), steps.get()), (StatusCode::FORBIDDEN, 4));
         let refused = while_allowed(ask, async {
             steps.set(5);
