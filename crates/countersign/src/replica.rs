@@ -358,12 +358,13 @@ mod tests {
         overlay.logged(2, NodeId(9));
         assert_eq!(apply(2, revoke(1)), (nothing, (Generation(2), 1)));
         assert_eq!(overlay.refuses(), BTreeSet::from([NodeId(9)]));
+        assert_eq!(apply(3, evict(9)), (nothing, (Generation(2), 1)), "an entry that changes nothing tries again");
         // The next one is, with all that was waiting.
         works.store(true, Ordering::Relaxed);
-        assert_eq!(apply(3, revoke(2)), (Generation(3), (Generation(3), 2)));
+        assert_eq!(apply(4, revoke(2)), (Generation(3), (Generation(3), 2)));
         assert!(overlay.refuses().is_empty());
         works.store(false, Ordering::Relaxed);
-        assert_eq!(apply(4, revoke(3)), (Generation(3), (Generation(4), 1)), "it stays where it was");
+        assert_eq!(apply(5, revoke(3)), (Generation(3), (Generation(4), 1)), "it stays where it was");
     }
 
     #[tokio::test]
