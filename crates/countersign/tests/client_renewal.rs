@@ -159,6 +159,8 @@ async fn without_a_lease_nothing_is_renewed() {
     nodes.remove(0).stop().await;
     left.until(|status| status.lease_millis_left.is_none()).await;
     let denied = open.renew(request(create_csr(&key()).unwrap())).await.unwrap_err();
-    assert_eq!(denied.code(), Code::Unavailable);
-    assert!(denied.message().contains("no lease"), "{denied}");
+    // It is told why, unless its connection was closed before it asked.
+    let told = denied.code() == Code::Unavailable && denied.message().contains("no lease");
+    assert!(told || matches!(denied.code(), Code::Cancelled | Code::Unknown), "{denied:?}");
+    assert_eq!(left.member().view().principals.values().flatten().count(), 1, "nothing was issued");
 }
