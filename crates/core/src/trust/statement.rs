@@ -239,7 +239,7 @@ impl TrustState {
             let stays = |id: &NodeId, key: &PublicKey| {
                 *id != leaving && view.members.get(id).is_some_and(|member| member.keys.identity == *key)
             };
-            let signers = before.voters.iter().filter(|(id, key)| signed(id) || stays(*id, *key)).count();
+            let signers = before.voters.iter().filter(|(id, key)| signed(id) || stays(id, key)).count();
             before.voters.contains_key(&leaving) && signers < majority(before.voters.len())
         })?;
         u64::try_from(index).ok()
