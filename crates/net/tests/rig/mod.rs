@@ -128,7 +128,15 @@ impl Cluster {
             nodes.insert(id, leaf);
         }
         let client = issue(&authority, &wish(client_principal("pay")));
-        let issued = BTreeMap::from([(client.id(), IssuedKey { not_after: valid().not_after, not_before: valid().not_before, ttl_secs: 60, renewed_from: None })]);
+        let issued = BTreeMap::from([(
+            client.id(),
+            IssuedKey {
+                not_after: valid().not_after,
+                not_before: valid().not_before,
+                ttl_secs: 60,
+                renewed_from: None,
+            },
+        )]);
         let view = View {
             cluster: CLUSTER,
             name: Name::parse("east").unwrap(),
