@@ -72,7 +72,7 @@ fn a_request_that_waited_at_a_paused_member_is_denied_when_it_resumes() {
     let asked = nodes.iter().find(|n| n.name != paused.name).unwrap();
     let mut open = client.connect(&paused.address()).unwrap();
     client.ask(&mut open).unwrap();
-    paused.signal(Signal::STOP);
+    paused.freeze();
     let waiting = client.runtime.spawn(async move { open.ask().await });
     let revoked = asked.ask(&["cert", "revoke", "client/pay"]).ok().json();
     assert_eq!(revoked["enforcement"]["complete"], true, "{revoked}");

@@ -206,6 +206,22 @@ impl Node {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// Stops the process where it is (SIGSTOP), and returns when every thread of it stands still: the signal stops one, which
+    /// stops the others, and until then they go on.
+    pub fn freeze(&self) {
+        self.signal(rustix::process::Signal::STOP);
+        let tasks = format!("/proc/{}/task", self.child.as_ref().expect("runs").id());
+        let stopped = |task: &Path| {
+            let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
+            stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+        };
+        let begun = Instant::now();
+        while !std::fs::read_dir(&tasks).unwrap().all(|task| stopped(&task.unwrap().path())) {
+            assert!(begun.elapsed() < PATIENCE, "{} does not stand still", self.name);
+            pause();
+        }
+    }
+
     /// How the process ended, if it has.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.as_mut().and_then(|child| child.try_wait().unwrap())

@@ -145,9 +145,18 @@ impl Cluster {
         }
     }
 
-    /// Stops a process where it is (SIGSTOP).
-    pub(super) fn pause(&self, node: &str) -> anyhow::Result<()> {
-        self.signal(node, rustix::process::Signal::STOP)
+    /// Stops a process where it is (SIGSTOP), and returns when every thread of it stands still: the signal stops one, which
+    /// stops the others, and until then they go on.
+    pub(super) async fn pause(&self, node: &str) -> anyhow::Result<()> {
+        self.signal(node, rustix::process::Signal::STOP)?;
+        let (_, child) = self.running.iter().find(|(name, _)| name == node).context("not running")?;
+        let tasks = format!("/proc/{}/task", child.id());
+        let begun = Instant::now();
+        while !all_stopped(Path::new(&tasks))? {
+            ensure!(begun.elapsed() < PATIENCE, "{node} does not stand still");
+            pause().await;
+        }
+        Ok(())
     }
 
     /// Lets it go on (SIGCONT).
@@ -203,6 +212,17 @@ impl Drop for Cluster {
             let _ = std::fs::remove_dir_all(&self.root);
         }
     }
+}
+
+fn all_stopped(tasks: &Path) -> anyhow::Result<bool> {
+    for task in std::fs::read_dir(tasks)? {
+        let stat = std::fs::read_to_string(task?.path().join("stat")).unwrap_or_default();
+        // The state follows the name, which is in parentheses (proc_pid_stat(5)).
+        if !stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T')) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 async fn pause() {

@@ -96,7 +96,7 @@ pub(super) async fn paused(
     let mut open: Whoami = client.connect(&cluster.address(paused)?).await.map_err(fault)?;
     open.ask().await.map_err(|status| anyhow::anyhow!("not served before it is revoked: {status}"))?;
     table.begin();
-    cluster.pause(paused)?;
+    cluster.pause(paused).await?;
     let waiting = tokio::spawn(async move { open.ask().await });
     let revoked = cluster.must(asked, &["cert", "revoke", name]).await?;
     let states = standing(&revoked);
