@@ -79,7 +79,7 @@ fn a_request_that_waited_at_a_paused_member_is_denied_when_it_resumes() {
     assert!(standing(&revoked).contains(&is(&paused.name, "lapsed")), "{revoked}");
     paused.signal(Signal::CONT);
     let answer = client.runtime.block_on(waiting).unwrap();
-    assert!(answer.is_err(), "served {answer:?}");
+    assert!(answer.is_err(), "served {answer:?} at {}, {revoked}\n{}", paused.name, paused.log());
     paused.until_ready();
     assert!(client.connect(&paused.address()).is_err());
 }

@@ -51,7 +51,7 @@ impl Member {
     /// What this member's cluster was founded with, as far as this member has applied.
     pub fn lifetimes(&self) -> Lifetimes {
         let state = self.0.state.read();
-        Lifetimes { lease: state.lease(), node_ttl_secs: state.node_ttl_secs() }
+        Lifetimes { lease: state.lease().unwrap_or_default(), node_ttl_secs: state.node_ttl_secs() }
     }
 }
 

@@ -76,9 +76,10 @@ impl TrustState {
         &self.statements
     }
 
-    /// How long leases last.
-    pub const fn lease(&self) -> LeaseLength {
-        self.lease
+    /// How long leases last; none before the bootstrap entry, when nobody knows: a member that took another length for it
+    /// would serve for longer than its leader waits.
+    pub fn lease(&self) -> Option<LeaseLength> {
+        self.view.as_ref().map(|_| self.lease)
     }
 
     /// Seconds that node certificates live.

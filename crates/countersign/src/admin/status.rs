@@ -133,7 +133,7 @@ fn of(member: &Inner, awaited: Vec<AwaitedStatus>) -> Status {
         generation: view.generation.0,
         ready: is_ready(member),
         lease_millis_left: member.lease.millis_left(),
-        lease_secs: member.state.read().lease().millis() / 1000,
+        lease_secs: member.state.read().lease().unwrap_or_default().millis() / 1000,
         awaited,
         members: members(member, view, &raft),
         evicted: view

@@ -126,7 +126,7 @@ impl Inner {
         let tenure = match &mut *tenure {
             Some(tenure) if tenure.term == status.term => tenure,
             tenure => {
-                let grantor = Grantor::new(boot_now(), self.state.read().lease());
+                let grantor = Grantor::new(boot_now(), self.state.read().lease().ok_or(NotLeader)?);
                 tenure.insert(Tenure { term: status.term, grantor, receipts: BTreeMap::new() })
             }
         };

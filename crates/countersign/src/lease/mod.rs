@@ -149,7 +149,8 @@ impl Inner {
             *told = Told { to: Some((leader, status.term)), ..Told::default() };
             self.lease.update(Holder::led_anew);
         }
-        let length = self.state.read().lease();
+        // Before the state is here, nobody knows how long a lease lasts.
+        let Some(length) = self.state.read().lease() else { return RETRY };
         let asked = boot_now();
         let due = told.granted.is_none_or(|at| asked.since(at) >= length.renew_millis());
         // Nobody serves without a certificate, the leader itself neither.

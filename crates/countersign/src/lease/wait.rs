@@ -22,7 +22,7 @@ const LOOK_DEADLINE: Duration = Duration::from_millis(300);
 impl Inner {
     /// How long a barrier may take: every lease from before it, a change of leader, and some.
     pub(crate) fn barrier_patience(&self) -> Duration {
-        let lease = Duration::from_millis(self.state.read().lease().waited_millis());
+        let lease = Duration::from_millis(self.state.read().lease().unwrap_or_default().waited_millis());
         lease.saturating_mul(2).saturating_add(MARGIN)
     }
 

@@ -50,6 +50,12 @@ fn both_certificates_count_until_the_next_is_used() {
 }
 
 #[test]
+fn nobody_knows_how_long_a_lease_lasts_before_the_state_says_so() {
+    assert_eq!(Rig::empty().0.lease(), None, "the default of this build is nobody's promise");
+    assert!(Rig::founded().0.lease().is_some());
+}
+
+#[test]
 fn a_renewal_asked_for_again_gets_the_same_certificate() {
     let mut rig = Rig::three_voters();
     let first = renewed(rig.apply(renew(2, 2, next_key(80), 1)));
