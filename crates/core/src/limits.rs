@@ -100,3 +100,21 @@ pub const LEASE_SECS_MAX: u64 = 3600;
 pub const LEASE_DRIFT_PERMILLE: u64 = 10;
 /// Seconds after which a voter's reported clock counts no more: a few leases.
 pub const CLOCK_REPORT_SECS_MAX: u64 = 60;
+/// Bytes of a resource's name. A Kafka topic has 249 at most, an HTTP route may have more.
+pub const RESOURCE_NAME_LEN_MAX: usize = 512;
+/// Bytes of a rule's id.
+pub const RULE_ID_LEN_MAX: usize = 63;
+/// Rules of a policy.
+pub const RULES_MAX: usize = 1_000_000;
+/// Bytes of all rules: a snapshot, which holds these and as many that wait for their change, has 128 MiB at most.
+pub const POLICY_WEIGHT_MAX: usize = 48 * 1024 * 1024;
+/// Expressions over roles that rules name; each is asked when somebody is decided about for the first time.
+pub const ROLE_PATTERNS_MAX: usize = 1024;
+/// Patterns of super-users.
+pub const SUPER_USERS_MAX: usize = 64;
+/// Required capabilities, and expressions of one.
+pub const REQUIREMENTS_MAX: usize = 256;
+/// Changes of policy that have been sent in part; past it the oldest is forgotten.
+pub const STAGED_CHANGES_MAX: usize = 4;
+/// Seconds that a part waits for the next.
+pub const STAGED_SECS_MAX: u64 = 600;

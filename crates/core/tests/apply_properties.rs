@@ -83,6 +83,7 @@ fn bootstrap() -> Command {
         node_ttl_secs: 86_400,
         lease: LeaseLength::DEFAULT,
         token: None,
+        policy: Default::default(),
     }))
 }
 

@@ -38,7 +38,13 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         client_ttl_secs: CLIENT_TTL_SECS,
         lease: LeaseLength::DEFAULT,
     };
-    let cluster = NewCluster { name: "example".parse()?, trust_domain: None, token: None, authority: None };
+    let cluster = NewCluster {
+        name: "example".parse()?,
+        trust_domain: None,
+        token: None,
+        authority: None,
+        policy: Default::default(),
+    };
     let (member, _) = Member::start(settings, Start::Bootstrap(cluster)).await?;
     member.serve(tonic::service::Routes::new(WhoamiServer::new(Greeter { member: member.clone() })));
     tokio::signal::ctrl_c().await?;

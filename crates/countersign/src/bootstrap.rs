@@ -142,6 +142,7 @@ pub(crate) fn prepare(
         node_ttl_secs,
         lease,
         token: record,
+        policy: cluster.policy.clone(),
     };
     if let Some(token) = &token {
         data.write(file::CLUSTER_TOKEN, token.reveal().as_bytes())?;

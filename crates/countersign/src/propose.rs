@@ -277,7 +277,13 @@ pub(crate) mod tests {
             files: None,
         };
         let name = Name::parse("test").unwrap();
-        let cluster = NewCluster { name, trust_domain: None, token: Some(ClusterToken::default()), authority: None };
+        let cluster = NewCluster {
+            name,
+            trust_domain: None,
+            token: Some(ClusterToken::default()),
+            authority: None,
+            policy: Default::default(),
+        };
         Member::start(settings, Start::Bootstrap(cluster)).await.unwrap().0
     }
 

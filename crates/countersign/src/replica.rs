@@ -246,6 +246,7 @@ mod tests {
             node_ttl_secs: 60,
             lease: LeaseLength::DEFAULT,
             token: None,
+            policy: Default::default(),
         }))
     }
 

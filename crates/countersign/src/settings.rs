@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use countersign_core::authz::change::PolicyChange;
 use countersign_core::lease::LeaseLength;
 use countersign_core::name::{Address, Name};
 use countersign_core::principal::TrustDomain;
@@ -104,6 +105,8 @@ pub struct NewCluster {
     pub token: Option<ClusterToken>,
     /// An authority made elsewhere: certificate and key, PEM.
     pub authority: Option<ImportedAuthority>,
+    /// The rules that it begins with, besides admins being super-users. Without any, nobody else may do anything.
+    pub policy: PolicyChange,
 }
 
 /// An authority made elsewhere.

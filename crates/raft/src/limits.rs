@@ -14,7 +14,7 @@ pub const VOTE_LEN_MAX: usize = 256;
 /// Bytes of an AppendEntries request: one entry at its limit, its framing, and a membership of every member.
 pub const APPEND_LEN_MAX: usize = 2 * 1024 * 1024;
 /// Bytes of a machine's snapshot, which travels as one message.
-pub const SNAPSHOT_LEN_MAX: usize = 64 * 1024 * 1024;
+pub const SNAPSHOT_LEN_MAX: usize = 128 * 1024 * 1024;
 /// Bytes of a snapshot message: the snapshot, its membership and its framing.
 pub const SNAPSHOT_MESSAGE_LEN_MAX: usize = SNAPSHOT_LEN_MAX + 256 * 1024;
 /// Bytes of a TimeoutNow request.

@@ -68,6 +68,7 @@ impl World {
             node_ttl_secs: NODE_TTL_SECS,
             lease: LeaseLength::DEFAULT,
             token: Some(token.record.clone()),
+            policy: Default::default(),
         };
         self.admin.keep_token(token);
         self.commit(stamped(self.now, Command::Bootstrap(Box::new(bootstrap))))?;
@@ -277,6 +278,9 @@ fn describe(command: &Command, outcome: Option<&Outcome>) -> String {
         Command::Renew { node, endorsement, .. } => format!("renewal {} of {node}", endorsement.renewal),
         Command::AdoptLeaf { node, renewal } => format!("{node} uses renewal {renewal}"),
         Command::SignStatement { number, node, .. } => format!("{node} signs statement {number}"),
+        Command::StagePolicy { part, put, .. } => format!("part {part} of a change of rules: {}", put.len()),
+        Command::ChangePolicy(change) => format!("take out {} rules, put in {}", change.remove.len(), change.put.len()),
+        Command::Label { role, .. } => format!("label {role}"),
     };
     match outcome {
         None => what,

@@ -27,12 +27,14 @@ const EDGES: [(&str, &[&str]); 9] = [
 ];
 
 /// What core may name: hashes, signatures, encodings. Nothing that does IO, waits, or draws randomness.
-const CORE_USES: [&str; 11] = [
+const CORE_USES: [&str; 13] = [
     "blake3",
     "data-encoding",
     "ed25519-dalek",
+    "ipnet",
     "p256",
     "postcard",
+    "rpds",
     "serde",
     "sha2",
     "subtle",

@@ -43,6 +43,9 @@ pub fn permit(view: &View, author: Author, command: &Command) -> Result<(), NotP
         | Command::RenewPrincipal { .. }
         | Command::RevokeKey(_)
         | Command::RevokePrincipal(_)
+        | Command::StagePolicy { .. }
+        | Command::ChangePolicy(_)
+        | Command::Label { .. }
         | Command::AssignGroup { .. } => member.suffrage == Suffrage::Voter,
     };
     if allowed { Ok(()) } else { Err(NotPermitted(from)) }
@@ -69,8 +72,10 @@ pub fn permit_in_recovery(from: NodeId, command: &Command) -> Result<(), Recover
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::authz::change::ChangeId;
     use crate::id::{AuthorityId, KeyId};
     use crate::key::Endorsement;
+    use crate::principal::Role;
     use crate::trust::tests::rig::{CLUSTER, Rig, bootstrap, key, record, request};
 
     #[test]
@@ -120,6 +125,9 @@ mod tests {
             Command::Evict { node: NodeId(1), compromised: false, keep_authority: true },
             Command::SetSuffrage { node: NodeId(4), suffrage: Suffrage::Voter, keep_authority: true },
             Command::RevokeKey(KeyId([0; 32])),
+            Command::ChangePolicy(Box::default()),
+            Command::StagePolicy { change: ChangeId([0; 16]), part: 0, put: vec![] },
+            Command::Label { role: Role::Node(NodeId(4)), edits: vec![] },
         ];
         for command in &administering {
             assert!(!ask(4, command), "{command:?}");

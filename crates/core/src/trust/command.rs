@@ -6,6 +6,9 @@ use super::join_token::TokenRecord;
 use super::member::{ForeignLeaf, MemberKeys, Suffrage};
 use super::state::UnsupportedLevel;
 use super::view::AuthorityKey;
+use crate::authz::Rule;
+use crate::authz::change::{ChangeId, PolicyChange};
+use crate::authz::label::LabelEdit;
 use crate::codec::{self, CodecError};
 use crate::enroll::EnrollmentRequest;
 use crate::id::{AuthorityId, ClusterId, GroupId, KeyId, NodeId, TokenId};
@@ -94,6 +97,8 @@ pub struct Bootstrap {
     pub lease: LeaseLength,
     /// The reusable cluster token, if one is wanted.
     pub token: Option<TokenRecord>,
+    /// The rules that the cluster begins with.
+    pub policy: PolicyChange,
 }
 
 /// A change of the trust state.
@@ -216,5 +221,23 @@ pub enum Command {
         in_use: KeyId,
         /// The next public key, DER `SubjectPublicKeyInfo`.
         spki: Vec<u8>,
+    },
+    /// Rules of a change that is too long for one command, to be put in with it.
+    StagePolicy {
+        /// Which change.
+        change: ChangeId,
+        /// Which part, from zero, each after the one before.
+        part: u32,
+        /// Its rules.
+        put: Vec<Rule>,
+    },
+    /// Changes who may do what.
+    ChangePolicy(Box<PolicyChange>),
+    /// Changes roles and attributes: what a principal is, never what it claims.
+    Label {
+        /// Whose.
+        role: Role,
+        /// In this order; all or none.
+        edits: Vec<LabelEdit>,
     },
 }

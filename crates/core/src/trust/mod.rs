@@ -4,6 +4,7 @@
 //! member. What handshakes need of it is its [`view::View`], copied on write and published whole.
 
 pub mod author;
+mod authorization;
 mod check;
 pub mod clocks;
 pub mod command;

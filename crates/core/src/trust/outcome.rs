@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::join_token::TokenUnusable;
 use super::member::{Leaf, Suffrage};
+use crate::authz::change::{Changed, PolicyError};
+use crate::authz::label::LabelError;
 use crate::id::{AuthorityId, Generation, KeyId, NodeId, TokenId};
 use crate::name::{Address, Host, HostName, Name};
 use crate::principal::{Principal, Role};
@@ -72,6 +74,15 @@ pub enum Outcome {
     },
     /// Nothing changed.
     Refused(Refused),
+    /// Rules were changed, or are as they should be.
+    Policy {
+        /// The view that shows it.
+        generation: Generation,
+        /// What became different.
+        changed: Changed,
+    },
+    /// A part of a change of rules is kept for it.
+    Staged,
 }
 
 /// Why a command changed nothing.
@@ -232,6 +243,12 @@ pub enum Refused {
     /// The key is no Ed25519 or P-256 key.
     #[error("key {0} cannot be certified")]
     KeyUnsuitable(KeyId),
+    /// The rules are not changed.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// Roles and attributes are not changed.
+    #[error(transparent)]
+    Label(#[from] LabelError),
 }
 
 /// What a limit is on.

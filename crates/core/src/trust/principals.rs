@@ -211,6 +211,10 @@ impl TrustState {
         let keys = known.len();
         self.change(|view| {
             Arc::make_mut(&mut view.principals).remove(role);
+            // Whoever gets the name next is not what this one was.
+            if view.labels.contains_key(role) {
+                Arc::make_mut(&mut view.labels).remove(role);
+            }
             view.revoked_keys.extend(known);
             view.revoked_principals.insert(role.clone());
         })?;

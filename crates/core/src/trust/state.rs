@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::authorization::Staged;
 use super::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
 use super::join_token::{TokenRecord, token_id};
 use super::member::{ForeignLeaf, Leaf, Member, Suffrage};
@@ -12,6 +13,8 @@ use super::outcome::{Limited, Outcome, Refused};
 use super::seal::SealedCopy;
 use super::statement::{Signed, Statement};
 use super::view::{Authority, AuthorityPhase, View};
+use crate::authz::Policy;
+use crate::authz::change::ChangeId;
 use crate::codec::{self, CodecError};
 use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId, RequestId, TokenId};
 use crate::lease::LeaseLength;
@@ -39,6 +42,8 @@ pub struct TrustState {
     lease: LeaseLength,
     /// What the cluster has become, change by change, as its voters signed it. By number.
     pub(super) statements: Vec<Signed>,
+    /// Rules of changes that were sent in part.
+    pub(super) staged: BTreeMap<ChangeId, Staged>,
     time: UnixMillis,
 }
 
@@ -121,6 +126,9 @@ impl TrustState {
             Command::Renew { node, key, endorsement } => self.renew(*node, *key, endorsement),
             Command::AdoptLeaf { node, renewal } => self.adopt(*node, *renewal),
             Command::SignStatement { number, node, signature } => self.sign_statement(*number, *node, signature),
+            Command::StagePolicy { change, part, put } => self.stage_policy(*change, *part, put),
+            Command::ChangePolicy(change) => self.change_policy(change),
+            Command::Label { role, edits } => self.label(role, edits),
         }
     }
 
@@ -139,6 +147,8 @@ impl TrustState {
         if let Some(token) = &b.token {
             super::tokens::check_limits(token, self.time)?;
         }
+        let policy = Policy::initial().changed_by(&b.policy, &[], Generation(1))?;
+        let policy = policy.map_or_else(Policy::initial, |(policy, _)| policy);
         self.node_ttl_secs = b.node_ttl_secs;
         self.lease = b.lease;
         self.next_node = founder.0 + 1;
@@ -181,6 +191,8 @@ impl TrustState {
             members: BTreeMap::from([(founder, member)]),
             evicted: BTreeMap::new(),
             principals: Arc::default(),
+            labels: Arc::default(),
+            policy: Arc::new(policy),
             revoked_keys: BTreeSet::new(),
             revoked_principals: BTreeSet::new(),
             groups: BTreeMap::new(),

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::member::{Evicted, Member};
 use super::statement::Statement;
+use crate::authz::label::Labels;
+use crate::authz::policy::Policy;
 use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId};
 use crate::key::PublicKey;
 use crate::name::{HostName, Name};
@@ -85,6 +87,10 @@ pub struct View {
     pub evicted: BTreeMap<NodeId, Evicted>,
     /// Brokers, clients and admins. Shared: copying a view does not copy them.
     pub principals: Arc<Principals>,
+    /// Roles and attributes of brokers, clients and admins; a member has its own. Shared, as these are.
+    pub labels: Arc<BTreeMap<Role, Labels>>,
+    /// Who may do what. Shared: copying a view does not copy it.
+    pub policy: Arc<Policy>,
     /// Keys refused for ever, whatever certificate carries them.
     pub revoked_keys: BTreeSet<KeyId>,
     /// Brokers, clients and admins of whose certificates only those issued since, and on record, count.
@@ -98,6 +104,13 @@ pub struct View {
 }
 
 impl View {
+    /// The view without its rules, by which nobody may do anything: for whoever needs to know who belongs, and is told the
+    /// rules in another way.
+    #[must_use]
+    pub fn without_policy(&self) -> Self {
+        Self { policy: Arc::default(), labels: Arc::default(), ..self.clone() }
+    }
+
     /// The authority that signs now.
     pub fn active_authority(&self) -> Option<(AuthorityId, &Authority)> {
         self.authorities.iter().find(|(_, a)| a.phase == AuthorityPhase::Active).map(|(id, a)| (*id, a))

@@ -258,3 +258,19 @@ impl Inner {
         Barrier { generation, passed: progress.passed, answers }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_asks_for_one_lease_at_a_time_and_its_second_request_takes_nothing_from_the_first() {
+        let desk = Desk::default();
+        let (one, other) = (NodeId(1), NodeId(2));
+        let first = desk.enter(one).unwrap();
+        assert!(desk.enter(one).is_none() && desk.enter(other).is_some());
+        assert!(desk.enter(one).is_none(), "the one that was turned away gave up no place");
+        drop(first);
+        assert!(desk.enter(one).is_some());
+    }
+}

@@ -142,6 +142,7 @@ mod tests {
                 node_ttl_secs: 60,
                 lease: LeaseLength::DEFAULT,
                 token: None,
+                policy: Default::default(),
             };
             let mut state = TrustState::new();
             let command = Command::Bootstrap(Box::new(bootstrap));

@@ -84,6 +84,7 @@ pub fn new_cluster() -> NewCluster {
         trust_domain: None,
         token: Some(ClusterToken::default()),
         authority: None,
+        policy: Default::default(),
     }
 }
 

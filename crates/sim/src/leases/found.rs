@@ -64,6 +64,7 @@ fn bootstrap(home: &Home, keys: &Keys, ca: &SecretKey, size: Size) -> Result<Com
         node_ttl_secs: size.ttl_secs,
         lease: size.lease,
         token: None,
+        policy: Default::default(),
     })))
 }
 

@@ -157,7 +157,7 @@ fn new_cluster(config: &ServerConfig, token: Option<ClusterToken>) -> Result<New
         }
     };
     let authority = config.authority.as_deref().map(imported).transpose()?;
-    Ok(NewCluster { name, trust_domain: config.trust_domain.clone(), token, authority })
+    Ok(NewCluster { name, trust_domain: config.trust_domain.clone(), token, authority, policy: Default::default() })
 }
 
 fn imported(directory: &Path) -> Result<ImportedAuthority, Failure> {

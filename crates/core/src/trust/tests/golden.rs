@@ -1,6 +1,10 @@
 //! The encoding of a snapshot, byte for byte: what one version wrote, the next must read.
 
 use super::rig::*;
+use crate::authz::change::{ChangeId, PolicyChange};
+use crate::authz::label::LabelEdit;
+use crate::authz::text::RuleText;
+use crate::authz::{Requirement, Rule};
 use crate::id::{NodeId, ed25519_spki};
 use crate::key::Endorsement;
 use crate::principal::Role;
@@ -8,6 +12,36 @@ use crate::trust::TrustState;
 use crate::trust::command::Command;
 
 const SNAPSHOT: &str = include_str!("golden_snapshot.hex");
+
+fn rule(id: &str) -> Rule {
+    let network = Some("10.0.0.0/8".to_owned());
+    let (principal, resource_prefix) = ("client/pay".to_owned(), Some("topic:pay-".to_owned()));
+    let actions = vec!["write".to_owned(), "read".to_owned()];
+    let id = Some(id.to_owned());
+    RuleText { id, principal, actions, resource_prefix, network, not_after: Some(7), ..RuleText::default() }
+        .rule()
+        .unwrap()
+}
+
+fn policy_change() -> PolicyChange {
+    let required = Requirement { task: "render".to_owned(), any_of: vec!["Worker[gpu=true]".parse().unwrap()] };
+    let any = RuleText {
+        principal: "role:Worker".to_owned(),
+        actions: vec!["all".to_owned()],
+        resource_any: Some("topic".to_owned()),
+        ..RuleText::default()
+    };
+    PolicyChange {
+        put: vec![rule("pay"), any.rule().unwrap()],
+        super_users: Some(["admin/root".parse().unwrap()].into()),
+        requirements: Some(vec![required]),
+        ..PolicyChange::default()
+    }
+}
+
+fn edit(name: &str, value: &str) -> LabelEdit {
+    LabelEdit { name: name.to_owned(), value: Some(value.to_owned()) }
+}
 
 fn sample() -> TrustState {
     let mut rig = Rig::three_voters();
@@ -27,6 +61,10 @@ fn sample() -> TrustState {
     rig.apply(Command::IssuePrincipal { role: Role::Client(name("shop")), spki: spki(61), ttl_secs: 60 });
     let in_use = key(61).public().id();
     rig.apply(Command::RenewPrincipal { role: Role::Client(name("shop")), in_use, spki: spki(62) });
+    rig.apply(Command::ChangePolicy(Box::new(policy_change())));
+    rig.apply(Command::Label { role: Role::Node(NodeId(2)), edits: vec![edit("role", "Worker"), edit("gpu", "true")] });
+    rig.apply(Command::Label { role: Role::Client(name("shop")), edits: vec![edit("zone", "eu")] });
+    rig.apply(Command::StagePolicy { change: ChangeId([9; 16]), part: 0, put: vec![rule("staged")] });
     let transcript = rig.0.statements()[3].statement.transcript();
     rig.apply(Command::SignStatement { number: 3, node: NodeId(1), signature: key(1).sign(&transcript) });
     rig.0

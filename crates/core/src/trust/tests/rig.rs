@@ -82,6 +82,7 @@ pub(crate) fn bootstrap() -> Command {
         node_ttl_secs: 86_400,
         lease: LeaseLength::DEFAULT,
         token: None,
+        policy: Default::default(),
     }))
 }
 

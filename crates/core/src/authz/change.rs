@@ -1,0 +1,213 @@
+//! A change of the rules: all of it, or none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::policy::Policy;
+use super::rule::{PrincipalPattern, Requirement, Rule, RuleError, RuleId};
+use crate::id::Generation;
+use crate::limits::{
+    POLICY_WEIGHT_MAX, REQUIREMENTS_MAX, RESOURCE_NAME_LEN_MAX, ROLE_PATTERNS_MAX, RULES_MAX, SUPER_USERS_MAX,
+};
+
+/// Names a change whose rules come in parts, before the change itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ChangeId(pub [u8; 16]);
+
+/// A change, carried out in one step: nobody ever decides by half of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct PolicyChange {
+    /// Only if the policy has not changed since this generation.
+    pub if_generation: Option<Generation>,
+    /// Rules that were sent before, to be put in with `put`.
+    pub staged: Option<ChangeId>,
+    /// Rules to take out, before others are put in.
+    pub remove: Vec<RuleId>,
+    /// Rules to put in.
+    pub put: Vec<Rule>,
+    /// Who may do everything from now on.
+    pub super_users: Option<BTreeSet<PrincipalPattern>>,
+    /// What tasks require from now on.
+    pub requirements: Option<Vec<Requirement>>,
+}
+
+/// What of a policy is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyLimit {
+    /// Rules.
+    Rules,
+    /// Their bytes.
+    Weight,
+    /// Expressions over roles that rules name.
+    RolePatterns,
+    /// Super-users.
+    SuperUsers,
+    /// Required capabilities, or the expressions of one.
+    Requirements,
+    /// Changes that were sent in parts and wait for their last.
+    Staged,
+}
+
+impl core::fmt::Display for PolicyLimit {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Rules => "the number of rules",
+            Self::Weight => "the bytes of all rules",
+            Self::RolePatterns => "the number of role expressions that rules name",
+            Self::SuperUsers => "the number of super-users",
+            Self::Requirements => "the number of required capabilities, or of the expressions of one",
+            Self::Staged => "the number of parts",
+        })
+    }
+}
+
+/// Why a policy is not changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[serde(rename_all = "kebab-case")]
+pub enum PolicyError {
+    /// Somebody else changed it meanwhile.
+    #[error("policy was changed in generation {changed}, after generation {expected} that this change was made for")]
+    Changed {
+        /// When it last changed.
+        changed: Generation,
+        /// The generation that the change was made for.
+        expected: Generation,
+    },
+    /// A rule that cannot count.
+    #[error("rule `{id}` {why}")]
+    Rule {
+        /// Which.
+        id: RuleId,
+        /// Why not.
+        why: RuleError,
+    },
+    /// Another rule has this id.
+    #[error("rule `{0}` exists and says something else: remove it first, or give another id")]
+    RuleExists(RuleId),
+    /// No rule has this id.
+    #[error("there is no rule `{0}`")]
+    NoSuchRule(RuleId),
+    /// Everybody would be a super-user.
+    #[error("`*` cannot be a super-user: nobody would be denied anything")]
+    EverybodySuper,
+    /// A task whose requirement cannot count: no name, one too long, or no expression.
+    #[error("required capability of task `{0}` has no role, or no name that a task can have")]
+    Requirement(String),
+    /// Past a limit.
+    #[error("{what} is beyond its limit of {max}")]
+    Limit {
+        /// Of what.
+        what: PolicyLimit,
+        /// The limit.
+        max: u64,
+    },
+    /// The parts that the change speaks of are not here.
+    #[error("parts of this change are missing: it was overtaken by others, or sent out of order; send it again")]
+    PartsMissing,
+}
+
+/// What a change did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Changed {
+    /// Rules put in, in place of others or not.
+    pub put: u64,
+    /// Rules taken out for good.
+    pub removed: u64,
+}
+
+impl Policy {
+    /// The policy after `change`, whose parts sent before are `staged`; none if it is the same. `generation` is the one
+    /// that will show it.
+    pub fn changed_by(
+        &self,
+        change: &PolicyChange,
+        staged: &[Rule],
+        generation: Generation,
+    ) -> Result<Option<(Self, Changed)>, PolicyError> {
+        if let Some(expected) = change.if_generation.filter(|expected| self.changed() > *expected) {
+            return Err(PolicyError::Changed { changed: self.changed(), expected });
+        }
+        let mut next = self.clone();
+        let mut changed = Changed::default();
+        for id in &change.remove {
+            if !next.remove(id) {
+                return Err(PolicyError::NoSuchRule(id.clone()));
+            }
+        }
+        for rule in staged.iter().chain(&change.put) {
+            rule.check().map_err(|why| PolicyError::Rule { id: rule.id.clone(), why })?;
+            match next.rule(&rule.id) {
+                Some(known) if **known == *rule => {}
+                Some(_) => return Err(PolicyError::RuleExists(rule.id.clone())),
+                None => {
+                    changed.put += u64::from(self.rule(&rule.id).is_none_or(|before| **before != *rule));
+                    next.extend([Arc::new(rule.clone())]);
+                }
+            }
+        }
+        changed.removed = change.remove.iter().filter(|id| next.rule(id).is_none()).count() as u64;
+        if let Some(super_users) = &change.super_users {
+            next.set_super_users(super_users.clone());
+        }
+        if let Some(requirements) = &change.requirements {
+            next.set_requirements(checked(requirements)?);
+        }
+        next.check()?;
+        let same = changed == Changed::default()
+            && next.super_users() == self.super_users()
+            && next.requirements() == self.requirements();
+        if same {
+            return Ok(None);
+        }
+        next.set_changed(generation);
+        Ok(Some((next, changed)))
+    }
+
+    /// Whether it is within its limits.
+    fn check(&self) -> Result<(), PolicyError> {
+        for (what, got, max) in [
+            (PolicyLimit::Rules, self.len(), RULES_MAX),
+            (PolicyLimit::Weight, self.weight(), POLICY_WEIGHT_MAX),
+            (PolicyLimit::RolePatterns, self.role_patterns(), ROLE_PATTERNS_MAX),
+            (PolicyLimit::SuperUsers, self.super_users().len(), SUPER_USERS_MAX),
+            (PolicyLimit::Requirements, self.requirements().len(), REQUIREMENTS_MAX),
+        ] {
+            if got > max {
+                return Err(PolicyError::Limit { what, max: max as u64 });
+            }
+        }
+        if self.super_users().contains(&PrincipalPattern::Any) { Err(PolicyError::EverybodySuper) } else { Ok(()) }
+    }
+
+    /// What makes `wanted` of this policy, rule by rule. Carried out on this one, it has no effect on what is the same.
+    pub fn plan(&self, wanted: &Self) -> PolicyChange {
+        let differs = |a: &Rule, b: Option<&Arc<Rule>>| b.is_none_or(|b| **b != *a);
+        PolicyChange {
+            remove: self.rules().filter(|r| differs(r, wanted.rule(&r.id))).map(|r| r.id.clone()).collect(),
+            put: wanted.rules().filter(|r| differs(r, self.rule(&r.id))).map(|r| Rule::clone(r)).collect(),
+            super_users: (self.super_users() != wanted.super_users()).then(|| wanted.super_users().clone()),
+            requirements: (self.requirements() != wanted.requirements())
+                .then(|| wanted.requirements().values().cloned().collect()),
+            ..PolicyChange::default()
+        }
+    }
+}
+
+/// Requirements by task, each of which can count.
+pub fn checked(requirements: &[Requirement]) -> Result<BTreeMap<String, Requirement>, PolicyError> {
+    let mut by_task = BTreeMap::new();
+    for requirement in requirements {
+        let Requirement { task, any_of } = requirement;
+        if any_of.len() > REQUIREMENTS_MAX || requirements.len() > REQUIREMENTS_MAX {
+            return Err(PolicyError::Limit { what: PolicyLimit::Requirements, max: REQUIREMENTS_MAX as u64 });
+        }
+        let named = !task.is_empty() && task.len() <= RESOURCE_NAME_LEN_MAX;
+        if !named || any_of.is_empty() || by_task.insert(task.clone(), requirement.clone()).is_some() {
+            return Err(PolicyError::Requirement(task.chars().take(RESOURCE_NAME_LEN_MAX).collect()));
+        }
+    }
+    Ok(by_task)
+}

@@ -1,0 +1,274 @@
+//! All rules of a cluster at one generation. Two generations share what did not change between them.
+
+use core::fmt;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use rpds::RedBlackTreeMapSync;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::floor::Prefixes;
+use super::resource::{Kind, NamePattern};
+use super::rule::{PrincipalPattern, Requirement, Rule, RuleId};
+use super::subject::Subject;
+use crate::id::Generation;
+
+/// The rules about one sort of principal, by what they are about. A value of its own: whoever made something from it can see
+/// whether it is still the same.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Group {
+    rules: RedBlackTreeMapSync<(Kind, NamePattern), Arc<[Arc<Rule>]>>,
+}
+
+impl Group {
+    /// Its rules by kind and pattern, in the order of these.
+    pub fn iter(&self) -> impl Iterator<Item = (&(Kind, NamePattern), &Arc<[Arc<Rule>]>)> {
+        self.rules.iter()
+    }
+
+    /// The rules that are about a resource of this name.
+    pub fn about<'a>(&'a self, kind: &'a Kind, name: &'a str) -> impl Iterator<Item = &'a Arc<Rule>> {
+        let at = |pattern: NamePattern| self.rules.get(&(kind.clone(), pattern)).into_iter();
+        let floor = |text: &str| {
+            let from = (kind.clone(), NamePattern::Prefix("".into()));
+            let upto = (kind.clone(), NamePattern::Prefix(text.into()));
+            let ((_, pattern), rules) = self.rules.range(from..=upto).next_back()?;
+            Some((pattern.text(), rules))
+        };
+        let prefixed = Prefixes::of(name, floor);
+        at(NamePattern::Any).chain(at(NamePattern::Exact(name.into()))).chain(prefixed).flat_map(|rules| rules.iter())
+    }
+
+    fn put(&mut self, rule: &Arc<Rule>) {
+        let key = (rule.kind.clone(), rule.pattern.clone());
+        let mut rules = self.others(&key, rule);
+        rules.push(Arc::clone(rule));
+        rules.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        self.rules.insert_mut(key, rules.into());
+    }
+
+    fn remove(&mut self, rule: &Rule) {
+        let key = (rule.kind.clone(), rule.pattern.clone());
+        match self.others(&key, rule) {
+            rules if rules.is_empty() => drop(self.rules.remove_mut(&key)),
+            rules => self.rules.insert_mut(key, rules.into()),
+        }
+    }
+
+    fn others(&self, key: &(Kind, NamePattern), than: &Rule) -> Vec<Arc<Rule>> {
+        let there = self.rules.get(key).into_iter().flat_map(|rules| rules.iter());
+        there.filter(|known| known.id != than.id).cloned().collect()
+    }
+}
+
+/// Who may do what, as far as rules say.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Policy {
+    super_users: BTreeSet<PrincipalPattern>,
+    requirements: BTreeMap<String, Requirement>,
+    rules: RedBlackTreeMapSync<RuleId, Arc<Rule>>,
+    /// The same rules by whom they are about.
+    groups: RedBlackTreeMapSync<PrincipalPattern, Arc<Group>>,
+    /// Bytes that the rules take in a snapshot, about.
+    weight: usize,
+    /// The generation of the last change.
+    changed: Generation,
+    /// Rules that this build cannot evaluate. Only in what came from a newer one: while there are any, nobody may do anything.
+    unevaluable: BTreeSet<RuleId>,
+}
+
+impl Policy {
+    /// What a new cluster begins with: admins may do everything, nobody else anything.
+    pub fn initial() -> Self {
+        Self { super_users: BTreeSet::from([PrincipalPattern::Prefix("admin/".into())]), ..Self::default() }
+    }
+
+    /// A policy of these rules. Of two with one id the later counts.
+    pub fn of(super_users: impl IntoIterator<Item = PrincipalPattern>, rules: impl IntoIterator<Item = Rule>) -> Self {
+        let mut policy = Self { super_users: super_users.into_iter().collect(), ..Self::default() };
+        policy.extend(rules.into_iter().map(Arc::new));
+        policy
+    }
+
+    /// How many rules there are.
+    pub fn len(&self) -> usize {
+        self.rules.size()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// Bytes that the rules take in a snapshot, or somewhat less than these.
+    pub const fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// How many sorts of principal rules name by a role.
+    pub fn role_patterns(&self) -> usize {
+        self.roles().count()
+    }
+
+    /// The groups of rules about roles. They come last in the order.
+    fn roles(&self) -> impl Iterator<Item = (&PrincipalPattern, &Arc<Group>)> {
+        self.groups.iter().rev().take_while(|(pattern, _)| matches!(pattern, PrincipalPattern::Role(_)))
+    }
+
+    /// The rules, by id.
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
+        self.rules.values()
+    }
+
+    /// The rule of this id.
+    pub fn rule(&self, id: &RuleId) -> Option<&Arc<Rule>> {
+        self.rules.get(id)
+    }
+
+    /// Who may do everything, whatever rules say.
+    pub const fn super_users(&self) -> &BTreeSet<PrincipalPattern> {
+        &self.super_users
+    }
+
+    /// What is required of whoever runs a task, by task.
+    pub const fn requirements(&self) -> &BTreeMap<String, Requirement> {
+        &self.requirements
+    }
+
+    /// The generation in which it last changed; zero if it never did.
+    pub const fn changed(&self) -> Generation {
+        self.changed
+    }
+
+    /// Rules that cannot be evaluated here.
+    pub const fn unevaluable(&self) -> &BTreeSet<RuleId> {
+        &self.unevaluable
+    }
+
+    /// The same, with rules that this build cannot evaluate: nobody but super-users may do anything.
+    #[must_use]
+    pub fn with_unevaluable(self, ids: impl IntoIterator<Item = RuleId>) -> Self {
+        Self { unevaluable: ids.into_iter().collect(), ..self }
+    }
+
+    /// The rules by whom they are about.
+    pub fn groups(&self) -> impl Iterator<Item = (&PrincipalPattern, &Arc<Group>)> {
+        self.groups.iter()
+    }
+
+    /// The rules about exactly these.
+    pub fn group(&self, principal: &PrincipalPattern) -> Option<&Arc<Group>> {
+        self.groups.get(principal)
+    }
+
+    /// The groups of rules that are about `subject`: exactly those whose pattern matches it.
+    pub fn groups_of<'a>(
+        &'a self,
+        subject: &'a Subject,
+    ) -> impl Iterator<Item = (&'a PrincipalPattern, &'a Arc<Group>)> {
+        let at = |pattern: &PrincipalPattern| self.groups.get_key_value(pattern).into_iter();
+        let floor = |text: &str| {
+            let from = PrincipalPattern::Prefix("".into());
+            let upto = PrincipalPattern::Prefix(text.into());
+            match self.groups.range(from..=upto).next_back()? {
+                found @ (PrincipalPattern::Prefix(prefix), _) => Some((&**prefix, found)),
+                _ => None,
+            }
+        };
+        at(&PrincipalPattern::Any)
+            .chain(at(&PrincipalPattern::Exact(subject.name.as_str().into())))
+            .chain(Prefixes::of(&subject.name, floor))
+            // Each expression is asked: there are not many.
+            .chain(self.roles().filter(|(pattern, _)| pattern.matches(subject)))
+    }
+
+    /// Whether `subject` may do everything.
+    pub fn is_super(&self, subject: &Subject) -> bool {
+        self.super_users.iter().any(|pattern| pattern.matches(subject))
+    }
+
+    /// Puts rules in, in place of those with their ids.
+    pub(super) fn extend(&mut self, rules: impl IntoIterator<Item = Arc<Rule>>) {
+        for rule in rules {
+            self.remove(&rule.id);
+            if let Some(group) = self.groups.get_mut(&rule.principal) {
+                Arc::make_mut(group).put(&rule);
+            } else {
+                let mut group = Group::default();
+                group.put(&rule);
+                self.groups.insert_mut(rule.principal.clone(), Arc::new(group));
+            }
+            self.weight = self.weight.saturating_add(rule.weight());
+            self.rules.insert_mut(rule.id.clone(), rule);
+        }
+    }
+
+    /// Takes a rule out; false if there is none.
+    pub(super) fn remove(&mut self, id: &RuleId) -> bool {
+        let Some(rule) = self.rules.get(id).cloned() else { return false };
+        self.rules.remove_mut(id);
+        self.weight = self.weight.saturating_sub(rule.weight());
+        if let Some(group) = self.groups.get_mut(&rule.principal) {
+            Arc::make_mut(group).remove(&rule);
+            if group.rules.is_empty() {
+                self.groups.remove_mut(&rule.principal);
+            }
+        }
+        true
+    }
+
+    pub(super) fn set_super_users(&mut self, super_users: BTreeSet<PrincipalPattern>) {
+        self.super_users = super_users;
+    }
+
+    pub(super) fn set_requirements(&mut self, requirements: BTreeMap<String, Requirement>) {
+        self.requirements = requirements;
+    }
+
+    pub(super) const fn set_changed(&mut self, generation: Generation) {
+        self.changed = generation;
+    }
+}
+
+impl fmt::Debug for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Policy({} rules, changed {})", self.len(), self.changed)
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Group({} patterns)", self.rules.size())
+    }
+}
+
+/// What is stored of a policy: the rest follows from it.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    super_users: BTreeSet<PrincipalPattern>,
+    requirements: Vec<Requirement>,
+    rules: Vec<Arc<Rule>>,
+    changed: Generation,
+}
+
+impl Serialize for Policy {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let stored = Stored {
+            super_users: self.super_users.clone(),
+            requirements: self.requirements.values().cloned().collect(),
+            rules: self.rules().cloned().collect(),
+            changed: self.changed,
+        };
+        stored.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Policy {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let stored = Stored::deserialize(deserializer)?;
+        let mut policy = Self { super_users: stored.super_users, changed: stored.changed, ..Self::default() };
+        policy.requirements = stored.requirements.into_iter().map(|r| (r.task.clone(), r)).collect();
+        policy.extend(stored.rules);
+        Ok(policy)
+    }
+}

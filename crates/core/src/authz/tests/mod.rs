@@ -1,0 +1,1 @@
+//! Tests of the decision, against a search through all rules.
