@@ -347,6 +347,8 @@ mod tests {
                 members: BTreeMap::from([(HERE, member)]),
                 evicted: BTreeMap::new(),
                 principals: Arc::default(),
+                labels: Arc::default(),
+                policy: Arc::default(),
                 revoked_keys: Default::default(),
                 revoked_principals: Default::default(),
                 groups: BTreeMap::new(),

@@ -147,6 +147,8 @@ impl Cluster {
             members,
             evicted: BTreeMap::new(),
             principals: Arc::new(BTreeMap::from([(client_principal("pay").role, issued)])),
+            labels: Arc::default(),
+            policy: Arc::default(),
             revoked_keys: Default::default(),
             revoked_principals: Default::default(),
             groups: BTreeMap::new(),
