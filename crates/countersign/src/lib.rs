@@ -39,6 +39,8 @@ mod turns;
 mod whoami;
 
 pub use admin::https::HttpsError;
+#[doc(hidden)]
+pub use admin::routes::endpoints_for_testing;
 pub use authority::SignError;
 pub use bootstrap::BootstrapError;
 pub use chain::chain;
@@ -53,6 +55,8 @@ pub use member::{Member, StartError, Started};
 pub use propose::CommandError;
 pub use refusals::{advice, advice_enrollment};
 pub use replica::ReplicaError;
+#[doc(hidden)]
+pub use service::endpoints::calls_for_testing;
 pub use service::io::Caller;
 pub use settings::{
     AUTHORITY_TTL_SECS, CLIENT_TTL_SECS, ClusterToken, FilesMode, ImportedAuthority, Lifetimes, NODE_TTL_SECS,

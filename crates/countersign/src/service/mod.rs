@@ -2,6 +2,7 @@
 
 mod bounds;
 mod certificates;
+pub(crate) mod endpoints;
 pub(crate) mod enrollment;
 pub(crate) mod io;
 mod leased;
