@@ -1,6 +1,6 @@
 //! `decide` agrees with a search through all rules, and has the properties without which a deny does not deny.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -8,7 +8,8 @@ use proptest::test_runner::TestRunner;
 
 use super::cases::*;
 use crate::authz::{
-    Action, ActionSet, Effect, Kind, NamePattern, PrincipalPattern, Reason, Requirement, Rule, RuleId, Subject, decide,
+    Action, ActionSet, Effect, Kind, NamePattern, Policy, PrincipalPattern, Reason, Requirement, Rule, RuleId, Subject,
+    decide,
 };
 use crate::id::Generation;
 use crate::time::UnixMillis;
@@ -86,6 +87,12 @@ proptest! {
         let other = Case { rules, ..case.clone() };
         prop_assert_eq!(other.policy(), case.policy());
         prop_assert_eq!(decided(&other, &asked), decided(&case, &asked));
+    }
+
+    #[test]
+    fn of_two_rules_with_one_id_the_later_counts(rules in prop::collection::vec(rule(any_principal()), 0..14)) {
+        let last: BTreeMap<RuleId, Rule> = rules.iter().map(|rule| (rule.id.clone(), rule.clone())).collect();
+        prop_assert_eq!(Policy::of([], rules), Policy::of([], last.into_values()));
     }
 
     #[test]
