@@ -50,7 +50,7 @@ fn by_hand(before: &[Rule], change: &PolicyChange) -> Option<BTreeMap<RuleId, Ru
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn a_changed_policy_is_the_one_made_from_scratch(

@@ -1,13 +1,16 @@
 //! `decide` agrees with a search through all rules, and has the properties without which a deny does not deny.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 
 use super::cases::*;
-use crate::authz::{ActionSet, Effect, Kind, NamePattern, PrincipalPattern, Reason, Rule, RuleId, decide};
+use crate::authz::{
+    Action, ActionSet, Effect, Kind, NamePattern, Policy, PrincipalPattern, Reason, Requirement, Rule, RuleId, Subject,
+    decide,
+};
 use crate::id::Generation;
 use crate::time::UnixMillis;
 
@@ -39,7 +42,7 @@ fn with(case: &Case, rule: Rule) -> Case {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1024))]
+    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn a_decision_is_that_of_a_search_through_all_rules(case in case(), asked in prop::collection::vec(asked(), 1..8)) {
@@ -84,6 +87,12 @@ proptest! {
         let other = Case { rules, ..case.clone() };
         prop_assert_eq!(other.policy(), case.policy());
         prop_assert_eq!(decided(&other, &asked), decided(&case, &asked));
+    }
+
+    #[test]
+    fn of_two_rules_with_one_id_the_later_counts(rules in prop::collection::vec(rule(any_principal()), 0..14)) {
+        let last: BTreeMap<RuleId, Rule> = rules.iter().map(|rule| (rule.id.clone(), rule.clone())).collect();
+        prop_assert_eq!(Policy::of([], rules), Policy::of([], last.into_values()));
     }
 
     #[test]
@@ -132,6 +141,31 @@ proptest! {
         let nowhere = Asked { from: None, ..asked.clone() };
         prop_assert!(decided(&case, &asked).0 == Effect::Allow || decided(&case, &nowhere).0 == Effect::Deny);
     }
+}
+
+#[test]
+fn a_task_that_requires_a_role_is_run_by_its_holders_and_nobody_else() {
+    let allow_all = Rule { effect: Effect::Allow, ..deny_all("r", Kind::TASK) };
+    let subject = |roles: &[&str]| Subject {
+        name: "node/1".to_owned(),
+        roles: roles.iter().map(|role| (*role).to_owned()).collect(),
+        ..Subject::default()
+    };
+    let required = Requirement { task: "a".to_owned(), any_of: vec!["M".parse().unwrap(), "W".parse().unwrap()] };
+    let effect = |rules: &[Rule], roles: &[&str], kind: Kind, name: &str| {
+        let requirements = vec![required.clone()];
+        let rules = rules.to_vec();
+        let case = Case { super_users: BTreeSet::new(), requirements, unevaluable: BTreeSet::new(), rules };
+        let (action, name) = (Action::Write, name.to_owned());
+        decided(&case, &Asked { subject: subject(roles), action, kind, name, from: None, now: UnixMillis(0) }).0
+    };
+    assert_eq!(effect(&[], &["W"], Kind::TASK, "a"), Effect::Allow);
+    assert_eq!(effect(&[], &[], Kind::TASK, "a"), Effect::Deny);
+    assert_eq!(effect(&[allow_all.clone()], &[], Kind::TASK, "a"), Effect::Deny, "whatever rules allow");
+    assert_eq!(effect(&[allow_all.clone()], &["W"], Kind::TASK, "a"), Effect::Allow);
+    assert_eq!(effect(&[allow_all], &[], Kind::TASK, "b"), Effect::Allow, "another task");
+    assert_eq!(effect(&[deny_all("r", Kind::TASK)], &["W"], Kind::TASK, "a"), Effect::Deny, "a deny wins");
+    assert_eq!(effect(&[], &["W"], Kind::TOPIC, "a"), Effect::Deny, "no task");
 }
 
 /// The properties above say little about questions that all have one answer.

@@ -9,7 +9,7 @@ use crate::authz::{ActionSet, Effect, Kind, NamePattern, Policy, PrincipalPatter
 use crate::codec::{decode, encode};
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
     fn a_policy_is_read_back_as_it_was(rules in rules(spelled_principal()), required in requirements(), asked in asked()) {
