@@ -12,13 +12,11 @@ use std::sync::Arc;
 use countersign::{calls_for_testing, endpoints_for_testing};
 use countersign_api::admin::Problem;
 use countersign_core::name::Address;
-use countersign_core::time::Validity;
 use countersign_net::https::dial_https;
-use countersign_net::{Clock, Credential, SystemClock};
-use countersign_pki::key::{KeyAlgorithm, KeyPair};
-use countersign_pki::self_signed::self_signed_server;
+use countersign_net::{Clock, SystemClock};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
+use rustls::crypto::aws_lc_rs::default_provider;
 use serde_json::{Value, json};
 use support::{Issued, Node, certificate_request};
 
@@ -71,26 +69,46 @@ fn sample(method: &str, path: &str, access: &str) -> Sample {
     Sample { path: nobody(path), body, about }
 }
 
-/// A key that the cluster never certified, with a certificate that it made itself; and the cluster's authority.
-fn stranger(of: &Issued) -> Issued {
-    let key = KeyPair::generate(KeyAlgorithm::P256).unwrap();
-    let now = SystemClock.now();
-    let validity = Validity { not_before: now.minus_secs(60), not_after: now.plus_secs(600) };
-    let der = self_signed_server(&key, "admin", &[], [1; 16], validity).unwrap();
-    let credential = Arc::new(Credential::new([der], &key).unwrap());
-    Issued { key: String::new(), bundle: Arc::clone(&of.bundle), credential }
+/// Who asks over HTTPS.
+enum Who {
+    /// Somebody without a certificate.
+    Stranger,
+    Certified(Issued),
 }
 
-/// Status and code of the answer over HTTPS.
-async fn over_https(node: &Node, who: &Issued, method: &str, path: &str, body: &str) -> (u16, String) {
-    let address = Address::parse(&node.member().https_addr().unwrap().to_string()).unwrap();
-    let stream = dial_https(&address, Arc::clone(&who.bundle), &who.credential, SystemClock.now()).await.unwrap();
+/// Status and body of the answer over HTTPS.
+async fn over_https(node: &Node, who: &Who, method: &str, path: &str, body: &str) -> (u16, String) {
+    let address = node.member().https_addr().unwrap();
+    match who {
+        Who::Certified(Issued { bundle, credential, .. }) => {
+            let address = Address::parse(&address.to_string()).unwrap();
+            let stream = dial_https(&address, Arc::clone(bundle), credential, SystemClock.now()).await.unwrap();
+            exchanged(stream, method, path, body).await
+        }
+        Who::Stranger => {
+            let view = node.member().view();
+            let mut roots = rustls::RootCertStore::empty();
+            roots.add(view.active_authority().unwrap().1.certificate.clone().into()).unwrap();
+            let config = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()));
+            let config = config.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
+            let config = config.with_root_certificates(roots).with_no_client_auth();
+            let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+            exchanged(connector.connect(address.ip().into(), socket).await.unwrap(), method, path, body).await
+        }
+    }
+}
+
+async fn exchanged<S>(stream: S, method: &str, path: &str, body: &str) -> (u16, String)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+{
     let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let request = hyper::Request::builder().method(method).uri(path).header("host", "x");
-    let request = request.header("content-type", "application/json");
-    let answer =
-        client.send_request(request.body(Full::new(bytes::Bytes::from(body.to_owned()))).unwrap()).await.unwrap();
+    let request =
+        request.header("content-type", "application/json").body(Full::new(bytes::Bytes::from(body.to_owned())));
+    let answer = client.send_request(request.unwrap()).await.unwrap();
     let status = answer.status().as_u16();
     let body = answer.into_body().collect().await.unwrap().to_bytes();
     (status, String::from_utf8_lossy(&body).into_owned())
@@ -127,9 +145,10 @@ fn rule(effect: &str, principal: &str, (action, kind, name): &(String, String, S
 #[tokio::test(flavor = "multi_thread")]
 async fn every_endpoint_lets_in_whom_its_row_says_and_nobody_else() {
     let node = Node::bootstrap("n1").await;
-    let (ada, eve) = (node.issue("admin/ada").await, node.issue("admin/eve").await);
-    let (client, granted) = (node.issue("client/none").await, node.issue("client/granted").await);
-    let (broker, stranger) = (node.issue("broker/b1.example").await, stranger(&ada));
+    let certified = async |role: &str| Who::Certified(node.issue(role).await);
+    let (ada, eve) = (certified("admin/ada").await, certified("admin/eve").await);
+    let (client, granted) = (certified("client/none").await, certified("client/granted").await);
+    let broker = certified("broker/b1.example").await;
     // Eve was an admin like any other.
     let before = over_https(&node, &eve, "GET", "/v1/tokens", "").await;
     assert!(passed(&before));
@@ -139,7 +158,7 @@ async fn every_endpoint_lets_in_whom_its_row_says_and_nobody_else() {
         let Sample { path: asked, body, about } = sample(&method, path, &access);
         let mut marks = Vec::new();
         for (who, name) in [
-            (&stranger, ""),
+            (&Who::Stranger, ""),
             (&client, "client/none"),
             (&granted, "client/granted"),
             (&broker, "broker/b1.example"),
@@ -198,7 +217,7 @@ fn every_call_of_the_cluster_port_has_a_row_and_no_row_is_of_another() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_denies_everything_locks_neither_the_operator_of_a_host_nor_status_out() {
     let node = Node::bootstrap("n1").await;
-    let ada = node.issue("admin/ada").await;
+    let ada = Who::Certified(node.issue("admin/ada").await);
     let deny = |kind: &str| json!({"principal": "*", "effect": "deny", "actions": ["all"], "resource_any": kind});
     let kinds = ["cluster", "token", "member", "certificate", "authority", "policy", "service", "topic"];
     let policy = json!({"super_users": [], "rule": kinds.map(deny)});
@@ -227,7 +246,7 @@ async fn a_policy_that_denies_everything_locks_neither_the_operator_of_a_host_no
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_is_about_one_name_and_a_deny_wins() {
     let node = Node::bootstrap("n1").await;
-    let client = node.issue("client/ops").await;
+    let client = Who::Certified(node.issue("client/ops").await);
     let add = async |rule: Value| local(&node, "POST", "/v1/acl/rules", json!({"rule": rule})).await;
     let status = async |method: &str, path: &str, body: &str| {
         let (status, said) = over_https(&node, &client, method, path, body).await;
