@@ -142,6 +142,24 @@ proptest! {
 }
 
 #[test]
+fn super_users_or_requirements_alone_are_a_change() {
+    let old = Policy::initial();
+    let super_users = Some(BTreeSet::from(["admin/root".parse().unwrap()]));
+    let requirements = Some(vec![Requirement { task: "t".to_owned(), any_of: vec!["W".parse().unwrap()] }]);
+    let nothing = PolicyChange::default();
+    for change in [
+        PolicyChange { super_users, ..nothing.clone() },
+        PolicyChange { requirements, ..nothing.clone() },
+        PolicyChange { super_users: Some(BTreeSet::new()), ..nothing.clone() },
+    ] {
+        let (after, changed) = old.changed_by(&change, &[], Generation(3)).unwrap().unwrap();
+        assert_eq!((changed, after.changed()), (Changed::default(), Generation(3)));
+        assert_eq!(after.changed_by(&change, &[], Generation(4)), Ok(None), "again");
+    }
+    assert_eq!(old.changed_by(&nothing, &[], Generation(3)), Ok(None));
+}
+
+#[test]
 fn each_size_of_a_policy_has_a_limit() {
     let limit = |what, max: usize| Err(PolicyError::Limit { what, max: max as u64 });
     type Set = fn(usize) -> Sizes;

@@ -1,5 +1,6 @@
 //! `decide` agrees with a search through all rules, and has the properties without which a deny does not deny.
 
+use core::slice::from_ref;
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
@@ -161,8 +162,8 @@ fn a_task_that_requires_a_role_is_run_by_its_holders_and_nobody_else() {
     };
     assert_eq!(effect(&[], &["W"], Kind::TASK, "a"), Effect::Allow);
     assert_eq!(effect(&[], &[], Kind::TASK, "a"), Effect::Deny);
-    assert_eq!(effect(&[allow_all.clone()], &[], Kind::TASK, "a"), Effect::Deny, "whatever rules allow");
-    assert_eq!(effect(&[allow_all.clone()], &["W"], Kind::TASK, "a"), Effect::Allow);
+    assert_eq!(effect(from_ref(&allow_all), &[], Kind::TASK, "a"), Effect::Deny, "whatever rules allow");
+    assert_eq!(effect(from_ref(&allow_all), &["W"], Kind::TASK, "a"), Effect::Allow);
     assert_eq!(effect(&[allow_all], &[], Kind::TASK, "b"), Effect::Allow, "another task");
     assert_eq!(effect(&[deny_all("r", Kind::TASK)], &["W"], Kind::TASK, "a"), Effect::Deny, "a deny wins");
     assert_eq!(effect(&[], &["W"], Kind::TOPIC, "a"), Effect::Deny, "no task");

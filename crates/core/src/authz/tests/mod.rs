@@ -3,4 +3,6 @@
 mod cases;
 mod changes;
 mod decision;
+mod lint;
+mod people;
 mod stored;
