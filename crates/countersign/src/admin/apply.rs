@@ -58,7 +58,7 @@ pub(crate) async fn plan(admin: Permitted, body: Bytes) -> Result<Json<AclPlan>,
     let Wanted { policy, if_generation, .. } = wanted(body).await?;
     let member = admin.member()?;
     let view = expected(&member, if_generation).await?;
-    let (recorded, now) = (asked::recorded(&member), member.now());
+    let (recorded, now) = (member.recorded(), member.now());
     let plan = aside(move || {
         let change = view.policy.plan(&policy);
         let texts = PolicyText::of(&policy);

@@ -6,11 +6,12 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
 use countersign_api::admin::{
-    AclAsk, AclDecision, AclExplanation, AclFinding, AclFlip, AclLint, AclWeighed, AclWho, AclWhoCan,
+    AclAsk, AclDecision, AclExplanation, AclFinding, AclFlip, AclHolder, AclLint, AclWeighed, AclWho, AclWhoCan,
 };
 use countersign_core::authz::text::RuleText;
 use countersign_core::authz::{
-    Action, Decision, Effect, Kind, Policy, Question, Reason, Requirement, Rule, Subject, decide,
+    Access, Action, Decision, Effect, Flip, Kind, Policy, Question, Reason, Recorded, Requirement, Rule, Subject,
+    decide, dry_run,
 };
 use countersign_core::id::Generation;
 use countersign_core::principal::Role;
@@ -173,23 +174,120 @@ fn shown(policy: &Policy, decision: &Decision) -> AclDecision {
 }
 
 fn holders(view: &View, action: Action, kind: &Kind, name: &str, now: UnixMillis) -> AclWhoCan {
-    let _ = (action, kind, name, now);
-    AclWhoCan { generation: view.generation.0, principals: vec![] }
+    let holder = |access: Access| AclHolder {
+        principal: access.principal.to_string(),
+        decision: shown(&view.policy, &access.decision),
+        only_from: access.only_from.iter().map(ToString::to_string).collect(),
+    };
+    let found = countersign_core::authz::who_can(view, action, kind, name, now);
+    AclWhoCan { generation: view.generation.0, principals: found.into_iter().map(holder).collect() }
 }
 
 /// What is odd about the rules of a view.
 pub(super) fn findings(view: &View, now: UnixMillis) -> Vec<AclFinding> {
-    let _ = (view, now);
-    vec![]
+    let found = countersign_core::authz::lint(view, now).into_iter();
+    found.map(|lint| AclFinding { rule: lint.rule.to_string(), finding: lint.finding.to_string() }).collect()
 }
 
-/// Requests that were decided here of late.
-pub(super) fn recorded(_: &Inner) -> Vec<()> {
-    vec![]
+impl Inner {
+    /// Requests that were decided here of late.
+    pub(crate) fn recorded(&self) -> Vec<Recorded> {
+        vec![]
+    }
 }
 
-/// Those of them that another policy would decide otherwise.
-pub(super) fn flips(view: &View, policy: &Policy, recorded: &[()], now: UnixMillis) -> Vec<AclFlip> {
-    let _ = (view, policy, recorded, now);
-    vec![]
+/// Those of `recorded` that another policy would decide otherwise.
+pub(super) fn flips(view: &View, policy: &Policy, recorded: &[Recorded], now: UnixMillis) -> Vec<AclFlip> {
+    let shown_flip = |flip: Flip| AclFlip {
+        request: AclAsk {
+            principal: flip.request.principal.to_string(),
+            action: flip.request.action.to_string(),
+            kind: flip.request.kind.to_string(),
+            name: flip.request.name,
+            from: flip.request.from.map(|from| from.to_string()),
+            min_generation: None,
+        },
+        before: shown(&view.policy, &flip.before),
+        after: shown(policy, &flip.after),
+    };
+    dry_run(view, policy, recorded, now).into_iter().map(shown_flip).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use countersign_core::authz::text::PolicyText;
+
+    use super::*;
+    use crate::propose::tests::founded;
+
+    fn policy(rules: &[(&str, &str, Effect, Option<&str>)]) -> Policy {
+        let rule = |(id, principal, effect, network): &(&str, &str, Effect, Option<&str>)| RuleText {
+            id: Some((*id).to_owned()),
+            effect: Some(*effect),
+            principal: (*principal).to_owned(),
+            actions: vec!["read".to_owned()],
+            topic: Some("t".to_owned()),
+            network: network.map(str::to_owned),
+            ..RuleText::default()
+        };
+        PolicyText { rule: rules.iter().map(rule).collect(), ..PolicyText::default() }.policy().unwrap()
+    }
+
+    #[tokio::test]
+    async fn an_explanation_weighs_denies_first_and_says_which_condition_does_not_hold() {
+        let data = tempfile::tempdir().unwrap();
+        let running = founded(&data).await;
+        let view = View::clone(&in_force(&running.0));
+        let ten = Some("10.0.0.0/8");
+        let with = |policy: Policy| View { policy: Arc::new(policy), ..view.clone() };
+        let ask = |principal: &str, from: Option<&str>| AclAsk {
+            principal: principal.to_owned(),
+            action: "read".to_owned(),
+            kind: "topic".to_owned(),
+            name: "t".to_owned(),
+            from: from.map(str::to_owned),
+            min_generation: None,
+        };
+        let before = with(policy(&[
+            ("b", "client/pay", Effect::Allow, None),
+            ("a", "client/*", Effect::Allow, None),
+            ("z", "*", Effect::Deny, ten),
+            ("other", "client/other", Effect::Deny, None),
+        ]));
+        for (from, decides, unmet) in
+            [(Some("10.1.1.1"), "z", ""), (None, "z", ""), (Some("11.1.1.1"), "a", "11.1.1.1 is not within 10.0.0.0/8")]
+        {
+            let query = Query::read(&running.0, &before, &ask("client/pay", from)).unwrap();
+            let told = explained(&before, &query);
+            let ids: Vec<_> = told.rules.iter().map(|weighed| weighed.rule.id.clone().unwrap()).collect();
+            assert_eq!(ids, ["z", "a", "b"]);
+            let decided: Vec<_> = told.rules.iter().filter(|weighed| weighed.decides).collect();
+            assert_eq!(decided.len(), 1);
+            assert_eq!(decided[0].rule.id.as_deref(), Some(decides));
+            assert_eq!(told.rules[0].unmet.join(""), unmet);
+        }
+        // A node is known by its name, too; what is no principal or no address is refused.
+        assert_eq!(role(&view, "node/n1").unwrap(), Role::Node(running.0.node));
+        for (principal, from) in [("pay", None), ("node/n9", None), ("client/*", None), ("client/pay", Some("here"))] {
+            assert!(Query::read(&running.0, &before, &ask(principal, from)).is_err(), "{principal} {from:?}");
+        }
+
+        // Of what was asked of late, that which changes is told, with the rule on either side.
+        let recorded = |from: &str| Recorded {
+            principal: Role::parse("client/pay").unwrap(),
+            action: Action::Read,
+            kind: Kind::TOPIC,
+            name: "t".to_owned(),
+            from: Some(from.parse().unwrap()),
+        };
+        let after = policy(&[("c", "client/pay", Effect::Allow, ten)]);
+        let flips = flips(&before, &after, &[recorded("10.1.1.1"), recorded("11.1.1.1")], running.0.now());
+        let rule = |decision: &AclDecision| decision.rule.as_ref().and_then(|rule| rule.id.clone());
+        assert_eq!((rule(&flips[0].before), rule(&flips[0].after)), (Some("z".to_owned()), Some("c".to_owned())));
+        assert_eq!((rule(&flips[1].before), rule(&flips[1].after)), (Some("a".to_owned()), None));
+        assert_eq!(flips.len(), 2);
+        running.shutdown().await;
+    }
 }
