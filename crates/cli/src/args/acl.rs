@@ -17,12 +17,31 @@ pub(crate) struct Acl {
     pub(crate) verb: AclVerb,
 }
 
+/// By itself, clap writes each usage in one line that is too long for a terminal.
+macro_rules! usage {
+    ($verb:literal, rule) => {
+        usage!(
+            $verb,
+            "<A[,A]> [OPTIONS]\n       <--topic <T>|--topic-prefix <T>|--resource <KIND:NAME>|\n        \
+                       --resource-prefix <KIND:PREFIX>|--any <KIND>>"
+        )
+    };
+    ($verb:literal, question) => {
+        usage!($verb, "<A> <--topic <T>|--resource <KIND:NAME>> [OPTIONS]")
+    };
+    ($verb:literal, $rest:literal) => {
+        concat!("countersign acl ", $verb, " --principal <P> --action ", $rest)
+    };
+}
+
 /// What to do with rules.
 #[derive(Debug, Subcommand)]
 pub(crate) enum AclVerb {
     /// Add a rule; nothing is allowed without one, and a deny wins over every allow
+    #[command(override_usage = usage!("add", rule))]
     Add(AclAddArgs),
     /// Remove a rule, by the words that it was added with or by its id
+    #[command(override_usage = usage!("remove", rule))]
     Remove(AclRemoveArgs),
     /// List the rules
     List {
@@ -31,8 +50,10 @@ pub(crate) enum AclVerb {
         toml: bool,
     },
     /// Say whether somebody may do something: exit code 0 if so, 1 if not
+    #[command(override_usage = usage!("check", question))]
     Check(AclQuestion),
     /// Tell why somebody may do something, or may not: every rule that was weighed
+    #[command(override_usage = usage!("explain", question))]
     Explain(AclQuestion),
     /// List who may do something
     WhoCan(AclWhoCanArgs),
@@ -42,16 +63,16 @@ pub(crate) enum AclVerb {
     Apply(AclApplyArgs),
 }
 
-/// What a rule is about.
+/// What a rule says. Which of it must be said is for the verbs to tell.
 #[derive(Debug, Clone, Args)]
-#[command(group(ArgGroup::new("what").required(true).args(["topic", "topic_prefix", "resource", "resource_prefix", "any"])))]
+#[command(group(ArgGroup::new("what").args(["topic", "topic_prefix", "resource", "resource_prefix", "any"])))]
 pub(crate) struct RuleWords {
     /// Whom: client/NAME, client/PREFIX*, broker/HOST, admin/NAME, node/N, `*` or role:Worker[gpu=true]
     #[arg(long, value_name = "P")]
-    pub(crate) principal: String,
+    pub(crate) principal: Option<String>,
     /// What they do: read, write, create, delete, alter, describe, administer, several with commas, or all
     #[arg(long, value_name = "A[,A]")]
-    pub(crate) action: String,
+    pub(crate) action: Option<String>,
     /// To the topic of exactly this name
     #[arg(long, value_name = "T")]
     pub(crate) topic: Option<String>,
@@ -77,6 +98,11 @@ pub(crate) struct RuleWords {
 
 /// `countersign acl add`
 #[derive(Debug, Args)]
+#[command(
+    mut_arg("principal", |arg| arg.required(true)),
+    mut_arg("action", |arg| arg.required(true)),
+    mut_group("what", |group| group.required(true))
+)]
 pub(crate) struct AclAddArgs {
     #[command(flatten)]
     pub(crate) words: RuleWords,
@@ -93,11 +119,15 @@ pub(crate) struct AclAddArgs {
 
 /// `countersign acl remove`
 #[derive(Debug, Args)]
+#[command(
+    mut_arg("principal", |arg| arg.required_unless_present("id")),
+    mut_arg("action", |arg| arg.required_unless_present("id"))
+)]
 pub(crate) struct AclRemoveArgs {
     #[command(flatten)]
-    pub(crate) words: Option<RuleWords>,
+    pub(crate) words: RuleWords,
     /// Its id, as `acl list` shows it: for rules with an id or a span of their own
-    #[arg(long, value_name = "ID", conflicts_with_all = ["RuleWords", "what"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["principal", "action", "what"])]
     pub(crate) id: Option<String>,
     /// Return once every member decides without it, or serves nobody
     #[arg(long)]

@@ -64,13 +64,9 @@ fn added(args: &AclAddArgs) -> Result<RuleText, Failure> {
 
 /// The id of the rule that is named, or that the words say.
 fn removed(args: &AclRemoveArgs) -> Result<RuleId, Failure> {
-    match (&args.id, &args.words) {
-        (Some(id), _) => RuleId::parse(id).map_err(|error| Failure::usage(error, "countersign acl list")),
-        (None, Some(words)) => Ok(text(words).rule().map_err(|error| unreadable(&error))?.id),
-        (None, None) => Err(Failure::usage(
-            "no rule is named",
-            "give the words that it was added with (--principal, --action, --topic, …), or its --id",
-        )),
+    match &args.id {
+        Some(id) => RuleId::parse(id).map_err(|error| Failure::usage(error, "countersign acl list")),
+        None => Ok(text(&args.words).rule().map_err(|error| unreadable(&error))?.id),
     }
 }
 
@@ -78,8 +74,8 @@ fn text(words: &RuleWords) -> RuleText {
     let words = words.clone();
     RuleText {
         effect: Some(if words.deny { Effect::Deny } else { Effect::Allow }),
-        principal: words.principal,
-        actions: vec![words.action],
+        principal: words.principal.unwrap_or_default(),
+        actions: words.action.into_iter().collect(),
         resource: words.resource,
         resource_prefix: words.resource_prefix,
         resource_any: words.any,
@@ -184,8 +180,8 @@ mod tests {
 
     fn words(topic: &str) -> RuleWords {
         RuleWords {
-            principal: "client/pay".to_owned(),
-            action: "read,write".to_owned(),
+            principal: Some("client/pay".to_owned()),
+            action: Some("read,write".to_owned()),
             topic: Some(topic.to_owned()),
             topic_prefix: None,
             resource: None,
@@ -200,12 +196,14 @@ mod tests {
     fn the_words_that_add_a_rule_remove_it() {
         let add = AclAddArgs { words: words("t"), ttl: None, id: None, wait: false };
         let id = added(&add).unwrap().rule().unwrap().id;
-        assert_eq!(removed(&AclRemoveArgs { words: Some(words("t")), id: None, wait: false }).unwrap(), id);
-        assert_ne!(removed(&AclRemoveArgs { words: Some(words("u")), id: None, wait: false }).unwrap(), id);
-        let named = AclRemoveArgs { words: None, id: Some("a".to_owned()), wait: false };
-        assert_eq!(removed(&named).unwrap().as_str(), "a");
-        for id in [Some("a/b".to_owned()), None] {
-            assert!(removed(&AclRemoveArgs { words: None, id, wait: false }).is_err());
-        }
+        let of = |words: RuleWords, id: Option<&str>| {
+            removed(&AclRemoveArgs { words, id: id.map(str::to_owned), wait: false })
+        };
+        assert_eq!(of(words("t"), None).unwrap(), id);
+        assert_ne!(of(words("u"), None).unwrap(), id);
+        assert_ne!(of(RuleWords { deny: true, ..words("t") }, None).unwrap(), id);
+        assert_eq!(of(words("t"), Some("a")).unwrap().as_str(), "a");
+        assert!(of(words("t"), Some("a/b")).is_err());
+        assert!(of(RuleWords { topic: None, ..words("t") }, None).is_err());
     }
 }
