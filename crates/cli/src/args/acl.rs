@@ -19,17 +19,17 @@ pub(crate) struct Acl {
 
 /// By itself, clap writes each usage in one line that is too long for a terminal.
 macro_rules! usage {
-    ($verb:literal, rule) => {
+    (question $verb:literal) => {
+        usage!(said $verb, "<A> [OPTIONS]\n       <--topic <T>|--resource <KIND:NAME>>")
+    };
+    (rule $verb:literal) => {
         usage!(
-            $verb,
+            said $verb,
             "<A[,A]> [OPTIONS]\n       <--topic <T>|--topic-prefix <T>|--resource <KIND:NAME>|\n        \
-                       --resource-prefix <KIND:PREFIX>|--any <KIND>>"
+             --resource-prefix <KIND:PREFIX>|--any <KIND>>"
         )
     };
-    ($verb:literal, question) => {
-        usage!($verb, "<A> <--topic <T>|--resource <KIND:NAME>> [OPTIONS]")
-    };
-    ($verb:literal, $rest:literal) => {
+    (said $verb:literal, $rest:literal) => {
         concat!("countersign acl ", $verb, " --principal <P> --action ", $rest)
     };
 }
@@ -38,10 +38,10 @@ macro_rules! usage {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AclVerb {
     /// Add a rule; nothing is allowed without one, and a deny wins over every allow
-    #[command(override_usage = usage!("add", rule))]
+    #[command(override_usage = usage!(rule "add"))]
     Add(AclAddArgs),
     /// Remove a rule, by the words that it was added with or by its id
-    #[command(override_usage = usage!("remove", rule))]
+    #[command(override_usage = concat!("countersign acl remove --id <ID> [OPTIONS]\n       ", usage!(rule "remove")))]
     Remove(AclRemoveArgs),
     /// List the rules
     List {
@@ -50,10 +50,10 @@ pub(crate) enum AclVerb {
         toml: bool,
     },
     /// Say whether somebody may do something: exit code 0 if so, 1 if not
-    #[command(override_usage = usage!("check", question))]
+    #[command(override_usage = usage!(question "check"))]
     Check(AclQuestion),
     /// Tell why somebody may do something, or may not: every rule that was weighed
-    #[command(override_usage = usage!("explain", question))]
+    #[command(override_usage = usage!(question "explain"))]
     Explain(AclQuestion),
     /// List who may do something
     WhoCan(AclWhoCanArgs),

@@ -123,7 +123,7 @@ enum Caller {
     /// The operator of this host.
     Operator,
     /// Whoever holds a certificate.
-    Peer(HttpsPeer),
+    Peer(Arc<HttpsPeer>),
 }
 
 /// A request that is judged as often as it takes a step.
@@ -148,7 +148,7 @@ impl Asker {
 
     /// For whoever is at the other end of an HTTPS connection.
     pub(super) fn peer(admin: &Admin, peer: &HttpsPeer, asked: Option<Asked>) -> Self {
-        Self::new(admin, Caller::Peer(peer.clone()), asked)
+        Self::new(admin, Caller::Peer(Arc::new(peer.clone())), asked)
     }
 
     fn new(admin: &Admin, caller: Caller, asked: Option<Asked>) -> Self {
