@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rig::Home;
 
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 26] = [
     "",
     "server",
     "status",
@@ -32,6 +32,7 @@ const COMMANDS: [&str; 25] = [
     "security certs create-client",
     "explain",
     "eval",
+    "eval acl",
     "completions",
     "man",
 ];
