@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rig::Home;
 
-const COMMANDS: [&str; 35] = [
+const COMMANDS: [&str; 36] = [
     "",
     "server",
     "status",
@@ -42,6 +42,7 @@ const COMMANDS: [&str; 35] = [
     "security certs create-client",
     "explain",
     "eval",
+    "eval acl",
     "completions",
     "man",
 ];
