@@ -9,6 +9,7 @@
 pub mod action;
 pub mod change;
 mod decide;
+mod dry_run;
 mod floor;
 pub mod label;
 pub mod policy;
@@ -20,6 +21,7 @@ pub mod text;
 
 pub use action::{Action, ActionSet};
 pub use decide::{Decision, Question, Reason, decide};
+pub use dry_run::Recorded;
 pub use policy::{Group, Policy};
 pub use resource::{Kind, NamePattern};
 pub use role_expr::RoleExpr;
