@@ -7,6 +7,7 @@
 //! Read [`rule`] for what a rule says, [`policy`] for where rules are kept, [`decide`] for how they count.
 
 pub mod action;
+mod affected;
 pub mod change;
 mod decide;
 mod dry_run;
@@ -20,6 +21,7 @@ pub mod subject;
 pub mod text;
 
 pub use action::{Action, ActionSet};
+pub use affected::Affected;
 pub use decide::{Decision, Question, Reason, decide};
 pub use dry_run::Recorded;
 pub use policy::{Group, Policy};

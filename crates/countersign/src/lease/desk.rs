@@ -105,7 +105,8 @@ impl Desk {
     /// Enters a request for a lease; none if one of the same member is under way.
     fn enter(&self, from: NodeId) -> Option<Asking<'_>> {
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        asking.insert(from).then_some(Asking(self, from))
+        // Made only where it has a place: one that is made and dropped would give another's up, under the lock that it needs.
+        asking.insert(from).then(|| Asking(self, from))
     }
 
     fn heard(&self, from: NodeId, clock: UnixMillis) {

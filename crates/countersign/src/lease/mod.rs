@@ -33,7 +33,7 @@ const RECEIPTS_MAX: usize = 32;
 /// What this member knows of its lease, and as leader of everybody's.
 pub(crate) struct Leasehold {
     holder: Mutex<Holder>,
-    clock: LeaseClock,
+    clock: Arc<LeaseClock>,
     gate: Arc<Gate>,
     /// Given up for good.
     surrendered: AtomicBool,
@@ -47,7 +47,7 @@ impl Leasehold {
         let boot = *random::<16>()?.expose();
         Ok(Self {
             holder: Mutex::default(),
-            clock: LeaseClock::default(),
+            clock: Arc::default(),
             gate,
             surrendered: AtomicBool::new(false),
             book: Arc::new(Book::new(boot)),
@@ -82,6 +82,11 @@ impl Leasehold {
     /// Proof, by one reading of the clock, that this member has heard lately what is revoked.
     pub(crate) fn fresh(&self) -> Result<Fresh<'_>, NoLease> {
         self.clock.fresh(boot_now())
+    }
+
+    /// The end of the lease, for whoever decides by it.
+    pub(crate) fn clock(&self) -> Arc<LeaseClock> {
+        Arc::clone(&self.clock)
     }
 
     /// The moment at which the lease ends or ended; none if there was none.

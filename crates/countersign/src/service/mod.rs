@@ -2,6 +2,7 @@
 
 mod bounds;
 mod certificates;
+mod endpoints;
 pub(crate) mod enrollment;
 pub(crate) mod io;
 mod leased;
@@ -22,6 +23,7 @@ use countersign_api::cluster::snapshots_server::SnapshotsServer;
 use countersign_core::limits::{
     CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, CSR_LEN_MAX, PEER_REQUESTS_MAX, PREAUTH_FRAME_LEN_MAX,
 };
+use countersign_guard::GuardLayer;
 use countersign_raft::RaftRpc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::Receiver;
@@ -36,7 +38,7 @@ use bounds::{Bounds, bounded};
 use certificates::CertificatesService;
 use enrollment::EnrollmentService;
 use io::Served;
-use leased::{close_when_lapsed, leased};
+use leased::close_when_lapsed;
 use peers::PeerService;
 
 /// Connections handed over and not yet taken up.
@@ -77,14 +79,13 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
     member.spawn(async move { match accepting.acceptor.run().await {} });
 }
 
-/// Serves the embedder's services to every principal.
+/// Serves the embedder's services to whomever the rules let in.
 pub(crate) fn spawn_services(member: &Arc<Inner>, services: Routes) {
     let (_, health) = tonic_health::server::health_reporter();
     let certificates =
         CertificatesServer::new(CertificatesService::of(member)).max_decoding_message_size(2 * CSR_LEN_MAX);
-    let services = services.add_service(certificates);
-    let leased = from_fn_with_state(Arc::downgrade(member), leased);
-    let services = Routes::from(services.into_axum_router().layer(leased));
+    let guarded = GuardLayer::new(member.guard.clone()).without_rule(&endpoints::WITHOUT_RULE);
+    let services = Routes::from(services.add_service(certificates).into_axum_router().layer(guarded));
     let accepted = member.acceptor.routes().services(WAITING_MAX);
     run(member, accepted, services.add_service(health), STREAMS_MAX);
 }
