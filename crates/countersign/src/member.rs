@@ -25,7 +25,7 @@ use crate::files::{self, ForeignIdentity};
 use crate::heard::Heard;
 use crate::join;
 use crate::keys::{Keys, LeafKey, stored_chain};
-use crate::lease::Leasehold;
+use crate::lease::{Leasehold, Subleases};
 use crate::machine::SharedState;
 use crate::peers::Peers;
 use crate::quarantine::Overlay;
@@ -343,7 +343,8 @@ async fn assemble(
     replica.overlay.start(&data, endpoint.clone())?;
     let overlay = Arc::clone(&replica.overlay);
     let publishing = endpoint.clone();
-    let lease = Leasehold::new(Arc::clone(&replica.gate))?;
+    let length = replica.state.read().lease().unwrap_or_default();
+    let lease = Leasehold::new(Arc::clone(&replica.gate), Subleases::new(&data, length)?)?;
     let (guard, rules) = Guard::of_member(lease.clock(), Arc::new(Clocks(endpoint.clone())));
     let book = Arc::clone(&lease.book);
     replica.state.publish_to(Box::new(move |view, time, revocations| {

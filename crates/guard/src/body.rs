@@ -1,7 +1,7 @@
 //! The body of a call that goes on only as long as it is allowed.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::HeaderMap;
@@ -12,6 +12,7 @@ use tokio_stream::wrappers::WatchStream;
 
 use crate::layer::{Needed, status};
 use crate::permit::Denial;
+use crate::source::Fetching;
 
 /// Which half of a call, and so how it ends early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,26 +32,41 @@ pub struct GuardedBody {
     generation: Generation,
     changes: WatchStream<Generation>,
     half: Half,
+    /// What an outpost is asking for, and the frame that waits for it.
+    fetching: Option<Fetching>,
+    held: Option<Frame<Bytes>>,
 }
 
 impl GuardedBody {
     pub(crate) fn new(body: Body, needed: Needed, generation: Generation, half: Half) -> Self {
         let changes = WatchStream::from_changes(needed.guard.changes());
-        Self { body, needed, generation, changes, half }
+        Self { body, needed, generation, changes, half, fetching: None, held: None }
     }
 
-    /// Asks again if anything has changed; also whether there is a lease.
-    fn check(&mut self) -> Result<(), Denial> {
-        if self.needed.guard.generation() == self.generation {
-            return self.needed.guard.fresh().map(|_| ()).map_err(Denial::from);
+    /// Asks again if anything has changed; also whether there is a lease. Pending while it is not known here what rules say.
+    fn poll_check(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Denial>> {
+        let mut fetched = false;
+        loop {
+            if let Some(fetching) = &mut self.fetching {
+                ready!(fetching.as_mut().poll(cx))?;
+                self.fetching = None;
+                fetched = true;
+            }
+            if self.needed.guard.generation() == self.generation {
+                return Poll::Ready(self.needed.guard.fresh().map(|_| ()).map_err(Denial::from));
+            }
+            match self.needed.check() {
+                Ok(generation) => self.generation = generation,
+                Err(Denial::Unfetched) if !fetched => self.fetching = Some(self.needed.fetch()),
+                Err(denial) => return Poll::Ready(Err(denial)),
+            }
         }
-        self.generation = self.needed.check()?;
-        Ok(())
     }
 
     fn end(&mut self, denial: &Denial) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
         let status = status(denial);
         self.body = Body::empty();
+        self.held = None;
         Poll::Ready(Some(match self.half {
             Half::AnsweredGrpc => {
                 let mut trailers = HeaderMap::new();
@@ -66,32 +82,38 @@ impl HttpBody for GuardedBody {
     type Error = axum::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        match &frame {
-            // After the frame was received. The trailers say how the call ended, which is nothing new.
-            Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
-                if let Err(denial) = self.check() {
-                    return self.end(&denial);
-                }
-            }
-            Poll::Ready(_) => {}
-            // A stream on which nothing passes is woken when anything changes.
-            Poll::Pending => {
-                while let Poll::Ready(Some(_)) = Pin::new(&mut self.changes).poll_next(cx) {
-                    if let Err(denial @ (Denial::Denied(_) | Denial::Refused(_))) = self.check() {
-                        return self.end(&denial);
+        if self.held.is_none() {
+            match Pin::new(&mut self.body).poll_frame(cx) {
+                // Judged after it was received.
+                Poll::Ready(Some(Ok(frame))) if frame.is_data() => self.held = Some(frame),
+                // The trailers say how the call ended, which is nothing new.
+                Poll::Ready(other) => return Poll::Ready(other),
+                // A stream on which nothing passes is woken when anything changes.
+                Poll::Pending => {
+                    let mut changed = self.fetching.is_some();
+                    while let Poll::Ready(Some(_)) = Pin::new(&mut self.changes).poll_next(cx) {
+                        changed = true;
                     }
+                    // Without a lease its connection is closed, by whoever keeps the connections.
+                    return match changed.then(|| self.poll_check(cx)) {
+                        Some(Poll::Ready(Err(denial @ (Denial::Denied(_) | Denial::Refused(_))))) => self.end(&denial),
+                        _ => Poll::Pending,
+                    };
                 }
             }
         }
-        frame
+        match ready!(self.poll_check(cx)) {
+            Ok(()) => Poll::Ready(self.held.take().map(Ok)),
+            Err(denial) => self.end(&denial),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.held.is_none() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        // A frame that is held has left the body.
+        if self.held.is_none() { self.body.size_hint() } else { SizeHint::new() }
     }
 }

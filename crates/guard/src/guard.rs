@@ -102,12 +102,19 @@ impl Guard {
     /// without a lock.
     ///
     /// Errors: the peer is not, or no longer, somebody whom the cluster knows; or what rules say of it is not here yet
-    /// ([`Session::settle`]), which is no error of a member.
+    /// ([`Guard::fetch`]), which is no error of a member.
     pub fn session(&self, peer: &VerifiedPeer, from: Option<IpAddr>) -> Result<Session, Denial> {
         match peer.scope() {
             Scope::Full => Session::new(self.clone(), peer.clone(), from),
             Scope::Recovery => Err(Denial::RecoveryOnly),
         }
+    }
+
+    /// Sees to it that what rules say of `peer` is known here: on a member it always is, an outpost asks one.
+    ///
+    /// Errors: no member answered, or this outpost may not ask.
+    pub async fn fetch(&self, peer: &VerifiedPeer) -> Result<(), Denial> {
+        Arc::clone(&self.0.source).fetch(peer).await
     }
 
     /// Returns once `generation`, or a later one, is in force.

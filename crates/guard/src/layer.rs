@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,6 +24,7 @@ use crate::body::{GuardedBody, Half};
 use crate::caller::Caller;
 use crate::guard::Guard;
 use crate::permit::Denial;
+use crate::source::Fetching;
 
 /// The header in which a request names the generation that it must be decided by, or a later one.
 pub const MIN_GENERATION: &str = "countersign-min-generation";
@@ -82,6 +84,22 @@ impl Needed {
         let Some((action, name)) = &self.rule else { return Ok(self.guard.generation()) };
         let session = self.guard.session(&self.caller.peer, Some(self.caller.remote.ip()))?;
         Ok(session.authorize_named(&fresh, *action, &Kind::SERVICE, name)?.generation())
+    }
+
+    /// Sees to it that what rules say of the caller is known.
+    pub(crate) fn fetch(&self) -> Fetching {
+        Arc::clone(&self.guard.0.source).fetch(&self.caller.peer)
+    }
+
+    /// The same, once what rules say of the caller is known.
+    async fn checked(&self) -> Result<Generation, Denial> {
+        match self.check() {
+            Err(Denial::Unfetched) => {
+                self.fetch().await?;
+                self.check()
+            }
+            checked => checked,
+        }
     }
 
     fn log(&self, denial: &Denial) {
@@ -184,7 +202,7 @@ impl GuardLayer {
         });
         let needed = Needed { guard: self.guard.clone(), caller, rule };
         let checked = match self.reach(wanted(request.headers())).await {
-            Ok(()) => needed.check(),
+            Ok(()) => needed.checked().await,
             Err(behind) => Err(behind),
         };
         let generation = match checked {

@@ -101,7 +101,7 @@ pub enum Denial {
         /// What is in force.
         generation: Generation,
     },
-    /// What rules say of whoever asks is not here: [`Session::settle`](crate::Session::settle) fetches it.
+    /// What rules say of whoever asks is not here: [`Guard::fetch`] fetches it.
     #[error("rules about this principal are not here yet")]
     Unfetched,
     /// A peer whose certificate has expired may recover, and nothing else.

@@ -8,7 +8,7 @@ use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
 
 use crate::permit::Denial;
-use crate::source::{Source, Standing};
+use crate::source::{Fetching, Source, Standing};
 
 /// The view in force on this member; none before the first.
 #[derive(Default)]
@@ -33,5 +33,10 @@ impl Source for Replica {
             policy: Arc::clone(&view.policy),
             subject: Subject::of(&view, &peer.principal().role),
         })
+    }
+
+    /// It is all here.
+    fn fetch(self: Arc<Self>, _: &VerifiedPeer) -> Fetching {
+        Box::pin(core::future::ready(Ok(())))
     }
 }

@@ -1,5 +1,7 @@
 //! Where a guard's rules come from.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use countersign_core::authz::{Policy, Subject};
@@ -16,8 +18,14 @@ pub(crate) struct Standing {
     pub(crate) subject: Subject,
 }
 
+/// What is known of a peer, on its way.
+pub(crate) type Fetching = Pin<Box<dyn Future<Output = Result<(), Denial>> + Send>>;
+
 /// Rules, as of a generation that only grows.
 pub(crate) trait Source: Send + Sync {
     /// What is known of `peer` now. All of it is of one generation, and that is in force.
     fn standing(&self, peer: &VerifiedPeer, now: UnixMillis) -> Result<Standing, Denial>;
+
+    /// Sees to it that it is known.
+    fn fetch(self: Arc<Self>, peer: &VerifiedPeer) -> Fetching;
 }

@@ -163,6 +163,12 @@ impl Policy {
         Self { unevaluable: ids.into_iter().collect(), ..self }
     }
 
+    /// The same, with these requirements.
+    #[must_use]
+    pub fn with_requirements(self, requirements: BTreeMap<String, Requirement>) -> Self {
+        Self { requirements, ..self }
+    }
+
     /// The rules by whom they are about.
     pub fn groups(&self) -> impl Iterator<Item = (&PrincipalPattern, &Arc<Group>)> {
         self.groups.iter()

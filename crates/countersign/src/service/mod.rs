@@ -8,6 +8,7 @@ pub(crate) mod io;
 mod leased;
 mod leases;
 pub(crate) mod peers;
+mod policy;
 mod presented;
 mod recovery;
 
@@ -18,10 +19,11 @@ use countersign_api::cluster::certificates_server::CertificatesServer;
 use countersign_api::cluster::enrollment_server::EnrollmentServer;
 use countersign_api::cluster::leases_server::LeasesServer;
 use countersign_api::cluster::members_server::MembersServer;
+use countersign_api::cluster::policy_server::PolicyServer;
 use countersign_api::cluster::raft_server::RaftServer;
 use countersign_api::cluster::snapshots_server::SnapshotsServer;
 use countersign_core::limits::{
-    CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, CSR_LEN_MAX, PEER_REQUESTS_MAX, PREAUTH_FRAME_LEN_MAX,
+    CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, CSR_LEN_MAX, PEER_REQUESTS_MAX, PREAUTH_FRAME_LEN_MAX, SLICE_LEN_MAX,
 };
 use countersign_guard::GuardLayer;
 use countersign_raft::RaftRpc;
@@ -40,6 +42,7 @@ use enrollment::EnrollmentService;
 use io::Served;
 use leased::close_when_lapsed;
 use peers::PeerService;
+use policy::PolicyService;
 
 /// Connections handed over and not yet taken up.
 const WAITING_MAX: usize = 64;
@@ -84,8 +87,9 @@ pub(crate) fn spawn_services(member: &Arc<Inner>, services: Routes) {
     let (_, health) = tonic_health::server::health_reporter();
     let certificates =
         CertificatesServer::new(CertificatesService::of(member)).max_decoding_message_size(2 * CSR_LEN_MAX);
+    let policy = PolicyServer::new(PolicyService::of(member)).max_encoding_message_size(SLICE_LEN_MAX);
     let guarded = GuardLayer::new(member.guard.clone()).without_rule(&endpoints::WITHOUT_RULE);
-    let services = Routes::from(services.add_service(certificates).into_axum_router().layer(guarded));
+    let services = Routes::from(services.add_service(certificates).add_service(policy).into_axum_router().layer(guarded));
     let accepted = member.acceptor.routes().services(WAITING_MAX);
     run(member, accepted, services.add_service(health), STREAMS_MAX);
 }

@@ -76,12 +76,10 @@ impl Cache {
 
     /// What is known of a principal; none if nothing is, or nothing that still counts.
     pub(crate) fn slice(&mut self, principal: &str, now: BootMillis) -> Option<&Slice> {
-        let ttl = self.ttl_millis;
-        let kept = self.kept.get_mut(principal)?;
-        if now.since(kept.since) >= ttl {
+        if self.kept.get(principal).is_some_and(|kept| now.since(kept.since) >= self.ttl_millis) {
             self.kept.remove(principal);
-            return None;
         }
+        let kept = self.kept.get_mut(principal)?;
         kept.used = now;
         Some(&kept.slice)
     }
@@ -158,7 +156,13 @@ impl Cache {
         }
     }
 
+    /// Whether a question about the principal is under way.
+    pub(crate) fn is_asked(&self, principal: &str) -> bool {
+        self.asked.contains_key(principal)
+    }
+
     /// Principals of which something is kept.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.kept.len()
     }
