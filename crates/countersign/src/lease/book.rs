@@ -69,7 +69,8 @@ impl Book {
         identity: &SecretKey,
         max: usize,
     ) -> Vec<Receipt> {
-        let entries: Vec<Entry> = self.lock().iter().filter(|e| e.generation > told && e.generation <= enforced).copied().take(max).collect();
+        let entries: Vec<Entry> =
+            self.lock().iter().filter(|e| e.generation > told && e.generation <= enforced).copied().take(max).collect();
         let receipt = |entry: Entry| {
             let Entry { generation, closed, at } = entry;
             Receipt { cluster, generation, member, boot: self.boot, closed, at, signature: [0; 64] }.signed(identity)

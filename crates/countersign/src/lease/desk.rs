@@ -20,6 +20,8 @@ use crate::member::Inner;
 
 /// Revocations whose receipts the leader keeps.
 const RECEIPTS_MAX: usize = 1024;
+/// How long the leader may take to apply what a follower has applied.
+const CATCH_UP: Duration = Duration::from_millis(500);
 
 /// This member does not lead, or no quorum confirmed that it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -136,6 +138,10 @@ impl Inner {
 
     /// Takes in what a member says, and grants it a lease if it asks for one.
     pub(crate) async fn serve_lease(&self, from: NodeId, ask: Ask) -> Result<Option<Grant>, NotLeader> {
+        // A follower may have applied what the leader has committed and not applied yet: its receipt for that is no lie.
+        let mut applied = self.state.applied();
+        let caught_up = applied.wait_for(|generation| *generation >= ask.enforced);
+        let _ = tokio::time::timeout(CATCH_UP, caught_up).await;
         let known = {
             let state = self.state.read();
             state.view().and_then(|view| Some((view.members.get(&from)?.keys.identity, view.generation)))

@@ -58,11 +58,6 @@ impl Subleases {
         Some(Place { tenant: Subtenant(self.next.fetch_add(1, Ordering::Relaxed)), _place: place })
     }
 
-    /// How many there are.
-    pub(crate) fn count(&self) -> usize {
-        SUBTENANTS_MAX.saturating_sub(self.places.available_permits())
-    }
-
     /// Gives a lease that ends with this member's own, and names what is enforced here. Reading that and recording what is
     /// given are one step: else a generation could be acknowledged in between, and the lease not be waited for.
     pub(crate) fn grant(

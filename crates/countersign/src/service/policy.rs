@@ -175,10 +175,12 @@ impl Watching {
         }
         let own_end = member.lease.deadline().filter(|_| member.lease.fresh().is_ok());
         let (generation, lease_millis) = match &asked {
-            Some(_) => member.lease.subleases.grant(&self.place, &member.state, &member.data, own_end).map_err(|error| {
-                tracing::error!(error = %crate::chain(&error), "no lease is given: that it was cannot be stored");
-                Status::unavailable("no lease can be given")
-            })?,
+            Some(_) => {
+                member.lease.subleases.grant(&self.place, &member.state, &member.data, own_end).map_err(|error| {
+                    tracing::error!(error = %crate::chain(&error), "no lease is given: that it was cannot be stored");
+                    Status::unavailable("no lease can be given")
+                })?
+            }
             None => (enforced_here, 0),
         };
         let view = member.state.read().view().cloned().ok_or_else(|| Status::unavailable("no state yet"))?;

@@ -171,7 +171,8 @@ fn slice(principal: &str, reply: FetchReply) -> Option<Slice> {
     let role = Some(reply.role).filter(|role| !role.is_empty());
     let attributes: BTreeMap<String, String> = reply.attributes.into_iter().collect();
     let subject = Subject { name: principal.to_owned(), roles: role.into_iter().collect(), attributes };
-    let super_users: Result<BTreeSet<PrincipalPattern>, _> = reply.super_users.iter().map(|text| text.parse()).collect();
+    let super_users: Result<BTreeSet<PrincipalPattern>, _> =
+        reply.super_users.iter().map(|text| text.parse()).collect();
     let mut rules = Vec::with_capacity(reply.rules.len());
     let mut unevaluable = Vec::new();
     for said in reply.rules {
@@ -181,7 +182,8 @@ fn slice(principal: &str, reply: FetchReply) -> Option<Slice> {
             _ => unevaluable.push(id),
         }
     }
-    let requirements: Result<Vec<Requirement>, _> = reply.requirements.iter().map(|bytes| codec::decode(bytes)).collect();
+    let requirements: Result<Vec<Requirement>, _> =
+        reply.requirements.iter().map(|bytes| codec::decode(bytes)).collect();
     let requirements = checked(&requirements.ok()?).ok()?;
     let policy = Policy::of(super_users.ok()?, rules).with_requirements(requirements).with_unevaluable(unevaluable);
     Some(Slice { generation: Generation(reply.generation), subject, policy: Arc::new(policy) })
