@@ -1,9 +1,16 @@
 //! The JSON that people and tools speak, on the local socket and on the HTTPS port. Described by `openapi.json`.
 
+mod acl;
+
 use std::collections::BTreeMap;
 
 use countersign_core::trust::member::Suffrage;
 use serde::{Deserialize, Serialize};
+
+pub use acl::{
+    AclAdd, AclApply, AclAsk, AclChanged, AclDecision, AclExplanation, AclFinding, AclFlip, AclHolder, AclLint,
+    AclPlan, AclPolicy, AclWeighed, AclWho, AclWhoCan, LabelChange, LabelEdit, Labelled,
+};
 
 /// The OpenAPI 3.1 document of the admin API.
 pub const OPENAPI: &str = include_str!("../openapi.json");

@@ -26,8 +26,8 @@ use crate::admin_client::context::{Door, resolve};
 use crate::args::Target;
 use crate::failure::{Exit, Failure, chain};
 
-/// Bytes of an answer.
-const ANSWER_LEN_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of an answer: the longest lists all rules of a policy.
+const ANSWER_LEN_MAX: usize = 256 * 1024 * 1024;
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long one may take that waits until members enforce a revocation: no longer than twice the longest lease, and some.

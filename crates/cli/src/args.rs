@@ -2,6 +2,7 @@
 //!
 //! Every flag takes `--f=v` and `--f v`; a flag that is true or false may also stand bare.
 
+mod acl;
 mod admin;
 mod offline;
 mod server;
@@ -12,6 +13,7 @@ use clap::builder::ValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+pub(crate) use acl::{Acl, AclAddArgs, AclApplyArgs, AclQuestion, AclRemoveArgs, AclVerb, AclWhoCanArgs, RuleWords};
 pub(crate) use admin::{
     Cert, CertIssue, CertVerb, Explain, Node, NodeVerb, Status, Target, Token, TokenCreateArgs, TokenVerb,
 };
@@ -44,10 +46,12 @@ pub(crate) enum Verb {
     Status(Status),
     /// Make and manage join tokens
     Token(Token),
-    /// List, promote, demote and evict members
+    /// List, promote, demote, label and evict members
     Node(Node),
     /// Issue and revoke certificates of clients, brokers and admins
     Cert(Cert),
+    /// Say who may do what, ask who may, and be told why
+    Acl(Acl),
     /// Make authorities and certificates offline, on files
     Security(Security),
     /// Tell why a connection was refused, by the failure id that both ends print

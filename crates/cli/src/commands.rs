@@ -1,11 +1,13 @@
 //! What each verb does.
 
+mod acl;
 mod cert;
 mod completions;
 pub(crate) mod demo;
 mod enforcement;
 mod eval;
 mod explain;
+mod label;
 mod man;
 mod node;
 mod security;
@@ -26,6 +28,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Token(args) => asking(token::run(args, output)),
         Verb::Node(args) => asking(node::run(args, output)),
         Verb::Cert(args) => asking(cert::run(args, output)),
+        Verb::Acl(args) => asking(acl::run(args, output)),
         Verb::Explain(args) => asking(explain::run(&args, output)),
         Verb::Security(args) => security::run(args, output),
         Verb::Eval(args) => eval::run(&args),

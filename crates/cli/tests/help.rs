@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rig::Home;
 
-const COMMANDS: [&str; 25] = [
+const COMMANDS: [&str; 36] = [
     "",
     "server",
     "status",
@@ -23,15 +23,26 @@ const COMMANDS: [&str; 25] = [
     "node demote",
     "node evict",
     "node quarantine",
+    "node label",
     "cert",
     "cert issue",
     "cert list",
     "cert revoke",
+    "acl",
+    "acl add",
+    "acl remove",
+    "acl list",
+    "acl check",
+    "acl explain",
+    "acl who-can",
+    "acl lint",
+    "acl apply",
     "security ca create",
     "security certs create-broker",
     "security certs create-client",
     "explain",
     "eval",
+    "eval acl",
     "completions",
     "man",
 ];

@@ -73,8 +73,16 @@ fn a_learner_sends_an_admin_on_to_the_leader() {
     two.ask_learner(&["token", "revoke", created["id"].as_str().unwrap()]).ok();
     two.ask_learner(&["node", "promote", "n2"]).ok();
     two.ask_learner(&["node", "demote", "n2", "--keep-authority"]).ok();
+    let rule = ["--principal", "client/x", "--action", "read", "--topic", "t"];
+    let added = two.ask_learner(&[&["acl", "add", "--json"], &rule[..]].concat()).ok().json();
+    let generation = added["generation"].to_string();
+    two.ask_learner(&["node", "label", "n2", "gpu=true"]).ok();
+    let refused = two.learner.ask(&[&["acl", "remove"], &rule[..]].concat());
+    assert!(refused.code == 1 && refused.stderr.contains("not a voter"), "{refused:?}");
     // What it can answer, it answers itself; and its socket tells the operator of the host where to go.
     assert_eq!(two.ask_learner(&["status", "--json"]).ok().json()["name"], "n2");
+    two.ask_learner(&[&["acl", "check", "--min-generation", &generation], &rule[..]].concat()).ok();
+    two.learner.ask(&[&["acl", "explain"], &rule[..]].concat()).ok();
     let refused = two.learner.ask(&["token", "create"]);
     assert!(refused.code == 1 && refused.stderr.contains("not a voter"), "{refused:?}");
 

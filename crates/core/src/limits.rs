@@ -58,7 +58,9 @@ pub const PREAUTH_BYTES_MAX: u64 = 24 * 1024;
 pub const HANDSHAKE_MILLIS_MAX: u64 = 10_000;
 /// Bytes of the body of an admin's request over HTTPS.
 pub const ADMIN_BODY_LEN_MAX: usize = 64 * 1024;
-/// Milliseconds that such a body may take to arrive.
+/// Bytes of the body of a request that puts a whole policy in place of another.
+pub const POLICY_BODY_LEN_MAX: usize = 128 * 1024 * 1024;
+/// Milliseconds that such a body may take to arrive, and one more second for each MiB that it may have.
 pub const ADMIN_BODY_MILLIS_MAX: u64 = 10_000;
 /// Handshakes of members and principals under way at once.
 pub const HANDSHAKES_IN_FLIGHT_MAX: usize = 256;

@@ -40,6 +40,8 @@ mod turns;
 mod whoami;
 
 pub use admin::https::HttpsError;
+#[doc(hidden)]
+pub use admin::routes::endpoints_for_testing;
 pub use authority::SignError;
 pub use bootstrap::BootstrapError;
 pub use chain::chain;
@@ -58,6 +60,8 @@ pub use outpost::{Outpost, OutpostError, OutpostSettings};
 pub use propose::CommandError;
 pub use refusals::{advice, advice_enrollment};
 pub use replica::ReplicaError;
+#[doc(hidden)]
+pub use service::endpoints::calls_for_testing;
 pub use settings::{
     AUTHORITY_TTL_SECS, CLIENT_TTL_SECS, ClusterToken, FilesMode, ImportedAuthority, Lifetimes, NODE_TTL_SECS,
     NewCluster, Settings, Start,

@@ -3,14 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use countersign::endpoints_for_testing;
 use countersign_api::admin::*;
+use countersign_core::authz::text::{PolicyText, RuleText};
 use countersign_core::trust::member::Suffrage;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-
-const ROUTES: &str = include_str!("../src/admin/routes.rs");
-const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 fn document() -> Value {
     serde_json::from_str(OPENAPI).unwrap()
@@ -20,26 +19,10 @@ fn keys(value: &Value) -> BTreeSet<String> {
     value.as_object().map(|object| object.keys().cloned().collect()).unwrap_or_default()
 }
 
-/// Path and method of every `.route("path", get(…).post(…))` in the router's source.
+/// Path and method of every endpoint that is served.
 fn routed() -> BTreeSet<(String, String)> {
-    let mut routed = BTreeSet::new();
-    for call in ROUTES.split(".route(\"").skip(1) {
-        let (path, handlers) = call.split_once("\",").unwrap();
-        // One route on one line, as rustfmt writes them.
-        let handlers = handlers.lines().next().unwrap();
-        let methods: Vec<&str> = METHODS.into_iter().filter(|m| calls(handlers, m)).collect();
-        assert!(!methods.is_empty(), "no method was read of `{path}`: {handlers}");
-        routed.extend(methods.into_iter().map(|method| (path.to_owned(), method.to_owned())));
-    }
-    routed
-}
-
-/// Whether `method(` stands in `text` as a word of its own.
-fn calls(text: &str, method: &str) -> bool {
-    text.match_indices(&format!("{method}(")).any(|(at, _)| {
-        let before = text.get(..at).and_then(|before| before.chars().next_back());
-        before.is_none_or(|c| c == ' ' || c == '.')
-    })
+    let served = endpoints_for_testing().into_iter();
+    served.map(|(method, path, _)| (path.to_owned(), method.to_lowercase())).collect()
 }
 
 #[test]
@@ -65,8 +48,9 @@ fn path_parameters_are_declared_and_operations_are_named_once() {
             path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')).map(str::to_owned).collect();
         for (method, operation) in item.as_object().unwrap() {
             let declared = operation["parameters"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let declared = declared.iter().filter(|parameter| parameter["in"] == "path");
             let declared: BTreeSet<String> =
-                declared.iter().map(|parameter| parameter["name"].as_str().unwrap().to_owned()).collect();
+                declared.map(|parameter| parameter["name"].as_str().unwrap().to_owned()).collect();
             assert_eq!(declared, wanted, "{method} {path}");
             let id = operation["operationId"].as_str().unwrap().to_owned();
             assert!(ids.insert(id), "{method} {path}");
@@ -141,9 +125,13 @@ fn check<T: Serialize + DeserializeOwned>(name: &str, bare: &Value, strict: bool
 
 /// A value that fits a property which is not required.
 fn sample(property: &Value) -> Value {
+    if let Some(word) = property["enum"].get(0) {
+        return word.clone();
+    }
     match property["type"].as_str().or(property["type"][0].as_str()) {
         Some("boolean") => json!(true),
         Some("object") => json!({}),
+        Some("array") => json!([]),
         Some("integer") => json!(1),
         _ => json!("x"),
     }
@@ -180,37 +168,80 @@ fn schemas_have_the_fields_of_their_types() {
     let on_record = json!({"principal": "x", "key": "00", "not_after": 1, "revoked": false});
     let refusal = json!({"failure_id": "00", "at_millis": 1, "source": "127.0.0.1:1", "protocol": null,
         "presented": null, "reason": "evicted", "message": "x", "detail": null, "try": "x"});
-    let checked: BTreeMap<String, bool> = BTreeMap::from([
-        check::<Problem>("Problem", &json!({"code": "x", "message": "x"}), false),
-        check::<Status>("Status", &status, false),
-        check::<RaftStatus>("RaftStatus", &raft, false),
-        check::<MemberStatus>("MemberStatus", &member, false),
-        check::<EvictedStatus>("EvictedStatus", &evicted, false),
-        check::<AwaitedStatus>("AwaitedStatus", &awaited, false),
-        check::<AuthorityStatus>("AuthorityStatus", &authority, false),
-        check::<CertificateStatus>("CertificateStatus", &certificate, false),
-        check::<TokenCreate>("TokenCreate", &json!({"suffrage": "voter", "ttl_secs": 60, "uses": 1}), true),
-        check::<TokenCreated>("TokenCreated", &created, false),
-        check::<TokenInfo>("TokenInfo", &token, false),
-        check::<NodeRemove>("NodeRemove", &json!({}), true),
-        check::<NodeChanged>("NodeChanged", &changed, false),
-        check::<Enforcement>("Enforcement", &enforcement, false),
-        check::<EnforcedBy>("EnforcedBy", &enforced, false),
-        check::<ReceiptInfo>("ReceiptInfo", &receipt, false),
-        check::<CertificateRevoked>("CertificateRevoked", &revoked, false),
-        check::<NodeQuarantined>(
-            "NodeQuarantined",
-            &json!({"node": 1, "name": "n1", "quarantined": true, "connections_closed": 0}),
-            false,
-        ),
-        check::<CertificateRequest>("CertificateRequest", &request, true),
-        check::<CertificateIssued>("CertificateIssued", &issued, false),
-        check::<CertificateInfo>("CertificateInfo", &on_record, false),
-        check::<RefusalInfo>("RefusalInfo", &refusal, false),
-    ]);
+    let rules = rules();
+    let checked: BTreeMap<String, bool> = BTreeMap::from_iter(
+        [
+            check::<Problem>("Problem", &json!({"code": "x", "message": "x"}), false),
+            check::<Status>("Status", &status, false),
+            check::<RaftStatus>("RaftStatus", &raft, false),
+            check::<MemberStatus>("MemberStatus", &member, false),
+            check::<EvictedStatus>("EvictedStatus", &evicted, false),
+            check::<AwaitedStatus>("AwaitedStatus", &awaited, false),
+            check::<AuthorityStatus>("AuthorityStatus", &authority, false),
+            check::<CertificateStatus>("CertificateStatus", &certificate, false),
+            check::<TokenCreate>("TokenCreate", &json!({"suffrage": "voter", "ttl_secs": 60, "uses": 1}), true),
+            check::<TokenCreated>("TokenCreated", &created, false),
+            check::<TokenInfo>("TokenInfo", &token, false),
+            check::<NodeRemove>("NodeRemove", &json!({}), true),
+            check::<NodeChanged>("NodeChanged", &changed, false),
+            check::<Enforcement>("Enforcement", &enforcement, false),
+            check::<EnforcedBy>("EnforcedBy", &enforced, false),
+            check::<ReceiptInfo>("ReceiptInfo", &receipt, false),
+            check::<CertificateRevoked>("CertificateRevoked", &revoked, false),
+            check::<NodeQuarantined>(
+                "NodeQuarantined",
+                &json!({"node": 1, "name": "n1", "quarantined": true, "connections_closed": 0}),
+                false,
+            ),
+            check::<CertificateRequest>("CertificateRequest", &request, true),
+            check::<CertificateIssued>("CertificateIssued", &issued, false),
+            check::<CertificateInfo>("CertificateInfo", &on_record, false),
+            check::<RefusalInfo>("RefusalInfo", &refusal, false),
+        ]
+        .into_iter()
+        .chain(rules),
+    );
     let mut documented = keys(&document()["components"]["schemas"]);
     assert!(documented.remove("Suffrage"));
     assert_eq!(documented, checked.into_keys().collect());
+}
+
+/// The schemas of what is said about rules.
+fn rules() -> Vec<(String, bool)> {
+    let rule = json!({"principal": "*", "actions": ["read"]});
+    let decision = json!({"allowed": true, "reason": "x", "rule": null, "generation": 1});
+    let ask = json!({"principal": "client/x", "action": "read", "kind": "topic", "name": "x"});
+    let finding = json!({"rule": "r", "finding": "x"});
+    let plan = json!({"generation": 1, "add": [rule], "remove": [], "super_users": null, "required_capabilities": null,
+        "flips": [], "lint": [finding]});
+    let explanation = json!({"decision": decision, "principal": "client/x", "roles": [], "attributes": {}, "required": [],
+        "rules": []});
+    let changed = json!({"generation": 1, "put": 1, "removed": 0, "rules": [rule], "enforcement": null});
+    let holder = json!({"principal": "client/x", "decision": decision, "only_from": ["10.0.0.0/8"]});
+    let edit = json!({"name": "gpu", "value": null});
+    let labelled = json!({"principal": "node/1", "generation": 1, "role": null, "attributes": {}, "enforcement": null});
+    vec![
+        check::<RuleText>("RuleText", &rule, true),
+        check::<PolicyText>("PolicyText", &json!({}), true),
+        check::<AclPolicy>("AclPolicy", &json!({"generation": 1, "changed": 1, "policy": {}}), false),
+        check::<AclAdd>("AclAdd", &json!({"rule": rule}), true),
+        check::<AclApply>("AclApply", &json!({"policy": {}}), true),
+        check::<AclChanged>("AclChanged", &changed, false),
+        check::<AclPlan>("AclPlan", &plan, false),
+        check::<AclFlip>("AclFlip", &json!({"request": ask, "before": decision, "after": decision}), false),
+        check::<AclAsk>("AclAsk", &ask, true),
+        check::<AclDecision>("AclDecision", &decision, false),
+        check::<AclExplanation>("AclExplanation", &explanation, false),
+        check::<AclWeighed>("AclWeighed", &json!({"rule": rule, "decides": true, "unmet": []}), false),
+        check::<AclWho>("AclWho", &json!({"action": "read", "kind": "topic", "name": "x"}), true),
+        check::<AclWhoCan>("AclWhoCan", &json!({"generation": 1, "principals": [holder]}), false),
+        check::<AclHolder>("AclHolder", &holder, false),
+        check::<AclLint>("AclLint", &json!({"generation": 1, "findings": [finding]}), false),
+        check::<AclFinding>("AclFinding", &finding, false),
+        check::<LabelChange>("LabelChange", &json!({"edits": [edit]}), true),
+        check::<LabelEdit>("LabelEdit", &edit, true),
+        check::<Labelled>("Labelled", &labelled, false),
+    ]
 }
 
 #[test]

@@ -123,11 +123,37 @@ async fn a_body_that_is_too_long_or_a_strangers_is_refused_unread() {
     let (ada, pay) = (node.issue("admin/ada").await, node.issue("client/pay").await);
     let (status, body) = ask(&node, &ada, "POST", "/v1/tokens", &" ".repeat(64 * 1024 + 1)).await;
     assert_eq!((status, code(&body).as_str()), (413, "body"), "{body}");
-    // Not waited for.
+    // Not waited for: neither of whom no rule allows it, nor of nobody at all.
+    for path in ["/v1/acl/apply", "/v1/tokens/rotate", "/v1/nodes/n1/demote", "/elsewhere"] {
+        let mut stream = dial(&node, &pay).await;
+        stream.write_all(head("POST", path, "content-length: 134217728").as_bytes()).await.unwrap();
+        let (status, body) = answer(stream).await;
+        assert_eq!((status, code(&body).as_str()), (403, "denied"), "{path}: {body}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_was_withheld_until_its_rule_was_removed_is_refused() {
+    let node = Node::bootstrap("n1").await;
+    let pay = node.issue("client/pay").await;
+    let rule = r#"{"rule":{"id":"mint","principal":"client/pay","actions":["create"],"resource_any":"token"}}"#;
+    let (status, body) = node.ask("POST", "/v1/acl/rules", rule.to_owned()).await;
+    assert_eq!(status, 200, "{body}");
+    assert_eq!(ask(&node, &pay, "POST", "/v1/tokens", &token()).await.0, 200);
+    let body = token();
+    let (early, late) = body.split_at(body.len() - 1);
     let mut stream = dial(&node, &pay).await;
-    stream.write_all(head("POST", "/v1/tokens", "content-length: 9").as_bytes()).await.unwrap();
+    let begun = head("POST", "/v1/tokens", &format!("content-length: {}", body.len())) + early;
+    stream.write_all(begun.as_bytes()).await.unwrap();
+    // why: nothing tells that the server has read what was sent; were it not read yet, nothing would be tested
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let (status, said) = node.ask("DELETE", "/v1/acl/rules/mint", String::new()).await;
+    assert_eq!(status, 200, "{said}");
+    let before = tokens(&node).await;
+    stream.write_all(late.as_bytes()).await.unwrap();
     let (status, body) = answer(stream).await;
-    assert_eq!((status, code(&body).as_str()), (403, "not-an-admin"), "{body}");
+    assert_eq!((status, code(&body).as_str()), (403, "denied"), "{body}");
+    assert_eq!(tokens(&node).await, before, "nothing was carried out");
 }
 
 /// The first of three, cut off from the others.

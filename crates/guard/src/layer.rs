@@ -37,19 +37,20 @@ const BEHIND_MAX: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct GuardLayer {
     guard: Guard,
-    unguarded: &'static [&'static str],
+    unguarded: fn(&str) -> bool,
 }
 
 impl GuardLayer {
     /// Asks `guard` about each call.
     pub const fn new(guard: Guard) -> Self {
-        Self { guard, unguarded: &[] }
+        Self { guard, unguarded: |_| false }
     }
 
-    /// Calls of these paths need no rule: what they do concerns whoever makes them alone. They need a lease, as all do.
+    /// Calls of the paths that `unguarded` picks need no rule about `service`: what they do asks for itself. They need a
+    /// lease, as all do.
     #[must_use]
-    pub fn without_rule(self, paths: &'static [&'static str]) -> Self {
-        Self { unguarded: paths, ..self }
+    pub fn without_rule(self, unguarded: fn(&str) -> bool) -> Self {
+        Self { unguarded, ..self }
     }
 }
 
@@ -195,7 +196,7 @@ impl GuardLayer {
             return (StatusCode::UNAUTHORIZED, "nobody\n").into_response();
         };
         let path = request.uri().path();
-        let rule = (!self.unguarded.contains(&path)).then(|| {
+        let rule = (!(self.unguarded)(path)).then(|| {
             let action = if speaks == Speaks::Grpc { Action::Write } else { action_of(request.method()) };
             let name = if speaks == Speaks::Grpc { path.trim_start_matches('/') } else { path };
             (action, name.to_owned())

@@ -158,6 +158,18 @@ pub(crate) enum NodeVerb {
         #[arg(long)]
         keep_authority: bool,
     },
+    /// Change the role and the attributes of a member, or of a client, broker or admin
+    Label {
+        /// A node's name or number, or client/NAME, broker/HOST or admin/NAME
+        #[arg(value_name = "N")]
+        whom: String,
+        /// role=Worker, gpu=true; zone- takes zone away
+        #[arg(value_name = "EDIT", required = true)]
+        edits: Vec<String>,
+        /// Return once every member decides by it, or serves nobody
+        #[arg(long)]
+        wait: bool,
+    },
     /// Have the member on this host refuse another by itself, where a leader does not let the cluster evict it
     Quarantine {
         /// Its name or number

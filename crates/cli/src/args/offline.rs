@@ -118,6 +118,8 @@ pub(crate) struct Eval {
 pub(crate) enum EvalVerb {
     /// Certificate chains: one x509-limbo document; a JSON line for each case
     Chain,
+    /// Kafka ACLs: JSON lines {id, super_users, default, acls, checks}; a JSON line of verdicts for each
+    Acl,
     /// SPIFFE ids: JSON lines {"in": "spiffe://..."}; a JSON line for each
     Principal,
 }

@@ -10,7 +10,7 @@ use countersign_pki::key::{KeyAlgorithm, KeyPair};
 
 use crate::admin_client::AdminClient;
 use crate::args::{Cert, CertIssue, CertVerb};
-use crate::commands::enforcement::{complete, enforced, waiting};
+use crate::commands::enforcement::{Change, complete, enforced, waiting};
 use crate::failure::{Failure, chain};
 use crate::files::{NewFile, Readers, check_absent, write};
 use crate::output::{Output, at_secs, now_millis, now_secs};
@@ -60,7 +60,7 @@ async fn revoke(client: &AdminClient, what: &str, output: Output) -> Result<(), 
             ));
         }
     };
-    let asked = waiting(client, client.delete_patiently(&path), output);
+    let asked = waiting(client, client.delete_patiently(&path), Change::Refusal, output);
     let revoked: CertificateRevoked = asked.await?;
     output.show(&revoked, |text| {
         let whose = revoked.principal.as_ref().map(|principal| format!(" of {principal}"));
@@ -76,9 +76,9 @@ async fn revoke(client: &AdminClient, what: &str, output: Output) -> Result<(), 
             (None, keys) => format!(" with its {keys} keys"),
         };
         text.line(&format!("{what} is refused{keys}{before}, generation {}", revoked.enforcement.generation));
-        enforced(text, &revoked.enforcement, now_millis());
+        enforced(text, &revoked.enforcement, Change::Refusal, now_millis());
     })?;
-    complete(what, &revoked.enforcement)
+    complete(what, &revoked.enforcement, Change::Refusal)
 }
 
 /// Whom it is for, and what its files are called.

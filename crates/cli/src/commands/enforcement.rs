@@ -1,4 +1,4 @@
-//! How a revocation comes into force, member by member: what is waited for, and what each member said in the end.
+//! How a revocation, or a change of rules, comes into force, member by member: what is waited for, and what each member said in the end.
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
@@ -18,10 +18,39 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How often the line moves.
 const TICK: Duration = Duration::from_millis(100);
 
+/// What comes into force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    /// Somebody is refused.
+    Refusal,
+    /// Others may do what they could not, or may not any more.
+    Rule,
+}
+
+/// Waits for an answer, and tells on standard error what is done if it takes long.
+pub(super) async fn working<T>(
+    what: &str,
+    answer: impl Future<Output = Result<T, Failure>>,
+    output: Output,
+) -> Result<T, Failure> {
+    let told = async {
+        let progress = Progress::new(output);
+        // why: what is done at once needs no word
+        tokio::time::sleep(QUIET).await;
+        progress.say(what.to_owned());
+        std::future::pending().await
+    };
+    tokio::select! {
+        answer = answer => answer,
+        never = told => never,
+    }
+}
+
 /// Waits for an answer that takes as long as a lease lasts, and tells on standard error who is waited for.
 pub(super) async fn waiting<T>(
     client: &AdminClient,
     answer: impl Future<Output = Result<T, Failure>>,
+    change: Change,
     output: Output,
 ) -> Result<T, Failure> {
     let told = async {
@@ -30,7 +59,7 @@ pub(super) async fn waiting<T>(
         tokio::time::sleep(QUIET).await;
         loop {
             let status: Result<Status, Failure> = client.get("/v1/status").await;
-            progress.tell(status.ok().as_ref());
+            progress.tell(status.ok().as_ref(), change);
             // why: the member is asked again; nothing tells when its answer changes
             tokio::time::sleep(LOOK_AGAIN).await;
         }
@@ -45,7 +74,7 @@ pub(super) async fn waiting<T>(
 struct Progress {
     bar: ProgressBar,
     lines: bool,
-    last: std::cell::RefCell<BTreeSet<String>>,
+    last: std::cell::RefCell<String>,
 }
 
 impl Progress {
@@ -58,7 +87,7 @@ impl Progress {
         Self { bar, lines, last: Default::default() }
     }
 
-    fn tell(&self, status: Option<&Status>) {
+    fn tell(&self, status: Option<&Status>, change: Change) {
         let awaited: BTreeSet<String> =
             status.into_iter().flat_map(|status| &status.awaited).map(|member| member.name.clone()).collect();
         let names: Vec<&str> = awaited.iter().map(String::as_str).collect();
@@ -70,12 +99,23 @@ impl Progress {
                     status.lease_secs
                 )
             }
+            _ if change == Change::Rule => "waiting for the members to say that they decide by it".to_owned(),
             _ => "waiting for the members to say that they refuse it".to_owned(),
         };
-        if self.lines && *self.last.borrow() != awaited {
-            eprintln!("{}", crate::output::printable(&line));
+        // That members are asked is worth a moving line, and none of its own.
+        if awaited.is_empty() && self.last.borrow().is_empty() { self.moving(line) } else { self.say(line) }
+    }
+
+    fn say(&self, line: String) {
+        let line = crate::output::printable(&line);
+        if self.lines && *self.last.borrow() != line {
+            eprintln!("{line}");
         }
-        self.last.replace(awaited);
+        self.last.replace(line.clone());
+        self.moving(line);
+    }
+
+    fn moving(&self, line: String) {
         self.bar.set_message(crate::output::printable(&line));
         self.bar.enable_steady_tick(TICK);
     }
@@ -88,13 +128,13 @@ impl Drop for Progress {
 }
 
 /// Writes a line for each member, and what to do if some are still awaited.
-pub(super) fn enforced(text: &mut Text, enforcement: &Enforcement, now_millis: u64) {
+pub(super) fn enforced(text: &mut Text, enforcement: &Enforcement, change: Change, now_millis: u64) {
     let header = ["MEMBER", "STATE", "CONNECTIONS CLOSED", "AT", "SIGNED"];
-    text.table(&header, enforcement.members.iter().map(|member| row(member, now_millis)));
+    text.table(&header, enforcement.members.iter().map(|member| row(member, change, now_millis)));
 }
 
 /// A revocation that is committed and not known to be in force everywhere is no success: whoever relies on it must look.
-pub(super) fn complete(what: &str, enforcement: &Enforcement) -> Result<(), Failure> {
+pub(super) fn complete(what: &str, enforcement: &Enforcement, change: Change) -> Result<(), Failure> {
     if enforcement.complete {
         return Ok(());
     }
@@ -108,17 +148,19 @@ pub(super) fn complete(what: &str, enforcement: &Enforcement) -> Result<(), Fail
         })
         .collect();
     let who = if awaited.is_empty() { "a majority of the voters".to_owned() } else { awaited.join(", ") };
+    let done = match change {
+        Change::Refusal => "is refused",
+        Change::Rule => "counts",
+    };
     Err(Failure::unreachable(
-        format!(
-            "`{what}` is refused from generation {} on, which is committed; awaited: {who}",
-            enforcement.generation
-        ),
+        format!("`{what}` {done} from generation {} on, which is committed; awaited: {who}", enforcement.generation),
         "see who is awaited with `countersign status`; start them, or keep them off until they have caught up",
     ))
 }
 
-fn row(member: &EnforcedBy, now_millis: u64) -> Vec<String> {
+fn row(member: &EnforcedBy, change: Change, now_millis: u64) -> Vec<String> {
     let state = match member.state.as_str() {
+        "enforced" if change == Change::Rule => "decides by it",
         "enforced" => "refuses it",
         "lapsed" => "did not answer; its lease has run out, it serves nobody",
         "awaited" => "did not answer yet; serves until its lease ends",
@@ -161,7 +203,7 @@ mod tests {
     fn rows_show_when_and_by_whose_word() {
         let receipt =
             ReceiptInfo { connections_closed: 3, at_millis: 1_250, boot: "00".to_owned(), signature: "cd".repeat(64) };
-        let cells = |member: &EnforcedBy| row(member, 2_000).join("|");
+        let cells = |member: &EnforcedBy| row(member, Change::Refusal, 2_000).join("|");
         let enforced = cells(&by("n1", "enforced", None, Some(receipt)));
         assert_eq!(enforced, "n1|refuses it|3|1970-01-01T00:00:01.250Z (750ms ago)|cdcdcdcdcdcdcdcd…");
         assert_eq!(cells(&by("n2", "enforced", None, None)), "n2|refuses it|-|-|-");
@@ -173,15 +215,15 @@ mod tests {
     #[test]
     fn what_is_not_in_force_everywhere_is_no_success() {
         let of = |complete, members| Enforcement { generation: 9, complete, members };
-        assert!(complete("n9", &of(true, vec![by("n1", "enforced", None, None)])).is_ok());
+        assert!(complete("n9", &of(true, vec![by("n1", "enforced", None, None)]), Change::Refusal).is_ok());
         let lapsed = of(true, vec![by("n1", "lapsed", Some(1), None)]);
-        assert!(complete("n9", &lapsed).is_ok());
+        assert!(complete("n9", &lapsed, Change::Refusal).is_ok());
         for (members, expected) in [
             (vec![by("n1", "enforced", None, None), by("n2", "awaited", Some(9_000), None)], "awaited: n2 (its lease"),
             (vec![by("n1", "enforced", None, None)], "a majority of the voters"),
             (vec![], "a majority of the voters"),
         ] {
-            let failure = format!("{:?}", complete("n9", &of(false, members)).unwrap_err());
+            let failure = format!("{:?}", complete("n9", &of(false, members), Change::Rule).unwrap_err());
             assert!(failure.contains(expected) && failure.contains("Unreachable"), "{failure}");
         }
     }

@@ -2,6 +2,8 @@
 //!
 //! The verdicts are those of the code that the server runs; nothing is decided here.
 
+mod acl;
+
 use std::io::{self, BufRead, Read};
 
 use countersign_core::principal::SpiffeId;
@@ -20,7 +22,8 @@ const LINE_LEN_MAX: u64 = 16 * 1024 * 1024;
 pub(super) fn run(args: &Eval) -> Result<(), Failure> {
     match args.verb {
         EvalVerb::Chain => eval_chain(),
-        EvalVerb::Principal => eval_principal(),
+        EvalVerb::Acl => each_line("JSON lines {id, super_users, default, acls, checks} on standard input", acl::judge),
+        EvalVerb::Principal => each_line(r#"JSON lines {"in": "spiffe://..."} on standard input"#, judge_principal),
     }
 }
 
@@ -55,8 +58,8 @@ enum PrincipalVerdict {
     Invalid { ok: bool, err: String },
 }
 
-fn eval_principal() -> Result<(), Failure> {
-    let expected = r#"JSON lines {"in": "spiffe://..."} on standard input"#;
+/// Answers each line with one.
+fn each_line<T: Serialize>(expected: &str, judge: impl Fn(&[u8]) -> T) -> Result<(), Failure> {
     let mut stdin = io::stdin().lock();
     loop {
         let mut line = Vec::new();
@@ -69,7 +72,7 @@ fn eval_principal() -> Result<(), Failure> {
             return Err(unreadable(&format!("a line holds more than {LINE_LEN_MAX} bytes"), expected));
         }
         if !line.trim_ascii().is_empty() {
-            print(&json_line(&judge_principal(&line)))?;
+            print(&json_line(&judge(&line)))?;
         }
     }
 }

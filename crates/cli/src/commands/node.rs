@@ -5,7 +5,8 @@ use countersign_core::name::Name;
 
 use crate::admin_client::AdminClient;
 use crate::args::{Node, NodeVerb, Target};
-use crate::commands::enforcement::{complete, enforced, waiting};
+use crate::commands::enforcement::{Change, complete, enforced, waiting};
+use crate::commands::label;
 use crate::commands::status::members;
 use crate::failure::Failure;
 use crate::output::{Output, now_millis, now_secs};
@@ -18,6 +19,7 @@ pub(super) async fn run(args: Node, output: Output) -> Result<(), Failure> {
             let list: Vec<MemberStatus> = client()?.get("/v1/nodes").await?;
             return output.show(&list, |text| members(text, &list, now_secs()));
         }
+        NodeVerb::Label { whom, edits, wait } => return label::run(&args.target, &whom, &edits, wait, output).await,
         NodeVerb::Quarantine { node, lift } => return quarantine(&args.target, &node, lift, output).await,
         NodeVerb::Promote { node } => {
             let path = path(&node, "promote")?;
@@ -32,19 +34,19 @@ pub(super) async fn run(args: Node, output: Output) -> Result<(), Failure> {
             let body = NodeRemove { compromised, keep_authority };
             let path = path(&node, "evict")?;
             let client = client()?;
-            ("is evicted", waiting(&client, client.post_patiently(&path, &body), output).await?)
+            ("is evicted", waiting(&client, client.post_patiently(&path, &body), Change::Refusal, output).await?)
         }
     };
     output.show(&changed, |text| {
         text.line(&format!("{} ({}) {done}, generation {}", changed.name, changed.node, changed.generation));
         if let Some(enforcement) = &changed.enforcement {
-            enforced(text, enforcement, now_millis());
+            enforced(text, enforcement, Change::Refusal, now_millis());
         }
         if !changed.tokens_revoked.is_empty() {
             text.line(&format!("tokens revoked: {}", changed.tokens_revoked.join(", ")));
         }
     })?;
-    changed.enforcement.map_or(Ok(()), |enforcement| complete(&changed.name, &enforcement))
+    changed.enforcement.map_or(Ok(()), |enforcement| complete(&changed.name, &enforcement, Change::Refusal))
 }
 
 /// Of the member on this host alone: it needs no cluster, and no other member hears of it.
@@ -74,7 +76,7 @@ async fn quarantine(target: &Target, node: &str, lift: bool, output: Output) -> 
 }
 
 /// A name or a number; anything else never becomes part of a path.
-fn node_path(node: &str) -> Result<String, Failure> {
+pub(super) fn node_path(node: &str) -> Result<String, Failure> {
     let name = Name::parse(node).map_err(|reason| {
         Failure::usage(
             format!("`{node}` is neither the name nor the number of a node: {reason}"),

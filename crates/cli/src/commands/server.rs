@@ -10,6 +10,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use countersign::{Member, Started, WhoamiService};
+use countersign_core::authz::Requirement;
 use countersign_raft::GroupStopped;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -102,7 +103,7 @@ fn log_to_stderr(filter: &str, progress: &Progress) {
 
 async fn serve(plan: Plan, output: Output, progress: &Progress) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let Plan { settings, start, notes, said } = plan;
+    let Plan { settings, start, notes, said, requirements } = plan;
     let data = settings.data.clone();
     for note in notes {
         tracing::info!("{note}");
@@ -121,7 +122,7 @@ async fn serve(plan: Plan, output: Output, progress: &Progress) -> Result<(), Fa
     announce::announce(&member, started, &data, output)?;
     // Nobody may be listening; that is no reason not to run.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    let ended = until_stopped(&member, &mut signals, &data, said, progress).await;
+    let ended = until_stopped(&member, &mut signals, &data, (said, &requirements), progress).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     ended?;
     tracing::info!("stopping: leadership is handed over, connections are drained");
@@ -138,13 +139,15 @@ async fn until_stopped(
     member: &Member,
     signals: &mut Signals,
     data: &Path,
-    said: Said,
+    (said, requirements): (Said, &[Requirement]),
     progress: &Progress,
 ) -> Result<(), Failure> {
     let settled = async {
         member.settle(|standing| progress.tell(standing)).await;
         // Only now is it known for sure what the cluster does.
-        if let Some(note) = plan::differing(said, member.lifetimes()) {
+        let view = member.view();
+        let of_rules = plan::differing_requirements(requirements, view.policy.requirements());
+        for note in plan::differing(said, member.lifetimes()).into_iter().chain(of_rules) {
             tracing::info!("{note}");
         }
         std::future::pending::<std::convert::Infallible>().await

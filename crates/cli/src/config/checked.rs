@@ -1,9 +1,13 @@
 //! The configuration as the server uses it: every text parsed, every contradiction refused, before anything is opened.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use countersign::{ClusterToken, FilesMode, LeaseLength, RuleError};
+use countersign_core::authz::Requirement;
+use countersign_core::authz::change::checked;
+use countersign_core::authz::text::{PolicyTextError, parse_requirements};
 use countersign_core::limits::{LEASE_SECS_MAX, PRINCIPAL_TTL_SECS_MAX, TOKEN_TTL_SECS_MAX, TOKEN_USES_MAX};
 use countersign_core::name::{Address, HostName, Name, NameError};
 use countersign_core::principal::{PrincipalError, TrustDomain};
@@ -37,6 +41,8 @@ pub(crate) enum CheckError {
     Bounds { written: String, value: String, bounds: String },
     #[error("principal mapping: {0}")]
     Mapping(#[from] RuleError),
+    #[error("{written}: {reason}")]
+    Capabilities { written: String, reason: String },
 }
 
 impl CheckError {
@@ -45,6 +51,9 @@ impl CheckError {
         match self {
             Self::Missing { given, missing } => format!("add {missing}, or take {given} away"),
             Self::Excluded { one, other } => format!("take {one} or {other} away"),
+            Self::Capabilities { .. } => {
+                r#"write ["Worker"] or ["Worker[gpu=true]"], with one expression at least"#.to_owned()
+            }
             Self::Mapping(_) => r#"write uri, "dns:(.*)\\.example\\.org=node/$1" or "cn:(.*)=node/$1""#.to_owned(),
             _ => "correct it, and look at the result with `countersign server --check`".to_owned(),
         }
@@ -99,6 +108,13 @@ impl Settings {
         match self.find(path) {
             Some(Setting { value: Value::List(list), .. }) => list.clone(),
             _ => Vec::new(),
+        }
+    }
+
+    fn table(&self, path: &str) -> BTreeMap<String, Vec<String>> {
+        match self.find(path) {
+            Some(Setting { value: Value::Table(table), .. }) => table.clone(),
+            _ => BTreeMap::new(),
         }
     }
 
@@ -222,6 +238,8 @@ pub(crate) struct ServerConfig {
     pub(crate) cluster_token: ClusterToken,
     /// This node's certificate, if it is made elsewhere.
     pub(crate) files: Option<FilesMode>,
+    /// What tasks require, if this makes the cluster.
+    pub(crate) requirements: Vec<Requirement>,
     /// What was asked for and is not there, as it was written.
     pub(crate) unavailable: Vec<String>,
 }
@@ -237,6 +255,7 @@ impl ServerConfig {
     /// Judges what was said.
     pub(crate) fn check(settings: &Settings) -> Result<Self, CheckError> {
         let files = sections::check(settings)?;
+        cache_ttl(settings)?;
         let https_addr = settings.listen("https_addr", None)?;
         let trust_domain = match settings.text("trust_domain") {
             None => None,
@@ -270,11 +289,14 @@ impl ServerConfig {
             client_ttl_secs: client_ttl(settings)?,
             said: Said { lease: lease(settings)?, node_ttl_secs: settings.secs(NODE_TTL) },
             files,
+            requirements: requirements(settings)?,
             unavailable: unavailable(settings),
         })
     }
 }
 
+/// A day: what was revoked longer ago than that, no guard may still allow.
+const CACHE_TTL_SECS_MAX: u64 = 86_400;
 const NODE_TTL: &str = "pki.node_ttl";
 
 /// The bounds are those of the cluster: said before anything is made.
@@ -283,6 +305,29 @@ fn lease(settings: &Settings) -> Result<Option<LeaseLength>, CheckError> {
     let Some(secs) = settings.number(LEASE) else { return Ok(None) };
     let outside = |_| settings.outside(LEASE, secs.to_string(), format!("1 to {LEASE_SECS_MAX}"));
     LeaseLength::from_secs(secs).map(Some).map_err(outside)
+}
+
+/// How long a guard outside the cluster may keep what it was told. A member keeps nothing: it has the rules.
+fn cache_ttl(settings: &Settings) -> Result<(), CheckError> {
+    const TTL: &str = "acl.cache_ttl_secs";
+    match settings.number(TTL).filter(|secs| !(1..=CACHE_TTL_SECS_MAX).contains(secs)) {
+        Some(secs) => Err(settings.outside(TTL, secs.to_string(), format!("1 to {CACHE_TTL_SECS_MAX}"))),
+        None => Ok(()),
+    }
+}
+
+fn requirements(settings: &Settings) -> Result<Vec<Requirement>, CheckError> {
+    const CAPABILITIES: &str = "cluster.authentication.required_capabilities";
+    let read = parse_requirements(&settings.table(CAPABILITIES)).and_then(|requirements| {
+        checked(&requirements)?;
+        Ok(requirements)
+    });
+    read.map_err(|error: PolicyTextError| {
+        let (written, reason) = (settings.written(CAPABILITIES), error.to_string());
+        // The key is named as it was written, and once.
+        let reason = reason.strip_prefix("required_capabilities: ").unwrap_or(&reason).to_owned();
+        CheckError::Capabilities { written, reason }
+    })
 }
 
 fn client_ttl(settings: &Settings) -> Result<u64, CheckError> {

@@ -196,7 +196,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("cluster.auth.seed_index", Kind::Number).flag("seed-index", "N", "Which of them this is (not in this version)"),
     key("trust.lease_secs", Kind::Number).or("10"),
     key("trust.skew_secs", Kind::Number).or("60"),
-    key("acl.cache_ttl_secs", Kind::Number),
+    key("acl.cache_ttl_secs", Kind::Number).or("300"),
     key("pki.node_ttl", Kind::Span).or("24h"),
     key("pki.client_ttl", Kind::Span).or("90d"),
     key("pki.shared_ttl", Kind::Span),

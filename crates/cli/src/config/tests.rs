@@ -114,6 +114,37 @@ fn leases_and_lifetimes_are_bounded() {
 }
 
 #[test]
+fn what_tasks_require_is_parsed_and_what_does_not_parse_is_told_with_its_column() {
+    let section = "[cluster.authentication]\nenabled = true\n[cluster.authentication.required_capabilities]\n";
+    let config = check(&format!("{section}run = ['Worker[gpu=true]', 'Master']\npin = 'Worker'")).unwrap();
+    let read: Vec<String> = config.requirements.iter().map(|r| format!("{}: {:?}", r.task, r.any_of.len())).collect();
+    assert_eq!(read, ["pin: 1", "run: 2"]);
+    assert!(config.unavailable.is_empty());
+    assert!(check("").unwrap().requirements.is_empty());
+    let written = "`[cluster.authentication] required_capabilities`: ";
+    for (text, expected) in [
+        ("run = ['Worker[']", "task `run`: `Worker[`: column 8"),
+        ("run = ['Worker', '*']", "task `run`: `*`: column 1"),
+        ("run = []", "required capability of task `run` has no role"),
+        ("'' = ['Worker']", "required capability of task `` has no role, or no name"),
+    ] {
+        let error = error(&format!("{section}{text}"));
+        assert!(error.starts_with(&format!("{written}{expected}")), "{error}");
+    }
+}
+
+#[test]
+fn what_a_guard_may_keep_is_bounded() {
+    for secs in [1, 300, 86_400] {
+        assert!(check(&format!("[acl]\ncache_ttl_secs = {secs}")).unwrap().unavailable.is_empty());
+    }
+    for secs in [0, 86_401] {
+        let expected = format!("`[acl] cache_ttl_secs` is {secs}: expected 1 to 86400");
+        assert_eq!(error(&format!("[acl]\ncache_ttl_secs = {secs}")), expected);
+    }
+}
+
+#[test]
 fn what_is_not_available_is_named_as_it_was_written() {
     for (text, expected) in [
         ("[cluster.auth]\nenabled = true\nshared_secret = 'x'", "`[cluster.auth] enabled`"),
@@ -128,7 +159,6 @@ fn what_is_not_available_is_named_as_it_was_written() {
         ("[cluster.authentication]\nenabled = true\nmode = 'mtls_ucan'", "`[cluster.authentication] mode` = mtls_ucan"),
         ("[cluster.authentication]\nenabled = true\nenforce = 'warn'", "`[cluster.authentication] enforce` = warn"),
         ("[trust]\nskew_secs = 300", "`[trust] skew_secs` = 300"),
-        ("[acl]\ncache_ttl_secs = 300", "`[acl] cache_ttl_secs`"),
         ("[pki]\nca_ttl = '5y'", "`[pki] ca_ttl` = 5y"),
         ("[pki]\nshared_ttl = '5y'", "`[pki] shared_ttl`"),
     ] {

@@ -4,7 +4,7 @@
 use crate::config::checked::Settings;
 
 /// Settings that are refused whatever they say.
-const WHATEVER: [&str; 11] = [
+const WHATEVER: [&str; 9] = [
     "network.tls.enabled",
     "client_addr",
     "https_behind_proxy",
@@ -12,9 +12,7 @@ const WHATEVER: [&str; 11] = [
     "cluster.auth.enabled",
     "cluster.authentication.ucan_key_path",
     "cluster.authentication.token_secret",
-    "cluster.authentication.required_capabilities",
     "cluster.authentication.danger_plaintext_until",
-    "acl.cache_ttl_secs",
     "pki.shared_ttl",
 ];
 

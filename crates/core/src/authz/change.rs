@@ -9,7 +9,8 @@ use super::policy::Policy;
 use super::rule::{PrincipalPattern, Requirement, Rule, RuleError, RuleId};
 use crate::id::Generation;
 use crate::limits::{
-    POLICY_WEIGHT_MAX, REQUIREMENTS_MAX, RESOURCE_NAME_LEN_MAX, ROLE_PATTERNS_MAX, RULES_MAX, SUPER_USERS_MAX,
+    POLICY_WEIGHT_MAX, REQUIREMENTS_MAX, RESOURCE_NAME_LEN_MAX, ROLE_PATTERNS_MAX, RULE_ID_LEN_MAX, RULES_MAX,
+    SUPER_USERS_MAX,
 };
 
 /// Names a change whose rules come in parts, before the change itself.
@@ -93,6 +94,9 @@ pub enum PolicyError {
     /// Everybody would be a super-user.
     #[error("`*` cannot be a super-user: nobody would be denied anything")]
     EverybodySuper,
+    /// A super-user that nobody can be, or whose text says something else.
+    #[error("super-user `{0}` is nobody: expected KIND/NAME, KIND/PREFIX*, or role:EXPRESSION")]
+    SuperUser(String),
     /// A task whose requirement cannot count: no name, one too long, or no expression.
     #[error("required capability of task `{0}` has no role, or no name that a task can have")]
     Requirement(String),
@@ -166,20 +170,27 @@ impl Policy {
         Ok(Some((next, changed)))
     }
 
-    /// Whether it is within its limits.
-    fn check(&self) -> Result<(), PolicyError> {
-        for (what, got, max) in [
-            (PolicyLimit::Rules, self.len(), RULES_MAX),
-            (PolicyLimit::Weight, self.weight(), POLICY_WEIGHT_MAX),
-            (PolicyLimit::RolePatterns, self.role_patterns(), ROLE_PATTERNS_MAX),
-            (PolicyLimit::SuperUsers, self.super_users().len(), SUPER_USERS_MAX),
-            (PolicyLimit::Requirements, self.requirements().len(), REQUIREMENTS_MAX),
-        ] {
-            if got > max {
-                return Err(PolicyError::Limit { what, max: max as u64 });
-            }
+    pub(super) fn sizes(&self) -> Sizes {
+        Sizes {
+            rules: self.len(),
+            weight: self.weight(),
+            role_patterns: self.role_patterns(),
+            super_users: self.super_users().len(),
+            requirements: self.requirements().len(),
         }
-        if self.super_users().contains(&PrincipalPattern::Any) { Err(PolicyError::EverybodySuper) } else { Ok(()) }
+    }
+
+    /// Whether it is within its limits, and has super-users that somebody can be.
+    pub(super) fn check(&self) -> Result<(), PolicyError> {
+        self.sizes().check()?;
+        if self.super_users().contains(&PrincipalPattern::Any) {
+            return Err(PolicyError::EverybodySuper);
+        }
+        // An empty prefix would be everybody as well.
+        match self.super_users().iter().find(|pattern| !pattern.is_spelled()) {
+            Some(nobody) => Err(PolicyError::SuperUser(nobody.to_string().chars().take(RULE_ID_LEN_MAX).collect())),
+            None => Ok(()),
+        }
     }
 
     /// What makes `wanted` of this policy, rule by rule. Carried out on this one, it has no effect on what is the same.
@@ -193,6 +204,33 @@ impl Policy {
                 .then(|| wanted.requirements().values().cloned().collect()),
             ..PolicyChange::default()
         }
+    }
+}
+
+/// What of a policy is bounded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Sizes {
+    pub(super) rules: usize,
+    pub(super) weight: usize,
+    pub(super) role_patterns: usize,
+    pub(super) super_users: usize,
+    pub(super) requirements: usize,
+}
+
+impl Sizes {
+    pub(super) fn check(self) -> Result<(), PolicyError> {
+        for (what, got, max) in [
+            (PolicyLimit::Rules, self.rules, RULES_MAX),
+            (PolicyLimit::Weight, self.weight, POLICY_WEIGHT_MAX),
+            (PolicyLimit::RolePatterns, self.role_patterns, ROLE_PATTERNS_MAX),
+            (PolicyLimit::SuperUsers, self.super_users, SUPER_USERS_MAX),
+            (PolicyLimit::Requirements, self.requirements, REQUIREMENTS_MAX),
+        ] {
+            if got > max {
+                return Err(PolicyError::Limit { what, max: max as u64 });
+            }
+        }
+        Ok(())
     }
 }
 

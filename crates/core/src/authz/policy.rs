@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use rpds::RedBlackTreeMapSync;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 
 use super::floor::Prefixes;
 use super::resource::{Kind, NamePattern};
@@ -273,6 +273,12 @@ struct Stored {
 
 impl Serialize for Policy {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // Stored without them it would allow what they may deny.
+        if let Some(id) = self.unevaluable.first() {
+            return Err(ser::Error::custom(format_args!(
+                "rule `{id}` cannot be evaluated here, so it cannot be stored"
+            )));
+        }
         let stored = Stored {
             super_users: self.super_users.clone(),
             requirements: self.requirements.values().cloned().collect(),
@@ -286,6 +292,10 @@ impl Serialize for Policy {
 impl<'de> Deserialize<'de> for Policy {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let stored = Stored::deserialize(deserializer)?;
+        // A rule that cannot count is never passed over: it may be a deny.
+        for rule in &stored.rules {
+            rule.check().map_err(|why| de::Error::custom(format_args!("rule `{}` {why}", rule.id)))?;
+        }
         let mut policy = Self { super_users: stored.super_users, changed: stored.changed, ..Self::default() };
         policy.requirements = stored.requirements.into_iter().map(|r| (r.task.clone(), r)).collect();
         policy.extend(stored.rules);

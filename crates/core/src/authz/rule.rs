@@ -5,7 +5,7 @@ use core::net::IpAddr;
 use core::str::FromStr;
 use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::action::ActionSet;
@@ -140,6 +140,12 @@ impl PrincipalPattern {
             _ => false,
         }
     }
+
+    /// Whether its text says this and nothing else. An exact name that ends in an asterisk would come back from a file as a
+    /// prefix, and the name `*` as everybody.
+    pub fn is_spelled(&self) -> bool {
+        self.to_string().parse().as_ref() == Ok(self)
+    }
 }
 
 impl FromStr for PrincipalPattern {
@@ -180,6 +186,15 @@ impl fmt::Display for PrincipalPattern {
             Self::Role(expr) => write!(f, "role:{expr}"),
         }
     }
+}
+
+/// A network of IPv4 addresses written as IPv6 ones, as IPv4; any other as it is.
+pub(super) fn canonical(network: IpNet) -> IpNet {
+    const MAPPED_BITS: u8 = 96;
+    let IpNet::V6(mapped) = network else { return network };
+    let bits = mapped.prefix_len().checked_sub(MAPPED_BITS);
+    let v4 = mapped.addr().to_ipv4_mapped().zip(bits).and_then(|(addr, bits)| Ipv4Net::new(addr, bits).ok());
+    v4.map_or(network, IpNet::V4)
 }
 
 /// Bytes of a rule besides its texts: their lengths, which pattern is which, effect and actions.
@@ -226,9 +241,15 @@ pub enum RuleError {
     /// A principal longer than any.
     #[error("has a principal of more than {SPIFFE_ID_LEN_MAX} bytes")]
     PrincipalTooLong,
+    /// A principal that nobody can be, or whose text says something else.
+    #[error("is about a principal that nobody can be")]
+    Principal,
     /// The address has bits beyond the network's prefix: one network has one spelling.
     #[error("has a network whose address goes on beyond its prefix")]
     Network,
+    /// IPv4 addresses written as IPv6 ones (RFC 4291 §2.5.5.2): whoever comes from there is known by the IPv4 address.
+    #[error("has a network of IPv4 addresses written as IPv6: write it as IPv4")]
+    MappedNetwork,
 }
 
 impl Rule {
@@ -252,8 +273,13 @@ impl Rule {
         {
             return Err(RuleError::EmptyPrefix);
         }
+        if !self.principal.is_spelled() {
+            return Err(RuleError::Principal);
+        }
         match self.network {
             Some(network) if network.trunc() != network => Err(RuleError::Network),
+            // No address would be in it, and a deny would deny nobody.
+            Some(network) if canonical(network) != network => Err(RuleError::MappedNetwork),
             _ => Ok(()),
         }
     }
@@ -376,10 +402,41 @@ mod tests {
         assert_eq!(rule(NamePattern::Prefix("".into()), ActionSet::ALL).check(), Err(RuleError::EmptyPrefix));
         assert_eq!(rule(NamePattern::Exact("".into()), ActionSet::ALL).check(), Ok(()));
         assert_eq!(rule(NamePattern::Any, ActionSet::NONE).check(), Err(RuleError::NoAction));
-        let network = Some("10.0.0.1/8".parse().unwrap());
-        assert_eq!(Rule { network, ..rule(NamePattern::Any, ActionSet::ALL) }.check(), Err(RuleError::Network));
+        let from = |network: &str| {
+            let network = Some(network.parse().unwrap());
+            Rule { network, ..rule(NamePattern::Any, ActionSet::ALL) }.check()
+        };
+        assert_eq!(from("10.0.0.1/8"), Err(RuleError::Network));
+        assert_eq!(from("::ffff:10.0.0.0/104"), Err(RuleError::MappedNetwork));
+        assert_eq!(
+            (from("10.0.0.0/8"), from("::/0"), from("::/95"), from("2001:db8::/32")),
+            (Ok(()), Ok(()), Ok(()), Ok(()))
+        );
         let id = |len: usize| RuleId::parse(&"a".repeat(len));
         assert!(id(RULE_ID_LEN_MAX).is_ok() && id(RULE_ID_LEN_MAX + 1).is_err() && id(0).is_err());
+    }
+
+    #[test]
+    fn a_rule_is_about_nobody_whose_name_would_read_as_a_pattern() {
+        let exact = |text: &str| PrincipalPattern::Exact(text.into());
+        let prefix = |text: &str| PrincipalPattern::Prefix(text.into());
+        for principal in ["*", "client/pay*", "role:W", "client/", "pay", "", "node/01"]
+            .map(exact)
+            .into_iter()
+            .chain(["", "c", "*", "client/*", "client/p*", "role:"].map(prefix))
+        {
+            let rule = Rule {
+                id: RuleId::parse("r").unwrap(),
+                effect: Effect::Allow,
+                principal,
+                actions: ActionSet::ALL,
+                kind: Kind::TOPIC,
+                pattern: NamePattern::Any,
+                network: None,
+                not_after: None,
+            };
+            assert!(matches!(rule.check(), Err(RuleError::Principal | RuleError::EmptyPrefix)), "{:?}", rule.principal);
+        }
     }
 
     #[test]

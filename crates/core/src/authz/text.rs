@@ -10,7 +10,9 @@ use super::change::PolicyError;
 use super::policy::Policy;
 use super::resource::{Kind, NamePattern};
 use super::role_expr::RoleExprError;
-use super::rule::{Effect, PrincipalPattern, PrincipalPatternError, Requirement, Rule, RuleError, RuleId, RuleIdError};
+use super::rule::{
+    Effect, PrincipalPattern, PrincipalPatternError, Requirement, Rule, RuleError, RuleId, RuleIdError, canonical,
+};
 use crate::codec::{self, CodecError};
 use crate::name::NameError;
 use crate::time::UnixMillis;
@@ -232,10 +234,10 @@ fn parse_kind(field: &'static str, kind: &str) -> Result<Kind, RuleTextError> {
     Kind::parse(kind).map_err(|why| RuleTextError::Kind { field, kind: kind.to_owned(), why })
 }
 
-/// A network, or one address.
+/// A network, or one address. IPv4 written as IPv6 is IPv4, as the addresses are that requests come from.
 fn parse_network(text: &str) -> Result<ipnet::IpNet, RuleTextError> {
-    let one = || text.parse::<core::net::IpAddr>().map(|address| ipnet::IpNet::from(address.to_canonical()));
-    text.parse().or_else(|_| one()).map_err(|_| RuleTextError::Network(text.to_owned()))
+    let one = || text.parse::<core::net::IpAddr>().map(ipnet::IpNet::from);
+    text.parse().or_else(|_| one()).map(canonical).map_err(|_| RuleTextError::Network(text.to_owned()))
 }
 
 /// The id of a rule that was given none: equal rules have equal ones, so that adding one twice adds it once.
@@ -262,6 +264,7 @@ impl PolicyText {
         let super_users: Result<BTreeSet<PrincipalPattern>, _> = self.super_users.iter().map(|t| t.parse()).collect();
         let mut policy = Policy::of(super_users.map_err(PolicyTextError::SuperUser)?, rules);
         policy.set_requirements(super::change::checked(&parse_requirements(&self.required_capabilities)?)?);
+        policy.check()?;
         Ok(policy)
     }
 

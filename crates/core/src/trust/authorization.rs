@@ -95,8 +95,10 @@ impl TrustState {
                 Labels { role: member.role.clone(), attributes: member.attributes.clone() }
             }
             Role::Broker(_) | Role::Client(_) | Role::Admin(_) => {
-                // An authority made elsewhere has certified whom there is no record of.
-                let elsewhere = view.authorities.values().any(|authority| authority.imported);
+                // An authority made elsewhere has certified whom there is no record of, but for admins and who was revoked.
+                let elsewhere = view.authorities.values().any(|authority| authority.imported)
+                    && !matches!(role, Role::Admin(_))
+                    && !view.revoked_principals.contains(role);
                 let known = view.labels.get(role);
                 if known.is_none() && !view.principals.contains_key(role) && !elsewhere {
                     return Err(Refused::NoSuchPrincipal(role.clone()));

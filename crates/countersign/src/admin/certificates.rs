@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::extract::Path;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use countersign_api::admin::{CertificateInfo, CertificateIssued, CertificateRequest, CertificateRevoked};
 use countersign_core::id::{KeyId, NodeId};
@@ -15,15 +15,15 @@ use countersign_core::trust::view::{IssuedKey, View};
 use countersign_pki::csr::{csr_from_pem, parse_csr};
 use countersign_pki::pem::certificate_pem;
 
+use super::access::{Asking, Permitted};
 use super::enforcement;
 use super::problem::AdminError;
-use super::routes::Admin;
 use super::tokens::parsed;
 use crate::member::Inner;
 use crate::propose::CommandError;
 
 pub(crate) async fn issue(
-    State(admin): State<Admin>,
+    asking: Asking,
     body: Result<Json<CertificateRequest>, JsonRejection>,
 ) -> Result<Json<CertificateIssued>, AdminError> {
     let wanted = parsed(body)?;
@@ -33,12 +33,12 @@ pub(crate) async fn issue(
             "name a client (a-z, 0-9, `-`), a broker by its host, or an admin",
         )
     })?;
+    let member = asking.about(&role.to_string())?.member()?;
     let csr = csr_from_pem(&wanted.csr)
         .map_err(|_| AdminError::invalid("the certificate request is not PEM", "send a PKCS#10 request as PEM"))?;
     let csr = parse_csr(&csr).map_err(|error| {
         AdminError::invalid(crate::chain(&error).to_string(), "make the request with an Ed25519 or P-256 key")
     })?;
-    let member = admin.member()?;
     let ttl_secs = wanted.ttl_secs.unwrap_or(member.client_ttl_secs);
     let command = Command::IssuePrincipal { role, spki: csr.spki.clone(), ttl_secs };
     let done = member.command(command, &csr.spki).await?;
@@ -54,7 +54,7 @@ pub(crate) async fn issue(
     }))
 }
 
-pub(crate) async fn list(State(admin): State<Admin>) -> Result<Json<Vec<CertificateInfo>>, AdminError> {
+pub(crate) async fn list(admin: Permitted) -> Result<Json<Vec<CertificateInfo>>, AdminError> {
     let member = admin.member()?;
     let view = member.endpoint.trust().load().view.clone();
     let info = |role: &Role, key: &KeyId, not_after| CertificateInfo {
@@ -72,10 +72,7 @@ pub(crate) async fn list(State(admin): State<Admin>) -> Result<Json<Vec<Certific
     Ok(Json(of_members.chain(of_principals).collect()))
 }
 
-pub(crate) async fn revoke(
-    State(admin): State<Admin>,
-    Path(key): Path<String>,
-) -> Result<Json<CertificateRevoked>, AdminError> {
+pub(crate) async fn revoke(admin: Permitted, Path(key): Path<String>) -> Result<Json<CertificateRevoked>, AdminError> {
     let id = KeyId::parse(&key).ok_or_else(|| {
         AdminError::invalid(format!("`{key}` is no key id"), "give a key as `countersign cert list` shows it")
     })?;
@@ -102,7 +99,7 @@ pub(crate) async fn revoke(
 }
 
 pub(crate) async fn revoke_principal(
-    State(admin): State<Admin>,
+    admin: Permitted,
     Path((kind, name)): Path<(String, String)>,
 ) -> Result<Json<CertificateRevoked>, AdminError> {
     let text = format!("{kind}/{name}");

@@ -1,4 +1,4 @@
-//! The HTTPS port: the admin API for holders of an admin certificate, health and metrics for anybody.
+//! The HTTPS port: the admin API for holders of a certificate to whom policy allows it, health and metrics for anybody.
 //!
 //! Authority comes from the TLS connection alone. Headers in which a proxy claims to have seen a certificate are not read:
 //! behind a proxy that ends TLS nobody is an admin.
@@ -13,13 +13,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
-use axum::extract::{Extension, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{Extension, RawPathParams, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use countersign_core::limits::{ADMIN_BODY_LEN_MAX, ADMIN_BODY_MILLIS_MAX, HANDSHAKES_IN_FLIGHT_MAX, SKEW_SECS};
+use axum::routing::MethodRouter;
+use countersign_core::limits::{ADMIN_BODY_MILLIS_MAX, HANDSHAKES_IN_FLIGHT_MAX, SKEW_SECS};
 use countersign_core::peer::Refusal;
-use countersign_core::principal::Role;
 use countersign_core::time::Validity;
 use countersign_net::https::{HttpsCertificate, HttpsPeer, accept_https};
 use countersign_net::{Clock, Credential, CredentialError, SystemClock};
@@ -34,8 +35,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
+use super::access::{Access, Admin, Asker, Checked};
 use super::problem::AdminError;
-use super::routes::Admin;
+use super::routes::{Port, Row, router};
 use crate::datadir::{DataDirError, read_optional, read_secret};
 use crate::endpoints::Endpoints;
 use crate::keys::{KeysError, random};
@@ -92,7 +94,8 @@ pub(crate) async fn spawn(
     };
     let listener = bind_again(address, Endpoints::load(&member.data).https).await?;
     let bound = listener.local_addr().map_err(|source| StartError::Bind { address, source })?;
-    let app = app(member);
+    let admin = Admin::of(member);
+    let app = router(&admin, &Https(admin.clone()));
     let server = Arc::clone(member);
     let places = Arc::new(Semaphore::new(HANDSHAKES_IN_FLIGHT_MAX));
     member.spawn(async move {
@@ -122,13 +125,6 @@ pub(crate) async fn spawn(
     Ok(bound)
 }
 
-fn app(member: &Arc<Inner>) -> Router {
-    let admin = Admin::of(member);
-    let sent_on = from_fn_with_state(admin.clone(), super::leader::send_to_leader);
-    let api = super::api().layer(sent_on).layer(from_fn_with_state(admin.clone(), check_admin));
-    super::public().merge(api).with_state(admin)
-}
-
 async fn serve(member: &Inner, app: Router, certificate: &HttpsCertificate, socket: TcpStream, remote: SocketAddr) {
     match accept_https(&member.endpoint, certificate, socket, remote).await {
         Ok((stream, peer)) => {
@@ -152,30 +148,52 @@ where
         .await
 }
 
-/// Only an admin certificate administers. A stranger's body is not even read; an admin is judged once the whole request is
-/// here, so that nothing is gained by withholding its last byte, and at every step that is taken for it from then on.
-async fn check_admin(
-    State(admin): State<Admin>,
+/// Serves what is not for the socket alone, each endpoint to whom policy allows it.
+struct Https(Admin);
+
+impl Port for Https {
+    fn serves(&self, access: &Access) -> bool {
+        !matches!(access, Access::Local)
+    }
+
+    fn checked(&self, row: Row, handler: MethodRouter) -> MethodRouter {
+        let sent_on = from_fn_with_state(self.0.clone(), super::leader::send_to_leader);
+        handler.layer(sent_on).layer(from_fn_with_state(row, check))
+    }
+}
+
+/// The body of whoever is not known, or is denied whatever it says, is not even read. Whoever is allowed is judged again once
+/// the whole request is here, so that nothing is gained by withholding its last byte, and at every step that is taken for it
+/// from then on.
+async fn check(
+    State(row): State<Row>,
     Extension(peer): Extension<HttpsPeer>,
-    request: Request,
+    params: Result<RawPathParams, RawPathParamsRejection>,
+    mut request: Request,
     next: Next,
 ) -> Response {
+    let admin = &row.admin;
+    let (access, leaseless) = row.access(request.method());
+    if matches!(access, Access::Open) {
+        request.extensions_mut().insert(Checked::new(Asker::anybody(admin), access));
+        return next.run(request).await;
+    }
     // A browser would send its certificate along with what another site made it ask for.
     if crosses_sites(request.headers()) {
-        let message = "the request comes from another site".to_owned();
-        return refused(&peer, StatusCode::FORBIDDEN, "cross-site", message).into_response();
+        return another_site(&peer).into_response();
     }
-    if let Err(refused) = judged(&peer) {
-        return refused.into_response();
-    }
-    let leaseless = needs_no_lease(&request);
-    let request = match received(request, ADMIN_BODY_LEN_MAX, BODY_MAX).await {
+    let asker = match asker(admin, &peer, &access, params.ok().as_ref()) {
+        Ok(asker) => asker,
+        Err(refused) => return refused.into_response(),
+    };
+    let mut request = match received(request, row.body_len_max, patience(row.body_len_max)).await {
         Ok(request) => request,
         Err(error) => return error.into_response(),
     };
+    request.extensions_mut().insert(Checked::new(asker.clone(), access));
     let allowed = || {
-        judged(&peer)?;
-        if leaseless { Ok(()) } else { leased(&admin) }
+        asker.judge()?;
+        if leaseless { Ok(()) } else { leased(admin) }
     };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     while_allowed(allowed, async {
@@ -185,28 +203,28 @@ async fn check_admin(
     .await
 }
 
-fn refused(peer: &HttpsPeer, status: StatusCode, code: &str, message: String) -> AdminError {
-    tracing::warn!(remote = %peer.remote, %message, "admin request refused");
-    AdminError::new(status, code, message, "issue one on a voter: `countersign cert issue --admin NAME`")
+/// The request, judged by all that is known of it before its body.
+fn asker(
+    admin: &Admin,
+    peer: &HttpsPeer,
+    access: &Access,
+    params: Option<&RawPathParams>,
+) -> Result<Asker, AdminError> {
+    let view = admin.member()?.endpoint.trust().load().view.clone();
+    let asker = Asker::peer(admin, peer, access.asked(&view, params));
+    asker.judge()?;
+    Ok(asker)
 }
 
-/// Whether `peer` is an admin, under the trust in force now.
-fn judged(peer: &HttpsPeer) -> Result<(), AdminError> {
-    let (status, code, message) = match peer.verified() {
-        None => (StatusCode::UNAUTHORIZED, "no-certificate", "an admin certificate is needed".to_owned()),
-        Some(Err(refusal)) => (StatusCode::FORBIDDEN, refusal.label(), refusal.to_string()),
-        Some(Ok(verified)) if matches!(verified.principal().role, Role::Admin(_)) => return Ok(()),
-        Some(Ok(verified)) => {
-            (StatusCode::FORBIDDEN, "not-an-admin", format!("{} is not an admin", verified.principal()))
-        }
-    };
-    Err(refused(peer, status, code, message))
+fn another_site(peer: &HttpsPeer) -> AdminError {
+    let message = "the request comes from another site";
+    tracing::warn!(remote = %peer.remote, message, "admin request refused");
+    AdminError::new(StatusCode::FORBIDDEN, "cross-site", message, "use `countersign --server`, not a browser's page")
 }
 
-/// What says how this member is doing must be readable when it is not doing well. All else is for those of whom this member
-/// knows that they are not revoked.
-fn needs_no_lease(request: &Request) -> bool {
-    request.method() == Method::GET && matches!(request.uri().path(), "/v1/status" | "/v1/openapi.json")
+/// A long body may take longer: 1 MiB each second, at least.
+fn patience(len_max: usize) -> Duration {
+    BODY_MAX + Duration::from_secs((len_max >> 20) as u64)
 }
 
 /// A member that has not heard lately what is revoked takes nobody's certificate for an admin's.

@@ -14,8 +14,8 @@ use countersign_api::cluster::AdminAddressRequest;
 use countersign_api::cluster::members_client::MembersClient;
 use countersign_core::name::{Address, Host};
 
+use super::access::Admin;
 use super::problem::{AdminError, NOT_A_VOTER, NotAVoter};
-use super::routes::Admin;
 use crate::member::Inner;
 
 /// How long the leader may take to say where it is administered.

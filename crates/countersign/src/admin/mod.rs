@@ -1,17 +1,21 @@
 //! Administration as JSON: the same routes on the local socket (the peer's uid checked) and on the HTTPS port (an admin
-//! certificate). Who may call is decided by the port; what a call does is decided by the state machine.
+//! certificate that policy allows it). Who may call is decided by [`access`]; what a call does, by the state machine.
 
+pub(crate) mod access;
+mod acl;
+mod apply;
+mod asked;
 mod certificates;
 mod enforcement;
 pub(crate) mod https;
+mod labels;
 mod leader;
 mod nodes;
 mod problem;
 mod quorum;
-mod routes;
+pub(crate) mod routes;
 pub(crate) mod socket;
 mod status;
 mod tokens;
 
-pub(crate) use routes::{api, local, public};
 pub(crate) use status::{certificate, is_ready};

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
+use axum::extract::Path;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use countersign_api::admin::{NodeChanged, NodeQuarantined, NodeRemove};
 use countersign_core::id::{Generation, NodeId};
@@ -14,10 +14,10 @@ use countersign_core::trust::member::{Member, Suffrage};
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_raft::GroupStatus;
 
+use super::access::Permitted;
 use super::enforcement;
 use super::problem::AdminError;
 use super::quorum;
-use super::routes::Admin;
 use super::tokens::parsed;
 use crate::member::Inner;
 use crate::propose::CommandError;
@@ -27,10 +27,7 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long the voters may take to sign what the cluster becomes before a member is evicted.
 const STATED_DEADLINE: Duration = Duration::from_secs(5);
 
-pub(crate) async fn promote(
-    State(admin): State<Admin>,
-    Path(node): Path<String>,
-) -> Result<Json<NodeChanged>, AdminError> {
+pub(crate) async fn promote(admin: Permitted, Path(node): Path<String>) -> Result<Json<NodeChanged>, AdminError> {
     let member = admin.member()?;
     let target = find(&member, &node)?;
     let suffrage = Suffrage::Voter;
@@ -45,7 +42,7 @@ pub(crate) async fn promote(
 }
 
 pub(crate) async fn demote(
-    State(admin): State<Admin>,
+    admin: Permitted,
     Path(node): Path<String>,
     body: Result<Json<NodeRemove>, JsonRejection>,
 ) -> Result<Json<NodeChanged>, AdminError> {
@@ -57,7 +54,7 @@ pub(crate) async fn demote(
 }
 
 pub(crate) async fn evict(
-    State(admin): State<Admin>,
+    admin: Permitted,
     Path(node): Path<String>,
     body: Result<Json<NodeRemove>, JsonRejection>,
 ) -> Result<Json<NodeChanged>, AdminError> {
@@ -88,7 +85,7 @@ pub(crate) async fn evict(
 
 /// Has this member refuse another by itself, at once and after each start, until it is lifted.
 pub(crate) async fn quarantine(
-    State(admin): State<Admin>,
+    admin: Permitted,
     Path(node): Path<String>,
 ) -> Result<Json<NodeQuarantined>, AdminError> {
     quarantined(&*admin.member()?, &node, false)
@@ -96,7 +93,7 @@ pub(crate) async fn quarantine(
 
 /// Lets another in again, as far as the cluster does.
 pub(crate) async fn lift_quarantine(
-    State(admin): State<Admin>,
+    admin: Permitted,
     Path(node): Path<String>,
 ) -> Result<Json<NodeQuarantined>, AdminError> {
     quarantined(&*admin.member()?, &node, true)
@@ -200,7 +197,7 @@ async fn settled(member: &Inner, target: &Member, reached: impl FnMut(&GroupStat
 }
 
 /// By name or by number.
-fn find(member: &Inner, text: &str) -> Result<Member, AdminError> {
+pub(super) fn find(member: &Inner, text: &str) -> Result<Member, AdminError> {
     let trust = member.endpoint.trust().load();
     let state = member.state.read();
     let view = state.view().unwrap_or(&trust.view);

@@ -4,6 +4,7 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use countersign_api::admin::Problem;
+use countersign_core::authz::change::PolicyError;
 use countersign_core::trust::outcome::Refused;
 
 use crate::propose::CommandError;
@@ -132,8 +133,40 @@ fn of_refused(why: &Refused) -> (StatusCode, &'static str, &'static str) {
         Refused::NotIssued(_) | Refused::KeyOfNode(_) => {
             (StatusCode::CONFLICT, "of-a-node", "evict the node: `countersign node evict N`")
         }
+        Refused::Policy(why) => of_policy(why),
+        Refused::Label(_) => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "label",
+            "write NAME=VALUE with letters, digits, `-`, `_` and `.` alone, and at most 32 attributes",
+        ),
         Refused::Limit { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "limit", "choose a smaller value"),
         Refused::Signature(_) => (StatusCode::FORBIDDEN, "signature", "repeat the command"),
         other => (StatusCode::UNPROCESSABLE_ENTITY, "refused", advice_enrollment(other)),
+    }
+}
+
+fn of_policy(why: &PolicyError) -> (StatusCode, &'static str, &'static str) {
+    match why {
+        PolicyError::Changed { .. } => {
+            (StatusCode::CONFLICT, "changed", "see what changed with `countersign acl list`, then plan again")
+        }
+        PolicyError::RuleExists(_) => {
+            (StatusCode::CONFLICT, "rule-exists", "see it with `countersign acl list`; give the new one another --id")
+        }
+        PolicyError::NoSuchRule(_) => (StatusCode::NOT_FOUND, "unknown-rule", "see `countersign acl list`"),
+        PolicyError::PartsMissing => {
+            (StatusCode::CONFLICT, "parts-missing", "repeat the command, with no other beside it")
+        }
+        PolicyError::Limit { .. } => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "limit", "join rules by prefixes or roles, or remove some")
+        }
+        PolicyError::EverybodySuper => (
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "everybody-super",
+            "name whom you mean, such as `admin/*`, or allow `*` what it needs by a rule",
+        ),
+        PolicyError::Rule { .. } | PolicyError::SuperUser(_) | PolicyError::Requirement(_) => {
+            (StatusCode::UNPROCESSABLE_ENTITY, "rule", "correct it, and repeat the command")
+        }
     }
 }

@@ -1,78 +1,189 @@
-//! The routes. `public` says nothing but whether this member is well; `api` is for those whom the port has identified.
+//! Every endpoint of the admin API, with who may use it. A port's router is made of this table and of nothing else, so that
+//! nothing is served that it does not authorize.
 
-use std::sync::{Arc, Weak};
-
-use axum::extract::{Path, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Path};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{MethodRouter, any, delete, get, post};
 use axum::{Json, Router};
 use countersign_api::admin::{OPENAPI, RefusalInfo};
+use countersign_core::authz::{Action, Kind};
 use countersign_core::id::FailureId;
+use countersign_core::limits::{ADMIN_BODY_LEN_MAX, POLICY_BODY_LEN_MAX};
 
+use super::access::{Access, Admin, ELSEWHERE, Named, Permitted};
 use super::problem::AdminError;
-use super::{certificates, nodes, status, tokens};
-use crate::member::Inner;
+use super::{acl, apply, asked, certificates, labels, nodes, status, tokens};
 
-/// The member behind the routes. Weak: a server's task must not keep a stopped member alive.
+/// One endpoint.
+pub(crate) struct Endpoint {
+    pub(crate) method: Method,
+    pub(crate) path: &'static str,
+    pub(crate) access: Access,
+    /// Whether it is answered over HTTPS by a member without a lease: what says how this member is doing must be readable
+    /// when it is not doing well. All else is for those of whom this member knows that they are not revoked.
+    pub(crate) leaseless: bool,
+    /// Bytes that its body may have.
+    pub(crate) body_len_max: usize,
+    handler: MethodRouter,
+}
+
+fn endpoint(method: Method, path: &'static str, access: Access, handler: MethodRouter) -> Endpoint {
+    Endpoint { method, path, access, leaseless: false, body_len_max: ADMIN_BODY_LEN_MAX, handler }
+}
+
+impl Endpoint {
+    fn leaseless(self) -> Self {
+        Self { leaseless: true, ..self }
+    }
+
+    fn long(self) -> Self {
+        Self { body_len_max: POLICY_BODY_LEN_MAX, ..self }
+    }
+}
+
+const fn policy(action: Action, kind: Kind, named: Named) -> Access {
+    Access::Policy(action, kind, named)
+}
+
+/// All endpoints.
+pub(crate) fn endpoints() -> Vec<Endpoint> {
+    let mut all = well();
+    all.extend(belonging());
+    all.extend(rules());
+    all
+}
+
+/// Whether this member is well, and what it knows of the cluster.
+fn well() -> Vec<Endpoint> {
+    let open = |path, handler| endpoint(Method::GET, path, Access::Open, handler);
+    let cluster =
+        |path, handler| endpoint(Method::GET, path, policy(Action::Describe, Kind::CLUSTER, Named::Cluster), handler);
+    vec![
+        open("/healthz", get(async || "ok\n")),
+        open("/readyz", get(readyz)),
+        open("/metrics", get(metrics)),
+        open("/openapi.json", get(openapi)),
+        cluster("/v1/openapi.json", get(openapi)).leaseless(),
+        cluster("/v1/status", get(status::status)).leaseless(),
+        cluster("/v1/nodes", get(status::nodes)),
+        cluster("/v1/refusals/{id}", get(refusal)),
+    ]
+}
+
+/// Who belongs: tokens, members, certificates.
+fn belonging() -> Vec<Endpoint> {
+    let read = |path, kind, handler| endpoint(Method::GET, path, policy(Action::Describe, kind, Named::All), handler);
+    let create = |path, kind, handler| endpoint(Method::POST, path, Access::Body(Action::Create, kind), handler);
+    let alter = |path, kind, named, handler| endpoint(Method::POST, path, policy(Action::Alter, kind, named), handler);
+    let remove =
+        |method, path, kind, named, handler| endpoint(method, path, policy(Action::Delete, kind, named), handler);
+    vec![
+        read("/v1/tokens", Kind::TOKEN, get(tokens::list)),
+        create("/v1/tokens", Kind::TOKEN, post(tokens::create)),
+        alter("/v1/tokens/rotate", Kind::TOKEN, Named::All, post(tokens::rotate)),
+        remove(Method::DELETE, "/v1/tokens/{id}", Kind::TOKEN, Named::Id, delete(tokens::revoke)),
+        alter("/v1/nodes/{node}/promote", Kind::MEMBER, Named::Node, post(nodes::promote)),
+        alter("/v1/nodes/{node}/demote", Kind::MEMBER, Named::Node, post(nodes::demote)),
+        remove(Method::POST, "/v1/nodes/{node}/evict", Kind::MEMBER, Named::Node, post(nodes::evict)),
+        endpoint(Method::POST, "/v1/nodes/{node}/quarantine", Access::Local, post(nodes::quarantine)),
+        endpoint(Method::DELETE, "/v1/nodes/{node}/quarantine", Access::Local, delete(nodes::lift_quarantine)),
+        read("/v1/certificates", Kind::CERTIFICATE, get(certificates::list)),
+        create("/v1/certificates", Kind::CERTIFICATE, post(certificates::issue)),
+        remove(Method::DELETE, "/v1/certificates/{key}", Kind::CERTIFICATE, Named::Key, delete(certificates::revoke)),
+        remove(
+            Method::DELETE,
+            "/v1/principals/{kind}/{name}",
+            Kind::CERTIFICATE,
+            Named::Principal,
+            delete(certificates::revoke_principal),
+        ),
+        alter("/v1/nodes/{node}/label", Kind::MEMBER, Named::Node, post(labels::node)),
+        alter("/v1/principals/{kind}/{name}/label", Kind::CERTIFICATE, Named::Principal, post(labels::principal)),
+    ]
+}
+
+/// Who may do what. Whoever may see the rules may ask about them, and plan.
+fn rules() -> Vec<Endpoint> {
+    let about =
+        |method, path, action, handler| endpoint(method, path, policy(action, Kind::POLICY, Named::Cluster), handler);
+    let read = |path, handler| about(Method::GET, path, Action::Describe, handler);
+    let ask = |path, handler| about(Method::POST, path, Action::Describe, handler);
+    let alter = |method, path, handler| about(method, path, Action::Alter, handler);
+    vec![
+        read("/v1/acl", get(acl::list)),
+        read("/v1/acl/lint", get(asked::lint)),
+        ask("/v1/acl/check", post(asked::check)),
+        ask("/v1/acl/explain", post(asked::explain)),
+        ask("/v1/acl/who-can", post(asked::who_can)),
+        ask("/v1/acl/plan", post(apply::plan)).long(),
+        alter(Method::POST, "/v1/acl/apply", post(apply::apply)).long(),
+        alter(Method::POST, "/v1/acl/rules", post(acl::add)),
+        alter(Method::DELETE, "/v1/acl/rules/{id}", delete(acl::remove)),
+    ]
+}
+
+/// Method, path and authorization of every endpoint, for the tests that walk them.
+#[doc(hidden)]
+pub fn endpoints_for_testing() -> Vec<(String, &'static str, String)> {
+    let told = |row: Endpoint| (row.method.to_string(), row.path, row.access.to_string());
+    endpoints().into_iter().map(told).collect()
+}
+
+/// What stands before the endpoints of a port: each handler behind the check that its row asks for.
+pub(super) trait Port {
+    /// Whether the port serves it.
+    fn serves(&self, access: &Access) -> bool;
+    /// The handler behind its check.
+    fn checked(&self, row: Row, handler: MethodRouter) -> MethodRouter;
+}
+
+/// What a check knows of its endpoint.
 #[derive(Clone)]
-pub(crate) struct Admin(Weak<Inner>);
+pub(super) struct Row {
+    pub(super) admin: Admin,
+    method: Option<Method>,
+    access: Access,
+    leaseless: bool,
+    pub(super) body_len_max: usize,
+}
 
-impl Admin {
-    pub(crate) fn of(member: &Arc<Inner>) -> Self {
-        Self(Arc::downgrade(member))
+impl Row {
+    /// How a request by `method` is authorized, and whether it needs no lease. A method that the endpoint does not have is
+    /// answered as a path that is none.
+    pub(super) fn access(&self, method: &Method) -> (Access, bool) {
+        // A GET without its body (RFC 9110 §9.3.2), which the router answers as one.
+        let method = if *method == Method::HEAD { &Method::GET } else { method };
+        if self.method.as_ref() == Some(method) { (self.access.clone(), self.leaseless) } else { (ELSEWHERE, false) }
     }
+}
 
-    pub(crate) fn member(&self) -> Result<Arc<Inner>, AdminError> {
-        self.0.upgrade().ok_or_else(|| {
-            AdminError::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "shutdown",
-                "this member is shutting down",
-                "start it again",
-            )
-        })
+/// The router of a port.
+pub(super) fn router(admin: &Admin, port: &impl Port) -> Router {
+    let mut router = Router::new();
+    for Endpoint { method, path, access, leaseless, body_len_max, handler } in endpoints() {
+        if port.serves(&access) {
+            let handler = handler.layer(DefaultBodyLimit::max(body_len_max));
+            let row = Row { admin: admin.clone(), method: Some(method), access, leaseless, body_len_max };
+            router = router.route(path, port.checked(row, handler));
+        }
     }
-}
-
-/// Routes for anybody: health, metrics, and the API's description.
-pub(crate) fn public() -> Router<Admin> {
-    Router::new()
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics))
-        .route("/openapi.json", get(openapi))
-}
-
-/// Routes for administrators.
-pub(crate) fn api() -> Router<Admin> {
-    Router::new()
-        .route("/v1/openapi.json", get(openapi))
-        .route("/v1/status", get(status::status))
-        .route("/v1/tokens", get(tokens::list).post(tokens::create))
-        .route("/v1/tokens/rotate", post(tokens::rotate))
-        .route("/v1/tokens/{id}", delete(tokens::revoke))
-        .route("/v1/nodes", get(status::nodes))
-        .route("/v1/nodes/{node}/promote", post(nodes::promote))
-        .route("/v1/nodes/{node}/demote", post(nodes::demote))
-        .route("/v1/nodes/{node}/evict", post(nodes::evict))
-        .route("/v1/certificates", get(certificates::list).post(certificates::issue))
-        .route("/v1/certificates/{key}", delete(certificates::revoke))
-        .route("/v1/principals/{kind}/{name}", delete(certificates::revoke_principal))
-        .route("/v1/refusals/{id}", get(refusal))
-        .fallback(async || AdminError::not_found("no such route", "see `/v1/openapi.json`"))
-}
-
-/// Routes of the member on this host alone, for whom the socket lets in: they need no lease, leader or quorum.
-pub(crate) fn local() -> Router<Admin> {
-    Router::new().route("/v1/nodes/{node}/quarantine", post(nodes::quarantine).delete(nodes::lift_quarantine))
+    let row = Row {
+        admin: admin.clone(),
+        method: None,
+        access: ELSEWHERE,
+        leaseless: false,
+        body_len_max: ADMIN_BODY_LEN_MAX,
+    };
+    let nowhere = any(async |_: Permitted| AdminError::not_found("no such route", "see `/v1/openapi.json`"));
+    router.fallback(port.checked(row, nowhere))
 }
 
 async fn openapi() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], OPENAPI)
 }
 
-async fn readyz(State(admin): State<Admin>) -> Result<String, AdminError> {
+async fn readyz(admin: Permitted) -> Result<String, AdminError> {
     let member = admin.member()?;
     if status::is_ready(&member) {
         return Ok(status::readiness(&member));
@@ -85,12 +196,12 @@ async fn readyz(State(admin): State<Admin>) -> Result<String, AdminError> {
     ))
 }
 
-async fn metrics(State(admin): State<Admin>) -> Result<Response, AdminError> {
+async fn metrics(admin: Permitted) -> Result<Response, AdminError> {
     let text = crate::metrics::render(&*admin.member()?);
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
 }
 
-async fn refusal(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Json<RefusalInfo>, AdminError> {
+async fn refusal(admin: Permitted, Path(id): Path<String>) -> Result<Json<RefusalInfo>, AdminError> {
     let parsed = FailureId::parse(&id).ok_or_else(|| {
         AdminError::invalid(format!("`{id}` is no failure id"), "give the 16 hexadecimal digits that were printed")
     })?;

@@ -6,15 +6,17 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::StatusCode;
-use axum::middleware::{Next, from_fn};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use axum::routing::MethodRouter;
 use axum::serve::IncomingStream;
 use tokio::net::UnixListener;
 
+use super::access::{Access, Admin, Asker, Checked};
 use super::problem::AdminError;
-use super::routes::Admin;
+use super::routes::{Port, Row, router};
 use crate::datadir::file;
 use crate::member::{Inner, StartError};
 
@@ -32,11 +34,7 @@ impl Connected<IncomingStream<'_, UnixListener>> for Uid {
 pub(crate) fn spawn(member: &Arc<Inner>) -> Result<(), StartError> {
     let path = member.data.file(file::SOCKET);
     let listener = bind(member.data.path(), &path).map_err(|source| StartError::Socket { path, source })?;
-    let app: Router = super::public()
-        .merge(super::local())
-        .merge(super::api())
-        .with_state(Admin::of(member))
-        .layer(from_fn(check_uid));
+    let app: Router = router(&Admin::of(member), &Socket).layer(from_fn(check_uid));
     let stop = member.stop.clone();
     member.tasks.spawn(async move {
         let service = app.into_make_service_with_connect_info::<Uid>();
@@ -59,6 +57,26 @@ fn bind(directory: &Path, path: &Path) -> std::io::Result<UnixListener> {
     let listener = UnixListener::bind(short)?;
     std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
     Ok(listener)
+}
+
+/// Serves everything to the operator of this host, for whom no rule is made: whoever may read the data directory holds the
+/// keys of the member. What only a voter may change is refused by the command itself.
+struct Socket;
+
+impl Port for Socket {
+    fn serves(&self, _: &Access) -> bool {
+        true
+    }
+
+    fn checked(&self, row: Row, handler: MethodRouter) -> MethodRouter {
+        handler.layer(from_fn_with_state(row, let_in))
+    }
+}
+
+async fn let_in(State(row): State<Row>, mut request: Request, next: Next) -> Response {
+    let (access, _) = row.access(request.method());
+    request.extensions_mut().insert(Checked::new(Asker::operator(&row.admin), access));
+    next.run(request).await
 }
 
 async fn check_uid(ConnectInfo(Uid(uid)): ConnectInfo<Uid>, request: Request, next: Next) -> Response {

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
 use countersign_api::admin::{
     AuthorityStatus, AwaitedStatus, CertificateStatus, EvictedStatus, MemberStatus, RaftStatus, Status,
 };
@@ -14,8 +13,8 @@ use countersign_core::trust::member::{Member, Suffrage};
 use countersign_core::trust::view::View;
 use countersign_raft::{GroupState, GroupStatus};
 
+use super::access::Permitted;
 use super::problem::AdminError;
-use super::routes::Admin;
 use crate::files::ForeignIdentity;
 use crate::member::Inner;
 
@@ -27,13 +26,13 @@ const RENEWAL_FAILS_SHARE: u64 = 5;
 /// What is left, in shares, when this member is not ready any more: whoever watches learns it before its service ends.
 const NOT_READY_SHARE: u64 = 20;
 
-pub(crate) async fn status(State(admin): State<Admin>) -> Result<Json<Status>, AdminError> {
+pub(crate) async fn status(admin: Permitted) -> Result<Json<Status>, AdminError> {
     let member = admin.member()?;
     let awaited = awaited(&member).await;
     Ok(Json(of(&member, awaited)))
 }
 
-pub(crate) async fn nodes(State(admin): State<Admin>) -> Result<Json<Vec<MemberStatus>>, AdminError> {
+pub(crate) async fn nodes(admin: Permitted) -> Result<Json<Vec<MemberStatus>>, AdminError> {
     let member = admin.member()?;
     let trust = member.endpoint.trust().load();
     Ok(Json(members(&member, &trust.view, &member.group.status())))

@@ -1,8 +1,8 @@
 //! Join tokens: made, listed, revoked, rotated. The secret is in one answer and nowhere else.
 
 use axum::Json;
+use axum::extract::Path;
 use axum::extract::rejection::JsonRejection;
-use axum::extract::{Path, State};
 use countersign_api::admin::{TokenCreate, TokenCreated, TokenInfo};
 use countersign_core::id::TokenId;
 use countersign_core::name::Name;
@@ -10,25 +10,26 @@ use countersign_core::time::UnixMillis;
 use countersign_core::trust::command::Command;
 use countersign_core::trust::join_token::{JoinToken, TokenRecord, TokenUnusable, token_id};
 
+use super::access::{Asking, Permitted};
 use super::problem::AdminError;
-use super::routes::Admin;
 use crate::keys::random;
 use crate::member::Inner;
 use crate::propose::CommandError;
 use crate::settings::ClusterToken;
 
 pub(crate) async fn create(
-    State(admin): State<Admin>,
+    asking: Asking,
     body: Result<Json<TokenCreate>, JsonRejection>,
 ) -> Result<Json<TokenCreated>, AdminError> {
     let wanted = parsed(body)?;
-    let member = admin.member()?;
+    // About the one node that it admits; without a name it admits any.
+    let member = asking.about(wanted.name.as_deref().unwrap_or_default())?.member()?;
     let (token, record) = make(&member, &wanted)?;
     member.command(Command::AddJoinToken(record.clone()), &[]).await?;
     Ok(Json(created(&member, &token, &record)))
 }
 
-pub(crate) async fn rotate(State(admin): State<Admin>) -> Result<Json<TokenCreated>, AdminError> {
+pub(crate) async fn rotate(admin: Permitted) -> Result<Json<TokenCreated>, AdminError> {
     let member = admin.member()?;
     let ClusterToken { uses, ttl_secs, suffrage } = ClusterToken::default();
     let wanted = TokenCreate { suffrage, ttl_secs, uses, name: None, role: None, attributes: Default::default() };
@@ -38,14 +39,14 @@ pub(crate) async fn rotate(State(admin): State<Admin>) -> Result<Json<TokenCreat
     Ok(Json(created(&member, &token, &record)))
 }
 
-pub(crate) async fn list(State(admin): State<Admin>) -> Result<Json<Vec<TokenInfo>>, AdminError> {
+pub(crate) async fn list(admin: Permitted) -> Result<Json<Vec<TokenInfo>>, AdminError> {
     let member = admin.member()?;
     let now = member.now();
     let state = member.state.read();
     Ok(Json(state.tokens().iter().map(|(id, record)| info(*id, record, now)).collect()))
 }
 
-pub(crate) async fn revoke(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Json<TokenInfo>, AdminError> {
+pub(crate) async fn revoke(admin: Permitted, Path(id): Path<String>) -> Result<Json<TokenInfo>, AdminError> {
     let token = TokenId::parse(&id).ok_or_else(|| {
         AdminError::invalid(format!("`{id}` is no token id"), "give an id as `countersign token list` shows it")
     })?;

@@ -1,6 +1,71 @@
-//! How each method of ours on the cluster port is authorized.
+//! Every call of the cluster port, with who may make it. What is not in this table is a service of whoever embeds a member,
+//! and is decided by policy.
 
-/// Methods on the service protocol that no rule about `service` opens: what renewing does concerns whoever calls it alone, and
-/// whoever is told the rules must be let `read` the cluster's `policy`, which is asked all the while.
-pub(super) const WITHOUT_RULE: [&str; 3] =
-    ["/countersign.v1.Certificates/Renew", "/countersign.v1.Policy/Watch", "/countersign.v1.Policy/Fetch"];
+use core::fmt;
+
+/// How a call is authorized.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallAccess {
+    /// By what the call itself proves: no certificate is asked for.
+    Proof(&'static str),
+    /// By membership alone: no rule can name it, or a wrong policy could stop the cluster that has to mend it.
+    Membership,
+    /// For its own certificate alone, whoever calls.
+    Own,
+    /// For whoever may `read` the cluster's `policy`, which is asked all the while.
+    ReadPolicy,
+    /// By nobody: it tells whether the port serves.
+    Open,
+    /// By policy: `write` on the `service` of the call's full name.
+    Policy,
+}
+
+impl fmt::Display for CallAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Proof(proof) => write!(f, "by {proof}"),
+            Self::Membership => f.write_str("members"),
+            Self::Own => f.write_str("its own certificate alone"),
+            Self::ReadPolicy => f.write_str("read policy CLUSTER"),
+            Self::Open => f.write_str("open"),
+            Self::Policy => f.write_str("write service SERVICE/METHOD"),
+        }
+    }
+}
+
+/// A service, a method of it, and who may call it.
+pub(crate) type Call = (&'static str, &'static str, CallAccess);
+
+/// Every call.
+pub(crate) const CALLS: &[Call] = &[
+    ("countersign.v1.Enrollment", "View", CallAccess::Proof("pin, or nothing: it shows what the voters signed")),
+    ("countersign.v1.Enrollment", "Enroll", CallAccess::Proof("join token")),
+    ("countersign.v1.Enrollment", "Return", CallAccess::Proof("identity key")),
+    ("countersign.v1.Raft", "Call", CallAccess::Membership),
+    ("countersign.v1.Snapshots", "Install", CallAccess::Membership),
+    ("countersign.v1.Members", "Propose", CallAccess::Membership),
+    ("countersign.v1.Members", "AdminAddress", CallAccess::Membership),
+    ("countersign.v1.Leases", "Lease", CallAccess::Membership),
+    ("countersign.v1.Leases", "Barrier", CallAccess::Membership),
+    ("countersign.v1.Certificates", "Renew", CallAccess::Own),
+    ("countersign.v1.Policy", "Watch", CallAccess::ReadPolicy),
+    ("countersign.v1.Policy", "Fetch", CallAccess::ReadPolicy),
+    ("countersign.v1.Whoami", "Whoami", CallAccess::Policy),
+    ("grpc.health.v1.Health", "Check", CallAccess::Open),
+    ("grpc.health.v1.Health", "List", CallAccess::Open),
+    ("grpc.health.v1.Health", "Watch", CallAccess::Open),
+];
+
+/// Whether a call of this path, on the service protocol, goes on without a rule about `service`: what it does itself asks for
+/// more. Whatever is not in the table needs a rule.
+pub(super) fn without_rule(path: &str) -> bool {
+    let named = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    let known = CALLS.iter().find(|(service, method, _)| named == Some((service, method)));
+    known.is_some_and(|(_, _, access)| matches!(access, CallAccess::Own | CallAccess::ReadPolicy))
+}
+
+/// Name and authorization of every call, for the tests that walk them.
+#[doc(hidden)]
+pub fn calls_for_testing() -> Vec<(String, String)> {
+    CALLS.iter().map(|(service, method, access)| (format!("{service}/{method}"), access.to_string())).collect()
+}

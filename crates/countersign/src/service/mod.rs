@@ -2,7 +2,7 @@
 
 mod bounds;
 mod certificates;
-mod endpoints;
+pub(crate) mod endpoints;
 pub(crate) mod enrollment;
 pub(crate) mod io;
 mod leased;
@@ -96,7 +96,7 @@ pub(crate) fn spawn_services(member: &Arc<Inner>, services: Routes) {
 /// The routes behind the guard, with what everybody may know of them beside it.
 pub(crate) fn guarded(guard: &Guard, services: Routes) -> Routes {
     let (_, health) = tonic_health::server::health_reporter();
-    let layer = GuardLayer::new(guard.clone()).without_rule(&endpoints::WITHOUT_RULE);
+    let layer = GuardLayer::new(guard.clone()).without_rule(endpoints::without_rule);
     Routes::from(services.into_axum_router().layer(layer)).add_service(health)
 }
 

@@ -1,10 +1,14 @@
 //! What a start will do, from the configuration and from what the data directory holds. Opens no socket, changes nothing.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
 use countersign::datadir::{MemberFile, file, read_optional};
 use countersign::{ClusterToken, ImportedAuthority, Lifetimes, NewCluster, Settings, Start};
+use countersign_core::authz::change::PolicyChange;
+use countersign_core::authz::text::RuleText;
+use countersign_core::authz::{Requirement, Rule};
 use countersign_core::name::{Address, Name};
 use countersign_core::secret::SecretBytes;
 use countersign_core::trust::join_token::JoinToken;
@@ -24,6 +28,8 @@ pub(super) struct Plan {
     pub(super) start: Start,
     pub(super) notes: Vec<String>,
     pub(super) said: Said,
+    /// What was said of what tasks require.
+    pub(super) requirements: Vec<Requirement>,
 }
 
 /// Decides how to start.
@@ -40,10 +46,10 @@ pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
         client_ttl_secs: config.client_ttl_secs,
         files: config.files.clone(),
     };
-    let said = config.said;
+    let (said, requirements) = (config.said, config.requirements.clone());
     if let Some(member) = stored_member(&config.data)? {
         let notes = ignored(config, &member)?;
-        return Ok(Plan { settings, start: Start::Existing, notes, said });
+        return Ok(Plan { settings, start: Start::Existing, notes, said, requirements });
     }
     let mut notes = Vec::new();
     let start = match &config.mode {
@@ -59,7 +65,7 @@ pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
             Start::Join { token, sponsor: sponsor.clone() }
         }
     };
-    Ok(Plan { settings, start, notes, said })
+    Ok(Plan { settings, start, notes, said, requirements })
 }
 
 fn resolve(address: &ListenAddr, flag: &str) -> Result<std::net::SocketAddr, Failure> {
@@ -119,6 +125,16 @@ pub(super) fn differing(said: Said, lifetimes: Lifetimes) -> Option<String> {
         .then(|| format!("{}: it counts at the bootstrap only, and is ignored", differing.join(", ")))
 }
 
+/// The same of what tasks require, which rules are changed with.
+pub(super) fn differing_requirements(said: &[Requirement], here: &BTreeMap<String, Requirement>) -> Option<String> {
+    let same = said.iter().eq(here.values());
+    (!said.is_empty() && !same).then(|| {
+        "`[cluster.authentication] required_capabilities` is otherwise in this cluster: it counts at the bootstrap only, and \
+         is ignored; `countersign acl apply` changes it"
+            .to_owned()
+    })
+}
+
 /// Without a word about how to start, nothing is offered to the network.
 fn check_alone(config: &ServerConfig, settings: &Settings) -> Result<(), Failure> {
     let next = "add --bootstrap to make a cluster, or --join-token and --join-addr to join one";
@@ -157,7 +173,24 @@ fn new_cluster(config: &ServerConfig, token: Option<ClusterToken>) -> Result<New
         }
     };
     let authority = config.authority.as_deref().map(imported).transpose()?;
-    Ok(NewCluster { name, trust_domain: config.trust_domain.clone(), token, authority, policy: Default::default() })
+    let policy = PolicyChange {
+        put: vec![whoami()?],
+        requirements: (!config.requirements.is_empty()).then(|| config.requirements.clone()),
+        ..PolicyChange::default()
+    };
+    Ok(NewCluster { name, trust_domain: config.trust_domain.clone(), token, authority, policy })
+}
+
+/// The one service that this binary serves is everybody's: it tells callers who they are.
+fn whoami() -> Result<Rule, Failure> {
+    let text = RuleText {
+        id: Some("whoami".to_owned()),
+        principal: "*".to_owned(),
+        actions: vec!["write".to_owned()],
+        resource: Some("service:countersign.v1.Whoami/Whoami".to_owned()),
+        ..RuleText::default()
+    };
+    text.rule().map_err(|error| Failure::unreachable(error, "report this as a bug"))
 }
 
 fn imported(directory: &Path) -> Result<ImportedAuthority, Failure> {
@@ -180,6 +213,18 @@ fn join_token(arg: &SecretArg) -> Result<JoinToken, Failure> {
 mod tests {
     use super::*;
     use countersign::LeaseLength;
+
+    #[test]
+    fn what_tasks_require_is_noted_where_the_cluster_has_it_otherwise_and_not_where_nothing_was_said() {
+        let requirement = |task: &str| Requirement { task: task.to_owned(), any_of: vec!["Worker".parse().unwrap()] };
+        let here = |tasks: &[&str]| tasks.iter().map(|task| ((*task).to_owned(), requirement(task))).collect();
+        let noted = |said: &[&str], tasks: &[&str]| {
+            let said: Vec<_> = said.iter().map(|task| requirement(task)).collect();
+            differing_requirements(&said, &here(tasks)).is_some()
+        };
+        assert!(!noted(&[], &[]) && !noted(&[], &["a"]) && !noted(&["a", "b"], &["a", "b"]));
+        assert!(noted(&["a"], &[]) && noted(&["a"], &["b"]) && noted(&["a"], &["a", "b"]));
+    }
 
     #[test]
     fn what_was_said_otherwise_is_one_line_and_what_was_not_said_is_none() {

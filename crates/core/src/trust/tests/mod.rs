@@ -1,8 +1,10 @@
 //! The state machine, command by command. Each refusal leaves the state as it was.
 
 mod admission;
+mod authorization;
 mod foreign;
 mod golden;
+mod labels;
 mod members;
 mod principals;
 mod renewal;

@@ -1,0 +1,297 @@
+//! Who may use an endpoint, and the proof that it was asked: a handler reaches the member through a [`Permitted`] alone.
+//!
+//! Every request over HTTPS is decided by the cluster's policy, with the same function as all else. On the socket the
+//! operator of this host may do everything: policy could not hold against whoever reads the member's keys.
+
+use std::net::IpAddr;
+use std::sync::{Arc, OnceLock, Weak};
+
+use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use countersign_core::authz::{Action, Decision, Effect, Kind, Question, Subject, decide};
+use countersign_core::id::{KeyId, NodeId};
+use countersign_core::principal::Principal;
+use countersign_core::trust::view::{IssuedKey, View};
+use countersign_net::https::HttpsPeer;
+
+use super::problem::AdminError;
+use crate::member::Inner;
+
+/// How an endpoint is authorized.
+#[derive(Debug, Clone)]
+pub(crate) enum Access {
+    /// By nobody, because it says nothing but whether this member is well.
+    Open,
+    /// By the user at the other end of the socket, on no other port: it must work when policy is wrong.
+    Local,
+    /// By policy.
+    Policy(Action, Kind, Named),
+    /// By policy, about a name that the body holds: the handler asks before it does anything.
+    Body(Action, Kind),
+}
+
+/// Where an endpoint's resource has its name from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Named {
+    /// It is the cluster.
+    Cluster,
+    /// It has none, as it is about all: only rules on any name allow it, or one on the empty name.
+    All,
+    /// The path's `id`, as it stands.
+    Id,
+    /// The member that the path's `node` names or numbers.
+    Node,
+    /// The principal to whom the key in the path was certified; the key itself, if that is on nobody's record.
+    Key,
+    /// The principal that the path's `kind` and `name` say.
+    Principal,
+}
+
+/// What for a path that is no endpoint: nothing is told to those who may not know that there is a cluster.
+pub(crate) const ELSEWHERE: Access = Access::Policy(Action::Describe, Kind::CLUSTER, Named::Cluster);
+
+/// What somebody wants to do, to what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asked {
+    action: Action,
+    kind: Kind,
+    name: String,
+}
+
+impl Access {
+    /// What a request asks for, as far as its path says it.
+    pub(crate) fn asked(&self, view: &View, params: Option<&RawPathParams>) -> Option<Asked> {
+        let Self::Policy(action, kind, named) = self else { return None };
+        let param = |wanted: &str| {
+            let found = params.and_then(|params| params.iter().find(|(name, _)| *name == wanted));
+            found.map(|(_, value)| value.to_owned()).unwrap_or_default()
+        };
+        let name = match named {
+            Named::Cluster => view.name.to_string(),
+            Named::All => String::new(),
+            Named::Id => param("id"),
+            Named::Node => member_name(view, param("node")),
+            Named::Key => holder(view, param("key")),
+            Named::Principal => format!("{}/{}", param("kind"), param("name")),
+        };
+        Some(Asked { action: *action, kind: kind.clone(), name })
+    }
+}
+
+/// A member has a name and a number; rules know its name.
+fn member_name(view: &View, text: String) -> String {
+    let number = text.parse().ok().map(NodeId);
+    let named = number.and_then(|number| view.members.get(&number)).map(|member| member.name.to_string());
+    named.unwrap_or(text)
+}
+
+/// To whom a key was certified.
+fn holder(view: &View, text: String) -> String {
+    let Some(id) = KeyId::parse(&text) else { return text };
+    let of = |(key, issued): (&KeyId, &IssuedKey)| *key == id || issued.renewed_from == Some(id);
+    let found = view.principals.iter().find(|(_, keys)| keys.iter().any(of)).map(|(role, _)| role.to_string());
+    found.unwrap_or(text)
+}
+
+/// The member behind the endpoints. Weak: a server's task must not keep a stopped member alive.
+#[derive(Clone)]
+pub(crate) struct Admin(Weak<Inner>);
+
+impl Admin {
+    pub(crate) fn of(member: &Arc<Inner>) -> Self {
+        Self(Arc::downgrade(member))
+    }
+
+    pub(super) fn member(&self) -> Result<Arc<Inner>, AdminError> {
+        self.0.upgrade().ok_or_else(|| {
+            AdminError::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "shutdown",
+                "this member is shutting down",
+                "start it again",
+            )
+        })
+    }
+}
+
+/// Who asks.
+#[derive(Clone)]
+enum Caller {
+    /// Anybody, of an endpoint that says nothing.
+    Anybody,
+    /// The operator of this host.
+    Operator,
+    /// Whoever holds a certificate.
+    Peer(Arc<HttpsPeer>),
+}
+
+/// A request that is judged as often as it takes a step.
+#[derive(Clone)]
+pub(super) struct Asker {
+    admin: Admin,
+    caller: Caller,
+    /// What for, once that is known.
+    asked: Arc<OnceLock<Asked>>,
+}
+
+impl Asker {
+    /// For an endpoint that is open.
+    pub(super) fn anybody(admin: &Admin) -> Self {
+        Self::new(admin, Caller::Anybody, None)
+    }
+
+    /// For whom the socket has let in.
+    pub(super) fn operator(admin: &Admin) -> Self {
+        Self::new(admin, Caller::Operator, None)
+    }
+
+    /// For whoever is at the other end of an HTTPS connection.
+    pub(super) fn peer(admin: &Admin, peer: &HttpsPeer, asked: Option<Asked>) -> Self {
+        Self::new(admin, Caller::Peer(Arc::new(peer.clone())), asked)
+    }
+
+    fn new(admin: &Admin, caller: Caller, asked: Option<Asked>) -> Self {
+        let known = OnceLock::new();
+        let _ = asked.map(|asked| known.set(asked));
+        Self { admin: admin.clone(), caller, asked: Arc::new(known) }
+    }
+
+    /// Whether the caller is whom it says, and may do what it asks for, under the trust in force now.
+    pub(super) fn judge(&self) -> Result<(), AdminError> {
+        let Caller::Peer(peer) = &self.caller else { return Ok(()) };
+        let verified = match peer.verified() {
+            None => {
+                let message = "a certificate of this cluster is needed".to_owned();
+                return Err(refused(peer, StatusCode::UNAUTHORIZED, "no-certificate", message));
+            }
+            Some(Err(refusal)) => {
+                return Err(refused(peer, StatusCode::FORBIDDEN, refusal.label(), refusal.to_string()));
+            }
+            Some(Ok(verified)) => verified,
+        };
+        match self.asked.get() {
+            Some(asked) => allowed(&*self.admin.member()?, verified.principal(), asked, peer.remote.ip()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Decides by the policy that is applied here and in force.
+fn allowed(member: &Inner, principal: &Principal, asked: &Asked, from: IpAddr) -> Result<(), AdminError> {
+    let Asked { action, kind, name } = asked;
+    let view = member.endpoint.trust().load().view.clone();
+    let subject = Subject::of(&view, &principal.role);
+    let question = Question { subject: &subject, action: *action, kind, name, from: Some(from), now: member.now() };
+    let decision = decide(&view.policy, view.generation, &question);
+    if decision.effect == Effect::Allow {
+        return Ok(());
+    }
+    let Decision { reason, generation, .. } = decision;
+    tracing::warn!(%principal, %from, %action, %kind, name, %reason, %generation, "admin request denied");
+    let what = if name.is_empty() { format!("{kind}s as a whole") } else { format!("{kind} `{name}`") };
+    let message = format!("{} may not {action} {what}: {reason} (generation {generation})", principal.role);
+    let next = "ask an admin for a rule (`countersign acl add`), or use an admin's certificate: `countersign cert issue --admin \
+                NAME` on a voter";
+    Err(AdminError::new(StatusCode::FORBIDDEN, "denied", message, next))
+}
+
+fn refused(peer: &HttpsPeer, status: StatusCode, code: &str, message: String) -> AdminError {
+    tracing::warn!(remote = %peer.remote, %message, "admin request refused");
+    AdminError::new(status, code, message, "issue one on a voter: `countersign cert issue --admin NAME`")
+}
+
+/// Proof that a request may be carried out: made by the check before an endpoint, or by asking.
+pub(crate) struct Permitted(Admin);
+
+impl Permitted {
+    /// The member that carries it out.
+    pub(crate) fn member(&self) -> Result<Arc<Inner>, AdminError> {
+        self.0.member()
+    }
+}
+
+/// A request of which only its body says what it is about.
+pub(crate) struct Asking {
+    asker: Asker,
+    action: Action,
+    kind: Kind,
+}
+
+impl Asking {
+    /// Whether it may be done to what has this name. From here on the request ends once it may not any more.
+    pub(crate) fn about(self, name: &str) -> Result<Permitted, AdminError> {
+        let Self { asker, action, kind } = self;
+        asker.asked.get_or_init(|| Asked { action, kind, name: name.to_owned() });
+        asker.judge()?;
+        Ok(Permitted(asker.admin))
+    }
+}
+
+/// What the check before an endpoint hands to its handler.
+#[derive(Clone)]
+pub(super) struct Checked {
+    asker: Asker,
+    access: Access,
+}
+
+impl Checked {
+    /// Of a request that was judged as far as `access` can be judged before the body is read.
+    pub(super) fn new(asker: Asker, access: Access) -> Self {
+        Self { asker, access }
+    }
+}
+
+/// A handler that nothing stands before is a defect; it denies.
+fn unchecked() -> AdminError {
+    tracing::error!("an endpoint was reached unchecked");
+    AdminError::new(StatusCode::FORBIDDEN, "unchecked", "the request was not authorized", "report this as a bug")
+}
+
+impl<S: Sync> FromRequestParts<S> for Permitted {
+    type Rejection = AdminError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AdminError> {
+        match parts.extensions.get() {
+            Some(Checked { asker, access: Access::Open | Access::Local | Access::Policy(..) }) => {
+                Ok(Self(asker.admin.clone()))
+            }
+            // Its body was not judged.
+            Some(Checked { access: Access::Body(..), .. }) | None => Err(unchecked()),
+        }
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Asking {
+    type Rejection = AdminError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AdminError> {
+        match parts.extensions.get() {
+            Some(Checked { asker, access: Access::Body(action, kind) }) => {
+                Ok(Self { asker: asker.clone(), action: *action, kind: kind.clone() })
+            }
+            _ => Err(unchecked()),
+        }
+    }
+}
+
+impl core::fmt::Display for Access {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Open => f.write_str("open"),
+            Self::Local => f.write_str("socket only"),
+            Self::Policy(action, kind, named) => {
+                let name = match named {
+                    Named::Cluster => "CLUSTER",
+                    Named::All => "-",
+                    Named::Id => "ID",
+                    Named::Node => "NODE",
+                    Named::Key => "PRINCIPAL of KEY",
+                    Named::Principal => "PRINCIPAL",
+                };
+                write!(f, "{action} {kind} {name}")
+            }
+            Self::Body(action, kind) => write!(f, "{action} {kind} NAME in the body"),
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! Rules: listed, added, removed. Each change is one command, decided by the state machine.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query};
+use axum::http::StatusCode;
+use countersign_api::admin::{AclAdd, AclChanged, AclPolicy};
+use countersign_core::authz::RuleId;
+use countersign_core::authz::change::{Changed, PolicyChange, PolicyError};
+use countersign_core::authz::text::{PolicyText, RuleText};
+use countersign_core::id::Generation;
+use countersign_core::trust::command::Command;
+use countersign_core::trust::outcome::{Outcome, Refused};
+use countersign_core::trust::view::View;
+use serde::Deserialize;
+
+use super::access::Permitted;
+use super::enforcement;
+use super::problem::AdminError;
+use super::tokens::parsed;
+use crate::member::Inner;
+use crate::propose::CommandError;
+
+pub(crate) async fn list(admin: Permitted) -> Result<Json<AclPolicy>, AdminError> {
+    let view = in_force(&*admin.member()?);
+    let (generation, changed) = (view.generation.0, view.policy.changed().0);
+    let policy = aside(move || PolicyText::of(&view.policy)).await?;
+    Ok(Json(AclPolicy { generation, changed, policy }))
+}
+
+pub(crate) async fn add(
+    admin: Permitted,
+    body: Result<Json<AclAdd>, JsonRejection>,
+) -> Result<Json<AclChanged>, AdminError> {
+    let AclAdd { rule: text, wait } = parsed(body)?;
+    let rule = text.rule().map_err(|error| AdminError::invalid(error.to_string(), "correct the rule"))?;
+    let shown = RuleText::of(&rule);
+    let change = PolicyChange { put: vec![rule], ..PolicyChange::default() };
+    let member = admin.member()?;
+    let (generation, changed) = command(&member, change).await?;
+    Ok(Json(shown_change(&member, generation, changed, vec![shown], wait).await))
+}
+
+/// What a request says besides its path.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Wait {
+    #[serde(default)]
+    wait: bool,
+}
+
+pub(crate) async fn remove(
+    admin: Permitted,
+    Path(id): Path<String>,
+    query: Result<Query<Wait>, QueryRejection>,
+) -> Result<Json<AclChanged>, AdminError> {
+    let Query(Wait { wait }) =
+        query.map_err(|rejected| AdminError::invalid(rejected.body_text(), "see `/v1/openapi.json`"))?;
+    let id =
+        RuleId::parse(&id).map_err(|error| AdminError::invalid(error.to_string(), "see `countersign acl list`"))?;
+    let member = admin.member()?;
+    // Before and after: this member may be behind the leader.
+    let known = || in_force(&member).policy.rule(&id).map(|rule| RuleText::of(rule));
+    let before = known();
+    let change = PolicyChange { remove: vec![id.clone()], ..PolicyChange::default() };
+    let (generation, changed) = command(&member, change).await?;
+    let rules = before.into_iter().collect();
+    Ok(Json(shown_change(&member, generation, changed, rules, wait).await))
+}
+
+/// Has a change carried out; the generation that shows it.
+pub(super) async fn command(member: &Inner, change: PolicyChange) -> Result<(Generation, Changed), CommandError> {
+    let done = member.command(Command::ChangePolicy(Box::new(change)), &[]).await?;
+    let Outcome::Policy { generation, changed } = done.outcome else { return Err(CommandError::Unknown) };
+    Ok((generation, changed))
+}
+
+/// What a change did, and if asked for, where it is in force.
+pub(super) async fn shown_change(
+    member: &Inner,
+    generation: Generation,
+    changed: Changed,
+    rules: Vec<RuleText>,
+    wait: bool,
+) -> AclChanged {
+    let enforcement = if wait { Some(enforcement::of(member, generation).await) } else { None };
+    AclChanged { generation: generation.0, put: changed.put, removed: changed.removed, rules, enforcement }
+}
+
+/// What this member decides by.
+pub(super) fn in_force(member: &Inner) -> Arc<View> {
+    Arc::clone(&member.endpoint.trust().load().view)
+}
+
+/// Work that takes longer than a task may without a pause.
+pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, AdminError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| {
+        AdminError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the work broke off", "report this as a bug")
+    })
+}
+
+/// Somebody was faster.
+pub(super) fn overtaken(changed: Generation, expected: Generation) -> AdminError {
+    CommandError::Refused(Refused::Policy(PolicyError::Changed { changed, expected })).into()
+}
