@@ -4,11 +4,10 @@
 //! nobody once it has heard nothing for as long as a lease lasts.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use countersign_core::id::Generation;
 use countersign_core::limits::CACHE_TTL_SECS_MAX;
 use countersign_core::name::Address;
 use countersign_core::time::{BootMillis, UnixMillis};
@@ -17,6 +16,7 @@ use countersign_guard::{ConnectError, Connecting, Controllers, Guard, Time};
 use countersign_net::{
     Acceptor, AcceptorLimits, Clock, Credential, Endpoint, LoggedRefusals, ServiceClient, SystemClock, Trust,
 };
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
@@ -86,7 +86,8 @@ impl Outpost {
         if cache_ttl_secs == 0 || cache_ttl_secs > CACHE_TTL_SECS_MAX {
             return Err(OutpostError::CacheTtl(cache_ttl_secs));
         }
-        let endpoint = Arc::<OnceLock<Endpoint>>::default();
+        let endpoint = Arc::new(watch::Sender::new(None));
+        let mut told = endpoint.subscribe();
         let members =
             Members { controllers, turn: AtomicUsize::new(0), client, credential, endpoint: Arc::clone(&endpoint) };
         let clocks = Clocks(Arc::clone(&endpoint));
@@ -100,9 +101,8 @@ impl Outpost {
                 never = follower.run() => match never {},
             }
         });
-        let told = inner.guard().reached(Generation(1));
-        let told = tokio::time::timeout(CONNECT_DEADLINE, told).await.ok().and_then(|()| endpoint.get().cloned());
-        let Some(endpoint) = told else {
+        let told = tokio::time::timeout(CONNECT_DEADLINE, told.wait_for(Option::is_some)).await;
+        let Some(endpoint) = told.ok().and_then(Result::ok).and_then(|endpoint| endpoint.clone()) else {
             stop.cancel();
             return Err(OutpostError::Untold);
         };
@@ -170,7 +170,8 @@ struct Members {
     turn: AtomicUsize,
     client: ServiceClient,
     credential: Arc<Credential>,
-    endpoint: Arc<OnceLock<Endpoint>>,
+    /// Made from the first view.
+    endpoint: Arc<watch::Sender<Option<Endpoint>>>,
 }
 
 impl Members {
@@ -190,11 +191,13 @@ impl Controllers for Members {
     }
 
     fn enforce(&self, view: &Arc<View>, time: UnixMillis) -> bool {
-        let Some(endpoint) = self.endpoint.get() else {
+        let known = self.endpoint.borrow().clone();
+        let Some(endpoint) = known else {
             let trust = Trust::of_view(Arc::clone(view), Some(Arc::clone(&self.credential)), time);
             return match trust {
                 Ok(trust) => {
-                    self.endpoint.get_or_init(|| Endpoint::new(trust, SystemClock, Arc::<LoggedRefusals>::default()));
+                    let endpoint = Endpoint::new(trust, SystemClock, Arc::<LoggedRefusals>::default());
+                    self.endpoint.send_replace(Some(endpoint));
                     true
                 }
                 Err(error) => {
@@ -219,7 +222,7 @@ impl Controllers for Members {
 }
 
 /// The later of this host's clock and what members said.
-struct Clocks(Arc<OnceLock<Endpoint>>);
+struct Clocks(Arc<watch::Sender<Option<Endpoint>>>);
 
 impl Time for Clocks {
     fn boot(&self) -> BootMillis {
@@ -227,6 +230,6 @@ impl Time for Clocks {
     }
 
     fn now(&self) -> UnixMillis {
-        self.0.get().map_or_else(|| SystemClock.now(), Endpoint::now)
+        self.0.borrow().as_ref().map_or_else(|| SystemClock.now(), Endpoint::now)
     }
 }

@@ -110,6 +110,7 @@ async fn a_broker_outside_decides_by_the_rules_of_the_cluster_and_stops_when_it_
     let pay = nodes[0].client("pay").await;
     let shop = nodes[0].client("shop").await;
 
+    remove(&nodes[0], "whoami").await;
     put(&nodes[0], &fetch_policy()).await;
     let outpost = outpost_of(&[&nodes[2], &nodes[1]], &broker).await.unwrap();
     outpost.serve(Routes::new(WhoamiServer::new(Greeter)));
