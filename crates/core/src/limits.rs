@@ -120,3 +120,13 @@ pub const REQUIREMENTS_MAX: usize = 256;
 pub const STAGED_CHANGES_MAX: usize = 4;
 /// Seconds that a part waits for the next.
 pub const STAGED_SECS_MAX: u64 = 600;
+/// Rules about one principal that a service outside the cluster is told; past it, it is told nothing and denies.
+pub const SLICE_RULES_MAX: usize = 65_536;
+/// Bytes of these, and of a view told to it.
+pub const SLICE_LEN_MAX: usize = 32 * 1024 * 1024;
+/// Principals whose rules such a service keeps; past it the one unused for longest is forgotten.
+pub const SLICES_MAX: usize = 16_384;
+/// Services outside the cluster that one member leases to at once.
+pub const SUBTENANTS_MAX: usize = 256;
+/// Seconds that such a service may keep what it was told of a principal: a day.
+pub const CACHE_TTL_SECS_MAX: u64 = 86_400;

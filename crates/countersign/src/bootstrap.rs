@@ -193,7 +193,7 @@ pub(crate) async fn carry_out(
         let chain = [certificate_pem(&leaf), certificate_pem(&command.authority)].concat();
         data.write(file::LEAF, chain.as_bytes())?;
     }
-    data.write(file::VIEW, &codec::encode(&*view)?)?;
+    data.write(file::VIEW, &codec::encode(&view.without_policy())?)?;
     let member = MemberFile::new(command.cluster, command.name.clone(), FOUNDER, member.name);
     data.write_member(&member)?;
     data.remove(file::BOOTSTRAP)?;

@@ -21,6 +21,7 @@ mod lease;
 mod machine;
 mod member;
 mod metrics;
+mod outpost;
 mod peers;
 mod propose;
 mod quarantine;
@@ -47,17 +48,20 @@ pub use chain::chain;
 pub use channel::channel_over;
 pub use client_renewal::{RenewError, RenewedCertificate, renew_certificate};
 pub use countersign_core::lease::{Fresh, LeaseLength, NoLease};
+pub use countersign_guard::{
+    Action, Caller, Denial, GENERATION, Guard, GuardLayer, Kind, MIN_GENERATION, Permit, Resource, Session,
+};
 pub use countersign_pki::mapping::{RULE_DEFAULT, RuleError, Rules};
 pub use files::FilesError;
 pub use join::JoinError;
 pub use keys::KeysError;
 pub use member::{Member, StartError, Started};
+pub use outpost::{Outpost, OutpostError, OutpostSettings};
 pub use propose::CommandError;
 pub use refusals::{advice, advice_enrollment};
 pub use replica::ReplicaError;
 #[doc(hidden)]
 pub use service::endpoints::calls_for_testing;
-pub use service::io::Caller;
 pub use settings::{
     AUTHORITY_TTL_SECS, CLIENT_TTL_SECS, ClusterToken, FilesMode, ImportedAuthority, Lifetimes, NODE_TTL_SECS,
     NewCluster, Settings, Start,

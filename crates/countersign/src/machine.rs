@@ -1,7 +1,9 @@
 //! The trust state behind Raft, and the one place where what was applied becomes what handshakes judge by.
 
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
+use countersign_core::authz::Affected;
 use countersign_core::codec;
 use countersign_core::id::{Generation, KeyId};
 use countersign_core::principal::Role;
@@ -52,6 +54,42 @@ impl Revocation {
     }
 }
 
+/// Changes that are remembered, for those outside who ask what they missed.
+const CHANGES_MAX: usize = 1024;
+
+/// Whom the last changes concerned.
+#[derive(Default)]
+struct Changes {
+    /// What came up to here is forgotten.
+    forgotten: Generation,
+    by: VecDeque<(Generation, Affected)>,
+}
+
+impl Changes {
+    fn enter(&mut self, generation: Generation, affected: Affected) {
+        self.by.push_back((generation, affected));
+        if self.by.len() > CHANGES_MAX
+            && let Some((generation, _)) = self.by.pop_front()
+        {
+            self.forgotten = generation;
+        }
+    }
+
+    fn forget(&mut self, upto: Generation) {
+        *self = Self { forgotten: upto, by: VecDeque::new() };
+    }
+
+    fn between(&self, told: Generation, upto: Generation) -> Affected {
+        if told < self.forgotten {
+            return Affected::everything();
+        }
+        let mut all = Affected::default();
+        let news = self.by.iter().filter(|(generation, _)| *generation > told && *generation <= upto);
+        news.for_each(|(_, affected)| all.join(affected.clone()));
+        all
+    }
+}
+
 /// The replicated state, readable by the rest of the member.
 #[derive(Clone)]
 pub(crate) struct SharedState(Arc<Inner>);
@@ -61,6 +99,7 @@ struct Inner {
     publish: OnceLock<Publish>,
     applied: watch::Sender<Generation>,
     anchor: RwLock<Anchor>,
+    changes: Mutex<Changes>,
 }
 
 impl SharedState {
@@ -70,12 +109,18 @@ impl SharedState {
             publish: OnceLock::new(),
             applied: watch::Sender::new(Generation(0)),
             anchor: RwLock::default(),
+            changes: Mutex::default(),
         }))
     }
 
     /// The state as applied so far. Hold it briefly: `apply` waits.
     pub(crate) fn read(&self) -> RwLockReadGuard<'_, TrustState> {
         self.0.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whom the changes after `told` concerned, up to the generation that is given.
+    pub(crate) fn affected(&self, told: Generation, upto: Generation) -> Affected {
+        self.0.changes.lock().unwrap_or_else(PoisonError::into_inner).between(told, upto)
     }
 
     /// The last applied stamp, with the moment at which it was applied here.
@@ -121,7 +166,13 @@ impl GroupMachine for TrustMachine {
     fn apply(&mut self, _at: LogPosition, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
         let stamped = Stamped::decode(command).map_err(ApplyError::new)?;
         let mut state = self.shared.0.state.write().unwrap_or_else(PoisonError::into_inner);
+        // Before, and without keeping the view: a view that somebody holds is copied when it is changed.
+        let affected = Affected::by(&stamped.command, state.view().map(|view| &**view));
+        let before = state.view().map(|view| view.generation);
         let outcome = state.apply(&stamped).map_err(ApplyError::new)?;
+        if let Some(view) = state.view().filter(|view| before.is_none_or(|before| before < view.generation)) {
+            self.shared.0.changes.lock().unwrap_or_else(PoisonError::into_inner).enter(view.generation, affected);
+        }
         self.revocations.extend(Revocation::of(&stamped.command, &outcome));
         codec::encode(&outcome).map_err(ApplyError::new)
     }
@@ -132,6 +183,8 @@ impl GroupMachine for TrustMachine {
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
         let restored = TrustState::decode(bytes).map_err(RestoreError::new)?;
+        let upto = restored.view().map_or(Generation(0), |view| view.generation);
+        self.shared.0.changes.lock().unwrap_or_else(PoisonError::into_inner).forget(upto);
         *self.shared.0.state.write().unwrap_or_else(PoisonError::into_inner) = restored;
         Ok(())
     }

@@ -9,6 +9,7 @@ use countersign_core::lease::{Fresh, NoLease};
 use countersign_core::name::{Address, Host, Name};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
+use countersign_guard::Guard;
 use countersign_net::{Acceptor, AcceptorLimits, Clock, Credential, Dialer, Endpoint, Refusals, SystemClock, Trust};
 use countersign_pki::pem::certificates_from_pem;
 use countersign_raft::Groups;
@@ -24,7 +25,7 @@ use crate::files::{self, ForeignIdentity};
 use crate::heard::Heard;
 use crate::join;
 use crate::keys::{Keys, LeafKey, stored_chain};
-use crate::lease::Leasehold;
+use crate::lease::{Leasehold, Subleases};
 use crate::machine::SharedState;
 use crate::peers::Peers;
 use crate::quarantine::Overlay;
@@ -36,7 +37,7 @@ use crate::returning::OwnStanding;
 use crate::service;
 use crate::settings::{Settings, Start};
 pub use crate::start_error::StartError;
-use crate::time::OwnClock;
+use crate::time::{Clocks, OwnClock};
 use crate::turns::Turns;
 
 /// How a member came up.
@@ -70,6 +71,7 @@ pub(crate) struct Inner {
     pub(crate) acceptor: Acceptor,
     pub(crate) heard: Heard,
     pub(crate) lease: Leasehold,
+    pub(crate) guard: Guard,
     pub(crate) own: OwnStanding,
     pub(crate) clock: OwnClock,
     pub(crate) gate: Arc<Gate>,
@@ -133,6 +135,12 @@ impl Member {
         self.0.lease.fresh()
     }
 
+    /// Decides who may do what on this member, by the rules of its replicated state. For services of one's own; what is
+    /// served by [`Member::serve`] has been asked about already, method by method.
+    pub fn guard(&self) -> &Guard {
+        &self.0.guard
+    }
+
     /// Whether this member knows that it was evicted. It serves nobody then, and does not come back.
     pub fn is_evicted(&self) -> bool {
         self.0.own.is_evicted()
@@ -144,7 +152,8 @@ impl Member {
     }
 
     /// Serves somebody's own gRPC services to every principal of the cluster, on the cluster port's service protocol. Each
-    /// call carries a [`Caller`](crate::Caller) in its extensions. `grpc.health.v1` is served beside them.
+    /// call carries a [`Caller`](crate::Caller) in its extensions, and begins and goes on only if a rule lets its caller
+    /// `write` the `service` `package.Service/Method`. `grpc.health.v1` is served beside them, to all.
     pub fn serve(&self, services: tonic::service::Routes) {
         service::spawn_services(&self.0, services);
     }
@@ -334,9 +343,13 @@ async fn assemble(
     replica.overlay.start(&data, endpoint.clone())?;
     let overlay = Arc::clone(&replica.overlay);
     let publishing = endpoint.clone();
-    let lease = Leasehold::new(Arc::clone(&replica.gate))?;
+    let length = replica.state.read().lease().unwrap_or_default();
+    let lease = Leasehold::new(Arc::clone(&replica.gate), Subleases::new(&data, length)?)?;
+    let (guard, rules) = Guard::of_member(lease.clock(), Arc::new(Clocks(endpoint.clone())));
     let book = Arc::clone(&lease.book);
     replica.state.publish_to(Box::new(move |view, time, revocations| {
+        // First, so that whoever is judged by this view is not decided about by an earlier one.
+        rules.publish(view);
         match publishing.publish(Arc::clone(view), time) {
             Ok(mut closed) => {
                 closed.extend(overlay.settle(revocations));
@@ -369,6 +382,7 @@ async fn assemble(
         keeper: Keeper::default(),
         heard: Heard::default(),
         lease,
+        guard,
         own: OwnStanding::default(),
         clock: OwnClock::default(),
         gate: Arc::clone(&replica.gate),

@@ -266,7 +266,7 @@ mod tests {
     fn state(view: &View) -> Vec<u8> {
         type Nothing = BTreeMap<u8, u8>;
         let none = Nothing::new;
-        codec::encode(&(Some(view), none(), none(), none(), 9_u64, 60_u64, 10_000_u64, none(), NOW)).unwrap()
+        codec::encode(&(Some(view), none(), none(), none(), 9_u64, 60_u64, 10_000_u64, none(), none(), NOW)).unwrap()
     }
 
     /// A snapshot message of the leader, as it travels: it names `members` as voters and carries `data`.

@@ -5,13 +5,27 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use countersign_core::id::NodeId;
 use countersign_core::limits::SKEW_SECS;
-use countersign_core::time::UnixMillis;
+use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::clocks::StampError;
 use countersign_core::trust::member::Suffrage;
-use countersign_net::{Clock, SystemClock};
+use countersign_guard::Time;
+use countersign_net::{Clock, Endpoint, SystemClock};
 
 use crate::boot::boot_now;
 use crate::member::Inner;
+
+/// The clocks that decisions are told by on a member.
+pub(crate) struct Clocks(pub(crate) Endpoint);
+
+impl Time for Clocks {
+    fn boot(&self) -> BootMillis {
+        boot_now()
+    }
+
+    fn now(&self) -> UnixMillis {
+        self.0.now()
+    }
+}
 
 /// This host's clock, as the cluster sees it.
 #[derive(Default)]

@@ -4,13 +4,24 @@ use super::Finding;
 use super::metadata::{Built, Metadata, Package};
 
 /// Each crate of ours, and the crates of ours that it may depend on, in tests too. Any other edge fails.
-const EDGES: [(&str, &[&str]); 9] = [
+const EDGES: [(&str, &[&str]); 10] = [
     ("countersign-core", &[]),
     ("countersign-pki", &["countersign-core"]),
     ("countersign-net", &["countersign-core", "countersign-pki"]),
     ("countersign-raft", &["countersign-core"]),
     ("countersign-api", &["countersign-core"]),
-    ("countersign", &["countersign-core", "countersign-pki", "countersign-net", "countersign-raft", "countersign-api"]),
+    ("countersign-guard", &["countersign-core", "countersign-api"]),
+    (
+        "countersign",
+        &[
+            "countersign-core",
+            "countersign-pki",
+            "countersign-net",
+            "countersign-raft",
+            "countersign-api",
+            "countersign-guard",
+        ],
+    ),
     (
         "countersign-cli",
         &[
@@ -20,6 +31,7 @@ const EDGES: [(&str, &[&str]); 9] = [
             "countersign-net",
             "countersign-raft",
             "countersign-api",
+            "countersign-guard",
         ],
     ),
     ("countersign-sim", &["countersign-core", "countersign-pki"]),

@@ -7,6 +7,7 @@
 //! Read [`rule`] for what a rule says, [`policy`] for where rules are kept, [`decide`] for how they count. [`lint`](fn@lint), [`who_can`](fn@who_can) and [`dry_run`](fn@dry_run) are for people.
 
 pub mod action;
+mod affected;
 pub mod change;
 mod decide;
 mod dry_run;
@@ -22,6 +23,7 @@ pub mod text;
 mod who_can;
 
 pub use action::{Action, ActionSet};
+pub use affected::Affected;
 pub use decide::{Decision, Question, Reason, decide};
 pub use dry_run::{Flip, Recorded, dry_run};
 pub use lint::{Finding, Lint, NeverWhy, lint};

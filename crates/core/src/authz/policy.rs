@@ -71,6 +71,8 @@ pub struct Policy {
     groups: RedBlackTreeMapSync<PrincipalPattern, Arc<Group>>,
     /// Bytes that the rules take in a snapshot, about.
     weight: usize,
+    /// Rules that end by themselves.
+    timed: usize,
     /// The generation of the last change.
     changed: Generation,
     /// Rules that this build cannot evaluate. Only in what came from a newer one: while there are any, nobody may do anything.
@@ -103,6 +105,16 @@ impl Policy {
     /// Bytes that the rules take in a snapshot, or somewhat less than these.
     pub const fn weight(&self) -> usize {
         self.weight
+    }
+
+    /// Whether no rule ends by itself.
+    pub const fn is_timeless(&self) -> bool {
+        self.timed == 0
+    }
+
+    /// How many groups of rules there are.
+    pub fn group_count(&self) -> usize {
+        self.groups.size()
     }
 
     /// How many sorts of principal rules name by a role.
@@ -149,6 +161,12 @@ impl Policy {
     #[must_use]
     pub fn with_unevaluable(self, ids: impl IntoIterator<Item = RuleId>) -> Self {
         Self { unevaluable: ids.into_iter().collect(), ..self }
+    }
+
+    /// The same, with these requirements.
+    #[must_use]
+    pub fn with_requirements(self, requirements: BTreeMap<String, Requirement>) -> Self {
+        Self { requirements, ..self }
     }
 
     /// The rules by whom they are about.
@@ -199,6 +217,7 @@ impl Policy {
                 self.groups.insert_mut(rule.principal.clone(), Arc::new(group));
             }
             self.weight = self.weight.saturating_add(rule.weight());
+            self.timed = self.timed.saturating_add(usize::from(rule.not_after.is_some()));
             self.rules.insert_mut(rule.id.clone(), rule);
         }
     }
@@ -208,6 +227,7 @@ impl Policy {
         let Some(rule) = self.rules.get(id).cloned() else { return false };
         self.rules.remove_mut(id);
         self.weight = self.weight.saturating_sub(rule.weight());
+        self.timed = self.timed.saturating_sub(usize::from(rule.not_after.is_some()));
         if let Some(group) = self.groups.get_mut(&rule.principal) {
             Arc::make_mut(group).remove(&rule);
             if group.rules.is_empty() {

@@ -23,11 +23,17 @@ pub struct NoLease;
 /// ```
 #[derive(Debug)]
 pub struct Fresh<'a> {
+    now: BootMillis,
     deadline: BootMillis,
     _here: PhantomData<(*const (), &'a LeaseClock)>,
 }
 
 impl Fresh<'_> {
+    /// What the clock read.
+    pub const fn now(&self) -> BootMillis {
+        self.now
+    }
+
     /// When the lease that it rests on ends.
     pub const fn deadline(&self) -> BootMillis {
         self.deadline
@@ -47,6 +53,6 @@ impl LeaseClock {
     /// A proof for a clock that reads `now`, read *after* the requests that it is to cover had been received.
     pub fn fresh(&self, now: BootMillis) -> Result<Fresh<'_>, NoLease> {
         let deadline = BootMillis(self.0.load(Ordering::Acquire));
-        if now < deadline { Ok(Fresh { deadline, _here: PhantomData }) } else { Err(NoLease) }
+        if now < deadline { Ok(Fresh { now, deadline, _here: PhantomData }) } else { Err(NoLease) }
     }
 }

@@ -17,7 +17,12 @@ impl Holder {
     /// The grant for a request that was sent after the clock read `asked`, naming the newest committed generation. It
     /// counts from then, and only once that generation is enforced.
     pub fn granted(&mut self, asked: BootMillis, named: Generation, length: LeaseLength) {
-        let deadline = asked.plus(length.millis());
+        self.granted_for(asked, named, length.millis());
+    }
+
+    /// The same for a lease that lasts `millis`: whoever leases out of its own lease gives what is left of it.
+    pub fn granted_for(&mut self, asked: BootMillis, named: Generation, millis: u64) {
+        let deadline = asked.plus(millis);
         if self.waiting.is_none_or(|(generation, until)| generation <= named || until <= asked) {
             self.waiting = Some((named, deadline));
         }

@@ -8,10 +8,12 @@
 mod fresh;
 mod grantor;
 mod holder;
+mod sublease;
 
 pub use fresh::{Fresh, LeaseClock, NoLease};
 pub use grantor::{Grantor, Standing};
 pub use holder::Holder;
+pub use sublease::{Sublessor, Subtenant};
 
 use serde::{Deserialize, Serialize};
 

@@ -282,6 +282,34 @@ pub fn judge(view: &View, evidence: &Evidence, wanted: Wanted, now: UnixMillis) 
     Ok(verified(view, parts, Scope::Full))
 }
 
+/// Decides whether a peer that was verified before may still speak under `view`: for whoever holds it without its evidence.
+/// A member's key that was endorsed ahead of the record counts as long as its member does.
+pub fn still_known(view: &View, peer: &VerifiedPeer, now: UnixMillis) -> Result<(), Refusal> {
+    let VerifiedPeer { principal, key, not_after, .. } = peer;
+    if principal.trust_domain != view.trust_domain {
+        return Err(Refusal::TrustDomain);
+    }
+    if view.revoked_keys.contains(key) {
+        return Err(Refusal::KeyRevoked);
+    }
+    match &principal.role {
+        Role::Node(id) if view.evicted.contains_key(id) => return Err(Refusal::Evicted),
+        Role::Node(id) if !view.members.contains_key(id) => return Err(Refusal::NotAMember),
+        Role::Node(_) => {}
+        role @ (Role::Broker(_) | Role::Client(_) | Role::Admin(_)) => {
+            let recorded = view.principals.get(role).is_some_and(|keys| keys.contains_key(key));
+            let elsewhere = view.authorities.values().any(|a| a.imported && a.phase != AuthorityPhase::Tainted);
+            match role {
+                _ if recorded => {}
+                _ if view.revoked_principals.contains(role) => return Err(Refusal::PrincipalRevoked),
+                Role::Broker(_) | Role::Client(_) if elsewhere => {}
+                _ => return Err(Refusal::PrincipalUnknown),
+            }
+        }
+    }
+    if now.secs() <= not_after.secs() { Ok(()) } else { Err(Refusal::Expired) }
+}
+
 fn verified(view: &View, parts: &EvidenceParts, scope: Scope) -> VerifiedPeer {
     VerifiedPeer {
         principal: parts.principal.clone(),

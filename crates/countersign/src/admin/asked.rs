@@ -192,7 +192,7 @@ pub(super) fn findings(view: &View, now: UnixMillis) -> Vec<AclFinding> {
 impl Inner {
     /// Requests that were decided here of late.
     pub(crate) fn recorded(&self) -> Vec<Recorded> {
-        vec![]
+        self.guard.recent()
     }
 }
 

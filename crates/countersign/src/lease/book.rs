@@ -52,21 +52,25 @@ impl Book {
         entries.drain(..surplus);
     }
 
-    /// The newest generation entered.
-    pub(crate) fn newest(&self) -> Generation {
-        self.lock().back().map_or(Generation(0), |entry| entry.generation)
+    /// The newest generation entered, up to one that is enforced.
+    pub(crate) fn newest(&self, enforced: Generation) -> Generation {
+        let entries = self.lock();
+        let upto = entries.iter().rev().find(|entry| entry.generation <= enforced);
+        upto.map_or(Generation(0), |entry| entry.generation)
     }
 
-    /// Receipts for what was enforced after `told`, the newest first to be left out if they are many.
+    /// Receipts for what was enforced after `told` up to `enforced`, the newest first to be left out if they are many.
     pub(crate) fn receipts(
         &self,
         told: Generation,
+        enforced: Generation,
         cluster: ClusterId,
         member: NodeId,
         identity: &SecretKey,
         max: usize,
     ) -> Vec<Receipt> {
-        let entries: Vec<Entry> = self.lock().iter().filter(|e| e.generation > told).copied().take(max).collect();
+        let entries: Vec<Entry> =
+            self.lock().iter().filter(|e| e.generation > told && e.generation <= enforced).copied().take(max).collect();
         let receipt = |entry: Entry| {
             let Entry { generation, closed, at } = entry;
             Receipt { cluster, generation, member, boot: self.boot, closed, at, signature: [0; 64] }.signed(identity)

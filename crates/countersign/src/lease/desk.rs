@@ -20,6 +20,8 @@ use crate::member::Inner;
 
 /// Revocations whose receipts the leader keeps.
 const RECEIPTS_MAX: usize = 1024;
+/// How long the leader may take to apply what a follower has applied.
+const CATCH_UP: Duration = Duration::from_millis(500);
 
 /// This member does not lead, or no quorum confirmed that it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -105,7 +107,8 @@ impl Desk {
     /// Enters a request for a lease; none if one of the same member is under way.
     fn enter(&self, from: NodeId) -> Option<Asking<'_>> {
         let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
-        asking.insert(from).then_some(Asking(self, from))
+        // Made only where it has a place: one that is made and dropped would give another's up, under the lock that it needs.
+        asking.insert(from).then(|| Asking(self, from))
     }
 
     fn heard(&self, from: NodeId, clock: UnixMillis) {
@@ -135,6 +138,10 @@ impl Inner {
 
     /// Takes in what a member says, and grants it a lease if it asks for one.
     pub(crate) async fn serve_lease(&self, from: NodeId, ask: Ask) -> Result<Option<Grant>, NotLeader> {
+        // A follower may have applied what the leader has committed and not applied yet: its receipt for that is no lie.
+        let mut applied = self.state.applied();
+        let caught_up = applied.wait_for(|generation| *generation >= ask.enforced);
+        let _ = tokio::time::timeout(CATCH_UP, caught_up).await;
         let known = {
             let state = self.state.read();
             state.view().and_then(|view| Some((view.members.get(&from)?.keys.identity, view.generation)))

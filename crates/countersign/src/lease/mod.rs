@@ -2,6 +2,7 @@
 
 mod book;
 mod desk;
+mod sublease;
 mod wait;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +23,7 @@ use crate::member::Inner;
 use crate::recognize::Gate;
 pub(crate) use book::Book;
 pub(crate) use desk::{Ask, Desk, Grant};
+pub(crate) use sublease::{Place, Subleases};
 
 /// How long an answer may take; a request that got none is made again.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
@@ -33,25 +35,27 @@ const RECEIPTS_MAX: usize = 32;
 /// What this member knows of its lease, and as leader of everybody's.
 pub(crate) struct Leasehold {
     holder: Mutex<Holder>,
-    clock: LeaseClock,
+    clock: Arc<LeaseClock>,
     gate: Arc<Gate>,
     /// Given up for good.
     surrendered: AtomicBool,
     pub(crate) book: Arc<Book>,
     pub(crate) desk: Desk,
+    pub(crate) subleases: Subleases,
 }
 
 impl Leasehold {
     /// Begins without a lease, as every start does. When it lapses, nothing is believed beyond `gate`.
-    pub(crate) fn new(gate: Arc<Gate>) -> Result<Self, KeysError> {
+    pub(crate) fn new(gate: Arc<Gate>, subleases: Subleases) -> Result<Self, KeysError> {
         let boot = *random::<16>()?.expose();
         Ok(Self {
             holder: Mutex::default(),
-            clock: LeaseClock::default(),
+            clock: Arc::default(),
             gate,
             surrendered: AtomicBool::new(false),
             book: Arc::new(Book::new(boot)),
             desk: Desk::default(),
+            subleases,
         })
     }
 
@@ -84,6 +88,11 @@ impl Leasehold {
         self.clock.fresh(boot_now())
     }
 
+    /// The end of the lease, for whoever decides by it.
+    pub(crate) fn clock(&self) -> Arc<LeaseClock> {
+        Arc::clone(&self.clock)
+    }
+
     /// The moment at which the lease ends or ended; none if there was none.
     pub(crate) fn deadline(&self) -> Option<BootMillis> {
         self.holder.lock().unwrap_or_else(PoisonError::into_inner).deadline()
@@ -113,6 +122,7 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
     member.spawn(async move {
         let mut applied = this.state.applied();
         let mut status = this.group.watch();
+        let mut acknowledged = this.lease.subleases.acknowledged();
         let mut told = Told::default();
         loop {
             if this.lease.is_surrendered() {
@@ -120,6 +130,7 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
             }
             applied.mark_unchanged();
             status.mark_unchanged();
+            acknowledged.mark_unchanged();
             let next = this.keep_lease(&mut told).await;
             // why: a lease runs out by the passing of time alone, and a lost message leaves nothing to wait for
             let due = tokio::time::sleep(next);
@@ -129,6 +140,7 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
                 let leader = leader.leader.map(|node| (node, leader.term));
                 tokio::select! {
                     _ = applied.changed() => break,
+                    _ = acknowledged.changed() => break,
                     _ = status.changed() => if leader != told.to && leader.is_some() { break },
                     () = &mut due => break,
                 }
@@ -140,8 +152,10 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
 impl Inner {
     /// Says to the leader what is new, and asks for a lease when it is time. Returns when to come again.
     async fn keep_lease(&self, told: &mut Told) -> Duration {
-        let enforced = *self.state.applied().borrow();
-        self.lease.update(|holder| holder.enforced(enforced));
+        let own = *self.state.applied().borrow();
+        self.lease.update(|holder| holder.enforced(own));
+        // What is said to be enforced is enforced by those outside as well, who have their leases from here.
+        let (enforced, lapse) = self.lease.subleases.enforced(&self.state, boot_now());
         let status = self.group.status();
         let Some(leader) = status.leader else { return RETRY };
         if told.to != Some((leader, status.term)) {
@@ -155,7 +169,7 @@ impl Inner {
         let due = told.granted.is_none_or(|at| asked.since(at) >= length.renew_millis());
         // Nobody serves without a certificate, the leader itself neither.
         let renew = due && !self.own_leaf_expired();
-        let receipts = self.lease.book.newest();
+        let receipts = self.lease.book.newest(enforced);
         // Also where no lease is wanted: the leader counts this member's clock, without which a cluster that was off may not
         // know what time it is.
         if due || enforced > told.enforced || receipts > told.receipts {
@@ -188,12 +202,13 @@ impl Inner {
             return RETRY;
         }
         let again = told.granted.map_or(0, |at| length.renew_millis().saturating_sub(boot_now().since(at)));
-        Duration::from_millis(again.max(1))
+        let lapse = lapse.map_or(again, |lapse| lapse.since(boot_now()));
+        Duration::from_millis(again.min(lapse).max(1))
     }
 
     fn ask(&self, enforced: Generation, renew: bool, told: Generation) -> Ask {
         let cluster = self.endpoint.trust().load().view.cluster;
-        let receipts = self.lease.book.receipts(told, cluster, self.node, &self.keys.identity, RECEIPTS_MAX);
+        let receipts = self.lease.book.receipts(told, enforced, cluster, self.node, &self.keys.identity, RECEIPTS_MAX);
         let clock: UnixMillis = SystemClock.now();
         Ask { enforced, clock, renew, receipts }
     }

@@ -17,10 +17,10 @@ use countersign_api::cluster::raft_server::SERVICE_NAME as RAFT;
 use countersign_api::cluster::snapshots_server::SERVICE_NAME as SNAPSHOTS;
 use countersign_core::id::NodeId;
 use countersign_core::limits::{PEER_BYTES_MAX, PEER_REQUESTS_MAX, PEER_SNAPSHOTS_MAX};
+use countersign_guard::Caller;
 use hyper::body::{Frame, SizeHint};
 use tonic::Status;
 
-use super::io::Caller;
 use crate::member::Inner;
 
 /// Why a request is not taken now.

@@ -12,10 +12,10 @@ use countersign_core::trust::command::Command;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Limited, Refused};
 use countersign_core::trust::view::View;
+use countersign_guard::Caller;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
-use super::io::Caller;
 use super::presented::Presented;
 use crate::member::Inner;
 use crate::propose::CommandError;

@@ -12,6 +12,8 @@ pub(crate) enum CallAccess {
     Membership,
     /// For its own certificate alone, whoever calls.
     Own,
+    /// For whoever may `read` the cluster's `policy`, which is asked all the while.
+    ReadPolicy,
     /// By nobody: it tells whether the port serves.
     Open,
     /// By policy: `write` on the `service` of the call's full name.
@@ -24,6 +26,7 @@ impl fmt::Display for CallAccess {
             Self::Proof(proof) => write!(f, "by {proof}"),
             Self::Membership => f.write_str("members"),
             Self::Own => f.write_str("its own certificate alone"),
+            Self::ReadPolicy => f.write_str("read policy CLUSTER"),
             Self::Open => f.write_str("open"),
             Self::Policy => f.write_str("write service SERVICE/METHOD"),
         }
@@ -45,11 +48,21 @@ pub(crate) const CALLS: &[Call] = &[
     ("countersign.v1.Leases", "Lease", CallAccess::Membership),
     ("countersign.v1.Leases", "Barrier", CallAccess::Membership),
     ("countersign.v1.Certificates", "Renew", CallAccess::Own),
+    ("countersign.v1.Policy", "Watch", CallAccess::ReadPolicy),
+    ("countersign.v1.Policy", "Fetch", CallAccess::ReadPolicy),
     ("countersign.v1.Whoami", "Whoami", CallAccess::Policy),
     ("grpc.health.v1.Health", "Check", CallAccess::Open),
     ("grpc.health.v1.Health", "List", CallAccess::Open),
     ("grpc.health.v1.Health", "Watch", CallAccess::Open),
 ];
+
+/// Whether a call of this path, on the service protocol, goes on without a rule about `service`: what it does itself asks for
+/// more. Whatever is not in the table needs a rule.
+pub(super) fn without_rule(path: &str) -> bool {
+    let named = path.strip_prefix('/').and_then(|path| path.split_once('/'));
+    let known = CALLS.iter().find(|(service, method, _)| named == Some((service, method)));
+    known.is_some_and(|(_, _, access)| matches!(access, CallAccess::Own | CallAccess::ReadPolicy))
+}
 
 /// Name and authorization of every call, for the tests that walk them.
 #[doc(hidden)]

@@ -8,23 +8,11 @@ use std::task::{Context, Poll};
 
 use countersign_core::id::FailureId;
 use countersign_core::limits::ENROLLMENT_REQUESTS_MAX;
-use countersign_core::peer::VerifiedPeer;
-use countersign_core::time::Validity;
+use countersign_guard::Caller;
 use countersign_net::{EnrollStream, PeerStream, ServiceStream, SponsorProof};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
-
-/// Who is at the other end of a call: in the extensions of each request served on the service protocol.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    /// The peer, verified.
-    pub peer: VerifiedPeer,
-    /// When the certificate that it shows is valid.
-    pub validity: Validity,
-    /// Where it is.
-    pub remote: SocketAddr,
-}
 
 /// What the sponsor knows of a connection that wants to enroll.
 #[derive(Debug, Clone)]

@@ -8,6 +8,7 @@ pub(crate) mod io;
 mod leased;
 mod leases;
 pub(crate) mod peers;
+mod policy;
 mod presented;
 mod recovery;
 
@@ -18,16 +19,20 @@ use countersign_api::cluster::certificates_server::CertificatesServer;
 use countersign_api::cluster::enrollment_server::EnrollmentServer;
 use countersign_api::cluster::leases_server::LeasesServer;
 use countersign_api::cluster::members_server::MembersServer;
+use countersign_api::cluster::policy_server::PolicyServer;
 use countersign_api::cluster::raft_server::RaftServer;
 use countersign_api::cluster::snapshots_server::SnapshotsServer;
 use countersign_core::limits::{
-    CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, CSR_LEN_MAX, PEER_REQUESTS_MAX, PREAUTH_FRAME_LEN_MAX,
+    CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, CSR_LEN_MAX, PEER_REQUESTS_MAX, PREAUTH_FRAME_LEN_MAX, SLICE_LEN_MAX,
 };
+use countersign_guard::{Guard, GuardLayer};
 use countersign_raft::RaftRpc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::Receiver;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
@@ -37,13 +42,14 @@ use bounds::{Bounds, bounded};
 use certificates::CertificatesService;
 use enrollment::EnrollmentService;
 use io::Served;
-use leased::{close_when_lapsed, leased};
+pub(crate) use leased::close_when_lapsed;
 use peers::PeerService;
+use policy::PolicyService;
 
 /// Connections handed over and not yet taken up.
-const WAITING_MAX: usize = 64;
+pub(crate) const WAITING_MAX: usize = 64;
 /// Streams that one connection of a principal may have open.
-const STREAMS_MAX: u32 = 1024;
+pub(crate) const STREAMS_MAX: u32 = 1024;
 /// Streams that one connection of a member may have open; more would only be refused one by one.
 const PEER_STREAMS_MAX: u32 = PEER_REQUESTS_MAX as u32;
 /// Bytes of a message beside the one long field in it.
@@ -55,7 +61,7 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
     let enrollment =
         EnrollmentServer::new(EnrollmentService::of(member)).max_decoding_message_size(2 * PREAUTH_FRAME_LEN_MAX);
     let strangers = member.acceptor.routes().enrollments(WAITING_MAX);
-    run(member, strangers, Routes::new(enrollment), 4);
+    run(&member.tasks, &member.stop, strangers, Routes::new(enrollment), 4);
 
     let (reporter, health) = tonic_health::server::health_reporter();
     let peers = PeerService(weak);
@@ -69,28 +75,32 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
     let bounds = from_fn_with_state(Bounds::of(member), bounded);
     let routes = Routes::from(routes.into_axum_router().layer(recovery).layer(bounds));
     let accepted = member.acceptor.routes().peers(WAITING_MAX);
-    run(member, accepted, routes, PEER_STREAMS_MAX);
+    run(&member.tasks, &member.stop, accepted, routes, PEER_STREAMS_MAX);
     let serving = async move { reporter.set_serving::<RaftServer<PeerService>>().await };
     member.spawn(serving);
 
-    close_when_lapsed(member);
+    member.spawn(close_when_lapsed(member.guard.clone(), member.endpoint.clone()));
     let accepting = Arc::clone(member);
     member.spawn(async move { match accepting.acceptor.run().await {} });
 }
 
-/// Serves the embedder's services to every principal.
+/// Serves the embedder's services to whomever the rules let in.
 pub(crate) fn spawn_services(member: &Arc<Inner>, services: Routes) {
-    let (_, health) = tonic_health::server::health_reporter();
     let certificates =
         CertificatesServer::new(CertificatesService::of(member)).max_decoding_message_size(2 * CSR_LEN_MAX);
-    let services = services.add_service(certificates);
-    let leased = from_fn_with_state(Arc::downgrade(member), leased);
-    let services = Routes::from(services.into_axum_router().layer(leased));
-    let accepted = member.acceptor.routes().services(WAITING_MAX);
-    run(member, accepted, services.add_service(health), STREAMS_MAX);
+    let policy = PolicyServer::new(PolicyService::of(member)).max_encoding_message_size(SLICE_LEN_MAX);
+    let routes = guarded(&member.guard, services.add_service(certificates).add_service(policy));
+    run(&member.tasks, &member.stop, member.acceptor.routes().services(WAITING_MAX), routes, STREAMS_MAX);
 }
 
-fn run<S>(member: &Arc<Inner>, accepted: Receiver<S>, routes: Routes, streams: u32)
+/// The routes behind the guard, with what everybody may know of them beside it.
+pub(crate) fn guarded(guard: &Guard, services: Routes) -> Routes {
+    let (_, health) = tonic_health::server::health_reporter();
+    let layer = GuardLayer::new(guard.clone()).without_rule(endpoints::without_rule);
+    Routes::from(services.into_axum_router().layer(layer)).add_service(health)
+}
+
+pub(crate) fn run<S>(tasks: &TaskTracker, stop: &CancellationToken, accepted: Receiver<S>, routes: Routes, streams: u32)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     Served<S>: Connected,
@@ -101,8 +111,8 @@ where
         .initial_connection_window_size(4 * 1024 * 1024)
         .initial_stream_window_size(4 * 1024 * 1024)
         .add_routes(routes);
-    let stop = member.stop.clone();
-    member.tasks.spawn(async move {
+    let stop = stop.clone();
+    tasks.spawn(async move {
         if let Err(error) = server.serve_with_incoming_shutdown(incoming, stop.cancelled()).await {
             tracing::error!(error = %crate::chain(&error), "gRPC server ended");
         }

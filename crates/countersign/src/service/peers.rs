@@ -14,10 +14,10 @@ use countersign_core::codec;
 use countersign_core::id::{GroupId, NodeId};
 use countersign_core::limits::COMMAND_LEN_MAX;
 use countersign_core::trust::command::Command;
+use countersign_guard::Caller;
 use countersign_raft::RaftRpc;
 use tonic::{Request, Response, Status};
 
-use super::io::Caller;
 use super::recovery::{may_carry_group, may_propose};
 use crate::member::Inner;
 use crate::propose::CommandError;

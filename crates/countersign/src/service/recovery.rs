@@ -12,9 +12,9 @@ use countersign_core::id::{GroupId, NodeId};
 use countersign_core::peer::Scope;
 use countersign_core::trust::author::permit_in_recovery;
 use countersign_core::trust::command::Command;
+use countersign_guard::Caller;
 use tonic::Status;
 
-use super::io::Caller;
 use crate::member::Inner;
 
 /// Methods that recovery needs; what they carry is looked at where it is read.

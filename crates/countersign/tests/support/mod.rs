@@ -14,6 +14,9 @@ use countersign_api::admin::{
 };
 use countersign_api::cluster::WhoamiRequest;
 use countersign_api::cluster::whoami_client::WhoamiClient;
+use countersign_core::authz::Rule;
+use countersign_core::authz::change::PolicyChange;
+use countersign_core::authz::text::RuleText;
 use countersign_core::name::{Address, Name};
 use countersign_core::trust::join_token::JoinToken;
 use countersign_core::trust::member::Suffrage;
@@ -84,8 +87,20 @@ pub fn new_cluster() -> NewCluster {
         trust_domain: None,
         token: Some(ClusterToken::default()),
         authority: None,
-        policy: Default::default(),
+        policy: PolicyChange { put: vec![whoami_rule()], ..PolicyChange::default() },
     }
+}
+
+/// Everybody may ask who they are.
+pub fn whoami_rule() -> Rule {
+    let text = RuleText {
+        id: Some("whoami".to_owned()),
+        principal: "*".to_owned(),
+        actions: vec!["write".to_owned()],
+        resource: Some("service:countersign.v1.Whoami/Whoami".to_owned()),
+        ..RuleText::default()
+    };
+    text.rule().unwrap()
 }
 
 /// The body of a request for a certificate.

@@ -1,0 +1,235 @@
+//! A service outside the cluster that decides by its rules: a broker with a certificate of its own, and no replica.
+//!
+//! It knows who belongs and whom rules let do what as members tell it, judges its callers as a member does, and serves
+//! nobody once it has heard nothing for as long as a lease lasts.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use countersign_core::limits::CACHE_TTL_SECS_MAX;
+use countersign_core::name::Address;
+use countersign_core::time::{BootMillis, UnixMillis};
+use countersign_core::trust::view::View;
+use countersign_guard::{ConnectError, Connecting, Controllers, Guard, Time};
+use countersign_net::{
+    Acceptor, AcceptorLimits, Clock, Credential, Endpoint, LoggedRefusals, ServiceClient, SystemClock, Trust,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tonic::transport::Channel;
+
+use crate::boot::boot_now;
+use crate::channel::channel_over;
+use crate::service;
+
+/// How long a member may take to tell the first view.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Where members are, and by what this service is known to them.
+pub struct OutpostSettings {
+    /// Cluster ports of members; one is watched, the next when it is lost.
+    pub controllers: Vec<Address>,
+    /// How they are reached: with a certificate whose principal may `read` the cluster's `policy`.
+    pub client: ServiceClient,
+    /// The same certificate, which callers of this service are shown.
+    pub credential: Arc<Credential>,
+    /// Where callers are accepted.
+    pub listen: SocketAddr,
+    /// How long what was told of a principal is kept, at most, if nothing is told to have changed.
+    pub cache_ttl_secs: u64,
+}
+
+/// Why there is no outpost.
+#[derive(Debug, thiserror::Error)]
+pub enum OutpostError {
+    /// No member is named.
+    #[error("no member is named")]
+    NoController,
+    /// What is kept would be kept for no time, or too long.
+    #[error("what was told is kept from 1 to {CACHE_TTL_SECS_MAX} seconds, not {0}")]
+    CacheTtl(u64),
+    /// No member told anything.
+    #[error("no member told this service anything within {} seconds: see its log, and whether its principal may `read` the cluster's `policy`", CONNECT_DEADLINE.as_secs())]
+    Untold,
+    /// The address cannot be bound.
+    #[error("`{address}` cannot be bound")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A service outside the cluster, running.
+pub struct Outpost {
+    inner: Arc<countersign_guard::Outpost>,
+    endpoint: Endpoint,
+    acceptor: Arc<Acceptor>,
+    stop: CancellationToken,
+    following: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Outpost {
+    /// Returns once a member has told who belongs.
+    pub async fn connect(settings: OutpostSettings) -> Result<Self, OutpostError> {
+        let OutpostSettings { controllers, client, credential, listen, cache_ttl_secs } = settings;
+        if controllers.is_empty() {
+            return Err(OutpostError::NoController);
+        }
+        if cache_ttl_secs == 0 || cache_ttl_secs > CACHE_TTL_SECS_MAX {
+            return Err(OutpostError::CacheTtl(cache_ttl_secs));
+        }
+        let endpoint = Arc::new(watch::Sender::new(None));
+        let mut told = endpoint.subscribe();
+        let members =
+            Members { controllers, turn: AtomicUsize::new(0), client, credential, endpoint: Arc::clone(&endpoint) };
+        let clocks = Clocks(Arc::clone(&endpoint));
+        let inner = Arc::new(countersign_guard::Outpost::new(Arc::new(members), Arc::new(clocks), cache_ttl_secs));
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let following = stop.child_token();
+        let (follower, stopped) = (Arc::clone(&inner), following.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                never = follower.run() => match never {},
+            }
+        });
+        let told = tokio::time::timeout(CONNECT_DEADLINE, told.wait_for(Option::is_some)).await;
+        let Some(endpoint) = told.ok().and_then(Result::ok).and_then(|endpoint| endpoint.clone()) else {
+            stop.cancel();
+            return Err(OutpostError::Untold);
+        };
+        let acceptor = Acceptor::bind(listen, endpoint.clone(), AcceptorLimits::default()).await;
+        let acceptor = acceptor.map_err(|source| {
+            stop.cancel();
+            OutpostError::Bind { address: listen, source }
+        })?;
+        Ok(Self { inner, endpoint, acceptor: Arc::new(acceptor), stop, following, tasks })
+    }
+
+    /// Decides who may do what.
+    pub fn guard(&self) -> &Guard {
+        self.inner.guard()
+    }
+
+    /// Questions that were sent to members so far: one for each principal that was not known, however many waited for it.
+    pub fn fetches(&self) -> u64 {
+        self.inner.fetches()
+    }
+
+    /// Where callers are accepted.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.acceptor.local_addr()
+    }
+
+    /// Serves gRPC or HTTP to whomever the rules let in, as [`Member::serve`](crate::Member::serve) does. To be called once.
+    pub fn serve(&self, services: Routes) {
+        let routes = service::guarded(self.guard(), services);
+        let accepted = self.acceptor.routes().services(service::WAITING_MAX);
+        service::run(&self.tasks, &self.stop, accepted, routes, service::STREAMS_MAX);
+        let lapsing = service::close_when_lapsed(self.guard().clone(), self.endpoint.clone());
+        let (accepting, stop) = (Arc::clone(&self.acceptor), self.stop.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = lapsing => {}
+                never = accepting.run() => match never {},
+            }
+        });
+    }
+
+    /// Hears nothing from members any more, as if the network had failed, and goes on serving.
+    #[doc(hidden)]
+    pub fn deafen_for_testing(&self) {
+        self.following.cancel();
+    }
+
+    /// Stops serving and following.
+    pub async fn shutdown(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+}
+
+impl Drop for Outpost {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+struct Members {
+    controllers: Vec<Address>,
+    turn: AtomicUsize,
+    client: ServiceClient,
+    credential: Arc<Credential>,
+    /// Made from the first view.
+    endpoint: Arc<watch::Sender<Option<Endpoint>>>,
+}
+
+impl Members {
+    async fn dial(&self) -> Result<Channel, ConnectError> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let at = turn.checked_rem(self.controllers.len()).and_then(|at| self.controllers.get(at));
+        let address = at.ok_or_else(|| ConnectError(Box::new(OutpostError::NoController)))?;
+        let stream = self.client.dial(address).await.map_err(|error| ConnectError(Box::new(error)))?;
+        tracing::info!(%address, "following the cluster");
+        Ok(channel_over(&tonic::transport::Endpoint::from_static("http://cluster"), stream))
+    }
+}
+
+impl Controllers for Members {
+    fn connect(&self) -> Connecting<'_> {
+        Box::pin(self.dial())
+    }
+
+    fn enforce(&self, view: &Arc<View>, time: UnixMillis) -> bool {
+        let known = self.endpoint.borrow().clone();
+        let Some(endpoint) = known else {
+            let trust = Trust::of_view(Arc::clone(view), Some(Arc::clone(&self.credential)), time);
+            return match trust {
+                Ok(trust) => {
+                    let endpoint = Endpoint::new(trust, SystemClock, Arc::<LoggedRefusals>::default());
+                    self.endpoint.send_replace(Some(endpoint));
+                    true
+                }
+                Err(error) => {
+                    tracing::error!(error = %crate::chain(&error), "what a member told cannot be used");
+                    false
+                }
+            };
+        };
+        match endpoint.publish(Arc::clone(view), time) {
+            Ok(closed) => {
+                for connection in closed {
+                    tracing::info!(principal = %connection.principal, reason = %connection.refusal, "connection closed");
+                }
+                true
+            }
+            Err(error) => {
+                tracing::error!(error = %crate::chain(&error), "what a member told cannot be put in force");
+                false
+            }
+        }
+    }
+}
+
+/// The later of this host's clock and what members said.
+struct Clocks(Arc<watch::Sender<Option<Endpoint>>>);
+
+impl Time for Clocks {
+    fn boot(&self) -> BootMillis {
+        boot_now()
+    }
+
+    fn now(&self) -> UnixMillis {
+        self.0.borrow().as_ref().map_or_else(|| SystemClock.now(), Endpoint::now)
+    }
+}

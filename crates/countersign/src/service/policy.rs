@@ -1,0 +1,213 @@
+//! What a guard outside the cluster is told: who belongs, whom a change concerns, what rules say of a principal, and a lease.
+//!
+//! Asked of by whoever may `read` the cluster's `policy`, and only as long as that is so.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use countersign_api::cluster::policy_server::Policy;
+use countersign_api::cluster::{FetchReply, FetchRequest, RuleReply, WatchReply, WatchRequest};
+use countersign_core::authz::{Action, Affected, Kind, PrincipalPattern, Subject};
+use countersign_core::codec;
+use countersign_core::id::Generation;
+use countersign_core::limits::{SLICE_LEN_MAX, SLICE_RULES_MAX};
+use countersign_core::principal::Role;
+use countersign_core::trust::view::View;
+use countersign_guard::{Caller, Denial};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::lease::Place;
+use crate::member::Inner;
+
+/// Answers that wait for their reader.
+const WAITING_MAX: usize = 16;
+/// How long a question waits for the generation that it asks for.
+const BEHIND_MAX: Duration = Duration::from_secs(2);
+
+/// The service.
+#[derive(Clone)]
+pub(super) struct PolicyService(Weak<Inner>);
+
+impl PolicyService {
+    pub(super) fn of(member: &Arc<Inner>) -> Self {
+        Self(Arc::downgrade(member))
+    }
+
+    fn member(&self) -> Result<Arc<Inner>, Status> {
+        self.0.upgrade().ok_or_else(|| Status::unavailable("shutting down"))
+    }
+}
+
+/// Whether `caller` may decide by this cluster's rules elsewhere, asked anew each time.
+fn permitted(member: &Inner, caller: &Caller) -> Result<(), Status> {
+    let fresh = member.guard.fresh().map_err(|no_lease| Status::unavailable(no_lease.to_string()))?;
+    let cluster = member.endpoint.trust().load().view.name.clone();
+    let asked = member
+        .guard
+        .session(&caller.peer, Some(caller.remote.ip()))
+        .and_then(|session| session.authorize_named(&fresh, Action::Read, &Kind::POLICY, cluster.as_str()).map(|_| ()));
+    asked.map_err(|denial| {
+        tracing::info!(principal = %caller.peer.principal(), remote = %caller.remote, %denial, "may not read policy");
+        match denial {
+            Denial::Denied(_) => Status::permission_denied("may not `read` the cluster's `policy`"),
+            _ => Status::unavailable(denial.to_string()),
+        }
+    })
+}
+
+fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
+    // Absent only if the router were wired wrongly: refuse.
+    request.extensions().get::<Caller>().cloned().ok_or_else(|| Status::unauthenticated("nobody"))
+}
+
+#[tonic::async_trait]
+impl Policy for PolicyService {
+    type WatchStream = ReceiverStream<Result<WatchReply, Status>>;
+
+    async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
+        let caller = caller(&request)?;
+        let member = self.member()?;
+        permitted(&member, &caller)?;
+        let full = || Status::resource_exhausted("too many guards outside the cluster watch this member: ask another");
+        let place = member.lease.subleases.enter().ok_or_else(full)?;
+        let (replies, sent) = mpsc::channel(WAITING_MAX);
+        tracing::info!(principal = %caller.peer.principal(), remote = %caller.remote, "decides by the rules of this member");
+        let watching = Watching { member: Arc::downgrade(&member), caller, place, replies, told: None };
+        let stop = member.stop.clone();
+        member.tasks.spawn(async move {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = watching.run(request.into_inner()) => {}
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(sent)))
+    }
+
+    async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<FetchReply>, Status> {
+        let caller = caller(&request)?;
+        let member = self.member()?;
+        permitted(&member, &caller)?;
+        let FetchRequest { principal, at_least } = request.into_inner();
+        let role = Role::parse(&principal).map_err(|_| Status::invalid_argument("no principal"))?;
+        let mut applied = member.state.applied();
+        let reached = applied.wait_for(|generation| generation.0 >= at_least);
+        let reached = tokio::time::timeout(BEHIND_MAX, reached).await;
+        if !matches!(reached, Ok(Ok(_))) {
+            return Err(Status::unavailable("this member is behind"));
+        }
+        let view = member.state.read().view().cloned().ok_or_else(|| Status::unavailable("no state yet"))?;
+        // A request that waited may do so no more.
+        permitted(&member, &caller)?;
+        fetched(&view, &role).map(Response::new)
+    }
+}
+
+/// What rules say of one principal, and everything else that decides about it.
+fn fetched(view: &View, role: &Role) -> Result<FetchReply, Status> {
+    let subject = Subject::of(view, role);
+    let encoded = |_| Status::internal("encoding");
+    let mut rules = Vec::new();
+    let mut len = 0_usize;
+    for (_, group) in view.policy.groups_of(&subject) {
+        for rule in group.iter().flat_map(|(_, rules)| rules.iter()) {
+            let bytes = codec::encode(&**rule).map_err(encoded)?;
+            len = len.saturating_add(bytes.len()).saturating_add(rule.id.as_str().len()).saturating_add(16);
+            if rules.len() >= SLICE_RULES_MAX || len > SLICE_LEN_MAX / 2 {
+                return Err(Status::resource_exhausted(format!("more than {SLICE_RULES_MAX} rules are about it")));
+            }
+            rules.push(RuleReply { id: rule.id.to_string(), rule: bytes.into() });
+        }
+    }
+    let requirements = view.policy.requirements().values().map(|r| codec::encode(r).map(Into::into).map_err(encoded));
+    Ok(FetchReply {
+        generation: view.generation.0,
+        role: subject.roles.into_iter().next().unwrap_or_default(),
+        attributes: subject.attributes.into_iter().collect(),
+        rules,
+        super_users: view.policy.super_users().iter().map(PrincipalPattern::to_string).collect(),
+        requirements: requirements.collect::<Result<_, _>>()?,
+    })
+}
+
+/// One guard that watches this member.
+struct Watching {
+    member: Weak<Inner>,
+    caller: Caller,
+    place: Place,
+    replies: mpsc::Sender<Result<WatchReply, Status>>,
+    told: Option<Generation>,
+}
+
+impl Watching {
+    async fn run(mut self, mut requests: Streaming<WatchRequest>) {
+        let Some(member) = self.member.upgrade() else { return };
+        let mut applied = member.state.applied();
+        drop(member);
+        loop {
+            let asked = tokio::select! {
+                request = requests.message() => match request {
+                    Ok(Some(request)) => Some(request),
+                    _ => return,
+                },
+                changed = applied.changed() => match changed {
+                    Ok(()) => None,
+                    Err(_) => return,
+                },
+            };
+            let Some(member) = self.member.upgrade() else { return };
+            let reply = self.answer(&member, asked);
+            let ended = reply.is_err();
+            if self.replies.send(reply).await.is_err() || ended {
+                return;
+            }
+        }
+    }
+
+    fn answer(&mut self, member: &Inner, asked: Option<WatchRequest>) -> Result<WatchReply, Status> {
+        permitted(member, &self.caller)?;
+        let enforced_here = *member.state.applied().borrow();
+        if let Some(request) = &asked {
+            // Nobody enforces what it was not told.
+            let told = self.told.unwrap_or_default();
+            member.lease.subleases.acknowledge(&self.place, Generation(request.enforced).min(told));
+        }
+        let own_end = member.lease.deadline().filter(|_| member.lease.fresh().is_ok());
+        let (generation, lease_millis) = match &asked {
+            Some(_) => {
+                member.lease.subleases.grant(&self.place, &member.state, &member.data, own_end).map_err(|error| {
+                    tracing::error!(error = %crate::chain(&error), "no lease is given: that it was cannot be stored");
+                    Status::unavailable("no lease can be given")
+                })?
+            }
+            None => (enforced_here, 0),
+        };
+        let view = member.state.read().view().cloned().ok_or_else(|| Status::unavailable("no state yet"))?;
+        // The view may be ahead of what is enforced here; what is told of it then is told once more when it is enforced.
+        let generation = generation.max(view.generation);
+        let affected = match self.told {
+            Some(told) => member.state.affected(told, generation),
+            None => Affected::everything(),
+        };
+        let shown = if affected.who {
+            let bytes = codec::encode(&view.without_policy()).map_err(|_| Status::internal("encoding"))?;
+            if bytes.len() > SLICE_LEN_MAX / 2 {
+                return Err(Status::resource_exhausted("the cluster is too large to be told to a guard outside"));
+            }
+            bytes
+        } else {
+            Vec::new()
+        };
+        self.told = Some(generation);
+        Ok(WatchReply {
+            generation: generation.0,
+            asked: asked.map_or(0, |request| request.asked),
+            lease_millis,
+            time_millis: member.now().0,
+            view: shown.into(),
+            everybody: affected.everybody,
+            principals: affected.principals.iter().map(PrincipalPattern::to_string).collect(),
+        })
+    }
+}

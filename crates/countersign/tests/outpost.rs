@@ -1,0 +1,256 @@
+//! A broker that is no member decides by the cluster's rules: told by a member, over its own certificate, and silent when the
+//! cluster is.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign::{Action, Denial, Kind, LeaseLength, Outpost, OutpostError, OutpostSettings, Resource, channel_over};
+use countersign_api::cluster::whoami_client::WhoamiClient;
+use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
+use countersign_api::cluster::{WhoamiReply, WhoamiRequest};
+use countersign_core::authz::text::RuleText;
+use countersign_core::id::Generation;
+use countersign_core::name::Address;
+use countersign_net::{ServiceClient, SystemClock};
+use serde_json::{Value, json};
+use support::{Issued, Lifetimes, Node, cluster_living};
+use tonic::service::Routes;
+use tonic::{Request, Response, Status};
+
+/// Answers, and says by whom it was called.
+struct Greeter;
+
+#[tonic::async_trait]
+impl Whoami for Greeter {
+    async fn whoami(&self, request: Request<WhoamiRequest>) -> Result<Response<WhoamiReply>, Status> {
+        let caller = request.extensions().get::<countersign::Caller>().unwrap();
+        let principal = caller.peer.principal().to_string();
+        Ok(Response::new(WhoamiReply { principal, generation: 0, node: 0 }))
+    }
+}
+
+fn short() -> Lifetimes {
+    Lifetimes { lease: LeaseLength::from_secs(2).unwrap(), ..Lifetimes::default() }
+}
+
+async fn outpost_of(nodes: &[&Node], issued: &Issued) -> Result<Outpost, OutpostError> {
+    let domain = nodes[0].member().view().trust_domain.clone();
+    let client =
+        ServiceClient::new(Arc::clone(&issued.bundle), domain, Arc::clone(&issued.credential), Arc::new(SystemClock));
+    Outpost::connect(OutpostSettings {
+        controllers: nodes.iter().map(|node| node.address()).collect(),
+        client,
+        credential: Arc::clone(&issued.credential),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        cache_ttl_secs: 300,
+    })
+    .await
+}
+
+async fn put(node: &Node, rule: &RuleText) -> u64 {
+    let body = json!({ "rule": rule, "wait": true }).to_string();
+    let (status, body) = node.ask("POST", "/v1/acl/rules", body).await;
+    assert_eq!(status, 200, "{body}");
+    serde_json::from_str::<Value>(&body).unwrap()["generation"].as_u64().unwrap()
+}
+
+/// Returns how long the answer took, and how far the members were.
+async fn remove(node: &Node, id: &str) -> (Duration, Value) {
+    let begun = tokio::time::Instant::now();
+    let (status, body) = node.ask("DELETE", &format!("/v1/acl/rules/{id}?wait=true"), String::new()).await;
+    assert_eq!(status, 200, "{body}");
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(answer["enforcement"]["complete"], true, "{answer}");
+    (begun.elapsed(), answer)
+}
+
+fn rule(id: &str, principal: &str, actions: &str, resource: &str) -> RuleText {
+    let (resource, resource_any) = match resource.contains(':') {
+        true => (Some(resource.to_owned()), None),
+        false => (None, Some(resource.to_owned())),
+    };
+    RuleText {
+        id: Some(id.to_owned()),
+        principal: principal.to_owned(),
+        actions: vec![actions.to_owned()],
+        resource,
+        resource_any,
+        ..RuleText::default()
+    }
+}
+
+fn fetch_policy() -> RuleText {
+    rule("fetch-policy", "broker/*", "read", "policy")
+}
+
+struct Called(WhoamiClient<tonic::transport::Channel>);
+
+impl Called {
+    async fn ask(&mut self) -> Result<String, Status> {
+        Ok(self.0.whoami(WhoamiRequest {}).await?.into_inner().principal)
+    }
+}
+
+async fn connect(client: &ServiceClient, outpost: &Outpost) -> Result<Called, countersign_net::DialError> {
+    let port = outpost.local_addr().unwrap().port();
+    let stream = client.dial(&Address::parse(&format!("localhost:{port}")).unwrap()).await?;
+    let endpoint = tonic::transport::Endpoint::from_static("http://outpost");
+    Ok(Called(WhoamiClient::new(channel_over(&endpoint, stream))))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_outside_decides_by_the_rules_of_the_cluster_and_stops_when_it_is_cut_off() {
+    let nodes = cluster_living(3, short()).await;
+    nodes.iter().for_each(|node| node.member().serve(Routes::default()));
+    let broker = nodes[0].issue("broker/localhost").await;
+    let pay = nodes[0].client("pay").await;
+    let shop = nodes[0].client("shop").await;
+
+    remove(&nodes[0], "whoami").await;
+    put(&nodes[0], &fetch_policy()).await;
+    let outpost = outpost_of(&[&nodes[2], &nodes[1]], &broker).await.unwrap();
+    outpost.serve(Routes::new(WhoamiServer::new(Greeter)));
+
+    // A client that is known and has no grant is connected and denied; with a grant it is served.
+    let mut called = connect(&pay.dialer, &outpost).await.unwrap();
+    assert_eq!(
+        called.ask().await.unwrap_err().code(),
+        tonic::Code::PermissionDenied,
+        "the initial rule is of a method"
+    );
+    let grant = rule("pay-calls", "client/pay", "write", "service:countersign.v1.Whoami/Whoami");
+    put(&nodes[0], &grant).await;
+    assert!(called.ask().await.unwrap().ends_with("client/pay"));
+    let mut others = connect(&shop.dialer, &outpost).await.unwrap();
+    assert_eq!(others.ask().await.unwrap_err().code(), tonic::Code::PermissionDenied);
+
+    // When the removal returns, the outpost denies: it acknowledged, and nobody waited for a lease to run out.
+    let (took, answer) = remove(&nodes[0], "pay-calls").await;
+    assert_eq!(called.ask().await.unwrap_err().code(), tonic::Code::PermissionDenied);
+    let states: Vec<&str> =
+        answer["enforcement"]["members"].as_array().unwrap().iter().map(|m| m["state"].as_str().unwrap()).collect();
+    assert!(states.iter().all(|state| *state == "enforced"), "{took:?} {answer}");
+    put(&nodes[0], &grant).await;
+    assert!(called.ask().await.is_ok(), "a grant after a removal is seen");
+
+    // A revoked client's connection is closed there, too, when the revocation returns.
+    nodes[0].revoke(&pay.key).await;
+    assert!(called.ask().await.is_err());
+    assert!(connect(&pay.dialer, &outpost).await.is_err());
+
+    // Whoever may not read policy any more is told nothing, holds no lease soon, and serves nobody.
+    put(&nodes[0], &rule("shop-calls", "client/shop", "write", "service")).await;
+    assert!(others.ask().await.is_ok());
+    remove(&nodes[0], "fetch-policy").await;
+    outpost_denies(&outpost).await;
+    assert!(others.ask().await.is_err());
+    outpost.shutdown().await;
+}
+
+async fn outpost_denies(outpost: &Outpost) {
+    while outpost.guard().fresh().is_ok() {
+        // why: a lease lapses by the passing of time alone
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_wait_for_what_rules_say_of_a_principal_it_is_asked_for_once() {
+    let nodes = cluster_living(1, short()).await;
+    nodes[0].member().serve(Routes::default());
+    let broker = nodes[0].issue("broker/localhost").await;
+    put(&nodes[0], &fetch_policy()).await;
+    put(&nodes[0], &rule("reads", "client/pay", "read", "topic:orders")).await;
+    let pay = nodes[0].client("pay").await;
+    let outpost = outpost_of(&[&nodes[0]], &broker).await.unwrap();
+    let peer = peer_of(&outpost, &pay.dialer).await;
+
+    assert!(matches!(outpost.guard().session(&peer, None), Err(Denial::Unfetched)));
+    let asks = (0..50).map(|_| {
+        let (guard, peer) = (outpost.guard().clone(), peer.clone());
+        tokio::spawn(async move { guard.fetch(&peer).await })
+    });
+    for ask in asks.collect::<Vec<_>>() {
+        ask.await.unwrap().unwrap();
+    }
+    assert_eq!(outpost.fetches(), 1);
+    let orders = Resource::new(Kind::TOPIC, "orders");
+    let may = |action| {
+        let session = outpost.guard().session(&peer, None)?;
+        let fresh = outpost.guard().fresh()?;
+        session.authorize(&fresh, action, &orders).map(|_| ())
+    };
+    assert_eq!(may(Action::Read), Ok(()));
+    assert!(matches!(may(Action::Write), Err(Denial::Denied(_))));
+
+    // A change that concerns others leaves it as it is; one that concerns it is asked about anew.
+    put(&nodes[0], &rule("other", "client/shop", "read", "topic:orders")).await;
+    assert_eq!((may(Action::Read), outpost.fetches()), (Ok(()), 1));
+    let generation = put(&nodes[0], &rule("writes", "client/pay", "write", "topic:orders")).await;
+    assert!(outpost.guard().generation() >= Generation(generation), "acknowledged before the command returned");
+    assert!(matches!(may(Action::Write), Err(Denial::Unfetched)));
+    outpost.guard().fetch(&peer).await.unwrap();
+    assert_eq!((may(Action::Write), outpost.fetches()), (Ok(()), 2));
+    outpost.shutdown().await;
+}
+
+/// The client as the outpost verified it, by a call that it serves.
+async fn peer_of(outpost: &Outpost, client: &ServiceClient) -> countersign_core::peer::VerifiedPeer {
+    use axum::Router;
+    use axum::routing::any;
+    let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let app = Router::new().route(
+        "/countersign.v1.Certificates/Renew",
+        any(move |request: axum::extract::Request| {
+            let sender = sender.clone();
+            async move {
+                let caller = request.extensions().get::<countersign::Caller>().unwrap().clone();
+                let _ = sender.send(caller.peer).await;
+                "seen"
+            }
+        }),
+    );
+    outpost.serve(Routes::from(app));
+    let port = outpost.local_addr().unwrap().port();
+    let stream = client.dial(&Address::parse(&format!("localhost:{port}")).unwrap()).await.unwrap();
+    let channel = channel_over(&tonic::transport::Endpoint::from_static("http://outpost"), stream);
+    // A path that needs no rule: what is asked for here is who calls.
+    let mut renewing = countersign_api::cluster::certificates_client::CertificatesClient::new(channel);
+    let _ = renewing.renew(countersign_api::cluster::RenewRequest { csr: Default::default() }).await;
+    receiver.recv().await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_without_the_permission_is_told_nothing() {
+    let nodes = cluster_living(1, short()).await;
+    nodes[0].member().serve(Routes::default());
+    let broker = nodes[0].issue("broker/localhost").await;
+    put(&nodes[0], &rule("elsewhere", "broker/localhost", "describe", "policy")).await;
+    let refused = outpost_of(&[&nodes[0]], &broker).await.err().unwrap();
+    assert!(matches!(refused, OutpostError::Untold), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outpost_that_does_not_answer_is_waited_for_until_its_lease_has_run_out() {
+    let nodes = cluster_living(1, short()).await;
+    nodes[0].member().serve(Routes::default());
+    let broker = nodes[0].issue("broker/localhost").await;
+    let pay = nodes[0].client("pay").await;
+    put(&nodes[0], &fetch_policy()).await;
+    put(&nodes[0], &rule("calls", "client/pay", "write", "service")).await;
+    let outpost = outpost_of(&[&nodes[0]], &broker).await.unwrap();
+    outpost.serve(Routes::new(WhoamiServer::new(Greeter)));
+    let mut called = connect(&pay.dialer, &outpost).await.unwrap();
+    called.ask().await.unwrap();
+    // It goes on serving by what it knows, and hears nothing more.
+    outpost.deafen_for_testing();
+    assert!(called.ask().await.is_ok(), "it has a lease");
+    remove(&nodes[0], "calls").await;
+    assert!(outpost.guard().fresh().is_err(), "the removal returned when its lease was over");
+    assert!(called.ask().await.is_err());
+    outpost.shutdown().await;
+}

@@ -1,0 +1,200 @@
+//! One group of rules, compiled: what it says of a name in one look-up, however many rules there are.
+//!
+//! Names that no rule has are found by the longest prefix that one has. So what is kept is what rules name, never what
+//! callers do.
+
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use countersign_core::authz::{Effect, Group, Kind, NamePattern, Rule};
+use countersign_core::time::UnixMillis;
+use hashbrown::{DefaultHashBuilder, HashTable};
+
+/// What unconditional rules say, and where the others are.
+#[derive(Debug, Clone, Copy, Default)]
+struct Cell {
+    allow: u8,
+    deny: u8,
+    /// One more than the place of a list of conditional rules; zero for none.
+    conditional: u32,
+}
+
+struct Exact {
+    name: Arc<str>,
+    cell: Cell,
+}
+
+struct Prefix {
+    text: Arc<str>,
+    cell: Cell,
+    /// One more than the place of the longest shorter prefix of it; zero for none.
+    parent: u32,
+}
+
+struct OfKind {
+    kind: Kind,
+    any: Cell,
+    exact: HashTable<Exact>,
+    /// In the order of their texts.
+    prefixes: Vec<Prefix>,
+}
+
+/// A compiled group.
+pub(crate) struct Cells {
+    kinds: Vec<OfKind>,
+    conditional: Vec<Box<[Arc<Rule>]>>,
+}
+
+/// What rules say to one who asks from somewhere, at some time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) allow: u8,
+    pub(crate) deny: u8,
+    /// When it may become different by itself.
+    pub(crate) until: Option<UnixMillis>,
+}
+
+impl Said {
+    pub(crate) const NOTHING: Self = Self { allow: 0, deny: 0, until: None };
+
+    pub(crate) const fn granted(self) -> u8 {
+        self.allow & !self.deny
+    }
+}
+
+impl Cells {
+    pub(crate) fn compile(source: &Group, hasher: &DefaultHashBuilder) -> Self {
+        let mut cells = Self { kinds: Vec::new(), conditional: Vec::new() };
+        for ((kind, pattern), rules) in source.iter() {
+            if cells.kinds.last().is_none_or(|of| of.kind != *kind) {
+                let (exact, prefixes) = (HashTable::new(), Vec::new());
+                cells.kinds.push(OfKind { kind: kind.clone(), any: Cell::default(), exact, prefixes });
+            }
+            // In the order of patterns: any, exact names, prefixes.
+            let Some(mut of) = cells.kinds.pop() else { continue };
+            let own = cells.cell(rules);
+            match pattern {
+                NamePattern::Any => of.any = own,
+                NamePattern::Exact(name) => {
+                    let name = Arc::clone(name);
+                    of.exact.insert_unique(hasher.hash_one(&*name), Exact { name, cell: own }, |e| {
+                        hasher.hash_one(&*e.name)
+                    });
+                }
+                NamePattern::Prefix(text) => {
+                    of.prefixes.push(Prefix { text: Arc::clone(text), cell: own, parent: 0 });
+                }
+            }
+            cells.kinds.push(of);
+        }
+        let mut kinds = std::mem::take(&mut cells.kinds);
+        kinds.iter_mut().for_each(|of| cells.inherit(of));
+        cells.kinds = kinds;
+        cells
+    }
+
+    fn cell(&mut self, rules: &[Arc<Rule>]) -> Cell {
+        let mut cell = Cell::default();
+        for rule in rules.iter().filter(|rule| !rule.is_conditional()) {
+            match rule.effect {
+                Effect::Allow => cell.allow |= rule.decides().bits(),
+                Effect::Deny => cell.deny |= rule.decides().bits(),
+            }
+        }
+        let conditional: Vec<Arc<Rule>> = rules.iter().filter(|rule| rule.is_conditional()).cloned().collect();
+        cell.conditional = self.keep(conditional);
+        cell
+    }
+
+    fn keep(&mut self, rules: Vec<Arc<Rule>>) -> u32 {
+        if rules.is_empty() {
+            return 0;
+        }
+        self.conditional.push(rules.into());
+        // Limits on rules keep this far below.
+        u32::try_from(self.conditional.len()).unwrap_or(0)
+    }
+
+    /// Adds to each cell what wider patterns say, so that a look-up finds one cell.
+    fn inherit(&mut self, of: &mut OfKind) {
+        let any = of.any;
+        let mut open: Vec<(usize, Arc<str>, Cell)> = Vec::new();
+        for at in 0..of.prefixes.len() {
+            let Some(prefix) = of.prefixes.get_mut(at) else { break };
+            while open.last().is_some_and(|(_, text, _)| !prefix.text.starts_with(&**text)) {
+                open.pop();
+            }
+            let (parent, wider) = open.last().map_or((0, any), |(parent, _, cell)| (parent + 1, *cell));
+            prefix.parent = u32::try_from(parent).unwrap_or(0);
+            prefix.cell = self.joined(wider, prefix.cell);
+            open.push((at, Arc::clone(&prefix.text), prefix.cell));
+        }
+        let prefixes = &of.prefixes;
+        for exact in &mut of.exact {
+            let wider = longest(prefixes, &exact.name).unwrap_or(any);
+            exact.cell = self.joined(wider, exact.cell);
+        }
+    }
+
+    fn joined(&mut self, wider: Cell, own: Cell) -> Cell {
+        let conditional = match (wider.conditional, own.conditional) {
+            (0, only) | (only, 0) => only,
+            (a, b) => {
+                let both: Vec<Arc<Rule>> = [a, b].iter().flat_map(|list| self.list(*list)).cloned().collect();
+                self.keep(both)
+            }
+        };
+        Cell { allow: wider.allow | own.allow, deny: wider.deny | own.deny, conditional }
+    }
+
+    fn list(&self, place: u32) -> &[Arc<Rule>] {
+        let place = usize::try_from(place).unwrap_or(0).checked_sub(1);
+        place.and_then(|place| self.conditional.get(place)).map_or(&[], |rules| rules)
+    }
+
+    /// What the group says of a name, whose hash is given.
+    #[inline]
+    pub(crate) fn said(&self, kind: &Kind, name: &str, hash: u64, from: Option<IpAddr>, now: UnixMillis) -> Said {
+        let Some(of) = self.kinds.iter().find(|of| of.kind == *kind) else { return Said::NOTHING };
+        let exact = of.exact.find(hash, |exact| *exact.name == *name);
+        let cell = match exact {
+            Some(exact) => exact.cell,
+            None => longest(&of.prefixes, name).unwrap_or(of.any),
+        };
+        let said = Said { allow: cell.allow, deny: cell.deny, until: None };
+        if cell.conditional == 0 { said } else { self.conditions(said, cell.conditional, from, now) }
+    }
+
+    #[cold]
+    fn conditions(&self, mut said: Said, list: u32, from: Option<IpAddr>, now: UnixMillis) -> Said {
+        for rule in self.list(list) {
+            if !rule.holds(from, now) {
+                continue;
+            }
+            match rule.effect {
+                Effect::Allow => said.allow |= rule.decides().bits(),
+                Effect::Deny => said.deny |= rule.decides().bits(),
+            }
+            if let Some(last) = rule.not_after {
+                // It counts until its last second is over.
+                let over = UnixMillis::from_secs(last.secs().saturating_add(1));
+                said.until = Some(said.until.map_or(over, |until| until.min(over)));
+            }
+        }
+        said
+    }
+}
+
+/// The cell of the longest stored prefix of `name`.
+fn longest(prefixes: &[Prefix], name: &str) -> Option<Cell> {
+    // Whatever begins the name is not greater than it; so is the greatest such text, or one that it begins with.
+    let mut at = prefixes.partition_point(|prefix| *prefix.text <= *name);
+    while let Some(prefix) = at.checked_sub(1).and_then(|at| prefixes.get(at)) {
+        if name.starts_with(&*prefix.text) {
+            return Some(prefix.cell);
+        }
+        at = usize::try_from(prefix.parent).unwrap_or(0);
+    }
+    None
+}

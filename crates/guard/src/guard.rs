@@ -1,0 +1,148 @@
+//! The guard: rules in force, and the proof that they are.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use countersign_core::authz::Recorded;
+use countersign_core::id::Generation;
+use countersign_core::lease::{Fresh, LeaseClock, NoLease};
+use countersign_core::peer::{Scope, VerifiedPeer};
+use countersign_core::trust::view::View;
+use tokio::sync::watch;
+
+use crate::groups::Groups;
+use crate::permit::Denial;
+use crate::recent::Recent;
+use crate::replica::Replica;
+use crate::session::Session;
+use crate::source::Source;
+use crate::time::Time;
+
+/// Decides who may do what, by the rules in force. Cheap to clone: all clones are one guard.
+#[derive(Clone)]
+pub struct Guard(pub(crate) Arc<Shared>);
+
+pub(crate) struct Shared {
+    /// What is in force. Sessions compare it on each request, so nothing else is on its line.
+    generation: Line,
+    pub(crate) lease: Arc<LeaseClock>,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) time: Arc<dyn Time>,
+    pub(crate) groups: Groups,
+    pub(crate) recent: Recent,
+    changed: watch::Sender<Generation>,
+}
+
+/// A cache line of its own.
+#[repr(align(128))]
+struct Line(AtomicU64);
+
+impl core::fmt::Debug for Guard {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "Guard(generation {})", self.generation())
+    }
+}
+
+/// Puts a member's views in force at its guard. There is one.
+pub struct Publisher {
+    replica: Arc<Replica>,
+    guard: Guard,
+}
+
+impl Publisher {
+    /// From here on no session answers by an earlier view. To be called before anybody is told that this one is in force.
+    pub fn publish(&self, view: &Arc<View>) {
+        self.replica.replace(view);
+        self.guard.in_force(view.generation);
+    }
+}
+
+impl Guard {
+    /// The guard of a member: it decides by what its publisher puts in force, while `lease` lasts.
+    pub fn of_member(lease: Arc<LeaseClock>, time: Arc<dyn Time>) -> (Self, Publisher) {
+        let replica = Arc::<Replica>::default();
+        let guard = Self::new(Arc::clone(&replica) as Arc<dyn Source>, lease, time);
+        (guard.clone(), Publisher { replica, guard })
+    }
+
+    pub(crate) fn new(source: Arc<dyn Source>, lease: Arc<LeaseClock>, time: Arc<dyn Time>) -> Self {
+        Self(Arc::new(Shared {
+            generation: Line(AtomicU64::new(0)),
+            lease,
+            source,
+            time,
+            groups: Groups::default(),
+            recent: Recent::default(),
+            changed: watch::Sender::new(Generation(0)),
+        }))
+    }
+
+    /// Everything that is known at `generation` can be asked for by now.
+    pub(crate) fn in_force(&self, generation: Generation) {
+        self.0.generation.0.store(generation.0, Ordering::Release);
+        self.0.changed.send_replace(generation);
+    }
+
+    /// The generation in force.
+    #[inline]
+    pub fn generation(&self) -> Generation {
+        self.0.generation()
+    }
+
+    /// Proof, by one reading of the clock, that what is in force is fresh. Taken after the read that delivered the requests
+    /// which it is to cover.
+    ///
+    /// Errors: without a lease nothing is allowed.
+    pub fn fresh(&self) -> Result<Fresh<'_>, NoLease> {
+        self.0.lease.fresh(self.0.time.boot())
+    }
+
+    /// A session for a peer that was verified, whose requests come from `from`. One for each task: it remembers answers
+    /// without a lock.
+    ///
+    /// Errors: the peer is not, or no longer, somebody whom the cluster knows; or what rules say of it is not here yet
+    /// ([`Guard::fetch`]), which is no error of a member.
+    pub fn session(&self, peer: &VerifiedPeer, from: Option<IpAddr>) -> Result<Session, Denial> {
+        match peer.scope() {
+            Scope::Full => Session::new(self.clone(), peer.clone(), from),
+            Scope::Recovery => Err(Denial::RecoveryOnly),
+        }
+    }
+
+    /// Sees to it that what rules say of `peer` is known here: on a member it always is, an outpost asks one.
+    ///
+    /// Errors: no member answered, or this outpost may not ask.
+    pub async fn fetch(&self, peer: &VerifiedPeer) -> Result<(), Denial> {
+        Arc::clone(&self.0.source).fetch(peer).await
+    }
+
+    /// Returns once `generation`, or a later one, is in force.
+    pub async fn reached(&self, generation: Generation) {
+        let mut changed = self.0.changed.subscribe();
+        // The sender lives as long as this guard does.
+        let _ = changed.wait_for(|now| *now >= generation).await;
+    }
+
+    /// Changes with the generation in force.
+    pub fn changes(&self) -> watch::Receiver<Generation> {
+        self.0.changed.subscribe()
+    }
+
+    /// Requests of the last hours, each once: what a change of rules is tried on before it is made.
+    pub fn recent(&self) -> Vec<Recorded> {
+        self.0.recent.all()
+    }
+
+    /// Groups of rules that are compiled. Bounded by what the rules name.
+    pub fn compiled_groups(&self) -> usize {
+        self.0.groups.len()
+    }
+}
+
+impl Shared {
+    #[inline]
+    pub(crate) fn generation(&self) -> Generation {
+        Generation(self.generation.0.load(Ordering::Acquire))
+    }
+}

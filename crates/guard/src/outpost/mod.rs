@@ -1,0 +1,72 @@
+//! A guard outside the cluster: it decides by the same rules, as told by members, and denies when they fall silent.
+//!
+//! It is a subtenant of the lease of the member that it watches. What it was told of a principal it keeps until it is told
+//! that something changed, a bounded time at most. An error is never an answer: what is not known is denied.
+
+mod cache;
+mod feed;
+mod watch;
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use countersign_core::lease::LeaseClock;
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::view::View;
+use tonic::transport::Channel;
+
+use crate::guard::Guard;
+use crate::time::Time;
+use feed::Feed;
+
+/// A connection to a member, or why there is none.
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Channel, ConnectError>> + Send + 'a>>;
+
+/// No member was reached.
+#[derive(Debug, thiserror::Error)]
+#[error("no member was reached")]
+pub struct ConnectError(#[source] pub Box<dyn core::error::Error + Send + Sync>);
+
+/// How an outpost reaches members, and what it does with what they tell.
+pub trait Controllers: Send + Sync + 'static {
+    /// Connects to a member, over a connection that is authenticated in both directions: each time to the next one.
+    fn connect(&self) -> Connecting<'_>;
+
+    /// Puts a view in force wherever connections are judged. True once every connection that it refuses is closed; else it
+    /// is not acknowledged, and no lease counts from there on.
+    fn enforce(&self, view: &Arc<View>, time: UnixMillis) -> bool;
+}
+
+/// A guard outside the cluster, and what keeps it informed.
+pub struct Outpost {
+    guard: Guard,
+    feed: Arc<Feed>,
+    controllers: Arc<dyn Controllers>,
+}
+
+impl Outpost {
+    /// Knows nothing and allows nothing until [`Outpost::run`] has reached a member. What it is told of a principal it keeps
+    /// for `cache_ttl_secs` at most.
+    pub fn new(controllers: Arc<dyn Controllers>, time: Arc<dyn Time>, cache_ttl_secs: u64) -> Self {
+        let lease = Arc::new(LeaseClock::default());
+        let feed = Arc::new(Feed::new(Arc::clone(&lease), Arc::clone(&time), cache_ttl_secs));
+        let guard = Guard::new(Arc::clone(&feed) as Arc<dyn crate::source::Source>, lease, time);
+        Self { guard, feed, controllers }
+    }
+
+    /// The guard. A session for a principal that it was not asked about before needs [`Guard::fetch`] first.
+    pub const fn guard(&self) -> &Guard {
+        &self.guard
+    }
+
+    /// Follows the cluster, from one member to the next, until dropped.
+    pub async fn run(&self) -> core::convert::Infallible {
+        watch::follow(self).await
+    }
+
+    /// Questions that were sent to members so far: one for each principal that was not known, however many waited for it.
+    pub fn fetches(&self) -> u64 {
+        self.feed.fetches()
+    }
+}

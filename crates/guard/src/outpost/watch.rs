@@ -1,0 +1,166 @@
+//! Following a member: what changed, and a lease out of its own.
+
+use core::convert::Infallible;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_api::cluster::policy_client::PolicyClient;
+use countersign_api::cluster::{WatchReply, WatchRequest};
+use countersign_api::convert::decoded;
+use countersign_core::authz::PrincipalPattern;
+use countersign_core::id::Generation;
+use countersign_core::limits::SLICE_LEN_MAX;
+use countersign_core::time::{BootMillis, UnixMillis};
+use countersign_core::trust::view::View;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use super::{ConnectError, Outpost};
+
+/// How long to wait before the next member is tried.
+const RETRY: Duration = Duration::from_millis(200);
+/// How long a member may be silent after it was asked.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
+/// How often a lease is asked for where none was given.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
+/// Requests for a lease that wait for their answers.
+const ASKED_MAX: usize = 16;
+
+/// Why a member is not followed any more.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error("the member ended the watch: {}", .0.message())]
+    Member(#[source] Box<tonic::Status>),
+    #[error("the member ended the watch")]
+    Ended,
+    #[error("the member is silent")]
+    Silent,
+    #[error("what the member tells is malformed")]
+    Malformed,
+}
+
+impl From<tonic::Status> for Lost {
+    fn from(status: tonic::Status) -> Self {
+        Self::Member(Box::new(status))
+    }
+}
+
+/// From one member to the next.
+pub(super) async fn follow(outpost: &Outpost) -> Infallible {
+    loop {
+        let Err(why) = follow_one(outpost).await;
+        tracing::warn!(error = %why, "the cluster is not followed: what is known lasts as long as the lease");
+        outpost.feed.channel.send_replace(None);
+        // why: nothing tells when a member can be reached again
+        tokio::time::sleep(RETRY).await;
+    }
+}
+
+async fn follow_one(outpost: &Outpost) -> Result<Infallible, Lost> {
+    let channel = outpost.controllers.connect().await?;
+    let mut client = PolicyClient::new(channel.clone()).max_decoding_message_size(SLICE_LEN_MAX);
+    let (requests, sent) = mpsc::channel(ASKED_MAX);
+    let mut watch = Watch { outpost, requests, asked: VecDeque::new(), number: 0, lease: None };
+    watch.ask()?;
+    let replies = client.watch(ReceiverStream::new(sent)).await?.into_inner();
+    // From here on changes are told; what was missed before is not known.
+    outpost.feed.lock().cache.lost();
+    outpost.feed.channel.send_replace(Some(channel));
+    watch.listen(replies).await
+}
+
+struct Watch<'a> {
+    outpost: &'a Outpost,
+    requests: mpsc::Sender<WatchRequest>,
+    /// By number: when it was sent. A lease is counted from then.
+    asked: VecDeque<(u64, BootMillis)>,
+    number: u64,
+    /// Milliseconds of the last lease.
+    lease: Option<u64>,
+}
+
+impl Watch<'_> {
+    fn ask(&mut self) -> Result<(), Lost> {
+        self.number += 1;
+        let enforced = self.outpost.guard.generation().0;
+        let at = self.outpost.feed.time.boot();
+        self.asked.push_back((self.number, at));
+        if self.asked.len() > ASKED_MAX {
+            self.asked.pop_front();
+        }
+        self.requests.try_send(WatchRequest { asked: self.number, enforced }).map_err(|_| Lost::Silent)
+    }
+
+    async fn listen(mut self, mut replies: Streaming<WatchReply>) -> Result<Infallible, Lost> {
+        loop {
+            let pause = self.lease.map_or(ASK_AGAIN, |millis| Duration::from_millis((millis / 3).max(50)));
+            let patience = if self.asked.is_empty() { pause } else { ANSWER_DEADLINE };
+            match tokio::time::timeout(patience, replies.message()).await {
+                Ok(reply) => self.take(reply?.ok_or(Lost::Ended)?)?,
+                Err(_) if self.asked.is_empty() => self.ask()?,
+                Err(_) => return Err(Lost::Silent),
+            }
+        }
+    }
+
+    /// Takes in what was told, in this order: nothing old is answered any more, no connection that is refused is open, and
+    /// only then is it acknowledged and a lease counted.
+    fn take(&mut self, reply: WatchReply) -> Result<(), Lost> {
+        let (feed, guard) = (&self.outpost.feed, &self.outpost.guard);
+        let generation = Generation(reply.generation);
+        let patterns: Result<Vec<PrincipalPattern>, _> = reply.principals.iter().map(|text| text.parse()).collect();
+        // What cannot be read may be about anybody.
+        let (everybody, patterns) = match patterns {
+            Ok(patterns) => (reply.everybody, patterns),
+            Err(_) => (true, Vec::new()),
+        };
+        let known = feed.lock().view.clone();
+        let news = match known.filter(|_| reply.view.is_empty()) {
+            Some(view) if view.generation >= generation => None,
+            Some(view) => Some(Arc::new(View { generation, ..View::clone(&view) })),
+            None if reply.view.is_empty() => return Err(Lost::Malformed),
+            None => {
+                let view: View = decoded("view", &reply.view).map_err(|_| Lost::Malformed)?;
+                if view.generation != generation {
+                    return Err(Lost::Malformed);
+                }
+                Some(Arc::new(view))
+            }
+        };
+        // Another member may be behind the one before it: what was known is not forgotten.
+        let news = news.filter(|view| view.generation >= guard.generation());
+        {
+            let mut state = feed.lock();
+            state.cache.told(generation, everybody, &patterns);
+            if let Some(view) = &news {
+                state.view = Some(Arc::clone(view));
+            }
+        }
+        let before = guard.generation();
+        if let Some(view) = &news {
+            guard.in_force(view.generation);
+            if !self.outpost.controllers.enforce(view, UnixMillis(reply.time_millis)) {
+                return Err(Lost::Malformed);
+            }
+            feed.lease(|holder| holder.enforced(view.generation));
+        }
+        if reply.asked != 0 {
+            self.granted(&reply);
+        }
+        // At once: somebody may wait for it.
+        if guard.generation() > before { self.ask() } else { Ok(()) }
+    }
+
+    fn granted(&mut self, reply: &WatchReply) {
+        let Some(place) = self.asked.iter().position(|(number, _)| *number == reply.asked) else { return };
+        let at = self.asked.drain(..=place).next_back().map(|(_, at)| at);
+        self.lease = (reply.lease_millis > 0).then_some(reply.lease_millis);
+        if let (Some(at), Some(millis)) = (at, self.lease) {
+            self.outpost.feed.lease(|holder| holder.granted_for(at, Generation(reply.generation), millis));
+        }
+    }
+}

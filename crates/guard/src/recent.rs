@@ -1,0 +1,95 @@
+//! Requests of the last while, each once: what a change of rules is tried on before it is made.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use countersign_core::authz::Recorded;
+use countersign_core::principal::Role;
+use countersign_core::time::UnixMillis;
+
+/// Requests of one while.
+const RECENT_MAX: usize = 4096;
+/// Of these, those of one principal: whoever invents names does not crowd out the others.
+const RECENT_PER_PRINCIPAL_MAX: usize = 256;
+/// Seconds of one while; what is shown is of the last two.
+const WHILE_SECS: u64 = 3600;
+
+#[derive(Default)]
+struct While {
+    began: UnixMillis,
+    requests: BTreeSet<Recorded>,
+    of_principal: BTreeMap<Role, usize>,
+}
+
+/// Requests of this while and the last. Written only where a decision is made for the first time in a session.
+#[derive(Default)]
+pub(crate) struct Recent(Mutex<(While, BTreeSet<Recorded>)>);
+
+impl Recent {
+    fn lock(&self) -> MutexGuard<'_, (While, BTreeSet<Recorded>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn record(&self, request: Recorded, now: UnixMillis) {
+        let mut recent = self.lock();
+        let (current, last) = &mut *recent;
+        if now.secs_since(current.began) >= WHILE_SECS || current.requests.len() >= RECENT_MAX {
+            *last = std::mem::take(current).requests;
+            current.began = now;
+        }
+        if current.requests.contains(&request) {
+            return;
+        }
+        let count = current.of_principal.entry(request.principal.clone()).or_default();
+        if *count < RECENT_PER_PRINCIPAL_MAX {
+            *count += 1;
+            current.requests.insert(request);
+        }
+    }
+
+    pub(crate) fn all(&self) -> Vec<Recorded> {
+        let recent = self.lock();
+        recent.0.requests.union(&recent.1).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::authz::{Action, Kind};
+    use countersign_core::name::Name;
+
+    use super::*;
+
+    fn request(principal: &str, name: usize) -> Recorded {
+        let principal = Role::Client(Name::parse(principal).unwrap());
+        Recorded { principal, action: Action::Read, kind: Kind::TOPIC, name: name.to_string(), from: None }
+    }
+
+    #[test]
+    fn each_request_is_kept_once_and_one_principal_crowds_out_nobody() {
+        let recent = Recent::default();
+        for name in 0..2 * RECENT_PER_PRINCIPAL_MAX {
+            recent.record(request("loud", name), UnixMillis(0));
+            recent.record(request("quiet", 7), UnixMillis(0));
+        }
+        let all = recent.all();
+        assert_eq!(all.len(), RECENT_PER_PRINCIPAL_MAX + 1);
+        assert!(all.contains(&request("quiet", 7)));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_and_forgotten_after_a_while() {
+        let recent = Recent::default();
+        let crowd = |at| {
+            for of in 0..4 * RECENT_MAX / RECENT_PER_PRINCIPAL_MAX {
+                (0..RECENT_PER_PRINCIPAL_MAX).for_each(|name| recent.record(request(&format!("c{of}"), name), at));
+            }
+        };
+        crowd(UnixMillis(0));
+        assert!((RECENT_MAX..=2 * RECENT_MAX).contains(&recent.all().len()));
+        let later = |whiles| UnixMillis::from_secs(whiles * WHILE_SECS);
+        recent.record(request("late", 1), later(1));
+        recent.record(request("late", 2), later(2));
+        assert_eq!(recent.all(), [request("late", 1), request("late", 2)]);
+    }
+}

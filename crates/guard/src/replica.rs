@@ -1,0 +1,42 @@
+//! Rules from the replicated state of a member.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use countersign_core::authz::Subject;
+use countersign_core::peer::{VerifiedPeer, still_known};
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::view::View;
+
+use crate::permit::Denial;
+use crate::source::{Fetching, Source, Standing};
+
+/// The view in force on this member; none before the first.
+#[derive(Default)]
+pub(crate) struct Replica(RwLock<Option<Arc<View>>>);
+
+impl Replica {
+    pub(crate) fn replace(&self, view: &Arc<View>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(view));
+    }
+
+    pub(crate) fn view(&self) -> Option<Arc<View>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Source for Replica {
+    fn standing(&self, peer: &VerifiedPeer, now: UnixMillis) -> Result<Standing, Denial> {
+        let view = self.view().ok_or(Denial::Unfetched)?;
+        still_known(&view, peer, now).map_err(Denial::Refused)?;
+        Ok(Standing {
+            generation: view.generation,
+            policy: Arc::clone(&view.policy),
+            subject: Subject::of(&view, &peer.principal().role),
+        })
+    }
+
+    /// It is all here.
+    fn fetch(self: Arc<Self>, _: &VerifiedPeer) -> Fetching {
+        Box::pin(core::future::ready(Ok(())))
+    }
+}

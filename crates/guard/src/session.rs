@@ -1,0 +1,278 @@
+//! What one peer may do, remembered: the fast path, and the slow one that fills it.
+
+use std::cell::{Cell, RefCell};
+use std::hash::BuildHasher;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use countersign_core::authz::{Action, ActionSet, Decision, Effect, Kind, Policy, Question, Recorded, Subject, decide};
+use countersign_core::id::Generation;
+use countersign_core::lease::Fresh;
+use countersign_core::limits::RESOURCE_NAME_LEN_MAX;
+use countersign_core::peer::VerifiedPeer;
+use countersign_core::time::{BootMillis, UnixMillis};
+
+use crate::cells::{Cells, Said};
+use crate::guard::Guard;
+use crate::permit::{About, Denial, Permit};
+use crate::resource::Resource;
+
+/// Answers that a session remembers; a power of two. The next resource with the same last bits takes the place of one.
+const SLOTS: usize = 64;
+
+/// An answer: of this resource, these actions were asked for and granted.
+#[derive(Default)]
+struct Slot {
+    resource: Cell<u64>,
+    granted: Cell<u8>,
+}
+
+/// What rules say of the peer, as of one generation.
+struct Known {
+    policy: Arc<Policy>,
+    subject: Subject,
+    groups: Vec<Arc<Cells>>,
+    is_super: bool,
+}
+
+/// What one verified peer may do, as asked by one task. Answers are remembered until anything changes: then each is decided
+/// anew, and a peer that is known no longer gets none.
+///
+/// It is `Send` but not `Sync`: each task of a connection has its own ([`Session::another`]).
+pub struct Session {
+    guard: Guard,
+    peer: VerifiedPeer,
+    from: Option<IpAddr>,
+    generation: Cell<u64>,
+    /// From then on, what is remembered may be different by itself.
+    until: Cell<BootMillis>,
+    slots: Box<[Slot; SLOTS]>,
+    /// By-name requests that were recorded lately, by a hash: one that is taken for another is not recorded.
+    seen: Box<[Cell<u64>; SLOTS]>,
+    known: RefCell<Option<Known>>,
+}
+
+impl Session {
+    pub(crate) fn new(guard: Guard, peer: VerifiedPeer, from: Option<IpAddr>) -> Result<Self, Denial> {
+        let session = Self {
+            guard,
+            peer,
+            from: from.map(|from| from.to_canonical()),
+            generation: Cell::new(0),
+            until: Cell::new(BootMillis(0)),
+            slots: Box::new([const { Slot { resource: Cell::new(0), granted: Cell::new(0) } }; SLOTS]),
+            seen: Box::new([const { Cell::new(0) }; SLOTS]),
+            known: RefCell::new(None),
+        };
+        session.refresh()?;
+        Ok(session)
+    }
+
+    /// Another session of the same peer, for another task.
+    pub fn another(&self) -> Result<Self, Denial> {
+        Self::new(self.guard.clone(), self.peer.clone(), self.from)
+    }
+
+    /// Whose it is.
+    pub const fn peer(&self) -> &VerifiedPeer {
+        &self.peer
+    }
+
+    /// Whether the peer may do `action` to `resource`. An answer that is remembered costs one comparison of generations and
+    /// one load.
+    #[inline]
+    pub fn authorize<'a>(
+        &self,
+        fresh: &Fresh<'_>,
+        action: Action,
+        resource: &'a Resource,
+    ) -> Result<Permit<'a>, Denial> {
+        let generation = self.guard.generation();
+        if generation.0 == self.generation.get()
+            && fresh.now() < self.until.get()
+            && let Some(slot) = self.slot(resource)
+            && slot.resource.get() == resource.id()
+            && slot.granted.get() & action.bit() != 0
+        {
+            let about = About::Resource(resource);
+            return Ok(Permit { about, action, generation, deadline: fresh.deadline() });
+        }
+        self.authorize_anew(fresh, action, resource)
+    }
+
+    #[inline]
+    fn slot(&self, resource: &Resource) -> Option<&Slot> {
+        self.slots.get((resource.id() as usize) & (SLOTS - 1))
+    }
+
+    #[cold]
+    fn authorize_anew<'a>(
+        &self,
+        fresh: &Fresh<'_>,
+        action: Action,
+        resource: &'a Resource,
+    ) -> Result<Permit<'a>, Denial> {
+        let generation = self.current(fresh)?;
+        let hash = self.hash(resource.name());
+        let granted = self.granted(resource.kind(), resource.name(), hash)?;
+        self.record(action, resource.kind(), resource.name());
+        if !granted.contains(action) {
+            return Err(self.denied(action, resource.kind(), resource.name()));
+        }
+        if let Some(slot) = self.slot(resource) {
+            let before = if slot.resource.get() == resource.id() { slot.granted.get() } else { 0 };
+            slot.resource.set(resource.id());
+            slot.granted.set(before | action.bit());
+        }
+        Ok(Permit { about: About::Resource(resource), action, generation, deadline: fresh.deadline() })
+    }
+
+    /// The same for a thing that is named once: its name is looked up.
+    pub fn authorize_named<'a>(
+        &self,
+        fresh: &Fresh<'_>,
+        action: Action,
+        kind: &'a Kind,
+        name: &'a str,
+    ) -> Result<Permit<'a>, Denial> {
+        let generation = self.current(fresh)?;
+        let hash = self.hash(name);
+        let granted = self.granted(kind, name, hash)?;
+        let mark = hash.rotate_left(action as u32) | 1;
+        if let Some(seen) = self.seen.get((mark >> 8) as usize & (SLOTS - 1))
+            && seen.get() != mark
+        {
+            seen.set(mark);
+            self.record(action, kind, name);
+        }
+        if !granted.contains(action) {
+            return Err(self.denied(action, kind, name));
+        }
+        Ok(Permit { about: About::Named(kind, name), action, generation, deadline: fresh.deadline() })
+    }
+
+    /// The decision, with its reason, by the rules that this session answers by.
+    pub fn explain(&self, fresh: &Fresh<'_>, action: Action, kind: &Kind, name: &str) -> Result<Decision, Denial> {
+        self.current(fresh)?;
+        self.decision(action, kind, name)
+    }
+
+    /// Refuses to answer by anything older than `wanted`: for a request that says what it has seen.
+    pub fn at_least(&self, wanted: Generation) -> Result<(), Denial> {
+        let generation = self.guard.generation();
+        if generation >= wanted { Ok(()) } else { Err(Denial::Behind { wanted, generation }) }
+    }
+
+    /// The generation that answers are of from here on. Everything remembered is of it.
+    #[inline]
+    fn current(&self, fresh: &Fresh<'_>) -> Result<Generation, Denial> {
+        let generation = self.guard.generation();
+        if generation.0 != self.generation.get() || fresh.now() >= self.until.get() {
+            self.refresh()?;
+        }
+        Ok(Generation(self.generation.get()))
+    }
+
+    #[inline]
+    fn hash(&self, name: &str) -> u64 {
+        self.guard.0.groups.hasher().hash_one(name)
+    }
+
+    /// Forgets what is remembered and takes up what is in force. On an error nothing is allowed until it works.
+    #[cold]
+    fn refresh(&self) -> Result<(), Denial> {
+        self.generation.set(0);
+        self.known.replace(None);
+        for slot in self.slots.iter() {
+            slot.resource.set(0);
+        }
+        for seen in self.seen.iter() {
+            seen.set(0);
+        }
+        let shared = &self.guard.0;
+        let now = shared.time.now();
+        let standing = shared.source.standing(&self.peer, now)?;
+        let groups = shared.groups.of(&standing.policy, &standing.subject);
+        let is_super = standing.policy.is_super(&standing.subject);
+        self.known.replace(Some(Known { policy: standing.policy, subject: standing.subject, groups, is_super }));
+        let over = UnixMillis::from_secs(self.peer.not_after().secs().saturating_add(1));
+        self.until.set(BootMillis(u64::MAX));
+        self.ends_at(over, now);
+        self.generation.set(standing.generation.0);
+        Ok(())
+    }
+
+    /// What is remembered may be different from `over` on, a moment of the wall clock that now reads `now`.
+    fn ends_at(&self, over: UnixMillis, now: UnixMillis) {
+        let until = self.guard.0.time.boot().plus(over.0.saturating_sub(now.0));
+        self.until.set(self.until.get().min(until));
+    }
+
+    /// What the peer may do to a thing of this name.
+    #[inline]
+    fn granted(&self, kind: &Kind, name: &str, hash: u64) -> Result<ActionSet, Denial> {
+        let known = self.known.borrow();
+        let known = known.as_ref().ok_or(Denial::Unfetched)?;
+        let nothing = ActionSet::NONE;
+        if name.len() > RESOURCE_NAME_LEN_MAX {
+            return Ok(nothing);
+        }
+        if known.is_super {
+            return Ok(ActionSet::ALL);
+        }
+        if !known.policy.unevaluable().is_empty() {
+            return Ok(nothing);
+        }
+        // Read once, and only where it matters: rules with a time are few.
+        let now = if known.policy.is_timeless() { UnixMillis(0) } else { self.guard.0.time.now() };
+        let mut said = Said::NOTHING;
+        for group in &known.groups {
+            let more = group.said(kind, name, hash, self.from, now);
+            said.allow |= more.allow;
+            said.deny |= more.deny;
+            said.until = match (said.until, more.until) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+        }
+        if let Some(over) = said.until {
+            self.ends_at(over, now);
+        }
+        let required = known.policy.requirements().get(name).filter(|_| *kind == Kind::TASK);
+        match required.map(|required| required.is_met(&known.subject)) {
+            Some(true) => said.allow |= ActionSet::ALL.bits(),
+            Some(false) => return Ok(nothing),
+            None => {}
+        }
+        Ok(ActionSet::try_from(said.granted()).unwrap_or(nothing))
+    }
+
+    fn decision(&self, action: Action, kind: &Kind, name: &str) -> Result<Decision, Denial> {
+        let known = self.known.borrow();
+        let known = known.as_ref().ok_or(Denial::Unfetched)?;
+        let question =
+            Question { subject: &known.subject, action, kind, name, from: self.from, now: self.guard.0.time.now() };
+        Ok(decide(&known.policy, Generation(self.generation.get()), &question))
+    }
+
+    /// Denied in any case; the reason is that of the decision.
+    #[cold]
+    fn denied(&self, action: Action, kind: &Kind, name: &str) -> Denial {
+        match self.decision(action, kind, name) {
+            Ok(decision) if decision.effect == Effect::Deny => Denial::Denied(decision),
+            // A rule came or went with the second in between: what was decided first counts.
+            Ok(decision) => Denial::Outdated { permitted: decision.generation, generation: self.guard.generation() },
+            Err(denial) => denial,
+        }
+    }
+
+    #[cold]
+    fn record(&self, action: Action, kind: &Kind, name: &str) {
+        if name.len() > RESOURCE_NAME_LEN_MAX {
+            return;
+        }
+        let shared = &self.guard.0;
+        let (principal, kind, name) = (self.peer.principal().role.clone(), kind.clone(), name.to_owned());
+        shared.recent.record(Recorded { principal, action, kind, name, from: self.from }, shared.time.now());
+    }
+}

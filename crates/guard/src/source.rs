@@ -1,0 +1,31 @@
+//! Where a guard's rules come from.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use countersign_core::authz::{Policy, Subject};
+use countersign_core::id::Generation;
+use countersign_core::peer::VerifiedPeer;
+use countersign_core::time::UnixMillis;
+
+use crate::permit::Denial;
+
+/// What is known of one peer at one generation.
+pub(crate) struct Standing {
+    pub(crate) generation: Generation,
+    pub(crate) policy: Arc<Policy>,
+    pub(crate) subject: Subject,
+}
+
+/// What is known of a peer, on its way.
+pub(crate) type Fetching = Pin<Box<dyn Future<Output = Result<(), Denial>> + Send>>;
+
+/// Rules, as of a generation that only grows.
+pub(crate) trait Source: Send + Sync {
+    /// What is known of `peer` now. All of it is of one generation, and that is in force.
+    fn standing(&self, peer: &VerifiedPeer, now: UnixMillis) -> Result<Standing, Denial>;
+
+    /// Sees to it that it is known.
+    fn fetch(self: Arc<Self>, peer: &VerifiedPeer) -> Fetching;
+}
