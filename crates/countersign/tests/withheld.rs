@@ -199,6 +199,9 @@ async fn a_call_that_streams_is_cut_when_the_lease_lapses() {
     let nodes = cluster_of(3).await;
     let client = nodes[0].client("pay").await;
     nodes[0].settled(3).await;
+    let rule = r#"{"rule":{"principal":"client/pay","actions":["write"],"resource_prefix":"service:test.Echo/"}}"#;
+    let (status, body) = nodes[0].ask("POST", "/v1/acl/rules", rule.to_owned()).await;
+    assert_eq!(status, 200, "{body}");
     let quiet = async || {
         Body::from_stream(tokio_stream::StreamExt::chain(
             tokio_stream::once(Ok::<_, Infallible>(Bytes::from_static(b"begun"))),
