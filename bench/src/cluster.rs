@@ -70,6 +70,8 @@ impl Cluster {
                 members: BTreeMap::new(),
                 evicted: BTreeMap::new(),
                 principals: Arc::default(),
+                labels: Arc::default(),
+                policy: Arc::default(),
                 revoked_keys: Default::default(),
                 revoked_principals: Default::default(),
                 groups: BTreeMap::new(),
@@ -121,6 +123,11 @@ impl Cluster {
         let chain = vec![leaf, self.authority.certificate().to_vec()];
         self.members.insert(id, Identity { chain, key });
         Ok(())
+    }
+
+    /// What its members know.
+    pub(crate) fn into_view(self) -> View {
+        self.view
     }
 
     pub(crate) fn identity(&self, id: u64) -> Result<&Identity> {

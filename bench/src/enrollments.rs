@@ -58,6 +58,7 @@ async fn measure(binary: &Path) -> Result<Report> {
              with the leader, and all come from one address.",
             RETRY.as_millis()
         )],
+        ..Report::default()
     })
 }
 

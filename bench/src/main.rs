@@ -5,6 +5,7 @@
 //! passes or fails by time.
 
 mod admin;
+mod authz;
 mod bare;
 mod bytes;
 mod caller;
@@ -42,11 +43,15 @@ usage: cargo xtask bench [--binary PATH] [ROW…]
   enrollments   members admitted by one leader
   evictions     from `evict` and `revoke` to the last connection closed on every member, under load
   renewals      certificates of nodes renewed by one leader
+  authz         authorizations by handle and by name, beside a table by hand, HashMap, moka, casbin and Cedar
+  policy        changes of rules and compiling them, and what they weigh
+  instructions  instructions of an authorization, if valgrind is installed
 
   --binary PATH   the `countersign` to start, instead of building one
 Without a row: all of them, and docs/BENCHMARKS.md is rewritten.";
 
-const ROWS: [&str; 6] = ["handshakes", "bytes", "commits", "enrollments", "evictions", "renewals"];
+const ROWS: [&str; 9] =
+    ["handshakes", "bytes", "commits", "enrollments", "evictions", "renewals", "authz", "policy", "instructions"];
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("bench has no parent directory")?;
@@ -55,6 +60,11 @@ fn main() -> Result<()> {
         && first == "load"
     {
         return load::run(root, rest);
+    }
+    if let [first, rest @ ..] = given.as_slice()
+        && first == "authz-child"
+    {
+        return authz::child(rest);
     }
     let mut rows = Vec::new();
     let mut binary = None;
@@ -85,6 +95,9 @@ fn main() -> Result<()> {
             "commits" => commits::run(&binary),
             "evictions" => evictions::run(&binary),
             "renewals" => renewals::run(&binary),
+            "authz" => authz::run(),
+            "policy" => authz::policy(),
+            "instructions" => authz::instructions(),
             _ => enrollments::run(&binary),
         };
         report.add(measured.with_context(|| format!("row `{row}`"))?);

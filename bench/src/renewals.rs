@@ -37,7 +37,7 @@ async fn measure(binary: &Path) -> Result<Report> {
         "Renewals: {MEMBERS} members a round, connected before, {AT_ONCE} at once; a fresh cluster of one each time, whose \
          leader goes on to look for members that never serve."
     );
-    Ok(Report { lines: vec![line], notes: vec![note] })
+    Ok(Report { lines: vec![line], notes: vec![note], ..Report::default() })
 }
 
 async fn renew(binary: &Path) -> Result<f64> {

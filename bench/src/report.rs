@@ -11,11 +11,15 @@ pub(crate) enum Target {
     Rate(f64),
     /// Ours alone, in the line's unit: less is better.
     AtMost(f64),
+    /// Ours to theirs, where less is better.
+    Times(f64),
+    /// Theirs to ours, where less is better.
+    Faster(f64),
     /// None: it explains another line.
     None,
 }
 
-/// One comparison. Both figures are rates, where more is better, but for lines with [`Target::AtMost`].
+/// One comparison. Both figures are rates, where more is better, unless the target says that less is.
 #[derive(Debug, Clone)]
 pub(crate) struct Line {
     pub(crate) work: &'static str,
@@ -32,15 +36,18 @@ pub(crate) struct Line {
 pub(crate) struct Report {
     pub(crate) lines: Vec<Line>,
     pub(crate) notes: Vec<String>,
+    /// Tables of their own, with the titles that they stand under.
+    pub(crate) sections: Vec<String>,
 }
 
 impl Report {
     pub(crate) fn add(&mut self, other: Self) {
         self.lines.extend(other.lines);
         self.notes.extend(other.notes);
+        self.sections.extend(other.sections);
     }
 
-    /// Lines as a Markdown table, remarks as a list below it.
+    /// Lines as a Markdown table, remarks as a list below it, then the other tables.
     pub(crate) fn table(&self) -> String {
         let mut text = String::from(
             "| work | unit | peer or floor | theirs | ours | ratio | target | |\n|---|---|---|---:|---:|---:|---|---|\n",
@@ -57,13 +64,18 @@ impl Report {
         for note in &self.notes {
             let _ = writeln!(text, "- {note}");
         }
+        for section in &self.sections {
+            let _ = write!(text, "\n{section}");
+        }
         text
     }
 }
 
 impl Line {
+    /// Ours to theirs, but for lines that ask how much faster ours is.
     fn ratio(&self) -> Option<f64> {
-        self.theirs.map(|theirs| self.ours / theirs)
+        let faster = matches!(self.target, Target::Faster(_));
+        self.theirs.map(|theirs| if faster { theirs / self.ours } else { self.ours / theirs })
     }
 
     /// The target in words, and whether it was reached.
@@ -73,6 +85,14 @@ impl Line {
             Target::Ratio(at_least) => {
                 let met = self.ratio().map_or("not compared", |ratio| word(ratio >= at_least));
                 (format!("≥ {at_least} ×"), met)
+            }
+            Target::Times(at_most) => {
+                let met = self.ratio().map_or("not compared", |ratio| word(ratio <= at_most));
+                (format!("≤ {at_most} ×"), met)
+            }
+            Target::Faster(at_least) => {
+                let met = self.ratio().map_or("not compared", |ratio| word(ratio >= at_least));
+                (format!("≥ {at_least} × faster"), met)
             }
             Target::Rate(at_least) => (format!("≥ {}", figure(at_least)), word(self.ours >= at_least)),
             Target::AtMost(at_most) => (format!("≤ {}", figure(at_most)), word(self.ours <= at_most)),
@@ -103,6 +123,11 @@ mod tests {
         assert_eq!(judged(None, 101.0, Target::AtMost(100.0)), "**not met**");
         assert_eq!(judged(None, f64::NAN, Target::AtMost(100.0)), "**not met**");
         assert_eq!(judged(None, 1.0, Target::Ratio(1.2)), "not compared");
+        assert_eq!(judged(Some(2.0), 3.0, Target::Times(1.5)), "met");
+        assert_eq!(judged(Some(2.0), 3.1, Target::Times(1.5)), "**not met**");
+        assert_eq!(judged(Some(100.0), 10.0, Target::Faster(10.0)), "met");
+        assert_eq!(judged(Some(100.0), 10.1, Target::Faster(10.0)), "**not met**");
+        assert_eq!(judged(None, 1.0, Target::Faster(10.0)), "not compared");
         assert_eq!(judged(Some(1.0), 2.0, Target::None), "");
     }
 }

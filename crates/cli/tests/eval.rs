@@ -204,6 +204,69 @@ fn the_rule_that_decides_is_the_first_of_those_that_say_so() {
 }
 
 #[test]
+fn of_many_acls_the_first_by_number_decides() {
+    let mut acls = vec![acl("TOPIC u LITERAL User:a * READ ALLOW"); 12];
+    acls[2] = acl("TOPIC t PREFIXED User:* * READ ALLOW");
+    acls[10] = acl("TOPIC t LITERAL User:a * READ ALLOW");
+    assert_eq!(judge_acls(&[acl_case(json!({ "acls": acls }))])[0]["rules"], json!([2]));
+}
+
+/// Whether one ACL allows what one check asks.
+fn allows(rule: &str, check: &str) -> bool {
+    let judged = judge_acls(&[acl_case(json!({ "acls": [acl(rule)], "checks": [acl(check)] }))]);
+    judged[0]["verdicts"] == json!(["ALLOWED"])
+}
+
+#[test]
+fn an_asterisk_is_a_wildcard_where_it_is_one_and_nowhere_else() {
+    for (rule, check, expected) in [
+        ("TOPIC * LITERAL User:a * READ ALLOW", "User a 10.0.0.1 READ TOPIC t", true),
+        ("TOPIC * PREFIXED User:a * READ ALLOW", "User a 10.0.0.1 READ TOPIC t", false),
+        ("TOPIC * PREFIXED User:a * READ ALLOW", "User a 10.0.0.1 READ TOPIC *t", true),
+        ("TOPIC t* LITERAL User:a * READ ALLOW", "User a 10.0.0.1 READ TOPIC tt", false),
+        ("TOPIC t LITERAL User:a* * READ ALLOW", "User ab 10.0.0.1 READ TOPIC t", false),
+        ("TOPIC t LITERAL User:* * READ ALLOW", "Role a 10.0.0.1 READ TOPIC t", true),
+        ("TOPIC t LITERAL Role:* * READ ALLOW", "Role a 10.0.0.1 READ TOPIC t", false),
+    ] {
+        assert_eq!(allows(rule, check), expected, "{rule}; {check}");
+    }
+}
+
+#[test]
+fn an_operation_allows_what_it_implies_and_nothing_else() {
+    let operations = [
+        "READ",
+        "WRITE",
+        "CREATE",
+        "DELETE",
+        "ALTER",
+        "DESCRIBE",
+        "CLUSTER_ACTION",
+        "DESCRIBE_CONFIGS",
+        "ALTER_CONFIGS",
+        "IDEMPOTENT_WRITE",
+        "CREATE_TOKENS",
+        "DESCRIBE_TOKENS",
+        "TWO_PHASE_COMMIT",
+    ];
+    let checks: Vec<Value> = operations.iter().map(|asked| acl(&format!("User a 10.0.0.1 {asked} TOPIC t"))).collect();
+    for granted in operations.into_iter().chain(["ALL"]) {
+        let case =
+            acl_case(json!({ "acls": [acl(&format!("TOPIC t LITERAL User:a * {granted} ALLOW"))], "checks": checks }));
+        let verdicts = judge_acls(&[case])[0]["verdicts"].clone();
+        for (asked, verdict) in operations.iter().zip(verdicts.as_array().unwrap()) {
+            let implied = match *asked {
+                "DESCRIBE" => ["READ", "WRITE", "DELETE", "ALTER"].contains(&granted),
+                "DESCRIBE_CONFIGS" => granted == "ALTER_CONFIGS",
+                _ => false,
+            };
+            let expected = granted == *asked || granted == "ALL" || implied;
+            assert_eq!(verdict == "ALLOWED", expected, "{granted}, {asked}");
+        }
+    }
+}
+
+#[test]
 fn a_role_of_any_name_is_held_by_its_members_alone() {
     let role = "a role: [x] é*";
     let acls = json!([["TOPIC", "t", "LITERAL", format!("Role:{role}"), "*", "ALL", "ALLOW"]]);

@@ -51,10 +51,11 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// From here on no session answers by an earlier view. To be called before anybody is told that this one is in force.
+    /// From here on no session answers by an earlier view. One older than what is in force changes nothing. To be called before anybody is told that this one is in force.
     pub fn publish(&self, view: &Arc<View>) {
-        self.replica.replace(view);
-        self.guard.in_force(view.generation);
+        if self.replica.replace(view) {
+            self.guard.in_force(view.generation);
+        }
     }
 }
 

@@ -15,8 +15,14 @@ use crate::source::{Fetching, Source, Standing};
 pub(crate) struct Replica(RwLock<Option<Arc<View>>>);
 
 impl Replica {
-    pub(crate) fn replace(&self, view: &Arc<View>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(view));
+    /// Takes up a view; false if it is older than the one that is here, which stays.
+    pub(crate) fn replace(&self, view: &Arc<View>) -> bool {
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let newer = current.as_ref().is_none_or(|current| current.generation <= view.generation);
+        if newer {
+            *current = Some(Arc::clone(view));
+        }
+        newer
     }
 
     pub(crate) fn view(&self) -> Option<Arc<View>> {

@@ -339,3 +339,17 @@ fn each_request_that_was_decided_is_recorded_once_also_if_it_was_denied() {
     assert_eq!(asked, [("open", Action::Read), ("open", Action::Write), ("shut", Action::Read)]);
     assert!(recent.iter().all(|r| r.principal == client("pay") && r.from.is_some()));
 }
+
+#[test]
+fn a_view_older_than_the_one_in_force_is_not_put_in_force() {
+    let world = World::new(&["pay"]);
+    world.put([rule("a", "allow client/pay read topic:orders")]);
+    let before = world.view();
+    let (session, orders) = (world.session("pay"), topic("orders"));
+    assert_eq!(may(&world, &session, Action::Read, &orders), Ok(()));
+    world.remove("a");
+    world.publish_view(&before);
+    assert_eq!(world.guard.generation(), world.view().generation);
+    assert_eq!(by(may(&world, &session, Action::Read, &orders)), Reason::NoRule);
+    assert_eq!(by(may(&world, &world.session("pay"), Action::Read, &orders)), Reason::NoRule);
+}

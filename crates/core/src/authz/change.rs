@@ -136,23 +136,25 @@ impl Policy {
         }
         let mut next = self.clone();
         let mut changed = Changed::default();
-        for id in &change.remove {
-            if !next.remove(id) {
-                return Err(PolicyError::NoSuchRule(id.clone()));
-            }
+        let mut removed: BTreeSet<&RuleId> = BTreeSet::new();
+        if let Some(none) = change.remove.iter().find(|id| self.rule(id).is_none() || !removed.insert(id)) {
+            return Err(PolicyError::NoSuchRule(none.clone()));
         }
+        next.remove(removed.iter().copied());
+        let mut put: BTreeMap<&RuleId, &Rule> = BTreeMap::new();
         for rule in staged.iter().chain(&change.put) {
             rule.check().map_err(|why| PolicyError::Rule { id: rule.id.clone(), why })?;
-            match next.rule(&rule.id) {
-                Some(known) if **known == *rule => {}
+            match put.get(&rule.id).copied().or_else(|| next.rule(&rule.id).map(|rule| &**rule)) {
+                Some(known) if known == rule => {}
                 Some(_) => return Err(PolicyError::RuleExists(rule.id.clone())),
                 None => {
                     changed.put += u64::from(self.rule(&rule.id).is_none_or(|before| **before != *rule));
-                    next.extend([Arc::new(rule.clone())]);
+                    put.insert(&rule.id, rule);
                 }
             }
         }
-        changed.removed = change.remove.iter().filter(|id| next.rule(id).is_none()).count() as u64;
+        next.extend(put.into_values().map(|rule| Arc::new(rule.clone())));
+        changed.removed = removed.iter().filter(|id| next.rule(id).is_none()).count() as u64;
         if let Some(super_users) = &change.super_users {
             next.set_super_users(super_users.clone());
         }

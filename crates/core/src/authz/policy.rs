@@ -39,26 +39,39 @@ impl Group {
         at(NamePattern::Any).chain(at(NamePattern::Exact(name.into()))).chain(prefixed).flat_map(|rules| rules.iter())
     }
 
-    fn put(&mut self, rule: &Arc<Rule>) {
-        let key = (rule.kind.clone(), rule.pattern.clone());
-        let mut rules = self.others(&key, rule);
-        rules.push(Arc::clone(rule));
+    /// Puts rules in that are about the same.
+    fn put(&mut self, about: (&Kind, &NamePattern), more: &[&Arc<Rule>]) {
+        let key = (about.0.clone(), about.1.clone());
+        let there = self.rules.get(&key).into_iter().flat_map(|rules| rules.iter());
+        let mut rules: Vec<Arc<Rule>> = there.chain(more.iter().copied()).cloned().collect();
         rules.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         self.rules.insert_mut(key, rules.into());
     }
 
-    fn remove(&mut self, rule: &Rule) {
-        let key = (rule.kind.clone(), rule.pattern.clone());
-        match self.others(&key, rule) {
-            rules if rules.is_empty() => drop(self.rules.remove_mut(&key)),
-            rules => self.rules.insert_mut(key, rules.into()),
+    /// Takes rules out that are about the same.
+    fn remove(&mut self, about: (&Kind, &NamePattern), gone: &[&Arc<Rule>]) {
+        let key = (about.0.clone(), about.1.clone());
+        let gone: BTreeSet<&RuleId> = gone.iter().map(|rule| &rule.id).collect();
+        let there = self.rules.get(&key).into_iter().flat_map(|rules| rules.iter());
+        let rules: Vec<Arc<Rule>> = there.filter(|rule| !gone.contains(&rule.id)).cloned().collect();
+        if rules.is_empty() {
+            self.rules.remove_mut(&key);
+        } else {
+            self.rules.insert_mut(key, rules.into());
         }
     }
+}
 
-    fn others(&self, key: &(Kind, NamePattern), than: &Rule) -> Vec<Arc<Rule>> {
-        let there = self.rules.get(key).into_iter().flat_map(|rules| rules.iter());
-        there.filter(|known| known.id != than.id).cloned().collect()
+/// Rules by whom and by what they are about.
+type Places<'a> = BTreeMap<&'a PrincipalPattern, BTreeMap<(&'a Kind, &'a NamePattern), Vec<&'a Arc<Rule>>>>;
+
+fn places<'a>(rules: impl IntoIterator<Item = &'a Arc<Rule>>) -> Places<'a> {
+    let mut places = Places::new();
+    for rule in rules {
+        let group = places.entry(&rule.principal).or_default();
+        group.entry((&rule.kind, &rule.pattern)).or_default().push(rule);
     }
+    places
 }
 
 /// Who may do what, as far as rules say.
@@ -205,36 +218,41 @@ impl Policy {
         self.super_users.iter().any(|pattern| pattern.matches(subject))
     }
 
-    /// Puts rules in, in place of those with their ids.
+    /// Puts rules in, in place of those with their ids. Those that are about the same come in together: one at a time, each
+    /// would copy all before it.
     pub(super) fn extend(&mut self, rules: impl IntoIterator<Item = Arc<Rule>>) {
-        for rule in rules {
-            self.remove(&rule.id);
-            if let Some(group) = self.groups.get_mut(&rule.principal) {
-                Arc::make_mut(group).put(&rule);
-            } else {
-                let mut group = Group::default();
-                group.put(&rule);
-                self.groups.insert_mut(rule.principal.clone(), Arc::new(group));
-            }
+        let rules: BTreeMap<RuleId, Arc<Rule>> = rules.into_iter().map(|rule| (rule.id.clone(), rule)).collect();
+        self.remove(rules.keys());
+        for (principal, group) in places(rules.values()) {
+            let mut changed = self.groups.get(principal).map(|group| Group::clone(group)).unwrap_or_default();
+            group.iter().for_each(|(about, rules)| changed.put(*about, rules));
+            self.groups.insert_mut(principal.clone(), Arc::new(changed));
+        }
+        for (id, rule) in rules {
             self.weight = self.weight.saturating_add(rule.weight());
             self.timed = self.timed.saturating_add(usize::from(rule.not_after.is_some()));
-            self.rules.insert_mut(rule.id.clone(), rule);
+            self.rules.insert_mut(id, rule);
         }
     }
 
-    /// Takes a rule out; false if there is none.
-    pub(super) fn remove(&mut self, id: &RuleId) -> bool {
-        let Some(rule) = self.rules.get(id).cloned() else { return false };
-        self.rules.remove_mut(id);
-        self.weight = self.weight.saturating_sub(rule.weight());
-        self.timed = self.timed.saturating_sub(usize::from(rule.not_after.is_some()));
-        if let Some(group) = self.groups.get_mut(&rule.principal) {
-            Arc::make_mut(group).remove(&rule);
-            if group.rules.is_empty() {
-                self.groups.remove_mut(&rule.principal);
+    /// Takes rules out; what is not there is passed over.
+    pub(super) fn remove<'a>(&mut self, ids: impl IntoIterator<Item = &'a RuleId>) {
+        let mut gone = Vec::new();
+        for id in ids {
+            if let Some(rule) = self.rules.get(id).cloned() {
+                self.rules.remove_mut(id);
+                self.weight = self.weight.saturating_sub(rule.weight());
+                self.timed = self.timed.saturating_sub(usize::from(rule.not_after.is_some()));
+                gone.push(rule);
             }
         }
-        true
+        for (principal, group) in places(&gone) {
+            let Some(changed) = self.groups.get_mut(principal).map(Arc::make_mut) else { continue };
+            group.iter().for_each(|(about, rules)| changed.remove(*about, rules));
+            if changed.rules.is_empty() {
+                self.groups.remove_mut(principal);
+            }
+        }
     }
 
     pub(super) fn set_super_users(&mut self, super_users: BTreeSet<PrincipalPattern>) {

@@ -149,7 +149,12 @@ impl World {
     }
 
     pub fn publish(&self) {
-        self.publisher.publish(&self.view());
+        self.publish_view(&self.view());
+    }
+
+    /// What is published need not be the newest: a member that is behind.
+    pub fn publish_view(&self, view: &Arc<View>) {
+        self.publisher.publish(view);
     }
 
     pub fn apply(&self, command: Command) -> Outcome {

@@ -141,6 +141,29 @@ proptest! {
     }
 }
 
+/// Such as a list of networks. One at a time, each rule would copy all before it: a billion copies.
+#[test]
+fn many_rules_about_the_same_come_and_go_together() {
+    let from = |n: u32| Rule {
+        id: RuleId::parse(&format!("r{n}")).unwrap(),
+        effect: crate::authz::Effect::Deny,
+        principal: PrincipalPattern::Any,
+        actions: crate::authz::ActionSet::ALL,
+        kind: crate::authz::Kind::TOPIC,
+        pattern: crate::authz::NamePattern::Any,
+        network: Some(core::net::IpAddr::from(n.to_be_bytes()).into()),
+        not_after: None,
+    };
+    let rules: Vec<Rule> = (0..50_000).map(from).collect();
+    let (before, none) = (Policy::default(), PolicyChange::default());
+    let put = PolicyChange { put: rules.clone(), ..none.clone() };
+    let (full, changed) = before.changed_by(&put, &[], Generation(1)).unwrap().unwrap();
+    assert_eq!((full.len(), changed.put), (50_000, 50_000));
+    let remove = PolicyChange { remove: rules.into_iter().map(|rule| rule.id).collect(), ..none };
+    let (empty, changed) = full.changed_by(&remove, &[], Generation(2)).unwrap().unwrap();
+    assert_eq!((empty.len(), empty.groups().count(), changed.removed), (0, 0, 50_000));
+}
+
 #[test]
 fn super_users_or_requirements_alone_are_a_change() {
     let old = Policy::initial();

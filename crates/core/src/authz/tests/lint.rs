@@ -95,6 +95,7 @@ fn an_allow_that_allows_anything_is_not_shadowed() {
         ("a allow client/pay read,create =x", "d deny client/pay read,describe =x"),
         ("a allow client/pay read =x", "d deny client/pay2 all =x"),
         ("a allow client/p* read =x", "d deny client/pay all =x"),
+        ("a allow client/pay* read =x", "d deny client/pay all =x"),
         ("a allow client/p* read =x", "d deny client/pay* all =x"),
         ("a allow client/pay read x…", "d deny client/pay all =x"),
         ("a allow client/pay read any", "d deny client/pay all x…"),
