@@ -2,6 +2,7 @@
 
 use core::slice::from_ref;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -93,7 +94,12 @@ proptest! {
     #[test]
     fn of_two_rules_with_one_id_the_later_counts(rules in prop::collection::vec(rule(any_principal()), 0..14)) {
         let last: BTreeMap<RuleId, Rule> = rules.iter().map(|rule| (rule.id.clone(), rule.clone())).collect();
-        prop_assert_eq!(Policy::of([], rules), Policy::of([], last.into_values()));
+        let last = Policy::of([], last.into_values());
+        let mut one_by_one = Policy::default();
+        rules.iter().for_each(|rule| one_by_one.extend([Arc::new(rule.clone())]));
+        prop_assert_eq!(one_by_one.weight(), last.weight());
+        prop_assert_eq!(&one_by_one, &last);
+        prop_assert_eq!(Policy::of([], rules), last);
     }
 
     #[test]
