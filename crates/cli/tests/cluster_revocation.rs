@@ -17,39 +17,6 @@ use support_cluster::client::Client;
 use support_cluster::partition::Wires;
 use support_cluster::{Node, World};
 
-const SHORT_LEASE: [(&str, &str); 1] = [("COUNTERSIGN_TRUST_LEASE_SECS", "2")];
-
-/// `n` voters whose leases last two seconds; with wires, each in its namespace, reached by peers and aside.
-fn voters(world: &World, n: u8, wires: Option<&Wires>) -> Vec<Node> {
-    let mut nodes: Vec<Node> = Vec::new();
-    for i in 1..=n {
-        let mut node = world.node(&format!("n{i}"));
-        let mut flags: Vec<String> = match nodes.first() {
-            None => vec!["--bootstrap".into(), "--cluster-name".into(), "test".into()],
-            Some(first) => {
-                let token = first.token(&["--suffrage", "voter"]);
-                let sponsor = first.status()["members"][0]["addresses"][0].as_str().unwrap().to_owned();
-                vec!["--join-token".into(), world.token_file(&node.name, &token), "--join-addr".into(), sponsor]
-            }
-        };
-        if let Some(wires) = wires {
-            node.namespace = Some(wires.namespace(i));
-            flags.extend(["--cluster-addr".into(), "0.0.0.0:7001".into()]);
-            for address in [wires.address(i), wires.aside(i)] {
-                flags.extend(["--advertise-addr".into(), format!("{address}:7001")]);
-            }
-        }
-        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-        node.start_with(&flags, &SHORT_LEASE);
-        node.until_ready();
-        nodes.push(node);
-        for node in &nodes {
-            node.until_settled(nodes.len());
-        }
-    }
-    nodes
-}
-
 /// How far each member is with the revocation that a command returned.
 fn standing(answer: &Value) -> Vec<(String, String)> {
     let members = answer["enforcement"]["members"].as_array().unwrap();
@@ -64,7 +31,7 @@ fn is(node: &str, state: &str) -> (String, String) {
 #[test]
 fn a_request_that_waited_at_a_paused_member_is_denied_when_it_resumes() {
     let world = World::new();
-    let nodes = voters(&world, 3, None);
+    let nodes = world.voters_leased(3, None);
     let client = Client::issue(&nodes[0], &world.path("out"), "pay");
     // Not the leader: else the others must elect another first, which is tested elsewhere.
     let leader = nodes[0].status()["raft"]["leader"].as_u64().unwrap();
@@ -88,7 +55,7 @@ fn a_request_that_waited_at_a_paused_member_is_denied_when_it_resumes() {
 fn a_member_cut_off_from_its_peers_denies_when_its_lease_ends_and_the_revocation_waits_for_that() {
     let Some(wires) = Wires::lay(3) else { return };
     let world = World::new();
-    let nodes = voters(&world, 3, Some(&wires));
+    let nodes = world.voters_leased(3, Some(&wires));
     let client = Client::issue(&nodes[0], &world.path("out"), "pay");
     let other = Client::issue(&nodes[0], &world.path("out"), "other");
     let aside = format!("{}:7001", wires.aside(3));
@@ -114,7 +81,7 @@ fn a_member_cut_off_from_its_peers_denies_when_its_lease_ends_and_the_revocation
 fn a_member_evicted_while_it_was_cut_off_comes_back_to_closed_doors() {
     let Some(wires) = Wires::lay(3) else { return };
     let world = World::new();
-    let nodes = voters(&world, 3, Some(&wires));
+    let nodes = world.voters_leased(3, Some(&wires));
     wires.cut(3);
     let evicted = nodes[0].ask(&["node", "evict", "n3", "--keep-authority"]).ok().json();
     assert_eq!(evicted["enforcement"]["complete"], true, "{evicted}");
@@ -130,7 +97,7 @@ fn a_member_evicted_while_it_was_cut_off_comes_back_to_closed_doors() {
 #[test]
 fn the_leader_can_be_evicted_and_the_last_voter_cannot() {
     let world = World::new();
-    let nodes = voters(&world, 3, None);
+    let nodes = world.voters_leased(3, None);
     let leader = nodes[0].status()["raft"]["leader"].as_u64().unwrap();
     let leading = nodes.iter().position(|n| n.status()["node"].as_u64() == Some(leader)).unwrap();
     let rest: Vec<&Node> = nodes.iter().enumerate().filter(|(i, _)| *i != leading).map(|(_, n)| n).collect();
@@ -157,7 +124,7 @@ fn the_leader_can_be_evicted_and_the_last_voter_cannot() {
 fn a_revocation_waits_for_a_member_that_is_evicted_meanwhile() {
     let Some(wires) = Wires::lay(3) else { return };
     let world = World::new();
-    let nodes = voters(&world, 3, Some(&wires));
+    let nodes = world.voters_leased(3, Some(&wires));
     let client = Client::issue(&nodes[0], &world.path("out"), "pay");
     let aside = format!("{}:7001", wires.aside(3));
     nodes[2].until(|s| s["generation"] == nodes[0].status()["generation"]);

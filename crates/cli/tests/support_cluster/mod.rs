@@ -10,11 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use partition::Wires;
 use serde_json::Value;
 use tempfile::TempDir;
 
 /// Longer than anything takes on a loaded machine; only a failure waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The setting of a cluster whose leases last two seconds.
+pub const SHORT_LEASE: [(&str, &str); 1] = [("COUNTERSIGN_TRUST_LEASE_SECS", "2")];
 
 pub const BINARY: &str = env!("CARGO_BIN_EXE_countersign");
 
@@ -109,6 +113,37 @@ impl World {
             nodes.push(node);
             for node in &nodes {
                 node.until_settled(i);
+            }
+        }
+        nodes
+    }
+
+    /// `n` voters whose leases last two seconds; with wires, each in its namespace, reached by peers and aside.
+    pub fn voters_leased(&self, n: u8, wires: Option<&Wires>) -> Vec<Node> {
+        let mut nodes: Vec<Node> = Vec::new();
+        for i in 1..=n {
+            let mut node = self.node(&format!("n{i}"));
+            let mut flags: Vec<String> = match nodes.first() {
+                None => vec!["--bootstrap".into(), "--cluster-name".into(), "test".into()],
+                Some(first) => {
+                    let token = first.token(&["--suffrage", "voter"]);
+                    let sponsor = first.status()["members"][0]["addresses"][0].as_str().unwrap().to_owned();
+                    vec!["--join-token".into(), self.token_file(&node.name, &token), "--join-addr".into(), sponsor]
+                }
+            };
+            if let Some(wires) = wires {
+                node.namespace = Some(wires.namespace(i));
+                flags.extend(["--cluster-addr".into(), "0.0.0.0:7001".into()]);
+                for address in [wires.address(i), wires.aside(i)] {
+                    flags.extend(["--advertise-addr".into(), format!("{address}:7001")]);
+                }
+            }
+            let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+            node.start_with(&flags, &SHORT_LEASE);
+            node.until_ready();
+            nodes.push(node);
+            for node in &nodes {
+                node.until_settled(nodes.len());
             }
         }
         nodes

@@ -11,7 +11,7 @@ use crate::authz::Rule;
 use crate::authz::change::{ChangeId, Changed, PolicyChange, PolicyError, PolicyLimit};
 use crate::authz::label::{LabelEdit, Labels};
 use crate::id::Generation;
-use crate::limits::{POLICY_WEIGHT_MAX, PRINCIPALS_MAX, STAGED_CHANGES_MAX, STAGED_SECS_MAX};
+use crate::limits::{POLICY_WEIGHT_MAX, PRINCIPALS_MAX, RULES_MAX, STAGED_CHANGES_MAX, STAGED_SECS_MAX};
 use crate::principal::Role;
 use crate::time::UnixMillis;
 
@@ -38,7 +38,8 @@ impl TrustState {
             Ordering::Greater => return Err(PolicyError::PartsMissing.into()),
         }
         let weight = before.saturating_add(put.iter().map(Rule::weight).sum());
-        if weight > POLICY_WEIGHT_MAX {
+        let rules = self.staged.get(&change).map_or(0, |staged| staged.rules.len()).saturating_add(put.len());
+        if weight > POLICY_WEIGHT_MAX || rules > RULES_MAX {
             return Err(PolicyError::Limit { what: PolicyLimit::Staged, max: POLICY_WEIGHT_MAX as u64 }.into());
         }
         self.forget_staged(change, weight);

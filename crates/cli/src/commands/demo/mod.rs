@@ -3,6 +3,7 @@
 //!
 //! Everything is asked through the binary's own commands, as an operator would.
 
+mod authz;
 mod cluster;
 mod hostile;
 mod man_in_the_middle;

@@ -124,6 +124,15 @@ fn standing(changed: &Value) -> Vec<(String, String)> {
     members.iter().map(|m| (word(m, "/name"), word(m, "/state"))).collect()
 }
 
+/// Whether every member says that it enforces a change of rules.
+pub(super) fn enforced(changed: &Value) -> Seen {
+    let states = standing(changed);
+    let all = states.iter().all(|(_, state)| state == "enforced");
+    let complete = at(changed, "/enforcement/complete") == &Value::Bool(true);
+    let text = states.iter().map(|(node, state)| format!("{node} {state}")).collect::<Vec<_>>().join(", ");
+    Seen::new(all && complete && !states.is_empty(), text)
+}
+
 /// What an eviction returned: the signed word of each member that is left.
 pub(super) fn receipts(changed: &Value) -> Seen {
     let members = at(changed, "/enforcement/members").as_array().cloned().unwrap_or_default();

@@ -6,6 +6,7 @@ use anyhow::{Context, ensure};
 use countersign_net::{Alpn, DialError};
 use serde_json::Value;
 
+use super::authz;
 use super::cluster::Cluster;
 use super::hostile::{Holder, come_empty_handed};
 use super::man_in_the_middle::ManInTheMiddle;
@@ -46,6 +47,8 @@ pub(super) async fn tell(cluster: &mut Cluster, table: &mut Table, nodes: u16) -
     another_nodes_id(cluster, table, second, last, &authority, &domain).await?;
     a_learner_leads(cluster, table, second, &authority, &domain).await?;
     token_attacks(cluster, table, &nodes, &tokens, &authority).await?;
+    let shop = issue_client(cluster, first, "shop", &authority, &domain).await?;
+    authz::denied(cluster, table, (first, second), (&shop, "client/shop")).await?;
     revocation::renewal(cluster, table, first, &before, load).await?;
     let late = issue_client(cluster, first, "late", &authority, &domain).await?;
     revocation::paused(cluster, table, (first, second), (&late, "client/late")).await?;

@@ -1,0 +1,62 @@
+//! An HTTP service behind the cluster's rules: a layer for whole routes, an extractor where a handler asks about more.
+//!
+//! `cargo run --example guarded_axum -- DIR`, then `countersign acl add --data DIR --principal client/pay --action read
+//! --resource-prefix service:/orders/` and `--topic orders`: `client/pay` reads, and nobody else does anything.
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::{StatusCode, request::Parts};
+use axum::routing::get;
+use countersign::{Action, CLIENT_TTL_SECS, Caller, Guard, Kind, LeaseLength, Member, NODE_TTL_SECS, Permit};
+use countersign::{NewCluster, Settings, Start};
+
+/// Whoever calls, as the connection proved it.
+struct Peer(Caller);
+
+impl<S: Sync> FromRequestParts<S> for Peer {
+    type Rejection = StatusCode;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, StatusCode> {
+        parts.extensions.get::<Caller>().cloned().map(Self).ok_or(StatusCode::UNAUTHORIZED)
+    }
+}
+
+/// Without a permit this does not compile.
+fn read_topic(permit: &Permit<'_>) -> String {
+    format!("what is in {}\n", permit.name())
+}
+
+async fn orders(
+    State(guard): State<Guard>,
+    Peer(caller): Peer,
+    Path(topic): Path<String>,
+) -> Result<String, StatusCode> {
+    let session = guard.session(&caller.peer, Some(caller.remote.ip())).map_err(|_| StatusCode::FORBIDDEN)?;
+    let fresh = guard.fresh().map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    let permit = session.authorize_named(&fresh, Action::Read, &Kind::TOPIC, &topic);
+    permit.map(|permit| read_topic(&permit)).map_err(|_| StatusCode::FORBIDDEN)
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let settings = Settings {
+        data: std::env::args().nth(1).ok_or("give a data directory")?.into(),
+        name: Some("shop".parse()?),
+        cluster_addr: "127.0.0.1:7100".parse()?,
+        advertise: vec![],
+        https_addr: None,
+        https_files: None,
+        files: None,
+        node_ttl_secs: NODE_TTL_SECS,
+        client_ttl_secs: CLIENT_TTL_SECS,
+        lease: LeaseLength::DEFAULT,
+    };
+    let policy = Default::default();
+    let cluster = NewCluster { name: "example".parse()?, trust_domain: None, token: None, authority: None, policy };
+    let (member, _) = Member::start(settings, Start::Bootstrap(cluster)).await?;
+    let app = Router::new().route("/orders/{topic}", get(orders)).with_state(member.guard().clone());
+    member.serve(tonic::service::Routes::from(app));
+    tokio::signal::ctrl_c().await?;
+    member.shutdown().await;
+    Ok(())
+}

@@ -1,0 +1,55 @@
+//! A gRPC service behind the cluster's rules, on a host that is no member: whoever calls needs a rule for the method, and the
+//! method asks about what it touches.
+//!
+//! `cargo run --example guarded_tonic -- MEMBER:PORT broker.pem broker.key`, with a broker's certificate (`countersign cert issue
+//! --broker HOST`) whose principal may read policy (`countersign acl add --principal broker/HOST --action read --any policy`).
+
+use std::sync::Arc;
+
+use countersign::{Action, Caller, Guard, Kind, Outpost, OutpostSettings, Permit};
+use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
+use countersign_api::cluster::{WhoamiReply, WhoamiRequest};
+use countersign_net::{ServiceClient, SystemClock};
+use countersign_pki::credential::Credential;
+use countersign_pki::pem::certificates_from_pem;
+use countersign_pki::verify::{Bundle, Usage};
+use tonic::{Request, Response, Status};
+
+/// Yours would come from your own `.proto`.
+struct Greeter(Guard);
+
+/// Without a permit this does not compile.
+fn greeting(permit: &Permit<'_>) -> String {
+    format!("hello by generation {}", permit.generation())
+}
+
+#[tonic::async_trait]
+impl Whoami for Greeter {
+    async fn whoami(&self, request: Request<WhoamiRequest>) -> Result<Response<WhoamiReply>, Status> {
+        let caller = request.extensions().get::<Caller>().ok_or_else(|| Status::unauthenticated("nobody"))?;
+        // It was asked about when the method's rule was: what is known of the caller is here.
+        let denied = |denial: countersign::Denial| Status::permission_denied(denial.to_string());
+        let session = self.0.session(&caller.peer, Some(caller.remote.ip())).map_err(denied)?;
+        let fresh = self.0.fresh().map_err(|denied| Status::unavailable(denied.to_string()))?;
+        let permit = session.authorize_named(&fresh, Action::Read, &Kind::TOPIC, "greetings").map_err(denied)?;
+        Ok(Response::new(WhoamiReply { principal: greeting(&permit), generation: permit.generation().0, node: 0 }))
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let [member, chain, key] = std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "see the source")?;
+    let (chain, key) = (std::fs::read_to_string(chain)?, std::fs::read_to_string(key)?);
+    let credential = Arc::new(Credential::from_pem(&chain, &key)?);
+    let authority = certificates_from_pem(&chain)?.pop().ok_or("the chain is empty")?;
+    let bundle = Arc::new(Bundle::new([authority.as_ref()])?);
+    let domain = credential.verify_at(&bundle, Usage::Client, None)?.evidence().parts().principal.trust_domain.clone();
+    let client = ServiceClient::new(bundle, domain, Arc::clone(&credential), Arc::new(SystemClock));
+    let (controllers, listen) = (vec![member.parse()?], "127.0.0.1:7300".parse()?);
+    let settings = OutpostSettings { controllers, client, credential, listen, cache_ttl_secs: 300 };
+    let outpost = Outpost::connect(settings).await?;
+    outpost.serve(tonic::service::Routes::new(WhoamiServer::new(Greeter(outpost.guard().clone()))));
+    tokio::signal::ctrl_c().await?;
+    outpost.shutdown().await;
+    Ok(())
+}
