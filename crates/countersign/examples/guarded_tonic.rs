@@ -1,7 +1,7 @@
 //! A gRPC service behind the cluster's rules, on a host that is no member: whoever calls needs a rule for the method, and the
 //! method asks about what it touches.
 //!
-//! `cargo run --example guarded_tonic -- MEMBER:PORT broker.pem broker.key`, with a broker's certificate (`countersign cert issue
+//! `cargo run --example guarded_tonic -- MEMBER:PORT TRUST-DOMAIN broker.pem broker.key`, with a broker's certificate (`countersign cert issue
 //! --broker HOST`) whose principal may read policy (`countersign acl add --principal broker/HOST --action read --any policy`).
 
 use std::sync::Arc;
@@ -9,10 +9,11 @@ use std::sync::Arc;
 use countersign::{Action, Caller, Guard, Kind, Outpost, OutpostSettings, Permit};
 use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
 use countersign_api::cluster::{WhoamiReply, WhoamiRequest};
-use countersign_net::{ServiceClient, SystemClock};
-use countersign_pki::credential::Credential;
+use countersign_core::principal::TrustDomain;
+use countersign_net::{Credential, ServiceClient, SystemClock};
+use countersign_pki::key::KeyPair;
 use countersign_pki::pem::certificates_from_pem;
-use countersign_pki::verify::{Bundle, Usage};
+use countersign_pki::verify::Bundle;
 use tonic::{Request, Response, Status};
 
 /// Yours would come from your own `.proto`.
@@ -38,12 +39,13 @@ impl Whoami for Greeter {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let [member, chain, key] = std::env::args().skip(1).collect::<Vec<_>>().try_into().map_err(|_| "see the source")?;
+    let given: Vec<String> = std::env::args().skip(1).collect();
+    let [member, domain, chain, key] = given.try_into().map_err(|_| "give four arguments, as above")?;
     let (chain, key) = (std::fs::read_to_string(chain)?, std::fs::read_to_string(key)?);
-    let credential = Arc::new(Credential::from_pem(&chain, &key)?);
-    let authority = certificates_from_pem(&chain)?.pop().ok_or("the chain is empty")?;
-    let bundle = Arc::new(Bundle::new([authority.as_ref()])?);
-    let domain = credential.verify_at(&bundle, Usage::Client, None)?.evidence().parts().principal.trust_domain.clone();
+    let chain = certificates_from_pem(&chain)?;
+    let credential = Arc::new(Credential::new(chain.iter().map(|der| der.to_vec()), &KeyPair::from_pem(&key)?)?);
+    let bundle = Arc::new(Bundle::new(chain.last().map(|authority| authority.as_ref()))?);
+    let domain = TrustDomain::parse(&domain)?;
     let client = ServiceClient::new(bundle, domain, Arc::clone(&credential), Arc::new(SystemClock));
     let (controllers, listen) = (vec![member.parse()?], "127.0.0.1:7300".parse()?);
     let settings = OutpostSettings { controllers, client, credential, listen, cache_ttl_secs: 300 };
