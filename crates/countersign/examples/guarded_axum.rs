@@ -17,7 +17,7 @@ impl<S: Sync> FromRequestParts<S> for Peer {
     type Rejection = StatusCode;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, StatusCode> {
-        parts.extensions.get::<Caller>().cloned().map(Self).ok_or(StatusCode::UNAUTHORIZED)
+        parts.extensions.get().cloned().map(Self).ok_or(StatusCode::UNAUTHORIZED)
     }
 }
 
@@ -51,8 +51,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         client_ttl_secs: CLIENT_TTL_SECS,
         lease: LeaseLength::DEFAULT,
     };
-    let policy = Default::default();
-    let cluster = NewCluster { name: "example".parse()?, trust_domain: None, token: None, authority: None, policy };
+    let (name, policy) = ("example".parse()?, Default::default());
+    let cluster = NewCluster { name, trust_domain: None, token: None, authority: None, policy };
     let (member, _) = Member::start(settings, Start::Bootstrap(cluster)).await?;
     let app = Router::new().route("/orders/{topic}", get(orders)).with_state(member.guard().clone());
     member.serve(tonic::service::Routes::from(app));
