@@ -126,6 +126,8 @@ pub const SLICE_RULES_MAX: usize = 65_536;
 pub const SLICE_LEN_MAX: usize = 32 * 1024 * 1024;
 /// Principals whose rules such a service keeps; past it the one unused for longest is forgotten.
 pub const SLICES_MAX: usize = 16_384;
+/// Bytes of the rules that it keeps of all of them, about.
+pub const SLICES_WEIGHT_MAX: usize = 256 * 1024 * 1024;
 /// Services outside the cluster that one member leases to at once.
 pub const SUBTENANTS_MAX: usize = 256;
 /// Seconds that such a service may keep what it was told of a principal: a day.

@@ -1,16 +1,20 @@
 //! The body of a call that goes on only as long as it is allowed.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use axum::http::HeaderMap;
 use countersign_core::id::Generation;
+use countersign_core::time::BootMillis;
 use hyper::body::{Frame, SizeHint};
+use tokio::time::Sleep;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 
-use crate::layer::{Needed, status};
+use crate::layer::{Going, Needed, status};
 use crate::permit::Denial;
 use crate::source::Fetching;
 
@@ -29,18 +33,21 @@ pub(crate) enum Half {
 pub struct GuardedBody {
     body: Body,
     needed: Needed,
-    generation: Generation,
+    going: Going,
     changes: WatchStream<Generation>,
     half: Half,
     /// What an outpost is asking for, and the frame that waits for it.
     fetching: Option<Fetching>,
     held: Option<Frame<Bytes>>,
+    /// When it is asked again although nothing changed.
+    ending: Option<Pin<Box<Sleep>>>,
 }
 
 impl GuardedBody {
-    pub(crate) fn new(body: Body, needed: Needed, generation: Generation, half: Half) -> Self {
-        let changes = WatchStream::from_changes(needed.guard.changes());
-        Self { body, needed, generation, changes, half, fetching: None, held: None }
+    pub(crate) fn new(body: Body, needed: Needed, going: Going, half: Half) -> Self {
+        // The present generation first: it may have come since the call was let begin.
+        let changes = WatchStream::new(needed.guard.changes());
+        Self { body, needed, going, changes, half, fetching: None, held: None, ending: None }
     }
 
     /// Asks again if anything has changed; also whether there is a lease. Pending while it is not known here what rules say.
@@ -52,14 +59,38 @@ impl GuardedBody {
                 self.fetching = None;
                 fetched = true;
             }
-            if self.needed.guard.generation() == self.generation {
-                return Poll::Ready(self.needed.guard.fresh().map(|_| ()).map_err(Denial::from));
+            let fresh = self.needed.guard.fresh().map(|fresh| fresh.now());
+            let now = match fresh {
+                Ok(now) => now,
+                Err(no_lease) => return Poll::Ready(Err(no_lease.into())),
+            };
+            if self.needed.guard.generation() == self.going.generation && now < self.going.until {
+                return Poll::Ready(Ok(()));
             }
             match self.needed.check() {
-                Ok(generation) => self.generation = generation,
+                Ok(going) => (self.going, self.ending) = (going, None),
                 Err(Denial::Unfetched) if !fetched => self.fetching = Some(self.needed.fetch()),
                 Err(denial) => return Poll::Ready(Err(denial)),
             }
+        }
+    }
+
+    /// Ready when what lets the call go on ends by the passing of time.
+    fn poll_ending(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            let Ok(now) = self.needed.guard.fresh().map(|fresh| fresh.now()) else { return Poll::Pending };
+            if self.going.until == BootMillis(u64::MAX) {
+                return Poll::Pending;
+            }
+            if now >= self.going.until {
+                return Poll::Ready(());
+            }
+            // The two clocks may disagree by a little: then it sleeps once more.
+            let left = Duration::from_millis(self.going.until.since(now));
+            // why: a rule, and a certificate, ends by the passing of time alone
+            let ending = self.ending.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
+            ready!(ending.as_mut().poll(cx));
+            self.ending = None;
         }
     }
 
@@ -90,14 +121,20 @@ impl HttpBody for GuardedBody {
                 Poll::Ready(other) => return Poll::Ready(other),
                 // A stream on which nothing passes is woken when anything changes.
                 Poll::Pending => {
-                    let mut changed = self.fetching.is_some();
-                    while let Poll::Ready(Some(_)) = Pin::new(&mut self.changes).poll_next(cx) {
-                        changed = true;
-                    }
-                    // Without a lease its connection is closed, by whoever keeps the connections.
-                    return match changed.then(|| self.poll_check(cx)) {
-                        Some(Poll::Ready(Err(denial @ (Denial::Denied(_) | Denial::Refused(_))))) => self.end(&denial),
-                        _ => Poll::Pending,
+                    return loop {
+                        let mut changed = self.fetching.is_some() || self.poll_ending(cx).is_ready();
+                        while let Poll::Ready(Some(_)) = Pin::new(&mut self.changes).poll_next(cx) {
+                            changed = true;
+                        }
+                        // Without a lease its connection is closed, by whoever keeps the connections.
+                        match changed.then(|| self.poll_check(cx)) {
+                            // Once more, so that the next change wakes it, too.
+                            Some(Poll::Ready(Ok(()))) => {}
+                            Some(Poll::Ready(Err(denial @ (Denial::Denied(_) | Denial::Refused(_))))) => {
+                                break self.end(&denial);
+                            }
+                            _ => break Poll::Pending,
+                        }
                     };
                 }
             }

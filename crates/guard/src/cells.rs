@@ -43,7 +43,14 @@ struct OfKind {
 /// A compiled group.
 pub(crate) struct Cells {
     kinds: Vec<OfKind>,
-    conditional: Vec<Box<[Arc<Rule>]>>,
+    conditional: Vec<Conditional>,
+}
+
+/// Conditional rules of one pattern, and where those of wider ones are.
+struct Conditional {
+    rules: Box<[Arc<Rule>]>,
+    /// One more than the place of the next; zero for none.
+    wider: u32,
 }
 
 /// What rules say to one who asks from somewhere, at some time.
@@ -111,9 +118,9 @@ impl Cells {
         if rules.is_empty() {
             return 0;
         }
-        self.conditional.push(rules.into());
-        // Limits on rules keep this far below.
-        u32::try_from(self.conditional.len()).unwrap_or(0)
+        self.conditional.push(Conditional { rules: rules.into(), wider: 0 });
+        // The limit on rules keeps this far below.
+        u32::try_from(self.conditional.len()).unwrap_or(u32::MAX)
     }
 
     /// Adds to each cell what wider patterns say, so that a look-up finds one cell.
@@ -140,17 +147,21 @@ impl Cells {
     fn joined(&mut self, wider: Cell, own: Cell) -> Cell {
         let conditional = match (wider.conditional, own.conditional) {
             (0, only) | (only, 0) => only,
-            (a, b) => {
-                let both: Vec<Arc<Rule>> = [a, b].iter().flat_map(|list| self.list(*list)).cloned().collect();
-                self.keep(both)
+            (wider, own) => {
+                // A list is of one pattern alone, so it has one that is next wider.
+                if let Some(list) = place(own).and_then(|at| self.conditional.get_mut(at)) {
+                    list.wider = wider;
+                }
+                own
             }
         };
         Cell { allow: wider.allow | own.allow, deny: wider.deny | own.deny, conditional }
     }
 
-    fn list(&self, place: u32) -> &[Arc<Rule>] {
-        let place = usize::try_from(place).unwrap_or(0).checked_sub(1);
-        place.and_then(|place| self.conditional.get(place)).map_or(&[], |rules| rules)
+    /// Conditional rules from here on, the narrowest pattern's first.
+    fn conditional(&self, first: u32) -> impl Iterator<Item = &Arc<Rule>> {
+        let at = |link: u32| place(link).and_then(|at| self.conditional.get(at));
+        core::iter::successors(at(first), move |list| at(list.wider)).flat_map(|list| list.rules.iter())
     }
 
     /// What the group says of a name, whose hash is given.
@@ -168,7 +179,7 @@ impl Cells {
 
     #[cold]
     fn conditions(&self, mut said: Said, list: u32, from: Option<IpAddr>, now: UnixMillis) -> Said {
-        for rule in self.list(list) {
+        for rule in self.conditional(list) {
             if !rule.holds(from, now) {
                 continue;
             }
@@ -184,6 +195,11 @@ impl Cells {
         }
         said
     }
+}
+
+/// Links are one more than the place that they lead to.
+fn place(link: u32) -> Option<usize> {
+    usize::try_from(link).ok()?.checked_sub(1)
 }
 
 /// The cell of the longest stored prefix of `name`.

@@ -29,6 +29,11 @@ impl Groups {
         &self.hasher
     }
 
+    /// The same for a policy of one principal, which shares no group with another's: nothing is kept here.
+    pub(crate) fn of_slice(&self, policy: &Policy, subject: &Subject) -> Vec<Arc<Cells>> {
+        policy.groups_of(subject).map(|(_, group)| Arc::new(Cells::compile(group, &self.hasher))).collect()
+    }
+
     /// What rules say of `subject`, group by group.
     pub(crate) fn of(&self, policy: &Policy, subject: &Subject) -> Vec<Arc<Cells>> {
         policy.groups_of(subject).map(|(pattern, group)| self.cells(policy, pattern, group)).collect()

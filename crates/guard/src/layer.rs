@@ -1,4 +1,7 @@
-//! The guard before whole services: each call is a `write` of `service` `package.Service/Method`, or of an HTTP route's path.
+//! The guard before whole services: each gRPC call is a `write` of the `service` `package.Service/Method`, each HTTP request a
+//! `read`, `write` or `delete` of the `service` that is its path.
+//!
+//! Which of the two is spoken the embedder says, never a request: a header or another spelling must not choose the rule.
 //!
 //! A call begins only with a permit, and goes on only as long as a permit would be given: each frame of it is asked about
 //! again once anything has changed, and a stream without traffic is woken to be ended.
@@ -16,6 +19,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use countersign_core::authz::{Action, Kind};
 use countersign_core::id::Generation;
+use countersign_core::time::BootMillis;
 use tonic::Status;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -38,12 +42,18 @@ const BEHIND_MAX: Duration = Duration::from_secs(2);
 pub struct GuardLayer {
     guard: Guard,
     unguarded: fn(&str) -> bool,
+    speaks: Speaks,
 }
 
 impl GuardLayer {
-    /// Asks `guard` about each call.
-    pub const fn new(guard: Guard) -> Self {
-        Self { guard, unguarded: |_| false }
+    /// Asks `guard` about each call of gRPC services. What is no gRPC call is refused.
+    pub const fn grpc(guard: Guard) -> Self {
+        Self { guard, unguarded: |_| false, speaks: Speaks::Grpc }
+    }
+
+    /// Asks `guard` about each request to HTTP routes.
+    pub const fn http(guard: Guard) -> Self {
+        Self { guard, unguarded: |_| false, speaks: Speaks::Http }
     }
 
     /// Calls of the paths that `unguarded` picks need no rule about `service`: what they do asks for itself. They need a
@@ -78,13 +88,26 @@ pub(crate) struct Needed {
     pub(crate) rule: Option<(Action, String)>,
 }
 
+/// By what a call may go on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Going {
+    pub(crate) generation: Generation,
+    /// When it is to be asked about again although nothing was told to have changed.
+    pub(crate) until: BootMillis,
+}
+
 impl Needed {
-    /// Whether the call may go on now; returns by which generation.
-    pub(crate) fn check(&self) -> Result<Generation, Denial> {
+    /// Whether the call may go on now, by what, and until when.
+    pub(crate) fn check(&self) -> Result<Going, Denial> {
         let fresh = self.guard.fresh()?;
-        let Some((action, name)) = &self.rule else { return Ok(self.guard.generation()) };
+        let Some((action, name)) = &self.rule else {
+            return Ok(Going { generation: self.guard.generation(), until: BootMillis(u64::MAX) });
+        };
         let session = self.guard.session(&self.caller.peer, Some(self.caller.remote.ip()))?;
-        Ok(session.authorize_named(&fresh, *action, &Kind::SERVICE, name)?.generation())
+        let permit = session.authorize_named(&fresh, *action, &Kind::SERVICE, name)?;
+        let going = Going { generation: permit.generation(), until: session.until() };
+        // What was overtaken while it was decided is decided again.
+        if self.guard.generation() == going.generation { Ok(going) } else { self.check() }
     }
 
     /// Sees to it that what rules say of the caller is known.
@@ -93,7 +116,7 @@ impl Needed {
     }
 
     /// The same, once what rules say of the caller is known.
-    async fn checked(&self) -> Result<Generation, Denial> {
+    async fn checked(&self) -> Result<Going, Denial> {
         match self.check() {
             Err(Denial::Unfetched) => {
                 self.fetch().await?;
@@ -110,16 +133,31 @@ impl Needed {
     }
 }
 
-/// What a request of this method does to its route.
-fn action_of(method: &Method) -> Action {
-    match *method {
-        Method::GET | Method::HEAD | Method::OPTIONS => Action::Read,
-        Method::DELETE => Action::Delete,
-        _ => Action::Write,
+/// The one spelling of a path: percent-decoded once. None for what could be read as another path: a separator or a percent
+/// sign that is encoded, empty or dot segments, and what is no text.
+fn route(path: &str) -> Option<String> {
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut bytes = path.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte != b'%' {
+            decoded.push(byte);
+            continue;
+        }
+        let hex = |digit: Option<u8>| char::from(digit?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        let (high, low) = (hex(bytes.next())?, hex(bytes.next())?);
+        match high * 16 + low {
+            b'/' | b'\\' | b'%' | 0..0x20 | 0x7f => return None,
+            byte => decoded.push(byte),
+        }
     }
+    let decoded = String::from_utf8(decoded).ok()?;
+    let inner = decoded.strip_prefix('/')?;
+    let last = inner.split('/').count().saturating_sub(1);
+    let segment = |(at, segment): (usize, &str)| !matches!(segment, "." | "..") && (!segment.is_empty() || at == last);
+    inner.split('/').enumerate().all(segment).then_some(decoded)
 }
 
-/// How to say no.
+/// What is spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Speaks {
     Grpc,
@@ -127,9 +165,27 @@ pub(crate) enum Speaks {
 }
 
 impl Speaks {
-    fn of(headers: &HeaderMap) -> Self {
-        let grpc = headers.get(CONTENT_TYPE).is_some_and(|v| v.as_bytes().starts_with(b"application/grpc"));
-        if grpc { Self::Grpc } else { Self::Http }
+    /// What the request does, and to which service; none if it is not what is spoken here.
+    fn asks(self, request: &Request<Body>) -> Option<(Action, String)> {
+        let path = request.uri().path();
+        match self {
+            Self::Grpc => {
+                let grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
+                let is_call = request.method() == Method::POST && request.headers().get(CONTENT_TYPE).is_some_and(grpc);
+                let name = path.strip_prefix('/').filter(|name| name.split('/').count() == 2)?;
+                is_call.then(|| (Action::Write, name.to_owned()))
+            }
+            Self::Http => {
+                let action = match *request.method() {
+                    Method::GET | Method::HEAD | Method::OPTIONS => Action::Read,
+                    Method::DELETE => Action::Delete,
+                    // A tunnel would leave the guard behind.
+                    Method::CONNECT => return None,
+                    _ => Action::Write,
+                };
+                route(path).map(|name| (action, name))
+            }
+        }
     }
 
     fn refuse(self, denial: &Denial) -> Response {
@@ -190,41 +246,44 @@ impl GuardLayer {
     where
         S: Service<Request<Body>, Response = Response, Error = Infallible>,
     {
-        let speaks = Speaks::of(request.headers());
+        let speaks = self.speaks;
         // Absent only if the router were wired wrongly: refuse.
         let Some(caller) = request.extensions().get::<Caller>().cloned() else {
             return (StatusCode::UNAUTHORIZED, "nobody\n").into_response();
         };
-        let path = request.uri().path();
-        let rule = (!(self.unguarded)(path)).then(|| {
-            let action = if speaks == Speaks::Grpc { Action::Write } else { action_of(request.method()) };
-            let name = if speaks == Speaks::Grpc { path.trim_start_matches('/') } else { path };
-            (action, name.to_owned())
-        });
-        let needed = Needed { guard: self.guard.clone(), caller, rule };
-        let checked = match self.reach(wanted(request.headers())).await {
-            Ok(()) => needed.checked().await,
-            Err(behind) => Err(behind),
+        let Some(rule) = speaks.asks(&request) else {
+            return (StatusCode::BAD_REQUEST, "no call that could be decided about\n").into_response();
         };
-        let generation = match checked {
-            Ok(generation) => generation,
+        let rule = (!(self.unguarded)(request.uri().path())).then_some(rule);
+        let needed = Needed { guard: self.guard.clone(), caller, rule };
+        // Before anything is waited for: whoever is denied waits for nothing.
+        let mut checked = needed.checked().await;
+        if checked.is_ok()
+            && let Some(wanted) = wanted(request.headers())
+        {
+            checked = match self.reach(wanted).await {
+                Ok(()) => needed.checked().await,
+                Err(behind) => Err(behind),
+            };
+        }
+        let going = match checked {
+            Ok(going) => going,
             Err(denial) => {
                 needed.log(&denial);
                 return speaks.refuse(&denial);
             }
         };
         let asked = needed.clone();
-        let request = request.map(|body| Body::new(GuardedBody::new(body, asked, generation, Half::Asked)));
+        let request = request.map(|body| Body::new(GuardedBody::new(body, asked, going, Half::Asked)));
         let Ok(response) = inner.call(request).await;
         let half = if speaks == Speaks::Grpc { Half::AnsweredGrpc } else { Half::Answered };
-        let mut response = response.map(|body| Body::new(GuardedBody::new(body, needed, generation, half)));
-        response.headers_mut().insert(GENERATION, HeaderValue::from(generation.0));
+        let mut response = response.map(|body| Body::new(GuardedBody::new(body, needed, going, half)));
+        response.headers_mut().insert(GENERATION, HeaderValue::from(going.generation.0));
         response
     }
 
     /// Waits, not long, until the generation is in force that a request asks for.
-    async fn reach(&self, wanted: Option<Generation>) -> Result<(), Denial> {
-        let Some(wanted) = wanted else { return Ok(()) };
+    async fn reach(&self, wanted: Generation) -> Result<(), Denial> {
         // What is no number will never be.
         if wanted.0 != u64::MAX && tokio::time::timeout(BEHIND_MAX, self.guard.reached(wanted)).await.is_ok() {
             return Ok(());

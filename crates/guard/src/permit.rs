@@ -54,7 +54,7 @@ impl<'a> Permit<'a> {
         self.generation
     }
 
-    /// When the lease ends under which it was allowed.
+    /// When it ends by itself: with the lease, the rules that were weighed, or the certificate.
     pub const fn deadline(&self) -> BootMillis {
         self.deadline
     }

@@ -38,6 +38,7 @@ impl Source for Replica {
             generation: view.generation,
             policy: Arc::clone(&view.policy),
             subject: Subject::of(&view, &peer.principal().role),
+            compiled: None,
         })
     }
 

@@ -20,6 +20,9 @@ use crate::resource::Resource;
 /// Answers that a session remembers; a power of two. The next resource with the same last bits takes the place of one.
 const SLOTS: usize = 64;
 
+/// How often what is in force is taken up for one answer, if it changes all the while.
+const REFRESHES_MAX: usize = 8;
+
 /// An answer: of this resource, these actions were asked for and granted.
 #[derive(Default)]
 struct Slot {
@@ -95,7 +98,7 @@ impl Session {
             && slot.granted.get() & action.bit() != 0
         {
             let about = About::Resource(resource);
-            return Ok(Permit { about, action, generation, deadline: fresh.deadline() });
+            return Ok(Permit { about, action, generation, deadline: self.ends(fresh) });
         }
         self.authorize_anew(fresh, action, resource)
     }
@@ -124,7 +127,7 @@ impl Session {
             slot.resource.set(resource.id());
             slot.granted.set(before | action.bit());
         }
-        Ok(Permit { about: About::Resource(resource), action, generation, deadline: fresh.deadline() })
+        Ok(Permit { about: About::Resource(resource), action, generation, deadline: self.ends(fresh) })
     }
 
     /// The same for a thing that is named once: its name is looked up.
@@ -148,7 +151,18 @@ impl Session {
         if !granted.contains(action) {
             return Err(self.denied(action, kind, name));
         }
-        Ok(Permit { about: About::Named(kind, name), action, generation, deadline: fresh.deadline() })
+        Ok(Permit { about: About::Named(kind, name), action, generation, deadline: self.ends(fresh) })
+    }
+
+    /// When what is answered now ends by itself: with the lease, with a rule that was weighed, with the certificate.
+    #[inline]
+    fn ends(&self, fresh: &Fresh<'_>) -> BootMillis {
+        fresh.deadline().min(self.until.get())
+    }
+
+    /// From then on, what was answered so far is to be asked again, whatever else happens.
+    pub(crate) fn until(&self) -> BootMillis {
+        self.until.get()
     }
 
     /// The decision, with its reason, by the rules that this session answers by.
@@ -166,11 +180,15 @@ impl Session {
     /// The generation that answers are of from here on. Everything remembered is of it.
     #[inline]
     fn current(&self, fresh: &Fresh<'_>) -> Result<Generation, Denial> {
-        let generation = self.guard.generation();
-        if generation.0 != self.generation.get() || fresh.now() >= self.until.get() {
+        // What is taken up may be overtaken while it is compiled.
+        for _ in 0..REFRESHES_MAX {
+            if self.guard.generation().0 == self.generation.get() && fresh.now() < self.until.get() {
+                return Ok(Generation(self.generation.get()));
+            }
             self.refresh()?;
         }
-        Ok(Generation(self.generation.get()))
+        let (permitted, generation) = (Generation(self.generation.get()), self.guard.generation());
+        Err(Denial::Outdated { permitted, generation })
     }
 
     #[inline]
@@ -192,7 +210,11 @@ impl Session {
         let shared = &self.guard.0;
         let now = shared.time.now();
         let standing = shared.source.standing(&self.peer, now)?;
-        let groups = shared.groups.of(&standing.policy, &standing.subject);
+        let (policy, subject) = (&standing.policy, &standing.subject);
+        let groups = match &standing.compiled {
+            Some(compiled) => compiled.get_or_init(|| shared.groups.of_slice(policy, subject)).clone(),
+            None => shared.groups.of(policy, subject),
+        };
         let is_super = standing.policy.is_super(&standing.subject);
         self.known.replace(Some(Known { policy: standing.policy, subject: standing.subject, groups, is_super }));
         let over = UnixMillis::from_secs(self.peer.not_after().secs().saturating_add(1));

@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use countersign_core::authz::{Policy, Subject};
 use countersign_core::id::Generation;
 use countersign_core::peer::VerifiedPeer;
 use countersign_core::time::UnixMillis;
 
+use crate::cells::Cells;
 use crate::permit::Denial;
 
 /// What is known of one peer at one generation.
@@ -16,7 +17,12 @@ pub(crate) struct Standing {
     pub(crate) generation: Generation,
     pub(crate) policy: Arc<Policy>,
     pub(crate) subject: Subject,
+    /// Where what was compiled is kept, if not by the groups of a policy that all principals share.
+    pub(crate) compiled: Option<Compiled>,
 }
+
+/// Groups of rules, compiled once.
+pub(crate) type Compiled = Arc<OnceLock<Vec<Arc<Cells>>>>;
 
 /// What is known of a peer, on its way.
 pub(crate) type Fetching = Pin<Box<dyn Future<Output = Result<(), Denial>> + Send>>;

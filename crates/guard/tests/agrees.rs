@@ -143,7 +143,7 @@ fn check(world: &World, who: &Role, session: &Session, from: Option<IpAddr>, res
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     #[test]
     fn a_session_answers_as_the_decision_does(

@@ -11,7 +11,7 @@ use std::task::Poll;
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::Request;
+use axum::extract::{Path, Request};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::any;
@@ -39,13 +39,19 @@ fn app(world: &World, stream: Option<mpsc::Receiver<Bytes>>) -> Router {
         let receiver = stream.lock().await.take().unwrap();
         Body::from_stream(ReceiverStream::new(receiver).map(Ok::<_, std::io::Error>))
     });
-    Router::new()
+    let grpc = Router::new()
+        .route("/pkg.Svc/Stream", streaming.clone())
+        // As tonic routes: whatever the method and the content type.
+        .route("/pkg.Svc/{*rest}", any(async || "SERVED"))
+        .layer(GuardLayer::grpc(world.guard.clone()));
+    let http = Router::new()
         .route("/echo", any(async |body: Body| body))
         .route("/other", any(async || "other"))
-        .route("/pkg.Svc/Stream", streaming.clone())
+        .route("/topics/{topic}", any(async |Path(topic): Path<String>| format!("SERVED {topic}")))
         .route("/stream", streaming)
         .route("/own", any(async || "own"))
-        .layer(GuardLayer::new(world.guard.clone()).without_rule(|path| path == "/own"))
+        .layer(GuardLayer::http(world.guard.clone()).without_rule(|path| path == "/own"));
+    http.merge(grpc)
 }
 
 async fn call(world: &World, app: Router, method: &str, path: &str, grpc: bool, headers: &[(&str, &str)]) -> Response {
@@ -72,9 +78,9 @@ async fn a_route_is_open_to_whom_a_rule_lets_in_by_the_method_that_it_allows() {
         ("POST", "/echo", 403),
         ("PUT", "/echo", 403),
         ("DELETE", "/echo", 403),
-        ("GET", "/echo/", 403),
+        ("GET", "/echo/", 400),
         ("GET", "/other", 403),
-        ("GET", "/absent", 403),
+        ("GET", "/absent", 400),
         ("GET", "/own", 200),
     ] {
         assert_eq!(status(&world, method, path).await, expected, "{method} {path}");
@@ -211,4 +217,111 @@ async fn what_a_caller_goes_on_sending_after_a_revocation_is_not_read() {
     world.remove("a");
     sender.send(Bytes::from_static(b"two")).await.unwrap();
     assert_eq!(ready(&mut echoed).await, Some(Some(Err(()))));
+}
+
+async fn said(world: &World, method: &str, path: &str, content: Option<&str>) -> (u16, String) {
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(content) = content {
+        request = request.header("content-type", content);
+    }
+    let request = request.extension(caller(world)).body(Body::empty()).unwrap();
+    let response = app(world, None).oneshot(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = response.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    (status, String::from_utf8(body.to_vec()).unwrap())
+}
+
+#[tokio::test]
+async fn what_a_request_says_of_itself_does_not_choose_the_rule_that_it_is_decided_by() {
+    let world = World::new(&["pay"]);
+    world.put([
+        rule("all", "allow client/pay write,read,delete service"),
+        rule("method", "deny client/pay write service:pkg.Svc/Secret"),
+        rule("path", "deny client/pay delete service:/topics/secret"),
+    ]);
+    let grpc = Some("application/grpc");
+    assert_eq!(said(&world, "POST", "/pkg.Svc/Open", grpc).await.1, "SERVED");
+    for (method, path, content) in [
+        ("POST", "/pkg.Svc/Secret", grpc),
+        ("POST", "/pkg.Svc/Secret", None),
+        ("POST", "/pkg.Svc/Secret", Some("text/plain")),
+        ("GET", "/pkg.Svc/Secret", grpc),
+        ("GET", "/pkg.Svc/Secret", None),
+        ("DELETE", "/pkg.Svc/Secret", grpc),
+        ("POST", "/pkg.Svc/Open", None),
+        ("POST", "/pkg.Svc/Secret/", grpc),
+        ("DELETE", "/topics/secret", None),
+        ("DELETE", "/topics/secret", grpc),
+    ] {
+        let (status, body) = said(&world, method, path, content).await;
+        assert!(!body.contains("SERVED"), "{method} {path} {content:?}: {status} {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_path_is_decided_about_by_its_one_spelling() {
+    let world = World::new(&["pay"]);
+    world.put([
+        rule("all", "allow client/pay read service:/topics/…"),
+        rule("no", "deny client/pay read service:/topics/secret"),
+    ]);
+    assert_eq!(said(&world, "GET", "/topics/a%20b", None).await, (200, "SERVED a b".to_owned()));
+    assert_eq!(said(&world, "GET", "/topics/s%65cret", None).await.0, 403);
+    for path in [
+        "/topics/%73%65%63%72%65%74",
+        "/topics/secre%74",
+        "/topics//secret",
+        "/topics/./secret",
+        "/topics/x%2f..%2fsecret",
+        "/topics/x%2Fsecret",
+        "/topics/%2e%2e",
+        "/topics/%",
+        "/topics/%4",
+        "/topics/%zz",
+        "/topics/%ff",
+        "/topics/%00",
+        "/topics/%25secret",
+        "/topics/a%5cb",
+        "//topics/secret",
+    ] {
+        let (status, body) = said(&world, "GET", path, None).await;
+        assert!(matches!(status, 400 | 403 | 404) && !body.contains("SERVED"), "{path}: {status} {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_stream_ends_with_the_rule_that_let_it_begin() {
+    let world = World::new(&["pay"]);
+    let mut ends = rule("a", "allow client/pay write service:/stream");
+    ends.not_after = Some(NOW.plus_secs(10));
+    world.put([ends]);
+    let (sender, mut body) = stream_of(&world, "/stream", false).await;
+    let after = |millis: u64| {
+        world.clocks.boot.store(1000 + millis, std::sync::atomic::Ordering::Relaxed);
+        world.clocks.unix.store(NOW.0 + millis, std::sync::atomic::Ordering::Relaxed);
+    };
+    after(10_999);
+    sender.send(Bytes::from_static(b"one")).await.unwrap();
+    assert_eq!(ready(&mut body).await, Some(Some(Ok(Bytes::from_static(b"one")))));
+    sender.send(Bytes::from_static(b"two")).await.unwrap();
+    after(11_000);
+    assert_eq!(ready(&mut body).await, Some(Some(Err(()))));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_without_traffic_ends_with_the_rule_that_let_it_begin() {
+    let world = World::new(&["pay"]);
+    let mut ends = rule("a", "allow client/pay write service:/stream");
+    ends.not_after = Some(NOW.plus_secs(10));
+    world.put([ends]);
+    let (_sender, mut body) = stream_of(&world, "/stream", false).await;
+    assert_eq!(ready(&mut body).await, None);
+    let ending = async { body.frame().await.unwrap().is_err() };
+    let passing = async {
+        world.clocks.boot.fetch_add(11_000, std::sync::atomic::Ordering::Relaxed);
+        world.clocks.unix.fetch_add(11_000, std::sync::atomic::Ordering::Relaxed);
+        tokio::time::advance(std::time::Duration::from_secs(11)).await;
+    };
+    let (ended, ()) = tokio::join!(ending, passing);
+    assert!(ended);
 }

@@ -353,3 +353,52 @@ fn a_view_older_than_the_one_in_force_is_not_put_in_force() {
     assert_eq!(by(may(&world, &session, Action::Read, &orders)), Reason::NoRule);
     assert_eq!(by(may(&world, &world.session("pay"), Action::Read, &orders)), Reason::NoRule);
 }
+
+#[test]
+fn a_permit_ends_with_the_rule_that_gave_it() {
+    let world = World::new(&["pay"]);
+    let mut ends = rule("a", "allow client/pay read topic:orders");
+    ends.not_after = Some(NOW.plus_secs(10));
+    world.put([ends]);
+    let (session, orders) = (world.session("pay"), topic("orders"));
+    let fresh = world.guard.fresh().unwrap();
+    for _ in 0..2 {
+        let permit = session.authorize(&fresh, Action::Read, &orders).unwrap();
+        let named = session.authorize_named(&fresh, Action::Read, &Kind::TOPIC, "orders").unwrap();
+        world.clocks.boot.store(1000 + 11_000, Ordering::Relaxed);
+        let later = world.guard.fresh().unwrap();
+        assert!(permit.holds(&world.guard, &later).is_err() && named.holds(&world.guard, &later).is_err());
+        world.clocks.boot.store(1000, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn conditional_rules_of_wider_patterns_are_not_copied_into_each_narrower_one() {
+    let world = World::new(&["pay"]);
+    let ending = |id: String, text: &str| {
+        let mut ends = rule(&id, text);
+        ends.not_after = Some(NOW.plus_secs(3600));
+        ends
+    };
+    let wide = (0..500).map(|i| {
+        let mut rule = rule(&format!("w{i}"), "deny client/pay read topic");
+        rule.network = Some(format!("10.{}.{}.0/24", i / 250 + 1, i % 250).parse().unwrap());
+        rule
+    });
+    let narrow = (0..4000).map(|i| ending(format!("n{i}"), &format!("allow client/pay read topic:t{i}")));
+    world.put(wide.chain(narrow));
+    let before = resident();
+    let session = world.session("pay");
+    assert_eq!(may(&world, &session, Action::Read, &topic("t7")), Ok(()));
+    // Copied, it would be two million pointers: sixteen megabytes.
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 8 * 1024 * 1024, "{grown} bytes");
+    let denied = world.guard.session(&world.peer("pay"), Some("10.2.3.4".parse().unwrap())).unwrap();
+    assert!(matches!(by(may(&world, &denied, Action::Read, &topic("t7"))), Reason::Rule(_)));
+}
+
+/// Bytes that this process holds.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}

@@ -93,10 +93,10 @@ pub(crate) fn spawn_services(member: &Arc<Inner>, services: Routes) {
     run(&member.tasks, &member.stop, member.acceptor.routes().services(WAITING_MAX), routes, STREAMS_MAX);
 }
 
-/// The routes behind the guard, with what everybody may know of them beside it.
+/// gRPC services behind the guard, with what everybody may know of them beside it.
 pub(crate) fn guarded(guard: &Guard, services: Routes) -> Routes {
     let (_, health) = tonic_health::server::health_reporter();
-    let layer = GuardLayer::new(guard.clone()).without_rule(endpoints::without_rule);
+    let layer = GuardLayer::grpc(guard.clone()).without_rule(endpoints::without_rule);
     Routes::from(services.into_axum_router().layer(layer)).add_service(health)
 }
 

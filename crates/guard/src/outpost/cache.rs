@@ -8,18 +8,20 @@ use std::sync::Arc;
 
 use countersign_core::authz::{Policy, PrincipalPattern, Subject};
 use countersign_core::id::Generation;
-use countersign_core::limits::SLICES_MAX;
+use countersign_core::limits::{SLICES_MAX, SLICES_WEIGHT_MAX};
 use countersign_core::time::BootMillis;
 
+use crate::source::Compiled;
+
 /// What rules say of one principal, as of a generation.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Slice {
     pub(crate) generation: Generation,
     pub(crate) subject: Subject,
     pub(crate) policy: Arc<Policy>,
+    pub(crate) compiled: Compiled,
 }
 
-#[derive(Debug)]
 struct Kept {
     slice: Slice,
     since: BootMillis,
@@ -54,19 +56,20 @@ pub(crate) enum Taken {
 }
 
 /// Bounded, both in what is kept and in what is asked.
-#[derive(Debug)]
 pub(crate) struct Cache {
     ttl_millis: u64,
     generation: Generation,
     turn: u64,
     kept: HashMap<String, Kept>,
+    /// Bytes of the rules in it, about.
+    weight: usize,
     asked: HashMap<String, Asked>,
 }
 
 impl Cache {
     pub(crate) fn new(ttl_secs: u64) -> Self {
         let ttl_millis = ttl_secs.saturating_mul(1000);
-        Self { ttl_millis, generation: Generation(0), turn: 0, kept: HashMap::new(), asked: HashMap::new() }
+        Self { ttl_millis, generation: Generation(0), turn: 0, kept: HashMap::new(), weight: 0, asked: HashMap::new() }
     }
 
     /// The generation up to which everything was told.
@@ -77,7 +80,7 @@ impl Cache {
     /// What is known of a principal; none if nothing is, or nothing that still counts.
     pub(crate) fn slice(&mut self, principal: &str, now: BootMillis) -> Option<&Slice> {
         if self.kept.get(principal).is_some_and(|kept| now.since(kept.since) >= self.ttl_millis) {
-            self.kept.remove(principal);
+            self.forget(principal);
         }
         let kept = self.kept.get_mut(principal)?;
         kept.used = now;
@@ -110,9 +113,12 @@ impl Cache {
             return Taken::Again(Question { turn, at_least: asked.at_least });
         }
         self.asked.remove(principal);
-        if self.kept.len() >= SLICES_MAX && !self.kept.contains_key(principal) {
+        self.forget(principal);
+        let weight = slice.policy.weight();
+        while !self.kept.is_empty() && (self.kept.len() >= SLICES_MAX || self.weight + weight > SLICES_WEIGHT_MAX) {
             self.forget_oldest();
         }
+        self.weight += weight;
         self.kept.insert(principal.to_owned(), Kept { slice, since, used: since });
         Taken::Kept
     }
@@ -120,14 +126,15 @@ impl Cache {
     /// The watch tells that at `generation` all is as before but for these.
     pub(crate) fn told(&mut self, generation: Generation, everybody: bool, changed: &[PrincipalPattern]) {
         if everybody {
-            self.kept.clear();
-            self.asked.values_mut().for_each(|asked| asked.at_least = generation);
+            (self.kept, self.weight) = (HashMap::new(), 0);
+            self.asked.values_mut().for_each(|asked| asked.at_least = asked.at_least.max(generation));
         } else if !changed.is_empty() {
             // An answer that is newer than the change has it in it.
             let concerned = |kept: &Kept| {
                 kept.slice.generation < generation && changed.iter().any(|pattern| pattern.matches(&kept.slice.subject))
             };
             self.kept.retain(|_, kept| !concerned(kept));
+            self.weight = self.kept.values().map(|kept| kept.slice.policy.weight()).sum();
             for (principal, asked) in &mut self.asked {
                 // Its roles are not known yet.
                 let may_concern = |pattern: &PrincipalPattern| match pattern {
@@ -136,7 +143,7 @@ impl Cache {
                     PrincipalPattern::Prefix(prefix) => principal.starts_with(&**prefix),
                 };
                 if changed.iter().any(may_concern) {
-                    asked.at_least = generation;
+                    asked.at_least = asked.at_least.max(generation);
                 }
             }
         }
@@ -145,14 +152,20 @@ impl Cache {
 
     /// The watch was interrupted: what was missed is not known.
     pub(crate) fn lost(&mut self) {
-        self.kept.clear();
+        (self.kept, self.weight) = (HashMap::new(), 0);
         self.asked.clear();
     }
 
     fn forget_oldest(&mut self) {
         let oldest = self.kept.iter().min_by_key(|(_, kept)| kept.used).map(|(principal, _)| principal.clone());
         if let Some(principal) = oldest {
-            self.kept.remove(&principal);
+            self.forget(&principal);
+        }
+    }
+
+    fn forget(&mut self, principal: &str) {
+        if let Some(kept) = self.kept.remove(principal) {
+            self.weight = self.weight.saturating_sub(kept.slice.policy.weight());
         }
     }
 
@@ -174,7 +187,7 @@ mod tests {
 
     fn slice(principal: &str, generation: u64) -> Slice {
         let subject = Subject { name: principal.to_owned(), ..Subject::default() };
-        Slice { generation: Generation(generation), subject, policy: Arc::default() }
+        Slice { generation: Generation(generation), subject, policy: Arc::default(), compiled: Compiled::default() }
     }
 
     fn pattern(text: &str) -> PrincipalPattern {

@@ -186,7 +186,12 @@ fn slice(principal: &str, reply: FetchReply) -> Option<Slice> {
         reply.requirements.iter().map(|bytes| codec::decode(bytes)).collect();
     let requirements = checked(&requirements.ok()?).ok()?;
     let policy = Policy::of(super_users.ok()?, rules).with_requirements(requirements).with_unevaluable(unevaluable);
-    Some(Slice { generation: Generation(reply.generation), subject, policy: Arc::new(policy) })
+    Some(Slice {
+        generation: Generation(reply.generation),
+        subject,
+        policy: Arc::new(policy),
+        compiled: Default::default(),
+    })
 }
 
 impl Source for Feed {
@@ -197,7 +202,12 @@ impl Source for Feed {
         still_known(&view, peer, now).map_err(Denial::Refused)?;
         let generation = state.cache.generation();
         let slice = state.cache.slice(&peer.principal().role.to_string(), boot).ok_or(Denial::Unfetched)?;
-        Ok(Standing { generation, policy: Arc::clone(&slice.policy), subject: slice.subject.clone() })
+        Ok(Standing {
+            generation,
+            policy: Arc::clone(&slice.policy),
+            subject: slice.subject.clone(),
+            compiled: Some(Arc::clone(&slice.compiled)),
+        })
     }
 
     fn fetch(self: Arc<Self>, peer: &VerifiedPeer) -> Fetching {
