@@ -55,7 +55,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let cluster = NewCluster { name, trust_domain: None, token: None, authority: None, policy };
     let (member, _) = Member::start(settings, Start::Bootstrap(cluster)).await?;
     let app = Router::new().route("/orders/{topic}", get(orders)).with_state(member.guard().clone());
-    member.serve(tonic::service::Routes::from(app));
+    member.serve_http(app);
     tokio::signal::ctrl_c().await?;
     member.shutdown().await;
     Ok(())

@@ -155,7 +155,13 @@ impl Member {
     /// call carries a [`Caller`](crate::Caller) in its extensions, and begins and goes on only if a rule lets its caller
     /// `write` the `service` `package.Service/Method`. `grpc.health.v1` is served beside them, to all.
     pub fn serve(&self, services: tonic::service::Routes) {
-        service::spawn_services(&self.0, services);
+        service::spawn_services(&self.0, services, None);
+    }
+
+    /// Serves somebody's own HTTP routes in the same way: a request is a `read` (GET, HEAD, OPTIONS), `delete` or `write` of
+    /// the `service` that is its path. Either this or [`Member::serve`] is called, once.
+    pub fn serve_http(&self, app: axum::Router) {
+        service::spawn_services(&self.0, tonic::service::Routes::default(), Some(app));
     }
 
     /// Ends once the member has stopped by itself: its storage failed, and it must not go on.

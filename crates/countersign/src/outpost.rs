@@ -4,12 +4,14 @@
 //! nobody once it has heard nothing for as long as a lease lasts.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::Router;
 use countersign_core::limits::CACHE_TTL_SECS_MAX;
 use countersign_core::name::Address;
+use countersign_core::peer::{Evidence, Refusal, Scope, Wanted, judge};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::view::View;
 use countersign_guard::{ConnectError, Connecting, Controllers, Guard, Time};
@@ -88,8 +90,8 @@ impl Outpost {
         }
         let endpoint = Arc::new(watch::Sender::new(None));
         let mut told = endpoint.subscribe();
-        let members =
-            Members { controllers, turn: AtomicUsize::new(0), client, credential, endpoint: Arc::clone(&endpoint) };
+        let (turn, followed) = (AtomicUsize::new(0), Arc::default());
+        let members = Members { controllers, turn, client, credential, endpoint: Arc::clone(&endpoint), followed };
         let clocks = Clocks(Arc::clone(&endpoint));
         let inner = Arc::new(countersign_guard::Outpost::new(Arc::new(members), Arc::new(clocks), cache_ttl_secs));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -129,9 +131,17 @@ impl Outpost {
         self.acceptor.local_addr()
     }
 
-    /// Serves gRPC or HTTP to whomever the rules let in, as [`Member::serve`](crate::Member::serve) does. To be called once.
+    /// Serves gRPC to whomever the rules let in, as [`Member::serve`](crate::Member::serve) does. To be called once.
     pub fn serve(&self, services: Routes) {
-        let routes = service::guarded(self.guard(), services);
+        self.serve_routes(service::guarded(self.guard(), services, None));
+    }
+
+    /// Serves HTTP to whomever the rules let in, as [`Member::serve_http`](crate::Member::serve_http) does. To be called once.
+    pub fn serve_http(&self, app: Router) {
+        self.serve_routes(service::guarded(self.guard(), Routes::default(), Some(app)));
+    }
+
+    fn serve_routes(&self, routes: Routes) {
         let accepted = self.acceptor.routes().services(service::WAITING_MAX);
         service::run(&self.tasks, &self.stop, accepted, routes, service::STREAMS_MAX);
         let lapsing = service::close_when_lapsed(self.guard().clone(), self.endpoint.clone());
@@ -172,6 +182,21 @@ struct Members {
     credential: Arc<Credential>,
     /// Made from the first view.
     endpoint: Arc<watch::Sender<Option<Endpoint>>>,
+    /// What the member proved that was dialed last.
+    followed: Arc<Mutex<Option<Evidence>>>,
+}
+
+/// Whether whoever proved this may tell who belongs and what rules say: a member, and by the newest view that is known here
+/// one that still belongs. The key of an evicted one, and a broker's or a client's, tell nothing.
+fn may_tell(endpoint: Option<&Endpoint>, evidence: &Evidence) -> Result<(), Refusal> {
+    let Some(endpoint) = endpoint else {
+        return evidence.parts().principal.role.node_id().map(|_| ()).ok_or(Refusal::NotANode);
+    };
+    let view = Arc::clone(&endpoint.trust().load().view);
+    match judge(&view, evidence, Wanted::AnyNode, endpoint.now())?.scope() {
+        Scope::Full => Ok(()),
+        Scope::Recovery => Err(Refusal::Expired),
+    }
 }
 
 impl Members {
@@ -179,7 +204,13 @@ impl Members {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let at = turn.checked_rem(self.controllers.len()).and_then(|at| self.controllers.get(at));
         let address = at.ok_or_else(|| ConnectError(Box::new(OutpostError::NoController)))?;
-        let stream = self.client.dial(address).await.map_err(|error| ConnectError(Box::new(error)))?;
+        let (endpoint, followed) = (self.endpoint.borrow().clone(), Arc::clone(&self.followed));
+        let client = self.client.clone().with_judge(Arc::new(move |evidence| {
+            may_tell(endpoint.as_ref(), evidence)?;
+            *followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(evidence.clone());
+            Ok(())
+        }));
+        let stream = client.dial(address).await.map_err(|error| ConnectError(Box::new(error)))?;
         tracing::info!(%address, "following the cluster");
         Ok(channel_over(&tonic::transport::Endpoint::from_static("http://cluster"), stream))
     }
@@ -211,13 +242,18 @@ impl Controllers for Members {
                 for connection in closed {
                     tracing::info!(principal = %connection.principal, reason = %connection.refusal, "connection closed");
                 }
-                true
             }
             Err(error) => {
                 tracing::error!(error = %crate::chain(&error), "what a member told cannot be put in force");
-                false
+                return false;
             }
         }
+        // The member that told of its own eviction, or whose key is known no more, is followed no further.
+        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let still = followed.ok_or(Refusal::NotAMember).and_then(|evidence| may_tell(Some(&endpoint), &evidence));
+        still
+            .inspect_err(|refusal| tracing::warn!(%refusal, "the member that is followed may tell nothing more"))
+            .is_ok()
     }
 }
 
@@ -227,6 +263,10 @@ struct Clocks(Arc<watch::Sender<Option<Endpoint>>>);
 impl Time for Clocks {
     fn boot(&self) -> BootMillis {
         boot_now()
+    }
+
+    fn clock(&self) -> UnixMillis {
+        SystemClock.now()
     }
 
     fn now(&self) -> UnixMillis {

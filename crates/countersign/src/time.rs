@@ -22,6 +22,10 @@ impl Time for Clocks {
         boot_now()
     }
 
+    fn clock(&self) -> UnixMillis {
+        SystemClock.now()
+    }
+
     fn now(&self) -> UnixMillis {
         self.0.now()
     }

@@ -60,7 +60,7 @@ pub use refusal::{LoggedRefusals, RefusalRecord, Refusals};
 pub use registry::{ClosedConnection, LiveConnection, Registry};
 pub use returning::{PresentedServer, RecognizedServer, ReturnStream, Unrecognized, dial_return};
 pub use routes::Routes;
-pub use service_client::{ClientStream, ServedBy, ServiceClient, Unverified};
+pub use service_client::{ClientStream, Judge, ServedBy, ServiceClient, Unverified};
 pub use stream::{EnrollStream, PeerStream, ServiceStream, SponsorProof};
 pub use trust::{LiveTrust, StaleGeneration, Trust};
 pub use view::{ViewStream, dial_view};

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use countersign_core::mapped::MappedName;
 use countersign_core::name::{Address, Host};
-use countersign_core::peer::Refusal;
+use countersign_core::peer::{Evidence, Refusal};
 use countersign_core::principal::{Principal, TrustDomain};
 use countersign_core::time::Validity;
 use countersign_pki::foreign::verify_foreign_chain;
@@ -39,7 +39,11 @@ pub struct ServiceClient {
     clock: Arc<dyn Clock>,
     deadline: Duration,
     mapping: Option<Rules>,
+    judge: Option<Judge>,
 }
+
+/// Decides about a server whose chain was verified, beyond what its certificate says.
+pub type Judge = Arc<dyn Fn(&Evidence) -> Result<(), Refusal> + Send + Sync>;
 
 impl core::fmt::Debug for ServiceClient {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -89,13 +93,20 @@ impl ServiceClient {
         credential: Arc<Credential>,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        Self { bundle, trust_domain, credential, clock, deadline: DEADLINE, mapping: None }
+        Self { bundle, trust_domain, credential, clock, deadline: DEADLINE, mapping: None, judge: None }
     }
 
     /// For a cluster whose certificates are made elsewhere: `rules` must make a node or broker of the server's.
     #[must_use]
     pub fn with_mapping(self, rules: Rules) -> Self {
         Self { mapping: Some(rules), ..self }
+    }
+
+    /// For whoever knows more of the cluster than its authority: `judge` must accept each server, before this end has shown
+    /// its certificate. Servers whose certificates were made elsewhere prove nothing that it could judge, and are refused.
+    #[must_use]
+    pub fn with_judge(self, judge: Judge) -> Self {
+        Self { judge: Some(judge), ..self }
     }
 
     /// The same client with `credential`, which must be the same principal's, under the same authorities, and valid now.
@@ -145,6 +156,9 @@ impl ServiceClient {
             return Err(DialCause::Judged(Refusal::TrustDomain));
         }
         self.check_time(parts.validity)?;
+        if let Some(judge) = &self.judge {
+            judge(chain.evidence()).map_err(DialCause::Judged)?;
+        }
         if serves_host(&chain, host) { Ok(ServedBy::Issued(parts.principal.clone())) } else { Err(DialCause::Host) }
     }
 
@@ -154,6 +168,9 @@ impl ServiceClient {
         presented: &[CertificateDer<'_>],
         host: &Host,
     ) -> Result<ServedBy, DialCause> {
+        if self.judge.is_some() {
+            return Err(DialCause::Judged(Refusal::KeyUnknown));
+        }
         let chain = verify_foreign_chain(&self.bundle, presented, Usage::Server, None).map_err(DialCause::Untrusted)?;
         let mapped = rules.map(chain.names(), Some(&self.trust_domain)).map_err(|e| DialCause::Untrusted(e.into()))?;
         self.check_time(chain.validity())?;

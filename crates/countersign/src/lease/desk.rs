@@ -34,6 +34,8 @@ pub(crate) struct Ask {
     pub(crate) clock: UnixMillis,
     pub(crate) renew: bool,
     pub(crate) receipts: Vec<Receipt>,
+    /// It gives leases out of its own.
+    pub(crate) subtenants: bool,
 }
 
 /// A lease, to be counted from before it was asked for.
@@ -47,6 +49,8 @@ struct Tenure {
     term: u64,
     grantor: Grantor,
     receipts: BTreeMap<Generation, BTreeMap<NodeId, Receipt>>,
+    /// Who gives leases out of its own. Whoever does says so before the first.
+    sublessors: BTreeSet<NodeId>,
 }
 
 impl Tenure {
@@ -130,7 +134,12 @@ impl Inner {
             Some(tenure) if tenure.term == status.term => tenure,
             tenure => {
                 let grantor = Grantor::new(boot_now(), self.state.read().lease().ok_or(NotLeader)?);
-                tenure.insert(Tenure { term: status.term, grantor, receipts: BTreeMap::new() })
+                tenure.insert(Tenure {
+                    term: status.term,
+                    grantor,
+                    receipts: BTreeMap::new(),
+                    sublessors: BTreeSet::new(),
+                })
             }
         };
         Ok(with(tenure))
@@ -164,6 +173,9 @@ impl Inner {
                 tenure.receipts.pop_first();
             }
             tenure.grantor.acknowledge(from, ask.enforced);
+            if ask.subtenants {
+                tenure.sublessors.insert(from);
+            }
         })?;
         self.lease.desk.heard(from, ask.clock);
         let asking = ask.renew.then(|| self.lease.desk.enter(from)).flatten();
@@ -211,6 +223,7 @@ impl Inner {
             *stated = Some(view.generation);
         }
         let enforced = stated.unwrap_or(generation);
+        let recent = state.lease().unwrap_or_default().waited_millis().saturating_mul(2) / 1000;
         let receipts = tenure.receipts.get(&generation);
         let (mut open, mut enforcing, mut voters, mut wake) = (0_usize, 0_usize, 0_usize, LOOK_AGAIN);
         for member in view.members.values() {
@@ -234,8 +247,11 @@ impl Inner {
         }
         for (gone, evicted) in &view.evicted {
             let Standing::Until(until) = tenure.grantor.standing(*gone, enforced, now) else { continue };
-            if evicted.generation > generation {
-                // It was a member when this was revoked, and may serve by its lease whom it does not know to be revoked.
+            // Those outside whom it gave leases keep to them, though it may not. A leader that has never heard of it cannot
+            // know whether there are any, and has heard of whoever was a member for long enough since it was elected.
+            let unheard = !tenure.grantor.was_granted(*gone) && state.time().secs_since(evicted.at) <= recent;
+            if tenure.sublessors.contains(gone) || unheard || evicted.generation > generation {
+                // Or it was a member when this was revoked, and may serve by its lease whom it does not know to be revoked.
                 open += 1;
                 wake = wake.min(Duration::from_millis(until.since(now).max(1)));
                 progress.absent.insert(*gone, until);

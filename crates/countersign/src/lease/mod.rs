@@ -112,6 +112,8 @@ struct Told {
     to: Option<(NodeId, u64)>,
     enforced: Generation,
     receipts: Generation,
+    /// That it leases to others.
+    subtenants: bool,
     /// When a lease was last asked for and granted.
     granted: Option<BootMillis>,
 }
@@ -158,6 +160,7 @@ impl Inner {
         let (enforced, lapse) = self.lease.subleases.enforced(&self.state, boot_now());
         let status = self.group.status();
         let Some(leader) = status.leader else { return RETRY };
+        let subtenants = self.lease.subleases.are_wanted();
         if told.to != Some((leader, status.term)) {
             // Another leader knows nothing of this member yet.
             *told = Told { to: Some((leader, status.term)), ..Told::default() };
@@ -172,12 +175,15 @@ impl Inner {
         let receipts = self.lease.book.newest(enforced);
         // Also where no lease is wanted: the leader counts this member's clock, without which a cluster that was off may not
         // know what time it is.
-        if due || enforced > told.enforced || receipts > told.receipts {
-            let ask = self.ask(enforced, renew, told.receipts);
+        if due || enforced > told.enforced || receipts > told.receipts || subtenants != told.subtenants {
+            let ask = Ask { subtenants, ..self.ask(enforced, renew, told.receipts) };
             let last = ask.receipts.last().map_or(receipts, |receipt| receipt.generation);
             match self.ask_lease(leader, ask).await {
                 Some(grant) => {
-                    (told.enforced, told.receipts) = (enforced, last);
+                    (told.enforced, told.receipts, told.subtenants) = (enforced, last, subtenants);
+                    if subtenants {
+                        self.lease.subleases.announced_to(leader, status.term);
+                    }
                     if !self.clock.is_right() {
                         // Whoever judges by a wrong clock serves nobody.
                         self.lease.update(Holder::surrender);
@@ -210,7 +216,7 @@ impl Inner {
         let cluster = self.endpoint.trust().load().view.cluster;
         let receipts = self.lease.book.receipts(told, enforced, cluster, self.node, &self.keys.identity, RECEIPTS_MAX);
         let clock: UnixMillis = SystemClock.now();
-        Ask { enforced, clock, renew, receipts }
+        Ask { enforced, clock, renew, receipts, subtenants: false }
     }
 
     /// The leader's answer; none if there was none.
@@ -226,6 +232,7 @@ impl Inner {
             clock_millis: ask.clock.0,
             renew: ask.renew,
             receipts: receipts.map(Into::into).collect(),
+            subtenants: ask.subtenants,
         };
         let mut client = LeasesClient::new(self.peers.channel(leader)?);
         let answer = tokio::time::timeout(ANSWER_DEADLINE, client.lease(request)).await.ok()?;

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use countersign_core::id::Generation;
+use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{LeaseLength, Sublessor, Subtenant};
 use countersign_core::limits::SUBTENANTS_MAX;
 use countersign_core::time::BootMillis;
@@ -28,6 +28,8 @@ pub(crate) struct Subleases {
     acknowledged: watch::Sender<()>,
     places: Arc<Semaphore>,
     next: AtomicU64,
+    /// Whom it was told that leases are given to others, in which term. Until then none is.
+    announced: Mutex<Option<(NodeId, u64)>>,
     marked: Mutex<bool>,
 }
 
@@ -44,6 +46,7 @@ impl Subleases {
             acknowledged: watch::Sender::new(()),
             places: Arc::new(Semaphore::new(SUBTENANTS_MAX)),
             next: AtomicU64::new(1),
+            announced: Mutex::default(),
             marked: Mutex::new(marked),
         })
     }
@@ -58,6 +61,21 @@ impl Subleases {
         Some(Place { tenant: Subtenant(self.next.fetch_add(1, Ordering::Relaxed)), _place: place })
     }
 
+    /// Whether leases are given, or may be: the leader is told with each request.
+    pub(crate) fn are_wanted(&self) -> bool {
+        self.next.load(Ordering::Relaxed) > 1 || *self.marked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// This leader knows. Should this member be evicted, it waits for those whom leases were given to.
+    pub(crate) fn announced_to(&self, leader: NodeId, term: u64) {
+        *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = Some((leader, term));
+    }
+
+    /// Has the leader told before the first lease is given.
+    pub(crate) fn announce(&self) {
+        self.acknowledged.send_replace(());
+    }
+
     /// Gives a lease that ends with this member's own, and names what is enforced here. Reading that and recording what is
     /// given are one step: else a generation could be acknowledged in between, and the lease not be waited for.
     pub(crate) fn grant(
@@ -65,13 +83,15 @@ impl Subleases {
         to: &Place,
         state: &SharedState,
         data: &DataDir,
-        own_end: Option<BootMillis>,
+        (leader, own_end): (Option<(NodeId, u64)>, Option<BootMillis>),
     ) -> Result<(Generation, u64), DataDirError> {
         self.mark(data)?;
         let mut sublessor = self.lock();
         let enforced = *state.applied().borrow();
         let now = boot_now();
-        let millis = own_end.filter(|end| *end > now).map_or(0, |end| sublessor.grant(to.tenant, enforced, end, now));
+        let known = leader.is_some() && *self.announced.lock().unwrap_or_else(PoisonError::into_inner) == leader;
+        let millis =
+            own_end.filter(|end| known && *end > now).map_or(0, |end| sublessor.grant(to.tenant, enforced, end, now));
         Ok((enforced, millis))
     }
 

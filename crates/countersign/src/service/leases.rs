@@ -25,7 +25,7 @@ impl Leases for PeerService {
     async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseReply>, Status> {
         let from = caller(&request)?;
         let may_lease = super::recovery::may_lease(&request);
-        let LeaseRequest { generation, clock_millis, renew, receipts } = request.into_inner();
+        let LeaseRequest { generation, clock_millis, renew, receipts, subtenants } = request.into_inner();
         if receipts.len() > RECEIPTS_MAX {
             return Err(Status::invalid_argument("too many receipts"));
         }
@@ -33,7 +33,8 @@ impl Leases for PeerService {
         let receipts = receipts.map_err(|_| Status::invalid_argument("malformed receipt"))?;
         let (enforced, clock) = (Generation(generation), UnixMillis(clock_millis));
         let member = self.member()?;
-        let granted = member.serve_lease(from, Ask { enforced, clock, renew: renew && may_lease, receipts }).await;
+        let granted =
+            member.serve_lease(from, Ask { enforced, clock, renew: renew && may_lease, receipts, subtenants }).await;
         let granted = granted.map_err(|_| Status::failed_precondition("not the leader"))?;
         // The leader's clock where the voters' bear it out, never the last stamp: a stamp that ran ahead would make every
         // right clock a wrong one.

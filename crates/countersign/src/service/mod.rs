@@ -14,6 +14,7 @@ mod recovery;
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::middleware::from_fn_with_state;
 use countersign_api::cluster::certificates_server::CertificatesServer;
 use countersign_api::cluster::enrollment_server::EnrollmentServer;
@@ -85,19 +86,21 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
 }
 
 /// Serves the embedder's services to whomever the rules let in.
-pub(crate) fn spawn_services(member: &Arc<Inner>, services: Routes) {
+pub(crate) fn spawn_services(member: &Arc<Inner>, services: Routes, app: Option<Router>) {
     let certificates =
         CertificatesServer::new(CertificatesService::of(member)).max_decoding_message_size(2 * CSR_LEN_MAX);
     let policy = PolicyServer::new(PolicyService::of(member)).max_encoding_message_size(SLICE_LEN_MAX);
-    let routes = guarded(&member.guard, services.add_service(certificates).add_service(policy));
+    let routes = guarded(&member.guard, services.add_service(certificates).add_service(policy), app);
     run(&member.tasks, &member.stop, member.acceptor.routes().services(WAITING_MAX), routes, STREAMS_MAX);
 }
 
-/// gRPC services behind the guard, with what everybody may know of them beside it.
-pub(crate) fn guarded(guard: &Guard, services: Routes) -> Routes {
+/// Services behind the guard, with what everybody may know of them beside it.
+pub(crate) fn guarded(guard: &Guard, services: Routes, app: Option<Router>) -> Routes {
     let (_, health) = tonic_health::server::health_reporter();
     let layer = GuardLayer::grpc(guard.clone()).without_rule(endpoints::without_rule);
-    Routes::from(services.into_axum_router().layer(layer)).add_service(health)
+    let router = services.into_axum_router().layer(layer);
+    let app = app.map(|app| app.layer(GuardLayer::http(guard.clone())));
+    Routes::from(app.into_iter().fold(router, Router::merge)).add_service(health)
 }
 
 pub(crate) fn run<S>(tasks: &TaskTracker, stop: &CancellationToken, accepted: Receiver<S>, routes: Routes, streams: u32)

@@ -14,6 +14,7 @@ use countersign_core::limits::{SLICE_LEN_MAX, SLICE_RULES_MAX};
 use countersign_core::principal::Role;
 use countersign_core::trust::view::View;
 use countersign_guard::{Caller, Denial};
+use countersign_net::{Clock, SystemClock};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -72,6 +73,7 @@ impl Policy for PolicyService {
         permitted(&member, &caller)?;
         let full = || Status::resource_exhausted("too many guards outside the cluster watch this member: ask another");
         let place = member.lease.subleases.enter().ok_or_else(full)?;
+        member.lease.subleases.announce();
         let (replies, sent) = mpsc::channel(WAITING_MAX);
         tracing::info!(principal = %caller.peer.principal(), remote = %caller.remote, "decides by the rules of this member");
         let watching = Watching { member: Arc::downgrade(&member), caller, place, replies, told: None };
@@ -174,13 +176,17 @@ impl Watching {
             member.lease.subleases.acknowledge(&self.place, Generation(request.enforced).min(told));
         }
         let own_end = member.lease.deadline().filter(|_| member.lease.fresh().is_ok());
+        let status = member.group.status();
+        let leader = status.leader.map(|leader| (leader, status.term));
         let (generation, lease_millis) = match &asked {
-            Some(_) => {
-                member.lease.subleases.grant(&self.place, &member.state, &member.data, own_end).map_err(|error| {
+            Some(_) => member
+                .lease
+                .subleases
+                .grant(&self.place, &member.state, &member.data, (leader, own_end))
+                .map_err(|error| {
                     tracing::error!(error = %crate::chain(&error), "no lease is given: that it was cannot be stored");
                     Status::unavailable("no lease can be given")
-                })?
-            }
+                })?,
             None => (enforced_here, 0),
         };
         let view = member.state.read().view().cloned().ok_or_else(|| Status::unavailable("no state yet"))?;
@@ -204,7 +210,8 @@ impl Watching {
             generation: generation.0,
             asked: asked.map_or(0, |request| request.asked),
             lease_millis,
-            time_millis: member.now().0,
+            time_millis: member.state.read().time().0,
+            clock_millis: SystemClock.now().0,
             view: shown.into(),
             everybody: affected.everybody,
             principals: affected.principals.iter().map(PrincipalPattern::to_string).collect(),

@@ -10,7 +10,8 @@ use countersign_api::cluster::{WatchReply, WatchRequest};
 use countersign_api::convert::decoded;
 use countersign_core::authz::PrincipalPattern;
 use countersign_core::id::Generation;
-use countersign_core::limits::SLICE_LEN_MAX;
+use countersign_core::lease::Holder;
+use countersign_core::limits::{LEASE_SECS_MAX, SKEW_SECS, SLICE_LEN_MAX};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::view::View;
 use tokio::sync::mpsc;
@@ -64,7 +65,8 @@ async fn follow_one(outpost: &Outpost) -> Result<Infallible, Lost> {
     let channel = outpost.controllers.connect().await?;
     let mut client = PolicyClient::new(channel.clone()).max_decoding_message_size(SLICE_LEN_MAX);
     let (requests, sent) = mpsc::channel(ASKED_MAX);
-    let mut watch = Watch { outpost, requests, asked: VecDeque::new(), number: 0, lease: None };
+    let mut watch =
+        Watch { outpost, requests, asked: VecDeque::new(), number: 0, lease: None, enforced: Generation(0) };
     watch.ask()?;
     let replies = client.watch(ReceiverStream::new(sent)).await?.into_inner();
     // From here on changes are told; what was missed before is not known.
@@ -81,12 +83,14 @@ struct Watch<'a> {
     number: u64,
     /// Milliseconds of the last lease.
     lease: Option<u64>,
+    enforced: Generation,
 }
 
 impl Watch<'_> {
     fn ask(&mut self) -> Result<(), Lost> {
         self.number += 1;
-        let enforced = self.outpost.guard.generation().0;
+        // Not what is answered by: what is enforced, every connection that it refuses closed.
+        let enforced = self.enforced.0;
         let at = self.outpost.feed.time.boot();
         self.asked.push_back((self.number, at));
         if self.asked.len() > ASKED_MAX {
@@ -146,19 +150,30 @@ impl Watch<'_> {
             if !self.outpost.controllers.enforce(view, UnixMillis(reply.time_millis)) {
                 return Err(Lost::Malformed);
             }
+            self.enforced = view.generation;
             feed.lease(|holder| holder.enforced(view.generation));
         }
-        if reply.asked != 0 {
+        if !self.is_in_step(&reply) {
+            // Whoever judges by a wrong clock, or is told by one whose clock is wrong, serves nobody.
+            feed.lease(Holder::surrender);
+        } else if reply.asked != 0 {
             self.granted(&reply);
         }
         // At once: somebody may wait for it.
         if guard.generation() > before { self.ask() } else { Ok(()) }
     }
 
+    /// Whether this host's clock and the member's agree, as far as clocks must.
+    fn is_in_step(&self, reply: &WatchReply) -> bool {
+        self.outpost.feed.time.clock().0.abs_diff(reply.clock_millis) <= SKEW_SECS * 1000
+    }
+
     fn granted(&mut self, reply: &WatchReply) {
         let Some(place) = self.asked.iter().position(|(number, _)| *number == reply.asked) else { return };
         let at = self.asked.drain(..=place).next_back().map(|(_, at)| at);
-        self.lease = (reply.lease_millis > 0).then_some(reply.lease_millis);
+        // No lease is longer than leases may be, whoever says so.
+        let millis = reply.lease_millis.min(LEASE_SECS_MAX * 1000);
+        self.lease = (millis > 0).then_some(millis);
         if let (Some(at), Some(millis)) = (at, self.lease) {
             self.outpost.feed.lease(|holder| holder.granted_for(at, Generation(reply.generation), millis));
         }

@@ -39,6 +39,10 @@ impl Time for Clocks {
         BootMillis(self.boot.load(Ordering::Relaxed))
     }
 
+    fn clock(&self) -> UnixMillis {
+        UnixMillis(self.unix.load(Ordering::Relaxed))
+    }
+
     fn now(&self) -> UnixMillis {
         UnixMillis(self.unix.load(Ordering::Relaxed))
     }
