@@ -254,3 +254,22 @@ async fn an_outpost_that_does_not_answer_is_waited_for_until_its_lease_has_run_o
     assert!(called.ask().await.is_err());
     outpost.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outpost_of_an_evicted_member_denies_when_a_removal_has_returned() {
+    let nodes = cluster_living(3, short()).await;
+    nodes.iter().for_each(|node| node.member().serve(Routes::default()));
+    let broker = nodes[0].issue("broker/localhost").await;
+    let pay = nodes[0].client("pay").await;
+    put(&nodes[0], &fetch_policy()).await;
+    put(&nodes[0], &rule("calls", "client/pay", "write", "service")).await;
+    // It knows no other member, and keeps to the lease that it has.
+    let outpost = outpost_of(&[&nodes[2]], &broker).await.unwrap();
+    outpost.serve(Routes::new(WhoamiServer::new(Greeter)));
+    let mut called = connect(&pay.dialer, &outpost).await.unwrap();
+    called.ask().await.unwrap();
+    nodes[0].evict("n3").await;
+    remove(&nodes[0], "calls").await;
+    assert!(called.ask().await.is_err(), "allowed after the removal had returned");
+    outpost.shutdown().await;
+}

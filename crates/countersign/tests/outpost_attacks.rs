@@ -1,0 +1,193 @@
+//! Whom an outpost does not believe: a member that was evicted, with its key, at the address that the outpost knows.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod support;
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use countersign::{LeaseLength, Outpost, OutpostSettings, channel_over};
+use countersign_api::cluster::policy_server::{Policy, PolicyServer};
+use countersign_api::cluster::whoami_client::WhoamiClient;
+use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
+use countersign_api::cluster::{
+    FetchReply, FetchRequest, RuleReply, WatchReply, WatchRequest, WhoamiReply, WhoamiRequest,
+};
+use countersign_core::authz::text::RuleText;
+use countersign_core::codec;
+use countersign_core::id::Generation;
+use countersign_core::name::Address;
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::view::View;
+use countersign_net::{
+    Acceptor, AcceptorLimits, Clock, Credential, Endpoint, LoggedRefusals, ServiceClient, ServiceStream, SystemClock,
+    Trust,
+};
+use countersign_pki::key::KeyPair;
+use countersign_pki::pem::certificates_from_pem;
+use serde_json::json;
+use support::{Lifetimes, Node, cluster_living};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status, Streaming};
+
+struct Greeter;
+#[tonic::async_trait]
+impl Whoami for Greeter {
+    async fn whoami(&self, _: Request<WhoamiRequest>) -> Result<Response<WhoamiReply>, Status> {
+        Ok(Response::new(WhoamiReply { principal: "served".to_owned(), generation: 0, node: 0 }))
+    }
+}
+
+/// Says that everything is allowed, for ever.
+struct Liar(View);
+#[tonic::async_trait]
+impl Policy for Liar {
+    type WatchStream = ReceiverStream<Result<WatchReply, Status>>;
+    async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
+        let (sender, receiver) = tokio::sync::mpsc::channel(4);
+        let view = self.0.clone();
+        tokio::spawn(async move {
+            let mut requests = request.into_inner();
+            while let Ok(Some(request)) = requests.message().await {
+                let reply = WatchReply {
+                    generation: view.generation.0,
+                    asked: request.asked,
+                    lease_millis: 1_000_000_000_000,
+                    time_millis: 0,
+                    view: codec::encode(&view).unwrap().into(),
+                    everybody: true,
+                    principals: vec![],
+                    clock_millis: SystemClock.now().0,
+                };
+                if sender.send(Ok(reply)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(receiver)))
+    }
+    async fn fetch(&self, _: Request<FetchRequest>) -> Result<Response<FetchReply>, Status> {
+        let text = RuleText {
+            id: Some("evil".to_owned()),
+            principal: "*".to_owned(),
+            actions: vec!["all".to_owned()],
+            resource_any: Some("service".to_owned()),
+            ..RuleText::default()
+        };
+        let rule = codec::encode(&text.rule().unwrap()).unwrap();
+        Ok(Response::new(FetchReply {
+            generation: self.0.generation.0,
+            rules: vec![RuleReply { id: "evil".to_owned(), rule: rule.into() }],
+            ..FetchReply::default()
+        }))
+    }
+}
+
+struct Served(ServiceStream);
+impl AsyncRead for Served {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+impl AsyncWrite for Served {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+impl Connected for Served {
+    type ConnectInfo = ();
+    fn connect_info(&self) {}
+}
+
+async fn put(node: &Node, id: &str, principal: &str, actions: &str, kind: &str) {
+    let body =
+        json!({"rule": {"id": id, "principal": principal, "actions": [actions], "resource_any": kind}, "wait": true});
+    let (status, said) = node.ask("POST", "/v1/acl/rules", body.to_string()).await;
+    assert_eq!(status, 200, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outpost_believes_nothing_that_an_evicted_member_tells() {
+    let lifetimes = Lifetimes { lease: LeaseLength::from_secs(2).unwrap(), ..Lifetimes::default() };
+    let mut nodes = cluster_living(3, lifetimes).await;
+    nodes.iter().for_each(|node| node.member().serve(Routes::default()));
+    let broker = nodes[0].issue("broker/localhost").await;
+    let pay = nodes[0].client("pay").await;
+    put(&nodes[0], "fetch-policy", "broker/*", "read", "policy").await;
+    let domain = nodes[0].member().view().trust_domain.clone();
+    let n3: SocketAddr = nodes[2].member().cluster_addr().unwrap();
+    let before = View::clone(&nodes[0].member().view());
+
+    assert_eq!(nodes[0].ask("DELETE", "/v1/acl/rules/whoami", String::new()).await.0, 200);
+    // n3 is evicted, and its key is the attacker's. The cluster and the outpost know.
+    nodes[0].evict("n3").await;
+    let (data, _) = nodes.pop().unwrap().stop().await;
+    let client =
+        ServiceClient::new(Arc::clone(&broker.bundle), domain, Arc::clone(&broker.credential), Arc::new(SystemClock));
+    let n2 = nodes[1].address();
+    let outpost = Outpost::connect(OutpostSettings {
+        controllers: vec![n2, Address::parse(&n3.to_string()).unwrap()],
+        client,
+        credential: Arc::clone(&broker.credential),
+        listen: "127.0.0.1:0".parse().unwrap(),
+        cache_ttl_secs: 300,
+    })
+    .await
+    .unwrap();
+    outpost.serve(Routes::new(WhoamiServer::new(Greeter)));
+    let honest = outpost.guard().generation();
+    assert!(honest > before.generation, "it knows of the eviction");
+    let port = outpost.local_addr().unwrap().port();
+    let dial = async || {
+        let stream = pay.dialer.dial(&Address::parse(&format!("localhost:{port}")).unwrap()).await?;
+        let endpoint = tonic::transport::Endpoint::from_static("http://outpost");
+        Ok::<_, countersign_net::DialError>(WhoamiClient::new(channel_over(&endpoint, stream)))
+    };
+    assert_eq!(dial().await.unwrap().whoami(WhoamiRequest {}).await.unwrap_err().code(), tonic::Code::PermissionDenied);
+
+    // The attacker serves with the evicted key at the address that the outpost knows.
+    let read = |name: &str| std::fs::read_to_string(data.path().join(name)).unwrap();
+    let chain = certificates_from_pem(&read("leaf.pem")).unwrap();
+    let key = KeyPair::from_pem(&read("keys/leaf.key")).unwrap();
+    let credential = Arc::new(Credential::new(chain.iter().map(|der| der.to_vec()), &key).unwrap());
+    let now: UnixMillis = SystemClock.now();
+    let trust = Trust::of_view(Arc::new(before.clone()), Some(credential), now).unwrap();
+    let endpoint = Endpoint::new(trust, SystemClock, Arc::<LoggedRefusals>::default());
+    let acceptor = Arc::new(Acceptor::bind(n3, endpoint, AcceptorLimits::default()).await.unwrap());
+    let accepted = acceptor.routes().services(16);
+    let accepting = Arc::clone(&acceptor);
+    tokio::spawn(async move { match accepting.run().await {} });
+    let forged = View { generation: Generation(1 << 60), ..before };
+    let incoming = ReceiverStream::new(accepted).map(|stream| Ok::<_, std::io::Error>(Served(stream)));
+    tokio::spawn(
+        tonic::transport::Server::builder().add_service(PolicyServer::new(Liar(forged))).serve_with_incoming(incoming),
+    );
+
+    // The wire: the connection to n2 breaks once. Here n2 restarts.
+    let (data2, name2) = nodes.pop().unwrap().stop().await;
+    // The liar is dialed, and dialed again; meanwhile the outpost's lease runs out.
+    while outpost.guard().fresh().is_ok() {
+        // why: a lease lapses by the passing of time alone
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(outpost.guard().generation(), honest);
+    nodes.push(Node::open(data2, name2).await);
+    let served = match dial().await {
+        Ok(mut client) => client.whoami(WhoamiRequest {}).await.map(|reply| reply.into_inner().principal),
+        Err(error) => Err(Status::unavailable(error.to_string())),
+    };
+    assert!(served.is_err(), "{served:?}");
+}
