@@ -60,7 +60,11 @@ pub const HANDSHAKE_MILLIS_MAX: u64 = 10_000;
 pub const ADMIN_BODY_LEN_MAX: usize = 64 * 1024;
 /// Bytes of the body of a request that puts a whole policy in place of another.
 pub const POLICY_BODY_LEN_MAX: usize = 128 * 1024 * 1024;
-/// Milliseconds that such a body may take to arrive, and one more second for each MiB that it may have.
+/// Requests over HTTPS at once whose bodies are longer than `ADMIN_BODY_LEN_MAX`; others are told to come again.
+pub const LONG_BODIES_MAX: usize = 2;
+/// Questions about all rules that one port of the admin API answers at once; past it they are told to come again.
+pub const ACL_QUESTIONS_MAX: usize = 2;
+/// Milliseconds that a request's body may take to arrive, and if it is long one more second for each MiB that it may have.
 pub const ADMIN_BODY_MILLIS_MAX: u64 = 10_000;
 /// Handshakes of members and principals under way at once.
 pub const HANDSHAKES_IN_FLIGHT_MAX: usize = 256;
@@ -130,5 +134,9 @@ pub const SLICES_MAX: usize = 16_384;
 pub const SLICES_WEIGHT_MAX: usize = 256 * 1024 * 1024;
 /// Services outside the cluster that one member leases to at once.
 pub const SUBTENANTS_MAX: usize = 256;
+/// How many of these places one principal may hold: a service that lost its connection may be counted a while longer.
+pub const SUBTENANTS_PER_PRINCIPAL_MAX: usize = 4;
+/// Questions of such services about principals that one member answers at once; past it they wait, and not for long.
+pub const FETCHES_MAX: usize = 32;
 /// Seconds that such a service may keep what it was told of a principal: a day.
 pub const CACHE_TTL_SECS_MAX: u64 = 86_400;

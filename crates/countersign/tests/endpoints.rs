@@ -11,7 +11,10 @@ use std::sync::Arc;
 
 use countersign::{calls_for_testing, endpoints_for_testing};
 use countersign_api::admin::Problem;
+use countersign_core::id::NodeId;
+use countersign_core::limits::ADMIN_BODY_LEN_MAX;
 use countersign_core::name::Address;
+use countersign_core::trust::member::Suffrage;
 use countersign_net::https::dial_https;
 use countersign_net::{Clock, SystemClock};
 use http_body_util::{BodyExt, Full};
@@ -224,7 +227,7 @@ async fn a_policy_that_denies_everything_locks_neither_the_operator_of_a_host_no
     local(&node, "POST", "/v1/acl/apply", json!({"policy": policy})).await;
     for (method, path) in [("GET", "/v1/status"), ("GET", "/v1/acl"), ("POST", "/v1/tokens/rotate")] {
         let answer = over_https(&node, &ada, method, path, "").await;
-        assert!(answer.0 == 403 && answer.1.contains("rule `r-"), "{path}: {answer:?}");
+        assert!(answer.0 == 403 && answer.1.contains(": denied (generation "), "{path}: {answer:?}");
     }
     // Whether it is well, anybody may ask.
     assert_eq!(over_https(&node, &ada, "GET", "/readyz", "").await.0, 200);
@@ -259,7 +262,7 @@ async fn a_rule_is_about_one_name_and_a_deny_wins() {
     for other in [json!("db-1"), json!("web"), Value::Null] {
         let (status, message) = status("POST", "/v1/tokens", &token(other.clone())).await;
         assert_eq!(status, 403, "{other}");
-        assert!(message.contains("no rule allows it (generation "), "{message}");
+        assert!(message.contains(": denied (generation "), "{message}");
     }
     add(json!({"id": "clients", "principal": "client/*", "actions": ["create"], "resource_prefix": "certificate:client/"}))
         .await;
@@ -276,6 +279,57 @@ async fn a_rule_is_about_one_name_and_a_deny_wins() {
     assert_eq!(status("GET", "/v1/status", "").await.0, 200);
     let labels = json!({"edits": [{"name": "role", "value": "Ops"}]});
     local(&node, "POST", "/v1/principals/client/ops/label", labels).await;
+    // Which rule it was, those are told who may see the rules.
+    let (denied, message) = status("GET", "/v1/status", "").await;
+    assert!(denied == 403 && message.contains("cluster `test`: denied (generation "), "{message}");
+    add(json!({"id": "sees", "principal": "client/ops", "actions": ["describe"], "resource": "policy:test"})).await;
     let (denied, message) = status("GET", "/v1/status", "").await;
     assert!(denied == 403 && message.contains("rule `a-deny` (generation "), "{message}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_body_is_read_for_no_path_and_no_method_that_takes_none() {
+    let node = Node::bootstrap("n1").await;
+    let ada = Who::Certified(node.issue("admin/ada").await);
+    let long = " ".repeat(ADMIN_BODY_LEN_MAX + 1);
+    for (method, path, status) in [
+        ("POST", "/v1/acl/plan", 400),
+        ("PUT", "/v1/acl/plan", 413),
+        ("DELETE", "/v1/acl/apply", 413),
+        ("POST", "/v1/acl/check", 413),
+        ("POST", "/v1/nothing", 413),
+    ] {
+        let answer = over_https(&node, &ada, method, path, &long).await;
+        assert_eq!(answer.0, status, "{method} {path}: {}", answer.1);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_whose_name_is_the_number_of_another_is_judged_as_itself() {
+    let first = Node::bootstrap("n1").await;
+    let token = first.token(Suffrage::Learner, 2).await;
+    let odd = Node::join("3", &token, &first).await.unwrap();
+    let third = Node::join("n3", &token, &first).await.unwrap();
+    assert_eq!((odd.member().node(), third.member().node()), (NodeId(2), NodeId(3)));
+    first.settled(3).await;
+    let client = Who::Certified(first.issue("client/ops").await);
+    let allow = |name: &str| {
+        json!({"rule": {"id": name, "principal": "client/ops", "actions": ["alter"],
+            "resource": format!("member:{name}")}})
+    };
+    local(&first, "POST", "/v1/acl/rules", allow("n3")).await;
+    let body = json!({"edits": [{"name": "role", "value": "Odd"}]}).to_string();
+    let label = async |node: &str| over_https(&first, &client, "POST", &format!("/v1/nodes/{node}/label"), &body).await;
+    for of_another in ["3", "2"] {
+        let (status, said) = label(of_another).await;
+        assert_eq!(status, 403, "{of_another}: {said}");
+    }
+    let labelled = |(status, said): (u16, String)| {
+        assert_eq!(status, 200, "{said}");
+        serde_json::from_str::<Value>(&said).unwrap()["principal"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(labelled(label("n3").await), "node/3");
+    local(&first, "POST", "/v1/acl/rules", allow("3")).await;
+    assert_eq!(labelled(label("3").await), "node/2");
+    assert_eq!(labelled(label("2").await), "node/2");
 }

@@ -10,11 +10,13 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use countersign_core::authz::{Action, Decision, Effect, Kind, Question, Subject, decide};
-use countersign_core::id::{KeyId, NodeId};
+use countersign_core::id::KeyId;
 use countersign_core::principal::Principal;
 use countersign_core::trust::view::{IssuedKey, View};
 use countersign_net::https::HttpsPeer;
 
+use super::bounds::{Bounds, Place};
+use super::nodes;
 use super::problem::AdminError;
 use crate::member::Inner;
 
@@ -81,9 +83,7 @@ impl Access {
 
 /// A member has a name and a number; rules know its name.
 fn member_name(view: &View, text: String) -> String {
-    let number = text.parse().ok().map(NodeId);
-    let named = number.and_then(|number| view.members.get(&number)).map(|member| member.name.to_string());
-    named.unwrap_or(text)
+    nodes::named(view, &text).map(|member| member.name.to_string()).unwrap_or(text)
 }
 
 /// To whom a key was certified.
@@ -94,17 +94,24 @@ fn holder(view: &View, text: String) -> String {
     found.unwrap_or(text)
 }
 
-/// The member behind the endpoints. Weak: a server's task must not keep a stopped member alive.
+/// The member behind the endpoints of one port, and what that port does at once. Weak: a server's task must not keep a stopped member alive.
 #[derive(Clone)]
-pub(crate) struct Admin(Weak<Inner>);
+pub(crate) struct Admin {
+    member: Weak<Inner>,
+    bounds: Arc<Bounds>,
+}
 
 impl Admin {
     pub(crate) fn of(member: &Arc<Inner>) -> Self {
-        Self(Arc::downgrade(member))
+        Self { member: Arc::downgrade(member), bounds: Arc::default() }
+    }
+
+    pub(super) fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     pub(super) fn member(&self) -> Result<Arc<Inner>, AdminError> {
-        self.0.upgrade().ok_or_else(|| {
+        self.member.upgrade().ok_or_else(|| {
             AdminError::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "shutdown",
@@ -190,7 +197,11 @@ fn allowed(member: &Inner, principal: &Principal, asked: &Asked, from: IpAddr) -
     let Decision { reason, generation, .. } = decision;
     tracing::warn!(%principal, %from, %action, %kind, name, %reason, %generation, "admin request denied");
     let what = if name.is_empty() { format!("{kind}s as a whole") } else { format!("{kind} `{name}`") };
-    let message = format!("{} may not {action} {what}: {reason} (generation {generation})", principal.role);
+    // The rules are told to nobody who may not see them; the log has the reason.
+    let sees = Question { action: Action::Describe, kind: &Kind::POLICY, name: view.name.as_str(), ..question };
+    let sees = decide(&view.policy, view.generation, &sees).effect == Effect::Allow;
+    let why = if sees { reason.to_string() } else { "denied".to_owned() };
+    let message = format!("{} may not {action} {what}: {why} (generation {generation})", principal.role);
     let next = "ask an admin for a rule (`countersign acl add`), or use an admin's certificate: `countersign cert issue --admin \
                 NAME` on a voter";
     Err(AdminError::new(StatusCode::FORBIDDEN, "denied", message, next))
@@ -202,12 +213,25 @@ fn refused(peer: &HttpsPeer, status: StatusCode, code: &str, message: String) ->
 }
 
 /// Proof that a request may be carried out: made by the check before an endpoint, or by asking.
-pub(crate) struct Permitted(Admin);
+pub(crate) struct Permitted {
+    admin: Admin,
+    asked: Arc<OnceLock<Asked>>,
+}
 
 impl Permitted {
     /// The member that carries it out.
     pub(crate) fn member(&self) -> Result<Arc<Inner>, AdminError> {
-        self.0.member()
+        self.admin.member()
+    }
+
+    /// Whether it was judged by this name, if it was judged by one: what is named may change after that.
+    pub(super) fn is_about(&self, name: &str) -> bool {
+        self.asked.get().is_none_or(|asked| asked.name == name)
+    }
+
+    /// A place among the few questions about all rules that this port answers at once.
+    pub(super) fn question(&self) -> Result<Place, AdminError> {
+        self.admin.bounds.question()
     }
 }
 
@@ -224,7 +248,7 @@ impl Asking {
         let Self { asker, action, kind } = self;
         asker.asked.get_or_init(|| Asked { action, kind, name: name.to_owned() });
         asker.judge()?;
-        Ok(Permitted(asker.admin))
+        Ok(Permitted { admin: asker.admin, asked: asker.asked })
     }
 }
 
@@ -254,7 +278,7 @@ impl<S: Sync> FromRequestParts<S> for Permitted {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AdminError> {
         match parts.extensions.get() {
             Some(Checked { asker, access: Access::Open | Access::Local | Access::Policy(..) }) => {
-                Ok(Self(asker.admin.clone()))
+                Ok(Self { admin: asker.admin.clone(), asked: Arc::clone(&asker.asked) })
             }
             // Its body was not judged.
             Some(Checked { access: Access::Body(..), .. }) | None => Err(unchecked()),

@@ -26,7 +26,7 @@ use crate::propose::CommandError;
 pub(crate) async fn list(admin: Permitted) -> Result<Json<AclPolicy>, AdminError> {
     let view = in_force(&*admin.member()?);
     let (generation, changed) = (view.generation.0, view.policy.changed().0);
-    let policy = aside(move || PolicyText::of(&view.policy)).await?;
+    let policy = answered(&admin, move || PolicyText::of(&view.policy)).await?;
     Ok(Json(AclPolicy { generation, changed, policy }))
 }
 
@@ -99,6 +99,21 @@ pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
     tokio::task::spawn_blocking(work).await.map_err(|_| {
         AdminError::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the work broke off", "report this as a bug")
     })
+}
+
+/// Such work for a question about all rules, of which few are answered at once. The place is held until the work is done,
+/// whoever waits for it.
+pub(super) async fn answered<T: Send + 'static>(
+    admin: &Permitted,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, AdminError> {
+    let place = admin.question()?;
+    aside(move || {
+        let answer = work();
+        drop(place);
+        answer
+    })
+    .await
 }
 
 /// Somebody was faster.

@@ -21,7 +21,7 @@ use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
 
 use super::access::Permitted;
-use super::acl::{aside, command, in_force, overtaken, shown_change};
+use super::acl::{answered, aside, command, in_force, overtaken, shown_change};
 use super::asked;
 use super::problem::AdminError;
 use crate::keys::random;
@@ -42,24 +42,21 @@ struct Wanted {
 }
 
 /// Reads a body that may be long.
-async fn wanted(body: Bytes) -> Result<Wanted, AdminError> {
-    aside(move || {
-        let read: Result<AclApply, _> = serde_json::from_slice(&body);
-        let AclApply { policy, if_generation, wait } =
-            read.map_err(|error| AdminError::invalid(error.to_string(), "see `/v1/openapi.json`"))?;
-        let policy = policy.policy().map_err(|error| AdminError::invalid(error.to_string(), "correct the policy"))?;
-        Ok(Wanted { policy: Arc::new(policy), if_generation: if_generation.map(Generation), wait })
-    })
-    .await?
+fn wanted(body: &[u8]) -> Result<Wanted, AdminError> {
+    let read: Result<AclApply, _> = serde_json::from_slice(body);
+    let AclApply { policy, if_generation, wait } =
+        read.map_err(|error| AdminError::invalid(error.to_string(), "see `/v1/openapi.json`"))?;
+    let policy = policy.policy().map_err(|error| AdminError::invalid(error.to_string(), "correct the policy"))?;
+    Ok(Wanted { policy: Arc::new(policy), if_generation: if_generation.map(Generation), wait })
 }
 
 /// What would change, and what would follow from it. Changes nothing.
 pub(crate) async fn plan(admin: Permitted, body: Bytes) -> Result<Json<AclPlan>, AdminError> {
-    let Wanted { policy, if_generation, .. } = wanted(body).await?;
+    let Wanted { policy, if_generation, .. } = answered(&admin, move || wanted(&body)).await??;
     let member = admin.member()?;
     let view = expected(&member, if_generation).await?;
     let (recorded, now) = (member.recorded(), member.now());
-    let plan = aside(move || {
+    let plan = answered(&admin, move || {
         let change = view.policy.plan(&policy);
         let texts = PolicyText::of(&policy);
         AclPlan {
@@ -76,7 +73,7 @@ pub(crate) async fn plan(admin: Permitted, body: Bytes) -> Result<Json<AclPlan>,
 }
 
 pub(crate) async fn apply(admin: Permitted, body: Bytes) -> Result<Json<AclChanged>, AdminError> {
-    let Wanted { policy, if_generation, wait } = wanted(body).await?;
+    let Wanted { policy, if_generation, wait } = aside(move || wanted(&body)).await??;
     let member = admin.member()?;
     let (generation, changed) = carried_out(&member, &policy, if_generation).await?;
     Ok(Json(shown_change(&member, generation, changed, vec![], wait).await))

@@ -19,7 +19,7 @@ use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
 
 use super::access::Permitted;
-use super::acl::{aside, in_force};
+use super::acl::{answered, in_force};
 use super::apply::applied;
 use super::problem::AdminError;
 use super::tokens::parsed;
@@ -152,14 +152,14 @@ pub(crate) async fn who_can(
     let (action, kind) = what(&action, &kind)?;
     let member = admin.member()?;
     let (view, now) = (in_force(&member), member.now());
-    let found = aside(move || holders(&view, action, &kind, &name, now));
+    let found = answered(&admin, move || holders(&view, action, &kind, &name, now));
     Ok(Json(found.await?))
 }
 
 pub(crate) async fn lint(admin: Permitted) -> Result<Json<AclLint>, AdminError> {
     let member = admin.member()?;
     let (view, now) = (in_force(&member), member.now());
-    let found = aside(move || AclLint { generation: view.generation.0, findings: findings(&view, now) });
+    let found = answered(&admin, move || AclLint { generation: view.generation.0, findings: findings(&view, now) });
     Ok(Json(found.await?))
 }
 

@@ -12,7 +12,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Extension, RawPathParams, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -36,8 +35,9 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use super::access::{Access, Admin, Asker, Checked};
+use super::body::received;
 use super::problem::AdminError;
-use super::routes::{Port, Row, router};
+use super::routes::{Port, Row, Terms, router};
 use crate::datadir::{DataDirError, read_optional, read_secret};
 use crate::endpoints::Endpoints;
 use crate::keys::{KeysError, random};
@@ -46,7 +46,7 @@ use crate::settings::AUTHORITY_TTL_SECS;
 
 /// How long a connection may be silent.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// How long the body of a request may take to arrive.
+/// How long the body of a request may take to arrive, unless it is long.
 const BODY_MAX: Duration = Duration::from_millis(ADMIN_BODY_MILLIS_MAX);
 /// How often it is looked whether a request under way is still allowed.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -173,7 +173,7 @@ async fn check(
     next: Next,
 ) -> Response {
     let admin = &row.admin;
-    let (access, leaseless) = row.access(request.method());
+    let Terms { access, leaseless, body_len_max } = row.terms(request.method());
     if matches!(access, Access::Open) {
         request.extensions_mut().insert(Checked::new(Asker::anybody(admin), access));
         return next.run(request).await;
@@ -186,8 +186,8 @@ async fn check(
         Ok(asker) => asker,
         Err(refused) => return refused.into_response(),
     };
-    let mut request = match received(request, row.body_len_max, patience(row.body_len_max)).await {
-        Ok(request) => request,
+    let (mut request, place) = match received(request, body_len_max, BODY_MAX, admin.bounds()).await {
+        Ok(received) => received,
         Err(error) => return error.into_response(),
     };
     request.extensions_mut().insert(Checked::new(asker.clone(), access));
@@ -196,11 +196,13 @@ async fn check(
         if leaseless { Ok(()) } else { leased(admin) }
     };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    while_allowed(allowed, async {
+    let answer = while_allowed(allowed, async {
         tracing::info!(remote = %peer.remote, %method, path, "admin request");
         next.run(request).await
-    })
-    .await
+    });
+    let answer = answer.await;
+    drop(place);
+    answer
 }
 
 /// The request, judged by all that is known of it before its body.
@@ -222,11 +224,6 @@ fn another_site(peer: &HttpsPeer) -> AdminError {
     AdminError::new(StatusCode::FORBIDDEN, "cross-site", message, "use `countersign --server`, not a browser's page")
 }
 
-/// A long body may take longer: 1 MiB each second, at least.
-fn patience(len_max: usize) -> Duration {
-    BODY_MAX + Duration::from_secs((len_max >> 20) as u64)
-}
-
 /// A member that has not heard lately what is revoked takes nobody's certificate for an admin's.
 fn leased(admin: &Admin) -> Result<(), AdminError> {
     let member = admin.member()?;
@@ -238,26 +235,6 @@ fn leased(admin: &Admin) -> Result<(), AdminError> {
             "see `countersign status`; use the local socket, or another member that has a lease",
         )
     })
-}
-
-/// The request with all of its body.
-async fn received(request: Request, len_max: usize, patience: Duration) -> Result<Request, AdminError> {
-    let (head, body) = request.into_parts();
-    match tokio::time::timeout(patience, to_bytes(body, len_max)).await {
-        Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body))),
-        Ok(Err(_)) => Err(AdminError::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "body",
-            format!("the request's body is longer than {len_max} bytes, or broke off"),
-            "send less",
-        )),
-        Err(_) => Err(AdminError::new(
-            StatusCode::REQUEST_TIMEOUT,
-            "body-late",
-            format!("the request's body did not arrive within {} ms", patience.as_millis()),
-            "repeat the command",
-        )),
-    }
 }
 
 /// Asks before every step whether it may be taken: a command may wait seconds for a leader, and must not outlive the
@@ -356,17 +333,6 @@ mod tests {
             }
             assert_eq!(crosses_sites(&map), crosses, "{headers:?}");
         }
-    }
-
-    #[tokio::test]
-    async fn a_body_ends_at_its_limit_and_does_not_take_forever() {
-        let with = |body: Body| Request::builder().body(body).unwrap();
-        let status = |received: Result<Request, AdminError>| received.map(drop).map_err(|error| error.status.as_u16());
-        assert_eq!(status(received(with(Body::from("12345")), 5, PATIENCE).await), Ok(()));
-        assert_eq!(status(received(with(Body::from("123456")), 5, PATIENCE).await), Err(413));
-        let never = Body::from_stream(tokio_stream::pending::<Result<String, std::io::Error>>());
-        let late = tokio::time::timeout(PATIENCE, received(with(never), 5, Duration::from_millis(20))).await;
-        assert_eq!(status(late.expect("waits forever")), Err(408));
     }
 
     #[tokio::test]

@@ -23,8 +23,7 @@ pub(crate) async fn node(
     body: Result<Json<LabelChange>, JsonRejection>,
 ) -> Result<Json<Labelled>, AdminError> {
     let change = parsed(body)?;
-    let member = admin.member()?;
-    let target = nodes::find(&member, &node)?;
+    let (member, target) = nodes::target(&admin, &node)?;
     labelled(&member, Role::Node(target.id), change).await
 }
 

@@ -5,6 +5,8 @@ pub(crate) mod access;
 mod acl;
 mod apply;
 mod asked;
+mod body;
+mod bounds;
 mod certificates;
 mod enforcement;
 pub(crate) mod https;

@@ -12,6 +12,7 @@ use countersign_core::id::{Generation, NodeId};
 use countersign_core::trust::command::Command;
 use countersign_core::trust::member::{Member, Suffrage};
 use countersign_core::trust::outcome::{Outcome, Refused};
+use countersign_core::trust::view::View;
 use countersign_raft::GroupStatus;
 
 use super::access::Permitted;
@@ -28,8 +29,7 @@ const SETTLE_DEADLINE: Duration = Duration::from_secs(30);
 const STATED_DEADLINE: Duration = Duration::from_secs(5);
 
 pub(crate) async fn promote(admin: Permitted, Path(node): Path<String>) -> Result<Json<NodeChanged>, AdminError> {
-    let member = admin.member()?;
-    let target = find(&member, &node)?;
+    let (member, target) = target(&admin, &node)?;
     let suffrage = Suffrage::Voter;
     let command = Command::SetSuffrage { node: target.id, suffrage, keep_authority: false };
     match member.command(command, &[]).await {
@@ -47,8 +47,7 @@ pub(crate) async fn demote(
     body: Result<Json<NodeRemove>, JsonRejection>,
 ) -> Result<Json<NodeChanged>, AdminError> {
     let how = parsed(body)?;
-    let member = admin.member()?;
-    let target = find(&member, &node)?;
+    let (member, target) = target(&admin, &node)?;
     leave_voters(&member, &target, &how).await?;
     Ok(Json(changed(&member, &target)))
 }
@@ -59,8 +58,7 @@ pub(crate) async fn evict(
     body: Result<Json<NodeRemove>, JsonRejection>,
 ) -> Result<Json<NodeChanged>, AdminError> {
     let how = parsed(body)?;
-    let member = admin.member()?;
-    let target = find(&member, &node)?;
+    let (member, target) = target(&admin, &node)?;
     // Once out of the voters it could not ask for the rest.
     if target.id == member.node {
         return Err(AdminError::new(
@@ -196,13 +194,35 @@ async fn settled(member: &Inner, target: &Member, reached: impl FnMut(&GroupStat
     ))
 }
 
-/// By name or by number.
-pub(super) fn find(member: &Inner, text: &str) -> Result<Member, AdminError> {
+/// The member that a path names, if the request was judged by the name that it has.
+pub(super) fn target(admin: &Permitted, text: &str) -> Result<(Arc<Inner>, Member), AdminError> {
+    let member = admin.member()?;
+    let target = find(&member, text)?;
+    if admin.is_about(target.name.as_str()) {
+        return Ok((member, target));
+    }
+    let message = format!("members have changed: `{text}` is node {} now", target.name);
+    Err(AdminError::new(
+        StatusCode::CONFLICT,
+        "changed",
+        message,
+        "see `countersign node list`, and repeat the command",
+    ))
+}
+
+/// By name, or by number: a name may be a number, and is a name then. Whatever a member may be named by must ask here: who
+/// is judged must be who is acted on.
+pub(super) fn named<'a>(view: &'a View, text: &str) -> Option<&'a Member> {
+    let by_name = view.members.values().find(|member| member.name.as_str() == text);
+    by_name.or_else(|| view.members.get(&NodeId(text.parse().ok()?)))
+}
+
+fn find(member: &Inner, text: &str) -> Result<Member, AdminError> {
     let trust = member.endpoint.trust().load();
     let state = member.state.read();
     let view = state.view().unwrap_or(&trust.view);
     let number = text.parse().ok().map(NodeId);
-    let found = view.members.values().find(|m| m.name.as_str() == text || Some(m.id) == number);
+    let found = named(view, text);
     if let Some(found) = found {
         return Ok(found.clone());
     }

@@ -145,16 +145,34 @@ pub(super) struct Row {
     method: Option<Method>,
     access: Access,
     leaseless: bool,
-    pub(super) body_len_max: usize,
+    body_len_max: usize,
 }
 
 impl Row {
-    /// How a request by `method` is authorized, and whether it needs no lease. A method that the endpoint does not have is
-    /// answered as a path that is none.
-    pub(super) fn access(&self, method: &Method) -> (Access, bool) {
+    /// What holds for a request by `method`. A method that the endpoint does not have is answered as a path that is none.
+    pub(super) fn terms(&self, method: &Method) -> Terms {
         // A GET without its body (RFC 9110 §9.3.2), which the router answers as one.
         let method = if *method == Method::HEAD { &Method::GET } else { method };
-        if self.method.as_ref() == Some(method) { (self.access.clone(), self.leaseless) } else { (ELSEWHERE, false) }
+        let Self { access, leaseless, body_len_max, .. } = self.clone();
+        if self.method.as_ref() == Some(method) {
+            Terms { access, leaseless, body_len_max }
+        } else {
+            Terms::elsewhere()
+        }
+    }
+}
+
+/// How a request is authorized, whether it needs no lease, and how long its body may be.
+pub(super) struct Terms {
+    pub(super) access: Access,
+    pub(super) leaseless: bool,
+    pub(super) body_len_max: usize,
+}
+
+impl Terms {
+    /// Of a request that no endpoint is for.
+    fn elsewhere() -> Self {
+        Self { access: ELSEWHERE, leaseless: false, body_len_max: ADMIN_BODY_LEN_MAX }
     }
 }
 
@@ -168,13 +186,8 @@ pub(super) fn router(admin: &Admin, port: &impl Port) -> Router {
             router = router.route(path, port.checked(row, handler));
         }
     }
-    let row = Row {
-        admin: admin.clone(),
-        method: None,
-        access: ELSEWHERE,
-        leaseless: false,
-        body_len_max: ADMIN_BODY_LEN_MAX,
-    };
+    let Terms { access, leaseless, body_len_max } = Terms::elsewhere();
+    let row = Row { admin: admin.clone(), method: None, access, leaseless, body_len_max };
     let nowhere = any(async |_: Permitted| AdminError::not_found("no such route", "see `/v1/openapi.json`"));
     router.fallback(port.checked(row, nowhere))
 }

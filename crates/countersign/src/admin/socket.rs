@@ -16,7 +16,7 @@ use tokio::net::UnixListener;
 
 use super::access::{Access, Admin, Asker, Checked};
 use super::problem::AdminError;
-use super::routes::{Port, Row, router};
+use super::routes::{Port, Row, Terms, router};
 use crate::datadir::file;
 use crate::member::{Inner, StartError};
 
@@ -74,7 +74,7 @@ impl Port for Socket {
 }
 
 async fn let_in(State(row): State<Row>, mut request: Request, next: Next) -> Response {
-    let (access, _) = row.access(request.method());
+    let Terms { access, .. } = row.terms(request.method());
     request.extensions_mut().insert(Checked::new(Asker::operator(&row.admin), access));
     next.run(request).await
 }

@@ -1,11 +1,12 @@
 //! Leases that this member gives out of its own, to guards outside the cluster.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{LeaseLength, Sublessor, Subtenant};
-use countersign_core::limits::SUBTENANTS_MAX;
+use countersign_core::limits::{SUBTENANTS_MAX, SUBTENANTS_PER_PRINCIPAL_MAX};
 use countersign_core::time::BootMillis;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -16,10 +17,36 @@ use crate::machine::SharedState;
 /// There once this member has given a lease to somebody outside: after a start, such leases may go on.
 const MARK: &str = "subleased";
 
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Full {
+    #[error("{SUBTENANTS_MAX} guards outside the cluster watch this member: ask another")]
+    Member,
+    #[error(
+        "{SUBTENANTS_PER_PRINCIPAL_MAX} guards of this principal watch this member: end one, or ask another member"
+    )]
+    Principal,
+}
+
+/// Places that each principal holds; who holds none is absent.
+type Held = Arc<Mutex<BTreeMap<String, usize>>>;
+
 /// Whoever holds a place may be given leases.
 pub(crate) struct Place {
     pub(crate) tenant: Subtenant,
+    principal: String,
+    held: Held,
     _place: OwnedSemaphorePermit,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        match held.get_mut(&self.principal) {
+            Some(places) if *places > 1 => *places -= 1,
+            _ => drop(held.remove(&self.principal)),
+        }
+    }
 }
 
 /// What was given, and who has acknowledged what.
@@ -27,6 +54,7 @@ pub(crate) struct Subleases {
     sublessor: Mutex<Sublessor>,
     acknowledged: watch::Sender<()>,
     places: Arc<Semaphore>,
+    held: Held,
     next: AtomicU64,
     /// Whom it was told that leases are given to others, in which term. Until then none is.
     announced: Mutex<Option<(NodeId, u64)>>,
@@ -45,6 +73,7 @@ impl Subleases {
             sublessor: Mutex::new(sublessor),
             acknowledged: watch::Sender::new(()),
             places: Arc::new(Semaphore::new(SUBTENANTS_MAX)),
+            held: Held::default(),
             next: AtomicU64::new(1),
             announced: Mutex::default(),
             marked: Mutex::new(marked),
@@ -55,10 +84,17 @@ impl Subleases {
         self.sublessor.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place; none if all are taken.
-    pub(crate) fn enter(&self) -> Option<Place> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
-        Some(Place { tenant: Subtenant(self.next.fetch_add(1, Ordering::Relaxed)), _place: place })
+    /// A place for a guard of this principal.
+    pub(crate) fn enter(&self, principal: &str) -> Result<Place, Full> {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = held.get(principal).copied().unwrap_or_default();
+        if own >= SUBTENANTS_PER_PRINCIPAL_MAX {
+            return Err(Full::Principal);
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full::Member)?;
+        held.insert(principal.to_owned(), own.saturating_add(1));
+        let tenant = Subtenant(self.next.fetch_add(1, Ordering::Relaxed));
+        Ok(Place { tenant, principal: principal.to_owned(), held: Arc::clone(&self.held), _place: place })
     }
 
     /// Whether leases are given, or may be: the leader is told with each request.
@@ -120,5 +156,30 @@ impl Subleases {
     /// Changes whenever somebody has acknowledged something.
     pub(crate) fn acknowledged(&self) -> watch::Receiver<()> {
         self.acknowledged.subscribe()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_principal_holds_some_places_and_all_together_hold_no_more_than_there_are() {
+        let directory = tempfile::tempdir().unwrap();
+        let data = DataDir::open(directory.path()).unwrap();
+        let subleases = Subleases::new(&data, LeaseLength::DEFAULT).unwrap();
+        let one = |_| subleases.enter("broker/b1").unwrap();
+        let mut own: Vec<Place> = (0..SUBTENANTS_PER_PRINCIPAL_MAX).map(one).collect();
+        assert_eq!(subleases.enter("broker/b1").map(drop), Err(Full::Principal));
+        own.pop();
+        own.push(subleases.enter("broker/b1").unwrap());
+        assert_eq!(subleases.enter("broker/b1").map(drop), Err(Full::Principal));
+        let left = SUBTENANTS_MAX - SUBTENANTS_PER_PRINCIPAL_MAX;
+        let others: Vec<Place> = (0..left).map(|at| subleases.enter(&format!("broker/o{at}")).unwrap()).collect();
+        assert_eq!(subleases.enter("broker/more").map(drop), Err(Full::Member));
+        drop(own);
+        assert!(subleases.enter("broker/more").is_ok());
+        drop(others);
+        assert!(subleases.held.lock().unwrap().is_empty(), "nobody is remembered");
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! Asked of by whoever may `read` the cluster's `policy`, and only as long as that is so.
 
-use std::sync::{Arc, Weak};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use countersign_api::cluster::policy_server::Policy;
@@ -10,13 +12,14 @@ use countersign_api::cluster::{FetchReply, FetchRequest, RuleReply, WatchReply, 
 use countersign_core::authz::{Action, Affected, Kind, PrincipalPattern, Subject};
 use countersign_core::codec;
 use countersign_core::id::Generation;
-use countersign_core::limits::{SLICE_LEN_MAX, SLICE_RULES_MAX};
+use countersign_core::limits::{FETCHES_MAX, SLICE_LEN_MAX, SLICE_RULES_MAX};
 use countersign_core::principal::Role;
 use countersign_core::trust::view::View;
 use countersign_guard::{Caller, Denial};
 use countersign_net::{Clock, SystemClock};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::lease::Place;
@@ -24,20 +27,65 @@ use crate::member::Inner;
 
 /// Answers that wait for their reader.
 const WAITING_MAX: usize = 16;
-/// How long a question waits for the generation that it asks for.
+/// How long a reader may leave all of them unread.
+const UNREAD_MAX: Duration = Duration::from_secs(5);
+/// How long a question waits for its turn, and for the generation that it asks for.
 const BEHIND_MAX: Duration = Duration::from_secs(2);
 
 /// The service.
 #[derive(Clone)]
-pub(super) struct PolicyService(Weak<Inner>);
+pub(super) struct PolicyService {
+    member: Weak<Inner>,
+    fetches: Arc<Semaphore>,
+}
 
 impl PolicyService {
     pub(super) fn of(member: &Arc<Inner>) -> Self {
-        Self(Arc::downgrade(member))
+        Self { member: Arc::downgrade(member), fetches: Arc::new(Semaphore::new(FETCHES_MAX)) }
     }
 
     fn member(&self) -> Result<Arc<Inner>, Status> {
-        self.0.upgrade().ok_or_else(|| Status::unavailable("shutting down"))
+        self.member.upgrade().ok_or_else(|| Status::unavailable("shutting down"))
+    }
+}
+
+/// A turn by `until`, or none.
+async fn turn(places: &Semaphore, until: Instant) -> Result<tokio::sync::SemaphorePermit<'_>, Status> {
+    let full = || Status::resource_exhausted(format!("{FETCHES_MAX} questions are under way: try again"));
+    tokio::time::timeout_at(until, places.acquire()).await.map_err(|_| full())?.map_err(|_| full())
+}
+
+type Reply = Result<WatchReply, Status>;
+
+/// What a guard has not read yet, and its place: that is given back only once nothing is held for the guard any more.
+struct Unread {
+    replies: Mutex<Option<mpsc::Receiver<Reply>>>,
+    place: Place,
+}
+
+impl Unread {
+    fn lock(&self) -> MutexGuard<'_, Option<mpsc::Receiver<Reply>>> {
+        self.replies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a reply to the guard. One that does not read loses what waits for it, and is told nothing more.
+    async fn given(&self, to: &mpsc::Sender<Reply>, reply: Reply, patience: Duration) -> bool {
+        let given = matches!(tokio::time::timeout(patience, to.send(reply)).await, Ok(Ok(())));
+        if !given {
+            *self.lock() = None;
+        }
+        given
+    }
+}
+
+/// The replies of a watch.
+pub(super) struct Replies(Arc<Unread>);
+
+impl Stream for Replies {
+    type Item = Reply;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Reply>> {
+        self.0.lock().as_mut().map_or(Poll::Ready(None), |replies| replies.poll_recv(cx))
     }
 }
 
@@ -65,18 +113,20 @@ fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
 
 #[tonic::async_trait]
 impl Policy for PolicyService {
-    type WatchStream = ReceiverStream<Result<WatchReply, Status>>;
+    type WatchStream = Replies;
 
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         let caller = caller(&request)?;
         let member = self.member()?;
         permitted(&member, &caller)?;
-        let full = || Status::resource_exhausted("too many guards outside the cluster watch this member: ask another");
-        let place = member.lease.subleases.enter().ok_or_else(full)?;
+        let place = member.lease.subleases.enter(&caller.peer.principal().to_string());
+        let place = place.map_err(|full| Status::resource_exhausted(full.to_string()))?;
         member.lease.subleases.announce();
         let (replies, sent) = mpsc::channel(WAITING_MAX);
         tracing::info!(principal = %caller.peer.principal(), remote = %caller.remote, "decides by the rules of this member");
-        let watching = Watching { member: Arc::downgrade(&member), caller, place, replies, told: None };
+        let unread = Arc::new(Unread { replies: Mutex::new(Some(sent)), place });
+        let told = Replies(Arc::clone(&unread));
+        let watching = Watching { member: Arc::downgrade(&member), caller, unread, replies, told: None };
         let stop = member.stop.clone();
         member.tasks.spawn(async move {
             tokio::select! {
@@ -84,7 +134,7 @@ impl Policy for PolicyService {
                 () = watching.run(request.into_inner()) => {}
             }
         });
-        Ok(Response::new(ReceiverStream::new(sent)))
+        Ok(Response::new(told))
     }
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Result<Response<FetchReply>, Status> {
@@ -93,9 +143,11 @@ impl Policy for PolicyService {
         permitted(&member, &caller)?;
         let FetchRequest { principal, at_least } = request.into_inner();
         let role = Role::parse(&principal).map_err(|_| Status::invalid_argument("no principal"))?;
+        let until = Instant::now() + BEHIND_MAX;
+        let _turn = turn(&self.fetches, until).await?;
         let mut applied = member.state.applied();
         let reached = applied.wait_for(|generation| generation.0 >= at_least);
-        let reached = tokio::time::timeout(BEHIND_MAX, reached).await;
+        let reached = tokio::time::timeout_at(until, reached).await;
         if !matches!(reached, Ok(Ok(_))) {
             return Err(Status::unavailable("this member is behind"));
         }
@@ -137,8 +189,8 @@ fn fetched(view: &View, role: &Role) -> Result<FetchReply, Status> {
 struct Watching {
     member: Weak<Inner>,
     caller: Caller,
-    place: Place,
-    replies: mpsc::Sender<Result<WatchReply, Status>>,
+    unread: Arc<Unread>,
+    replies: mpsc::Sender<Reply>,
     told: Option<Generation>,
 }
 
@@ -161,19 +213,20 @@ impl Watching {
             let Some(member) = self.member.upgrade() else { return };
             let reply = self.answer(&member, asked);
             let ended = reply.is_err();
-            if self.replies.send(reply).await.is_err() || ended {
+            drop(member);
+            if !self.unread.given(&self.replies, reply, UNREAD_MAX).await || ended {
                 return;
             }
         }
     }
 
-    fn answer(&mut self, member: &Inner, asked: Option<WatchRequest>) -> Result<WatchReply, Status> {
+    fn answer(&mut self, member: &Inner, asked: Option<WatchRequest>) -> Reply {
         permitted(member, &self.caller)?;
         let enforced_here = *member.state.applied().borrow();
         if let Some(request) = &asked {
             // Nobody enforces what it was not told.
             let told = self.told.unwrap_or_default();
-            member.lease.subleases.acknowledge(&self.place, Generation(request.enforced).min(told));
+            member.lease.subleases.acknowledge(&self.unread.place, Generation(request.enforced).min(told));
         }
         let own_end = member.lease.deadline().filter(|_| member.lease.fresh().is_ok());
         let status = member.group.status();
@@ -182,7 +235,7 @@ impl Watching {
             Some(_) => member
                 .lease
                 .subleases
-                .grant(&self.place, &member.state, &member.data, (leader, own_end))
+                .grant(&self.unread.place, &member.state, &member.data, (leader, own_end))
                 .map_err(|error| {
                     tracing::error!(error = %crate::chain(&error), "no lease is given: that it was cannot be stored");
                     Status::unavailable("no lease can be given")
@@ -216,5 +269,58 @@ impl Watching {
             everybody: affected.everybody,
             principals: affected.principals.iter().map(PrincipalPattern::to_string).collect(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::lease::LeaseLength;
+    use countersign_core::limits::SUBTENANTS_PER_PRINCIPAL_MAX;
+    use tokio_stream::StreamExt;
+
+    use super::*;
+    use crate::datadir::DataDir;
+    use crate::lease::Subleases;
+
+    /// Longer than anything takes on a loaded machine; only a failure waits so long.
+    const PATIENCE: Duration = Duration::from_secs(60);
+
+    #[tokio::test]
+    async fn a_guard_that_does_not_read_loses_its_watch_and_counts_until_it_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let subleases = Subleases::new(&DataDir::open(directory.path()).unwrap(), LeaseLength::DEFAULT).unwrap();
+        let enter = || subleases.enter("broker/b1");
+        let _others: Vec<Place> = (1..SUBTENANTS_PER_PRINCIPAL_MAX).map(|_| enter().unwrap()).collect();
+        let (to, sent) = mpsc::channel(2);
+        let unread = Arc::new(Unread { replies: Mutex::new(Some(sent)), place: enter().unwrap() });
+        let mut replies = Replies(Arc::clone(&unread));
+        let given = async |patience| {
+            tokio::time::timeout(PATIENCE, unread.given(&to, Ok(WatchReply::default()), patience)).await.unwrap()
+        };
+        let short = Duration::from_millis(20);
+        assert!(given(PATIENCE).await && given(PATIENCE).await);
+        assert!(replies.next().await.unwrap().is_ok(), "one that reads goes on");
+        assert!(given(PATIENCE).await);
+        assert!(!given(short).await, "two wait, and nobody reads");
+        assert!(replies.next().await.is_none() && to.is_closed());
+        // Its connection may hold one more: the place counts until that is closed.
+        drop(unread);
+        assert!(enter().is_err());
+        drop(replies);
+        assert!(enter().is_ok());
+    }
+
+    #[tokio::test]
+    async fn some_questions_are_under_way_at_once_and_one_more_is_told_to_try_again() {
+        let places = Semaphore::new(FETCHES_MAX);
+        let soon = || Instant::now() + Duration::from_millis(20);
+        let mut turns = Vec::new();
+        for _ in 0..FETCHES_MAX {
+            turns.push(turn(&places, soon()).await.unwrap());
+        }
+        let late = tokio::time::timeout(PATIENCE, turn(&places, soon())).await.unwrap().unwrap_err();
+        assert!(late.code() == tonic::Code::ResourceExhausted && late.message().contains("try again"), "{late}");
+        turns.pop();
+        assert!(turn(&places, Instant::now() + PATIENCE).await.is_ok());
     }
 }
