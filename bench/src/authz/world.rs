@@ -35,6 +35,10 @@ impl Time for Clocks {
         BootMillis(u64::try_from(millis).unwrap_or(0))
     }
 
+    fn clock(&self) -> UnixMillis {
+        SystemClock.now()
+    }
+
     fn now(&self) -> UnixMillis {
         SystemClock.now()
     }

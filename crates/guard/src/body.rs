@@ -64,7 +64,7 @@ impl GuardedBody {
                 Ok(now) => now,
                 Err(no_lease) => return Poll::Ready(Err(no_lease.into())),
             };
-            if self.needed.guard.generation() == self.going.generation && now < self.going.until {
+            if self.needed.guard.generation() <= self.going.generation && now < self.going.until {
                 return Poll::Ready(Ok(()));
             }
             match self.needed.check() {

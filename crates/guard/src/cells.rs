@@ -3,7 +3,8 @@
 //! Names that no rule has are found by the longest prefix that one has. So what is kept is what rules name, never what
 //! callers do.
 
-use std::hash::BuildHasher;
+use std::cmp::Ordering;
+use std::hash::{BuildHasher, Hasher};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -13,9 +14,9 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 /// What unconditional rules say, and where the others are.
 #[derive(Debug, Clone, Copy, Default)]
-struct Cell {
-    allow: u8,
-    deny: u8,
+pub(crate) struct Cell {
+    pub(crate) allow: u8,
+    pub(crate) deny: u8,
     /// One more than the place of a list of conditional rules; zero for none.
     conditional: u32,
 }
@@ -26,10 +27,40 @@ struct Exact {
 }
 
 struct Prefix {
+    /// The first bytes of the text, which most comparisons end with.
+    head: u64,
     text: Arc<str>,
     cell: Cell,
     /// One more than the place of the longest shorter prefix of it; zero for none.
     parent: u32,
+}
+
+impl Prefix {
+    fn new(text: &Arc<str>, cell: Cell) -> Self {
+        Self { head: head(text), text: Arc::clone(text), cell, parent: 0 }
+    }
+
+    /// Whether `name`, whose head is given, begins with it.
+    #[inline]
+    fn begins(&self, name: &str, begins: u64) -> bool {
+        // Bits of a head that are no part of the text: none, if it goes on.
+        let beyond = 64_u32.saturating_sub(u32::try_from(self.text.len()).unwrap_or(8).saturating_mul(8));
+        (self.head ^ begins) >> beyond == 0
+            && name.len() >= self.text.len()
+            && (self.text.len() <= HEAD_LEN || name.starts_with(&*self.text))
+    }
+}
+
+const HEAD_LEN: usize = size_of::<u64>();
+
+/// The first eight bytes of a text, zeros after its end: ordered as texts are, as far as they differ in these.
+#[inline]
+fn head(text: &str) -> u64 {
+    let bytes = text.as_bytes();
+    match bytes.first_chunk() {
+        Some(first) => u64::from_be_bytes(*first),
+        None => bytes.iter().rev().fold(0, |head, byte| head >> 8 | u64::from(*byte) << 56),
+    }
 }
 
 struct OfKind {
@@ -53,20 +84,20 @@ struct Conditional {
     wider: u32,
 }
 
-/// What rules say to one who asks from somewhere, at some time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What conditional rules say.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Said {
     pub(crate) allow: u8,
     pub(crate) deny: u8,
-    /// When it may become different by itself.
+    /// The first moment at which one of them is over.
     pub(crate) until: Option<UnixMillis>,
 }
 
-impl Said {
-    pub(crate) const NOTHING: Self = Self { allow: 0, deny: 0, until: None };
-
-    pub(crate) const fn granted(self) -> u8 {
-        self.allow & !self.deny
+impl Cell {
+    /// Whether there are rules that depend on where a request comes from, or when.
+    #[inline]
+    pub(crate) const fn is_conditional(self) -> bool {
+        self.conditional != 0
     }
 }
 
@@ -84,13 +115,11 @@ impl Cells {
             match pattern {
                 NamePattern::Any => of.any = own,
                 NamePattern::Exact(name) => {
-                    let name = Arc::clone(name);
-                    of.exact.insert_unique(hasher.hash_one(&*name), Exact { name, cell: own }, |e| {
-                        hasher.hash_one(&*e.name)
-                    });
+                    let exact = Exact { name: Arc::clone(name), cell: own };
+                    of.exact.insert_unique(hash(hasher, name), exact, |exact| hash(hasher, &exact.name));
                 }
                 NamePattern::Prefix(text) => {
-                    of.prefixes.push(Prefix { text: Arc::clone(text), cell: own, parent: 0 });
+                    of.prefixes.push(Prefix::new(text, own));
                 }
             }
             cells.kinds.push(of);
@@ -164,22 +193,27 @@ impl Cells {
         core::iter::successors(at(first), move |list| at(list.wider)).flat_map(|list| list.rules.iter())
     }
 
-    /// What the group says of a name, whose hash is given.
-    #[inline]
-    pub(crate) fn said(&self, kind: &Kind, name: &str, hash: u64, from: Option<IpAddr>, now: UnixMillis) -> Said {
-        let Some(of) = self.kinds.iter().find(|of| of.kind == *kind) else { return Said::NOTHING };
-        let exact = of.exact.find(hash, |exact| *exact.name == *name);
-        let cell = match exact {
-            Some(exact) => exact.cell,
-            None => longest(&of.prefixes, name).unwrap_or(of.any),
-        };
-        let said = Said { allow: cell.allow, deny: cell.deny, until: None };
-        if cell.conditional == 0 { said } else { self.conditions(said, cell.conditional, from, now) }
+    /// The kinds that it says anything of, with their places.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = (usize, &Kind)> {
+        self.kinds.iter().map(|of| &of.kind).enumerate()
     }
 
+    /// What the group says of a name of the kind at this place. The name's [`hash`] is given.
+    #[inline]
+    pub(crate) fn said(&self, kind: usize, name: &str, hash: u64) -> Cell {
+        let Some(of) = self.kinds.get(kind) else { return Cell::default() };
+        let exact = if of.exact.is_empty() { None } else { of.exact.find(hash, |exact| *exact.name == *name) };
+        match exact {
+            Some(exact) => exact.cell,
+            None => longest(&of.prefixes, name).unwrap_or(of.any),
+        }
+    }
+
+    /// What the conditional rules of a cell say besides, to one who asks from somewhere, at some time.
     #[cold]
-    fn conditions(&self, mut said: Said, list: u32, from: Option<IpAddr>, now: UnixMillis) -> Said {
-        for rule in self.conditional(list) {
+    pub(crate) fn conditions(&self, cell: Cell, from: Option<IpAddr>, now: UnixMillis) -> Said {
+        let mut said = Said::default();
+        for rule in self.conditional(cell.conditional) {
             if !rule.holds(from, now) {
                 continue;
             }
@@ -202,12 +236,28 @@ fn place(link: u32) -> Option<usize> {
     usize::try_from(link).ok()?.checked_sub(1)
 }
 
+/// The hash by which names are found. Whatever else makes one finds nothing.
+#[inline]
+pub(crate) fn hash(hasher: &DefaultHashBuilder, name: &str) -> u64 {
+    let mut hash = hasher.build_hasher();
+    hash.write(name.as_bytes());
+    hash.finish()
+}
+
 /// The cell of the longest stored prefix of `name`.
+#[inline]
 fn longest(prefixes: &[Prefix], name: &str) -> Option<Cell> {
+    if prefixes.is_empty() {
+        return None;
+    }
     // Whatever begins the name is not greater than it; so is the greatest such text, or one that it begins with.
-    let mut at = prefixes.partition_point(|prefix| *prefix.text <= *name);
+    let begins = head(name);
+    let mut at = prefixes.partition_point(|prefix| match prefix.head.cmp(&begins) {
+        Ordering::Equal => *prefix.text <= *name,
+        unequal => unequal.is_lt(),
+    });
     while let Some(prefix) = at.checked_sub(1).and_then(|at| prefixes.get(at)) {
-        if name.starts_with(&*prefix.text) {
+        if prefix.begins(name, begins) {
             return Some(prefix.cell);
         }
         at = usize::try_from(prefix.parent).unwrap_or(0);

@@ -106,8 +106,8 @@ impl Needed {
         let session = self.guard.session(&self.caller.peer, Some(self.caller.remote.ip()))?;
         let permit = session.authorize_named(&fresh, *action, &Kind::SERVICE, name)?;
         let going = Going { generation: permit.generation(), until: session.until() };
-        // What was overtaken while it was decided is decided again.
-        if self.guard.generation() == going.generation { Ok(going) } else { self.check() }
+        // What was overtaken while it was decided is not begun by; whoever asks is told to ask again.
+        permit.holds(&self.guard, &fresh).map(|()| going)
     }
 
     /// Sees to it that what rules say of the caller is known.

@@ -66,7 +66,7 @@ impl<'a> Permit<'a> {
             return Err(Denial::NoLease(NoLease));
         }
         let generation = guard.generation();
-        if generation == self.generation {
+        if generation <= self.generation {
             return Ok(());
         }
         Err(Denial::Outdated { permitted: self.generation, generation })

@@ -1,7 +1,6 @@
 //! What one peer may do, remembered: the fast path, and the slow one that fills it.
 
 use std::cell::{Cell, RefCell};
-use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,10 +11,11 @@ use countersign_core::limits::RESOURCE_NAME_LEN_MAX;
 use countersign_core::peer::VerifiedPeer;
 use countersign_core::time::{BootMillis, UnixMillis};
 
-use crate::cells::{Cells, Said};
+use crate::cells::{Cells, Said, hash};
 use crate::guard::Guard;
 use crate::permit::{About, Denial, Permit};
 use crate::resource::Resource;
+use crate::source::Standing;
 
 /// Answers that a session remembers; a power of two. The next resource with the same last bits takes the place of one.
 const SLOTS: usize = 64;
@@ -34,8 +34,31 @@ struct Slot {
 struct Known {
     policy: Arc<Policy>,
     subject: Subject,
-    groups: Vec<Arc<Cells>>,
-    is_super: bool,
+    /// Kinds that any group of rules says anything of.
+    kinds: Vec<Kind>,
+    /// What says it: the place of a kind among these, a group, and the place of the kind in it.
+    groups: Vec<(usize, Arc<Cells>, usize)>,
+    /// What is granted whatever it is asked of, if that does not depend on names.
+    of_everything: Option<ActionSet>,
+}
+
+impl Known {
+    fn new(standing: Standing, cells: &[Arc<Cells>]) -> Self {
+        let Standing { policy, subject, .. } = standing;
+        let (mut kinds, mut groups) = (Vec::new(), Vec::new());
+        for cells in cells {
+            for (place, kind) in cells.kinds() {
+                let known = kinds.iter().position(|known| known == kind).unwrap_or_else(|| {
+                    kinds.push(kind.clone());
+                    kinds.len() - 1
+                });
+                groups.push((known, Arc::clone(cells), place));
+            }
+        }
+        let unevaluable = (!policy.unevaluable().is_empty()).then_some(ActionSet::NONE);
+        let of_everything = if policy.is_super(&subject) { Some(ActionSet::ALL) } else { unevaluable };
+        Self { policy, subject, kinds, groups, of_everything }
+    }
 }
 
 /// What one verified peer may do, as asked by one task. Answers are remembered until anything changes: then each is decided
@@ -50,7 +73,7 @@ pub struct Session {
     /// From then on, what is remembered may be different by itself.
     until: Cell<BootMillis>,
     slots: Box<[Slot; SLOTS]>,
-    /// By-name requests that were recorded lately, by a hash: one that is taken for another is not recorded.
+    /// Requests that were recorded, as two bits of a hash each: one that is taken for others is not recorded.
     seen: Box<[Cell<u64>; SLOTS]>,
     known: RefCell<Option<Known>>,
 }
@@ -118,7 +141,9 @@ impl Session {
         let generation = self.current(fresh)?;
         let hash = self.hash(resource.name());
         let granted = self.granted(resource.kind(), resource.name(), hash)?;
-        self.record(action, resource.kind(), resource.name());
+        if self.is_new(action, hash) {
+            self.record(action, resource.kind(), resource.name());
+        }
         if !granted.contains(action) {
             return Err(self.denied(action, resource.kind(), resource.name()));
         }
@@ -141,11 +166,7 @@ impl Session {
         let generation = self.current(fresh)?;
         let hash = self.hash(name);
         let granted = self.granted(kind, name, hash)?;
-        let mark = hash.rotate_left(action as u32) | 1;
-        if let Some(seen) = self.seen.get((mark >> 8) as usize & (SLOTS - 1))
-            && seen.get() != mark
-        {
-            seen.set(mark);
+        if self.is_new(action, hash) {
             self.record(action, kind, name);
         }
         if !granted.contains(action) {
@@ -165,6 +186,21 @@ impl Session {
         self.until.get()
     }
 
+    /// Whether a request is to be recorded, which it is once.
+    #[inline]
+    fn is_new(&self, action: Action, hash: u64) -> bool {
+        let mark = hash.rotate_left(action as u32);
+        let mut is_new = false;
+        for bit in [mark >> 8, mark >> 24] {
+            if let Some(seen) = self.seen.get((bit >> 6) as usize & (SLOTS - 1)) {
+                let bits = seen.get() | 1 << (bit & 63);
+                is_new |= bits != seen.get();
+                seen.set(bits);
+            }
+        }
+        is_new
+    }
+
     /// The decision, with its reason, by the rules that this session answers by.
     pub fn explain(&self, fresh: &Fresh<'_>, action: Action, kind: &Kind, name: &str) -> Result<Decision, Denial> {
         self.current(fresh)?;
@@ -182,7 +218,8 @@ impl Session {
     fn current(&self, fresh: &Fresh<'_>) -> Result<Generation, Denial> {
         // What is taken up may be overtaken while it is compiled.
         for _ in 0..REFRESHES_MAX {
-            if self.guard.generation().0 == self.generation.get() && fresh.now() < self.until.get() {
+            // It may be ahead, too, of a view that is just being put in force.
+            if self.guard.generation().0 <= self.generation.get() && fresh.now() < self.until.get() {
                 return Ok(Generation(self.generation.get()));
             }
             self.refresh()?;
@@ -193,7 +230,7 @@ impl Session {
 
     #[inline]
     fn hash(&self, name: &str) -> u64 {
-        self.guard.0.groups.hasher().hash_one(name)
+        hash(self.guard.0.groups.hasher(), name)
     }
 
     /// Forgets what is remembered and takes up what is in force. On an error nothing is allowed until it works.
@@ -210,17 +247,17 @@ impl Session {
         let shared = &self.guard.0;
         let now = shared.time.now();
         let standing = shared.source.standing(&self.peer, now)?;
+        let generation = standing.generation;
         let (policy, subject) = (&standing.policy, &standing.subject);
         let groups = match &standing.compiled {
             Some(compiled) => compiled.get_or_init(|| shared.groups.of_slice(policy, subject)).clone(),
             None => shared.groups.of(policy, subject),
         };
-        let is_super = standing.policy.is_super(&standing.subject);
-        self.known.replace(Some(Known { policy: standing.policy, subject: standing.subject, groups, is_super }));
+        self.known.replace(Some(Known::new(standing, &groups)));
         let over = UnixMillis::from_secs(self.peer.not_after().secs().saturating_add(1));
         self.until.set(BootMillis(u64::MAX));
         self.ends_at(over, now);
-        self.generation.set(standing.generation.0);
+        self.generation.set(generation.0);
         Ok(())
     }
 
@@ -239,34 +276,48 @@ impl Session {
         if name.len() > RESOURCE_NAME_LEN_MAX {
             return Ok(nothing);
         }
-        if known.is_super {
-            return Ok(ActionSet::ALL);
+        if let Some(granted) = known.of_everything {
+            return Ok(granted);
         }
-        if !known.policy.unevaluable().is_empty() {
-            return Ok(nothing);
+        let (mut allow, mut deny, mut is_conditional) = (0, 0, false);
+        let at = known.kinds.iter().position(|known| is_same(known, kind));
+        for (_, group, place) in known.groups.iter().filter(|(of, ..)| Some(*of) == at) {
+            let cell = group.said(*place, name, hash);
+            allow |= cell.allow;
+            deny |= cell.deny;
+            is_conditional |= cell.is_conditional();
         }
-        // Read once, and only where it matters: rules with a time are few.
+        if is_conditional {
+            let said = self.conditions(known, at, name, hash);
+            allow |= said.allow;
+            deny |= said.deny;
+        }
+        if !known.policy.requirements().is_empty() && *kind == Kind::TASK {
+            let required = known.policy.requirements().get(name);
+            match required.map(|required| required.is_met(&known.subject)) {
+                Some(true) => allow |= ActionSet::ALL.bits(),
+                Some(false) => return Ok(nothing),
+                None => {}
+            }
+        }
+        Ok(ActionSet::try_from(allow & !deny).unwrap_or(nothing))
+    }
+
+    /// What rules say besides that depend on where requests come from, or on the time, which is read once and only if it
+    /// matters. Such rules are few.
+    #[cold]
+    fn conditions(&self, known: &Known, kind: Option<usize>, name: &str, hash: u64) -> Said {
         let now = if known.policy.is_timeless() { UnixMillis(0) } else { self.guard.0.time.now() };
-        let mut said = Said::NOTHING;
-        for group in &known.groups {
-            let more = group.said(kind, name, hash, self.from, now);
+        let mut said = Said::default();
+        for (_, group, place) in known.groups.iter().filter(|(of, ..)| Some(*of) == kind) {
+            let more = group.conditions(group.said(*place, name, hash), self.from, now);
             said.allow |= more.allow;
             said.deny |= more.deny;
-            said.until = match (said.until, more.until) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
+            if let Some(over) = more.until {
+                self.ends_at(over, now);
+            }
         }
-        if let Some(over) = said.until {
-            self.ends_at(over, now);
-        }
-        let required = known.policy.requirements().get(name).filter(|_| *kind == Kind::TASK);
-        match required.map(|required| required.is_met(&known.subject)) {
-            Some(true) => said.allow |= ActionSet::ALL.bits(),
-            Some(false) => return Ok(nothing),
-            None => {}
-        }
-        Ok(ActionSet::try_from(said.granted()).unwrap_or(nothing))
+        said
     }
 
     fn decision(&self, action: Action, kind: &Kind, name: &str) -> Result<Decision, Denial> {
@@ -297,4 +348,10 @@ impl Session {
         let (principal, kind, name) = (self.peer.principal().role.clone(), kind.clone(), name.to_owned());
         shared.recent.record(Recorded { principal, action, kind, name, from: self.from }, shared.time.now());
     }
+}
+
+/// Equality of texts so short that a loop is done before another function is called.
+#[inline]
+fn is_same(a: &Kind, b: &Kind) -> bool {
+    a.as_str().len() == b.as_str().len() && a.as_str().bytes().eq(b.as_str().bytes())
 }
