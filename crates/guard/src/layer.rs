@@ -34,6 +34,8 @@ use crate::source::Fetching;
 pub const MIN_GENERATION: &str = "countersign-min-generation";
 /// The header in which an answer names the generation that its request was decided by.
 pub const GENERATION: &str = "countersign-generation";
+/// How often a call is decided anew because something changed meanwhile.
+const OVERTAKEN_MAX: usize = 8;
 /// How long a request waits for the generation that it names.
 const BEHIND_MAX: Duration = Duration::from_secs(2);
 
@@ -104,10 +106,15 @@ impl Needed {
             return Ok(Going { generation: self.guard.generation(), until: BootMillis(u64::MAX) });
         };
         let session = self.guard.session(&self.caller.peer, Some(self.caller.remote.ip()))?;
-        let permit = session.authorize_named(&fresh, *action, &Kind::SERVICE, name)?;
-        let going = Going { generation: permit.generation(), until: session.until() };
-        // What was overtaken while it was decided is not begun by; whoever asks is told to ask again.
-        permit.holds(&self.guard, &fresh).map(|()| going)
+        let mut tries = 0..OVERTAKEN_MAX;
+        loop {
+            let permit = session.authorize_named(&fresh, *action, &Kind::SERVICE, name)?;
+            match permit.holds(&self.guard, &fresh) {
+                // What was overtaken while it was decided is decided again.
+                Err(Denial::Outdated { .. }) if tries.next().is_some() => {}
+                held => break held.map(|()| Going { generation: permit.generation(), until: session.until() }),
+            }
+        }
     }
 
     /// Sees to it that what rules say of the caller is known.
