@@ -210,7 +210,7 @@ pub(super) async fn applied(member: &Inner, generation: Generation, patience: Du
 #[cfg(test)]
 mod tests {
     use countersign_core::authz::change::PolicyLimit;
-    use countersign_core::authz::{NamePattern, Rule};
+    use countersign_core::authz::{NamePattern, Rule, RuleId};
 
     use super::*;
     use crate::propose::tests::founded;
@@ -236,12 +236,14 @@ mod tests {
         let mut all = StagedRules::default();
         let mut lens = Vec::new();
         for (at, command) in parts.iter().enumerate() {
-            let Command::StagePolicy { change, part, remove, put } = command else { panic!() };
-            assert_eq!((*change, *part as usize), (id, at));
+            let Command::StagePolicy { change, part, remove, put } = command.clone() else { panic!() };
+            assert_eq!((change, part as usize), (id, at));
             assert!(!remove.is_empty() || !put.is_empty());
             all.remove.extend(remove.iter().cloned());
             all.put.extend(put.iter().cloned());
-            lens.push(codec::encode(command).unwrap().len());
+            // As long as if it were the last that there can be.
+            let command = Command::StagePolicy { change, part: u32::MAX, remove, put };
+            lens.push(codec::encode(&command).unwrap().len());
         }
         (all, lens)
     }
@@ -260,23 +262,30 @@ mod tests {
         assert!(but_the_last.iter().all(|len| *len > COMMAND_LEN_MAX - 256), "{lens:?}");
         let staged = Some(StagedParts { change: id, parts: u32::try_from(parts.len()).unwrap() });
         assert_eq!(last, PolicyChange { staged, ..PolicyChange::default() });
+        // Of small things a part is full to the last bytes.
+        let remove = (0..20_000).map(|at| RuleId::parse(&format!("{at:05}")).unwrap()).collect();
+        let (parts, _) = in_parts(PolicyChange { remove, ..PolicyChange::default() }, id).unwrap();
+        let (_, lens) = told(&parts, id);
+        assert!(lens.len() == 2 && lens[0] <= COMMAND_LEN_MAX && lens[0] > COMMAND_LEN_MAX - 12, "{lens:?}");
     }
 
     #[test]
     fn a_change_that_fits_one_command_stays_one_and_one_byte_more_makes_parts() {
         let id = ChangeId([1; 16]);
-        let mut change = PolicyChange { put: rules(&policy(1000, "a")), ..PolicyChange::default() };
+        let mut change = PolicyChange { put: rules(&policy(1500, "a")), ..PolicyChange::default() };
         let len =
             |change: &PolicyChange| codec::encode(&Command::ChangePolicy(Box::new(change.clone()))).unwrap().len();
+        assert!(len(&change) > COMMAND_LEN_MAX);
         while len(&change) > COMMAND_LEN_MAX {
             change.put.pop();
         }
-        // What is missing to the limit is the length of a name.
+        // What is missing to the limit is shared by two names, whose lengths stay short enough for one byte.
         let missing = COMMAND_LEN_MAX - len(&change);
         let longer = |by: usize| {
             let mut change = change.clone();
-            let topic = "x".repeat(change.put[0].pattern.text().len() + by);
-            change.put[0].pattern = NamePattern::Exact(topic.into());
+            for (rule, by) in change.put.iter_mut().zip([by / 2, by - by / 2]) {
+                rule.pattern = NamePattern::Exact("x".repeat(rule.pattern.text().len() + by).into());
+            }
             change
         };
         let fits = longer(missing);
