@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use countersign_core::authz::change::{ChangeId, PolicyChange};
+use countersign_core::authz::change::{ChangeId, PolicyChange, StagedParts};
 use countersign_core::authz::label::LabelEdit;
 use countersign_core::authz::text::{RuleText, parse_requirements};
 use countersign_core::authz::{PrincipalPattern, Rule, RuleId};
@@ -188,15 +188,19 @@ fn rule() -> impl Strategy<Value = Rule> {
     )
 }
 
+fn removals() -> impl Strategy<Value = Vec<RuleId>> {
+    vec((0..6_u8).prop_map(|n| RuleId::parse(&format!("r{n}")).unwrap()), 0..2)
+}
+
 fn policy_change() -> impl Strategy<Value = PolicyChange> {
-    let staged = prop::option::weighted(0.3, (0..3_u8).prop_map(|n| ChangeId([n; 16])));
-    let remove = vec((0..6_u8).prop_map(|n| RuleId::parse(&format!("r{n}")).unwrap()), 0..2);
+    let staged = prop::option::weighted(0.3, (0..3_u8, 1..3_u32));
+    let staged = staged.prop_map(|s| s.map(|(n, parts)| StagedParts { change: ChangeId([n; 16]), parts }));
     let whom = prop::sample::select(vec!["admin/*", "admin/n1", "*"]).prop_map(|text| text.parse().unwrap());
     let super_users = prop::option::weighted(0.2, prop::collection::btree_set(whom, 0..2));
     let required =
         prop::option::weighted(0.2, prop::collection::btree_map("[ab]{0,1}", Just(vec!["W".to_owned()]), 0..2));
     let if_generation = prop::option::weighted(0.2, (0..30_u64).prop_map(Generation));
-    (if_generation, staged, remove, vec(rule(), 0..3), super_users, required).prop_map(
+    (if_generation, staged, removals(), vec(rule(), 0..3), super_users, required).prop_map(
         |(if_generation, staged, remove, put, super_users, required)| PolicyChange {
             if_generation,
             staged,
@@ -216,8 +220,9 @@ fn label_edit() -> impl Strategy<Value = LabelEdit> {
 
 fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
-        3 => (0..3_u8, 0..3_u32, vec(rule(), 0..3))
-            .prop_map(|(n, part, put)| Command::StagePolicy { change: ChangeId([n; 16]), part, put }),
+        3 => (0..3_u8, 0..3_u32, removals(), vec(rule(), 0..3)).prop_map(|(n, part, remove, put)| {
+            Command::StagePolicy { change: ChangeId([n; 16]), part, remove, put }
+        }),
         4 => policy_change().prop_map(|change| Command::ChangePolicy(Box::new(change))),
         3 => (role(), vec(label_edit(), 0..3)).prop_map(|(role, edits)| Command::Label { role, edits }),
         1 => Just(bootstrap()),
@@ -395,6 +400,11 @@ fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
                 Ok(_) => "done",
                 Err(_) => "stopped",
             };
+            if let Command::ChangePolicy(change) = &stamped.command
+                && let Some(StagedParts { parts, .. }) = change.staged
+            {
+                reached.insert(format!("{parts} parts {what}"));
+            }
             reached.insert(format!("{command} {what}"));
         }
     }
@@ -406,6 +416,9 @@ fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
         for what in ["done", "refused", "stopped"] {
             assert!(reached.contains(&format!("{command} {what}")), "no {command} was {what}");
         }
+    }
+    for parts in 1..3 {
+        assert!(reached.contains(&format!("{parts} parts done")), "no change of {parts} parts was done");
     }
     assert!(reached.contains("Admit repeated") && reached.contains("Renew repeated"));
 }

@@ -8,6 +8,7 @@ use countersign_api::cluster::{ProposeReply, ProposeRequest};
 use countersign_api::convert::{MessageError, decoded};
 use countersign_core::codec::{self, CodecError};
 use countersign_core::id::{KeyId, NodeId};
+use countersign_core::limits::COMMAND_LEN_MAX;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::{Author, NotPermitted, permit};
 use countersign_core::trust::clocks::StampError;
@@ -48,7 +49,13 @@ pub enum CommandError {
     /// This author has as many commands waiting as it may; nothing was carried out.
     #[error(transparent)]
     Busy(#[from] Busy),
-    /// The command is too large or this member is overloaded.
+    /// The command is too long; nothing was carried out.
+    #[error("the command takes {got} bytes, more than {COMMAND_LEN_MAX}")]
+    TooLong {
+        /// Its bytes, encoded.
+        got: usize,
+    },
+    /// This member is overloaded.
     #[error("too many commands are waiting")]
     Overloaded,
     /// The member is shutting down.
@@ -74,6 +81,12 @@ pub(crate) struct Done {
     /// The view that shows the change, encoded, where the command admits.
     pub(crate) view: Bytes,
     pub(crate) time: UnixMillis,
+}
+
+/// The command as it is sent: here, on to the leader and within an entry it has the same limit.
+fn encoded(command: &Command) -> Result<Vec<u8>, CommandError> {
+    let encoded = codec::encode(command)?;
+    if encoded.len() <= COMMAND_LEN_MAX { Ok(encoded) } else { Err(CommandError::TooLong { got: encoded.len() }) }
 }
 
 /// What one attempt came to.
@@ -146,6 +159,7 @@ impl Inner {
 
     async fn propose_here(&self, author: Author, command: &Command, spki: &[u8]) -> Result<Attempt, CommandError> {
         self.permit(author, command)?;
+        encoded(command)?;
         if self.group.status().state != GroupState::Leader {
             return Ok(Attempt::Elsewhere);
         }
@@ -225,7 +239,7 @@ impl Inner {
     }
 
     async fn forward(&self, leader: NodeId, command: &Command, spki: &[u8]) -> Result<Attempt, CommandError> {
-        let request = ProposeRequest { command: codec::encode(command)?.into(), spki: spki.to_vec().into() };
+        let request = ProposeRequest { command: encoded(command)?.into(), spki: spki.to_vec().into() };
         let mut request = tonic::Request::new(request);
         request.set_timeout(PROPOSE_DEADLINE);
         let Some(channel) = self.peers.channel(leader) else { return Ok(Attempt::Elsewhere) };
@@ -309,6 +323,38 @@ pub(crate) mod tests {
         assert_eq!(written(), before);
         inner.command(reported(8), &[]).await.unwrap();
         assert!(written() > before);
+        member.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_command_has_a_length_at_most_that_is_the_same_for_all_authors() {
+        let data = tempfile::tempdir().unwrap();
+        let member = founded(&data).await;
+        let inner = &member.0;
+        let of_length = |len: usize| {
+            let sealed = |n: usize| Command::SealAuthority {
+                authority: countersign_core::id::AuthorityId([7; 32]),
+                node: NodeId(9),
+                sealed: vec![0; n],
+            };
+            // All but what is around the bytes.
+            let around = codec::encode(&sealed(len)).unwrap().len() - len;
+            let command = sealed(len - around);
+            assert_eq!(codec::encode(&command).unwrap().len(), len);
+            command
+        };
+        let written = || inner.group.status().last_log;
+        let before = written();
+        let past = of_length(COMMAND_LEN_MAX + 1);
+        let refused = inner.command(past.clone(), &[]).await.unwrap_err();
+        assert!(matches!(refused, CommandError::TooLong { got } if got == COMMAND_LEN_MAX + 1), "{refused:?}");
+        let refused = inner.propose_for(member.node(), &past, &[]).await.unwrap_err();
+        assert!(matches!(refused, CommandError::TooLong { .. }), "{refused:?}");
+        assert_eq!(written(), before);
+        // At the limit the state machine decides, by what it says.
+        let decided = inner.command(of_length(COMMAND_LEN_MAX), &[]).await.unwrap_err();
+        assert!(matches!(decided, CommandError::Refused(_)), "{decided:?}");
+        assert!(inner.propose_for(member.node(), &of_length(COMMAND_LEN_MAX), &[]).await.is_ok());
         member.shutdown().await;
     }
 

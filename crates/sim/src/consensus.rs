@@ -278,7 +278,9 @@ fn describe(command: &Command, outcome: Option<&Outcome>) -> String {
         Command::Renew { node, endorsement, .. } => format!("renewal {} of {node}", endorsement.renewal),
         Command::AdoptLeaf { node, renewal } => format!("{node} uses renewal {renewal}"),
         Command::SignStatement { number, node, .. } => format!("{node} signs statement {number}"),
-        Command::StagePolicy { part, put, .. } => format!("part {part} of a change of rules: {}", put.len()),
+        Command::StagePolicy { part, remove, put, .. } => {
+            format!("part {part} of a change of rules: take out {}, put in {}", remove.len(), put.len())
+        }
         Command::ChangePolicy(change) => format!("take out {} rules, put in {}", change.remove.len(), change.put.len()),
         Command::Label { role, .. } => format!("label {role}"),
     };

@@ -17,13 +17,36 @@ use crate::limits::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChangeId(pub [u8; 16]);
 
+/// The parts of a change that were sent before it: all of them, or the change is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedParts {
+    /// Of which change.
+    pub change: ChangeId,
+    /// How many there are.
+    pub parts: u32,
+}
+
+/// What the parts of a change say together.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct StagedRules {
+    /// Rules to take out.
+    pub remove: Vec<RuleId>,
+    /// Rules to put in, after all that are taken out.
+    pub put: Vec<Rule>,
+}
+
+impl StagedRules {
+    /// No part was sent.
+    pub const NONE: &'static Self = &Self { remove: Vec::new(), put: Vec::new() };
+}
+
 /// A change, carried out in one step: nobody ever decides by half of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PolicyChange {
     /// Only if the policy has not changed since this generation.
     pub if_generation: Option<Generation>,
-    /// Rules that were sent before, to be put in with `put`.
-    pub staged: Option<ChangeId>,
+    /// Parts that were sent before, to be carried out with `remove` and `put`.
+    pub staged: Option<StagedParts>,
     /// Rules to take out, before others are put in.
     pub remove: Vec<RuleId>,
     /// Rules to put in.
@@ -48,7 +71,7 @@ pub enum PolicyLimit {
     SuperUsers,
     /// Required capabilities, or the expressions of one.
     Requirements,
-    /// Changes that were sent in parts and wait for their last.
+    /// Bytes of a change that was sent in parts.
     Staged,
 }
 
@@ -60,7 +83,7 @@ impl core::fmt::Display for PolicyLimit {
             Self::RolePatterns => "the number of role expressions that rules name",
             Self::SuperUsers => "the number of super-users",
             Self::Requirements => "the number of required capabilities, or of the expressions of one",
-            Self::Staged => "the number of parts",
+            Self::Staged => "the bytes of a change that is sent in parts",
         })
     }
 }
@@ -128,7 +151,7 @@ impl Policy {
     pub fn changed_by(
         &self,
         change: &PolicyChange,
-        staged: &[Rule],
+        staged: &StagedRules,
         generation: Generation,
     ) -> Result<Option<(Self, Changed)>, PolicyError> {
         if let Some(expected) = change.if_generation.filter(|expected| self.changed() > *expected) {
@@ -137,12 +160,13 @@ impl Policy {
         let mut next = self.clone();
         let mut changed = Changed::default();
         let mut removed: BTreeSet<&RuleId> = BTreeSet::new();
-        if let Some(none) = change.remove.iter().find(|id| self.rule(id).is_none() || !removed.insert(id)) {
+        let mut gone = staged.remove.iter().chain(&change.remove);
+        if let Some(none) = gone.find(|id| self.rule(id).is_none() || !removed.insert(id)) {
             return Err(PolicyError::NoSuchRule(none.clone()));
         }
         next.remove(removed.iter().copied());
         let mut put: BTreeMap<&RuleId, &Rule> = BTreeMap::new();
-        for rule in staged.iter().chain(&change.put) {
+        for rule in staged.put.iter().chain(&change.put) {
             rule.check().map_err(|why| PolicyError::Rule { id: rule.id.clone(), why })?;
             match put.get(&rule.id).copied().or_else(|| next.rule(&rule.id).map(|rule| &**rule)) {
                 Some(known) if known == rule => {}

@@ -126,7 +126,7 @@ mod tests {
             Command::SetSuffrage { node: NodeId(4), suffrage: Suffrage::Voter, keep_authority: true },
             Command::RevokeKey(KeyId([0; 32])),
             Command::ChangePolicy(Box::default()),
-            Command::StagePolicy { change: ChangeId([0; 16]), part: 0, put: vec![] },
+            Command::StagePolicy { change: ChangeId([0; 16]), part: 0, remove: vec![], put: vec![] },
             Command::Label { role: Role::Node(NodeId(4)), edits: vec![] },
         ];
         for command in &administering {

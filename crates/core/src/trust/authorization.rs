@@ -7,45 +7,54 @@ use serde::{Deserialize, Serialize};
 
 use super::outcome::{Limited, Outcome, Refused};
 use super::state::{Applied, TrustState};
-use crate::authz::Rule;
-use crate::authz::change::{ChangeId, Changed, PolicyChange, PolicyError, PolicyLimit};
+use crate::authz::change::{ChangeId, Changed, PolicyChange, PolicyError, PolicyLimit, StagedRules};
 use crate::authz::label::{LabelEdit, Labels};
+use crate::authz::{Rule, RuleId};
 use crate::id::Generation;
 use crate::limits::{POLICY_WEIGHT_MAX, PRINCIPALS_MAX, RULES_MAX, STAGED_CHANGES_MAX, STAGED_SECS_MAX};
 use crate::principal::Role;
 use crate::time::UnixMillis;
 
-/// Rules of a change whose last part has not come.
+/// Bytes that a removal weighs besides its id.
+const REMOVAL_WEIGHT: usize = 2;
+
+/// Parts of a change that has not come itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Staged {
     parts: u32,
-    rules: Vec<Rule>,
+    rules: StagedRules,
     weight: usize,
     at: UnixMillis,
 }
 
 impl TrustState {
     /// Keeps a part until its change comes. A part that is here already is not kept twice.
-    pub(super) fn stage_policy(&mut self, change: ChangeId, part: u32, put: &[Rule]) -> Applied {
+    pub(super) fn stage_policy(&mut self, change: ChangeId, part: u32, remove: &[RuleId], put: &[Rule]) -> Applied {
         self.current()?;
         for rule in put {
             rule.check().map_err(|why| PolicyError::Rule { id: rule.id.clone(), why })?;
         }
-        let (parts, before) = self.staged.get(&change).map_or((0, 0), |staged| (staged.parts, staged.weight));
-        match part.cmp(&parts) {
+        let before = self.staged.get(&change);
+        match part.cmp(&before.map_or(0, |staged| staged.parts)) {
             Ordering::Less => return Ok(Outcome::Staged),
             Ordering::Equal => {}
             Ordering::Greater => return Err(PolicyError::PartsMissing.into()),
         }
-        let weight = before.saturating_add(put.iter().map(Rule::weight).sum());
-        let rules = self.staged.get(&change).map_or(0, |staged| staged.rules.len()).saturating_add(put.len());
-        if weight > POLICY_WEIGHT_MAX || rules > RULES_MAX {
+        let removals = before.map_or(0, |staged| staged.rules.remove.len()).saturating_add(remove.len());
+        let rules = before.map_or(0, |staged| staged.rules.put.len()).saturating_add(put.len());
+        if removals.max(rules) > RULES_MAX {
+            return Err(PolicyError::Limit { what: PolicyLimit::Rules, max: RULES_MAX as u64 }.into());
+        }
+        let weights = remove.iter().map(|id| id.as_str().len() + REMOVAL_WEIGHT).chain(put.iter().map(Rule::weight));
+        let weight = before.map_or(0, |staged| staged.weight).saturating_add(weights.sum());
+        if weight > POLICY_WEIGHT_MAX {
             return Err(PolicyError::Limit { what: PolicyLimit::Staged, max: POLICY_WEIGHT_MAX as u64 }.into());
         }
         self.forget_staged(change, weight);
         let at = self.time();
         let staged = self.staged.entry(change).or_default();
-        staged.rules.extend(put.iter().cloned());
+        staged.rules.remove.extend(remove.iter().cloned());
+        staged.rules.put.extend(put.iter().cloned());
         (staged.parts, staged.weight, staged.at) = (part.saturating_add(1), weight, at);
         Ok(Outcome::Staged)
     }
@@ -66,18 +75,21 @@ impl TrustState {
         }
     }
 
+    /// What was sent of a change before it: each part that it speaks of, and no other.
+    pub(super) fn staged_for(&self, change: &PolicyChange) -> Result<&StagedRules, PolicyError> {
+        let Some(sent) = change.staged else { return Ok(StagedRules::NONE) };
+        let staged = self.staged.get(&sent.change).filter(|staged| staged.parts == sent.parts);
+        staged.map(|staged| &staged.rules).ok_or(PolicyError::PartsMissing)
+    }
+
     /// In one step, whatever it holds.
     pub(super) fn change_policy(&mut self, change: &PolicyChange) -> Applied {
         let view = self.current()?;
         let (policy, generation) = (Arc::clone(&view.policy), view.generation);
-        let staged = match change.staged {
-            Some(id) => self.staged.get(&id).ok_or(PolicyError::PartsMissing)?.rules.as_slice(),
-            None => &[],
-        };
         let next = Generation(generation.0.saturating_add(1));
-        let changed = policy.changed_by(change, staged, next)?;
-        if let Some(id) = change.staged {
-            self.staged.remove(&id);
+        let changed = policy.changed_by(change, self.staged_for(change)?, next)?;
+        if let Some(sent) = change.staged {
+            self.staged.remove(&sent.change);
         }
         let Some((policy, changed)) = changed else {
             return Ok(Outcome::Policy { generation, changed: Changed::default() });

@@ -6,9 +6,9 @@ use super::join_token::TokenRecord;
 use super::member::{ForeignLeaf, MemberKeys, Suffrage};
 use super::state::UnsupportedLevel;
 use super::view::AuthorityKey;
-use crate::authz::Rule;
 use crate::authz::change::{ChangeId, PolicyChange};
 use crate::authz::label::LabelEdit;
+use crate::authz::{Rule, RuleId};
 use crate::codec::{self, CodecError};
 use crate::enroll::EnrollmentRequest;
 use crate::id::{AuthorityId, ClusterId, GroupId, KeyId, NodeId, TokenId};
@@ -222,13 +222,15 @@ pub enum Command {
         /// The next public key, DER `SubjectPublicKeyInfo`.
         spki: Vec<u8>,
     },
-    /// Rules of a change that is too long for one command, to be put in with it.
+    /// A part of a change of rules that is too long for one command, to be carried out with it.
     StagePolicy {
         /// Which change.
         change: ChangeId,
         /// Which part, from zero, each after the one before.
         part: u32,
-        /// Its rules.
+        /// Rules to take out.
+        remove: Vec<RuleId>,
+        /// Rules to put in.
         put: Vec<Rule>,
     },
     /// Changes who may do what.

@@ -42,7 +42,7 @@ pub struct TrustState {
     lease: LeaseLength,
     /// What the cluster has become, change by change, as its voters signed it. By number.
     pub(super) statements: Vec<Signed>,
-    /// Rules of changes that were sent in part.
+    /// Changes that were sent in part.
     pub(super) staged: BTreeMap<ChangeId, Staged>,
     time: UnixMillis,
 }
@@ -126,7 +126,7 @@ impl TrustState {
             Command::Renew { node, key, endorsement } => self.renew(*node, *key, endorsement),
             Command::AdoptLeaf { node, renewal } => self.adopt(*node, *renewal),
             Command::SignStatement { number, node, signature } => self.sign_statement(*number, *node, signature),
-            Command::StagePolicy { change, part, put } => self.stage_policy(*change, *part, put),
+            Command::StagePolicy { change, part, remove, put } => self.stage_policy(*change, *part, remove, put),
             Command::ChangePolicy(change) => self.change_policy(change),
             Command::Label { role, edits } => self.label(role, edits),
         }
@@ -147,7 +147,7 @@ impl TrustState {
         if let Some(token) = &b.token {
             super::tokens::check_limits(token, self.time)?;
         }
-        let policy = Policy::initial().changed_by(&b.policy, &[], Generation(1))?;
+        let policy = Policy::initial().changed_by(&b.policy, self.staged_for(&b.policy)?, Generation(1))?;
         let policy = policy.map_or_else(Policy::initial, |(policy, _)| policy);
         self.node_ttl_secs = b.node_ttl_secs;
         self.lease = b.lease;

@@ -10,15 +10,16 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use countersign_api::admin::{AclApply, AclChanged, AclPlan};
-use countersign_core::authz::change::{ChangeId, Changed, PolicyChange, PolicyError};
+use countersign_core::authz::Policy;
+use countersign_core::authz::change::{ChangeId, Changed, PolicyChange, PolicyError, StagedParts, StagedRules};
 use countersign_core::authz::text::{PolicyText, RuleText};
-use countersign_core::authz::{Policy, Rule};
 use countersign_core::codec;
 use countersign_core::id::Generation;
 use countersign_core::limits::COMMAND_LEN_MAX;
 use countersign_core::trust::command::Command;
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
+use serde::Serialize;
 
 use super::access::Permitted;
 use super::acl::{answered, aside, command, in_force, overtaken, shown_change};
@@ -28,8 +29,9 @@ use crate::keys::random;
 use crate::member::Inner;
 use crate::propose::CommandError;
 
-/// Bytes of rules in one command; the rest is for what stands around them.
-const PART_LEN: usize = COMMAND_LEN_MAX - 4 * 1024;
+/// Bytes of rules and removals in one command. Around them stand a version, which command it is, of which change, the
+/// number of the part, and two counts: 29 bytes at most.
+const PART_LEN: usize = COMMAND_LEN_MAX - 29;
 /// How long this member may take to apply what is asked about.
 pub(super) const BEHIND_MAX: Duration = Duration::from_secs(5);
 /// How often a change is reckoned anew that others overtook.
@@ -129,52 +131,62 @@ impl From<CommandError> for Failed {
 }
 
 /// Proposes a change, in parts if it is too long for one command: until the last of them nothing has changed.
-async fn proposed(member: &Inner, mut change: PolicyChange) -> Result<(Generation, Changed), Failed> {
-    if encoded_len(&change)? > PART_LEN {
-        let id = random::<16>().map_err(|error| {
-            let next = "repeat the command";
-            Failed::Admin(AdminError::new(StatusCode::INTERNAL_SERVER_ERROR, "random", error.to_string(), next))
-        })?;
-        let id = ChangeId(*id.expose());
-        for (part, put) in parts(core::mem::take(&mut change.put)).into_iter().enumerate() {
-            let part = u32::try_from(part).map_err(|_| CommandError::Overloaded)?;
-            let done = member.command(Command::StagePolicy { change: id, part, put }, &[]).await?;
-            let Outcome::Staged = done.outcome else { return Err(CommandError::Unknown.into()) };
-        }
-        change.staged = Some(id);
-        if encoded_len(&change)? > PART_LEN {
-            return Err(Failed::Admin(AdminError::new(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                "limit",
-                format!("{} rules are too many to be taken out at once", change.remove.len()),
-                "apply policies in between that take out some thousand rules each",
-            )));
-        }
+async fn proposed(member: &Inner, change: PolicyChange) -> Result<(Generation, Changed), Failed> {
+    let id = random::<16>().map_err(|error| {
+        let next = "repeat the command";
+        Failed::Admin(AdminError::new(StatusCode::INTERNAL_SERVER_ERROR, "random", error.to_string(), next))
+    })?;
+    let id = ChangeId(*id.expose());
+    let (parts, change) = aside(move || in_parts(change, id)).await.map_err(Failed::Admin)??;
+    for part in parts {
+        let done = member.command(part, &[]).await?;
+        let Outcome::Staged = done.outcome else { return Err(CommandError::Unknown.into()) };
     }
     Ok(command(member, change).await?)
 }
 
-fn encoded_len(change: &PolicyChange) -> Result<usize, CommandError> {
-    // Rules alone are many: a long change need not be encoded to be known as one.
-    let rules: usize = change.put.iter().map(Rule::weight).sum();
-    if rules > PART_LEN { Ok(rules) } else { Ok(codec::encode(change)?.len()) }
+/// The commands that come before a change, and what is left of it for the last one. None if it fits into one itself.
+fn in_parts(change: PolicyChange, id: ChangeId) -> Result<(Vec<Command>, PolicyChange), CommandError> {
+    let whole = Command::ChangePolicy(Box::new(change));
+    let len = codec::encode(&whole)?.len();
+    let Command::ChangePolicy(change) = whole else { return Err(CommandError::Unknown) };
+    let mut change = *change;
+    if len <= COMMAND_LEN_MAX {
+        return Ok((vec![], change));
+    }
+    let mut parts = Parts::default();
+    for gone in core::mem::take(&mut change.remove) {
+        parts.with_room_for(&gone)?.remove.push(gone);
+    }
+    for rule in core::mem::take(&mut change.put) {
+        parts.with_room_for(&rule)?.put.push(rule);
+    }
+    let staged = |(part, StagedRules { remove, put }): (u32, _)| Command::StagePolicy { change: id, part, remove, put };
+    let parts: Vec<Command> = (0..).zip(parts.all).map(staged).collect();
+    let count = u32::try_from(parts.len()).map_err(|_| CommandError::TooLong { got: len })?;
+    change.staged = Some(StagedParts { change: id, parts: count });
+    Ok((parts, change))
 }
 
-/// The rules in their order, as many together as fit. A weight is no more than what a rule takes encoded, by little.
-fn parts(rules: Vec<Rule>) -> Vec<Vec<Rule>> {
-    let (mut parts, mut len) = (Vec::new(), usize::MAX);
-    for rule in rules {
-        let weight = codec::encode(&rule).map_or(PART_LEN, |encoded| encoded.len());
-        if len.saturating_add(weight) > PART_LEN {
-            parts.push(Vec::new());
-            len = 0;
+/// Parts in their order, each as long as it may be.
+#[derive(Default)]
+struct Parts {
+    all: Vec<StagedRules>,
+    /// Bytes of what is in the last.
+    len: usize,
+}
+
+impl Parts {
+    /// The part that `item` goes into: the last, or a new one.
+    fn with_room_for(&mut self, item: &impl Serialize) -> Result<&mut StagedRules, CommandError> {
+        let len = codec::encode(item)?.len().saturating_sub(1); // without the version
+        self.len = self.len.saturating_add(len);
+        if self.all.is_empty() || self.len > PART_LEN {
+            self.all.push(StagedRules::default());
+            self.len = len;
         }
-        len += weight;
-        if let Some(part) = parts.last_mut() {
-            part.push(rule);
-        }
+        self.all.last_mut().ok_or(CommandError::TooLong { got: len })
     }
-    parts
 }
 
 /// Waits until `generation` is in force here.
@@ -195,6 +207,7 @@ pub(super) async fn applied(member: &Inner, generation: Generation, patience: Du
 #[cfg(test)]
 mod tests {
     use countersign_core::authz::change::PolicyLimit;
+    use countersign_core::authz::{NamePattern, Rule, RuleId};
 
     use super::*;
     use crate::propose::tests::founded;
@@ -211,17 +224,104 @@ mod tests {
         Arc::new(text.policy().unwrap())
     }
 
+    fn rules(policy: &Policy) -> Vec<Rule> {
+        policy.rules().map(|rule| Rule::clone(rule)).collect()
+    }
+
+    /// Everything that the commands and the change say, and how long each command is.
+    fn told(parts: &[Command], id: ChangeId) -> (StagedRules, Vec<usize>) {
+        let mut all = StagedRules::default();
+        let mut lens = Vec::new();
+        for (at, command) in parts.iter().enumerate() {
+            let Command::StagePolicy { change, part, remove, put } = command.clone() else { panic!() };
+            assert_eq!((change, part as usize), (id, at));
+            assert!(!remove.is_empty() || !put.is_empty());
+            all.remove.extend(remove.iter().cloned());
+            all.put.extend(put.iter().cloned());
+            // As long as if it were the last that there can be.
+            let command = Command::StagePolicy { change, part: u32::MAX, remove, put };
+            lens.push(codec::encode(&command).unwrap().len());
+        }
+        (all, lens)
+    }
+
     #[test]
     fn no_part_is_longer_than_a_command_and_none_is_lost() {
-        let rules: Vec<Rule> = policy(5000, "a").rules().map(|rule| Rule::clone(rule)).collect();
-        let parts = parts(rules.clone());
-        assert!(parts.len() > 1);
-        for put in &parts {
-            let command = Command::StagePolicy { change: ChangeId([0xff; 16]), part: u32::MAX, put: put.clone() };
-            let len = codec::encode(&command).unwrap().len();
-            assert!(len + 1024 < COMMAND_LEN_MAX && !put.is_empty(), "{len}");
+        let (before, after) = (policy(5000, "a"), policy(5000, "b"));
+        let change = before.plan(&after);
+        assert_eq!((change.remove.len(), change.put.len()), (5000, 5000));
+        let id = ChangeId([0xff; 16]);
+        let (parts, last) = in_parts(change.clone(), id).unwrap();
+        let (all, lens) = told(&parts, id);
+        assert_eq!(all, StagedRules { remove: change.remove, put: change.put });
+        assert!(lens.iter().all(|len| *len <= COMMAND_LEN_MAX), "{lens:?}");
+        let (_, but_the_last) = lens.split_last().unwrap();
+        assert!(but_the_last.iter().all(|len| *len > COMMAND_LEN_MAX - 256), "{lens:?}");
+        let staged = Some(StagedParts { change: id, parts: u32::try_from(parts.len()).unwrap() });
+        assert_eq!(last, PolicyChange { staged, ..PolicyChange::default() });
+        // Of small things a part is full to the last bytes.
+        let remove = (0..20_000).map(|at| RuleId::parse(&format!("{at:05}")).unwrap()).collect();
+        let (parts, _) = in_parts(PolicyChange { remove, ..PolicyChange::default() }, id).unwrap();
+        let (_, lens) = told(&parts, id);
+        assert!(lens.len() == 2 && lens[0] <= COMMAND_LEN_MAX && lens[0] > COMMAND_LEN_MAX - 12, "{lens:?}");
+    }
+
+    #[test]
+    fn a_change_that_fits_one_command_stays_one_and_one_byte_more_makes_parts() {
+        let id = ChangeId([1; 16]);
+        let mut change = PolicyChange { put: rules(&policy(1500, "a")), ..PolicyChange::default() };
+        let len =
+            |change: &PolicyChange| codec::encode(&Command::ChangePolicy(Box::new(change.clone()))).unwrap().len();
+        assert!(len(&change) > COMMAND_LEN_MAX);
+        while len(&change) > COMMAND_LEN_MAX {
+            change.put.pop();
         }
-        assert_eq!(parts.concat(), rules);
+        // What is missing to the limit is shared by two names, whose lengths stay short enough for one byte.
+        let missing = COMMAND_LEN_MAX - len(&change);
+        let longer = |by: usize| {
+            let mut change = change.clone();
+            for (rule, by) in change.put.iter_mut().zip([by / 2, by - by / 2]) {
+                rule.pattern = NamePattern::Exact("x".repeat(rule.pattern.text().len() + by).into());
+            }
+            change
+        };
+        let fits = longer(missing);
+        assert_eq!(len(&fits), COMMAND_LEN_MAX);
+        assert_eq!(in_parts(fits.clone(), id).unwrap(), (vec![], fits));
+        let (parts, last) = in_parts(longer(missing + 1), id).unwrap();
+        assert_eq!((parts.len(), last.put.len()), (2, 0));
+    }
+
+    #[tokio::test]
+    async fn ten_thousand_rules_are_taken_out_and_as_many_put_in_by_one_generation() {
+        let data = tempfile::tempdir().unwrap();
+        let running = founded(&data).await;
+        let member = &running.0;
+        let (first, _) = carried_out(member, &policy(10_000, "a"), None).await.unwrap();
+        let (second, changed) = carried_out(member, &policy(10_000, "b"), Some(first)).await.unwrap();
+        assert_eq!((second.0, changed.put, changed.removed), (first.0 + 1, 10_000, 10_000));
+        let view = in_force(member);
+        assert_eq!((view.generation, view.policy.changed(), view.policy.len()), (second, second, 10_000));
+        assert!(view.policy.plan(&policy(10_000, "b")) == PolicyChange::default());
+        running.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn a_change_whose_last_part_is_missing_is_refused() {
+        let data = tempfile::tempdir().unwrap();
+        let running = founded(&data).await;
+        let member = &running.0;
+        let before = in_force(member);
+        let (mut parts, last) = in_parts(before.policy.plan(&policy(3000, "a")), ChangeId([1; 16])).unwrap();
+        parts.pop().unwrap();
+        assert!(!parts.is_empty());
+        for part in parts {
+            member.command(part, &[]).await.unwrap();
+        }
+        let refused = command(member, last).await.unwrap_err();
+        assert!(matches!(refused, CommandError::Refused(Refused::Policy(PolicyError::PartsMissing))), "{refused:?}");
+        assert!(Arc::ptr_eq(&before.policy, &in_force(member).policy));
+        running.shutdown().await;
     }
 
     #[tokio::test]
@@ -241,7 +341,7 @@ mod tests {
         assert_eq!((again, changed), (generation, Changed::default()));
         // What is refused leaves everything as it was, however many parts were sent.
         let super_users = (0..65).map(|at| format!("admin/a{at}").parse().unwrap()).collect::<Vec<_>>();
-        let many = Arc::new(Policy::of(super_users, policy(3000, "b").rules().map(|rule| Rule::clone(rule))));
+        let many = Arc::new(Policy::of(super_users, rules(&policy(3000, "b"))));
         let refused = carried_out(member, &many, None).await.unwrap_err();
         assert_eq!(refused.problem.message, PolicyError::Limit { what: PolicyLimit::SuperUsers, max: 64 }.to_string());
         assert_eq!(in_force(member).generation, generation);

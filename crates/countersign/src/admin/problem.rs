@@ -77,6 +77,9 @@ impl From<CommandError> for AdminError {
                 message,
                 "run the command on a voter: `countersign node list`",
             ),
+            CommandError::TooLong { .. } => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "limit", message, "ask for less at once")
+            }
             CommandError::Busy(_) => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", message, "repeat the command a little later")
             }

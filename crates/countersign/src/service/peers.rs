@@ -12,7 +12,6 @@ use countersign_api::cluster::{
 use countersign_api::convert::decoded;
 use countersign_core::codec;
 use countersign_core::id::{GroupId, NodeId};
-use countersign_core::limits::COMMAND_LEN_MAX;
 use countersign_core::trust::command::Command;
 use countersign_guard::Caller;
 use countersign_raft::RaftRpc;
@@ -88,9 +87,6 @@ impl Members for PeerService {
         let from = caller(&request)?;
         let may_propose = may_propose(&request, from);
         let ProposeRequest { command, spki } = request.into_inner();
-        if command.len() > COMMAND_LEN_MAX {
-            return Err(Status::invalid_argument("command is too large"));
-        }
         let command: Command = decoded("command", &command).map_err(|_| Status::invalid_argument("malformed"))?;
         may_propose(&command)?;
         match self.member()?.propose_for(from, &command, &spki).await {
@@ -104,6 +100,7 @@ impl Members for PeerService {
                         let details = codec::encode(&why).unwrap_or_default();
                         Status::with_details(tonic::Code::Aborted, error.to_string(), details.into())
                     }
+                    CommandError::TooLong { .. } => Status::invalid_argument("command is too long"),
                     CommandError::NotPermitted(_) => Status::permission_denied("not a voter"),
                     CommandError::Overloaded => Status::resource_exhausted("too many commands are waiting"),
                     CommandError::Busy(busy) => Status::resource_exhausted(busy.to_string()),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::cases::*;
-use crate::authz::change::{Changed, PolicyChange, PolicyError, PolicyLimit, Sizes, checked};
+use crate::authz::change::{Changed, PolicyChange, PolicyError, PolicyLimit, Sizes, StagedRules, checked};
 use crate::authz::{Policy, PrincipalPattern, Requirement, Rule, RuleId};
 use crate::id::Generation;
 use crate::limits::{
@@ -66,7 +66,7 @@ proptest! {
         change.remove.extend(before.iter().take(more).map(|rule| rule.id.clone()));
         change.remove.dedup();
         change.put.extend(before.iter().skip(1).step_by(2).take(more).cloned());
-        let after = old.changed_by(&change, &[], Generation(9));
+        let after = old.changed_by(&change, StagedRules::NONE, Generation(9));
         let wanted = by_hand(&before, &change);
         let everybody = change.super_users.as_ref().is_some_and(|s| s.contains(&PrincipalPattern::Any));
         let overtaken = change.if_generation.is_some_and(|seen| seen < Generation(5));
@@ -97,18 +97,25 @@ proptest! {
         let had = |rule: &Rule| before.contains(rule);
         let gone = before.iter().filter(|rule| !wanted.contains_key(&rule.id)).count() as u64;
         let expected = Changed { put: wanted.values().filter(|rule| !had(rule)).count() as u64, removed: gone };
-        let got = policy(&before, &[]).changed_by(&change, &[], Generation(1)).unwrap();
+        let got = policy(&before, &[]).changed_by(&change, StagedRules::NONE, Generation(1)).unwrap();
         prop_assert_eq!(got.map_or(Changed::default(), |(_, changed)| changed), expected);
     }
 
     #[test]
-    fn staged_rules_are_put_in_with_the_others(before in rules(spelled_principal()), put in rules(spelled_principal()), at in 0..9_usize) {
+    fn staged_rules_are_taken_out_and_put_in_with_the_others(
+        before in rules(spelled_principal()),
+        put in rules(spelled_principal()),
+        (removals, at, unknown) in (0..9_usize, 0..9_usize, prop::option::weighted(0.2, rule_id())),
+    ) {
         let old = policy(&before, &[]);
-        let at = at.min(put.len());
-        let (staged, rest) = put.split_at(at);
-        let whole = old.changed_by(&PolicyChange { put: put.clone(), ..PolicyChange::default() }, &[], Generation(1));
-        let parts = old.changed_by(&PolicyChange { put: rest.to_vec(), ..PolicyChange::default() }, staged, Generation(1));
-        prop_assert_eq!(whole, parts);
+        let remove: Vec<RuleId> = before.iter().take(removals).map(|rule| rule.id.clone()).chain(unknown).collect();
+        let (gone, more) = remove.split_at(at.min(remove.len()));
+        let (staged, rest) = put.split_at(at.min(put.len()));
+        let whole = PolicyChange { remove: remove.clone(), put: put.clone(), ..PolicyChange::default() };
+        let whole = old.changed_by(&whole, StagedRules::NONE, Generation(1));
+        let staged = StagedRules { remove: gone.to_vec(), put: staged.to_vec() };
+        let change = PolicyChange { remove: more.to_vec(), put: rest.to_vec(), ..PolicyChange::default() };
+        prop_assert_eq!(whole, old.changed_by(&change, &staged, Generation(1)));
     }
 
     #[test]
@@ -130,14 +137,14 @@ proptest! {
         let unchanged = |rule: &Rule| before.0.contains(rule) && wanted.rule(&rule.id).is_some_and(|w| **w == *rule);
         prop_assert!(!plan.put.iter().any(unchanged), "what is the same is left alone");
         prop_assert!(before.0.iter().filter(|r| unchanged(r)).all(|rule| !plan.remove.contains(&rule.id)));
-        let after = match old.changed_by(&plan, &[], Generation(3)).unwrap() {
+        let after = match old.changed_by(&plan, StagedRules::NONE, Generation(3)).unwrap() {
             Some((after, _)) => after,
             None => old.clone(),
         };
         wanted.set_changed(after.changed());
         prop_assert_eq!(&after, &wanted);
         prop_assert_eq!(after.plan(&wanted), PolicyChange::default());
-        prop_assert_eq!(after.changed_by(&after.plan(&wanted), &[], Generation(4)), Ok(None));
+        prop_assert_eq!(after.changed_by(&after.plan(&wanted), StagedRules::NONE, Generation(4)), Ok(None));
     }
 }
 
@@ -157,10 +164,10 @@ fn many_rules_about_the_same_come_and_go_together() {
     let rules: Vec<Rule> = (0..50_000).map(from).collect();
     let (before, none) = (Policy::default(), PolicyChange::default());
     let put = PolicyChange { put: rules.clone(), ..none.clone() };
-    let (full, changed) = before.changed_by(&put, &[], Generation(1)).unwrap().unwrap();
+    let (full, changed) = before.changed_by(&put, StagedRules::NONE, Generation(1)).unwrap().unwrap();
     assert_eq!((full.len(), changed.put), (50_000, 50_000));
     let remove = PolicyChange { remove: rules.into_iter().map(|rule| rule.id).collect(), ..none };
-    let (empty, changed) = full.changed_by(&remove, &[], Generation(2)).unwrap().unwrap();
+    let (empty, changed) = full.changed_by(&remove, StagedRules::NONE, Generation(2)).unwrap().unwrap();
     assert_eq!((empty.len(), empty.groups().count(), changed.removed), (0, 0, 50_000));
 }
 
@@ -175,11 +182,11 @@ fn super_users_or_requirements_alone_are_a_change() {
         PolicyChange { requirements, ..nothing.clone() },
         PolicyChange { super_users: Some(BTreeSet::new()), ..nothing.clone() },
     ] {
-        let (after, changed) = old.changed_by(&change, &[], Generation(3)).unwrap().unwrap();
+        let (after, changed) = old.changed_by(&change, StagedRules::NONE, Generation(3)).unwrap().unwrap();
         assert_eq!((changed, after.changed()), (Changed::default(), Generation(3)));
-        assert_eq!(after.changed_by(&change, &[], Generation(4)), Ok(None), "again");
+        assert_eq!(after.changed_by(&change, StagedRules::NONE, Generation(4)), Ok(None), "again");
     }
-    assert_eq!(old.changed_by(&nothing, &[], Generation(3)), Ok(None));
+    assert_eq!(old.changed_by(&nothing, StagedRules::NONE, Generation(3)), Ok(None));
 }
 
 #[test]
@@ -239,7 +246,11 @@ fn requirements_that_cannot_count_are_refused() {
 fn nobody_becomes_a_super_user_by_a_text_that_means_somebody_else() {
     let refused = |pattern: PrincipalPattern| {
         let super_users = Some(BTreeSet::from([pattern]));
-        Policy::initial().changed_by(&PolicyChange { super_users, ..PolicyChange::default() }, &[], Generation(1))
+        Policy::initial().changed_by(
+            &PolicyChange { super_users, ..PolicyChange::default() },
+            StagedRules::NONE,
+            Generation(1),
+        )
     };
     assert_eq!(refused(PrincipalPattern::Any), Err(PolicyError::EverybodySuper));
     for pattern in [

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::rig::*;
-use crate::authz::change::{ChangeId, Changed, PolicyChange, PolicyError, PolicyLimit};
+use crate::authz::change::{ChangeId, Changed, PolicyChange, PolicyError, PolicyLimit, StagedParts};
 use crate::authz::text::RuleText;
 use crate::authz::{Effect, Requirement, Rule, RuleId};
 use crate::id::{Generation, ed25519_spki};
 use crate::limits::{
-    POLICY_WEIGHT_MAX, REQUIREMENTS_MAX, RESOURCE_NAME_LEN_MAX, ROLE_PATTERNS_MAX, STAGED_CHANGES_MAX, STAGED_SECS_MAX,
-    SUPER_USERS_MAX,
+    POLICY_WEIGHT_MAX, REQUIREMENTS_MAX, RESOURCE_NAME_LEN_MAX, ROLE_PATTERNS_MAX, RULES_MAX, STAGED_CHANGES_MAX,
+    STAGED_SECS_MAX, SUPER_USERS_MAX,
 };
 use crate::principal::Role;
 use crate::trust::command::{Bootstrap, Command};
@@ -46,11 +46,20 @@ fn put(rules: impl Into<Vec<Rule>>) -> PolicyChange {
 }
 
 fn stage(change: u8, part: u32, rules: impl Into<Vec<Rule>>) -> Command {
-    Command::StagePolicy { change: ChangeId([change; 16]), part, put: rules.into() }
+    stage_both(change, part, [], rules)
 }
 
-fn staged(of: u8) -> Command {
-    change(PolicyChange { staged: Some(ChangeId([of; 16])), ..PolicyChange::default() })
+fn stage_both(change: u8, part: u32, remove: impl Into<Vec<RuleId>>, rules: impl Into<Vec<Rule>>) -> Command {
+    Command::StagePolicy { change: ChangeId([change; 16]), part, remove: remove.into(), put: rules.into() }
+}
+
+fn sent(of: u8, parts: u32) -> PolicyChange {
+    let staged = StagedParts { change: ChangeId([of; 16]), parts };
+    PolicyChange { staged: Some(staged), ..PolicyChange::default() }
+}
+
+fn staged(of: u8, parts: u32) -> Command {
+    change(sent(of, parts))
 }
 
 fn generation(rig: &Rig) -> Generation {
@@ -117,7 +126,7 @@ fn one_part_of_a_change_that_cannot_be_carried_out_keeps_all_of_it_out() {
             PolicyError::Requirement(String::new()),
             PolicyChange { requirements: Some(vec![no_capability]), ..good.clone() },
         ),
-        (PolicyError::PartsMissing, PolicyChange { staged: Some(ChangeId([9; 16])), ..good.clone() }),
+        (PolicyError::PartsMissing, PolicyChange { staged: sent(9, 1).staged, ..good.clone() }),
     ] {
         assert_eq!(rig.refused(change(bad)), why.into());
     }
@@ -166,14 +175,14 @@ fn parts_are_put_in_with_their_change_and_not_before() {
     assert_eq!(rig.apply(stage(1, 0, [allow("a"), allow("b")])), Outcome::Staged);
     assert_eq!(rig.apply(stage(1, 1, [rule("c", "*", Effect::Deny)])), Outcome::Staged);
     assert_eq!((generation(&rig), ids(&rig).len()), (before, 0));
-    let whole = PolicyChange { staged: Some(ChangeId([1; 16])), ..put([allow("d")]) };
+    let whole = PolicyChange { staged: sent(1, 2).staged, ..put([allow("d")]) };
     let outcome = rig.apply(change(whole));
     changed(&rig, &outcome, 4, 0);
     assert_eq!(
         (generation(&rig), ids(&rig)),
         (Generation(before.0 + 1), ["a", "b", "c", "d"].map(str::to_owned).into())
     );
-    assert_eq!(rig.refused(staged(1)), PolicyError::PartsMissing.into(), "they are used up");
+    assert_eq!(rig.refused(staged(1, 2)), PolicyError::PartsMissing.into(), "they are used up");
 }
 
 #[test]
@@ -186,9 +195,63 @@ fn a_part_out_of_order_is_refused_and_so_is_one_that_cannot_count() {
     assert_eq!(rig.refused(stage(2, 1, [allow("b")])), missing, "the part of another");
     let bad = Rule { actions: Default::default(), ..allow("bad") };
     assert!(matches!(rig.refused(stage(1, 1, [allow("b"), bad])), Refused::Policy(PolicyError::Rule { .. })));
-    assert_eq!(rig.refused(staged(2)), missing);
+    assert_eq!(rig.refused(staged(2, 1)), missing);
     rig.apply(stage(1, 1, [rule("a", "*", Effect::Deny)]));
-    assert_eq!(rig.refused(staged(1)), PolicyError::RuleExists(id("a")).into(), "two parts that contradict each other");
+    assert_eq!(
+        rig.refused(staged(1, 2)),
+        PolicyError::RuleExists(id("a")).into(),
+        "two parts that contradict each other"
+    );
+}
+
+#[test]
+fn parts_take_rules_out_before_any_is_put_in() {
+    let mut rig = Rig::founded();
+    rig.apply(change(put(["a", "b", "c", "d"].map(allow))));
+    let before = generation(&rig);
+    // Put in by an earlier part than the one that takes out what has its id.
+    rig.apply(stage_both(1, 0, [id("a")], [rule("b", "*", Effect::Deny)]));
+    rig.apply(stage_both(1, 1, [id("b")], [rule("c", "*", Effect::Deny)]));
+    assert_eq!(generation(&rig), before);
+    let outcome = rig.apply(change(PolicyChange { remove: vec![id("c")], ..sent(1, 2) }));
+    changed(&rig, &outcome, 2, 1);
+    assert_eq!((generation(&rig).0, ids(&rig)), (before.0 + 1, ["b", "c", "d"].map(str::to_owned).into()));
+    assert_eq!(rig.0.view().unwrap().policy.rule(&id("b")).unwrap().effect, Effect::Deny);
+}
+
+#[test]
+fn a_part_that_takes_out_what_is_not_there_or_twice_keeps_all_of_the_change_out() {
+    let mut rig = Rig::founded();
+    rig.apply(change(put([allow("a"), allow("b")])));
+    let none = |of: &str| PolicyError::NoSuchRule(id(of)).into();
+    rig.apply(stage_both(1, 0, [id("a"), id("none")], []));
+    assert_eq!(rig.refused(staged(1, 1)), none("none"));
+    rig.apply(stage_both(2, 0, [id("a")], []));
+    rig.apply(stage_both(2, 1, [id("a")], []));
+    assert_eq!(rig.refused(staged(2, 2)), none("a"), "by two parts");
+    rig.apply(stage_both(3, 0, [id("a")], []));
+    let twice = PolicyChange { remove: vec![id("a")], ..sent(3, 1) };
+    assert_eq!(rig.refused(change(twice)), none("a"), "by a part and by the change");
+    let outcome = rig.apply(staged(3, 1));
+    changed(&rig, &outcome, 0, 1);
+}
+
+#[test]
+fn a_change_counts_its_parts_and_is_refused_without_the_last() {
+    let mut rig = Rig::founded();
+    let missing: Refused = PolicyError::PartsMissing.into();
+    rig.apply(stage(1, 0, [rule("no", "*", Effect::Allow)]));
+    for parts in [0, 2, u32::MAX] {
+        assert_eq!(rig.refused(staged(1, parts)), missing, "{parts}");
+    }
+    rig.apply(stage(1, 1, [rule("deny", "*", Effect::Deny)]));
+    for parts in [0, 1, 3] {
+        assert_eq!(rig.refused(staged(1, parts)), missing, "{parts}");
+    }
+    // None was sent, and none is spoken of: that is not the same as a change without parts.
+    assert_eq!(rig.refused(staged(2, 0)), missing);
+    let outcome = rig.apply(staged(1, 2));
+    changed(&rig, &outcome, 2, 0);
 }
 
 #[test]
@@ -204,10 +267,10 @@ fn a_change_that_others_overtook_is_forgotten_whole() {
     // One more, and the one that has waited longest is gone.
     rig.apply_at(later(10), stage(100, 0, [allow("a")]));
     let missing: Refused = PolicyError::PartsMissing.into();
-    assert_eq!(rig.refused_at(later(10), staged(3)), missing);
+    assert_eq!(rig.refused_at(later(10), staged(3, 1)), missing);
     assert_eq!(rig.refused_at(later(10), stage(3, 1, [allow("b")])), missing, "half of it is gone");
-    for n in [1, 2, 4, 100] {
-        assert!(matches!(rig.apply_at(later(10), staged(n)), Outcome::Policy { .. }), "{n}");
+    for (n, parts) in [(1, 2), (2, 2), (4, 1), (100, 1)] {
+        assert!(matches!(rig.apply_at(later(10), staged(n, parts)), Outcome::Policy { .. }), "{n}");
     }
 }
 
@@ -217,7 +280,7 @@ fn a_part_waits_for_the_next_for_a_bounded_time() {
         let mut rig = Rig::founded();
         rig.apply(stage(1, 0, [allow("a")]));
         rig.apply_at(NOW.plus_secs(secs), stage(2, 0, [allow("b")]));
-        let outcome = rig.apply_at(NOW.plus_secs(secs), staged(1));
+        let outcome = rig.apply_at(NOW.plus_secs(secs), staged(1, 1));
         assert_eq!(matches!(outcome, Outcome::Policy { .. }), kept, "{secs}: {outcome:?}");
     }
 }
@@ -249,13 +312,42 @@ fn parts_have_a_bounded_weight_and_the_oldest_change_makes_room() {
     assert_eq!(rig.apply_at(NOW.plus_secs(1), stage(2, 0, half)), Outcome::Staged);
     // At the limit with that of the other change.
     assert_eq!(rig.apply_at(NOW.plus_secs(1), stage(2, 1, [allow("a")])), Outcome::Staged);
-    assert!(matches!(rig.apply_at(NOW.plus_secs(1), staged(1)), Outcome::Policy { .. }));
+    assert!(matches!(rig.apply_at(NOW.plus_secs(1), staged(1, 1)), Outcome::Policy { .. }));
     rig.apply_at(NOW.plus_secs(2), stage(2, 2, [allow("b")]));
     assert_eq!(rig.refused_at(NOW.plus_secs(2), stage(2, 3, [allow("c")])), beyond);
     // The first stays as long as there is room for it.
     rig.apply_at(NOW.plus_secs(3), stage(3, 0, [allow("c")]));
-    assert_eq!(rig.refused_at(NOW.plus_secs(3), staged(2)), PolicyError::PartsMissing.into());
-    assert!(matches!(rig.apply_at(NOW.plus_secs(3), staged(3)), Outcome::Policy { .. }));
+    assert_eq!(rig.refused_at(NOW.plus_secs(3), staged(2, 3)), PolicyError::PartsMissing.into());
+    assert!(matches!(rig.apply_at(NOW.plus_secs(3), staged(3, 1)), Outcome::Policy { .. }));
+}
+
+#[test]
+fn removals_weigh_as_well() {
+    let mut rig = Rig::founded();
+    let removals = |n: usize| vec![id(&"r".repeat(62)); n];
+    let each = 62 + 2;
+    let (whole, rest) = (POLICY_WEIGHT_MAX / each, POLICY_WEIGHT_MAX % each);
+    assert_eq!(rest, 0);
+    assert_eq!(rig.apply(stage_both(1, 0, removals(whole), [])), Outcome::Staged);
+    assert_eq!(rig.refused(stage_both(1, 1, [id("a")], [])), beyond(PolicyLimit::Staged, POLICY_WEIGHT_MAX));
+    assert_eq!(rig.refused(stage(1, 1, [allow("a")])), beyond(PolicyLimit::Staged, POLICY_WEIGHT_MAX));
+    // In their place, one byte less: there is room for one of no more than that.
+    assert_eq!(rig.apply(stage_both(2, 0, removals(whole - 1), [])), Outcome::Staged);
+    let last = |len: usize| stage_both(2, 1, [id(&"r".repeat(len))], []);
+    assert_eq!(rig.refused(last(63)), beyond(PolicyLimit::Staged, POLICY_WEIGHT_MAX));
+    assert_eq!(rig.apply(last(62)), Outcome::Staged);
+}
+
+#[test]
+fn parts_have_a_bounded_number_of_removals_and_of_rules() {
+    let mut rig = Rig::founded();
+    let beyond = beyond(PolicyLimit::Rules, RULES_MAX);
+    assert_eq!(rig.refused(stage_both(1, 0, vec![id("a"); RULES_MAX + 1], [])), beyond);
+    assert_eq!(rig.apply(stage_both(1, 0, vec![id("a"); RULES_MAX], [])), Outcome::Staged);
+    assert_eq!(rig.refused(stage_both(1, 1, [id("b")], [])), beyond);
+    // Rules are counted for themselves.
+    assert_eq!(rig.apply(stage(1, 1, [allow("b")])), Outcome::Staged);
+    assert_eq!(rig.refused(stage(2, 0, vec![allow("a"); RULES_MAX + 1])), beyond);
 }
 
 #[test]
@@ -309,6 +401,7 @@ fn a_cluster_begins_with_the_policy_that_its_founder_gives_or_not_at_all() {
     let mut rig = Rig::empty();
     let everybody = PolicyChange { super_users: Some(["*".parse().unwrap()].into()), ..put([allow("a")]) };
     assert_eq!(rig.refused(begin(everybody)), PolicyError::EverybodySuper.into());
+    assert_eq!(rig.refused(begin(sent(1, 1))), PolicyError::PartsMissing.into());
     assert!(matches!(rig.apply(begin(put([allow("a")]))), Outcome::Admitted(_)));
     assert_eq!((ids(&rig), rig.0.view().unwrap().policy.changed()), (vec!["a".to_owned()], Generation(1)));
 }
@@ -317,11 +410,11 @@ fn a_cluster_begins_with_the_policy_that_its_founder_gives_or_not_at_all() {
 fn what_waits_for_its_change_is_in_a_snapshot() {
     let mut rig = Rig::founded();
     rig.apply(change(put([allow("a")])));
-    rig.apply(stage(1, 0, [allow("b")]));
+    rig.apply(stage_both(1, 0, [id("a")], [allow("b")]));
     let mut other = Rig(crate::trust::TrustState::decode(&rig.0.encode().unwrap()).unwrap());
     assert_eq!(other.0, rig.0);
-    assert_eq!(other.apply(staged(1)), rig.apply(staged(1)));
-    assert_eq!((other.0.digest(), ids(&other)), (rig.0.digest(), vec!["a".to_owned(), "b".to_owned()]));
+    assert_eq!(other.apply(staged(1, 1)), rig.apply(staged(1, 1)));
+    assert_eq!((other.0.digest(), ids(&other)), (rig.0.digest(), vec!["b".to_owned()]));
 }
 
 fn issue(client: &str) -> Command {

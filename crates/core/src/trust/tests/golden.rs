@@ -64,7 +64,8 @@ fn sample() -> TrustState {
     rig.apply(Command::ChangePolicy(Box::new(policy_change())));
     rig.apply(Command::Label { role: Role::Node(NodeId(2)), edits: vec![edit("role", "Worker"), edit("gpu", "true")] });
     rig.apply(Command::Label { role: Role::Client(name("shop")), edits: vec![edit("zone", "eu")] });
-    rig.apply(Command::StagePolicy { change: ChangeId([9; 16]), part: 0, put: vec![rule("staged")] });
+    let remove = vec![rule("pay").id];
+    rig.apply(Command::StagePolicy { change: ChangeId([9; 16]), part: 0, remove, put: vec![rule("staged")] });
     let transcript = rig.0.statements()[3].statement.transcript();
     rig.apply(Command::SignStatement { number: 3, node: NodeId(1), signature: key(1).sign(&transcript) });
     rig.0
