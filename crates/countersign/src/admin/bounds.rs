@@ -53,8 +53,8 @@ mod tests {
     #[test]
     fn as_many_as_there_are_places_are_let_in_and_one_more_once_a_place_is_given_back() {
         let bounds = Bounds::default();
-        let enter: [(usize, fn(&Bounds) -> Result<Place, AdminError>); 2] =
-            [(LONG_BODIES_MAX, Bounds::long_body), (ACL_QUESTIONS_MAX, Bounds::question)];
+        type Enter = fn(&Bounds) -> Result<Place, AdminError>;
+        let enter: [(usize, Enter); 2] = [(LONG_BODIES_MAX, Bounds::long_body), (ACL_QUESTIONS_MAX, Bounds::question)];
         for (max, enter) in enter {
             let mut places: Vec<Place> = (0..max).map(|_| enter(&bounds).unwrap()).collect();
             let refused = enter(&bounds).unwrap_err();
