@@ -229,6 +229,17 @@ impl Permitted {
         self.asked.get().is_none_or(|asked| asked.name == name)
     }
 
+    #[cfg(test)]
+    pub(super) fn for_testing(member: &Arc<Inner>, name: &str) -> Self {
+        let asked = Asked { action: Action::Describe, kind: Kind::POLICY, name: name.to_owned() };
+        Self { admin: Admin::of(member), asked: Arc::new(asked.into()) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn again(&self) -> Self {
+        Self { admin: self.admin.clone(), asked: Arc::clone(&self.asked) }
+    }
+
     /// A place among the few questions about all rules that this port answers at once.
     pub(super) fn question(&self) -> Result<Place, AdminError> {
         self.admin.bounds.question()

@@ -290,4 +290,35 @@ mod tests {
         assert_eq!(flips.len(), 2);
         running.shutdown().await;
     }
+
+    #[tokio::test]
+    async fn few_questions_about_all_rules_are_answered_at_once() {
+        use axum::body::Bytes;
+        use countersign_core::limits::ACL_QUESTIONS_MAX;
+
+        use crate::admin::{acl, apply};
+
+        let data = tempfile::tempdir().unwrap();
+        let running = founded(&data).await;
+        let admin = Permitted::for_testing(&running.0, "test");
+        let asked = async || {
+            let who = || AclWho { action: "read".to_owned(), kind: "topic".to_owned(), name: "t".to_owned() };
+            [
+                lint(admin.again()).await.map(drop),
+                who_can(admin.again(), Ok(Json(who()))).await.map(drop),
+                apply::plan(admin.again(), Bytes::from_static(b"{\"policy\": {}}")).await.map(drop),
+                acl::list(admin.again()).await.map(drop),
+            ]
+        };
+        let mut places: Vec<_> = (0..ACL_QUESTIONS_MAX).map(|_| admin.question().unwrap()).collect();
+        for refused in asked().await {
+            let refused = refused.unwrap_err();
+            assert_eq!((refused.status.as_u16(), refused.problem.code.as_str()), (503, "busy"));
+        }
+        places.pop();
+        for answered in asked().await {
+            answered.unwrap();
+        }
+        running.shutdown().await;
+    }
 }

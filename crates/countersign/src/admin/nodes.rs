@@ -336,4 +336,29 @@ mod tests {
         assert!(member.state.read().view().unwrap().members.contains_key(&target.id));
         running.shutdown().await;
     }
+
+    #[tokio::test]
+    async fn nobody_is_acted_on_but_whom_the_request_was_judged_by() {
+        let data = tempfile::tempdir().unwrap();
+        let running = founded(&data).await;
+        let found = |judged: &str, text: &str| {
+            let found = target(&Permitted::for_testing(&running.0, judged), text);
+            found.map(|(_, member)| member.id).map_err(|error| error.problem.code)
+        };
+        assert_eq!((found("n1", "n1"), found("n1", "1")), (Ok(NodeId(1)), Ok(NodeId(1))));
+        // Judged when there was no such member, and when another had the name.
+        assert_eq!(found("1", "1"), Err("changed".to_owned()));
+        assert_eq!(found("other", "n1"), Err("changed".to_owned()));
+
+        let view = running.0.endpoint.trust().load().view.clone();
+        let mut odd = View::clone(&view);
+        let member = view.members[&NodeId(1)].clone();
+        for (id, name) in [(2, "3"), (3, "n3")] {
+            let (id, name) = (NodeId(id), Name::parse(name).unwrap());
+            odd.members.insert(id, Member { id, name, ..member.clone() });
+        }
+        let id = |text: &str| named(&odd, text).map(|member| member.id.0);
+        assert_eq!([id("3"), id("2"), id("n3"), id("1"), id("4")], [Some(2), Some(2), Some(3), Some(1), None]);
+        running.shutdown().await;
+    }
 }
