@@ -63,17 +63,13 @@ fn head(text: &str) -> u64 {
     }
 }
 
-struct OfKind {
+/// The rules of a group that are about things of one kind, compiled.
+pub(crate) struct Cells {
     kind: Kind,
     any: Cell,
     exact: HashTable<Exact>,
     /// In the order of their texts.
     prefixes: Vec<Prefix>,
-}
-
-/// A compiled group.
-pub(crate) struct Cells {
-    kinds: Vec<OfKind>,
     conditional: Vec<Box<[Arc<Rule>]>>,
 }
 
@@ -94,33 +90,38 @@ impl Cell {
     }
 }
 
-impl Cells {
-    pub(crate) fn compile(source: &Group, hasher: &DefaultHashBuilder) -> Self {
-        let mut cells = Self { kinds: Vec::new(), conditional: Vec::new() };
-        for ((kind, pattern), rules) in source.iter() {
-            if cells.kinds.last().is_none_or(|of| of.kind != *kind) {
-                let (exact, prefixes) = (HashTable::new(), Vec::new());
-                cells.kinds.push(OfKind { kind: kind.clone(), any: Cell::default(), exact, prefixes });
-            }
-            // In the order of patterns: any, exact names, prefixes.
-            let Some(mut of) = cells.kinds.pop() else { continue };
-            let own = cells.cell(rules);
-            match pattern {
-                NamePattern::Any => of.any = own,
-                NamePattern::Exact(name) => {
-                    let exact = Exact { name: Arc::clone(name), cell: own };
-                    of.exact.insert_unique(hash(hasher, name), exact, |exact| hash(hasher, &exact.name));
-                }
-                NamePattern::Prefix(text) => {
-                    of.prefixes.push(Prefix::new(text, own));
-                }
-            }
-            cells.kinds.push(of);
+/// A group, compiled: what it says of each kind that it says anything of.
+pub(crate) fn compile(source: &Group, hasher: &DefaultHashBuilder) -> Vec<Arc<Cells>> {
+    let mut kinds: Vec<Cells> = Vec::new();
+    for ((kind, pattern), rules) in source.iter() {
+        if kinds.last().is_none_or(|cells| cells.kind != *kind) {
+            kinds.push(Cells::new(kind.clone()));
         }
-        let mut kinds = std::mem::take(&mut cells.kinds);
-        kinds.iter_mut().for_each(|of| cells.inherit(of));
-        cells.kinds = kinds;
-        cells
+        // In the order of patterns: any, exact names, prefixes.
+        if let Some(cells) = kinds.last_mut() {
+            cells.put(pattern, rules, hasher);
+        }
+    }
+    kinds.iter_mut().for_each(Cells::inherit);
+    kinds.into_iter().map(Arc::new).collect()
+}
+
+impl Cells {
+    fn new(kind: Kind) -> Self {
+        let (exact, prefixes, conditional) = (HashTable::new(), Vec::new(), Vec::new());
+        Self { kind, any: Cell::default(), exact, prefixes, conditional }
+    }
+
+    fn put(&mut self, pattern: &NamePattern, rules: &[Arc<Rule>], hasher: &DefaultHashBuilder) {
+        let cell = self.cell(rules);
+        match pattern {
+            NamePattern::Any => self.any = cell,
+            NamePattern::Exact(name) => {
+                let exact = Exact { name: Arc::clone(name), cell };
+                self.exact.insert_unique(hash(hasher, name), exact, |exact| hash(hasher, &exact.name));
+            }
+            NamePattern::Prefix(text) => self.prefixes.push(Prefix::new(text, cell)),
+        }
     }
 
     fn cell(&mut self, rules: &[Arc<Rule>]) -> Cell {
@@ -146,11 +147,11 @@ impl Cells {
     }
 
     /// Adds to each cell what wider patterns say, so that a look-up finds one cell.
-    fn inherit(&mut self, of: &mut OfKind) {
-        let any = of.any;
+    fn inherit(&mut self) {
+        let any = self.any;
+        let (mut prefixes, mut exact) = (std::mem::take(&mut self.prefixes), std::mem::take(&mut self.exact));
         let mut open: Vec<(usize, Arc<str>, Cell)> = Vec::new();
-        for at in 0..of.prefixes.len() {
-            let Some(prefix) = of.prefixes.get_mut(at) else { break };
+        for (at, prefix) in prefixes.iter_mut().enumerate() {
             while open.last().is_some_and(|(_, text, _)| !prefix.text.starts_with(&**text)) {
                 open.pop();
             }
@@ -159,11 +160,11 @@ impl Cells {
             prefix.cell = self.joined(wider, prefix.cell);
             open.push((at, Arc::clone(&prefix.text), prefix.cell));
         }
-        let prefixes = &of.prefixes;
-        for exact in &mut of.exact {
-            let wider = longest(prefixes, &exact.name).unwrap_or(any);
+        for exact in &mut exact {
+            let wider = longest(&prefixes, &exact.name).unwrap_or(any);
             exact.cell = self.joined(wider, exact.cell);
         }
+        (self.prefixes, self.exact) = (prefixes, exact);
     }
 
     fn joined(&mut self, wider: Cell, own: Cell) -> Cell {
@@ -182,19 +183,24 @@ impl Cells {
         place.and_then(|place| self.conditional.get(place)).map_or(&[], |rules| rules)
     }
 
-    /// The kinds that it says anything of, with their places.
-    pub(crate) fn kinds(&self) -> impl Iterator<Item = (usize, &Kind)> {
-        self.kinds.iter().map(|of| &of.kind).enumerate()
+    /// The kind of thing that it is about.
+    pub(crate) const fn kind(&self) -> &Kind {
+        &self.kind
     }
 
-    /// What the group says of a name of the kind at this place. The name's [`hash`] is given.
+    /// What it says of every name, if it says the same of each.
+    pub(crate) fn of_every_name(&self) -> Option<Cell> {
+        let differs = !self.exact.is_empty() || !self.prefixes.is_empty() || self.any.is_conditional();
+        (!differs).then_some(self.any)
+    }
+
+    /// What it says of a name, whose [`hash`] is given.
     #[inline]
-    pub(crate) fn said(&self, kind: usize, name: &str, hash: u64) -> Cell {
-        let Some(of) = self.kinds.get(kind) else { return Cell::default() };
-        let exact = if of.exact.is_empty() { None } else { of.exact.find(hash, |exact| *exact.name == *name) };
+    pub(crate) fn said(&self, name: &str, hash: u64) -> Cell {
+        let exact = if self.exact.is_empty() { None } else { self.exact.find(hash, |exact| *exact.name == *name) };
         match exact {
             Some(exact) => exact.cell,
-            None => longest(&of.prefixes, name).unwrap_or(of.any),
+            None => longest(&self.prefixes, name).unwrap_or(self.any),
         }
     }
 
