@@ -28,7 +28,7 @@ struct Exact {
 
 struct Prefix {
     /// The first bytes of the text, which most comparisons end with.
-    head: u64,
+    head: u128,
     text: Arc<str>,
     cell: Cell,
     /// One more than the place of the longest shorter prefix of it; zero for none.
@@ -42,25 +42,31 @@ impl Prefix {
 
     /// Whether `name`, whose head is given, begins with it.
     #[inline]
-    fn begins(&self, name: &str, begins: u64) -> bool {
+    fn begins(&self, name: &str, begins: u128) -> bool {
         // Bits of a head that are no part of the text: none, if it goes on.
-        let beyond = 64_u32.saturating_sub(u32::try_from(self.text.len()).unwrap_or(8).saturating_mul(8));
+        let beyond = 8 * HEAD_LEN.saturating_sub(self.text.len());
         (self.head ^ begins) >> beyond == 0
             && name.len() >= self.text.len()
             && (self.text.len() <= HEAD_LEN || name.starts_with(&*self.text))
     }
 }
 
-const HEAD_LEN: usize = size_of::<u64>();
+const HEAD_LEN: usize = size_of::<u128>();
 
-/// The first eight bytes of a text, zeros after its end: ordered as texts are, as far as they differ in these.
+/// The first bytes of a text, zeros after its end: ordered as texts are, as far as they differ in these.
 #[inline]
-fn head(text: &str) -> u64 {
+fn head(text: &str) -> u128 {
     let bytes = text.as_bytes();
-    match bytes.first_chunk() {
-        Some(first) => u64::from_be_bytes(*first),
-        None => bytes.iter().rev().fold(0, |head, byte| head >> 8 | u64::from(*byte) << 56),
+    if let Some(first) = bytes.first_chunk() {
+        return u128::from_be_bytes(*first);
     }
+    let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) else {
+        return bytes.iter().rev().fold(0, |head, byte| head >> 8 | u128::from(*byte) << 120);
+    };
+    // The last eight bytes, without those that are among the first.
+    let shift = u32::try_from(HEAD_LEN - bytes.len()).unwrap_or(0) * 8;
+    let rest = u64::from_be_bytes(*last).checked_shl(shift).unwrap_or(0);
+    u128::from(u64::from_be_bytes(*first)) << 64 | u128::from(rest)
 }
 
 /// The rules of a group that are about things of one kind, compiled.
@@ -253,4 +259,29 @@ fn longest(prefixes: &[Prefix], name: &str) -> Option<Cell> {
         at = usize::try_from(prefix.parent).unwrap_or(0);
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn heads_are_ordered_as_their_texts(a in "[\0ab\u{ff}]{0,20}", b in "[\0ab\u{ff}]{0,20}") {
+            let ordered = head(&a).cmp(&head(&b));
+            prop_assert!(ordered == Ordering::Equal || ordered == a.cmp(&b));
+        }
+
+        #[test]
+        fn a_name_begins_with_a_prefix_whatever_their_lengths(
+            text in "[\0ab\u{ff}]{1,20}", rest in "[\0ab]{0,20}", other in "[\0ab\u{ff}]{0,20}",
+        ) {
+            let prefix = Prefix::new(&text.as_str().into(), Cell::default());
+            for name in [format!("{text}{rest}"), other] {
+                prop_assert_eq!(prefix.begins(&name, head(&name)), name.starts_with(&text));
+            }
+        }
+    }
 }
