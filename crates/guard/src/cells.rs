@@ -28,7 +28,7 @@ struct Exact {
 
 struct Prefix {
     /// The first bytes of the text, which most comparisons end with.
-    head: u64,
+    head: u128,
     text: Arc<str>,
     cell: Cell,
     /// One more than the place of the longest shorter prefix of it; zero for none.
@@ -42,38 +42,40 @@ impl Prefix {
 
     /// Whether `name`, whose head is given, begins with it.
     #[inline]
-    fn begins(&self, name: &str, begins: u64) -> bool {
+    fn begins(&self, name: &str, begins: u128) -> bool {
         // Bits of a head that are no part of the text: none, if it goes on.
-        let beyond = 64_u32.saturating_sub(u32::try_from(self.text.len()).unwrap_or(8).saturating_mul(8));
+        let beyond = 8 * HEAD_LEN.saturating_sub(self.text.len());
         (self.head ^ begins) >> beyond == 0
             && name.len() >= self.text.len()
             && (self.text.len() <= HEAD_LEN || name.starts_with(&*self.text))
     }
 }
 
-const HEAD_LEN: usize = size_of::<u64>();
+const HEAD_LEN: usize = size_of::<u128>();
 
-/// The first eight bytes of a text, zeros after its end: ordered as texts are, as far as they differ in these.
+/// The first bytes of a text, zeros after its end: ordered as texts are, as far as they differ in these.
 #[inline]
-fn head(text: &str) -> u64 {
+fn head(text: &str) -> u128 {
     let bytes = text.as_bytes();
-    match bytes.first_chunk() {
-        Some(first) => u64::from_be_bytes(*first),
-        None => bytes.iter().rev().fold(0, |head, byte| head >> 8 | u64::from(*byte) << 56),
+    if let Some(first) = bytes.first_chunk() {
+        return u128::from_be_bytes(*first);
     }
+    let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) else {
+        return bytes.iter().rev().fold(0, |head, byte| head >> 8 | u128::from(*byte) << 120);
+    };
+    // The last eight bytes, without those that are among the first.
+    let shift = u32::try_from(HEAD_LEN - bytes.len()).unwrap_or(0) * 8;
+    let rest = u64::from_be_bytes(*last).checked_shl(shift).unwrap_or(0);
+    u128::from(u64::from_be_bytes(*first)) << 64 | u128::from(rest)
 }
 
-struct OfKind {
+/// The rules of a group that are about things of one kind, compiled.
+pub(crate) struct Cells {
     kind: Kind,
     any: Cell,
     exact: HashTable<Exact>,
     /// In the order of their texts.
     prefixes: Vec<Prefix>,
-}
-
-/// A compiled group.
-pub(crate) struct Cells {
-    kinds: Vec<OfKind>,
     conditional: Vec<Conditional>,
 }
 
@@ -101,33 +103,38 @@ impl Cell {
     }
 }
 
-impl Cells {
-    pub(crate) fn compile(source: &Group, hasher: &DefaultHashBuilder) -> Self {
-        let mut cells = Self { kinds: Vec::new(), conditional: Vec::new() };
-        for ((kind, pattern), rules) in source.iter() {
-            if cells.kinds.last().is_none_or(|of| of.kind != *kind) {
-                let (exact, prefixes) = (HashTable::new(), Vec::new());
-                cells.kinds.push(OfKind { kind: kind.clone(), any: Cell::default(), exact, prefixes });
-            }
-            // In the order of patterns: any, exact names, prefixes.
-            let Some(mut of) = cells.kinds.pop() else { continue };
-            let own = cells.cell(rules);
-            match pattern {
-                NamePattern::Any => of.any = own,
-                NamePattern::Exact(name) => {
-                    let exact = Exact { name: Arc::clone(name), cell: own };
-                    of.exact.insert_unique(hash(hasher, name), exact, |exact| hash(hasher, &exact.name));
-                }
-                NamePattern::Prefix(text) => {
-                    of.prefixes.push(Prefix::new(text, own));
-                }
-            }
-            cells.kinds.push(of);
+/// A group, compiled: what it says of each kind that it says anything of.
+pub(crate) fn compile(source: &Group, hasher: &DefaultHashBuilder) -> Vec<Arc<Cells>> {
+    let mut kinds: Vec<Cells> = Vec::new();
+    for ((kind, pattern), rules) in source.iter() {
+        if kinds.last().is_none_or(|cells| cells.kind != *kind) {
+            kinds.push(Cells::new(kind.clone()));
         }
-        let mut kinds = std::mem::take(&mut cells.kinds);
-        kinds.iter_mut().for_each(|of| cells.inherit(of));
-        cells.kinds = kinds;
-        cells
+        // In the order of patterns: any, exact names, prefixes.
+        if let Some(cells) = kinds.last_mut() {
+            cells.put(pattern, rules, hasher);
+        }
+    }
+    kinds.iter_mut().for_each(Cells::inherit);
+    kinds.into_iter().map(Arc::new).collect()
+}
+
+impl Cells {
+    fn new(kind: Kind) -> Self {
+        let (exact, prefixes, conditional) = (HashTable::new(), Vec::new(), Vec::new());
+        Self { kind, any: Cell::default(), exact, prefixes, conditional }
+    }
+
+    fn put(&mut self, pattern: &NamePattern, rules: &[Arc<Rule>], hasher: &DefaultHashBuilder) {
+        let cell = self.cell(rules);
+        match pattern {
+            NamePattern::Any => self.any = cell,
+            NamePattern::Exact(name) => {
+                let exact = Exact { name: Arc::clone(name), cell };
+                self.exact.insert_unique(hash(hasher, name), exact, |exact| hash(hasher, &exact.name));
+            }
+            NamePattern::Prefix(text) => self.prefixes.push(Prefix::new(text, cell)),
+        }
     }
 
     fn cell(&mut self, rules: &[Arc<Rule>]) -> Cell {
@@ -153,11 +160,11 @@ impl Cells {
     }
 
     /// Adds to each cell what wider patterns say, so that a look-up finds one cell.
-    fn inherit(&mut self, of: &mut OfKind) {
-        let any = of.any;
+    fn inherit(&mut self) {
+        let any = self.any;
+        let (mut prefixes, mut exact) = (std::mem::take(&mut self.prefixes), std::mem::take(&mut self.exact));
         let mut open: Vec<(usize, Arc<str>, Cell)> = Vec::new();
-        for at in 0..of.prefixes.len() {
-            let Some(prefix) = of.prefixes.get_mut(at) else { break };
+        for (at, prefix) in prefixes.iter_mut().enumerate() {
             while open.last().is_some_and(|(_, text, _)| !prefix.text.starts_with(&**text)) {
                 open.pop();
             }
@@ -166,11 +173,11 @@ impl Cells {
             prefix.cell = self.joined(wider, prefix.cell);
             open.push((at, Arc::clone(&prefix.text), prefix.cell));
         }
-        let prefixes = &of.prefixes;
-        for exact in &mut of.exact {
-            let wider = longest(prefixes, &exact.name).unwrap_or(any);
+        for exact in &mut exact {
+            let wider = longest(&prefixes, &exact.name).unwrap_or(any);
             exact.cell = self.joined(wider, exact.cell);
         }
+        (self.prefixes, self.exact) = (prefixes, exact);
     }
 
     fn joined(&mut self, wider: Cell, own: Cell) -> Cell {
@@ -193,19 +200,24 @@ impl Cells {
         core::iter::successors(at(first), move |list| at(list.wider)).flat_map(|list| list.rules.iter())
     }
 
-    /// The kinds that it says anything of, with their places.
-    pub(crate) fn kinds(&self) -> impl Iterator<Item = (usize, &Kind)> {
-        self.kinds.iter().map(|of| &of.kind).enumerate()
+    /// The kind of thing that it is about.
+    pub(crate) const fn kind(&self) -> &Kind {
+        &self.kind
     }
 
-    /// What the group says of a name of the kind at this place. The name's [`hash`] is given.
+    /// What it says of every name, if it says the same of each.
+    pub(crate) fn of_every_name(&self) -> Option<Cell> {
+        let differs = !self.exact.is_empty() || !self.prefixes.is_empty() || self.any.is_conditional();
+        (!differs).then_some(self.any)
+    }
+
+    /// What it says of a name, whose [`hash`] is given.
     #[inline]
-    pub(crate) fn said(&self, kind: usize, name: &str, hash: u64) -> Cell {
-        let Some(of) = self.kinds.get(kind) else { return Cell::default() };
-        let exact = if of.exact.is_empty() { None } else { of.exact.find(hash, |exact| *exact.name == *name) };
+    pub(crate) fn said(&self, name: &str, hash: u64) -> Cell {
+        let exact = if self.exact.is_empty() { None } else { self.exact.find(hash, |exact| *exact.name == *name) };
         match exact {
             Some(exact) => exact.cell,
-            None => longest(&of.prefixes, name).unwrap_or(of.any),
+            None => longest(&self.prefixes, name).unwrap_or(self.any),
         }
     }
 
@@ -263,4 +275,29 @@ fn longest(prefixes: &[Prefix], name: &str) -> Option<Cell> {
         at = usize::try_from(prefix.parent).unwrap_or(0);
     }
     None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn heads_are_ordered_as_their_texts(a in "[\0ab\u{ff}]{0,20}", b in "[\0ab\u{ff}]{0,20}") {
+            let ordered = head(&a).cmp(&head(&b));
+            prop_assert!(ordered == Ordering::Equal || ordered == a.cmp(&b));
+        }
+
+        #[test]
+        fn a_name_begins_with_a_prefix_whatever_their_lengths(
+            text in "[\0ab\u{ff}]{1,20}", rest in "[\0ab]{0,20}", other in "[\0ab\u{ff}]{0,20}",
+        ) {
+            let prefix = Prefix::new(&text.as_str().into(), Cell::default());
+            for name in [format!("{text}{rest}"), other] {
+                prop_assert_eq!(prefix.begins(&name, head(&name)), name.starts_with(&text));
+            }
+        }
+    }
 }

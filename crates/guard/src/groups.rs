@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use countersign_core::authz::{Group, Policy, PrincipalPattern, Subject};
 use hashbrown::DefaultHashBuilder;
 
-use crate::cells::Cells;
+use crate::cells::{Cells, compile};
 
 /// Groups kept that no rule names any more, before they are looked for.
 const STALE_MAX: usize = 64;
@@ -14,7 +14,7 @@ const STALE_MAX: usize = 64;
 /// One group, made by whoever needs it first; the others wait for that.
 struct Made {
     source: Arc<Group>,
-    cells: OnceLock<Arc<Cells>>,
+    cells: OnceLock<Arc<[Arc<Cells>]>>,
 }
 
 /// The compiled groups of a guard. Bounded by what the rules name.
@@ -30,16 +30,16 @@ impl Groups {
     }
 
     /// The same for a policy of one principal, which shares no group with another's: nothing is kept here.
-    pub(crate) fn of_slice(&self, policy: &Policy, subject: &Subject) -> Vec<Arc<Cells>> {
-        policy.groups_of(subject).map(|(_, group)| Arc::new(Cells::compile(group, &self.hasher))).collect()
+    pub(crate) fn of_slice(&self, policy: &Policy, subject: &Subject) -> Vec<Arc<[Arc<Cells>]>> {
+        policy.groups_of(subject).map(|(_, group)| compile(group, &self.hasher).into()).collect()
     }
 
-    /// What rules say of `subject`, group by group.
-    pub(crate) fn of(&self, policy: &Policy, subject: &Subject) -> Vec<Arc<Cells>> {
+    /// What rules say of `subject`, group by group, kind by kind.
+    pub(crate) fn of(&self, policy: &Policy, subject: &Subject) -> Vec<Arc<[Arc<Cells>]>> {
         policy.groups_of(subject).map(|(pattern, group)| self.cells(policy, pattern, group)).collect()
     }
 
-    fn cells(&self, policy: &Policy, pattern: &PrincipalPattern, group: &Arc<Group>) -> Arc<Cells> {
+    fn cells(&self, policy: &Policy, pattern: &PrincipalPattern, group: &Arc<Group>) -> Arc<[Arc<Cells>]> {
         let made = {
             let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
             match all.get(pattern).filter(|made| Arc::ptr_eq(&made.source, group)) {
@@ -55,7 +55,7 @@ impl Groups {
             }
         };
         // Outside the lock: a large group takes its time, and others do not wait for it.
-        Arc::clone(made.cells.get_or_init(|| Arc::new(Cells::compile(&made.source, &self.hasher))))
+        Arc::clone(made.cells.get_or_init(|| compile(&made.source, &self.hasher).into()))
     }
 
     /// How many groups are kept.

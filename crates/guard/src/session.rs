@@ -34,30 +34,39 @@ struct Slot {
 struct Known {
     policy: Arc<Policy>,
     subject: Subject,
-    /// Kinds that any group of rules says anything of.
-    kinds: Vec<Kind>,
-    /// What says it: the place of a kind among these, a group, and the place of the kind in it.
-    groups: Vec<(usize, Arc<Cells>, usize)>,
+    kinds: Vec<OfKind>,
     /// What is granted whatever it is asked of, if that does not depend on names.
     of_everything: Option<ActionSet>,
 }
 
+/// What they say of one kind of thing.
+struct OfKind {
+    kind: Kind,
+    /// Of every name, by groups that say the same of each.
+    allow: u8,
+    deny: u8,
+    /// The other groups.
+    cells: Vec<Arc<Cells>>,
+}
+
 impl Known {
-    fn new(standing: Standing, cells: &[Arc<Cells>]) -> Self {
+    fn new(standing: Standing, groups: &[Arc<[Arc<Cells>]>]) -> Self {
         let Standing { policy, subject, .. } = standing;
-        let (mut kinds, mut groups) = (Vec::new(), Vec::new());
-        for cells in cells {
-            for (place, kind) in cells.kinds() {
-                let known = kinds.iter().position(|known| known == kind).unwrap_or_else(|| {
-                    kinds.push(kind.clone());
-                    kinds.len() - 1
-                });
-                groups.push((known, Arc::clone(cells), place));
+        let mut kinds: Vec<OfKind> = Vec::new();
+        for cells in groups.iter().flat_map(|group| group.iter()) {
+            let at = kinds.iter().position(|of| of.kind == *cells.kind()).unwrap_or_else(|| {
+                kinds.push(OfKind { kind: cells.kind().clone(), allow: 0, deny: 0, cells: Vec::new() });
+                kinds.len() - 1
+            });
+            let Some(of) = kinds.get_mut(at) else { continue };
+            match cells.of_every_name() {
+                Some(cell) => (of.allow, of.deny) = (of.allow | cell.allow, of.deny | cell.deny),
+                None => of.cells.push(Arc::clone(cells)),
             }
         }
         let unevaluable = (!policy.unevaluable().is_empty()).then_some(ActionSet::NONE);
         let of_everything = if policy.is_super(&subject) { Some(ActionSet::ALL) } else { unevaluable };
-        Self { policy, subject, kinds, groups, of_everything }
+        Self { policy, subject, kinds, of_everything }
     }
 }
 
@@ -279,18 +288,21 @@ impl Session {
         if let Some(granted) = known.of_everything {
             return Ok(granted);
         }
-        let (mut allow, mut deny, mut is_conditional) = (0, 0, false);
-        let at = known.kinds.iter().position(|known| is_same(known, kind));
-        for (_, group, place) in known.groups.iter().filter(|(of, ..)| Some(*of) == at) {
-            let cell = group.said(*place, name, hash);
-            allow |= cell.allow;
-            deny |= cell.deny;
-            is_conditional |= cell.is_conditional();
-        }
-        if is_conditional {
-            let said = self.conditions(known, at, name, hash);
-            allow |= said.allow;
-            deny |= said.deny;
+        let (mut allow, mut deny) = (0, 0);
+        if let Some(of) = known.kinds.iter().find(|of| is_same(&of.kind, kind)) {
+            (allow, deny) = (of.allow, of.deny);
+            let mut is_conditional = false;
+            for cells in &of.cells {
+                let cell = cells.said(name, hash);
+                allow |= cell.allow;
+                deny |= cell.deny;
+                is_conditional |= cell.is_conditional();
+            }
+            if is_conditional {
+                let said = self.conditions(known, of, name, hash);
+                allow |= said.allow;
+                deny |= said.deny;
+            }
         }
         if !known.policy.requirements().is_empty() && *kind == Kind::TASK {
             let required = known.policy.requirements().get(name);
@@ -306,11 +318,11 @@ impl Session {
     /// What rules say besides that depend on where requests come from, or on the time, which is read once and only if it
     /// matters. Such rules are few.
     #[cold]
-    fn conditions(&self, known: &Known, kind: Option<usize>, name: &str, hash: u64) -> Said {
+    fn conditions(&self, known: &Known, of: &OfKind, name: &str, hash: u64) -> Said {
         let now = if known.policy.is_timeless() { UnixMillis(0) } else { self.guard.0.time.now() };
         let mut said = Said::default();
-        for (_, group, place) in known.groups.iter().filter(|(of, ..)| Some(*of) == kind) {
-            let more = group.conditions(group.said(*place, name, hash), self.from, now);
+        for cells in &of.cells {
+            let more = cells.conditions(cells.said(name, hash), self.from, now);
             said.allow |= more.allow;
             said.deny |= more.deny;
             if let Some(over) = more.until {

@@ -22,7 +22,7 @@ pub(crate) struct Standing {
 }
 
 /// Groups of rules, compiled once.
-pub(crate) type Compiled = Arc<OnceLock<Vec<Arc<Cells>>>>;
+pub(crate) type Compiled = Arc<OnceLock<Vec<Arc<[Arc<Cells>]>>>>;
 
 /// What is known of a peer, on its way.
 pub(crate) type Fetching = Pin<Box<dyn Future<Output = Result<(), Denial>> + Send>>;
