@@ -167,7 +167,7 @@ impl Cells {
             open.push((at, Arc::clone(&prefix.text), prefix.cell));
         }
         for exact in &mut exact {
-            let wider = longest(&prefixes, &exact.name).unwrap_or(any);
+            let wider = longest(&prefixes, &exact.name, head(&exact.name)).unwrap_or(any);
             exact.cell = self.joined(wider, exact.cell);
         }
         (self.prefixes, self.exact) = (prefixes, exact);
@@ -200,13 +200,14 @@ impl Cells {
         (!differs).then_some(self.any)
     }
 
-    /// What it says of a name, whose [`hash`] is given.
+    /// What it says of a name.
     #[inline]
-    pub(crate) fn said(&self, name: &str, hash: u64) -> Cell {
+    pub(crate) fn said(&self, sought: Sought<'_>) -> Cell {
+        let Sought { name, hash, head } = sought;
         let exact = if self.exact.is_empty() { None } else { self.exact.find(hash, |exact| *exact.name == *name) };
         match exact {
             Some(exact) => exact.cell,
-            None => longest(&self.prefixes, name).unwrap_or(self.any),
+            None => longest(&self.prefixes, name, head).unwrap_or(self.any),
         }
     }
 
@@ -232,6 +233,21 @@ impl Cells {
     }
 }
 
+/// A name as it is looked up, however many groups are asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Sought<'a> {
+    name: &'a str,
+    hash: u64,
+    head: u128,
+}
+
+impl<'a> Sought<'a> {
+    #[inline]
+    pub(crate) fn new(name: &'a str, hash: u64) -> Self {
+        Self { name, hash, head: head(name) }
+    }
+}
+
 /// The hash by which names are found. Whatever else makes one finds nothing.
 #[inline]
 pub(crate) fn hash(hasher: &DefaultHashBuilder, name: &str) -> u64 {
@@ -240,14 +256,13 @@ pub(crate) fn hash(hasher: &DefaultHashBuilder, name: &str) -> u64 {
     hash.finish()
 }
 
-/// The cell of the longest stored prefix of `name`.
+/// The cell of the longest stored prefix of `name`, whose head is given.
 #[inline]
-fn longest(prefixes: &[Prefix], name: &str) -> Option<Cell> {
+fn longest(prefixes: &[Prefix], name: &str, begins: u128) -> Option<Cell> {
     if prefixes.is_empty() {
         return None;
     }
     // Whatever begins the name is not greater than it; so is the greatest such text, or one that it begins with.
-    let begins = head(name);
     let mut at = prefixes.partition_point(|prefix| match prefix.head.cmp(&begins) {
         Ordering::Equal => *prefix.text <= *name,
         unequal => unequal.is_lt(),
