@@ -29,6 +29,8 @@ struct Exact {
 struct Prefix {
     /// The first bytes of the text, which most comparisons end with.
     head: u128,
+    /// The bits of a head that are of the text.
+    bits: u128,
     text: Arc<str>,
     cell: Cell,
     /// One more than the place of the longest shorter prefix of it; zero for none.
@@ -37,15 +39,15 @@ struct Prefix {
 
 impl Prefix {
     fn new(text: &Arc<str>, cell: Cell) -> Self {
-        Self { head: head(text), text: Arc::clone(text), cell, parent: 0 }
+        let beyond = u32::try_from(HEAD_LEN.saturating_sub(text.len())).unwrap_or(0) * 8;
+        let bits = u128::MAX.checked_shl(beyond).unwrap_or(0);
+        Self { head: head(text), bits, text: Arc::clone(text), cell, parent: 0 }
     }
 
     /// Whether `name`, whose head is given, begins with it.
     #[inline]
     fn begins(&self, name: &str, begins: u128) -> bool {
-        // Bits of a head that are no part of the text: none, if it goes on.
-        let beyond = 8 * HEAD_LEN.saturating_sub(self.text.len());
-        (self.head ^ begins) >> beyond == 0
+        (self.head ^ begins) & self.bits == 0
             && name.len() >= self.text.len()
             && (self.text.len() <= HEAD_LEN || name.starts_with(&*self.text))
     }
@@ -201,7 +203,7 @@ impl Cells {
     }
 
     /// What it says of a name.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn said(&self, sought: Sought<'_>) -> Cell {
         let Sought { name, hash, head } = sought;
         let exact = if self.exact.is_empty() { None } else { self.exact.find(hash, |exact| *exact.name == *name) };
