@@ -107,7 +107,9 @@ fn a_member_cut_off_before_a_denial_serves_nobody_when_the_denial_returns_also_a
     assert!(pay.ask(&mut open).is_err(), "it knows nothing of the rule, but that it has heard nothing lately it knows");
     // Its own state, which lets the client in, is older than the rule: it starts without a lease, and gets none.
     nodes[2].kill();
-    nodes[2].start_with(&[], &SHORT_LEASE);
+    let advertised = format!("{}:7001", wires.address(3));
+    let addresses = ["--cluster-addr", "0.0.0.0:7001", "--advertise-addr", &advertised, "--advertise-addr", &aside];
+    nodes[2].start_with(&addresses, &SHORT_LEASE);
     nodes[2].until(|s| s["lease_millis_left"].is_null());
     let check = ["acl", "check", "--principal", "client/pay", "--action", "write", "--resource", CALL];
     assert_eq!(nodes[2].ask(&check).code, 0, "by its own rules it would be served");

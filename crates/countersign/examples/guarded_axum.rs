@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::{StatusCode, request::Parts};
 use axum::routing::get;
-use countersign::{Action, CLIENT_TTL_SECS, Caller, Guard, Kind, LeaseLength, Member, NODE_TTL_SECS, Permit};
+use countersign::{Action, CLIENT_TTL_SECS, Caller, Guard, Kind, LeaseLength, Member, NODE_TTL_SECS};
 use countersign::{NewCluster, Settings, Start};
 
 /// Whoever calls, as the connection proved it.
@@ -21,11 +21,6 @@ impl<S: Sync> FromRequestParts<S> for Peer {
     }
 }
 
-/// Without a permit this does not compile.
-fn read_topic(permit: &Permit<'_>) -> String {
-    format!("what is in {}\n", permit.name())
-}
-
 async fn orders(
     State(guard): State<Guard>,
     Peer(caller): Peer,
@@ -34,7 +29,7 @@ async fn orders(
     let session = guard.session(&caller.peer, Some(caller.remote.ip())).map_err(|_| StatusCode::FORBIDDEN)?;
     let fresh = guard.fresh().map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     let permit = session.authorize_named(&fresh, Action::Read, &Kind::TOPIC, &topic);
-    permit.map(|permit| read_topic(&permit)).map_err(|_| StatusCode::FORBIDDEN)
+    permit.map(|permit| format!("what is in {}\n", permit.name())).map_err(|_| StatusCode::FORBIDDEN)
 }
 
 #[tokio::main]

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::header;
-use axum::routing::{get, post};
+use axum::routing::post;
 use countersign_api::admin::{Problem, TokenCreate};
 use countersign_core::name::Address;
 use countersign_core::trust::member::Suffrage;
@@ -210,7 +210,7 @@ async fn a_call_that_streams_is_cut_when_the_lease_lapses() {
     };
     let services = axum::Router::new()
         .route("/test.Echo/Both", post(async |request: Request| request.into_body()))
-        .route("/test.Echo/Quiet", get(quiet));
+        .route("/test.Echo/Quiet", post(quiet));
     nodes[0].member().serve(tonic::service::Routes::from(services));
     let stream = client.dialer.dial(&nodes[0].address()).await.unwrap();
     let endpoint = tonic::transport::Endpoint::from_static("http://cluster");
@@ -224,7 +224,7 @@ async fn a_call_that_streams_is_cut_when_the_lease_lapses() {
     };
     let both = request("POST", "/test.Echo/Both", sent);
     let mut both = channel.clone().oneshot(both).await.unwrap().into_body();
-    let quiet = request("GET", "/test.Echo/Quiet", tonic::body::Body::empty());
+    let quiet = request("POST", "/test.Echo/Quiet", tonic::body::Body::empty());
     let mut quiet = channel.oneshot(quiet).await.unwrap().into_body();
     assert_eq!(quiet.frame().await.unwrap().unwrap().into_data().unwrap(), "begun");
     send.send(Ok(Bytes::from_static(b"ping"))).await.unwrap();

@@ -29,6 +29,8 @@ struct Exact {
 struct Prefix {
     /// The first bytes of the text, which most comparisons end with.
     head: u128,
+    /// The bits of a head that are of the text.
+    bits: u128,
     text: Arc<str>,
     cell: Cell,
     /// One more than the place of the longest shorter prefix of it; zero for none.
@@ -37,15 +39,15 @@ struct Prefix {
 
 impl Prefix {
     fn new(text: &Arc<str>, cell: Cell) -> Self {
-        Self { head: head(text), text: Arc::clone(text), cell, parent: 0 }
+        let beyond = u32::try_from(HEAD_LEN.saturating_sub(text.len())).unwrap_or(0) * 8;
+        let bits = u128::MAX.checked_shl(beyond).unwrap_or(0);
+        Self { head: head(text), bits, text: Arc::clone(text), cell, parent: 0 }
     }
 
     /// Whether `name`, whose head is given, begins with it.
     #[inline]
     fn begins(&self, name: &str, begins: u128) -> bool {
-        // Bits of a head that are no part of the text: none, if it goes on.
-        let beyond = 8 * HEAD_LEN.saturating_sub(self.text.len());
-        (self.head ^ begins) >> beyond == 0
+        (self.head ^ begins) & self.bits == 0
             && name.len() >= self.text.len()
             && (self.text.len() <= HEAD_LEN || name.starts_with(&*self.text))
     }
@@ -174,7 +176,7 @@ impl Cells {
             open.push((at, Arc::clone(&prefix.text), prefix.cell));
         }
         for exact in &mut exact {
-            let wider = longest(&prefixes, &exact.name).unwrap_or(any);
+            let wider = longest(&prefixes, &exact.name, head(&exact.name)).unwrap_or(any);
             exact.cell = self.joined(wider, exact.cell);
         }
         (self.prefixes, self.exact) = (prefixes, exact);
@@ -211,13 +213,14 @@ impl Cells {
         (!differs).then_some(self.any)
     }
 
-    /// What it says of a name, whose [`hash`] is given.
-    #[inline]
-    pub(crate) fn said(&self, name: &str, hash: u64) -> Cell {
+    /// What it says of a name.
+    #[inline(always)]
+    pub(crate) fn said(&self, sought: Sought<'_>) -> Cell {
+        let Sought { name, hash, head } = sought;
         let exact = if self.exact.is_empty() { None } else { self.exact.find(hash, |exact| *exact.name == *name) };
         match exact {
             Some(exact) => exact.cell,
-            None => longest(&self.prefixes, name).unwrap_or(self.any),
+            None => longest(&self.prefixes, name, head).unwrap_or(self.any),
         }
     }
 
@@ -248,6 +251,21 @@ fn place(link: u32) -> Option<usize> {
     usize::try_from(link).ok()?.checked_sub(1)
 }
 
+/// A name as it is looked up, however many groups are asked.
+#[derive(Clone, Copy)]
+pub(crate) struct Sought<'a> {
+    name: &'a str,
+    hash: u64,
+    head: u128,
+}
+
+impl<'a> Sought<'a> {
+    #[inline]
+    pub(crate) fn new(name: &'a str, hash: u64) -> Self {
+        Self { name, hash, head: head(name) }
+    }
+}
+
 /// The hash by which names are found. Whatever else makes one finds nothing.
 #[inline]
 pub(crate) fn hash(hasher: &DefaultHashBuilder, name: &str) -> u64 {
@@ -256,14 +274,13 @@ pub(crate) fn hash(hasher: &DefaultHashBuilder, name: &str) -> u64 {
     hash.finish()
 }
 
-/// The cell of the longest stored prefix of `name`.
+/// The cell of the longest stored prefix of `name`, whose head is given.
 #[inline]
-fn longest(prefixes: &[Prefix], name: &str) -> Option<Cell> {
+fn longest(prefixes: &[Prefix], name: &str, begins: u128) -> Option<Cell> {
     if prefixes.is_empty() {
         return None;
     }
     // Whatever begins the name is not greater than it; so is the greatest such text, or one that it begins with.
-    let begins = head(name);
     let mut at = prefixes.partition_point(|prefix| match prefix.head.cmp(&begins) {
         Ordering::Equal => *prefix.text <= *name,
         unequal => unequal.is_lt(),

@@ -11,7 +11,7 @@ use countersign_core::limits::RESOURCE_NAME_LEN_MAX;
 use countersign_core::peer::VerifiedPeer;
 use countersign_core::time::{BootMillis, UnixMillis};
 
-use crate::cells::{Cells, Said, hash};
+use crate::cells::{Cells, Said, Sought, hash};
 use crate::guard::Guard;
 use crate::permit::{About, Denial, Permit};
 use crate::resource::Resource;
@@ -203,8 +203,10 @@ impl Session {
         for bit in [mark >> 8, mark >> 24] {
             if let Some(seen) = self.seen.get((bit >> 6) as usize & (SLOTS - 1)) {
                 let bits = seen.get() | 1 << (bit & 63);
-                is_new |= bits != seen.get();
-                seen.set(bits);
+                if bits != seen.get() {
+                    seen.set(bits);
+                    is_new = true;
+                }
             }
         }
         is_new
@@ -291,15 +293,16 @@ impl Session {
         let (mut allow, mut deny) = (0, 0);
         if let Some(of) = known.kinds.iter().find(|of| is_same(&of.kind, kind)) {
             (allow, deny) = (of.allow, of.deny);
+            let sought = Sought::new(name, hash);
             let mut is_conditional = false;
             for cells in &of.cells {
-                let cell = cells.said(name, hash);
+                let cell = cells.said(sought);
                 allow |= cell.allow;
                 deny |= cell.deny;
                 is_conditional |= cell.is_conditional();
             }
             if is_conditional {
-                let said = self.conditions(known, of, name, hash);
+                let said = self.conditions(known, of, sought);
                 allow |= said.allow;
                 deny |= said.deny;
             }
@@ -318,11 +321,11 @@ impl Session {
     /// What rules say besides that depend on where requests come from, or on the time, which is read once and only if it
     /// matters. Such rules are few.
     #[cold]
-    fn conditions(&self, known: &Known, of: &OfKind, name: &str, hash: u64) -> Said {
+    fn conditions(&self, known: &Known, of: &OfKind, sought: Sought<'_>) -> Said {
         let now = if known.policy.is_timeless() { UnixMillis(0) } else { self.guard.0.time.now() };
         let mut said = Said::default();
         for cells in &of.cells {
-            let more = cells.conditions(cells.said(name, hash), self.from, now);
+            let more = cells.conditions(cells.said(sought), self.from, now);
             said.allow |= more.allow;
             said.deny |= more.deny;
             if let Some(over) = more.until {

@@ -127,7 +127,8 @@ fn standing(changed: &Value) -> Vec<(String, String)> {
 /// Whether every member says that it enforces a change of rules.
 pub(super) fn enforced(changed: &Value) -> Seen {
     let states = standing(changed);
-    let all = states.iter().all(|(_, state)| state == "enforced");
+    // Whoever was evicted is no member any more: it is told of, and not asked.
+    let all = states.iter().all(|(_, state)| state == "enforced" || state == "evicted");
     let complete = at(changed, "/enforcement/complete") == &Value::Bool(true);
     let text = states.iter().map(|(node, state)| format!("{node} {state}")).collect::<Vec<_>>().join(", ");
     Seen::new(all && complete && !states.is_empty(), text)
