@@ -71,10 +71,12 @@ impl Gate {
         self.0.store(until, Ordering::Release);
     }
 
-    /// A lease counts: from its end on nothing is believed. It does not open what is shut.
+    /// A lease counts: from its end on nothing is believed. It does not open what is shut. One that has ended has shut it then:
+    /// told of again, it does not shut what was recognized since, or two members would go on shutting each other out.
     pub(crate) fn leased(&self, until: BootMillis) {
         let now = boot_now().0;
-        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, |end| (now < end).then_some(until.0));
+        let counts = |end| (now < end && now < until.0).then_some(until.0);
+        let _ = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, counts);
     }
 }
 
@@ -453,6 +455,18 @@ mod tests {
         let statements = vec![good.statements[0].clone(), Bytes::from_static(b"none")];
         refused(ViewReply { statements, ..good }, "it cannot be read");
         assert!(recognition.recognized().is_none());
+    }
+
+    #[test]
+    fn a_lease_that_has_ended_shuts_nothing_that_was_recognized_since() {
+        let gate = Gate::default();
+        let ended = BootMillis(boot_now().0.saturating_sub(1));
+        gate.shut();
+        gate.recognized(None);
+        gate.leased(ended);
+        assert!(gate.is_open(), "told of once more with each thing that is new");
+        gate.leased(boot_now().plus(60_000));
+        assert!(gate.is_open());
     }
 
     #[test]
