@@ -99,19 +99,23 @@ impl Cell {
 }
 
 /// A group, compiled: what it says of each kind that it says anything of.
+///
+/// What is far away in memory is read in loops of its own, whose reads do not wait for each other.
 pub(crate) fn compile(source: &Group, hasher: &DefaultHashBuilder) -> Vec<Arc<Cells>> {
-    let mut kinds: Vec<Cells> = Vec::new();
-    for ((kind, pattern), rules) in source.iter() {
-        if kinds.last().is_none_or(|cells| cells.kind != *kind) {
-            kinds.push(Cells::new(kind.clone()));
-        }
+    let entries: Vec<_> = source.iter().map(|((kind, pattern), rules)| (kind, pattern, rules)).collect();
+    let of_one_kind = entries.chunk_by(|(a, ..), (b, ..)| a == b);
+    let compiled = of_one_kind.filter_map(|entries| {
+        let mut cells = Cells::new(entries.first()?.0.clone());
+        let hashes: Vec<u64> = entries.iter().map(|(_, pattern, _)| hash(hasher, pattern.text())).collect();
+        cells.exact.reserve(entries.len(), |exact| hash(hasher, &exact.name));
         // In the order of patterns: any, exact names, prefixes.
-        if let Some(cells) = kinds.last_mut() {
-            cells.put(pattern, rules, hasher);
+        for ((_, pattern, rules), hash) in entries.iter().zip(hashes) {
+            cells.put(pattern, rules, hash, hasher);
         }
-    }
-    kinds.iter_mut().for_each(Cells::inherit);
-    kinds.into_iter().map(Arc::new).collect()
+        cells.inherit();
+        Some(Arc::new(cells))
+    });
+    compiled.collect()
 }
 
 impl Cells {
@@ -120,13 +124,13 @@ impl Cells {
         Self { kind, any: Cell::default(), exact, prefixes, conditional }
     }
 
-    fn put(&mut self, pattern: &NamePattern, rules: &[Arc<Rule>], hasher: &DefaultHashBuilder) {
+    fn put(&mut self, pattern: &NamePattern, rules: &[Arc<Rule>], hashed: u64, hasher: &DefaultHashBuilder) {
         let cell = self.cell(rules);
         match pattern {
             NamePattern::Any => self.any = cell,
             NamePattern::Exact(name) => {
                 let exact = Exact { name: Arc::clone(name), cell };
-                self.exact.insert_unique(hash(hasher, name), exact, |exact| hash(hasher, &exact.name));
+                self.exact.insert_unique(hashed, exact, |exact| hash(hasher, &exact.name));
             }
             NamePattern::Prefix(text) => self.prefixes.push(Prefix::new(text, cell)),
         }
