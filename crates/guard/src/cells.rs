@@ -71,6 +71,12 @@ fn head(text: &str) -> u128 {
     u128::from(u64::from_be_bytes(*first)) << 64 | u128::from(rest)
 }
 
+/// One of 64 bits by the first byte of a text; none for an empty one.
+#[inline]
+fn bit(text: &str) -> u64 {
+    text.as_bytes().first().map_or(0, |first| 1 << (first & 63))
+}
+
 /// The rules of a group that are about things of one kind, compiled.
 pub(crate) struct Cells {
     kind: Kind,
@@ -78,6 +84,8 @@ pub(crate) struct Cells {
     exact: HashTable<Exact>,
     /// In the order of their texts.
     prefixes: Vec<Prefix>,
+    /// The [`bit`]s of all of these: most names begin with none of them.
+    begun_with: u64,
     conditional: Vec<Box<[Arc<Rule>]>>,
 }
 
@@ -121,7 +129,7 @@ pub(crate) fn compile(source: &Group, hasher: &DefaultHashBuilder) -> Vec<Arc<Ce
 impl Cells {
     fn new(kind: Kind) -> Self {
         let (exact, prefixes, conditional) = (HashTable::new(), Vec::new(), Vec::new());
-        Self { kind, any: Cell::default(), exact, prefixes, conditional }
+        Self { kind, any: Cell::default(), exact, prefixes, begun_with: 0, conditional }
     }
 
     fn put(&mut self, pattern: &NamePattern, rules: &[Arc<Rule>], hashed: u64, hasher: &DefaultHashBuilder) {
@@ -132,7 +140,10 @@ impl Cells {
                 let exact = Exact { name: Arc::clone(name), cell };
                 self.exact.insert_unique(hashed, exact, |exact| hash(hasher, &exact.name));
             }
-            NamePattern::Prefix(text) => self.prefixes.push(Prefix::new(text, cell)),
+            NamePattern::Prefix(text) => {
+                self.begun_with |= bit(text);
+                self.prefixes.push(Prefix::new(text, cell));
+            }
         }
     }
 
@@ -209,10 +220,11 @@ impl Cells {
     /// What it says of a name.
     #[inline(always)]
     pub(crate) fn said(&self, sought: Sought<'_>) -> Cell {
-        let Sought { name, hash, head } = sought;
+        let Sought { name, hash, bit, head } = sought;
         let exact = if self.exact.is_empty() { None } else { self.exact.find(hash, |exact| *exact.name == *name) };
         match exact {
             Some(exact) => exact.cell,
+            None if self.begun_with & bit == 0 => self.any,
             None => longest(&self.prefixes, name, head).unwrap_or(self.any),
         }
     }
@@ -244,13 +256,14 @@ impl Cells {
 pub(crate) struct Sought<'a> {
     name: &'a str,
     hash: u64,
+    bit: u64,
     head: u128,
 }
 
 impl<'a> Sought<'a> {
     #[inline]
     pub(crate) fn new(name: &'a str, hash: u64) -> Self {
-        Self { name, hash, head: head(name) }
+        Self { name, hash, bit: bit(name), head: head(name) }
     }
 }
 
@@ -265,9 +278,6 @@ pub(crate) fn hash(hasher: &DefaultHashBuilder, name: &str) -> u64 {
 /// The cell of the longest stored prefix of `name`, whose head is given.
 #[inline]
 fn longest(prefixes: &[Prefix], name: &str, begins: u128) -> Option<Cell> {
-    if prefixes.is_empty() {
-        return None;
-    }
     // Whatever begins the name is not greater than it; so is the greatest such text, or one that it begins with.
     let mut at = prefixes.partition_point(|prefix| match prefix.head.cmp(&begins) {
         Ordering::Equal => *prefix.text <= *name,
