@@ -339,3 +339,23 @@ fn each_request_that_was_decided_is_recorded_once_also_if_it_was_denied() {
     assert_eq!(asked, [("open", Action::Read), ("open", Action::Write), ("shut", Action::Read)]);
     assert!(recent.iter().all(|r| r.principal == client("pay") && r.from.is_some()));
 }
+
+#[test]
+fn what_is_asked_for_all_along_stays_recorded_when_a_while_is_over() {
+    let world = World::new(&["pay", "other"]);
+    world.put([rule("a", "allow client/pay read topic:open")]);
+    let (session, open) = (world.session("pay"), topic("open"));
+    for hour in 0..4 {
+        // Somebody else's first request begins the next while.
+        assert!(may(&world, &world.session("other"), Action::Read, &topic(&format!("hour-{hour}"))).is_err());
+        assert!(may(&world, &session, Action::Read, &open).is_ok());
+        let fresh = world.guard.fresh().unwrap();
+        assert!(session.authorize_named(&fresh, Action::Read, &Kind::TOPIC, "named").is_err());
+        let recent = world.guard.recent();
+        let of_pay: Vec<_> = recent.iter().filter(|r| r.principal == client("pay")).map(|r| r.name.as_str()).collect();
+        assert_eq!(of_pay, ["named", "open"], "hour {hour}");
+        world.clocks.boot.fetch_add(3_600_000, Ordering::Relaxed);
+        world.clocks.unix.fetch_add(3_600_000, Ordering::Relaxed);
+        world.renew_lease(LeaseLength::from_secs(3600).unwrap());
+    }
+}
