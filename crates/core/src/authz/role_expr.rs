@@ -135,7 +135,7 @@ impl Rest<'_> {
 
     fn word(&mut self, expected: &'static str) -> Result<String, RoleExprError> {
         let left = self.left();
-        let len = left.find(|c: char| matches!(c, '[' | ']' | ',' | '=')).unwrap_or(left.len());
+        let len = left.find(['[', ']', ',', '=']).unwrap_or(left.len());
         let word = left.get(..len).unwrap_or_default().to_owned();
         if len > ATTRIBUTE_LEN_MAX {
             return Err(RoleExprError::TooLong { column: self.at + 1, got: len });
