@@ -79,7 +79,7 @@ impl Server {
     /// Its cluster port.
     pub(crate) fn address(&self) -> Result<Address> {
         let endpoints: serde_json::Value = serde_json::from_slice(&std::fs::read(self.data().join("endpoints.json"))?)?;
-        Ok(Address::parse(endpoints["cluster"].as_str().context("no cluster port")?)?)
+        Ok(Address::parse(endpoints.get("cluster").and_then(|cluster| cluster.as_str()).context("no cluster port")?)?)
     }
 
     pub(crate) async fn status(&self) -> Result<Status> {

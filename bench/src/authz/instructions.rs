@@ -5,7 +5,7 @@ use anyhow::{Context, Result, bail};
 use super::asked::Pass;
 use super::questions::{FEW, MANY, by_handle, by_name};
 use super::table::Table;
-use super::world::{World, build, exact_topics, other_topics, prefixed_topics};
+use super::world::{Clocks, World, build, exact_topics, other_topics, prefixed_topics};
 use super::{floor, start};
 use crate::report::Report;
 
@@ -54,7 +54,7 @@ fn counted(how: &str, rules: usize, times: u32) -> Result<f64> {
 
 /// Answers about `times` questions, and nothing else that depends on how many.
 pub(crate) fn child(how: &str, rules: usize, times: usize) -> Result<()> {
-    let (world, _writer) = build(rules)?;
+    let (world, _writer) = build(rules, Clocks::Still)?;
     count_these(&mut asked(&world, how, rules, times)?)
 }
 

@@ -5,7 +5,7 @@ use countersign_core::authz::Policy;
 
 use super::start;
 use super::table::Table;
-use super::world::{principals, rule, with};
+use super::world::{Clocks, principals, rule, with};
 
 const SESSIONS: usize = 10_000;
 /// Below this many rules, pages are larger than what is weighed.
@@ -35,7 +35,7 @@ pub(crate) fn child(rules: usize) -> Result<()> {
         return Err(error);
     }
     let stored = f64::from(u32::try_from(postcard::to_allocvec(&policy)?.len())?) / count;
-    let (world, _writer) = with(rules, policy)?;
+    let (world, _writer) = with(rules, policy, Clocks::Real)?;
     let peers: Result<Vec<_>> = (0..principals(rules)).map(|number| world.peer(number)).collect();
     let peers = peers?;
     let before = resident()?;

@@ -1,14 +1,13 @@
 //! A change of the rules, from the decision to the first answer by it; compiling all of them; and what rules and sessions
 //! weigh.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use countersign_guard::{Action, Kind, Session};
 
 use super::table::Table;
-use super::world::{World, Writer, build, exact_topics, guard, principals};
+use super::world::{Clocks, World, Writer, build, exact_topics, guard, principals};
 use super::{RULES, memory};
 use crate::report::{Line, Report, Target};
 use crate::rounds::median;
@@ -21,7 +20,7 @@ pub(crate) fn run() -> Result<Report> {
     let (mut table, mut cells, mut weights) = (Table::default(), Table::default(), Table::default());
     for rules in RULES {
         eprintln!("  {rules} rules …");
-        let (world, mut writer) = build(rules)?;
+        let (world, mut writer) = build(rules, Clocks::Real)?;
         changes(&world, &mut writer, rules, &mut table)?;
         compilation(&world, rules, &mut cells)?;
         memory::weigh(rules, &mut weights)?;
@@ -95,7 +94,7 @@ fn compilation(world: &World, rules: usize, table: &mut Table) -> Result<()> {
     let peers: Result<Vec<_>> = (0..principals(rules)).map(|number| world.peer(number)).collect();
     let (peers, mut spent) = (peers?, Vec::new());
     for _ in 0..COMPILATIONS {
-        let (guard, _publisher) = guard(&Arc::clone(&world.view))?;
+        let (guard, _publisher) = guard(&world.view, Clocks::Real)?;
         let open = || -> Result<f64> {
             let begun = Instant::now();
             for peer in &peers {

@@ -8,7 +8,7 @@ use anyhow::Result;
 use super::asked::{Asked, Changing, Pass, nanos};
 use super::questions::{FEW, MANY, QUESTIONS, by_handle, by_handle_denied, by_name, fresh};
 use super::table::{Table, digits};
-use super::world::{World, Writer, build, exact_topics, other_topics, prefixed_topics};
+use super::world::{Clocks, World, Writer, build, exact_topics, other_topics, prefixed_topics};
 use super::{RULES, casbin, cedar, floor, known};
 use crate::report::{Line, Report, Target};
 use crate::rounds::{Contender, interleave};
@@ -46,7 +46,7 @@ async fn measure() -> Result<Report> {
     let mut rates = Vec::new();
     for rules in RULES {
         eprintln!("  {rules} rules …");
-        let (world, writer) = build(rules)?;
+        let (world, writer) = build(rules, Clocks::Real)?;
         let mut contenders = alone(&world, rules)?;
         contenders.extend(peers(&world, rules).await?);
         take_turns(contenders, ROUNDS, rules, &mut one).await?;

@@ -71,6 +71,12 @@ fn head(text: &str) -> u128 {
     u128::from(u64::from_be_bytes(*first)) << 64 | u128::from(rest)
 }
 
+/// One of 64 bits by the first byte of a text; none for an empty one.
+#[inline]
+fn bit(text: &str) -> u64 {
+    text.as_bytes().first().map_or(0, |first| 1 << (first & 63))
+}
+
 /// The rules of a group that are about things of one kind, compiled.
 pub(crate) struct Cells {
     kind: Kind,
@@ -78,6 +84,8 @@ pub(crate) struct Cells {
     exact: HashTable<Exact>,
     /// In the order of their texts.
     prefixes: Vec<Prefix>,
+    /// The [`bit`]s of all of these: most names begin with none of them.
+    begun_with: u64,
     conditional: Vec<Conditional>,
 }
 
@@ -106,36 +114,43 @@ impl Cell {
 }
 
 /// A group, compiled: what it says of each kind that it says anything of.
+///
+/// What is far away in memory is read in loops of its own, whose reads do not wait for each other.
 pub(crate) fn compile(source: &Group, hasher: &DefaultHashBuilder) -> Vec<Arc<Cells>> {
-    let mut kinds: Vec<Cells> = Vec::new();
-    for ((kind, pattern), rules) in source.iter() {
-        if kinds.last().is_none_or(|cells| cells.kind != *kind) {
-            kinds.push(Cells::new(kind.clone()));
-        }
+    let entries: Vec<_> = source.iter().map(|((kind, pattern), rules)| (kind, pattern, rules)).collect();
+    let of_one_kind = entries.chunk_by(|(a, ..), (b, ..)| a == b);
+    let compiled = of_one_kind.filter_map(|entries| {
+        let mut cells = Cells::new(entries.first()?.0.clone());
+        let hashes: Vec<u64> = entries.iter().map(|(_, pattern, _)| hash(hasher, pattern.text())).collect();
+        cells.exact.reserve(entries.len(), |exact| hash(hasher, &exact.name));
         // In the order of patterns: any, exact names, prefixes.
-        if let Some(cells) = kinds.last_mut() {
-            cells.put(pattern, rules, hasher);
+        for ((_, pattern, rules), hash) in entries.iter().zip(hashes) {
+            cells.put(pattern, rules, hash, hasher);
         }
-    }
-    kinds.iter_mut().for_each(Cells::inherit);
-    kinds.into_iter().map(Arc::new).collect()
+        cells.inherit();
+        Some(Arc::new(cells))
+    });
+    compiled.collect()
 }
 
 impl Cells {
     fn new(kind: Kind) -> Self {
         let (exact, prefixes, conditional) = (HashTable::new(), Vec::new(), Vec::new());
-        Self { kind, any: Cell::default(), exact, prefixes, conditional }
+        Self { kind, any: Cell::default(), exact, prefixes, begun_with: 0, conditional }
     }
 
-    fn put(&mut self, pattern: &NamePattern, rules: &[Arc<Rule>], hasher: &DefaultHashBuilder) {
+    fn put(&mut self, pattern: &NamePattern, rules: &[Arc<Rule>], hashed: u64, hasher: &DefaultHashBuilder) {
         let cell = self.cell(rules);
         match pattern {
             NamePattern::Any => self.any = cell,
             NamePattern::Exact(name) => {
                 let exact = Exact { name: Arc::clone(name), cell };
-                self.exact.insert_unique(hash(hasher, name), exact, |exact| hash(hasher, &exact.name));
+                self.exact.insert_unique(hashed, exact, |exact| hash(hasher, &exact.name));
             }
-            NamePattern::Prefix(text) => self.prefixes.push(Prefix::new(text, cell)),
+            NamePattern::Prefix(text) => {
+                self.begun_with |= bit(text);
+                self.prefixes.push(Prefix::new(text, cell));
+            }
         }
     }
 
@@ -216,10 +231,11 @@ impl Cells {
     /// What it says of a name.
     #[inline(always)]
     pub(crate) fn said(&self, sought: Sought<'_>) -> Cell {
-        let Sought { name, hash, head } = sought;
+        let Sought { name, hash, bit, head } = sought;
         let exact = if self.exact.is_empty() { None } else { self.exact.find(hash, |exact| *exact.name == *name) };
         match exact {
             Some(exact) => exact.cell,
+            None if self.begun_with & bit == 0 => self.any,
             None => longest(&self.prefixes, name, head).unwrap_or(self.any),
         }
     }
@@ -256,13 +272,14 @@ fn place(link: u32) -> Option<usize> {
 pub(crate) struct Sought<'a> {
     name: &'a str,
     hash: u64,
+    bit: u64,
     head: u128,
 }
 
 impl<'a> Sought<'a> {
     #[inline]
     pub(crate) fn new(name: &'a str, hash: u64) -> Self {
-        Self { name, hash, head: head(name) }
+        Self { name, hash, bit: bit(name), head: head(name) }
     }
 }
 
@@ -277,9 +294,6 @@ pub(crate) fn hash(hasher: &DefaultHashBuilder, name: &str) -> u64 {
 /// The cell of the longest stored prefix of `name`, whose head is given.
 #[inline]
 fn longest(prefixes: &[Prefix], name: &str, begins: u128) -> Option<Cell> {
-    if prefixes.is_empty() {
-        return None;
-    }
     // Whatever begins the name is not greater than it; so is the greatest such text, or one that it begins with.
     let mut at = prefixes.partition_point(|prefix| match prefix.head.cmp(&begins) {
         Ordering::Equal => *prefix.text <= *name,

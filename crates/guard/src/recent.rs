@@ -12,7 +12,7 @@ const RECENT_MAX: usize = 4096;
 /// Of these, those of one principal: whoever invents names does not crowd out the others.
 const RECENT_PER_PRINCIPAL_MAX: usize = 256;
 /// Seconds of one while; what is shown is of the last two.
-const WHILE_SECS: u64 = 3600;
+pub(crate) const WHILE_SECS: u64 = 3600;
 
 #[derive(Default)]
 struct While {

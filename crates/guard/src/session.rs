@@ -14,6 +14,7 @@ use countersign_core::time::{BootMillis, UnixMillis};
 use crate::cells::{Cells, Said, Sought, hash};
 use crate::guard::Guard;
 use crate::permit::{About, Denial, Permit};
+use crate::recent::WHILE_SECS;
 use crate::resource::Resource;
 use crate::source::Standing;
 
@@ -266,8 +267,9 @@ impl Session {
         };
         self.known.replace(Some(Known::new(standing, &groups)));
         let over = UnixMillis::from_secs(self.peer.not_after().secs().saturating_add(1));
+        // After a while what it asks for is to be recorded again, and so is no longer remembered as recorded.
         self.until.set(BootMillis(u64::MAX));
-        self.ends_at(over, now);
+        self.ends_at(over.min(now.plus_secs(WHILE_SECS)), now);
         self.generation.set(generation.0);
         Ok(())
     }

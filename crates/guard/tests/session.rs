@@ -373,32 +373,21 @@ fn a_permit_ends_with_the_rule_that_gave_it() {
 }
 
 #[test]
-fn conditional_rules_of_wider_patterns_are_not_copied_into_each_narrower_one() {
-    let world = World::new(&["pay"]);
-    let ending = |id: String, text: &str| {
-        let mut ends = rule(&id, text);
-        ends.not_after = Some(NOW.plus_secs(3600));
-        ends
-    };
-    let wide = (0..500).map(|i| {
-        let mut rule = rule(&format!("w{i}"), "deny client/pay read topic");
-        rule.network = Some(format!("10.{}.{}.0/24", i / 250 + 1, i % 250).parse().unwrap());
-        rule
-    });
-    let narrow = (0..4000).map(|i| ending(format!("n{i}"), &format!("allow client/pay read topic:t{i}")));
-    world.put(wide.chain(narrow));
-    let before = resident();
-    let session = world.session("pay");
-    assert_eq!(may(&world, &session, Action::Read, &topic("t7")), Ok(()));
-    // Copied, it would be two million pointers: sixteen megabytes.
-    let grown = resident().saturating_sub(before);
-    assert!(grown < 8 * 1024 * 1024, "{grown} bytes");
-    let denied = world.guard.session(&world.peer("pay"), Some("10.2.3.4".parse().unwrap())).unwrap();
-    assert!(matches!(by(may(&world, &denied, Action::Read, &topic("t7"))), Reason::Rule(_)));
-}
-
-/// Bytes that this process holds.
-fn resident() -> usize {
-    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
-    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+fn what_is_asked_for_all_along_stays_recorded_when_a_while_is_over() {
+    let world = World::new(&["pay", "other"]);
+    world.put([rule("a", "allow client/pay read topic:open")]);
+    let (session, open) = (world.session("pay"), topic("open"));
+    for hour in 0..4 {
+        // Somebody else's first request begins the next while.
+        assert!(may(&world, &world.session("other"), Action::Read, &topic(&format!("hour-{hour}"))).is_err());
+        assert!(may(&world, &session, Action::Read, &open).is_ok());
+        let fresh = world.guard.fresh().unwrap();
+        assert!(session.authorize_named(&fresh, Action::Read, &Kind::TOPIC, "named").is_err());
+        let recent = world.guard.recent();
+        let of_pay: Vec<_> = recent.iter().filter(|r| r.principal == client("pay")).map(|r| r.name.as_str()).collect();
+        assert_eq!(of_pay, ["named", "open"], "hour {hour}");
+        world.clocks.boot.fetch_add(3_600_000, Ordering::Relaxed);
+        world.clocks.unix.fetch_add(3_600_000, Ordering::Relaxed);
+        world.renew_lease(LeaseLength::from_secs(3600).unwrap());
+    }
 }
