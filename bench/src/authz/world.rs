@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use countersign_core::authz::change::PolicyChange;
+use countersign_core::authz::change::{PolicyChange, StagedRules};
 use countersign_core::authz::label::Labels;
 use countersign_core::authz::{NamePattern, Policy, PrincipalPattern, Rule, RuleId};
 use countersign_core::id::{Generation, KeyId};
@@ -220,7 +220,7 @@ impl Writer {
         let change = PolicyChange { remove, put, ..PolicyChange::default() };
         let generation = Generation(self.view.generation.0 + 1);
         let begun = Instant::now();
-        let (policy, _) = self.view.policy.changed_by(&change, &[], generation)?.context("nothing changed")?;
+        let (policy, _) = self.view.policy.changed_by(&change, StagedRules::NONE, generation)?.context("nothing changed")?;
         let applied = begun.elapsed();
         let view = Arc::new(View { generation, policy: Arc::new(policy), ..View::clone(&self.view) });
         let begun = Instant::now();

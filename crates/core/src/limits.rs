@@ -64,6 +64,8 @@ pub const POLICY_BODY_LEN_MAX: usize = 128 * 1024 * 1024;
 pub const LONG_BODIES_MAX: usize = 2;
 /// Questions about all rules that one port of the admin API answers at once; past it they are told to come again.
 pub const ACL_QUESTIONS_MAX: usize = 2;
+/// Requests of late that a change of rules is tried on; members whose requests come on top of that are named as not heard.
+pub const RECENT_REQUESTS_MAX: usize = 65_536;
 /// Milliseconds that a request's body may take to arrive, and if it is long one more second for each MiB that it may have.
 pub const ADMIN_BODY_MILLIS_MAX: u64 = 10_000;
 /// Handshakes of members and principals under way at once.

@@ -27,6 +27,11 @@ impl UnixMillis {
         Self(self.0.saturating_sub(secs.saturating_mul(1000)))
     }
 
+    /// The first moment after the second that this point is in: what counts until a second counts until that is over.
+    pub const fn next_second(self) -> Self {
+        Self::from_secs(self.secs().saturating_add(1))
+    }
+
     /// Seconds from `earlier` to this point, zero if it lies behind.
     pub const fn secs_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0) / 1000

@@ -253,8 +253,7 @@ impl Cells {
                 Effect::Deny => said.deny |= rule.decides().bits(),
             }
             if let Some(last) = rule.not_after {
-                // It counts until its last second is over.
-                let over = UnixMillis::from_secs(last.secs().saturating_add(1));
+                let over = last.next_second();
                 said.until = Some(said.until.map_or(over, |until| until.min(over)));
             }
         }

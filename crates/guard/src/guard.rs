@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use countersign_core::authz::Recorded;
 use countersign_core::id::Generation;
 use countersign_core::lease::{Fresh, LeaseClock, NoLease};
+use countersign_core::limits::RESOURCE_NAME_LEN_MAX;
 use countersign_core::peer::{Scope, VerifiedPeer};
 use countersign_core::trust::view::View;
 use tokio::sync::watch;
@@ -128,6 +129,13 @@ impl Guard {
     /// Changes with the generation in force.
     pub fn changes(&self) -> watch::Receiver<Generation> {
         self.0.changed.subscribe()
+    }
+
+    /// Records a request that was decided by the same rules without a session.
+    pub fn record(&self, request: Recorded) {
+        if request.name.len() <= RESOURCE_NAME_LEN_MAX {
+            self.0.recent.record(request, self.0.time.now());
+        }
     }
 
     /// Requests of the last hours, each once: what a change of rules is tried on before it is made.

@@ -4,7 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use countersign_core::authz::{Action, ActionSet, Decision, Effect, Kind, Policy, Question, Recorded, Subject, decide};
+use countersign_core::authz::{
+    Action, ActionSet, Decision, Effect, Kind, Policy, Question, Reason, Recorded, Subject, decide,
+};
 use countersign_core::id::Generation;
 use countersign_core::lease::Fresh;
 use countersign_core::limits::RESOURCE_NAME_LEN_MAX;
@@ -21,8 +23,8 @@ use crate::source::Standing;
 /// Answers that a session remembers; a power of two. The next resource with the same last bits takes the place of one.
 const SLOTS: usize = 64;
 
-/// How often what is in force is taken up for one answer, if it changes all the while.
-const REFRESHES_MAX: usize = 8;
+/// How often rules are compiled for one answer, if they change all the while: after that it is decided without.
+const REFRESHES_MAX: usize = 2;
 
 /// An answer: of this resource, these actions were asked for and granted.
 #[derive(Default)]
@@ -148,7 +150,9 @@ impl Session {
         action: Action,
         resource: &'a Resource,
     ) -> Result<Permit<'a>, Denial> {
-        let generation = self.current(fresh)?;
+        let Some(generation) = self.current(fresh)? else {
+            return self.uncompiled(fresh, action, About::Resource(resource));
+        };
         let hash = self.hash(resource.name());
         let granted = self.granted(resource.kind(), resource.name(), hash)?;
         if self.is_new(action, hash) {
@@ -173,7 +177,9 @@ impl Session {
         kind: &'a Kind,
         name: &'a str,
     ) -> Result<Permit<'a>, Denial> {
-        let generation = self.current(fresh)?;
+        let Some(generation) = self.current(fresh)? else {
+            return self.uncompiled(fresh, action, About::Named(kind, name));
+        };
         let hash = self.hash(name);
         let granted = self.granted(kind, name, hash)?;
         if self.is_new(action, hash) {
@@ -183,6 +189,30 @@ impl Session {
             return Err(self.denied(action, kind, name));
         }
         Ok(Permit { about: About::Named(kind, name), action, generation, deadline: self.ends(fresh) })
+    }
+
+    /// An answer by the rules in force, which are too many and change too often to be compiled first.
+    #[cold]
+    fn uncompiled<'a>(&self, fresh: &Fresh<'_>, action: Action, about: About<'a>) -> Result<Permit<'a>, Denial> {
+        let shared = &self.guard.0;
+        let now = shared.time.now();
+        let Standing { generation, policy, subject, .. } = shared.source.standing(&self.peer, now)?;
+        let mut permit = Permit { about, action, generation, deadline: fresh.deadline() };
+        let (kind, name) = (permit.kind(), permit.name());
+        if self.is_new(action, self.hash(name)) {
+            self.record(action, kind, name);
+        }
+        let decision =
+            decide(&policy, generation, &Question { subject: &subject, action, kind, name, from: self.from, now });
+        let rule = match &decision.reason {
+            _ if decision.effect == Effect::Deny => return Err(Denial::Denied(decision)),
+            Reason::Rule(id) => policy.rule(id),
+            _ => None,
+        };
+        let ends =
+            rule.and_then(|rule| rule.not_after).map_or(self.peer.not_after(), |last| last.min(self.peer.not_after()));
+        permit.deadline = permit.deadline.min(self.moment(ends.next_second(), now));
+        Ok(permit)
     }
 
     /// When what is answered now ends by itself: with the lease, with a rule that was weighed, with the certificate.
@@ -215,8 +245,13 @@ impl Session {
 
     /// The decision, with its reason, by the rules that this session answers by.
     pub fn explain(&self, fresh: &Fresh<'_>, action: Action, kind: &Kind, name: &str) -> Result<Decision, Denial> {
-        self.current(fresh)?;
-        self.decision(action, kind, name)
+        match self.current(fresh)? {
+            Some(_) => self.decision(action, kind, name),
+            None => Err(Denial::Outdated {
+                permitted: Generation(self.generation.get()),
+                generation: self.guard.generation(),
+            }),
+        }
     }
 
     /// Refuses to answer by anything older than `wanted`: for a request that says what it has seen.
@@ -225,19 +260,20 @@ impl Session {
         if generation >= wanted { Ok(()) } else { Err(Denial::Behind { wanted, generation }) }
     }
 
-    /// The generation that answers are of from here on. Everything remembered is of it.
+    /// The generation that answers are of from here on. Everything remembered is of it. None if whatever is compiled is
+    /// overtaken meanwhile.
     #[inline]
-    fn current(&self, fresh: &Fresh<'_>) -> Result<Generation, Denial> {
-        // What is taken up may be overtaken while it is compiled.
-        for _ in 0..REFRESHES_MAX {
+    fn current(&self, fresh: &Fresh<'_>) -> Result<Option<Generation>, Denial> {
+        for refreshes in 0..=REFRESHES_MAX {
             // It may be ahead, too, of a view that is just being put in force.
             if self.guard.generation().0 <= self.generation.get() && fresh.now() < self.until.get() {
-                return Ok(Generation(self.generation.get()));
+                return Ok(Some(Generation(self.generation.get())));
             }
-            self.refresh()?;
+            if refreshes < REFRESHES_MAX {
+                self.refresh()?;
+            }
         }
-        let (permitted, generation) = (Generation(self.generation.get()), self.guard.generation());
-        Err(Denial::Outdated { permitted, generation })
+        Ok(None)
     }
 
     #[inline]
@@ -266,7 +302,7 @@ impl Session {
             None => shared.groups.of(policy, subject),
         };
         self.known.replace(Some(Known::new(standing, &groups)));
-        let over = UnixMillis::from_secs(self.peer.not_after().secs().saturating_add(1));
+        let over = self.peer.not_after().next_second();
         // After a while what it asks for is to be recorded again, and so is no longer remembered as recorded.
         self.until.set(BootMillis(u64::MAX));
         self.ends_at(over.min(now.plus_secs(WHILE_SECS)), now);
@@ -276,8 +312,12 @@ impl Session {
 
     /// What is remembered may be different from `over` on, a moment of the wall clock that now reads `now`.
     fn ends_at(&self, over: UnixMillis, now: UnixMillis) {
-        let until = self.guard.0.time.boot().plus(over.0.saturating_sub(now.0));
-        self.until.set(self.until.get().min(until));
+        self.until.set(self.until.get().min(self.moment(over, now)));
+    }
+
+    /// A moment of the wall clock, which now reads `now`, on the clock that leases are counted by.
+    fn moment(&self, of: UnixMillis, now: UnixMillis) -> BootMillis {
+        self.guard.0.time.boot().plus(of.0.saturating_sub(now.0))
     }
 
     /// What the peer may do to a thing of this name.
@@ -358,12 +398,8 @@ impl Session {
 
     #[cold]
     fn record(&self, action: Action, kind: &Kind, name: &str) {
-        if name.len() > RESOURCE_NAME_LEN_MAX {
-            return;
-        }
-        let shared = &self.guard.0;
         let (principal, kind, name) = (self.peer.principal().role.clone(), kind.clone(), name.to_owned());
-        shared.recent.record(Recorded { principal, action, kind, name, from: self.from }, shared.time.now());
+        self.guard.record(Recorded { principal, action, kind, name, from: self.from });
     }
 }
 

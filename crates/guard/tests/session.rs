@@ -226,6 +226,44 @@ fn a_deny_and_an_allow_of_one_change_are_never_half_seen() {
 }
 
 #[test]
+fn nobody_is_denied_because_rules_change_faster_than_they_are_compiled() {
+    let world = World::new(&["pay"]);
+    let many = (0..2000).map(|i| rule(&format!("m{i}"), &format!("allow client/pay write topic:t{i}")));
+    let mut ends = rule("a", "allow client/pay read topic:orders");
+    ends.not_after = Some(NOW.plus_secs(10));
+    world.put(many.chain([ends]));
+    world.renew_lease(LeaseLength::from_secs(3600).unwrap());
+    let (orders, done) = (topic("orders"), std::sync::atomic::AtomicBool::new(false));
+    let session = world.session("pay");
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                world.put([rule("z", "allow client/pay read topic:other")]);
+                world.remove("z");
+            }
+        });
+        // Ends the other thread, also where an assertion fails.
+        let _done = Done(&done);
+        for _ in 0..100 {
+            let fresh = world.guard.fresh().unwrap();
+            let before = world.guard.generation();
+            let permit = session.authorize(&fresh, Action::Read, &orders).unwrap();
+            assert!(permit.generation() >= before && permit.deadline().0 == 1000 + 11_000);
+            let denied = session.authorize_named(&fresh, Action::Write, &Kind::TOPIC, "orders");
+            assert!(matches!(denied, Err(Denial::Denied(_))), "{denied:?}");
+        }
+    });
+}
+
+struct Done<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
 fn a_request_may_ask_for_a_generation_and_is_not_answered_by_an_earlier_one() {
     let world = World::new(&["pay"]);
     let session = world.session("pay");

@@ -71,8 +71,10 @@ pub struct AclPlan {
     pub super_users: Option<Vec<String>>,
     /// What tasks would require, if something else than now.
     pub required_capabilities: Option<BTreeMap<String, Vec<String>>>,
-    /// Requests of late that would be decided otherwise.
+    /// Requests of late, of any member, that would be decided otherwise.
     pub flips: Vec<AclFlip>,
+    /// Members whose requests of late are not known, by name: they did not tell them.
+    pub unheard: Vec<String>,
     /// What would be odd about the rules.
     pub lint: Vec<AclFinding>,
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use countersign_core::authz::{Action, Decision, Effect, Kind, Question, Subject, decide};
+use countersign_core::authz::{Action, Decision, Effect, Kind, Question, Recorded, Subject, decide};
 use countersign_core::id::KeyId;
 use countersign_core::principal::Principal;
 use countersign_core::trust::view::{IssuedKey, View};
@@ -191,6 +191,13 @@ fn allowed(member: &Inner, principal: &Principal, asked: &Asked, from: IpAddr) -
     let subject = Subject::of(&view, &principal.role);
     let question = Question { subject: &subject, action: *action, kind, name, from: Some(from), now: member.now() };
     let decision = decide(&view.policy, view.generation, &question);
+    member.guard.record(Recorded {
+        principal: principal.role.clone(),
+        action: *action,
+        kind: kind.clone(),
+        name: name.clone(),
+        from: Some(from),
+    });
     if decision.effect == Effect::Allow {
         return Ok(());
     }

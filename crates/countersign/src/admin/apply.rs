@@ -25,6 +25,7 @@ use super::access::Permitted;
 use super::acl::{answered, aside, command, in_force, overtaken, shown_change};
 use super::asked;
 use super::problem::AdminError;
+use super::recent::{self, Recent};
 use crate::keys::random;
 use crate::member::Inner;
 use crate::propose::CommandError;
@@ -57,7 +58,10 @@ pub(crate) async fn plan(admin: Permitted, body: Bytes) -> Result<Json<AclPlan>,
     let Wanted { policy, if_generation, .. } = answered(&admin, move || wanted(&body)).await??;
     let member = admin.member()?;
     let view = expected(&member, if_generation).await?;
-    let (recorded, now) = (member.recorded(), member.now());
+    let place = admin.question()?;
+    let Recent { requests, unheard } = recent::of_all(&member, &view).await;
+    drop(place);
+    let now = member.now();
     let plan = answered(&admin, move || {
         let change = view.policy.plan(&policy);
         let texts = PolicyText::of(&policy);
@@ -67,7 +71,8 @@ pub(crate) async fn plan(admin: Permitted, body: Bytes) -> Result<Json<AclPlan>,
             remove: change.remove.iter().filter_map(|id| view.policy.rule(id)).map(|rule| RuleText::of(rule)).collect(),
             super_users: change.super_users.map(|_| texts.super_users),
             required_capabilities: change.requirements.map(|_| texts.required_capabilities),
-            flips: asked::flips(&view, &policy, &recorded, now),
+            flips: asked::flips(&view, &policy, &requests, now),
+            unheard,
             lint: asked::findings(&View { policy: Arc::clone(&policy), ..View::clone(&view) }, now),
         }
     });

@@ -189,13 +189,6 @@ pub(super) fn findings(view: &View, now: UnixMillis) -> Vec<AclFinding> {
     found.map(|lint| AclFinding { rule: lint.rule.to_string(), finding: lint.finding.to_string() }).collect()
 }
 
-impl Inner {
-    /// Requests that were decided here of late.
-    pub(crate) fn recorded(&self) -> Vec<Recorded> {
-        self.guard.recent()
-    }
-}
-
 /// Those of `recorded` that another policy would decide otherwise.
 pub(super) fn flips(view: &View, policy: &Policy, recorded: &[Recorded], now: UnixMillis) -> Vec<AclFlip> {
     let shown_flip = |flip: Flip| AclFlip {

@@ -15,6 +15,7 @@ mod leader;
 mod nodes;
 mod problem;
 mod quorum;
+mod recent;
 pub(crate) mod routes;
 pub(crate) mod socket;
 mod status;

@@ -45,6 +45,7 @@ pub(crate) const CALLS: &[Call] = &[
     ("countersign.v1.Snapshots", "Install", CallAccess::Membership),
     ("countersign.v1.Members", "Propose", CallAccess::Membership),
     ("countersign.v1.Members", "AdminAddress", CallAccess::Membership),
+    ("countersign.v1.Members", "Recent", CallAccess::Membership),
     ("countersign.v1.Leases", "Lease", CallAccess::Membership),
     ("countersign.v1.Leases", "Barrier", CallAccess::Membership),
     ("countersign.v1.Certificates", "Renew", CallAccess::Own),

@@ -7,7 +7,8 @@ use countersign_api::cluster::members_server::Members;
 use countersign_api::cluster::raft_server::Raft;
 use countersign_api::cluster::snapshots_server::Snapshots;
 use countersign_api::cluster::{
-    AdminAddressReply, AdminAddressRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest,
+    AdminAddressReply, AdminAddressRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest, RecentReply,
+    RecentRequest,
 };
 use countersign_api::convert::decoded;
 use countersign_core::codec;
@@ -118,5 +119,12 @@ impl Members for PeerService {
         caller(&request)?;
         let address = self.member()?.admin_address().map(|address| address.to_string()).unwrap_or_default();
         Ok(Response::new(AdminAddressReply { address }))
+    }
+
+    async fn recent(&self, request: Request<RecentRequest>) -> Result<Response<RecentReply>, Status> {
+        caller(&request)?;
+        let requests = self.member()?.guard.recent().iter().map(codec::encode).collect::<Result<Vec<_>, _>>();
+        let requests = requests.map_err(|_| Status::internal("a request cannot be encoded"))?;
+        Ok(Response::new(RecentReply { requests: requests.into_iter().map(Bytes::from).collect() }))
     }
 }

@@ -58,6 +58,9 @@ fn planned(text: &mut Text, plan: &AclPlan) {
             answered(&flip.after)
         ));
     }
+    if !plan.unheard.is_empty() {
+        text.line(&format!("not tried on requests of: {} (no answer)", plan.unheard.join(", ")));
+    }
     plan.lint.iter().for_each(|found| text.line(&format!("lint: {}: {}", found.rule, found.finding)));
     let same = plan.add.is_empty() && plan.remove.is_empty();
     let changes = if same && plan.super_users.is_none() && plan.required_capabilities.is_none() {

@@ -1,0 +1,98 @@
+//! What was asked of the members of late: what a change of rules is tried on before it is made.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_api::cluster::RecentRequest;
+use countersign_api::cluster::members_client::MembersClient;
+use countersign_api::convert::decoded;
+use countersign_core::authz::Recorded;
+use countersign_core::id::NodeId;
+use countersign_core::limits::RECENT_REQUESTS_MAX;
+use countersign_core::trust::view::View;
+use tokio::task::JoinSet;
+
+use crate::member::Inner;
+
+/// How long a member may take to tell what was asked of it.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
+/// Members that are asked at once.
+const ASKED_AT_ONCE: usize = 8;
+/// Bytes of what one member tells: all that it records, at its longest.
+const REPLY_LEN_MAX: usize = 8 * 1024 * 1024;
+
+/// Requests of late, each once, and who did not tell theirs.
+pub(super) struct Recent {
+    pub(super) requests: Vec<Recorded>,
+    pub(super) unheard: Vec<String>,
+}
+
+/// What every member of `view` records.
+pub(super) async fn of_all(member: &Arc<Inner>, view: &View) -> Recent {
+    let mut all: BTreeSet<Recorded> = member.guard.recent().into_iter().collect();
+    let mut unheard = BTreeSet::new();
+    let mut others = view.members.keys().copied().filter(|id| *id != member.node);
+    let mut asked = JoinSet::new();
+    loop {
+        for id in others.by_ref().take(ASKED_AT_ONCE.saturating_sub(asked.len())) {
+            let this = Arc::clone(member);
+            asked.spawn(async move { (id, told(&this, id).await) });
+        }
+        match asked.join_next().await {
+            None => break,
+            Some(Ok((id, told))) => {
+                if !told.is_some_and(|told| added(&mut all, told)) {
+                    unheard.insert(id);
+                }
+            }
+            Some(Err(_)) => {}
+        }
+    }
+    let name = |id: NodeId| view.members.get(&id).map(|member| member.name.to_string());
+    Recent { requests: all.into_iter().collect(), unheard: unheard.into_iter().filter_map(name).collect() }
+}
+
+/// Adds what one member told, unless that would be too much.
+fn added(all: &mut BTreeSet<Recorded>, told: Vec<Recorded>) -> bool {
+    let fits = all.len().saturating_add(told.len()) <= RECENT_REQUESTS_MAX;
+    if fits {
+        all.extend(told);
+    }
+    fits
+}
+
+/// What one member records; nothing if it does not say so in time, or says what cannot be read.
+async fn told(member: &Inner, of: NodeId) -> Option<Vec<Recorded>> {
+    let channel = member.peers.channel(of)?;
+    let mut client = MembersClient::new(channel).max_decoding_message_size(REPLY_LEN_MAX);
+    let reply = tokio::time::timeout(ANSWER_DEADLINE, client.recent(RecentRequest {})).await;
+    let requests = reply.ok()?.ok()?.into_inner().requests;
+    requests.iter().map(|request| decoded("request", request).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::authz::{Action, Kind};
+    use countersign_core::principal::Role;
+
+    use super::*;
+
+    #[test]
+    fn what_a_member_tells_is_taken_whole_up_to_the_limit_and_not_at_all_past_it() {
+        let requests = |names: std::ops::Range<usize>| {
+            let principal = Role::Node(NodeId(1));
+            let request = |name: usize| (principal.clone(), name.to_string());
+            let recorded =
+                |(principal, name)| Recorded { principal, action: Action::Read, kind: Kind::TOPIC, name, from: None };
+            names.map(request).map(recorded).collect::<Vec<_>>()
+        };
+        let mut all = BTreeSet::new();
+        assert!(added(&mut all, requests(0..RECENT_REQUESTS_MAX - 2)));
+        assert!(!added(&mut all, requests(70_000..70_003)));
+        assert_eq!(all.len(), RECENT_REQUESTS_MAX - 2);
+        assert!(added(&mut all, requests(70_000..70_002)));
+        assert!(!added(&mut all, requests(70_003..70_004)));
+        assert_eq!(all.len(), RECENT_REQUESTS_MAX);
+    }
+}
