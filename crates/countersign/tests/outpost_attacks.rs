@@ -4,8 +4,10 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,8 +21,9 @@ use countersign_api::cluster::{
 use countersign_core::authz::text::RuleText;
 use countersign_core::codec;
 use countersign_core::id::Generation;
+use countersign_core::limits::SKEW_SECS;
 use countersign_core::name::Address;
-use countersign_core::time::UnixMillis;
+use countersign_core::principal::TrustDomain;
 use countersign_core::trust::view::View;
 use countersign_net::{
     Acceptor, AcceptorLimits, Clock, Credential, Endpoint, LoggedRefusals, ServiceClient, ServiceStream, SystemClock,
@@ -29,7 +32,7 @@ use countersign_net::{
 use countersign_pki::key::KeyPair;
 use countersign_pki::pem::certificates_from_pem;
 use serde_json::json;
-use support::{Lifetimes, Node, cluster_living};
+use support::{Issued, Lifetimes, Node, cluster_living};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -45,26 +48,31 @@ impl Whoami for Greeter {
     }
 }
 
-/// Says that everything is allowed, for ever.
-struct Liar(View);
+/// Says that everything is allowed, and gives leases.
+struct Liar {
+    view: View,
+    lease_millis: u64,
+    /// By which its clock is wrong.
+    off_millis: Arc<AtomicI64>,
+}
 #[tonic::async_trait]
 impl Policy for Liar {
     type WatchStream = ReceiverStream<Result<WatchReply, Status>>;
     async fn watch(&self, request: Request<Streaming<WatchRequest>>) -> Result<Response<Self::WatchStream>, Status> {
         let (sender, receiver) = tokio::sync::mpsc::channel(4);
-        let view = self.0.clone();
+        let (view, lease_millis, off_millis) = (self.view.clone(), self.lease_millis, Arc::clone(&self.off_millis));
         tokio::spawn(async move {
             let mut requests = request.into_inner();
             while let Ok(Some(request)) = requests.message().await {
                 let reply = WatchReply {
                     generation: view.generation.0,
                     asked: request.asked,
-                    lease_millis: 1_000_000_000_000,
+                    lease_millis,
                     time_millis: 0,
                     view: codec::encode(&view).unwrap().into(),
                     everybody: true,
                     principals: vec![],
-                    clock_millis: SystemClock.now().0,
+                    clock_millis: SystemClock.now().0.saturating_add_signed(off_millis.load(Ordering::Relaxed)),
                 };
                 if sender.send(Ok(reply)).await.is_err() {
                     return;
@@ -83,7 +91,7 @@ impl Policy for Liar {
         };
         let rule = codec::encode(&text.rule().unwrap()).unwrap();
         Ok(Response::new(FetchReply {
-            generation: self.0.generation.0,
+            generation: self.view.generation.0,
             rules: vec![RuleReply { id: "evil".to_owned(), rule: rule.into() }],
             ..FetchReply::default()
         }))
@@ -112,6 +120,37 @@ impl Connected for Served {
     fn connect_info(&self) {}
 }
 
+impl Liar {
+    /// Serves in the place of the member whose directory this is, with its key.
+    async fn serve(self, data: &Path, address: SocketAddr) {
+        let read = |name: &str| std::fs::read_to_string(data.join(name)).unwrap();
+        let chain = certificates_from_pem(&read("leaf.pem")).unwrap();
+        let key = KeyPair::from_pem(&read("keys/leaf.key")).unwrap();
+        let credential = Arc::new(Credential::new(chain.iter().map(|der| der.to_vec()), &key).unwrap());
+        let trust = Trust::of_view(Arc::new(self.view.clone()), Some(credential), SystemClock.now()).unwrap();
+        let endpoint = Endpoint::new(trust, SystemClock, Arc::<LoggedRefusals>::default());
+        let acceptor = Arc::new(Acceptor::bind(address, endpoint, AcceptorLimits::default()).await.unwrap());
+        let accepted = acceptor.routes().services(16);
+        tokio::spawn(async move { match acceptor.run().await {} });
+        let incoming = ReceiverStream::new(accepted).map(|stream| Ok::<_, std::io::Error>(Served(stream)));
+        let served = tonic::transport::Server::builder().add_service(PolicyServer::new(self));
+        tokio::spawn(served.serve_with_incoming(incoming));
+    }
+}
+
+async fn outpost(controllers: Vec<Address>, broker: &Issued, domain: TrustDomain) -> Outpost {
+    let (bundle, credential) = (Arc::clone(&broker.bundle), Arc::clone(&broker.credential));
+    Outpost::connect(OutpostSettings {
+        controllers,
+        client: ServiceClient::new(bundle, domain, Arc::clone(&credential), Arc::new(SystemClock)),
+        credential,
+        listen: "127.0.0.1:0".parse().unwrap(),
+        cache_ttl_secs: 300,
+    })
+    .await
+    .unwrap()
+}
+
 async fn put(node: &Node, id: &str, principal: &str, actions: &str, kind: &str) {
     let body =
         json!({"rule": {"id": id, "principal": principal, "actions": [actions], "resource_any": kind}, "wait": true});
@@ -135,18 +174,8 @@ async fn an_outpost_believes_nothing_that_an_evicted_member_tells() {
     // n3 is evicted, and its key is the attacker's. The cluster and the outpost know.
     nodes[0].evict("n3").await;
     let (data, _) = nodes.pop().unwrap().stop().await;
-    let client =
-        ServiceClient::new(Arc::clone(&broker.bundle), domain, Arc::clone(&broker.credential), Arc::new(SystemClock));
-    let n2 = nodes[1].address();
-    let outpost = Outpost::connect(OutpostSettings {
-        controllers: vec![n2, Address::parse(&n3.to_string()).unwrap()],
-        client,
-        credential: Arc::clone(&broker.credential),
-        listen: "127.0.0.1:0".parse().unwrap(),
-        cache_ttl_secs: 300,
-    })
-    .await
-    .unwrap();
+    let controllers = vec![nodes[1].address(), Address::parse(&n3.to_string()).unwrap()];
+    let outpost = outpost(controllers, &broker, domain).await;
     outpost.serve(Routes::new(WhoamiServer::new(Greeter)));
     let honest = outpost.guard().generation();
     assert!(honest > before.generation, "it knows of the eviction");
@@ -159,22 +188,9 @@ async fn an_outpost_believes_nothing_that_an_evicted_member_tells() {
     assert_eq!(dial().await.unwrap().whoami(WhoamiRequest {}).await.unwrap_err().code(), tonic::Code::PermissionDenied);
 
     // The attacker serves with the evicted key at the address that the outpost knows.
-    let read = |name: &str| std::fs::read_to_string(data.path().join(name)).unwrap();
-    let chain = certificates_from_pem(&read("leaf.pem")).unwrap();
-    let key = KeyPair::from_pem(&read("keys/leaf.key")).unwrap();
-    let credential = Arc::new(Credential::new(chain.iter().map(|der| der.to_vec()), &key).unwrap());
-    let now: UnixMillis = SystemClock.now();
-    let trust = Trust::of_view(Arc::new(before.clone()), Some(credential), now).unwrap();
-    let endpoint = Endpoint::new(trust, SystemClock, Arc::<LoggedRefusals>::default());
-    let acceptor = Arc::new(Acceptor::bind(n3, endpoint, AcceptorLimits::default()).await.unwrap());
-    let accepted = acceptor.routes().services(16);
-    let accepting = Arc::clone(&acceptor);
-    tokio::spawn(async move { match accepting.run().await {} });
     let forged = View { generation: Generation(1 << 60), ..before };
-    let incoming = ReceiverStream::new(accepted).map(|stream| Ok::<_, std::io::Error>(Served(stream)));
-    tokio::spawn(
-        tonic::transport::Server::builder().add_service(PolicyServer::new(Liar(forged))).serve_with_incoming(incoming),
-    );
+    let liar = Liar { view: forged, lease_millis: 1_000_000_000_000, off_millis: Arc::default() };
+    liar.serve(data.path(), n3).await;
 
     // The wire: the connection to n2 breaks once. Here n2 restarts.
     let (data2, name2) = nodes.pop().unwrap().stop().await;
@@ -190,4 +206,41 @@ async fn an_outpost_believes_nothing_that_an_evicted_member_tells() {
         Err(error) => Err(Status::unavailable(error.to_string())),
     };
     assert!(served.is_err(), "{served:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outpost_serves_nobody_while_its_clock_and_that_of_the_member_it_follows_are_apart() {
+    let mut nodes = cluster_living(3, Lifetimes::default()).await;
+    let broker = nodes[0].issue("broker/localhost").await;
+    let view = View::clone(&nodes[0].member().view());
+    let (domain, n3) = (view.trust_domain.clone(), nodes[2].member().cluster_addr().unwrap());
+    // A member in good standing, whose clock can be set.
+    let (data, _) = nodes.pop().unwrap().stop().await;
+    let off_millis: Arc<AtomicI64> = Arc::default();
+    Liar { view, lease_millis: 1500, off_millis: Arc::clone(&off_millis) }.serve(data.path(), n3).await;
+    let outpost = outpost(vec![Address::parse(&n3.to_string()).unwrap()], &broker, domain).await;
+    let bound = i64::try_from(SKEW_SECS * 1000).unwrap();
+    // A second on either side of the bound: both clocks go on while the answer is under way.
+    for (off, serves) in
+        [(0, true), (bound + 1000, false), (bound - 1000, true), (-bound - 1000, false), (-bound + 1000, true)]
+    {
+        off_millis.store(off, Ordering::Relaxed);
+        let reached = async {
+            while outpost.guard().fresh().is_ok() != serves {
+                // why: nothing tells when a lease begins or ends
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap_or_else(|_| panic!("{off}: not {serves}"));
+        if serves {
+            continue;
+        }
+        // Nor is a lease given while it stays like this.
+        let begun = tokio::time::Instant::now();
+        while begun.elapsed() < Duration::from_secs(2) {
+            assert!(outpost.guard().fresh().is_err(), "{off}");
+            // why: it is asked for as long as several leases would have been given in
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
 }

@@ -162,6 +162,35 @@ impl Subleases {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::propose::tests::founded;
+
+    #[tokio::test]
+    async fn no_lease_is_given_before_the_leader_of_this_term_knows_of_such_leases_or_after_one_s_own() {
+        let (directory, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let running = founded(&directory).await;
+        let state = &running.0.state;
+        let data = DataDir::open(own.path()).unwrap();
+        let subleases = Subleases::new(&data, LeaseLength::DEFAULT).unwrap();
+        assert!(!subleases.are_wanted(), "nobody is told without need");
+        let place = subleases.enter("broker/b1").unwrap();
+        assert!(subleases.are_wanted());
+        let (n1, n2) = (NodeId(1), NodeId(2));
+        let ends = || Some(boot_now().plus(60_000));
+        let given = |leader, ends| subleases.grant(&place, state, &data, (leader, ends)).unwrap().1;
+        assert_eq!(given(Some((n1, 3)), ends()), 0, "nobody was told");
+        for (told, leads) in [((n1, 2), (n1, 3)), ((n2, 3), (n1, 3)), ((n1, 3), (n1, 4))] {
+            subleases.announced_to(told.0, told.1);
+            assert_eq!(given(Some(leads), ends()), 0, "{told:?} was told, {leads:?} leads");
+        }
+        assert_eq!(given(None, ends()), 0, "nobody leads");
+        assert_eq!(given(Some((n1, 3)), None), 0, "it has none itself");
+        assert_eq!(given(Some((n1, 3)), Some(boot_now())), 0, "its own is over");
+        let millis = given(Some((n1, 3)), ends());
+        assert!((1..=60_000).contains(&millis), "{millis}");
+        // The next process waits for those whom this one gave leases to, and tells of them.
+        assert!(Subleases::new(&data, LeaseLength::DEFAULT).unwrap().are_wanted());
+        running.shutdown().await;
+    }
 
     #[test]
     fn one_principal_holds_some_places_and_all_together_hold_no_more_than_there_are() {

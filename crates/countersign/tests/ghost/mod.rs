@@ -84,6 +84,11 @@ impl Ghost {
         }
     }
 
+    /// What the member shows.
+    pub fn credential(&self) -> Arc<Credential> {
+        self.endpoint.trust().load().credential.clone().unwrap()
+    }
+
     pub fn dialer(&self) -> Dialer {
         Dialer::new(self.endpoint.clone())
     }

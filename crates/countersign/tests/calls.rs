@@ -1,0 +1,158 @@
+//! Every call of the cluster port, made by every kind of identity under every protocol: who passes where stands in
+//! `golden/calls.txt`, for a reviewer to read as a difference. `COUNTERSIGN_BLESS=1` writes it anew.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod ghost;
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use countersign::{WhoamiService, calls_for_testing};
+use countersign_core::trust::member::Suffrage;
+use countersign_net::hostile::dial_as_stranger;
+use countersign_net::{Alpn, Credential};
+use ghost::{Ghost, copy};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use serde_json::{Value, json};
+use support::Node;
+use tonic::Code;
+use tonic::service::Routes;
+
+const PROTO: &str = include_str!("../../api/proto/countersign/v1/cluster.proto");
+
+/// Under which protocols calls are made, and how a golden row shows those that pass.
+const PROTOCOLS: [(Alpn, char); 3] = [(Alpn::Enroll, 'e'), (Alpn::Peer, 'p'), (Alpn::Service, 's')];
+
+/// What becomes of a call with an empty message. None if not even the connection is let in.
+async fn called(node: &Node, alpn: Alpn, who: Option<&Arc<Credential>>, call: &str) -> Option<Code> {
+    let stream = dial_as_stranger(&node.address(), alpn, who.map(|who| &**who)).await.ok()?;
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.ok()?;
+    tokio::spawn(connection);
+    let request = hyper::Request::post(format!("http://cluster/{call}"));
+    let request = request.header("content-type", "application/grpc").header("te", "trailers");
+    let empty = Full::new(Bytes::from_static(&[0; 5]));
+    // A server that ends the connection after the handshake has let nobody in.
+    let answer = client.send_request(request.body(empty).unwrap()).await.ok()?;
+    let (head, mut body) = answer.into_parts();
+    let mut status = head.headers.get("grpc-status").cloned();
+    while status.is_none() {
+        let frame = body.frame().await.expect("an answer ends with a status").ok()?;
+        let Ok(trailers) = frame.into_trailers() else { return Some(Code::Ok) };
+        status = trailers.get("grpc-status").cloned();
+    }
+    Some(Code::from_bytes(status.unwrap().as_bytes()))
+}
+
+/// Whether a call got past authorization, whatever became of it then.
+fn passed(code: Option<Code>) -> bool {
+    match code {
+        None | Some(Code::Unauthenticated | Code::PermissionDenied | Code::Unimplemented) => false,
+        Some(Code::Unknown | Code::Unavailable | Code::Internal) => panic!("{code:?} says neither"),
+        Some(_) => true,
+    }
+}
+
+/// The rule that a call needs, if one does.
+fn rule(call: &str, access: &str) -> Option<Value> {
+    let (action, resource) = match access {
+        "read policy CLUSTER" => ("read", "policy:test".to_owned()),
+        "write service SERVICE/METHOD" => ("write", format!("service:{call}")),
+        _ => return None,
+    };
+    Some(json!({"rule": {"id": "granted", "principal": "client/granted", "actions": [action], "resource": resource}}))
+}
+
+async fn local(node: &Node, method: &str, path: &str, body: Value) {
+    let (status, said) = node.ask(method, path, body.to_string()).await;
+    assert_eq!(status, 200, "{method} {path}: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_call_is_answered_to_whom_its_row_says_under_one_protocol_and_to_nobody_else() {
+    let node = Node::bootstrap("n1").await;
+    node.member().serve(Routes::new(WhoamiService::of(node.member())));
+    let mut members = BTreeMap::new();
+    for (name, suffrage) in [("voter", Suffrage::Voter), ("learner", Suffrage::Learner), ("evicted", Suffrage::Learner)]
+    {
+        let token = node.token(suffrage, 1).await;
+        members.insert(name, Node::join(name, &token, &node).await.unwrap());
+    }
+    node.settled(4).await;
+    let stolen = |name: &str| Ghost::of(copy(members[name].data.path()).path(), &node).credential();
+    let (voter, learner, evicted) = (stolen("voter"), stolen("learner"), stolen("evicted"));
+    node.evict("evicted").await;
+    let issued = async |role: &str| node.issue(role).await.credential;
+    let (client, granted) = (issued("client/none").await, issued("client/granted").await);
+    let (broker, ada, eve) = (issued("broker/b1.example").await, issued("admin/ada").await, issued("admin/eve").await);
+    local(&node, "POST", "/v1/acl/apply", json!({"policy": {"super_users": ["admin/ada"]}})).await;
+
+    let mut seen = String::new();
+    for (call, access) in calls_for_testing() {
+        let mut row = format!("{call:<38} {access:<52}");
+        for (name, who) in [
+            ("stranger", None),
+            ("evicted", Some(&evicted)),
+            ("client", Some(&client)),
+            ("granted", Some(&granted)),
+            ("broker", Some(&broker)),
+            ("eve", Some(&eve)),
+            ("ada", Some(&ada)),
+            ("learner", Some(&learner)),
+            ("voter", Some(&voter)),
+        ] {
+            let grant = rule(&call, &access).filter(|_| name == "granted");
+            if let Some(rule) = &grant {
+                local(&node, "POST", "/v1/acl/rules", rule.clone()).await;
+            }
+            row.push(' ');
+            for (alpn, letter) in PROTOCOLS {
+                let passed = passed(called(&node, alpn, who, &call).await);
+                row.push(if passed { letter } else { '-' });
+            }
+            if grant.is_some() {
+                local(&node, "DELETE", "/v1/acl/rules/granted", Value::Null).await;
+            }
+        }
+        seen.push_str(&row);
+        seen.push('\n');
+    }
+    compared(&seen);
+}
+
+fn compared(seen: &str) {
+    let header = "Calls of the cluster port, under the protocols enroll (e), peer (p) and service (s), by: a stranger, an evicted\n\
+                  node, a client without a rule, a client with exactly the rule for it, a broker, an admin who is no super-user\n\
+                  any more, an admin, a learner, a voter. A letter where the call got past authorization.\n\n";
+    let seen = format!("{header}{seen}");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/calls.txt");
+    if std::env::var_os("COUNTERSIGN_BLESS").is_some() {
+        std::fs::write(&golden, &seen).unwrap();
+    }
+    let agreed = std::fs::read_to_string(&golden).unwrap();
+    let differs = seen.lines().zip(agreed.lines()).find(|(now, then)| now != then);
+    assert!(seen == agreed, "calls differ from {}, first: {differs:#?}", golden.display());
+}
+
+#[test]
+fn every_call_of_the_cluster_port_has_a_row_and_no_row_is_of_another() {
+    let package = PROTO.lines().find_map(|line| line.strip_prefix("package ")).unwrap().trim_end_matches(';');
+    let (mut served, mut service) = (BTreeSet::new(), "");
+    for line in PROTO.lines() {
+        if let Some(name) = line.strip_prefix("service ") {
+            service = name.split(' ').next().unwrap();
+        }
+        if let Some(call) = line.trim_start().strip_prefix("rpc ") {
+            served.insert(format!("{package}.{service}/{}", call.split('(').next().unwrap()));
+        }
+    }
+    assert!(served.len() > 8, "calls were read: {served:?}");
+    let rows = calls_for_testing().into_iter().map(|(call, _)| call);
+    let rows: BTreeSet<String> = rows.filter(|call| call.starts_with(package)).collect();
+    assert_eq!(rows, served);
+}
