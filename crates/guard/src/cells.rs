@@ -53,6 +53,9 @@ impl Prefix {
     }
 }
 
+/// So many are looked at one by one in the time that a search takes.
+const FEW: usize = 4;
+
 const HEAD_LEN: usize = size_of::<u128>();
 
 /// The first bytes of a text, zeros after its end: ordered as texts are, as far as they differ in these.
@@ -71,10 +74,10 @@ fn head(text: &str) -> u128 {
     u128::from(u64::from_be_bytes(*first)) << 64 | u128::from(rest)
 }
 
-/// One of 64 bits by the first byte of a text; none for an empty one.
+/// One of 64 bits by the first byte of a text.
 #[inline]
 fn bit(text: &str) -> u64 {
-    text.as_bytes().first().map_or(0, |first| 1 << (first & 63))
+    1 << (text.as_bytes().first().unwrap_or(&0) & 63)
 }
 
 /// The rules of a group that are about things of one kind, compiled.
@@ -82,10 +85,11 @@ pub(crate) struct Cells {
     kind: Kind,
     any: Cell,
     exact: HashTable<Exact>,
+    /// The [`bit`]s of all of these: most names begin like none of them.
+    exact_bits: u64,
     /// In the order of their texts.
     prefixes: Vec<Prefix>,
-    /// The [`bit`]s of all of these: most names begin with none of them.
-    begun_with: u64,
+    prefix_bits: u64,
     conditional: Vec<Conditional>,
 }
 
@@ -136,7 +140,7 @@ pub(crate) fn compile(source: &Group, hasher: &DefaultHashBuilder) -> Vec<Arc<Ce
 impl Cells {
     fn new(kind: Kind) -> Self {
         let (exact, prefixes, conditional) = (HashTable::new(), Vec::new(), Vec::new());
-        Self { kind, any: Cell::default(), exact, prefixes, begun_with: 0, conditional }
+        Self { kind, any: Cell::default(), exact, exact_bits: 0, prefixes, prefix_bits: 0, conditional }
     }
 
     fn put(&mut self, pattern: &NamePattern, rules: &[Arc<Rule>], hashed: u64, hasher: &DefaultHashBuilder) {
@@ -144,11 +148,12 @@ impl Cells {
         match pattern {
             NamePattern::Any => self.any = cell,
             NamePattern::Exact(name) => {
+                self.exact_bits |= bit(name);
                 let exact = Exact { name: Arc::clone(name), cell };
                 self.exact.insert_unique(hashed, exact, |exact| hash(hasher, &exact.name));
             }
             NamePattern::Prefix(text) => {
-                self.begun_with |= bit(text);
+                self.prefix_bits |= bit(text);
                 self.prefixes.push(Prefix::new(text, cell));
             }
         }
@@ -232,12 +237,15 @@ impl Cells {
     #[inline(always)]
     pub(crate) fn said(&self, sought: Sought<'_>) -> Cell {
         let Sought { name, hash, bit, head } = sought;
-        let exact = if self.exact.is_empty() { None } else { self.exact.find(hash, |exact| *exact.name == *name) };
-        match exact {
-            Some(exact) => exact.cell,
-            None if self.begun_with & bit == 0 => self.any,
-            None => longest(&self.prefixes, name, head).unwrap_or(self.any),
+        if self.exact_bits & bit != 0
+            && let Some(exact) = self.exact.find(hash, |exact| *exact.name == *name)
+        {
+            return exact.cell;
         }
+        if self.prefix_bits & bit == 0 {
+            return self.any;
+        }
+        longest(&self.prefixes, name, head).unwrap_or(self.any)
     }
 
     /// What the conditional rules of a cell say besides, to one who asks from somewhere, at some time.
@@ -293,6 +301,10 @@ pub(crate) fn hash(hasher: &DefaultHashBuilder, name: &str) -> u64 {
 /// The cell of the longest stored prefix of `name`, whose head is given.
 #[inline]
 fn longest(prefixes: &[Prefix], name: &str, begins: u128) -> Option<Cell> {
+    if prefixes.len() <= FEW {
+        // Of texts that begin the same name the longer one comes later.
+        return prefixes.iter().rev().find(|prefix| prefix.begins(name, begins)).map(|prefix| prefix.cell);
+    }
     // Whatever begins the name is not greater than it; so is the greatest such text, or one that it begins with.
     let mut at = prefixes.partition_point(|prefix| match prefix.head.cmp(&begins) {
         Ordering::Equal => *prefix.text <= *name,
@@ -328,6 +340,21 @@ mod tests {
             for name in [format!("{text}{rest}"), other] {
                 prop_assert_eq!(prefix.begins(&name, head(&name)), name.starts_with(&text));
             }
+        }
+
+        #[test]
+        fn a_name_has_what_all_its_prefixes_say_however_many_others_there_are(
+            texts in proptest::collection::btree_set("[ab\u{ff}]{1,4}", 0..=8), name in "[ab\u{ff}]{0,20}",
+        ) {
+            let mut cells = Cells::new(Kind::TOPIC);
+            for (at, text) in texts.iter().enumerate() {
+                cells.prefix_bits |= bit(text);
+                cells.prefixes.push(Prefix::new(&text.as_str().into(), Cell { allow: 1 << at, ..Cell::default() }));
+            }
+            cells.inherit();
+            let begin = texts.iter().enumerate().filter(|(_, text)| name.starts_with(&***text));
+            let expected = begin.fold(0, |allow, (at, _)| allow | 1 << at);
+            prop_assert_eq!(cells.said(Sought::new(&name, 0)).allow, expected);
         }
     }
 }
