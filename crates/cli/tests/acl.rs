@@ -116,6 +116,8 @@ fn words_that_say_no_rule_are_refused_with_what_to_write() {
         ("acl add --principal client/pay --action read --topic t --id a/b", "`a/b` cannot name a rule"),
         ("acl remove --principal client/pay --topic t", "--action"),
         ("acl remove --id r --topic t", "cannot be used"),
+        ("acl remove --id r --deny", "cannot be used"),
+        ("acl remove --id r --from 10.0.0.0/8", "cannot be used"),
         ("acl remove", "--principal"),
         ("acl check --principal client/pay --action read,write --topic t", "`read,write` is no action"),
         ("acl check --principal client/* --action read --topic t", "`client/*`"),

@@ -114,6 +114,8 @@ pub const RESOURCE_NAME_LEN_MAX: usize = 512;
 pub const RULE_ID_LEN_MAX: usize = 63;
 /// Rules of a policy.
 pub const RULES_MAX: usize = 1_000_000;
+/// Words for actions in the text of one rule: several times as many as there are.
+pub const ACTION_WORDS_MAX: usize = 64;
 /// Bytes of all rules: a snapshot, which holds these and as many that wait for their change, has 128 MiB at most.
 pub const POLICY_WEIGHT_MAX: usize = 48 * 1024 * 1024;
 /// Expressions over roles that rules name; each is asked when somebody is decided about for the first time.
@@ -122,13 +124,15 @@ pub const ROLE_PATTERNS_MAX: usize = 1024;
 pub const SUPER_USERS_MAX: usize = 64;
 /// Required capabilities, and expressions of one.
 pub const REQUIREMENTS_MAX: usize = 256;
+/// Comparisons of rules that a lint makes; past it some rules are not compared with others, and it says so.
+pub const LINT_STEPS_MAX: usize = 20_000_000;
 /// Changes of policy that have been sent in part; past it the oldest is forgotten.
 pub const STAGED_CHANGES_MAX: usize = 4;
 /// Seconds that a part waits for the next.
 pub const STAGED_SECS_MAX: u64 = 600;
 /// Rules about one principal that a service outside the cluster is told; past it, it is told nothing and denies.
 pub const SLICE_RULES_MAX: usize = 65_536;
-/// Bytes of these, and of a view told to it.
+/// Bytes of a message to such a service; rules, or a view, take half of it at most.
 pub const SLICE_LEN_MAX: usize = 32 * 1024 * 1024;
 /// Principals whose rules such a service keeps; past it the one unused for longest is forgotten.
 pub const SLICES_MAX: usize = 16_384;
@@ -140,5 +144,7 @@ pub const SUBTENANTS_MAX: usize = 256;
 pub const SUBTENANTS_PER_PRINCIPAL_MAX: usize = 4;
 /// Questions of such services about principals that one member answers at once; past it they wait, and not for long.
 pub const FETCHES_MAX: usize = 32;
+/// Answers to such questions that one principal may leave unread; past it its questions wait, and not for long.
+pub const UNREAD_PER_PRINCIPAL_MAX: usize = 4;
 /// Seconds that such a service may keep what it was told of a principal: a day.
 pub const CACHE_TTL_SECS_MAX: u64 = 86_400;

@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::{StatusCode, request::Parts};
 use axum::routing::get;
-use countersign::{Action, CLIENT_TTL_SECS, Caller, Guard, Kind, LeaseLength, Member, NODE_TTL_SECS};
+use countersign::{Action, Caller, Guard, Kind, Member};
 use countersign::{NewCluster, Settings, Start};
 
 /// Whoever calls, as the connection proved it.
@@ -34,18 +34,8 @@ async fn orders(
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let settings = Settings {
-        data: std::env::args().nth(1).ok_or("give a data directory")?.into(),
-        name: Some("shop".parse()?),
-        cluster_addr: "127.0.0.1:7100".parse()?,
-        advertise: vec![],
-        https_addr: None,
-        https_files: None,
-        files: None,
-        node_ttl_secs: NODE_TTL_SECS,
-        client_ttl_secs: CLIENT_TTL_SECS,
-        lease: LeaseLength::DEFAULT,
-    };
+    let data = std::env::args().nth(1).ok_or("give a data directory")?;
+    let settings = Settings { name: Some("shop".parse()?), ..Settings::new(data, "127.0.0.1:7100".parse()?) };
     let (name, policy) = ("example".parse()?, Default::default());
     let cluster = NewCluster { name, trust_domain: None, token: None, authority: None, policy };
     let (member, _) = Member::start(settings, Start::Bootstrap(cluster)).await?;

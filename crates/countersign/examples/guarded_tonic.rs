@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let domain = TrustDomain::parse(&domain)?;
     let client = ServiceClient::new(bundle, domain, Arc::clone(&credential), Arc::new(SystemClock));
     let (controllers, listen) = (vec![member.parse()?], "127.0.0.1:7300".parse()?);
-    let settings = OutpostSettings { controllers, client, credential, listen, cache_ttl_secs: 300 };
+    let settings = OutpostSettings { controllers, client, credential, listen };
     let outpost = Outpost::connect(settings).await?;
     outpost.serve(tonic::service::Routes::new(WhoamiServer::new(Greeter(outpost.guard().clone()))));
     tokio::signal::ctrl_c().await?;

@@ -1,9 +1,10 @@
 //! Somebody's own gRPC service on the cluster port: every call carries the peer that the connection proved.
 //!
 //! `cargo run --example service -- DIR` founds a cluster of one in DIR and serves until Ctrl-C. Call it with a certificate
-//! from `countersign cert issue --client NAME`; nobody else gets as far as the service.
+//! from `countersign cert issue --client NAME`, and with a rule that lets it: `countersign acl add --data DIR --principal
+//! client/NAME --action write --resource service:countersign.v1.Whoami/Whoami`. Nobody else gets as far as the service.
 
-use countersign::{CLIENT_TTL_SECS, Caller, LeaseLength, Member, NODE_TTL_SECS, NewCluster, Settings, Start};
+use countersign::{Caller, Member, NewCluster, Settings, Start};
 use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
 use countersign_api::cluster::{WhoamiReply, WhoamiRequest};
 use tonic::{Request, Response, Status};
@@ -26,18 +27,8 @@ impl Whoami for Greeter {
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let settings = Settings {
-        data: std::env::args().nth(1).ok_or("give a data directory")?.into(),
-        name: Some("greeter".parse()?),
-        cluster_addr: "127.0.0.1:7100".parse()?,
-        advertise: vec![],
-        https_addr: None,
-        https_files: None,
-        files: None,
-        node_ttl_secs: NODE_TTL_SECS,
-        client_ttl_secs: CLIENT_TTL_SECS,
-        lease: LeaseLength::DEFAULT,
-    };
+    let data = std::env::args().nth(1).ok_or("give a data directory")?;
+    let settings = Settings { name: Some("greeter".parse()?), ..Settings::new(data, "127.0.0.1:7100".parse()?) };
     let cluster = NewCluster {
         name: "example".parse()?,
         trust_domain: None,

@@ -63,8 +63,8 @@ pub use replica::ReplicaError;
 #[doc(hidden)]
 pub use service::endpoints::calls_for_testing;
 pub use settings::{
-    AUTHORITY_TTL_SECS, CLIENT_TTL_SECS, ClusterToken, FilesMode, ImportedAuthority, Lifetimes, NODE_TTL_SECS,
-    NewCluster, Settings, Start,
+    AUTHORITY_TTL_SECS, CACHE_TTL_SECS, CLIENT_TTL_SECS, ClusterToken, FilesMode, ImportedAuthority, Lifetimes,
+    NODE_TTL_SECS, NewCluster, Settings, Start,
 };
 pub use standing::Standing;
 pub use turns::Busy;

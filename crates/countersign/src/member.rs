@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use countersign_core::codec;
 use countersign_core::id::NodeId;
 use countersign_core::lease::{Fresh, NoLease};
+use countersign_core::limits::CACHE_TTL_SECS_MAX;
 use countersign_core::name::{Address, Host, Name};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
@@ -78,6 +79,7 @@ pub(crate) struct Inner {
     pub(crate) overlay: Arc<Overlay>,
     pub(crate) renewals: Renewals,
     pub(crate) client_ttl_secs: u64,
+    pub(crate) cache_ttl_secs: u64,
     pub(crate) turns: Turns,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
@@ -96,7 +98,7 @@ impl Member {
             Some(member) => (member, Started::Again, None),
             None => create(&data, &settings, foreign.clone(), &bound, start).await?,
         };
-        let inner = assemble(data, member, foreign, replica, bound, settings.client_ttl_secs).await?;
+        let inner = assemble(data, member, foreign, replica, bound, &settings).await?;
         let member = Self(inner);
         member.0.spawn_services(&settings).await?;
         Ok((member, started))
@@ -311,7 +313,7 @@ async fn assemble(
     foreign: Option<Arc<ForeignIdentity>>,
     replica: Option<Replica>,
     bound: Bound,
-    client_ttl_secs: u64,
+    settings: &Settings,
 ) -> Result<Arc<Inner>, StartError> {
     let damaged = |name: &str, reason| DataDirError::Damaged { path: data.file(name), reason };
     let stored = data.read(file::VIEW)?.ok_or_else(|| damaged(file::VIEW, DamageReason::Missing))?;
@@ -394,7 +396,8 @@ async fn assemble(
         gate: Arc::clone(&replica.gate),
         overlay: Arc::clone(&replica.overlay),
         renewals: Renewals::default(),
-        client_ttl_secs,
+        client_ttl_secs: settings.client_ttl_secs,
+        cache_ttl_secs: settings.cache_ttl_secs.clamp(1, CACHE_TTL_SECS_MAX),
         turns: Turns::default(),
         refusals,
         endpoints: Mutex::new(endpoints),

@@ -9,7 +9,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
-use countersign_core::limits::CACHE_TTL_SECS_MAX;
 use countersign_core::name::Address;
 use countersign_core::peer::{Evidence, Refusal, Scope, Wanted, judge};
 use countersign_core::time::{BootMillis, UnixMillis};
@@ -41,8 +40,6 @@ pub struct OutpostSettings {
     pub credential: Arc<Credential>,
     /// Where callers are accepted.
     pub listen: SocketAddr,
-    /// How long what was told of a principal is kept, at most, if nothing is told to have changed.
-    pub cache_ttl_secs: u64,
 }
 
 /// Why there is no outpost.
@@ -51,9 +48,6 @@ pub enum OutpostError {
     /// No member is named.
     #[error("no member is named")]
     NoController,
-    /// What is kept would be kept for no time, or too long.
-    #[error("what was told is kept from 1 to {CACHE_TTL_SECS_MAX} seconds, not {0}")]
-    CacheTtl(u64),
     /// No member told anything.
     #[error("no member told this service anything within {} seconds: see its log, and whether its principal may `read` the cluster's `policy`", CONNECT_DEADLINE.as_secs())]
     Untold,
@@ -81,19 +75,16 @@ pub struct Outpost {
 impl Outpost {
     /// Returns once a member has told who belongs.
     pub async fn connect(settings: OutpostSettings) -> Result<Self, OutpostError> {
-        let OutpostSettings { controllers, client, credential, listen, cache_ttl_secs } = settings;
+        let OutpostSettings { controllers, client, credential, listen } = settings;
         if controllers.is_empty() {
             return Err(OutpostError::NoController);
-        }
-        if cache_ttl_secs == 0 || cache_ttl_secs > CACHE_TTL_SECS_MAX {
-            return Err(OutpostError::CacheTtl(cache_ttl_secs));
         }
         let endpoint = Arc::new(watch::Sender::new(None));
         let mut told = endpoint.subscribe();
         let (turn, followed) = (AtomicUsize::new(0), Arc::default());
         let members = Members { controllers, turn, client, credential, endpoint: Arc::clone(&endpoint), followed };
         let clocks = Clocks(Arc::clone(&endpoint));
-        let inner = Arc::new(countersign_guard::Outpost::new(Arc::new(members), Arc::new(clocks), cache_ttl_secs));
+        let inner = Arc::new(countersign_guard::Outpost::new(Arc::new(members), Arc::new(clocks)));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let following = stop.child_token();
         let (follower, stopped) = (Arc::clone(&inner), following.clone());

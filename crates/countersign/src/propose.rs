@@ -276,20 +276,12 @@ pub(crate) mod tests {
     use countersign_core::name::Name;
 
     use super::*;
-    use crate::{ClusterToken, Member, NODE_TTL_SECS, NewCluster, Settings, Start};
+    use crate::{ClusterToken, Member, NewCluster, Settings, Start};
 
     pub(crate) async fn founded(data: &tempfile::TempDir) -> Member {
         let settings = Settings {
-            data: data.path().to_owned(),
             name: Some(Name::parse("n1").unwrap()),
-            cluster_addr: "127.0.0.1:0".parse().unwrap(),
-            advertise: vec![],
-            https_addr: None,
-            https_files: None,
-            node_ttl_secs: NODE_TTL_SECS,
-            client_ttl_secs: crate::CLIENT_TTL_SECS,
-            lease: countersign_core::lease::LeaseLength::DEFAULT,
-            files: None,
+            ..Settings::new(data.path(), "127.0.0.1:0".parse().unwrap())
         };
         let name = Name::parse("test").unwrap();
         let cluster = NewCluster {

@@ -32,11 +32,33 @@ pub struct Settings {
     pub node_ttl_secs: u64,
     /// Seconds that a certificate of a client, broker or admin lives that is asked for here without a word about it.
     pub client_ttl_secs: u64,
+    /// Seconds that guards outside the cluster may keep what this member tells them of a principal, if it tells them of no
+    /// change: 1 to [`CACHE_TTL_SECS_MAX`](countersign_core::limits::CACHE_TTL_SECS_MAX), else the nearer of these.
+    pub cache_ttl_secs: u64,
     /// How long leases last, if this node makes the cluster: that long a member that hears nothing goes on serving clients,
     /// and a revocation waits for one that does not answer.
     pub lease: LeaseLength,
     /// This node's certificate, where certificates are made elsewhere; none where the cluster issues them.
     pub files: Option<FilesMode>,
+}
+
+impl Settings {
+    /// A member in this directory, reached at this address, with the lifetimes that there are if nobody says otherwise.
+    pub fn new(data: impl Into<PathBuf>, cluster_addr: SocketAddr) -> Self {
+        Self {
+            data: data.into(),
+            name: None,
+            cluster_addr,
+            advertise: vec![],
+            https_addr: None,
+            https_files: None,
+            node_ttl_secs: NODE_TTL_SECS,
+            client_ttl_secs: CLIENT_TTL_SECS,
+            cache_ttl_secs: CACHE_TTL_SECS,
+            lease: LeaseLength::DEFAULT,
+            files: None,
+        }
+    }
 }
 
 /// What of a founder's [`Settings`] is the whole cluster's, replicated since its bootstrap.
@@ -73,6 +95,9 @@ pub struct FilesMode {
 pub const NODE_TTL_SECS: u64 = 86_400;
 /// Seconds that a certificate of a client, broker or admin lives: ninety days.
 pub const CLIENT_TTL_SECS: u64 = 90 * 86_400;
+/// Seconds that guards outside the cluster may keep what they were told: five minutes, through which they know at once what
+/// changes, as long as a member tells them.
+pub const CACHE_TTL_SECS: u64 = 300;
 /// Seconds that an authority lives: ten years.
 pub const AUTHORITY_TTL_SECS: u64 = 3650 * 86_400;
 

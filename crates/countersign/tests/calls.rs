@@ -7,7 +7,6 @@ mod ghost;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,7 +18,7 @@ use ghost::{Ghost, copy};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
-use support::Node;
+use support::{Node, agrees_with_golden};
 use tonic::Code;
 use tonic::service::Routes;
 
@@ -68,11 +67,6 @@ fn rule(call: &str, access: &str) -> Option<Value> {
     Some(json!({"rule": {"id": "granted", "principal": "client/granted", "actions": [action], "resource": resource}}))
 }
 
-async fn local(node: &Node, method: &str, path: &str, body: Value) {
-    let (status, said) = node.ask(method, path, body.to_string()).await;
-    assert_eq!(status, 200, "{method} {path}: {said}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_is_answered_to_whom_its_row_says_under_one_protocol_and_to_nobody_else() {
     let node = Node::bootstrap("n1").await;
@@ -90,7 +84,7 @@ async fn every_call_is_answered_to_whom_its_row_says_under_one_protocol_and_to_n
     let issued = async |role: &str| node.issue(role).await.credential;
     let (client, granted) = (issued("client/none").await, issued("client/granted").await);
     let (broker, ada, eve) = (issued("broker/b1.example").await, issued("admin/ada").await, issued("admin/eve").await);
-    local(&node, "POST", "/v1/acl/apply", json!({"policy": {"super_users": ["admin/ada"]}})).await;
+    node.local("POST", "/v1/acl/apply", json!({"policy": {"super_users": ["admin/ada"]}})).await;
 
     let mut seen = String::new();
     for (call, access) in calls_for_testing() {
@@ -108,7 +102,7 @@ async fn every_call_is_answered_to_whom_its_row_says_under_one_protocol_and_to_n
         ] {
             let grant = rule(&call, &access).filter(|_| name == "granted");
             if let Some(rule) = &grant {
-                local(&node, "POST", "/v1/acl/rules", rule.clone()).await;
+                node.local("POST", "/v1/acl/rules", rule.clone()).await;
             }
             row.push(' ');
             for (alpn, letter) in PROTOCOLS {
@@ -116,27 +110,16 @@ async fn every_call_is_answered_to_whom_its_row_says_under_one_protocol_and_to_n
                 row.push(if passed { letter } else { '-' });
             }
             if grant.is_some() {
-                local(&node, "DELETE", "/v1/acl/rules/granted", Value::Null).await;
+                node.local("DELETE", "/v1/acl/rules/granted", Value::Null).await;
             }
         }
         seen.push_str(&row);
         seen.push('\n');
     }
-    compared(&seen);
-}
-
-fn compared(seen: &str) {
     let header = "Calls of the cluster port, under the protocols enroll (e), peer (p) and service (s), by: a stranger, an evicted\n\
                   node, a client without a rule, a client with exactly the rule for it, a broker, an admin who is no super-user\n\
                   any more, an admin, a learner, a voter. A letter where the call got past authorization.\n\n";
-    let seen = format!("{header}{seen}");
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/calls.txt");
-    if std::env::var_os("COUNTERSIGN_BLESS").is_some() {
-        std::fs::write(&golden, &seen).unwrap();
-    }
-    let agreed = std::fs::read_to_string(&golden).unwrap();
-    let differs = seen.lines().zip(agreed.lines()).find(|(now, then)| now != then);
-    assert!(seen == agreed, "calls differ from {}, first: {differs:#?}", golden.display());
+    agrees_with_golden("calls.txt", &format!("{header}{seen}"));
 }
 
 #[test]

@@ -5,7 +5,6 @@
 
 mod support;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use countersign::endpoints_for_testing;
@@ -20,7 +19,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use rustls::crypto::aws_lc_rs::default_provider;
 use serde_json::{Value, json};
-use support::{Issued, Node, certificate_request};
+use support::{Issued, Node, agrees_with_golden, certificate_request};
 
 const KEY: &str = "0011223344556677001122334455667700112233445566770011223344556677";
 /// The cluster's name, as `support` makes it.
@@ -127,12 +126,6 @@ fn passed((status, body): &(u16, String)) -> bool {
     !refused && !nowhere
 }
 
-async fn local(node: &Node, method: &str, path: &str, body: Value) -> Value {
-    let (status, said) = node.ask(method, path, body.to_string()).await;
-    assert_eq!(status, 200, "{method} {path}: {said}");
-    serde_json::from_str(&said).unwrap()
-}
-
 fn mark(passed: bool) -> &'static str {
     if passed { "✔" } else { "✘" }
 }
@@ -153,7 +146,7 @@ async fn every_endpoint_lets_in_whom_its_row_says_and_nobody_else() {
     // Eve was an admin like any other.
     let before = over_https(&node, &eve, "GET", "/v1/tokens", "").await;
     assert!(passed(&before));
-    local(&node, "POST", "/v1/acl/apply", json!({"policy": {"super_users": ["admin/ada"]}})).await;
+    node.local("POST", "/v1/acl/apply", json!({"policy": {"super_users": ["admin/ada"]}})).await;
     let mut seen = String::new();
     for (method, path, access) in endpoints_for_testing() {
         let Sample { path: asked, body, about } = sample(&method, path, &access);
@@ -169,11 +162,11 @@ async fn every_endpoint_lets_in_whom_its_row_says_and_nobody_else() {
             let grant = about.as_ref().filter(|_| name == "client/granted");
             if let Some(about) = grant {
                 assert!(!passed(&over_https(&node, who, &method, &asked, &body).await), "{path} before the grant");
-                local(&node, "POST", "/v1/acl/rules", rule("allow", name, about)).await;
+                node.local("POST", "/v1/acl/rules", rule("allow", name, about)).await;
             }
             marks.push(mark(passed(&over_https(&node, who, &method, &asked, &body).await)));
             if grant.is_some() {
-                local(&node, "DELETE", "/v1/acl/rules/granted", Value::Null).await;
+                node.local("DELETE", "/v1/acl/rules/granted", Value::Null).await;
                 assert!(!passed(&over_https(&node, who, &method, &asked, &body).await), "{path} after the grant");
             }
         }
@@ -182,18 +175,7 @@ async fn every_endpoint_lets_in_whom_its_row_says_and_nobody_else() {
     }
     let header = "Requests on the HTTPS port by: a stranger, a client without a rule, a client with exactly the rule for it, a \
                   broker, an\nadmin, an admin who is no super-user any more. Last: the operator of the host, on the socket.\n\n";
-    compared(&format!("{header}{seen}"));
-}
-
-fn compared(seen: &str) {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/endpoints.txt");
-    if std::env::var_os("COUNTERSIGN_BLESS").is_some() {
-        std::fs::create_dir_all(golden.parent().unwrap()).unwrap();
-        std::fs::write(&golden, seen).unwrap();
-    }
-    let agreed = std::fs::read_to_string(&golden).unwrap();
-    let differs = seen.lines().zip(agreed.lines()).find(|(now, then)| now != then);
-    assert!(seen == agreed, "endpoints differ from {}, first: {differs:#?}", golden.display());
+    agrees_with_golden("endpoints.txt", &format!("{header}{seen}"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -203,7 +185,7 @@ async fn a_policy_that_denies_everything_locks_neither_the_operator_of_a_host_no
     let deny = |kind: &str| json!({"principal": "*", "effect": "deny", "actions": ["all"], "resource_any": kind});
     let kinds = ["cluster", "token", "member", "certificate", "authority", "policy", "service", "topic"];
     let policy = json!({"super_users": [], "rule": kinds.map(deny)});
-    local(&node, "POST", "/v1/acl/apply", json!({"policy": policy})).await;
+    node.local("POST", "/v1/acl/apply", json!({"policy": policy})).await;
     for (method, path) in [("GET", "/v1/status"), ("GET", "/v1/acl"), ("POST", "/v1/tokens/rotate")] {
         let answer = over_https(&node, &ada, method, path, "").await;
         assert!(answer.0 == 403 && answer.1.contains(": denied (generation "), "{path}: {answer:?}");
@@ -221,7 +203,7 @@ async fn a_policy_that_denies_everything_locks_neither_the_operator_of_a_host_no
         assert!(passed(&answer), "{path}: {answer:?}");
     }
     // It mends what it did.
-    local(&node, "POST", "/v1/acl/apply", json!({"policy": {"super_users": ["admin/*"]}})).await;
+    node.local("POST", "/v1/acl/apply", json!({"policy": {"super_users": ["admin/*"]}})).await;
     assert_eq!(over_https(&node, &ada, "GET", "/v1/status", "").await.0, 200);
 }
 
@@ -229,7 +211,7 @@ async fn a_policy_that_denies_everything_locks_neither_the_operator_of_a_host_no
 async fn a_rule_is_about_one_name_and_a_deny_wins() {
     let node = Node::bootstrap("n1").await;
     let client = Who::Certified(node.issue("client/ops").await);
-    let add = async |rule: Value| local(&node, "POST", "/v1/acl/rules", json!({"rule": rule})).await;
+    let add = async |rule: Value| node.local("POST", "/v1/acl/rules", json!({"rule": rule})).await;
     let status = async |method: &str, path: &str, body: &str| {
         let (status, said) = over_https(&node, &client, method, path, body).await;
         let problem: Option<Problem> = serde_json::from_str(&said).ok();
@@ -257,7 +239,7 @@ async fn a_rule_is_about_one_name_and_a_deny_wins() {
     .await;
     assert_eq!(status("GET", "/v1/status", "").await.0, 200);
     let labels = json!({"edits": [{"name": "role", "value": "Ops"}]});
-    local(&node, "POST", "/v1/principals/client/ops/label", labels).await;
+    node.local("POST", "/v1/principals/client/ops/label", labels).await;
     // Which rule it was, those are told who may see the rules.
     let (denied, message) = status("GET", "/v1/status", "").await;
     assert!(denied == 403 && message.contains("cluster `test`: denied (generation "), "{message}");
@@ -296,7 +278,7 @@ async fn a_member_whose_name_is_the_number_of_another_is_judged_as_itself() {
         json!({"rule": {"id": name, "principal": "client/ops", "actions": ["alter"],
             "resource": format!("member:{name}")}})
     };
-    local(&first, "POST", "/v1/acl/rules", allow("n3")).await;
+    first.local("POST", "/v1/acl/rules", allow("n3")).await;
     let body = json!({"edits": [{"name": "role", "value": "Odd"}]}).to_string();
     let label = async |node: &str| over_https(&first, &client, "POST", &format!("/v1/nodes/{node}/label"), &body).await;
     for of_another in ["3", "2"] {
@@ -308,7 +290,7 @@ async fn a_member_whose_name_is_the_number_of_another_is_judged_as_itself() {
         serde_json::from_str::<Value>(&said).unwrap()["principal"].as_str().unwrap().to_owned()
     };
     assert_eq!(labelled(label("n3").await), "node/3");
-    local(&first, "POST", "/v1/acl/rules", allow("3")).await;
+    first.local("POST", "/v1/acl/rules", allow("3")).await;
     assert_eq!(labelled(label("3").await), "node/2");
     assert_eq!(labelled(label("2").await), "node/2");
 }

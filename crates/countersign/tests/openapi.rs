@@ -213,7 +213,7 @@ fn rules() -> Vec<(String, bool)> {
     let ask = json!({"principal": "client/x", "action": "read", "kind": "topic", "name": "x"});
     let finding = json!({"rule": "r", "finding": "x"});
     let plan = json!({"generation": 1, "add": [rule], "remove": [], "super_users": null, "required_capabilities": null,
-        "flips": [], "lint": [finding]});
+        "flips": [], "unheard": [], "lint": [finding]});
     let explanation = json!({"decision": decision, "principal": "client/x", "roles": [], "attributes": {}, "required": [],
         "rules": []});
     let changed = json!({"generation": 1, "put": 1, "removed": 0, "rules": [rule], "enforcement": null});

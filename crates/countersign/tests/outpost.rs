@@ -46,7 +46,6 @@ async fn outpost_of(nodes: &[&Node], issued: &Issued) -> Result<Outpost, Outpost
         client,
         credential: Arc::clone(&issued.credential),
         listen: "127.0.0.1:0".parse().unwrap(),
-        cache_ttl_secs: 300,
     })
     .await
 }
@@ -195,6 +194,36 @@ async fn however_many_wait_for_what_rules_say_of_a_principal_it_is_asked_for_onc
     assert!(matches!(may(Action::Write), Err(Denial::Unfetched)));
     outpost.guard().fetch(&peer).await.unwrap();
     assert_eq!((may(Action::Write), outpost.fetches()), (Ok(()), 2));
+    outpost.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_told_of_a_principal_is_kept_for_as_long_as_the_member_says_and_no_longer_in_an_open_session() {
+    let nodes = cluster_living(1, Lifetimes { cache_ttl_secs: 1, ..Lifetimes::default() }).await;
+    nodes[0].member().serve(Routes::default());
+    let broker = nodes[0].issue("broker/localhost").await;
+    put(&nodes[0], &fetch_policy()).await;
+    put(&nodes[0], &rule("reads", "client/pay", "read", "topic:orders")).await;
+    let pay = nodes[0].client("pay").await;
+    let outpost = outpost_of(&[&nodes[0]], &broker).await.unwrap();
+    let (peer, guard) = (peer_of(&outpost, &pay.dialer).await, outpost.guard().clone());
+    guard.fetch(&peer).await.unwrap();
+    let (session, orders) = (guard.session(&peer, None).unwrap(), Resource::new(Kind::TOPIC, "orders"));
+    let asked = async |expected: Result<(), Denial>| {
+        let reached = async {
+            while session.authorize(&guard.fresh().unwrap(), Action::Read, &orders).map(drop) != expected {
+                // why: what is kept ends by the passing of time alone
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap_or_else(|_| panic!("never {expected:?}"));
+    };
+    asked(Ok(())).await;
+    asked(Err(Denial::Unfetched)).await;
+    assert_eq!(outpost.fetches(), 1);
+    guard.fetch(&peer).await.unwrap();
+    asked(Ok(())).await;
+    assert_eq!(outpost.fetches(), 2);
     outpost.shutdown().await;
 }
 

@@ -145,7 +145,6 @@ async fn outpost(controllers: Vec<Address>, broker: &Issued, domain: TrustDomain
         client: ServiceClient::new(bundle, domain, Arc::clone(&credential), Arc::new(SystemClock)),
         credential,
         listen: "127.0.0.1:0".parse().unwrap(),
-        cache_ttl_secs: 300,
     })
     .await
     .unwrap()

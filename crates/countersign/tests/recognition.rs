@@ -6,7 +6,7 @@
 mod ghost;
 mod support;
 
-use countersign::{LeaseLength, NODE_TTL_SECS, channel_over};
+use countersign::{LeaseLength, channel_over};
 use countersign_api::cluster::enrollment_client::EnrollmentClient;
 use countersign_api::cluster::raft_client::RaftClient;
 use countersign_api::cluster::{EnrollRequest, RaftReply, RaftRequest, ReturnRequest, ViewRequest};
@@ -20,7 +20,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 fn brief() -> Lifetimes {
-    Lifetimes { node_ttl_secs: NODE_TTL_SECS, lease: LeaseLength::from_secs(2).unwrap() }
+    Lifetimes { lease: LeaseLength::from_secs(2).unwrap(), ..Lifetimes::default() }
 }
 
 async fn dial(from: &Node, to: &Node) -> Result<Channel, DialError> {

@@ -24,7 +24,7 @@ use countersign_net::{Clock, SystemClock};
 use support::{Lifetimes, Node, cluster_living};
 use tonic::Code;
 
-const SHORT: Lifetimes = Lifetimes { node_ttl_secs: 8, lease: LeaseLength::DEFAULT };
+const SHORT: Lifetimes = Lifetimes { node_ttl_secs: 8, lease: LeaseLength::DEFAULT, cache_ttl_secs: 300 };
 
 /// Waits until every certificate in the view of `node` has ended.
 async fn past(ends: UnixMillis) {

@@ -12,7 +12,7 @@ use countersign::LeaseLength;
 use countersign_api::cluster::whoami_server::WhoamiServer;
 use support::{Lifetimes, Node, cluster_living};
 
-const SHORT: Lifetimes = Lifetimes { node_ttl_secs: 12, lease: LeaseLength::DEFAULT };
+const SHORT: Lifetimes = Lifetimes { node_ttl_secs: 12, lease: LeaseLength::DEFAULT, cache_ttl_secs: 300 };
 
 fn renewal(node: &Node) -> u64 {
     node.member().view().members[&node.member().node()].leaf.renewal

@@ -78,7 +78,7 @@ async fn a_node_that_was_off_when_it_was_evicted_learns_it_when_it_starts_and_do
 /// A leaf that was renewed since is superseded: every peer refuses it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_restored_from_an_old_copy_comes_back_by_itself() {
-    let short = Lifetimes { node_ttl_secs: 12, lease: LeaseLength::DEFAULT };
+    let short = Lifetimes { node_ttl_secs: 12, ..Lifetimes::default() };
     let mut nodes = cluster_living(2, short).await;
     let token = nodes[0].token(Suffrage::Learner, 1).await;
     let learner = Node::join("n3", &token, &nodes[0]).await.unwrap();

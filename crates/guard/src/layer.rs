@@ -122,7 +122,13 @@ impl Needed {
         Arc::clone(&self.guard.0.source).fetch(&self.caller.peer)
     }
 
-    /// The same, once what rules say of the caller is known.
+    /// Whether a call that went on by what was found before still may.
+    async fn again(&self, before: Going) -> Result<Going, Denial> {
+        let still = self.guard.fresh()?.now() < before.until && self.guard.generation() <= before.generation;
+        if still { Ok(before) } else { self.checked().await }
+    }
+
+    /// [`Needed::check`], once what rules say of the caller is known.
     async fn checked(&self) -> Result<Going, Denial> {
         match self.check() {
             Err(Denial::Unfetched) => {
@@ -147,6 +153,10 @@ fn route(path: &str) -> Option<String> {
     let mut bytes = path.bytes();
     while let Some(byte) = bytes.next() {
         if byte != b'%' {
+            // It stands in paths as it is, though no standard has it there; some take it for a separator.
+            if byte == b'\\' {
+                return None;
+            }
             decoded.push(byte);
             continue;
         }
@@ -283,6 +293,14 @@ impl GuardLayer {
         let asked = needed.clone();
         let request = request.map(|body| Body::new(GuardedBody::new(body, asked, going, Half::Asked)));
         let Ok(response) = inner.call(request).await;
+        // The handler took its time: what it says, be it in the head alone, is handed over by what is in force now.
+        let going = match needed.again(going).await {
+            Ok(going) => going,
+            Err(denial) => {
+                needed.log(&denial);
+                return speaks.refuse(&denial);
+            }
+        };
         let half = if speaks == Speaks::Grpc { Half::AnsweredGrpc } else { Half::Answered };
         let mut response = response.map(|body| Body::new(GuardedBody::new(body, needed, going, half)));
         response.headers_mut().insert(GENERATION, HeaderValue::from(going.generation.0));

@@ -61,6 +61,10 @@ impl<'a> Permit<'a> {
 
     /// Whether it still counts where the effect begins: nothing has changed since, and the lease lasts. An effect that has
     /// begun by then may end.
+    ///
+    /// # Errors
+    /// [`Denial::NoLease`] past [`Permit::deadline`], also where a rule or the certificate ended; [`Denial::Outdated`] after any
+    /// change.
     pub fn holds(&self, guard: &Guard, fresh: &Fresh<'_>) -> Result<(), Denial> {
         if fresh.now() >= self.deadline {
             return Err(Denial::NoLease(NoLease));

@@ -1,4 +1,4 @@
-//! Requests of the last while, each once: what a change of rules is tried on before it is made.
+//! Requests of late, each once: what a change of rules is tried on before it is made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,33 +7,33 @@ use countersign_core::authz::Recorded;
 use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
 
-/// Requests of one while.
+/// Requests of one window.
 const RECENT_MAX: usize = 4096;
 /// Of these, those of one principal: whoever invents names does not crowd out the others.
 const RECENT_PER_PRINCIPAL_MAX: usize = 256;
-/// Seconds of one while; what is shown is of the last two.
-pub(crate) const WHILE_SECS: u64 = 3600;
+/// Seconds of one time window; what is shown is of the last two.
+pub(crate) const WINDOW_SECS: u64 = 3600;
 
 #[derive(Default)]
-struct While {
+struct Window {
     began: UnixMillis,
     requests: BTreeSet<Recorded>,
     of_principal: BTreeMap<Role, usize>,
 }
 
-/// Requests of this while and the last. Written only where a decision is made for the first time in a session.
+/// Requests of this window and the last. Written only where a decision is made for the first time in a session.
 #[derive(Default)]
-pub(crate) struct Recent(Mutex<(While, BTreeSet<Recorded>)>);
+pub(crate) struct Recent(Mutex<(Window, BTreeSet<Recorded>)>);
 
 impl Recent {
-    fn lock(&self) -> MutexGuard<'_, (While, BTreeSet<Recorded>)> {
+    fn lock(&self) -> MutexGuard<'_, (Window, BTreeSet<Recorded>)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn record(&self, request: Recorded, now: UnixMillis) {
         let mut recent = self.lock();
         let (current, last) = &mut *recent;
-        if now.secs_since(current.began) >= WHILE_SECS || current.requests.len() >= RECENT_MAX {
+        if now.secs_since(current.began) >= WINDOW_SECS || current.requests.len() >= RECENT_MAX {
             *last = std::mem::take(current).requests;
             current.began = now;
         }
@@ -87,7 +87,7 @@ mod tests {
         };
         crowd(UnixMillis(0));
         assert!((RECENT_MAX..=2 * RECENT_MAX).contains(&recent.all().len()));
-        let later = |whiles| UnixMillis::from_secs(whiles * WHILE_SECS);
+        let later = |windows| UnixMillis::from_secs(windows * WINDOW_SECS);
         recent.record(request("late", 1), later(1));
         recent.record(request("late", 2), later(2));
         assert_eq!(recent.all(), [request("late", 1), request("late", 2)]);

@@ -4,7 +4,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use countersign_core::authz::Subject;
 use countersign_core::peer::{VerifiedPeer, still_known};
-use countersign_core::time::UnixMillis;
+use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::view::View;
 
 use crate::permit::Denial;
@@ -39,6 +39,7 @@ impl Source for Replica {
             policy: Arc::clone(&view.policy),
             subject: Subject::of(&view, &peer.principal().role),
             compiled: None,
+            until: BootMillis(u64::MAX),
         })
     }
 

@@ -16,7 +16,7 @@ use countersign_core::time::{BootMillis, UnixMillis};
 use crate::cells::{Cells, Said, Sought, hash};
 use crate::guard::Guard;
 use crate::permit::{About, Denial, Permit};
-use crate::recent::WHILE_SECS;
+use crate::recent::WINDOW_SECS;
 use crate::resource::Resource;
 use crate::source::Standing;
 
@@ -85,7 +85,7 @@ pub struct Session {
     /// From then on, what is remembered may be different by itself.
     until: Cell<BootMillis>,
     slots: Box<[Slot; SLOTS]>,
-    /// Requests that were recorded, as two bits of a hash each: one that is taken for others is not recorded.
+    /// Requests that were recorded: a Bloom filter, two bits each. One that is taken for others is not recorded.
     seen: Box<[Cell<u64>; SLOTS]>,
     known: RefCell<Option<Known>>,
 }
@@ -118,6 +118,10 @@ impl Session {
 
     /// Whether the peer may do `action` to `resource`. An answer that is remembered costs one comparison of generations and
     /// one load.
+    ///
+    /// # Errors
+    /// [`Denial::Denied`] with the rule; [`Denial::Refused`] if the peer is known no longer; [`Denial::Unfetched`] outside the
+    /// cluster, where [`Guard::fetch`] comes first.
     #[inline]
     pub fn authorize<'a>(
         &self,
@@ -153,14 +157,7 @@ impl Session {
         let Some(generation) = self.current(fresh)? else {
             return self.uncompiled(fresh, action, About::Resource(resource));
         };
-        let hash = self.hash(resource.name());
-        let granted = self.granted(resource.kind(), resource.name(), hash)?;
-        if self.is_new(action, hash) {
-            self.record(action, resource.kind(), resource.name());
-        }
-        if !granted.contains(action) {
-            return Err(self.denied(action, resource.kind(), resource.name()));
-        }
+        self.ask(action, resource.kind(), resource.name())?;
         if let Some(slot) = self.slot(resource) {
             let before = if slot.resource.get() == resource.id() { slot.granted.get() } else { 0 };
             slot.resource.set(resource.id());
@@ -180,15 +177,19 @@ impl Session {
         let Some(generation) = self.current(fresh)? else {
             return self.uncompiled(fresh, action, About::Named(kind, name));
         };
+        self.ask(action, kind, name)?;
+        Ok(Permit { about: About::Named(kind, name), action, generation, deadline: self.ends(fresh) })
+    }
+
+    /// Looks a name up in what was compiled.
+    #[inline]
+    fn ask(&self, action: Action, kind: &Kind, name: &str) -> Result<(), Denial> {
         let hash = self.hash(name);
         let granted = self.granted(kind, name, hash)?;
         if self.is_new(action, hash) {
             self.record(action, kind, name);
         }
-        if !granted.contains(action) {
-            return Err(self.denied(action, kind, name));
-        }
-        Ok(Permit { about: About::Named(kind, name), action, generation, deadline: self.ends(fresh) })
+        if granted.contains(action) { Ok(()) } else { Err(self.denied(action, kind, name)) }
     }
 
     /// An answer by the rules in force, which are too many and change too often to be compiled first.
@@ -196,7 +197,7 @@ impl Session {
     fn uncompiled<'a>(&self, fresh: &Fresh<'_>, action: Action, about: About<'a>) -> Result<Permit<'a>, Denial> {
         let shared = &self.guard.0;
         let now = shared.time.now();
-        let Standing { generation, policy, subject, .. } = shared.source.standing(&self.peer, now)?;
+        let Standing { generation, policy, subject, until, .. } = shared.source.standing(&self.peer, now)?;
         let mut permit = Permit { about, action, generation, deadline: fresh.deadline() };
         let (kind, name) = (permit.kind(), permit.name());
         if self.is_new(action, self.hash(name)) {
@@ -211,7 +212,9 @@ impl Session {
         };
         let ends =
             rule.and_then(|rule| rule.not_after).map_or(self.peer.not_after(), |last| last.min(self.peer.not_after()));
-        permit.deadline = permit.deadline.min(self.moment(ends.next_second(), now));
+        self.until.set(self.until.get().min(until));
+        self.ends_at(ends.next_second(), now);
+        permit.deadline = self.ends(fresh);
         Ok(permit)
     }
 
@@ -255,6 +258,9 @@ impl Session {
     }
 
     /// Refuses to answer by anything older than `wanted`: for a request that says what it has seen.
+    ///
+    /// # Errors
+    /// [`Denial::Behind`].
     pub fn at_least(&self, wanted: Generation) -> Result<(), Denial> {
         let generation = self.guard.generation();
         if generation >= wanted { Ok(()) } else { Err(Denial::Behind { wanted, generation }) }
@@ -295,7 +301,7 @@ impl Session {
         let shared = &self.guard.0;
         let now = shared.time.now();
         let standing = shared.source.standing(&self.peer, now)?;
-        let generation = standing.generation;
+        let (generation, until) = (standing.generation, standing.until);
         let (policy, subject) = (&standing.policy, &standing.subject);
         let groups = match &standing.compiled {
             Some(compiled) => compiled.get_or_init(|| shared.groups.of_slice(policy, subject)).clone(),
@@ -303,21 +309,17 @@ impl Session {
         };
         self.known.replace(Some(Known::new(standing, &groups)));
         let over = self.peer.not_after().next_second();
-        // After a while what it asks for is to be recorded again, and so is no longer remembered as recorded.
-        self.until.set(BootMillis(u64::MAX));
-        self.ends_at(over.min(now.plus_secs(WHILE_SECS)), now);
+        // After a window what it asks for is to be recorded again, and so is no longer remembered as recorded.
+        self.until.set(until);
+        self.ends_at(over.min(now.plus_secs(WINDOW_SECS)), now);
         self.generation.set(generation.0);
         Ok(())
     }
 
     /// What is remembered may be different from `over` on, a moment of the wall clock that now reads `now`.
     fn ends_at(&self, over: UnixMillis, now: UnixMillis) {
-        self.until.set(self.until.get().min(self.moment(over, now)));
-    }
-
-    /// A moment of the wall clock, which now reads `now`, on the clock that leases are counted by.
-    fn moment(&self, of: UnixMillis, now: UnixMillis) -> BootMillis {
-        self.guard.0.time.boot().plus(of.0.saturating_sub(now.0))
+        let until = self.guard.0.time.boot().plus(over.0.saturating_sub(now.0));
+        self.until.set(self.until.get().min(until));
     }
 
     /// What the peer may do to a thing of this name.

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use countersign_core::authz::{Policy, Subject};
 use countersign_core::id::Generation;
 use countersign_core::peer::VerifiedPeer;
-use countersign_core::time::UnixMillis;
+use countersign_core::time::{BootMillis, UnixMillis};
 
 use crate::cells::Cells;
 use crate::permit::Denial;
@@ -19,6 +19,8 @@ pub(crate) struct Standing {
     pub(crate) subject: Subject,
     /// Where what was compiled is kept, if not by the groups of a policy that all principals share.
     pub(crate) compiled: Option<Compiled>,
+    /// From then on it is to be fetched again.
+    pub(crate) until: BootMillis,
 }
 
 /// Groups of rules, compiled once.

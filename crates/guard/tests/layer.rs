@@ -282,10 +282,59 @@ async fn a_path_is_decided_about_by_its_one_spelling() {
         "/topics/%00",
         "/topics/%25secret",
         "/topics/a%5cb",
+        "/topics/a\\..\\secret",
         "//topics/secret",
     ] {
         let (status, body) = said(&world, "GET", path, None).await;
         assert!(matches!(status, 400 | 403 | 404) && !body.contains("SERVED"), "{path}: {status} {body}");
+    }
+}
+
+/// What a handler answers that takes its time, after `meanwhile`.
+async fn late(world: &World, grpc: bool, meanwhile: impl FnOnce()) -> Response {
+    let (going_on, wait) = tokio::sync::oneshot::channel::<()>();
+    let wait = Arc::new(Mutex::new(Some(wait)));
+    let (begun, mut begins) = mpsc::channel(1);
+    let handler = any(async move || {
+        begun.send(()).await.unwrap();
+        wait.lock().await.take().unwrap().await.unwrap();
+        // It says all in the head.
+        (StatusCode::FOUND, [("location", "/SERVED"), ("grpc-status", "5"), ("grpc-message", "SERVED")])
+    });
+    let guard = world.guard.clone();
+    let layer = if grpc { GuardLayer::grpc(guard) } else { GuardLayer::http(guard) };
+    let app = Router::new().route("/late/Call", handler).layer(layer);
+    let answer = call(world, app, "POST", "/late/Call", grpc, &[]);
+    tokio::pin!(answer);
+    tokio::select! {
+        _ = &mut answer => panic!("it waits"),
+        _ = begins.recv() => {}
+    }
+    meanwhile();
+    going_on.send(()).unwrap();
+    answer.await
+}
+
+#[tokio::test]
+async fn what_a_handler_says_in_the_head_alone_is_held_back_once_it_is_denied() {
+    for grpc in [true, false] {
+        let world = World::new(&["pay"]);
+        let path = if grpc { "late/Call" } else { "/late/Call" };
+        world.put([rule("a", &format!("allow client/pay write service:{path}"))]);
+        let served = late(&world, grpc, || ()).await;
+        assert_eq!(served.headers()["location"], "/SERVED");
+        let changed = late(&world, grpc, || drop(world.put([rule("b", "allow client/pay read topic:t")]))).await;
+        assert_eq!(changed.headers()["location"], "/SERVED", "what changed was about something else");
+        assert_eq!(changed.headers()[GENERATION], *world.guard.generation().0.to_string());
+        let denied = late(&world, grpc, || drop(world.remove("a"))).await;
+        assert!(!format!("{:?}", denied.headers()).contains("SERVED"), "{denied:?}");
+        assert!(grpc && denied.headers()["grpc-status"] == "7" || denied.status() == StatusCode::FORBIDDEN);
+        world.put([rule("a", &format!("allow client/pay write service:{path}"))]);
+        let lapsed = late(&world, grpc, || {
+            world.clocks.boot.fetch_add(1_000_000_000, std::sync::atomic::Ordering::Relaxed);
+        });
+        let lapsed = lapsed.await;
+        assert!(!format!("{:?}", lapsed.headers()).contains("SERVED"), "{lapsed:?}");
     }
 }
 

@@ -73,7 +73,7 @@ pub struct AclPlan {
     pub required_capabilities: Option<BTreeMap<String, Vec<String>>>,
     /// Requests of late, of any member, that would be decided otherwise.
     pub flips: Vec<AclFlip>,
-    /// Members whose requests of late are not known, by name: they did not tell them.
+    /// Members whose requests of late were not tried, by name: they did not tell them, or there were too many.
     pub unheard: Vec<String>,
     /// What would be odd about the rules.
     pub lint: Vec<AclFinding>,

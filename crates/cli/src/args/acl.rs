@@ -127,7 +127,7 @@ pub(crate) struct AclRemoveArgs {
     #[command(flatten)]
     pub(crate) words: RuleWords,
     /// Its id, as `acl list` shows it: for rules with an id or a span of their own
-    #[arg(long, value_name = "ID", conflicts_with_all = ["principal", "action", "what"])]
+    #[arg(long, value_name = "ID", conflicts_with_all = ["principal", "action", "what", "deny", "from"])]
     pub(crate) id: Option<String>,
     /// Return once every member decides without it, or serves nobody
     #[arg(long)]

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use countersign::{ClusterToken, FilesMode, LeaseLength, RuleError};
+use countersign::{CACHE_TTL_SECS, ClusterToken, FilesMode, LeaseLength, RuleError};
 use countersign_core::authz::Requirement;
 use countersign_core::authz::change::checked;
 use countersign_core::authz::text::{PolicyTextError, parse_requirements};
-use countersign_core::limits::{LEASE_SECS_MAX, PRINCIPAL_TTL_SECS_MAX, TOKEN_TTL_SECS_MAX, TOKEN_USES_MAX};
+use countersign_core::limits::{
+    CACHE_TTL_SECS_MAX, LEASE_SECS_MAX, PRINCIPAL_TTL_SECS_MAX, TOKEN_TTL_SECS_MAX, TOKEN_USES_MAX,
+};
 use countersign_core::name::{Address, HostName, Name, NameError};
 use countersign_core::principal::{PrincipalError, TrustDomain};
 use countersign_core::trust::member::Suffrage;
@@ -232,6 +234,8 @@ pub(crate) struct ServerConfig {
     pub(crate) lease: LeaseLength,
     /// Seconds that certificates of clients live that are asked for here without a word about it.
     pub(crate) client_ttl_secs: u64,
+    /// Seconds that guards outside the cluster may keep what this member tells them of a principal.
+    pub(crate) cache_ttl_secs: u64,
     /// What was said about what the whole cluster shares, to be compared with what it does.
     pub(crate) said: Said,
     /// The reusable token of a bootstrap.
@@ -255,7 +259,6 @@ impl ServerConfig {
     /// Judges what was said.
     pub(crate) fn check(settings: &Settings) -> Result<Self, CheckError> {
         let files = sections::check(settings)?;
-        cache_ttl(settings)?;
         let https_addr = settings.listen("https_addr", None)?;
         let trust_domain = match settings.text("trust_domain") {
             None => None,
@@ -287,6 +290,7 @@ impl ServerConfig {
             node_ttl_secs: settings.secs(NODE_TTL).unwrap_or_else(|| default_secs(NODE_TTL)),
             lease: lease(settings)?.unwrap_or(LeaseLength::DEFAULT),
             client_ttl_secs: client_ttl(settings)?,
+            cache_ttl_secs: cache_ttl(settings)?,
             said: Said { lease: lease(settings)?, node_ttl_secs: settings.secs(NODE_TTL) },
             files,
             requirements: requirements(settings)?,
@@ -295,8 +299,6 @@ impl ServerConfig {
     }
 }
 
-/// A day: what was revoked longer ago than that, no guard may still allow.
-const CACHE_TTL_SECS_MAX: u64 = 86_400;
 const NODE_TTL: &str = "pki.node_ttl";
 
 /// The bounds are those of the cluster: said before anything is made.
@@ -307,12 +309,12 @@ fn lease(settings: &Settings) -> Result<Option<LeaseLength>, CheckError> {
     LeaseLength::from_secs(secs).map(Some).map_err(outside)
 }
 
-/// How long a guard outside the cluster may keep what it was told. A member keeps nothing: it has the rules.
-fn cache_ttl(settings: &Settings) -> Result<(), CheckError> {
+/// A member itself keeps nothing: it has the rules.
+fn cache_ttl(settings: &Settings) -> Result<u64, CheckError> {
     const TTL: &str = "acl.cache_ttl_secs";
-    match settings.number(TTL).filter(|secs| !(1..=CACHE_TTL_SECS_MAX).contains(secs)) {
-        Some(secs) => Err(settings.outside(TTL, secs.to_string(), format!("1 to {CACHE_TTL_SECS_MAX}"))),
-        None => Ok(()),
+    match settings.number(TTL).unwrap_or(CACHE_TTL_SECS) {
+        secs if (1..=CACHE_TTL_SECS_MAX).contains(&secs) => Ok(secs),
+        secs => Err(settings.outside(TTL, secs.to_string(), format!("1 to {CACHE_TTL_SECS_MAX}"))),
     }
 }
 

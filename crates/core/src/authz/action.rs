@@ -140,12 +140,6 @@ impl ActionSet {
         Self(self.0 | other.0)
     }
 
-    /// Those of `self` that are not in `other`.
-    #[must_use]
-    pub const fn without(self, other: Self) -> Self {
-        Self(self.0 & !other.0)
-    }
-
     /// What an allow of these allows: read, write, delete and alter allow describe. A deny implies nothing.
     #[must_use]
     pub const fn allowed(self) -> Self {

@@ -13,6 +13,7 @@ use super::resource::{Kind, NamePattern};
 use super::role_expr::RoleExpr;
 use super::rule::{Effect, PrincipalPattern, Rule, RuleId};
 use super::subject::Subject;
+use crate::limits::LINT_STEPS_MAX;
 use crate::principal::Role;
 use crate::time::UnixMillis;
 use crate::trust::member::Attributes;
@@ -36,6 +37,8 @@ pub enum Finding {
     NeverMatches(NeverWhy),
     /// An allow of much to everybody, or of everything to all of one kind.
     OverBroad,
+    /// Neither this rule nor any that would have come after it was compared with others: too many are about the same things.
+    NotCompared,
 }
 
 /// Why a rule is about nobody.
@@ -58,6 +61,9 @@ impl fmt::Display for Finding {
             Self::Shadowed { by } => write!(f, "allows nothing: rule `{by}` denies all of it"),
             Self::Redundant { by } => write!(f, "adds nothing: rule `{by}` says all of it"),
             Self::NeverMatches(why) => write!(f, "is about nobody: {why}"),
+            Self::NotCompared => f.write_str(
+                "was not compared with others, nor were some more: too many rules are about the same things",
+            ),
             Self::OverBroad => f.write_str("allows more than reading to everybody, or everything to all of one kind"),
         }
     }
@@ -86,10 +92,16 @@ pub struct Lint {
 /// All that is odd about the rules of a view at `now`, by rule. Not quadratic: a rule is compared with those alone that an
 /// index finds for it.
 pub fn lint(view: &View, now: UnixMillis) -> Vec<Lint> {
+    lint_within(view, now, LINT_STEPS_MAX)
+}
+
+/// The same in at most so many comparisons.
+pub(super) fn lint_within(view: &View, now: UnixMillis, steps: usize) -> Vec<Lint> {
     let whole = unconditional(&view.policy);
     let roles: Vec<_> = whole.groups().filter(|(pattern, _)| matches!(pattern, PrincipalPattern::Role(_))).collect();
     let known = Known::of(view);
     let mut lints = Vec::new();
+    let mut steps = Some(steps);
     for (principal, group) in view.policy.groups() {
         let covering = covering(&whole, &roles, principal);
         let nobody = known.nobody(principal);
@@ -101,7 +113,11 @@ pub fn lint(view: &View, now: UnixMillis) -> Vec<Lint> {
                 continue;
             }
             lints.extend(nobody.map(|why| found(Finding::NeverMatches(why))));
-            lints.extend(said_by_others(rule, &covering).map(found));
+            if let Some(left) = steps {
+                let found_others = said_by_others(rule, &covering, left);
+                steps = found_others.as_ref().map(|(_, left)| *left);
+                lints.extend(found_others.map_or(Some(Finding::NotCompared), |(said, _)| said).map(found));
+            }
             lints.extend(is_over_broad(rule).then(|| found(Finding::OverBroad)));
         }
     }
@@ -142,16 +158,31 @@ fn covering<'a>(
     }
 }
 
-/// The rule without which `rule` would say something: a deny of all that it allows, or one that says as much.
-fn said_by_others(rule: &Rule, covering: &[&Group]) -> Option<Finding> {
-    let about = || covering.iter().flat_map(|group| group.about(&rule.kind, rule.pattern.text()));
-    let covers = |other: &&Arc<Rule>| {
-        other.id != rule.id && other.pattern.covers(&rule.pattern) && other.decides().covers(rule.decides())
-    };
-    let first = |effect| about().filter(|other| other.effect == effect).filter(covers).map(|other| &other.id).min();
-    let shadow = first(Effect::Deny).filter(|_| rule.effect == Effect::Allow);
+/// The rule without which `rule` would say something: a deny of all that it allows, or one that says as much. None if that
+/// takes more than `steps`; else how many are left.
+fn said_by_others(rule: &Rule, covering: &[&Group], steps: usize) -> Option<(Option<Finding>, usize)> {
+    let mut left = steps;
+    let (mut shadow, mut same): (Option<&RuleId>, Option<&RuleId>) = (None, None);
+    for group in covering {
+        // Each group costs its look-up, whatever it finds.
+        left = left.checked_sub(1)?;
+        for other in group.about(&rule.kind, rule.pattern.text()) {
+            left = left.checked_sub(1)?;
+            let covers = other.pattern.covers(&rule.pattern) && other.decides().covers(rule.decides());
+            if other.id == rule.id || !covers {
+                continue;
+            }
+            let first = |known: Option<&'_ RuleId>| known.is_none_or(|known| other.id < *known);
+            if other.effect == Effect::Deny && rule.effect == Effect::Allow && first(shadow) {
+                shadow = Some(&other.id);
+            }
+            if other.effect == rule.effect && first(same) {
+                same = Some(&other.id);
+            }
+        }
+    }
     let shadowed = shadow.map(|by| Finding::Shadowed { by: by.clone() });
-    shadowed.or_else(|| first(rule.effect).map(|by| Finding::Redundant { by: by.clone() }))
+    Some((shadowed.or_else(|| same.map(|by| Finding::Redundant { by: by.clone() })), left))
 }
 
 fn is_over_broad(rule: &Rule) -> bool {
@@ -216,8 +247,7 @@ impl<'a> Known<'a> {
     }
 
     fn is_held(&self, expr: &RoleExpr) -> bool {
-        let has = |attributes: &&Attributes| expr.attributes().iter().all(|(n, v)| attributes.get(n) == Some(v));
-        self.held.get(expr.role()).is_some_and(|sets| sets.iter().any(has))
+        self.held.get(expr.role()).is_some_and(|sets| sets.iter().any(|attributes| expr.is_met_by(attributes)))
     }
 }
 

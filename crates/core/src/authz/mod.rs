@@ -8,6 +8,7 @@
 
 pub mod action;
 mod affected;
+mod bounded;
 pub mod change;
 mod decide;
 mod dry_run;

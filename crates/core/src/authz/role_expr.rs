@@ -72,13 +72,17 @@ impl RoleExpr {
 
     /// Whether `subject` has the role and each attribute.
     pub fn matches(&self, subject: &Subject) -> bool {
-        subject.roles.contains(&self.role)
-            && self.attributes.iter().all(|(name, value)| subject.attributes.get(name) == Some(value))
+        subject.roles.contains(&self.role) && self.is_met_by(&subject.attributes)
     }
 
     /// Whether it matches everybody whom `other` matches.
     pub fn covers(&self, other: &Self) -> bool {
-        self.role == other.role && self.attributes.iter().all(|(name, value)| other.attributes.get(name) == Some(value))
+        self.role == other.role && self.is_met_by(&other.attributes)
+    }
+
+    /// Whether each attribute that is needed is among these, with its value.
+    pub(super) fn is_met_by(&self, held: &BTreeMap<String, String>) -> bool {
+        self.attributes.iter().all(|(name, value)| held.get(name) == Some(value))
     }
 }
 

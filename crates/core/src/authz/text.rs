@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::action::{Action, ActionSet, UnknownAction};
+use super::bounded::{at_most, by_name_at_most};
 use super::change::PolicyError;
 use super::policy::Policy;
 use super::resource::{Kind, NamePattern};
@@ -14,6 +15,7 @@ use super::rule::{
     Effect, PrincipalPattern, PrincipalPatternError, Requirement, Rule, RuleError, RuleId, RuleIdError, canonical,
 };
 use crate::codec::{self, CodecError};
+use crate::limits::{ACTION_WORDS_MAX, REQUIREMENTS_MAX, RULES_MAX, SUPER_USERS_MAX};
 use crate::name::NameError;
 use crate::time::UnixMillis;
 
@@ -30,6 +32,7 @@ pub struct RuleText {
     /// `KIND/NAME`, `KIND/PREFIX*`, `*`, or `role:EXPRESSION`.
     pub principal: String,
     /// Words, or `all`.
+    #[serde(deserialize_with = "at_most::<ACTION_WORDS_MAX, _, _>")]
     pub actions: Vec<String>,
     /// `KIND:NAME`: this one. The name may be anything, `*` too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -59,13 +62,13 @@ pub struct RuleText {
 #[serde(deny_unknown_fields)]
 pub struct PolicyText {
     /// Who may do everything.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_most::<SUPER_USERS_MAX, _, _>")]
     pub super_users: Vec<String>,
     /// By task: expressions, of which whoever runs it must meet one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "by_name_at_most::<REQUIREMENTS_MAX, _>")]
     pub required_capabilities: BTreeMap<String, Vec<String>>,
     /// The rules.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "at_most::<RULES_MAX, _, _>")]
     pub rule: Vec<RuleText>,
 }
 

@@ -10,6 +10,9 @@ use crate::time::BootMillis;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subtenant(pub u64);
 
+/// All who are not there any more, and may count a lease.
+const GONE: Subtenant = Subtenant(0);
+
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 struct Tenancy {
     acknowledged: Generation,
@@ -26,7 +29,7 @@ pub struct Sublessor {
 impl Sublessor {
     /// After a start by whoever may have given leases before it: some, which nobody remembers, last until then.
     pub fn after_others(&mut self, until: BootMillis) {
-        let forgotten = self.tenancies.entry(Subtenant(0)).or_default();
+        let forgotten = self.tenancies.entry(GONE).or_default();
         forgotten.until.insert(Generation(0), until);
     }
 
@@ -39,6 +42,31 @@ impl Sublessor {
         *until = own_end.max(*until);
         let left = own_end.since(now);
         left.saturating_sub((left.saturating_mul(LEASE_DRIFT_PERMILLE)).div_ceil(1000))
+    }
+
+    /// A holder has gone, and may count the leases that it was given until they end. All who have gone are one: the slowest.
+    pub fn depart(&mut self, gone: Subtenant, now: BootMillis) {
+        let Some(mut left) = self.tenancies.remove(&gone) else { return };
+        left.until.retain(|_, until| *until > now);
+        if left.until.is_empty() {
+            return;
+        }
+        match self.tenancies.get_mut(&GONE) {
+            None => drop(self.tenancies.insert(GONE, left)),
+            Some(others) => {
+                others.until.retain(|_, until| *until > now);
+                others.acknowledged = others.acknowledged.min(left.acknowledged);
+                for (generation, until) in left.until {
+                    let last = others.until.entry(generation).or_default();
+                    *last = until.max(*last);
+                }
+            }
+        }
+    }
+
+    /// Holders that are counted: those who are there, and one for all who have gone.
+    pub fn holders(&self) -> usize {
+        self.tenancies.len()
     }
 
     /// A holder enforces `generation`.
@@ -108,6 +136,32 @@ mod tests {
         assert_eq!(sublessor.enforced(Generation(8), at(10_000)), (Generation(8), None));
         // It counts for the next one: by then it may have come to enforce what was named.
         assert_eq!(sublessor.enforced(Generation(9), at(10_000)).1, Some(at(20_000)));
+    }
+
+    #[test]
+    fn whoever_has_gone_is_waited_for_and_however_many_went_are_one() {
+        let mut sublessor = Sublessor::default();
+        for number in 1..=1000 {
+            sublessor.grant(Subtenant(number), Generation(7), at(10_000 + number), at(0));
+            sublessor.acknowledge(Subtenant(number), Generation(7));
+            sublessor.depart(Subtenant(number), at(1));
+        }
+        assert_eq!(sublessor.holders(), 1);
+        assert_eq!(sublessor.enforced(Generation(7), at(2)), (Generation(7), None), "what they enforce is enough");
+        assert_eq!(sublessor.enforced(Generation(8), at(2)), (Generation(7), Some(at(11_000))));
+        // Nobody who is there answers for them, and one who had acknowledged nothing counts most.
+        sublessor.grant(OTHER, Generation(8), at(9_000), at(3));
+        sublessor.acknowledge(OTHER, Generation(8));
+        assert_eq!(sublessor.enforced(Generation(8), at(3)).0, Generation(7));
+        sublessor.grant(ONE, Generation(5), at(12_000), at(3));
+        sublessor.depart(ONE, at(3));
+        assert_eq!(sublessor.enforced(Generation(8), at(3)), (Generation(0), Some(at(12_000))));
+        assert_eq!(sublessor.enforced(Generation(8), at(12_000)), (Generation(8), None));
+        assert_eq!(sublessor.holders(), 0);
+        // One whose leases have ended leaves nothing.
+        sublessor.grant(ONE, Generation(8), at(13_000), at(12_500));
+        sublessor.depart(ONE, at(13_000));
+        assert_eq!(sublessor.holders(), 0);
     }
 
     #[test]

@@ -311,11 +311,14 @@ pub fn still_known(view: &View, peer: &VerifiedPeer, now: UnixMillis) -> Result<
 }
 
 fn verified(view: &View, parts: &EvidenceParts, scope: Scope) -> VerifiedPeer {
+    // As recorded, if the certificate says more.
+    let recorded = view.principals.get(&parts.principal.role).and_then(|keys| keys.get(&parts.key));
+    let not_after = parts.validity.not_after;
     VerifiedPeer {
         principal: parts.principal.clone(),
         key: parts.key,
         generation: view.generation,
-        not_after: parts.validity.not_after,
+        not_after: recorded.map_or(not_after, |issued| issued.not_after.min(not_after)),
         scope,
     }
 }

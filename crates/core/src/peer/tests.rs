@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Evidence, EvidenceParts, Refusal, Scope, Wanted, judge};
+use super::{Evidence, EvidenceParts, Refusal, Scope, Wanted, judge, still_known};
 use crate::id::{AuthorityId, ClusterId, NodeId, ed25519_spki};
 use crate::key::Endorsement;
 use crate::principal::{Principal, Role, TrustDomain};
@@ -209,6 +209,11 @@ fn a_certificate_that_outlives_its_record_is_of_no_use() {
     let forged = EvidenceParts { validity: Validity { not_before: NOW, not_after: NOW.plus_secs(9999) }, ..client(60) };
     let judged = |now| judge(&view(), &Evidence::asserted(forged.clone()), Wanted::AnyPrincipal, now).map(|_| ());
     assert_eq!((judged(NOW.plus_secs(60)), judged(late)), (Ok(()), Err(Refusal::Expired)));
+    // Nor on a connection that is open by then.
+    let peer = judge(&view(), &Evidence::asserted(forged.clone()), Wanted::AnyPrincipal, NOW).unwrap();
+    assert_eq!(peer.not_after(), NOW.plus_secs(60));
+    assert_eq!(still_known(&view(), &peer, NOW.plus_secs(60)), Ok(()));
+    assert_eq!(still_known(&view(), &peer, late), Err(Refusal::Expired));
 }
 
 #[test]

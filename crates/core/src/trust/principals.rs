@@ -62,6 +62,10 @@ impl TrustState {
                 _ => {}
             }
         }
+        // Whoever shows somebody's request for a certificate does not hold the key: it would be revoked with their own.
+        if view.principals.iter().any(|(of, keys)| of != role && keys.contains_key(&key)) {
+            return Err(Refused::KeyReused);
+        }
         let (authority, record) = view.active_authority().ok_or(Refused::NoCluster)?;
         if record.key.is_none() {
             return Err(Refused::KeyElsewhere(authority));

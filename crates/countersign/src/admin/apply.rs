@@ -1,7 +1,7 @@
 //! A whole policy in place of another: planned, or carried out in one step however long it is.
 //!
 //! What is carried out is reckoned from the policy that this member has applied, and counts only if that is the one which is
-//! changed. So nobody's change is undone that was made meanwhile.
+//! changed. Whoever names a generation undoes nobody's later change; whoever names none wants the file, whatever came meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -111,7 +111,7 @@ async fn carried_out(
         let (before, after, generation) = (Arc::clone(&view.policy), Arc::clone(policy), view.generation);
         let change = aside(move || PolicyChange { if_generation: Some(generation), ..before.plan(&after) }).await?;
         match proposed(member, change).await {
-            // This member was behind, or somebody was faster: neither is undone.
+            // This member was behind, or somebody was faster: planned anew, unless a generation was asked for.
             Err(Failed::Command(CommandError::Refused(Refused::Policy(PolicyError::Changed { changed, .. }))))
                 if attempts < ATTEMPTS =>
             {
@@ -213,6 +213,7 @@ pub(super) async fn applied(member: &Inner, generation: Generation, patience: Du
 mod tests {
     use countersign_core::authz::change::PolicyLimit;
     use countersign_core::authz::{NamePattern, Rule, RuleId};
+    use countersign_core::limits::{ACTION_WORDS_MAX, REQUIREMENTS_MAX, SUPER_USERS_MAX};
 
     use super::*;
     use crate::propose::tests::founded;
@@ -227,6 +228,29 @@ mod tests {
         let super_users = vec!["admin/*".to_owned()];
         let text = PolicyText { super_users, rule: (0..rules).map(rule).collect(), ..PolicyText::default() };
         Arc::new(text.policy().unwrap())
+    }
+
+    #[test]
+    fn a_list_in_a_body_is_read_up_to_its_limit_and_no_further() {
+        let words = |word: &str, len: usize| serde_json::json!(vec![word; len]);
+        let rule = |actions| serde_json::json!({"principal": "*", "actions": actions, "topic": "t"});
+        let tasks = |len| (0..len).map(|at| (format!("t{at}"), words("R", 1))).collect::<serde_json::Map<_, _>>();
+        let read = |policy: serde_json::Value| {
+            let body = serde_json::json!({ "policy": policy }).to_string();
+            wanted(body.as_bytes()).map(drop).map_err(|error| error.problem.message)
+        };
+        type Told<'a> = &'a dyn Fn(usize) -> serde_json::Value;
+        let lists: [(usize, Told<'_>); 4] = [
+            (SUPER_USERS_MAX, &|len| serde_json::json!({"super_users": words("admin/x", len)})),
+            (REQUIREMENTS_MAX, &|len| serde_json::json!({"required_capabilities": {"t": words("R", len)}})),
+            (REQUIREMENTS_MAX, &|len| serde_json::json!({"required_capabilities": tasks(len)})),
+            (ACTION_WORDS_MAX, &|len| serde_json::json!({"rule": [rule(words("read", len))]})),
+        ];
+        for (max, policy) in lists {
+            assert_eq!(read(policy(max)), Ok(()));
+            let error = read(policy(max + 1)).unwrap_err();
+            assert!(error.contains(&format!("a list is longer than {max}")), "{error}");
+        }
     }
 
     fn rules(policy: &Policy) -> Vec<Rule> {

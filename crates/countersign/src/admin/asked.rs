@@ -1,7 +1,7 @@
 //! Questions about the rules: what is decided and why, who may, what is odd. Nothing here changes anything.
 
 use std::net::IpAddr;
-use std::time::Duration;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::JsonRejection;
@@ -20,13 +20,10 @@ use countersign_core::trust::view::View;
 
 use super::access::Permitted;
 use super::acl::{answered, in_force};
-use super::apply::applied;
+use super::apply::{BEHIND_MAX, applied};
 use super::problem::AdminError;
 use super::tokens::parsed;
 use crate::member::Inner;
-
-/// How long a question may wait for the generation that it asks for.
-const BEHIND_MAX: Duration = Duration::from_secs(3);
 
 /// A question whose every word was understood.
 struct Query {
@@ -77,22 +74,23 @@ fn role(view: &View, text: &str) -> Result<Role, AdminError> {
     Role::parse(text).map_err(|error| AdminError::invalid(format!("`{text}`: {error}"), next))
 }
 
-/// The view to answer by: one of at least the generation that was asked for.
-async fn view_for(member: &Inner, ask: &AclAsk) -> Result<std::sync::Arc<View>, AdminError> {
+/// The question, and the view to answer it by: one of at least the generation that was asked for.
+async fn asked(admin: &Permitted, body: Result<Json<AclAsk>, JsonRejection>) -> Result<(Arc<View>, Query), AdminError> {
+    let ask = parsed(body)?;
+    let member = admin.member()?;
     if let Some(generation) = ask.min_generation {
-        applied(member, Generation(generation), BEHIND_MAX).await?;
+        applied(&member, Generation(generation), BEHIND_MAX).await?;
     }
-    Ok(in_force(member))
+    let view = in_force(&member);
+    let query = Query::read(&member, &view, &ask)?;
+    Ok((view, query))
 }
 
 pub(crate) async fn check(
     admin: Permitted,
     body: Result<Json<AclAsk>, JsonRejection>,
 ) -> Result<Json<AclDecision>, AdminError> {
-    let ask = parsed(body)?;
-    let member = admin.member()?;
-    let view = view_for(&member, &ask).await?;
-    let query = Query::read(&member, &view, &ask)?;
+    let (view, query) = asked(&admin, body).await?;
     Ok(Json(shown(&view.policy, &query.decided(&view))))
 }
 
@@ -100,10 +98,7 @@ pub(crate) async fn explain(
     admin: Permitted,
     body: Result<Json<AclAsk>, JsonRejection>,
 ) -> Result<Json<AclExplanation>, AdminError> {
-    let ask = parsed(body)?;
-    let member = admin.member()?;
-    let view = view_for(&member, &ask).await?;
-    let query = Query::read(&member, &view, &ask)?;
+    let (view, query) = asked(&admin, body).await?;
     Ok(Json(explained(&view, &query)))
 }
 
@@ -208,8 +203,6 @@ pub(super) fn flips(view: &View, policy: &Policy, recorded: &[Recorded], now: Un
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use countersign_core::authz::text::PolicyText;
 
     use super::*;

@@ -31,8 +31,8 @@ pub(super) struct Recent {
 /// What every member of `view` records.
 pub(super) async fn of_all(member: &Arc<Inner>, view: &View) -> Recent {
     let mut all: BTreeSet<Recorded> = member.guard.recent().into_iter().collect();
-    let mut unheard = BTreeSet::new();
-    let mut others = view.members.keys().copied().filter(|id| *id != member.node);
+    let mut unheard: BTreeSet<NodeId> = view.members.keys().copied().filter(|id| *id != member.node).collect();
+    let mut others = unheard.clone().into_iter();
     let mut asked = JoinSet::new();
     loop {
         for id in others.by_ref().take(ASKED_AT_ONCE.saturating_sub(asked.len())) {
@@ -41,12 +41,12 @@ pub(super) async fn of_all(member: &Arc<Inner>, view: &View) -> Recent {
         }
         match asked.join_next().await {
             None => break,
-            Some(Ok((id, told))) => {
-                if !told.is_some_and(|told| added(&mut all, told)) {
-                    unheard.insert(id);
+            Some(Ok((id, Some(told)))) => {
+                if added(&mut all, told) {
+                    unheard.remove(&id);
                 }
             }
-            Some(Err(_)) => {}
+            Some(_) => {}
         }
     }
     let name = |id: NodeId| view.members.get(&id).map(|member| member.name.to_string());

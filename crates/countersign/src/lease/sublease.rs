@@ -36,11 +36,13 @@ pub(crate) struct Place {
     pub(crate) tenant: Subtenant,
     principal: String,
     held: Held,
+    sublessor: Arc<Mutex<Sublessor>>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.sublessor.lock().unwrap_or_else(PoisonError::into_inner).depart(self.tenant, boot_now());
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         match held.get_mut(&self.principal) {
             Some(places) if *places > 1 => *places -= 1,
@@ -51,7 +53,7 @@ impl Drop for Place {
 
 /// What was given, and who has acknowledged what.
 pub(crate) struct Subleases {
-    sublessor: Mutex<Sublessor>,
+    sublessor: Arc<Mutex<Sublessor>>,
     acknowledged: watch::Sender<()>,
     places: Arc<Semaphore>,
     held: Held,
@@ -70,7 +72,7 @@ impl Subleases {
             sublessor.after_others(boot_now().plus(length.waited_millis()));
         }
         Ok(Self {
-            sublessor: Mutex::new(sublessor),
+            sublessor: Arc::new(Mutex::new(sublessor)),
             acknowledged: watch::Sender::new(()),
             places: Arc::new(Semaphore::new(SUBTENANTS_MAX)),
             held: Held::default(),
@@ -94,7 +96,8 @@ impl Subleases {
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full::Member)?;
         held.insert(principal.to_owned(), own.saturating_add(1));
         let tenant = Subtenant(self.next.fetch_add(1, Ordering::Relaxed));
-        Ok(Place { tenant, principal: principal.to_owned(), held: Arc::clone(&self.held), _place: place })
+        let (held, sublessor) = (Arc::clone(&self.held), Arc::clone(&self.sublessor));
+        Ok(Place { tenant, principal: principal.to_owned(), held, sublessor, _place: place })
     }
 
     /// Whether leases are given, or may be: the leader is told with each request.
@@ -113,7 +116,8 @@ impl Subleases {
     }
 
     /// Gives a lease that ends with this member's own, and names what is enforced here. Reading that and recording what is
-    /// given are one step: else a generation could be acknowledged in between, and the lease not be waited for.
+    /// given are one step: else a generation could be acknowledged in between, and the lease not be waited for. Returns the
+    /// generation that it names, and for how many milliseconds it may be counted; 0 for none.
     pub(crate) fn grant(
         &self,
         to: &Place,

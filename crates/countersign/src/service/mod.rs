@@ -11,11 +11,12 @@ pub(crate) mod peers;
 mod policy;
 mod presented;
 mod recovery;
+mod unread;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use countersign_api::cluster::certificates_server::CertificatesServer;
 use countersign_api::cluster::enrollment_server::EnrollmentServer;
 use countersign_api::cluster::leases_server::LeasesServer;
@@ -34,6 +35,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
@@ -46,6 +48,7 @@ use io::Served;
 pub(crate) use leased::close_when_lapsed;
 use peers::PeerService;
 use policy::PolicyService;
+use unread::until_read;
 
 /// Connections handed over and not yet taken up.
 pub(crate) const WAITING_MAX: usize = 64;
@@ -90,7 +93,9 @@ pub(crate) fn spawn_services(member: &Arc<Inner>, services: Routes, app: Option<
     let certificates =
         CertificatesServer::new(CertificatesService::of(member)).max_decoding_message_size(2 * CSR_LEN_MAX);
     let policy = PolicyServer::new(PolicyService::of(member)).max_encoding_message_size(SLICE_LEN_MAX);
-    let routes = guarded(&member.guard, services.add_service(certificates).add_service(policy), app);
+    let policy = Router::new().route_service(&format!("/{}/{{*call}}", PolicyServer::<PolicyService>::NAME), policy);
+    let services = services.add_service(certificates).into_axum_router().merge(policy.layer(from_fn(until_read)));
+    let routes = guarded(&member.guard, services.into(), app);
     run(&member.tasks, &member.stop, member.acceptor.routes().services(WAITING_MAX), routes, STREAMS_MAX);
 }
 

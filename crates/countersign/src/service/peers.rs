@@ -123,7 +123,10 @@ impl Members for PeerService {
 
     async fn recent(&self, request: Request<RecentRequest>) -> Result<Response<RecentReply>, Status> {
         caller(&request)?;
-        let requests = self.member()?.guard.recent().iter().map(codec::encode).collect::<Result<Vec<_>, _>>();
+        let member = self.member()?;
+        // Who was evicted while this member was cut off is not told what others asked.
+        member.lease.fresh().map_err(|denied| Status::unavailable(denied.to_string()))?;
+        let requests = member.guard.recent().iter().map(codec::encode).collect::<Result<Vec<_>, _>>();
         let requests = requests.map_err(|_| Status::internal("a request cannot be encoded"))?;
         Ok(Response::new(RecentReply { requests: requests.into_iter().map(Bytes::from).collect() }))
     }

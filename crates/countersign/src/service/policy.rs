@@ -12,7 +12,7 @@ use countersign_api::cluster::{FetchReply, FetchRequest, RuleReply, WatchReply, 
 use countersign_core::authz::{Action, Affected, Kind, PrincipalPattern, Subject};
 use countersign_core::codec;
 use countersign_core::id::Generation;
-use countersign_core::limits::{FETCHES_MAX, SLICE_LEN_MAX, SLICE_RULES_MAX};
+use countersign_core::limits::{FETCHES_MAX, SLICE_LEN_MAX, SLICE_RULES_MAX, UNREAD_PER_PRINCIPAL_MAX};
 use countersign_core::principal::Role;
 use countersign_core::trust::view::View;
 use countersign_guard::{Caller, Denial};
@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::unread::UnreadAnswers;
 use crate::lease::Place;
 use crate::member::Inner;
 
@@ -37,11 +38,16 @@ const BEHIND_MAX: Duration = Duration::from_secs(2);
 pub(super) struct PolicyService {
     member: Weak<Inner>,
     fetches: Arc<Semaphore>,
+    unread: UnreadAnswers,
 }
 
 impl PolicyService {
     pub(super) fn of(member: &Arc<Inner>) -> Self {
-        Self { member: Arc::downgrade(member), fetches: Arc::new(Semaphore::new(FETCHES_MAX)) }
+        Self {
+            member: Arc::downgrade(member),
+            fetches: Arc::new(Semaphore::new(FETCHES_MAX)),
+            unread: UnreadAnswers::default(),
+        }
     }
 
     fn member(&self) -> Result<Arc<Inner>, Status> {
@@ -144,6 +150,11 @@ impl Policy for PolicyService {
         let FetchRequest { principal, at_least } = request.into_inner();
         let role = Role::parse(&principal).map_err(|_| Status::invalid_argument("no principal"))?;
         let until = Instant::now() + BEHIND_MAX;
+        let place = self.unread.place(&caller.peer.principal().to_string(), until).await.ok_or_else(|| {
+            Status::resource_exhausted(format!(
+                "{UNREAD_PER_PRINCIPAL_MAX} answers to this principal are unread: read them"
+            ))
+        })?;
         let _turn = turn(&self.fetches, until).await?;
         let mut applied = member.state.applied();
         let reached = applied.wait_for(|generation| generation.0 >= at_least);
@@ -155,12 +166,14 @@ impl Policy for PolicyService {
         let view = member.state.read().view().cloned().ok_or_else(|| Status::unavailable("no state yet"))?;
         // A request that waited may do so no more.
         permitted(&member, &caller)?;
-        fetched(&view, &role).map(Response::new)
+        let mut answer = Response::new(fetched(&view, &role, member.cache_ttl_secs)?);
+        answer.extensions_mut().insert(place);
+        Ok(answer)
     }
 }
 
 /// What rules say of one principal, and everything else that decides about it.
-fn fetched(view: &View, role: &Role) -> Result<FetchReply, Status> {
+fn fetched(view: &View, role: &Role, keep_secs: u64) -> Result<FetchReply, Status> {
     let subject = Subject::of(view, role);
     let encoded = |_| Status::internal("encoding");
     let mut rules = Vec::new();
@@ -170,7 +183,9 @@ fn fetched(view: &View, role: &Role) -> Result<FetchReply, Status> {
             let bytes = codec::encode(&**rule).map_err(encoded)?;
             len = len.saturating_add(bytes.len()).saturating_add(rule.id.as_str().len()).saturating_add(16);
             if rules.len() >= SLICE_RULES_MAX || len > SLICE_LEN_MAX / 2 {
-                return Err(Status::resource_exhausted(format!("more than {SLICE_RULES_MAX} rules are about it")));
+                let many =
+                    format!("more than {SLICE_RULES_MAX} rules, or {} bytes of them, are about it", SLICE_LEN_MAX / 2);
+                return Err(Status::resource_exhausted(many));
             }
             rules.push(RuleReply { id: rule.id.to_string(), rule: bytes.into() });
         }
@@ -183,6 +198,7 @@ fn fetched(view: &View, role: &Role) -> Result<FetchReply, Status> {
         rules,
         super_users: view.policy.super_users().iter().map(PrincipalPattern::to_string).collect(),
         requirements: requirements.collect::<Result<_, _>>()?,
+        keep_secs,
     })
 }
 

@@ -2,11 +2,12 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::{
-    CLIENT_TTL_SECS, ClusterToken, FilesMode, LeaseLength, Member, NODE_TTL_SECS, NewCluster, Settings, Start,
+    CACHE_TTL_SECS, ClusterToken, FilesMode, LeaseLength, Member, NODE_TTL_SECS, NewCluster, Settings, Start,
     StartError, Started, channel_over,
 };
 use countersign_api::admin::{
@@ -27,6 +28,7 @@ use countersign_pki::pem::certificates_from_pem;
 use countersign_pki::verify::Bundle;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
+use serde_json::Value;
 use tempfile::TempDir;
 
 /// Longer than anything takes on a loaded machine; only a failure waits so long.
@@ -58,26 +60,25 @@ impl Token {
 pub struct Lifetimes {
     pub node_ttl_secs: u64,
     pub lease: LeaseLength,
+    pub cache_ttl_secs: u64,
 }
 
 impl Default for Lifetimes {
     fn default() -> Self {
-        Self { node_ttl_secs: NODE_TTL_SECS, lease: LeaseLength::DEFAULT }
+        Self { node_ttl_secs: NODE_TTL_SECS, lease: LeaseLength::DEFAULT, cache_ttl_secs: CACHE_TTL_SECS }
     }
 }
 
 fn settings(data: &TempDir, name: &Name, files: Option<FilesMode>, lifetimes: Lifetimes) -> Settings {
+    let any = "127.0.0.1:0".parse().unwrap();
     Settings {
-        data: data.path().to_owned(),
         name: Some(name.clone()),
-        cluster_addr: "127.0.0.1:0".parse().unwrap(),
-        advertise: vec![],
-        https_addr: Some("127.0.0.1:0".parse().unwrap()),
-        https_files: None,
+        https_addr: Some(any),
         node_ttl_secs: lifetimes.node_ttl_secs,
-        client_ttl_secs: CLIENT_TTL_SECS,
+        cache_ttl_secs: lifetimes.cache_ttl_secs,
         lease: lifetimes.lease,
         files,
+        ..Settings::new(data.path(), any)
     }
 }
 
@@ -191,6 +192,13 @@ impl Node {
         let status = response.status().as_u16();
         let body = response.into_body().collect().await.unwrap().to_bytes();
         (status, String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// The same, for a request that is carried out.
+    pub async fn local(&self, method: &str, path: &str, body: Value) -> Value {
+        let (status, said) = self.ask(method, path, body.to_string()).await;
+        assert_eq!(status, 200, "{method} {path}: {said}");
+        serde_json::from_str(&said).unwrap()
     }
 
     pub async fn status(&self) -> Status {
@@ -314,4 +322,15 @@ pub async fn cluster_living(n: usize, lifetimes: Lifetimes) -> Vec<Node> {
         }
     }
     nodes
+}
+
+/// Compares with what is checked in; writes it anew with `COUNTERSIGN_BLESS=1`.
+pub fn agrees_with_golden(file: &str, seen: &str) {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
+    if std::env::var_os("COUNTERSIGN_BLESS").is_some() {
+        std::fs::write(&golden, seen).unwrap();
+    }
+    let agreed = std::fs::read_to_string(&golden).unwrap();
+    let differs = seen.lines().zip(agreed.lines()).find(|(now, then)| now != then);
+    assert!(seen == agreed, "differs from {}, first: {differs:#?}", golden.display());
 }

@@ -20,11 +20,13 @@ pub(crate) struct Slice {
     pub(crate) subject: Subject,
     pub(crate) policy: Arc<Policy>,
     pub(crate) compiled: Compiled,
+    /// For which it may be kept, from when it was asked for.
+    pub(crate) keep_millis: u64,
 }
 
 struct Kept {
     slice: Slice,
-    since: BootMillis,
+    until: BootMillis,
     used: BootMillis,
 }
 
@@ -56,8 +58,8 @@ pub(crate) enum Taken {
 }
 
 /// Bounded, both in what is kept and in what is asked.
+#[derive(Default)]
 pub(crate) struct Cache {
-    ttl_millis: u64,
     generation: Generation,
     turn: u64,
     kept: HashMap<String, Kept>,
@@ -67,24 +69,19 @@ pub(crate) struct Cache {
 }
 
 impl Cache {
-    pub(crate) fn new(ttl_secs: u64) -> Self {
-        let ttl_millis = ttl_secs.saturating_mul(1000);
-        Self { ttl_millis, generation: Generation(0), turn: 0, kept: HashMap::new(), weight: 0, asked: HashMap::new() }
-    }
-
     /// The generation up to which everything was told.
     pub(crate) const fn generation(&self) -> Generation {
         self.generation
     }
 
-    /// What is known of a principal; none if nothing is, or nothing that still counts.
-    pub(crate) fn slice(&mut self, principal: &str, now: BootMillis) -> Option<&Slice> {
-        if self.kept.get(principal).is_some_and(|kept| now.since(kept.since) >= self.ttl_millis) {
+    /// What is known of a principal, and until when; none if nothing is, or nothing that still counts.
+    pub(crate) fn slice(&mut self, principal: &str, now: BootMillis) -> Option<(&Slice, BootMillis)> {
+        if self.kept.get(principal).is_some_and(|kept| now >= kept.until) {
             self.forget(principal);
         }
         let kept = self.kept.get_mut(principal)?;
         kept.used = now;
-        Some(&kept.slice)
+        Some((&kept.slice, kept.until))
     }
 
     /// The question to ask about a principal; none if it is under way.
@@ -106,7 +103,7 @@ impl Cache {
         }
     }
 
-    /// An answer to question `turn`, asked at `since`: so long it may be kept from then.
+    /// An answer to question `turn`, asked at `since`.
     pub(crate) fn answered(&mut self, principal: &str, turn: u64, slice: Slice, since: BootMillis) -> Taken {
         let Some(asked) = self.asked.get(principal).filter(|asked| asked.turn == turn) else { return Taken::Dropped };
         if slice.generation < asked.at_least {
@@ -119,7 +116,8 @@ impl Cache {
             self.forget_oldest();
         }
         self.weight += weight;
-        self.kept.insert(principal.to_owned(), Kept { slice, since, used: since });
+        let until = since.plus(slice.keep_millis);
+        self.kept.insert(principal.to_owned(), Kept { slice, until, used: since });
         Taken::Kept
     }
 
@@ -187,7 +185,8 @@ mod tests {
 
     fn slice(principal: &str, generation: u64) -> Slice {
         let subject = Subject { name: principal.to_owned(), ..Subject::default() };
-        Slice { generation: Generation(generation), subject, policy: Arc::default(), compiled: Compiled::default() }
+        let (policy, compiled) = (Arc::default(), Compiled::default());
+        Slice { generation: Generation(generation), subject, policy, compiled, keep_millis: 300_000 }
     }
 
     fn pattern(text: &str) -> PrincipalPattern {
@@ -198,13 +197,13 @@ mod tests {
     const NOW: BootMillis = BootMillis(0);
 
     fn cache() -> Cache {
-        let mut cache = Cache::new(300);
+        let mut cache = Cache::default();
         cache.told(Generation(5), true, &[]);
         cache
     }
 
     fn kept(cache: &mut Cache, principal: &str) -> Option<u64> {
-        cache.slice(principal, NOW).map(|slice| slice.generation.0)
+        cache.slice(principal, NOW).map(|(slice, _)| slice.generation.0)
     }
 
     #[test]

@@ -12,7 +12,7 @@ use countersign_core::authz::{Policy, PrincipalPattern, Requirement, Rule, RuleI
 use countersign_core::codec;
 use countersign_core::id::Generation;
 use countersign_core::lease::{Holder, LeaseClock};
-use countersign_core::limits::SLICE_LEN_MAX;
+use countersign_core::limits::{CACHE_TTL_SECS_MAX, SLICE_LEN_MAX};
 use countersign_core::peer::{VerifiedPeer, still_known};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::view::View;
@@ -64,8 +64,8 @@ pub(super) struct Feed {
 }
 
 impl Feed {
-    pub(super) fn new(lease: Arc<LeaseClock>, time: Arc<dyn Time>, cache_ttl_secs: u64) -> Self {
-        let state = State { cache: Cache::new(cache_ttl_secs), view: None, holder: Holder::default() };
+    pub(super) fn new(lease: Arc<LeaseClock>, time: Arc<dyn Time>) -> Self {
+        let state = State { cache: Cache::default(), view: None, holder: Holder::default() };
         Self {
             state: Mutex::new(state),
             lease,
@@ -191,6 +191,8 @@ fn slice(principal: &str, reply: FetchReply) -> Option<Slice> {
         subject,
         policy: Arc::new(policy),
         compiled: Default::default(),
+        // No longer than anything may be, whoever says so.
+        keep_millis: reply.keep_secs.min(CACHE_TTL_SECS_MAX) * 1000,
     })
 }
 
@@ -201,12 +203,13 @@ impl Source for Feed {
         let view = state.view.clone().ok_or(Denial::Unfetched)?;
         still_known(&view, peer, now).map_err(Denial::Refused)?;
         let generation = state.cache.generation();
-        let slice = state.cache.slice(&peer.principal().role.to_string(), boot).ok_or(Denial::Unfetched)?;
+        let (slice, until) = state.cache.slice(&peer.principal().role.to_string(), boot).ok_or(Denial::Unfetched)?;
         Ok(Standing {
             generation,
             policy: Arc::clone(&slice.policy),
             subject: slice.subject.clone(),
             compiled: Some(Arc::clone(&slice.compiled)),
+            until,
         })
     }
 

@@ -46,11 +46,10 @@ pub struct Outpost {
 }
 
 impl Outpost {
-    /// Knows nothing and allows nothing until [`Outpost::run`] has reached a member. What it is told of a principal it keeps
-    /// for `cache_ttl_secs` at most.
-    pub fn new(controllers: Arc<dyn Controllers>, time: Arc<dyn Time>, cache_ttl_secs: u64) -> Self {
+    /// Knows nothing and allows nothing until [`Outpost::run`] has reached a member.
+    pub fn new(controllers: Arc<dyn Controllers>, time: Arc<dyn Time>) -> Self {
         let lease = Arc::new(LeaseClock::default());
-        let feed = Arc::new(Feed::new(Arc::clone(&lease), Arc::clone(&time), cache_ttl_secs));
+        let feed = Arc::new(Feed::new(Arc::clone(&lease), Arc::clone(&time)));
         let guard = Guard::new(Arc::clone(&feed) as Arc<dyn crate::source::Source>, lease, time);
         Self { guard, feed, controllers }
     }

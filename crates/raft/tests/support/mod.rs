@@ -268,10 +268,11 @@ impl Member {
     }
 }
 
-/// Copies a store as it is now.
+/// Copies a store as it is now. Files before directories: the mark of what was confirmed is not newer than what it confirms.
 pub fn copy(from: &Path, to: &Path) {
-    for entry in std::fs::read_dir(from).unwrap() {
-        let entry = entry.unwrap();
+    let mut entries: Vec<_> = std::fs::read_dir(from).unwrap().map(Result::unwrap).collect();
+    entries.sort_by_key(|entry| entry.file_type().unwrap().is_dir());
+    for entry in entries {
         let target: PathBuf = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
             std::fs::create_dir_all(&target).unwrap();

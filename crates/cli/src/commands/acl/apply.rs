@@ -59,7 +59,7 @@ fn planned(text: &mut Text, plan: &AclPlan) {
         ));
     }
     if !plan.unheard.is_empty() {
-        text.line(&format!("not tried on requests of: {} (no answer)", plan.unheard.join(", ")));
+        text.line(&format!("not tried on requests of: {} (no answer, or too many)", plan.unheard.join(", ")));
     }
     plan.lint.iter().for_each(|found| text.line(&format!("lint: {}: {}", found.rule, found.finding)));
     let same = plan.add.is_empty() && plan.remove.is_empty();

@@ -44,6 +44,7 @@ pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
         node_ttl_secs: config.node_ttl_secs,
         lease: config.lease,
         client_ttl_secs: config.client_ttl_secs,
+        cache_ttl_secs: config.cache_ttl_secs,
         files: config.files.clone(),
     };
     let (said, requirements) = (config.said, config.requirements.clone());

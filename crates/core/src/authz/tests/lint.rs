@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::cases::*;
 use crate::authz::label::Labels;
+use crate::authz::lint::lint_within;
 use crate::authz::text::RuleText;
 use crate::authz::{Effect, Finding, Lint, NamePattern, NeverWhy, Policy, Rule, RuleId, decide, lint};
 use crate::id::ed25519_spki;
@@ -306,4 +307,20 @@ fn findings_have_words_and_one_spelling() {
     for finding in [shadowed, never, Finding::OverBroad, Finding::Redundant { by: id("d") }] {
         assert!(finding.to_string().starts_with(|c: char| c.is_ascii_lowercase()));
     }
+}
+
+#[test]
+fn what_takes_too_many_comparisons_is_not_compared_and_says_so_once() {
+    let rules: Vec<Rule> = (0..10).map(|at| rule(&format!("t{at} allow client/pay read =t{at}"))).collect();
+    let view = with(rules.into_iter().chain([rule("wide allow client/pay read,write any")]));
+    let with_steps = |steps| lint_within(&view, NOW, steps).into_iter().map(|lint| lint.finding).collect::<Vec<_>>();
+    let redundant = |found: &[Finding]| found.iter().filter(|f| matches!(f, Finding::Redundant { .. })).count();
+    let cut = |found: &[Finding]| found.iter().filter(|f| matches!(f, Finding::NotCompared)).count();
+    let whole = with_steps(1000);
+    assert_eq!((redundant(&whole), cut(&whole)), (10, 0));
+    let enough = (0..1000).find(|steps| cut(&with_steps(*steps)) == 0).unwrap();
+    let short = with_steps(enough - 1);
+    assert_eq!(cut(&short), 1);
+    assert!(redundant(&short) < 10 && redundant(&with_steps(0)) == 0, "{short:?}");
+    assert_eq!(redundant(&with_steps(enough)), 10);
 }

@@ -39,6 +39,22 @@ fn lifetimes_keys_and_roles_are_checked() {
     assert_eq!(rig.refused(node), Refused::NotIssued(Role::Node(NodeId(1))));
 }
 
+#[test]
+fn nobody_has_the_key_of_somebody_else_certified_for_themselves() {
+    let mut rig = Rig::founded();
+    let spki = ed25519_spki(&key(70).public().0).to_vec();
+    let of_root = Command::IssuePrincipal { role: Role::Admin(name("root")), spki, ttl_secs: 60 };
+    rig.apply(of_root.clone());
+    rig.apply(issue(60, 60));
+    // The request for a certificate is no secret, and signed by the right key.
+    assert_eq!(rig.refused(renew(60, 70)), Refused::KeyReused);
+    assert_eq!(rig.refused(issue(70, 60)), Refused::KeyReused);
+    // So it does not go with them.
+    rig.apply(Command::RevokePrincipal(Role::Client(name("pay"))));
+    assert!(!rig.0.view().unwrap().revoked_keys.contains(&key(70).public().id()));
+    assert!(matches!(rig.apply(of_root), Outcome::Issued(_)), "for its holder it is");
+}
+
 /// The client `pay` with the key `in_use` asks for the key `next`.
 fn renew(in_use: u8, next: u8) -> Command {
     let id = key(in_use).public().id();
