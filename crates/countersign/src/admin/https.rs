@@ -46,6 +46,8 @@ use crate::settings::AUTHORITY_TTL_SECS;
 
 /// How long a connection may be silent.
 const IDLE_MAX: Duration = Duration::from_secs(10);
+/// How long a connection without a certificate lasts, whatever happens on it: places are few, and it needs one answer.
+const STRANGER_MAX: Duration = Duration::from_secs(10);
 /// How long the body of a request may take to arrive, unless it is long.
 const BODY_MAX: Duration = Duration::from_millis(ADMIN_BODY_MILLIS_MAX);
 /// How often it is looked whether a request under way is still allowed.
@@ -128,7 +130,8 @@ pub(crate) async fn spawn(
 async fn serve(member: &Inner, app: Router, certificate: &HttpsCertificate, socket: TcpStream, remote: SocketAddr) {
     match accept_https(&member.endpoint, certificate, socket, remote).await {
         Ok((stream, peer)) => {
-            if let Err(error) = serve_http(stream, app.layer(Extension(peer)), IDLE_MAX).await {
+            let lasts = peer.verified().is_none().then_some(STRANGER_MAX);
+            if let Err(error) = serve_http(stream, app.layer(Extension(peer)), IDLE_MAX, lasts).await {
                 tracing::debug!(%remote, %error, "HTTPS connection ended");
             }
         }
@@ -136,16 +139,21 @@ async fn serve(member: &Inner, app: Router, certificate: &HttpsCertificate, sock
     }
 }
 
-/// Whoever is silent for `idle`, before a request or between two, loses its place.
-async fn serve_http<S>(stream: S, app: Router, idle: Duration) -> Result<(), hyper::Error>
+/// Whoever is silent for `idle`, before a request or between two, loses its place; after one answer, or once `lasts` is over,
+/// also whoever has no more than that.
+async fn serve_http<S>(stream: S, app: Router, idle: Duration, lasts: Option<Duration>) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    http1::Builder::new()
+    let served = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(idle)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
-        .await
+        .keep_alive(lasts.is_none())
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app));
+    match lasts {
+        None => served.await,
+        Some(lasts) => tokio::time::timeout(lasts, served).await.unwrap_or(Ok(())),
+    }
 }
 
 /// Serves what is not for the socket alone, each endpoint to whom policy allows it.
@@ -372,10 +380,34 @@ mod tests {
     }
 
     fn served() -> DuplexStream {
+        served_for(None)
+    }
+
+    fn served_for(lasts: Option<Duration>) -> DuplexStream {
         let (client, server) = duplex(4096);
         let app = Router::new().route("/", axum::routing::get(async || "ok"));
-        tokio::spawn(serve_http(server, app, Duration::from_millis(20)));
+        let app = app.route("/long", axum::routing::get(async || "x".repeat(100_000)));
+        tokio::spawn(serve_http(server, app, Duration::from_millis(20), lasts));
         client
+    }
+
+    #[tokio::test]
+    async fn whoever_shows_no_certificate_gets_one_answer_and_has_its_place_no_longer_than_for_that() {
+        let mut asks_twice = served_for(Some(PATIENCE));
+        asks_twice.write_all(&b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2)).await.unwrap();
+        let mut said = String::new();
+        asks_twice.read_to_string(&mut said).await.unwrap();
+        assert_eq!(said.matches("HTTP/1.1 200").count(), 1, "{said}");
+        // One that does not read what it asked for.
+        let mut silent = served_for(Some(Duration::from_millis(20)));
+        silent.write_all(b"GET /long HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let gone = async {
+            while silent.write_all(b"x").await.is_ok() {
+                // why: nothing tells when the other end is gone
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, gone).await.expect("it has its place still");
     }
 
     /// The connection is ended by the other side; what it said before.
