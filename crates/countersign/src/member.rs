@@ -353,7 +353,8 @@ async fn assemble(
     let publishing = endpoint.clone();
     let length = replica.state.read().lease().unwrap_or_default();
     let lease = Leasehold::new(Arc::clone(&replica.gate), Subleases::new(&data, length)?)?;
-    let (guard, rules) = Guard::of_member(lease.clock(), Arc::new(Clocks(endpoint.clone())));
+    let judging = endpoint.clone();
+    let (guard, rules) = Guard::of_member(lease.clock(), Arc::new(Clocks(move || judging.now())));
     let book = Arc::clone(&lease.book);
     replica.state.publish_to(Box::new(move |view, time, revocations| {
         // First, so that whoever is judged by this view is not decided about by an earlier one.

@@ -11,9 +11,9 @@ use std::time::Duration;
 use axum::Router;
 use countersign_core::name::Address;
 use countersign_core::peer::{Evidence, Refusal, Scope, Wanted, judge};
-use countersign_core::time::{BootMillis, UnixMillis};
+use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
-use countersign_guard::{ConnectError, Connecting, Controllers, Guard, Time};
+use countersign_guard::{ConnectError, Connecting, Controllers, Guard};
 use countersign_net::{
     Acceptor, AcceptorLimits, Clock, Credential, Endpoint, LoggedRefusals, ServiceClient, SystemClock, Trust,
 };
@@ -23,9 +23,9 @@ use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic::transport::Channel;
 
-use crate::boot::boot_now;
 use crate::channel::channel_over;
 use crate::service;
+use crate::time::Clocks;
 
 /// How long a member may take to tell the first view.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
@@ -83,7 +83,8 @@ impl Outpost {
         let mut told = endpoint.subscribe();
         let (turn, followed) = (AtomicUsize::new(0), Arc::default());
         let members = Members { controllers, turn, client, credential, endpoint: Arc::clone(&endpoint), followed };
-        let clocks = Clocks(Arc::clone(&endpoint));
+        let known = Arc::clone(&endpoint);
+        let clocks = Clocks(move || known.borrow().as_ref().map_or_else(|| SystemClock.now(), Endpoint::now));
         let inner = Arc::new(countersign_guard::Outpost::new(Arc::new(members), Arc::new(clocks)));
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let following = stop.child_token();
@@ -245,22 +246,5 @@ impl Controllers for Members {
         still
             .inspect_err(|refusal| tracing::warn!(%refusal, "the member that is followed may tell nothing more"))
             .is_ok()
-    }
-}
-
-/// The later of this host's clock and what members said.
-struct Clocks(Arc<watch::Sender<Option<Endpoint>>>);
-
-impl Time for Clocks {
-    fn boot(&self) -> BootMillis {
-        boot_now()
-    }
-
-    fn clock(&self) -> UnixMillis {
-        SystemClock.now()
-    }
-
-    fn now(&self) -> UnixMillis {
-        self.0.borrow().as_ref().map_or_else(|| SystemClock.now(), Endpoint::now)
     }
 }

@@ -9,15 +9,15 @@ use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::clocks::StampError;
 use countersign_core::trust::member::Suffrage;
 use countersign_guard::Time;
-use countersign_net::{Clock, Endpoint, SystemClock};
+use countersign_net::{Clock, SystemClock};
 
 use crate::boot::boot_now;
 use crate::member::Inner;
 
-/// The clocks that decisions are told by on a member.
-pub(crate) struct Clocks(pub(crate) Endpoint);
+/// The clocks that decisions are told by: this host's, and whatever tells the later of it and what members said.
+pub(crate) struct Clocks<F>(pub(crate) F);
 
-impl Time for Clocks {
+impl<F: Fn() -> UnixMillis + Send + Sync + 'static> Time for Clocks<F> {
     fn boot(&self) -> BootMillis {
         boot_now()
     }
@@ -27,7 +27,7 @@ impl Time for Clocks {
     }
 
     fn now(&self) -> UnixMillis {
-        self.0.now()
+        (self.0)()
     }
 }
 

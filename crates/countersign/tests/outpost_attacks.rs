@@ -5,10 +5,8 @@ mod support;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use countersign::{LeaseLength, Outpost, OutpostSettings, channel_over};
@@ -26,18 +24,15 @@ use countersign_core::name::Address;
 use countersign_core::principal::TrustDomain;
 use countersign_core::trust::view::View;
 use countersign_net::{
-    Acceptor, AcceptorLimits, Clock, Credential, Endpoint, LoggedRefusals, ServiceClient, ServiceStream, SystemClock,
-    Trust,
+    Acceptor, AcceptorLimits, Clock, Credential, Endpoint, LoggedRefusals, ServiceClient, SystemClock, Trust,
 };
 use countersign_pki::key::KeyPair;
 use countersign_pki::pem::certificates_from_pem;
 use serde_json::json;
-use support::{Issued, Lifetimes, Node, cluster_living};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use support::{Issued, Lifetimes, Node, Plain, cluster_living};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
-use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
 struct Greeter;
@@ -98,28 +93,6 @@ impl Policy for Liar {
     }
 }
 
-struct Served(ServiceStream);
-impl AsyncRead for Served {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-impl AsyncWrite for Served {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-impl Connected for Served {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
-}
-
 impl Liar {
     /// Serves in the place of the member whose directory this is, with its key.
     async fn serve(self, data: &Path, address: SocketAddr) {
@@ -132,7 +105,7 @@ impl Liar {
         let acceptor = Arc::new(Acceptor::bind(address, endpoint, AcceptorLimits::default()).await.unwrap());
         let accepted = acceptor.routes().services(16);
         tokio::spawn(async move { match acceptor.run().await {} });
-        let incoming = ReceiverStream::new(accepted).map(|stream| Ok::<_, std::io::Error>(Served(stream)));
+        let incoming = ReceiverStream::new(accepted).map(|stream| Ok::<_, std::io::Error>(Plain(stream)));
         let served = tonic::transport::Server::builder().add_service(PolicyServer::new(self));
         tokio::spawn(served.serve_with_incoming(incoming));
     }

@@ -240,7 +240,7 @@ fn judge_with(
         (Danger::BelievesAnyPrincipal, None) => {
             let Validity { not_before, not_after } = parts.validity;
             let issued = IssuedKey { not_after, not_before, ttl_secs: 60, renewed_from: None };
-            Arc::make_mut(&mut view.principals).entry(role).or_default().insert(parts.key, issued);
+            Arc::make_mut(&mut view.principals).entry(role).or_default().entry(parts.key).or_insert(issued);
         }
         (Danger::BelievesAnyNode, Some(node)) => {
             if let Some(mut member) =

@@ -90,6 +90,12 @@ impl History {
         self.evicted.contains_key(&node)
     }
 
+    /// When the last certificate ends that was issued to `role` for `key`, as far as `applied` entries say.
+    pub(crate) fn issued_until(&self, applied: usize, role: &Role, key: KeyId) -> Option<UnixMillis> {
+        let issued = self.issued.get(&(role.clone(), key)).map_or(&[][..], Vec::as_slice);
+        issued.iter().filter(|(index, _)| *index < applied).map(|(_, not_after)| *not_after).max()
+    }
+
     /// Whether a member that applied `applied` entries has ground to accept this peer.
     pub(crate) fn ground(
         &self,
@@ -117,9 +123,7 @@ impl History {
                 return Err(Unfounded::NotWanted);
             }
             // Whatever the certificate says: as long as one that was issued for the key.
-            let issued = self.issued.get(&(parts.principal.role.clone(), parts.key)).map_or(&[][..], Vec::as_slice);
-            let last = issued.iter().filter(|(index, _)| *index < applied).map(|(_, not_after)| *not_after).max();
-            let last = last.ok_or(Unfounded::NotIssued)?;
+            let last = self.issued_until(applied, &parts.principal.role, parts.key).ok_or(Unfounded::NotIssued)?;
             return if now.secs() <= last.secs() { Ok(()) } else { Err(Unfounded::OutOfTime) };
         };
         if matches!(wanted, Wanted::Node(dialed) if dialed != *id) {

@@ -181,11 +181,14 @@ impl World {
                 Ok(None)
             }
             (Ok(peer), Ok(())) => {
+                let applied = host.replica.applied();
+                let issued = self.ledger.history.issued_until(applied, role, parts.key);
+                let until = issued.map_or(parts.validity.not_after, |issued| issued.min(parts.validity.not_after));
                 let same = (peer.scope() == Scope::Recovery) == recovers
                     && *peer.principal() == parts.principal
                     && peer.key() == parts.key
                     && peer.generation() == view.generation
-                    && peer.not_after() == parts.validity.not_after;
+                    && peer.not_after() == until;
                 if !same {
                     return Err(Broken::ProofDiffers(judge));
                 }

@@ -4,9 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use countersign_api::cluster::enrollment_server::{Enrollment, EnrollmentServer};
 use countersign_api::cluster::{EnrollReply, EnrollRequest, ReturnReply, ReturnRequest, ViewReply, ViewRequest};
@@ -19,18 +17,16 @@ use countersign_core::trust::member::Evicted;
 use countersign_core::trust::statement::{Signature, Signed, Statement};
 use countersign_core::trust::view::View;
 use countersign_net::{
-    Acceptor, AcceptorLimits, Credential, Dialer, Endpoint, EnrollStream, RefusalRecord, Refusals, SystemClock, Trust,
+    Acceptor, AcceptorLimits, Credential, Dialer, Endpoint, RefusalRecord, Refusals, SystemClock, Trust,
 };
 use countersign_pki::key::KeyPair;
 use countersign_pki::pem::certificates_from_pem;
 use tempfile::TempDir;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status};
 
-use crate::support::Node;
+use crate::support::{Node, Plain};
 
 /// Everything in `from`, as it is now.
 pub fn copy(from: &Path) -> TempDir {
@@ -139,7 +135,7 @@ impl Liar {
         let (count, asked) = tokio::sync::watch::channel(0);
         let shows = Shows { statement: codec::encode(&signed).unwrap(), count };
         let task = tokio::spawn(async move {
-            let incoming = ReceiverStream::new(strangers).map(|stream| Ok::<_, std::io::Error>(Stranger(stream)));
+            let incoming = ReceiverStream::new(strangers).map(|stream| Ok::<_, std::io::Error>(Plain(stream)));
             let server = tonic::transport::Server::builder().add_service(EnrollmentServer::new(shows));
             let accepting = async { match bound.run().await {} };
             tokio::join!(async { server.serve_with_incoming(incoming).await.unwrap() }, accepting);
@@ -166,30 +162,5 @@ impl Enrollment for Shows {
 
     async fn r#return(&self, _: Request<ReturnRequest>) -> Result<Response<ReturnReply>, Status> {
         Err(Status::unimplemented("a liar"))
-    }
-}
-
-struct Stranger(EnrollStream);
-
-impl Connected for Stranger {
-    type ConnectInfo = ();
-    fn connect_info(&self) {}
-}
-
-impl AsyncRead for Stranger {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buf)
-    }
-}
-
-impl AsyncWrite for Stranger {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
     }
 }

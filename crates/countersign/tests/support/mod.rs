@@ -3,7 +3,9 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use countersign::{
@@ -30,6 +32,8 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::transport::server::Connected;
 
 /// Longer than anything takes on a loaded machine; only a failure waits so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -333,4 +337,30 @@ pub fn agrees_with_golden(file: &str, seen: &str) {
     let agreed = std::fs::read_to_string(&golden).unwrap();
     let differs = seen.lines().zip(agreed.lines()).find(|(now, then)| now != then);
     assert!(seen == agreed, "differs from {}, first: {differs:#?}", golden.display());
+}
+
+/// A connection as tonic serves it, for servers that are no members.
+pub struct Plain<S>(pub S);
+
+impl<S> Connected for Plain<S> {
+    type ConnectInfo = ();
+    fn connect_info(&self) {}
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Plain<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Plain<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
 }
