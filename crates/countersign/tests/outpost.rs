@@ -37,17 +37,26 @@ fn short() -> Lifetimes {
     Lifetimes { lease: LeaseLength::from_secs(2).unwrap(), ..Lifetimes::default() }
 }
 
+/// An outpost that has a lease.
 async fn outpost_of(nodes: &[&Node], issued: &Issued) -> Result<Outpost, OutpostError> {
     let domain = nodes[0].member().view().trust_domain.clone();
     let client =
         ServiceClient::new(Arc::clone(&issued.bundle), domain, Arc::clone(&issued.credential), Arc::new(SystemClock));
-    Outpost::connect(OutpostSettings {
+    let outpost = Outpost::connect(OutpostSettings {
         controllers: nodes.iter().map(|node| node.address()).collect(),
         client,
         credential: Arc::clone(&issued.credential),
         listen: "127.0.0.1:0".parse().unwrap(),
     })
-    .await
+    .await?;
+    let leased = async {
+        while outpost.guard().fresh().is_err() {
+            // why: nothing tells when the first lease begins
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), leased).await.expect("no lease");
+    Ok(outpost)
 }
 
 async fn put(node: &Node, rule: &RuleText) -> u64 {
