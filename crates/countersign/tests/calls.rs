@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use countersign::{WhoamiService, calls_for_testing};
+use countersign::{LeaseLength, WhoamiService, calls_for_testing};
 use countersign_core::trust::member::Suffrage;
 use countersign_net::hostile::dial_as_stranger;
 use countersign_net::{Alpn, Credential};
@@ -18,7 +18,7 @@ use ghost::{Ghost, copy};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
-use support::{Node, agrees_with_golden};
+use support::{Lifetimes, Node, agrees_with_golden, cluster_living};
 use tonic::Code;
 use tonic::service::Routes;
 
@@ -138,4 +138,25 @@ fn every_call_of_the_cluster_port_has_a_row_and_no_row_is_of_another() {
     let rows = calls_for_testing().into_iter().map(|(call, _)| call);
     let rows: BTreeSet<String> = rows.filter(|call| call.starts_with(package)).collect();
     assert_eq!(rows, served);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_is_cut_off_tells_nobody_what_was_asked_of_it() {
+    let lifetimes = Lifetimes { lease: LeaseLength::from_secs(2).unwrap(), ..Lifetimes::default() };
+    let mut nodes = cluster_living(2, lifetimes).await;
+    let (data, _) = nodes.pop().unwrap().stop().await;
+    // Its peer may be evicted by now, for all that it knows.
+    let peer = Ghost::of(data.path(), &nodes[0]).credential();
+    let call = async |method: &str| {
+        called(&nodes[0], Alpn::Peer, Some(&peer), &format!("countersign.v1.Members/{method}")).await
+    };
+    let lapsed = async {
+        while nodes[0].member().fresh().is_ok() {
+            // why: a lease lapses by the passing of time alone
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), lapsed).await.unwrap();
+    assert_eq!(call("AdminAddress").await, Some(Code::Ok));
+    assert_eq!(call("Recent").await, Some(Code::Unavailable));
 }
