@@ -220,7 +220,8 @@ impl Writer {
         let change = PolicyChange { remove, put, ..PolicyChange::default() };
         let generation = Generation(self.view.generation.0 + 1);
         let begun = Instant::now();
-        let (policy, _) = self.view.policy.changed_by(&change, StagedRules::NONE, generation)?.context("nothing changed")?;
+        let (policy, _) =
+            self.view.policy.changed_by(&change, StagedRules::NONE, generation)?.context("nothing changed")?;
         let applied = begun.elapsed();
         let view = Arc::new(View { generation, policy: Arc::new(policy), ..View::clone(&self.view) });
         let begun = Instant::now();

@@ -271,7 +271,7 @@ mod tests {
             ("spiffe://td/", E::TrailingSlash),
             ("spiffe://td", E::Kind),
             ("spiffe://td/Node/1", E::Kind),
-            ("spiffe://td/root/1", E::Kind),
+            ("spiffe://td/robot/1", E::Kind),
             ("spiffe://td/client/a/b", E::Name(NameError::Character { got: '/' })),
             ("spiffe://td/client/A", E::Name(NameError::Character { got: 'A' })),
         ] {
