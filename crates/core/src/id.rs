@@ -94,6 +94,10 @@ byte_id! {
     KeyId, 32
 }
 byte_id! {
+    /// A member's store: 128 random bits, drawn when the store is made. A member whose store is lost gets another.
+    StoreId, 16
+}
+byte_id! {
     /// An authority: SHA-256 of its DER certificate. It is what a join token pins.
     AuthorityId, 32
 }
