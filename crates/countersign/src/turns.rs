@@ -2,10 +2,11 @@
 //! again, and everybody else is served as before.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use countersign_core::id::NodeId;
 use countersign_core::limits::{COMMAND_BYTES_PER_AUTHOR_MAX, COMMANDS_PER_AUTHOR_MAX};
+use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::trust::author::Author;
 
 /// An author has as much waiting as it may; nothing was carried out.
@@ -28,7 +29,7 @@ struct Held {
 /// What each author has waiting: all operators of this member together, and each member that passes commands on. Those
 /// that have nothing waiting are absent.
 #[derive(Clone, Default)]
-pub(crate) struct Turns(Arc<Mutex<BTreeMap<Option<NodeId>, Held>>>);
+pub(crate) struct Turns(Arc<Locked<BTreeMap<Option<NodeId>, Held>>>);
 
 /// A command's place; given back when it is dropped.
 pub(crate) struct Turn {
@@ -38,8 +39,8 @@ pub(crate) struct Turn {
 }
 
 impl Turns {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Option<NodeId>, Held>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, BTreeMap<Option<NodeId>, Held>> {
+        self.0.lock()
     }
 
     /// A place for a command of `bytes`, encoded.
