@@ -28,7 +28,8 @@ const ANSWER: Duration = Duration::from_secs(40);
 /// Paths that any operator of a host may read, without parameters.
 fn readable() -> Vec<&'static str> {
     let rows = endpoints_for_testing().into_iter();
-    let paths: Vec<_> = rows.filter(|(method, path, _)| method == "GET" && !path.contains('{')).map(|row| row.1).collect();
+    let paths: Vec<_> =
+        rows.filter(|(method, path, _)| method == "GET" && !path.contains('{')).map(|row| row.1).collect();
     assert!(paths.contains(&"/v1/status") && paths.contains(&"/metrics") && paths.len() > 8, "{paths:?}");
     paths
 }
