@@ -39,7 +39,7 @@ fn stall(data: String) {
     tracing_subscriber::fmt().with_ansi(false).init();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let mut settings = Settings::new(data.as_ref(), "127.0.0.1:0".parse().unwrap());
+        let mut settings = Settings::new(std::path::Path::new(&data), "127.0.0.1:0".parse().unwrap());
         settings.name = Some(Name::parse("n1").unwrap());
         let cluster = NewCluster {
             name: Name::parse("test").unwrap(),
