@@ -79,6 +79,7 @@ impl<T> DerefMut for LockGuard<'_, T> {
 #[cfg(debug_assertions)]
 mod order {
     use core::cell::RefCell;
+    use std::io::Write;
 
     use super::Order;
 

@@ -234,10 +234,10 @@ impl Groups {
     /// Whether `peer` may send requests to any group that runs here: to be asked before a body is read. `None` while that is
     /// not known. [`handle`](Self::handle) asks again, of the group that the request is for.
     pub fn may_lead_any(&self, peer: NodeId) -> Option<bool> {
-        let running = self.0.running.lock();
+        let running: Vec<GroupId> = self.0.running.lock().keys().copied().collect();
         let mut known = (!running.is_empty()).then_some(false);
-        for group in running.keys() {
-            match self.0.context.assignments.may_lead(*group, peer) {
+        for group in running {
+            match self.0.context.assignments.may_lead(group, peer) {
                 Some(true) => return Some(true),
                 Some(false) => {}
                 None => known = None,
