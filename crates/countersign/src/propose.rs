@@ -1,5 +1,6 @@
 //! Proposing: on the leader into the log, elsewhere on to the leader, until a deadline.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use countersign_core::limits::COMMAND_LEN_MAX;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::{Author, Claim, NotPermitted, permit};
 use countersign_core::trust::clocks::StampError;
-use countersign_core::trust::command::{Command, FEATURE_LEVEL, Stamped};
+use countersign_core::trust::command::{Command, Stamped};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
@@ -89,7 +90,7 @@ pub(crate) struct Done {
 
 /// The command as it is sent: here, on to the leader and within an entry it has the same limit.
 fn encoded(command: &Command) -> Result<Vec<u8>, CommandError> {
-    let encoded = codec::encode(command)?;
+    let encoded = command.encode()?;
     if encoded.len() <= COMMAND_LEN_MAX { Ok(encoded) } else { Err(CommandError::TooLong { got: encoded.len() }) }
 }
 
@@ -180,6 +181,7 @@ impl Inner {
         let taken_by = author.taken_by;
         self.permit(taken_by, command)?;
         encoded(command)?;
+        self.check_level(command)?;
         if self.group.status().state != GroupState::Leader {
             return Ok(Attempt::Elsewhere);
         }
@@ -193,8 +195,7 @@ impl Inner {
             Ok(time) => time,
             Err(why) => return Ok(Attempt::Clock(why)),
         };
-        let stamped = Stamped { level: FEATURE_LEVEL, time, author, command: command.clone() };
-        let stamped = codec::encode(&stamped)?;
+        let stamped = Stamped { level: command.level(), time, author, command: command.clone() }.encode()?;
         let _turn = self.turns.enter(taken_by, stamped.len())?;
         if let Some(outcome) = self.answered(command, time).await {
             return self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)));
@@ -210,6 +211,21 @@ impl Inner {
         };
         let outcome: Outcome = decoded("outcome", &proposed.outcome)?;
         self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)))
+    }
+
+    /// What not all members know is not written: it would stop those that do not. Whether the level may be raised is for
+    /// `apply` to say, as long as the leader itself knows it.
+    fn check_level(&self, command: &Command) -> Result<(), Refused> {
+        let state = self.state.read();
+        let needed = command.level();
+        let enough = match command {
+            Command::RaiseLevel { .. } => needed <= state.known(),
+            _ => needed <= state.level(),
+        };
+        if enough {
+            return Ok(());
+        }
+        Err(Refused::AboveLevel { needed, level: state.level(), behind: state.behind(needed, &BTreeSet::new()) })
     }
 
     /// Whether the member that took the command may have it proposed, as far as is applied here. What this member took, it
