@@ -217,6 +217,7 @@ mod tests {
     use countersign_core::trust::view::AuthorityKey;
     use countersign_raft::{Binding, GroupMachine, GroupState, GroupStopped, HubError, LogPosition, RaftRpc};
 
+    use countersign_core::codec;
     use countersign_core::locked::Locked;
 
     use super::*;
@@ -282,7 +283,8 @@ mod tests {
     fn state(view: &View) -> Vec<u8> {
         type Nothing = BTreeMap<u8, u8>;
         let none = Nothing::new;
-        codec::encode(&(Some(view), none(), none(), none(), 9_u64, 60_u64, 10_000_u64, none(), none(), NOW)).unwrap()
+        codec::encode(&(Some(view), none(), none(), none(), 9_u64, 60_u64, 10_000_u64, none(), none(), NOW, true))
+            .unwrap()
     }
 
     /// A snapshot message of the leader, as it travels: it names `members` as voters and carries `data`.

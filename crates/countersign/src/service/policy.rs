@@ -133,7 +133,8 @@ impl Policy for PolicyService {
         tracing::info!(principal = %caller.peer.principal(), remote = %caller.remote, "decides by the rules of this member");
         let unread = Arc::new(Unread { replies: Locked::new(Some(sent)), place });
         let told = Replies(Arc::clone(&unread));
-        let watching = Watching { member: Arc::downgrade(&member), caller, unread, replies, told: None, level: FIRST_LEVEL };
+        let watching =
+            Watching { member: Arc::downgrade(&member), caller, unread, replies, told: None, level: FIRST_LEVEL };
         let stop = member.stop.clone();
         member.tasks.spawn(async move {
             tokio::select! {

@@ -97,7 +97,9 @@ impl Watch<'_> {
         if self.asked.len() > ASKED_MAX {
             self.asked.pop_front();
         }
-        self.requests.try_send(WatchRequest { asked: self.number, enforced, level: FEATURE_LEVEL }).map_err(|_| Lost::Silent)
+        self.requests
+            .try_send(WatchRequest { asked: self.number, enforced, level: FEATURE_LEVEL })
+            .map_err(|_| Lost::Silent)
     }
 
     async fn listen(mut self, mut replies: Streaming<WatchReply>) -> Result<Infallible, Lost> {
