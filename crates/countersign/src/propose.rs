@@ -321,6 +321,7 @@ pub(crate) mod tests {
     use countersign_core::id::TokenId;
     use countersign_core::limits::COMMANDS_PER_AUTHOR_MAX;
     use countersign_core::name::Name;
+    use countersign_core::trust::command::FEATURE_LEVEL;
 
     use super::*;
     use crate::{ClusterToken, Member, NewCluster, Settings, Start};
@@ -352,11 +353,11 @@ pub(crate) mod tests {
         let inner = &member.0;
         let node = member.node();
         let reported = |level| Command::ReportFeatureLevel { node, level };
-        inner.own_command(reported(7), &[]).await.unwrap();
+        inner.own_command(Command::SetLevelAuto(false), &[]).await.unwrap();
         let written = || inner.group.status().last_log;
         let before = written();
         for command in [
-            reported(7),
+            reported(FEATURE_LEVEL),
             Command::SignStatement { number: 9, node, signature: [0; 64] },
             Command::AdoptLeaf { node, renewal: 3 },
             Command::SetAddresses { node, addresses: vec![], signature: [0; 64] },
@@ -364,7 +365,7 @@ pub(crate) mod tests {
             inner.propose_for(node, claim(), &command, &[]).await.unwrap().unwrap();
         }
         assert_eq!(written(), before);
-        inner.own_command(reported(8), &[]).await.unwrap();
+        inner.own_command(Command::SetLevelAuto(true), &[]).await.unwrap();
         assert!(written() > before);
         member.shutdown().await;
     }
@@ -383,7 +384,7 @@ pub(crate) mod tests {
             // All but what is around the bytes.
             let around = codec::encode(&sealed(len)).unwrap().len() - len;
             let command = sealed(len - around);
-            assert_eq!(codec::encode(&command).unwrap().len(), len);
+            assert_eq!(command.encode().unwrap().len(), len);
             command
         };
         let written = || inner.group.status().last_log;
