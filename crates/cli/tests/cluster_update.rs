@@ -199,8 +199,8 @@ fn voters(world: &World, n: usize) -> Vec<Running> {
 }
 
 fn leader(members: &[Running]) -> usize {
-    let status = members[0].node.until(|status| status["leader"].is_u64());
-    let leader = status["leader"].as_u64().unwrap();
+    let status = members[0].node.until(|status| status["raft"]["leader"].is_u64());
+    let leader = status["raft"]["leader"].as_u64().unwrap();
     let of = |member: &Running| member.node.status()["node"].as_u64();
     members.iter().position(|member| of(member) == Some(leader)).unwrap()
 }
