@@ -49,9 +49,14 @@ impl Running {
         let data = self.node.data.to_str().unwrap();
         let mut told = vec![data.to_owned(), self.node.name.clone(), level.to_string()];
         told.extend(join.into_iter().flat_map(|(token, sponsor)| [token.to_owned(), sponsor.to_owned()]));
-        let log = File::options().create(true).append(true).open(world.path(&format!("{}.log", self.node.name))).unwrap();
+        let log =
+            File::options().create(true).append(true).open(world.path(&format!("{}.log", self.node.name))).unwrap();
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "three_members_are_replaced_in_every_order_and_a_release_can_be_taken_back", "--nocapture"])
+            .args([
+                "--exact",
+                "three_members_are_replaced_in_every_order_and_a_release_can_be_taken_back",
+                "--nocapture",
+            ])
             .env(CHILD, told.join(" "))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -269,9 +274,8 @@ fn three_members_are_replaced_in_every_order_and_a_release_can_be_taken_back() {
         assert!(mixed.starts_with("refused: ") && mixed.contains("level 2 is needed"), "{mixed}");
     }
     // All are new; but the level has not risen.
-    let levels = |status: &serde_json::Value| {
-        status["members"].as_array().unwrap().iter().all(|member| member["level"] == NEW)
-    };
+    let levels =
+        |status: &serde_json::Value| status["members"].as_array().unwrap().iter().all(|member| member["level"] == NEW);
     members[0].node.until(levels);
     let [first, rest @ ..] = &mut members[..] else { panic!() };
     assert!(first.say("note early").contains("the cluster is at level 1"));
@@ -289,7 +293,11 @@ fn three_members_are_replaced_in_every_order_and_a_release_can_be_taken_back() {
     members[2].ended();
     members[2].spawn(&world, OLD, None);
     assert!(!members[2].ended().success());
-    assert!(members[2].node.log().contains("level 2 is needed, this binary knows level 1"), "{}", members[2].node.log());
+    assert!(
+        members[2].node.log().contains("level 2 is needed, this binary knows level 1"),
+        "{}",
+        members[2].node.log()
+    );
     members[2].spawn(&world, NEW, None);
     members[2].node.until_ready();
     assert_eq!(members[2].notes(), "one");
