@@ -10,7 +10,6 @@ use countersign_core::limits::CACHE_TTL_SECS_MAX;
 use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::name::{Address, Host, Name};
 use countersign_core::time::UnixMillis;
-use countersign_core::trust::command::Command;
 use countersign_core::trust::view::View;
 use countersign_guard::Guard;
 use countersign_net::{Acceptor, AcceptorLimits, Clock, Credential, Dialer, Endpoint, Refusals, SystemClock, Trust};
@@ -186,25 +185,6 @@ impl Member {
                 return countersign_raft::GroupStopped::Shutdown;
             }
         }
-    }
-
-    /// Proposes what the level after the newest brings.
-    #[doc(hidden)]
-    pub async fn note_for_testing(&self, note: String) -> Result<(), Box<dyn core::error::Error + Send + Sync>> {
-        self.0.own_command(Command::NoteForTesting(note), &[]).await?;
-        Ok(())
-    }
-
-    /// What was noted and is applied here.
-    #[doc(hidden)]
-    pub fn notes_for_testing(&self) -> Vec<String> {
-        self.0.state.read().notes_for_testing().to_vec()
-    }
-
-    /// Has the state machine stand still, as one does that waits for a lock that is never given back.
-    #[doc(hidden)]
-    pub fn stall_for_testing(&self) {
-        self.0.state.stall_for_testing();
     }
 
     /// Hands leadership over, stops serving, and leaves everything stored.
