@@ -97,5 +97,5 @@ pub enum StartError {
     },
     /// The HTTPS port.
     #[error("cannot serve HTTPS")]
-    Https(#[from] crate::admin::https::HttpsError),
+    Https(#[from] crate::admin::https_files::HttpsError),
 }
