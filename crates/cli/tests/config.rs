@@ -77,8 +77,10 @@ fn clients_that_keys_shut_out_are_named_by_check_and_start() {
     };
     openssl("req -x509 -newkey rsa:2048 -nodes -subj /CN=corporate -keyout rsa.key -out rsa.pem");
     openssl("req -x509 -newkey ed25519 -nodes -subj /CN=n1 -keyout leaf.key -out leaf.pem");
-    let (authority, leaf) = ("the authority has an Ed25519 key: browsers", "this member's certificate has an Ed25519 key");
-    let files = |cert| ["--inter-broker-tls-enabled", "--inter-broker-tls-cert", cert, "--inter-broker-tls-key", "leaf.key"];
+    let (authority, leaf) =
+        ("the authority has an Ed25519 key: browsers", "this member's certificate has an Ed25519 key");
+    let files =
+        |cert| ["--inter-broker-tls-enabled", "--inter-broker-tls-cert", cert, "--inter-broker-tls-key", "leaf.key"];
     let rsa = ["--inter-broker-tls-ca", "rsa.pem"];
     for (flags, key, expected) in [
         (vec!["--bootstrap"], "p256", vec![]),

@@ -62,7 +62,9 @@ impl Tools {
         let nss = format!("sql:{}", nss.display());
         said("certutil", &["-N", "-d", &nss, "--empty-password"]).unwrap();
         let tools = Self { go, nss, noise };
-        tools.certutil(&["-S", "-n", "own", "-s", "CN=own", "-x", "-t", "C,C,C", "-k", "ec", "-q", "nistp256"]).unwrap();
+        tools
+            .certutil(&["-S", "-n", "own", "-s", "CN=own", "-x", "-t", "C,C,C", "-k", "ec", "-q", "nistp256"])
+            .unwrap();
         tools
     }
 

@@ -131,13 +131,14 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
-    use countersign_core::id::{ClusterId, KeyId};
+    use countersign_core::id::{ClusterId, KeyId, RequestId};
     use countersign_core::key::SecretKey;
     use countersign_core::lease::LeaseLength;
     use countersign_core::name::{Address, Name};
     use countersign_core::principal::{Principal, TrustDomain};
     use countersign_core::secret::Secret;
     use countersign_core::time::{UnixMillis, Validity};
+    use countersign_core::trust::author::Author;
     use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
     use countersign_core::trust::member::MemberKeys;
     use countersign_pki::authority::AuthorityParts;
@@ -190,7 +191,8 @@ mod tests {
         let mut state = TrustState::new();
         let command = Command::Bootstrap(Box::new(bootstrap));
         let time = UnixMillis::from_secs(1_800_000_000);
-        state.apply(&Stamped { level: FEATURE_LEVEL, time, command }).unwrap();
+        let author = Author::of_member(VOTER, RequestId([0; 16]));
+        state.apply(&Stamped { level: FEATURE_LEVEL, time, author, command }).unwrap();
         let keeper = Keeper::default();
         keeper.follow(&state, VOTER, &sealing).unwrap();
         keeper
