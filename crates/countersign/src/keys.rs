@@ -54,7 +54,7 @@ pub(crate) struct Keys {
 /// The key in a member's certificate.
 pub(crate) enum LeafKey {
     /// Made here, for a certificate that the cluster issues.
-    Issued(KeyPair),
+    Issued(Box<KeyPair>),
     /// Made elsewhere with its certificate.
     Foreign(Arc<ForeignIdentity>),
 }
@@ -145,7 +145,7 @@ impl Keys {
                 let renewed = data.read_secret(RENEWED)?;
                 let leaf = renewed.map_or_else(|| read(data, LEAF), Ok)?;
                 let leaf = core::str::from_utf8(leaf.expose()).map_err(|_| damaged(data, LEAF, DamageReason::Parse))?;
-                LeafKey::Issued(KeyPair::from_pem(leaf)?)
+                LeafKey::Issued(Box::new(KeyPair::from_pem(leaf)?))
             }
         };
         Ok(Self {
