@@ -37,6 +37,7 @@ mod standing;
 mod start_error;
 mod time;
 mod turns;
+mod watchdog;
 mod whoami;
 
 pub use admin::https_files::HttpsError;

@@ -5,9 +5,10 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use countersign_core::locked::Locked;
 use countersign_net::Credential;
 use countersign_pki::credential::{self, CredentialError};
 
@@ -53,7 +54,7 @@ pub(crate) struct HttpsFiles {
     key: PathBuf,
     good: ArcSwap<Credential>,
     /// Of the files as they were read last, whether they could be used or not.
-    seen: Mutex<[Stamp; 2]>,
+    seen: Locked<[Stamp; 2]>,
 }
 
 impl HttpsFiles {
@@ -65,7 +66,7 @@ impl HttpsFiles {
             certificate: certificate.clone(),
             key: key.clone(),
             good: ArcSwap::from_pointee(good),
-            seen: Mutex::new(seen),
+            seen: Locked::new(seen),
         })
     }
 
@@ -73,7 +74,7 @@ impl HttpsFiles {
     pub(crate) fn current(&self) -> Arc<Credential> {
         let now = [stamp(&self.certificate), stamp(&self.key)];
         let changed = {
-            let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = self.seen.lock();
             std::mem::replace(&mut *seen, now) != now
         };
         if changed {
