@@ -118,6 +118,7 @@ pub(crate) fn prepare(
             uses_left: wanted.uses,
             not_after: now.plus_secs(wanted.ttl_secs),
             name: None,
+            hosts: vec![],
             role: None,
             attributes: Default::default(),
             revoked: false,
@@ -215,7 +216,7 @@ fn issue_first(
     Ok(authority.issue(&LeafRequest {
         principal: &principal,
         common_name: member.name.as_str(),
-        hosts: &member.hosts,
+        hosts: &member.hosts.all(),
         spki: &key.spki(),
         serial: member.leaf.serial,
         validity: member.leaf.validity,

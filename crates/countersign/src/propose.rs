@@ -217,12 +217,12 @@ impl Inner {
             state.view().cloned()
         };
         let chain = match (&done.outcome, command) {
-            (Outcome::Admitted(admitted), Command::Admit(request)) if KeyId::of_spki(spki) == admitted.leaf.key => {
+            (Outcome::Admitted(admitted), Command::Admit(admission)) if KeyId::of_spki(spki) == admitted.leaf.key => {
                 if let Some(view) = view {
                     // Rules come with the log: until it has that, a joiner lets nobody do anything.
                     done.view = codec::encode::<View>(&view.without_policy())?.into();
                 }
-                self.keeper.sign_admitted(admitted, &request.endorsement, spki)?
+                self.keeper.sign_admitted(admitted, &admission.request.endorsement, spki)?
             }
             (Outcome::Renewed(renewed), Command::Renew { endorsement, .. })
                 if KeyId::of_spki(spki) == renewed.leaf.key =>

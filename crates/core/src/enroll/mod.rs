@@ -4,6 +4,8 @@
 //! The signature is checked once more by `apply` itself, so that no member can spend a token on a key that its holder
 //! did not sign. [`returning`] is the way back of a member whose certificate is not accepted any more.
 
+pub mod dial_back;
+pub mod dial_budget;
 pub mod joiner;
 mod request;
 pub mod returning;

@@ -24,15 +24,18 @@ pub struct NotPermitted(pub NodeId);
 pub fn permit(view: &View, author: Author, command: &Command) -> Result<(), NotPermitted> {
     let Author::Member(from) = author else { return Ok(()) };
     let member = view.members.get(&from).ok_or(NotPermitted(from))?;
+    let votes = member.suffrage == Suffrage::Voter;
     let allowed = match command {
         Command::Bootstrap(_) => false,
-        Command::Admit(_) => true,
+        // What was observed is the word of who passes it on, and only a voter's counts.
+        Command::Admit(admission) => admission.witness.as_ref().is_none_or(|witness| votes && witness.by == from),
+        Command::ProveHosts { witness, .. } => votes && witness.by == from,
         Command::ConfirmAuthority { node, .. }
         | Command::ReportFeatureLevel { node, .. }
         | Command::Renew { node, .. }
         | Command::AdoptLeaf { node, .. }
         | Command::SignStatement { node, .. }
-        | Command::SetAddresses { node, .. } => *node == from || member.suffrage == Suffrage::Voter,
+        | Command::SetAddresses { node, .. } => *node == from || votes,
         Command::AddJoinToken(_)
         | Command::RevokeJoinToken(_)
         | Command::RotateClusterToken(_)
@@ -46,7 +49,9 @@ pub fn permit(view: &View, author: Author, command: &Command) -> Result<(), NotP
         | Command::StagePolicy { .. }
         | Command::ChangePolicy(_)
         | Command::Label { .. }
-        | Command::AssignGroup { .. } => member.suffrage == Suffrage::Voter,
+        | Command::EditHosts { .. }
+        | Command::SetCluster(_)
+        | Command::AssignGroup { .. } => votes,
     };
     if allowed { Ok(()) } else { Err(NotPermitted(from)) }
 }
@@ -96,7 +101,7 @@ mod tests {
         }
         for command in [
             bootstrap(),
-            Command::Admit(Box::new(request(7, 5))),
+            Command::Admit(Box::new(request(7, 5).into())),
             Command::AddJoinToken(record(6, 1)),
             Command::ReportFeatureLevel { node: NodeId(2), level: 1 },
             Command::SetAddresses { node: NodeId(2), addresses: vec![], signature: [0; 64] },
@@ -112,11 +117,11 @@ mod tests {
     fn a_learner_sponsors_and_speaks_for_itself_but_administers_nothing() {
         let mut rig = Rig::three_voters();
         rig.apply(Command::AddJoinToken(record(5, 1)));
-        rig.apply(Command::Admit(Box::new(request(4, 5))));
+        rig.apply(Command::Admit(Box::new(request(4, 5).into())));
         let view = rig.0.view().unwrap();
         let ask = |from, command: &Command| permit(view, Author::Member(NodeId(from)), command).is_ok();
         let own = |node| Command::ReportFeatureLevel { node: NodeId(node), level: 1 };
-        assert!(ask(4, &Command::Admit(Box::new(request(7, 5)))) && ask(4, &own(4)));
+        assert!(ask(4, &Command::Admit(Box::new(request(7, 5).into()))) && ask(4, &own(4)));
         let administering = [
             own(1),
             bootstrap(),
@@ -134,6 +139,6 @@ mod tests {
             assert!(!ask(99, command), "a stranger: {command:?}");
         }
         assert!(ask(2, &own(1)) && !ask(2, &bootstrap()));
-        assert!(!ask(99, &Command::Admit(Box::new(request(7, 5)))));
+        assert!(!ask(99, &Command::Admit(Box::new(request(7, 5).into()))));
     }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::hosts::{Admission, ClusterSetting, Witness};
 use super::join_token::TokenRecord;
 use super::member::{ForeignLeaf, MemberKeys, Suffrage};
 use super::state::UnsupportedLevel;
@@ -10,11 +11,10 @@ use crate::authz::change::{ChangeId, PolicyChange};
 use crate::authz::label::LabelEdit;
 use crate::authz::{Rule, RuleId};
 use crate::codec::{self, CodecError};
-use crate::enroll::EnrollmentRequest;
 use crate::id::{AuthorityId, ClusterId, GroupId, KeyId, NodeId, TokenId};
 use crate::key::Endorsement;
 use crate::lease::LeaseLength;
-use crate::name::{Address, Name};
+use crate::name::{Address, Host, Name};
 use crate::principal::{Role, TrustDomain};
 use crate::time::{UnixMillis, Validity};
 
@@ -113,7 +113,7 @@ pub enum Command {
     /// Ends the cluster token and records its successor.
     RotateClusterToken(TokenRecord),
     /// Spends one use of a token and admits its holder.
-    Admit(Box<EnrollmentRequest>),
+    Admit(Box<Admission>),
     /// Records a copy of an authority's key, sealed to a member that is to vote.
     SealAuthority {
         /// Whose key.
@@ -242,4 +242,22 @@ pub enum Command {
         /// In this order; all or none.
         edits: Vec<LabelEdit>,
     },
+    /// A voter found a member at hosts that it advertises: its certificates may hold them from now on.
+    ProveHosts {
+        /// Who was found.
+        node: NodeId,
+        /// Where, and by whom.
+        witness: Witness,
+    },
+    /// Adds hosts to what certificates of a member hold, or takes away what an admin or its token gave.
+    EditHosts {
+        /// Whose.
+        node: NodeId,
+        /// Hosts to add.
+        add: Vec<Host>,
+        /// Hosts to take away.
+        remove: Vec<Host>,
+    },
+    /// Changes a setting of the whole cluster.
+    SetCluster(ClusterSetting),
 }

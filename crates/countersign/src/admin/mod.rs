@@ -9,6 +9,7 @@ mod body;
 mod bounds;
 mod certificates;
 mod enforcement;
+mod hosts;
 pub(crate) mod https;
 mod labels;
 mod leader;

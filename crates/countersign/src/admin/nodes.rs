@@ -283,6 +283,7 @@ mod tests {
             uses_left,
             not_after,
             name,
+            hosts: vec![],
             role,
             attributes,
             revoked,
@@ -306,7 +307,7 @@ mod tests {
             exporter: [4; 32],
             signature: [0; 64],
         };
-        member.command(Command::Admit(Box::new(request.signed(&token.key()))), &[]).await.unwrap();
+        member.command(Command::Admit(Box::new(request.signed(&token.key()).into())), &[]).await.unwrap();
         let (node, sealed) = (NodeId(2), vec![9]);
         member.command(Command::SealAuthority { authority, node, sealed }, &[]).await.unwrap();
         let copy = member.state.read().sealed()[&(authority, node)].ciphertext.clone();

@@ -46,7 +46,7 @@ fn edit(name: &str, value: &str) -> LabelEdit {
 fn sample() -> TrustState {
     let mut rig = Rig::three_voters();
     rig.apply(Command::AddJoinToken(record(5, 3)));
-    rig.apply(Command::Admit(Box::new(request(4, 5))));
+    rig.apply(Command::Admit(Box::new(request(4, 5).into())));
     rig.apply(Command::Evict { node: NodeId(3), compromised: false, keep_authority: true });
     let next = key(80).public().id();
     let endorsement = Endorsement::sign(&key(2), CLUSTER, next, 1);
