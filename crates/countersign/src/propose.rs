@@ -13,6 +13,7 @@ use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::{Author, NotPermitted, permit};
 use countersign_core::trust::clocks::StampError;
 use countersign_core::trust::command::{Command, FEATURE_LEVEL, Stamped};
+use countersign_core::trust::hosts::Admission;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
@@ -20,6 +21,7 @@ use countersign_raft::GroupState;
 use tokio::time::Instant;
 
 use crate::authority::SignError;
+use crate::hosts::Asker;
 use crate::member::Inner;
 use crate::turns::Busy;
 
@@ -159,7 +161,7 @@ impl Inner {
 
     async fn propose_here(&self, author: Author, command: &Command, spki: &[u8]) -> Result<Attempt, CommandError> {
         self.permit(author, command)?;
-        encoded(command)?;
+        let encoded = encoded(command)?;
         if self.group.status().state != GroupState::Leader {
             return Ok(Attempt::Elsewhere);
         }
@@ -173,15 +175,16 @@ impl Inner {
             Ok(time) => time,
             Err(why) => return Ok(Attempt::Clock(why)),
         };
-        let stamped = Stamped { level: FEATURE_LEVEL, time, command: command.clone() };
-        let stamped = codec::encode(&stamped)?;
-        let _turn = self.turns.enter(author, stamped.len())?;
+        let _turn = self.turns.enter(author, encoded.len())?;
         if let Some(outcome) = self.answered(command, time).await {
             return self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)));
         }
+        let witnessed = self.witnessed(author, command).await;
         // The author may have been evicted or demoted while this waited.
         self.permit(author, command)?;
-        let proposed = match self.group.propose(stamped).await {
+        let command = witnessed.as_ref().unwrap_or(command);
+        let stamped = Stamped { level: FEATURE_LEVEL, time, command: command.clone() };
+        let proposed = match self.group.propose(codec::encode(&stamped)?).await {
             Ok(proposed) => proposed,
             Err(countersign_raft::ProposeError::NotLeader { .. }) => return Ok(Attempt::Elsewhere),
             Err(countersign_raft::ProposeError::Unknown) => return Err(CommandError::Unknown),
@@ -190,6 +193,17 @@ impl Inner {
         };
         let outcome: Outcome = decoded("outcome", &proposed.outcome)?;
         self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)))
+    }
+
+    /// An admission that no voter has looked at yet, with what this one finds: a learner's word would not count.
+    async fn witnessed(&self, author: Author, command: &Command) -> Option<Command> {
+        let (Author::Member(sponsor), Command::Admit(admission)) = (author, command) else { return None };
+        if admission.witness.is_some() {
+            return None;
+        }
+        let request = &admission.request;
+        let witness = Some(self.witness(request, Asker::Sponsor(sponsor)).await?);
+        Some(Command::Admit(Box::new(Admission { request: request.clone(), witness })))
     }
 
     /// Whether `author` may have the command proposed, as far as is applied here.

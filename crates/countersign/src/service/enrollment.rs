@@ -12,6 +12,7 @@ use countersign_core::enroll::returning::{self, ReturnChannel, ReturnError, Retu
 use countersign_core::enroll::sponsor::{SponsorSide, SponsoredRequest};
 use countersign_core::limits::{PREAUTH_FRAME_LEN_MAX, VIEWS_IN_FLIGHT_MAX};
 use countersign_core::trust::command::Command;
+use countersign_core::trust::hosts::Admission;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
@@ -21,6 +22,7 @@ use tonic::{Request, Response, Status};
 
 use super::io::Stranger;
 use super::presented::Presented;
+use crate::hosts::Asker;
 use crate::member::Inner;
 use crate::propose::CommandError;
 
@@ -100,7 +102,9 @@ impl Enrollment for EnrollmentService {
             tracing::warn!(remote = %stranger.remote, failure_id = %stranger.attempt, %error, "enrollment refused");
             Status::permission_denied(error.to_string())
         })?;
-        let command = Command::Admit(Box::new(sponsored.into_request()));
+        let request = sponsored.into_request();
+        let witness = member.witness(&request, Asker::Joiner(stranger.remote.ip())).await;
+        let command = Command::Admit(Box::new(Admission { request, witness }));
         let mut reply = EnrollReply::default();
         match member.command(command, &spki).await {
             Ok(done) => {
