@@ -11,7 +11,7 @@ use countersign_core::trust::member::Member;
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::View;
 
-use super::access::Permitted;
+use super::access::{Acting, Permitted};
 use super::problem::AdminError;
 use super::tokens::{hosts, parsed};
 use super::{acl, apply, nodes};
@@ -48,7 +48,7 @@ pub(crate) async fn set_cluster(
 ) -> Result<Json<ClusterSettings>, AdminError> {
     let ClusterChange { client_names } = parsed(body)?;
     let names = client_names.map(|names| hosts(&names)).transpose()?;
-    let member = admin.member()?;
+    let member = admin.acting()?;
     if let Some(names) = names {
         carry_out(&member, Command::SetCluster(ClusterSetting::ClientNames(names))).await?;
     }
@@ -56,7 +56,7 @@ pub(crate) async fn set_cluster(
 }
 
 /// Has the command applied here before anything is answered.
-async fn carry_out(member: &Inner, command: Command) -> Result<(), AdminError> {
+async fn carry_out(member: &Acting, command: Command) -> Result<(), AdminError> {
     let done = member.command(command, &[]).await?;
     let Outcome::Done(generation) = done.outcome else { return Err(CommandError::Unknown.into()) };
     apply::applied(member, generation, apply::BEHIND_MAX).await

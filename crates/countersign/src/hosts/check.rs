@@ -66,7 +66,7 @@ impl Inner {
             return;
         }
         let witness = Witness { by: self.node, hosts };
-        if let Err(error) = self.command(Command::ProveHosts { node, witness }, &[]).await {
+        if let Err(error) = self.own_command(Command::ProveHosts { node, witness }, &[]).await {
             tracing::debug!(%node, error = %crate::chain(&error), "where the member was found is not recorded yet");
         }
     }

@@ -8,7 +8,7 @@ use crate::limits::{CLIENT_NAMES_LEN_MAX, CLIENT_NAMES_MAX, NODE_HOSTS_LEN_MAX, 
 use crate::name::{Address, Host, HostName};
 use crate::principal::Role;
 use crate::trust::addresses_transcript;
-use crate::trust::author::{Author, permit};
+use crate::trust::author::permit;
 use crate::trust::command::Command;
 use crate::trust::hosts::{Admission, ClusterSetting, HostProof, Witness};
 use crate::trust::join_token::TokenRecord;
@@ -152,11 +152,7 @@ fn member_speaks_for_itself_alone_when_it_proves_hosts() {
         let mut commands = vec![admit(asked(), seen.clone())];
         commands.extend(seen.map(|witness| Command::ProveHosts { node: NodeId(4), witness }));
         for command in commands {
-            assert_eq!(
-                permit(view, Author::Member(NodeId(from)), &command).is_ok(),
-                allowed,
-                "{from} as {by:?}: {command:?}"
-            );
+            assert_eq!(permit(view, NodeId(from), &command).is_ok(), allowed, "{from} as {by:?}: {command:?}");
         }
     }
 }
@@ -166,8 +162,8 @@ fn learner_adds_hosts_to_nobody_and_sets_nothing_for_the_cluster() {
     let rig = rig();
     let view = rig.0.view().unwrap();
     for command in [edit(4, &["postgres.internal"], &[]), client_names(&["postgres.internal"])] {
-        assert!(permit(view, Author::Member(NodeId(4)), &command).is_err());
-        assert!(permit(view, Author::Member(NodeId(2)), &command).is_ok());
+        assert!(permit(view, NodeId(4), &command).is_err());
+        assert!(permit(view, NodeId(2), &command).is_ok());
     }
 }
 

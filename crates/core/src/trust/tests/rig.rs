@@ -5,10 +5,11 @@ use crate::id::{AuthorityId, ClusterId, KeyId, NodeId, RequestId};
 use crate::key::{Endorsement, SecretKey};
 use crate::lease::LeaseLength;
 use crate::name::{Address, Name};
-use crate::principal::TrustDomain;
+use crate::principal::{Role, TrustDomain};
 use crate::secret::Secret;
 use crate::time::{UnixMillis, Validity};
 use crate::trust::TrustState;
+use crate::trust::author::{Actor, Author};
 use crate::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
 use crate::trust::join_token::{JoinToken, TokenRecord};
 use crate::trust::member::{MemberKeys, Suffrage};
@@ -108,6 +109,20 @@ pub(crate) fn request(seed: u8, token_seed: u8) -> EnrollmentRequest {
     .signed(&token.key())
 }
 
+/// An administrator at member 1.
+pub(crate) fn author() -> Author {
+    Author {
+        actor: Actor::Principal(Role::Admin(name("root"))),
+        taken_by: NodeId(1),
+        source: Some([10, 0, 0, 99].into()),
+        request: RequestId([7; 16]),
+    }
+}
+
+pub(crate) fn stamped(time: UnixMillis, command: Command) -> Stamped {
+    Stamped { level: FEATURE_LEVEL, time, author: author(), command }
+}
+
 pub(crate) struct Rig(pub(crate) TrustState);
 
 impl Rig {
@@ -162,7 +177,7 @@ impl Rig {
     }
 
     pub(crate) fn apply_at(&mut self, time: UnixMillis, command: Command) -> Outcome {
-        let outcome = self.0.apply(&Stamped { level: FEATURE_LEVEL, time, command }).unwrap();
+        let outcome = self.0.apply(&stamped(time, command)).unwrap();
         self.0.check_invariants().unwrap();
         outcome
     }
@@ -170,13 +185,7 @@ impl Rig {
     /// Applies a command that must be refused, and must change nothing but the time.
     pub(crate) fn refused_at(&mut self, time: UnixMillis, command: Command) -> Refused {
         let mut before = self.0.clone();
-        before
-            .apply(&Stamped {
-                level: FEATURE_LEVEL,
-                time,
-                command: Command::RevokeJoinToken(crate::id::TokenId([0; 8])),
-            })
-            .unwrap();
+        before.apply(&stamped(time, Command::RevokeJoinToken(crate::id::TokenId([0; 8])))).unwrap();
         match self.apply_at(time, command) {
             Outcome::Refused(why) => {
                 assert_eq!(self.0, before, "a refusal changed the state");
