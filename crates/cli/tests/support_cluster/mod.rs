@@ -126,7 +126,10 @@ impl World {
             let mut flags: Vec<String> = match nodes.first() {
                 None => vec!["--bootstrap".into(), "--cluster-name".into(), "test".into()],
                 Some(first) => {
-                    let token = first.token(&["--suffrage", "voter"]);
+                    // Its peers do not reach it aside: no voter finds it there, so its token says that it is.
+                    let aside = wires.map(|wires| vec!["--host".to_owned(), wires.aside(i)]).unwrap_or_default();
+                    let aside: Vec<&str> = aside.iter().map(String::as_str).collect();
+                    let token = first.token(&[["--suffrage", "voter"].as_slice(), &aside].concat());
                     let sponsor = first.status()["members"][0]["addresses"][0].as_str().unwrap().to_owned();
                     vec!["--join-token".into(), self.token_file(&node.name, &token), "--join-addr".into(), sponsor]
                 }

@@ -155,3 +155,175 @@ async fn answers(request: &EnrollmentRequest, address: &Address, target: SocketA
     };
     asked.await.is_ok_and(|answer| is_answered(request, address, &nonce, &answer))
 }
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::enroll::dial_back::DialBack;
+    use countersign_core::id::{AuthorityId, ClusterId, KeyId, RequestId, TokenId};
+    use countersign_core::key::{Endorsement, SecretKey};
+    use countersign_core::limits::DIAL_BACKS_PER_TOKEN_MINUTE_MAX;
+    use countersign_core::name::Name;
+    use countersign_core::secret::Secret;
+    use countersign_core::time::BootMillis;
+    use countersign_core::trust::member::MemberKeys;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::propose::tests::founded;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const TOKEN: TokenId = TokenId([5; 8]);
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_seed(Secret::new([seed; 32]))
+    }
+
+    fn request() -> EnrollmentRequest {
+        let cluster = ClusterId([1; 16]);
+        EnrollmentRequest {
+            cluster,
+            pin: AuthorityId([2; 32]),
+            token: TOKEN,
+            request: RequestId([1; 16]),
+            name: Name::parse("n2").unwrap(),
+            addresses: vec![],
+            leaf_key: KeyId([3; 32]),
+            foreign: None,
+            endorsement: Endorsement::sign(&key(1), cluster, KeyId([3; 32]), 0),
+            keys: MemberKeys { identity: key(1).public(), sealing: [1; 32], ucan: key(3).public() },
+            feature_level: 1,
+            sponsor_leaf: [3; 32],
+            exporter: [4; 32],
+            signature: [0; 64],
+        }
+    }
+
+    async fn listener() -> (TcpListener, Address) {
+        let listener = TcpListener::bind((HERE, 0)).await.unwrap();
+        let address = Address { host: Host::Ip(HERE), port: listener.local_addr().unwrap().port() };
+        (listener, address)
+    }
+
+    fn back(address: &Address) -> DialBack {
+        DialBack { pin: AuthorityId([2; 32]), token: TOKEN, addresses: vec![address.clone()] }
+    }
+
+    /// Whether the joiner was found, and how long that took.
+    async fn looked(member: &Inner, address: &Address, source: Option<IpAddr>) -> (bool, Duration) {
+        let (view, begun) = (member.endpoint.trust().load().view.clone(), Instant::now());
+        let accounts = [DialAccount::Token(TOKEN)];
+        let found = member.found_at(&view, &request(), vec![address.clone()], source, &accounts).await;
+        (found == [address.clone()], begun.elapsed())
+    }
+
+    /// Answers each question with these bytes.
+    async fn says(listener: &TcpListener, bytes: &[u8]) -> std::convert::Infallible {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let _ = socket.write_all(bytes).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn dial_used_as_a_port_scanner_tells_nothing_by_answer_or_time() {
+        let data = tempfile::tempdir().unwrap();
+        let running = founded(&data).await;
+        let member = &running.0;
+        let (free, closed) = listener().await;
+        drop(free);
+        let (_silent, silent) = listener().await;
+        let (talks, talking) = listener().await;
+        let (web, https) = listener().await;
+        let (other, another) = listener().await;
+        let (not_its, not_it) = (back(&another), key(9));
+        let answers = async {
+            tokio::select! {
+                never = says(&talks, b"220 mail.example ESMTP\r\n") => match never {},
+                never = says(&web, &[b'x'; 256]) => match never {},
+                never = crate::hosts::answer(&other, &not_its, &not_it) => match never {},
+            }
+        };
+        let here = Some(HERE);
+        let looks = async {
+            tokio::join!(
+                looked(member, &closed, here),
+                looked(member, &silent, here),
+                looked(member, &talking, here),
+                looked(member, &https, here),
+                looked(member, &another, here),
+                looked(member, &silent, None),
+            )
+        };
+        let seen = tokio::select! { seen = looks => seen, never = answers => never };
+        for (what, (found, took)) in [
+            ("a closed port", seen.0),
+            ("one that is silent", seen.1),
+            ("one that talks and closes", seen.2),
+            ("one that says too much", seen.3),
+            ("a joiner with another key", seen.4),
+            ("one that may not be dialed", seen.5),
+        ] {
+            assert!(!found && took >= PATIENCE, "{what}: found {found} after {took:?}");
+        }
+        running.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn joiner_is_found_where_it_answers_until_its_token_is_used_up() {
+        let data = tempfile::tempdir().unwrap();
+        let running = founded(&data).await;
+        let member = &running.0;
+        let (mine, address) = listener().await;
+        let (back, identity) = (back(&address), key(1));
+        let look = async {
+            assert!(looked(member, &address, Some(HERE)).await.0);
+            {
+                let mut budget = member.dial_backs.budget.lock().unwrap();
+                // Used up an hour from now: no time that passes here pays it back.
+                let then = BootMillis(boot_now().0 + 3_600_000);
+                assert!(budget.charge(&[DialAccount::Token(TOKEN)], DIAL_BACKS_PER_TOKEN_MINUTE_MAX as usize, then));
+            }
+            let (found, took) = looked(member, &address, Some(HERE)).await;
+            assert!(!found && took >= PATIENCE, "used up: {took:?}");
+        };
+        tokio::select! {
+            () = look => {}
+            never = crate::hosts::answer(&mine, &back, &identity) => match never {},
+        }
+        running.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn what_may_not_be_dialed_gets_no_connection() {
+        let data = tempfile::tempdir().unwrap();
+        let running = founded(&data).await;
+        let member = &running.0;
+        let (listener, address) = listener().await;
+        let named = Address::parse(&format!("localhost:{}", address.port)).unwrap();
+        tokio::select! {
+            _ = async { tokio::join!(looked(member, &address, None), looked(member, &named, None)) } => {}
+            _ = listener.accept() => panic!("dialed"),
+        }
+        running.shutdown().await;
+    }
+
+    #[tokio::test]
+    async fn full_house_looks_for_nobody_else() {
+        let data = tempfile::tempdir().unwrap();
+        let running = founded(&data).await;
+        let member = &running.0;
+        let places = u32::try_from(DIAL_BACKS_IN_FLIGHT_MAX).unwrap();
+        let (listener, address) = listener().await;
+        let taken = member.dial_backs.places.try_acquire_many(places).unwrap();
+        tokio::select! {
+            looked = looked(member, &address, Some(HERE)) => assert!(!looked.0 && looked.1 >= PATIENCE),
+            _ = listener.accept() => panic!("dialed"),
+        }
+        drop(taken);
+        tokio::select! {
+            _ = looked(member, &address, Some(HERE)) => panic!("not dialed"),
+            accepted = listener.accept() => drop(accepted.unwrap()),
+        }
+        running.shutdown().await;
+    }
+}
