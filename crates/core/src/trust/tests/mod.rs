@@ -6,6 +6,7 @@ mod foreign;
 mod golden;
 mod hosts;
 mod labels;
+mod levels;
 mod members;
 mod principals;
 mod renewal;
