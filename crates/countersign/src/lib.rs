@@ -15,6 +15,7 @@ pub mod datadir;
 mod endpoints;
 mod files;
 mod heard;
+mod hosts;
 mod join;
 mod keys;
 mod lease;

@@ -170,7 +170,9 @@ pub fn advice_enrollment(why: &Refused) -> &'static str {
     match why {
         Refused::Token(_) => "make a new join token on a voter: `countersign token create`",
         Refused::NameTaken { .. } | Refused::NameNotAdmitted(_) => "choose another name with --name",
-        Refused::AddressTaken { .. } | Refused::NoAddress => "choose another address with --advertise-addr",
+        Refused::AddressTaken { .. } | Refused::HostTaken { .. } | Refused::HostShared(_) | Refused::NoAddress => {
+            "choose another address with --advertise-addr"
+        }
         Refused::KeyRevoked | Refused::EvictedSince(_) => {
             "start with an empty data directory, so that new keys are made"
         }
