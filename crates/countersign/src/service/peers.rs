@@ -115,7 +115,6 @@ impl Members for PeerService {
                         let details = codec::encode(&why).unwrap_or_default();
                         Status::with_details(tonic::Code::Aborted, error.to_string(), details.into())
                     }
-                    CommandError::Refused(why) => Status::failed_precondition(why.to_string()),
                     CommandError::TooLong { .. } => Status::invalid_argument("command is too long"),
                     CommandError::NotPermitted(_) => Status::permission_denied("not a voter"),
                     CommandError::Overloaded => Status::resource_exhausted("too many commands are waiting"),
