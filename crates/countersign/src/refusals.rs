@@ -179,7 +179,9 @@ pub fn advice_enrollment(why: &Refused) -> &'static str {
         Refused::CertificateMissing => {
             "start with --inter-broker-tls-cert, --inter-broker-tls-key and --inter-broker-tls-ca"
         }
-        Refused::BelowLevel { .. } => "install the release that the cluster's members run, then repeat the same command",
+        Refused::BelowLevel { .. } => {
+            "install the release that the cluster's members run, then repeat the same command"
+        }
         Refused::AboveLevel { .. } => {
             "update the members that are behind, then repeat the command; `countersign cluster level` shows what each knows"
         }
