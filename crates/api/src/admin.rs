@@ -328,6 +328,17 @@ pub struct ClusterSettings {
     pub level_auto: bool,
     /// What each member's binary knows.
     pub levels: Vec<MemberLevel>,
+    /// Guards on other hosts that follow the answering member, and what they know.
+    pub guards: Vec<GuardLevel>,
+}
+
+/// What one guard on a host that is no member knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuardLevel {
+    /// Its principal.
+    pub name: String,
+    /// The newest level that it knows: once the rules need more, it denies.
+    pub level: u32,
 }
 
 /// What one member's binary knows.

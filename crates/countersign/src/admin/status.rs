@@ -244,6 +244,10 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
         }
     }
     warnings.extend(view.members.values().filter_map(|m| super::hosts::warning(view, m)));
+    let level = member.state.read().level();
+    warnings.extend(member.lease.subleases.below(level).into_iter().map(|(principal, knows)| {
+        format!("a guard of {principal} knows level {knows}, the cluster is at {level}: update it, or rules that it does not know make it deny")
+    }));
     if member.lease.millis_left().is_none() {
         warnings.push("no lease: this node serves no client until a leader with a quorum is heard".to_owned());
     }
@@ -251,7 +255,7 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
         warnings.push("the leader is silent: it is down, out of reach, or this node was evicted".to_owned());
     }
     if !view.members.contains_key(&member.node) {
-        warnings.push("this node was evicted: empty its data directory before it joins again".to_owned());
+        warnings.push("this node was evicted: to come back, join it as a new member with another --data".to_owned());
     }
     warnings
 }
