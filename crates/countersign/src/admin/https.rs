@@ -40,7 +40,7 @@ use super::access::{Access, Admin, Asked, Asker, Checked};
 use super::body::received;
 use super::problem::{AdminError, new_request, numbered};
 use super::routes::{Port, Row, Terms, router};
-use crate::datadir::{DataDirError, read_optional, read_secret};
+use crate::datadir::{DataDirError, read_given_secret, read_optional};
 use crate::endpoints::Endpoints;
 use crate::keys::{KeysError, random};
 use crate::member::{Inner, StartError, bind_again};
@@ -294,7 +294,7 @@ fn crosses_sites(headers: &HeaderMap) -> bool {
 
 fn operators(certificate: &Path, key: &Path) -> Result<Credential, HttpsError> {
     let pem = read_optional(certificate)?.ok_or_else(|| HttpsError::Missing { path: certificate.to_owned() })?;
-    let key = read_secret(key)?.ok_or_else(|| HttpsError::Missing { path: key.to_owned() })?;
+    let key = read_given_secret(key)?.ok_or_else(|| HttpsError::Missing { path: key.to_owned() })?;
     credential(&pem, key.expose())
 }
 
