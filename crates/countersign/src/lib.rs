@@ -41,6 +41,7 @@ mod stored;
 mod time;
 mod turns;
 mod view_file;
+mod watchdog;
 mod whoami;
 
 pub use admin::https::HttpsError;

@@ -1,11 +1,12 @@
 //! A member of a cluster, running.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use countersign_core::id::{NodeId, StoreId};
 use countersign_core::lease::{Fresh, NoLease};
 use countersign_core::limits::CACHE_TTL_SECS_MAX;
+use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::name::{Address, Host, Name};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
@@ -67,7 +68,7 @@ pub(crate) struct Inner {
     pub(crate) peers: Peers,
     pub(crate) keeper: Keeper,
     pub(crate) refusals: Arc<RefusalLog>,
-    pub(crate) endpoints: Mutex<Endpoints>,
+    pub(crate) endpoints: Locked<Endpoints>,
     pub(crate) acceptor: Acceptor,
     pub(crate) heard: Heard,
     pub(crate) lease: Leasehold,
@@ -203,6 +204,12 @@ impl Member {
         }
     }
 
+    /// Has the state machine stand still, as one does that waits for a lock that is never given back.
+    #[doc(hidden)]
+    pub fn stall_for_testing(&self) {
+        self.0.state.stall_for_testing();
+    }
+
     /// Hands leadership over, stops serving, and leaves everything stored.
     pub async fn shutdown(&self) {
         self.0.hand_over_leadership().await;
@@ -297,7 +304,8 @@ async fn create(
         Start::Existing | Start::Bootstrap(_) => {
             bootstrap::begin(data)?;
             let keys = Keys::load_or_make(data, foreign.clone())?;
-            let prepared = match (bootstrap::resume(data)?, &start) {
+            let resumed = bootstrap::resume(data)?;
+            let prepared = match (resumed, &start) {
                 (Some(prepared), _) => prepared,
                 (None, Start::Bootstrap(cluster)) => {
                     let name = node_name(settings)?;
@@ -408,7 +416,7 @@ async fn assemble(
         cache_ttl_secs: settings.cache_ttl_secs.clamp(1, CACHE_TTL_SECS_MAX),
         turns: Turns::default(),
         refusals,
-        endpoints: Mutex::new(endpoints),
+        endpoints: Locked::new(endpoints),
         acceptor,
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -428,8 +436,8 @@ impl Inner {
         self.group.leader()
     }
 
-    pub(crate) fn lock_endpoints(&self) -> std::sync::MutexGuard<'_, Endpoints> {
-        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock_endpoints(&self) -> LockGuard<'_, Endpoints> {
+        self.endpoints.lock()
     }
 
     /// Runs a task until the member stops.
@@ -458,6 +466,7 @@ impl Inner {
         crate::renewal::spawn(self);
         crate::returning::spawn(self);
         crate::view_file::spawn(self);
+        crate::watchdog::spawn(self).map_err(StartError::Watchdog)?;
         Ok(())
     }
 }
