@@ -255,12 +255,16 @@ impl DataDir {
 
     /// Replaces a file durably: written beside, synced, renamed, and the directory synced.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DataDirError> {
+        #[cfg(test)]
+        crate::killed::step(&self.file(name))?;
         write_private(&self.file(name), bytes)
     }
 
     /// Removes a file that may be absent.
     pub fn remove(&self, name: &str) -> Result<(), DataDirError> {
         let path = self.file(name);
+        #[cfg(test)]
+        crate::killed::step(&path)?;
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(DataDirError::Io { action: "remove", path, source })
@@ -448,6 +452,10 @@ mod tests {
         // A directory of somebody else is left as it is.
         assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o777, 0o755);
         give(dir.path(), 0);
+        assert!(
+            matches!(DataDir::open(dir.path()), Err(DataDirError::Owner { path, .. }) if path.ends_with("leaf.key"))
+        );
+        give(&dir.path().join("keys/leaf.key"), 0);
         DataDir::open(dir.path()).unwrap();
     }
 

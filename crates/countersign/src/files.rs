@@ -152,7 +152,7 @@ impl FilesError {
             Self::NotANode { .. } => "have a certificate made whose name a principal_mapping rule makes a node's",
             Self::OtherAuthority { .. } => "give the authority that the cluster was founded with",
             Self::OtherKey { .. } => {
-                "have the certificate made anew for the key on record, or empty the data directory and join again"
+                "have the certificate made anew for the key on record, or join again with another --data directory"
             }
             Self::OtherName { .. } => "have the certificate made for the name on record",
             Self::Wanted => "give --inter-broker-tls-cert, --inter-broker-tls-key and --inter-broker-tls-ca",

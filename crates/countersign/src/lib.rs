@@ -17,6 +17,8 @@ mod files;
 mod heard;
 mod join;
 mod keys;
+#[cfg(test)]
+mod killed;
 mod lease;
 mod machine;
 mod member;
