@@ -228,7 +228,7 @@ fn keys_that_are_a_link_to_another_users_directory_are_refused() {
     let data = host.path("data");
     fs::create_dir(&data).unwrap();
     chown(&data, Some(USER), Some(USER)).unwrap();
-    for name in ["keys", "store", "store.new", "lock"] {
+    for name in ["lock", "keys", "store", "store.new"] {
         symlink(&theirs, data.join(name)).unwrap();
         host.start(&data, &["--bootstrap"]).refused("is a link");
         fs::remove_file(data.join(name)).unwrap();
