@@ -103,7 +103,6 @@ struct Inner {
 }
 
 /// What was applied, and what that concerned: a reader of a generation finds its change, too.
-#[derive(Default)]
 struct AppliedState {
     /// Shared with its readers: `apply` copies what a reader still holds, and never waits for one.
     state: Arc<TrustState>,
@@ -111,9 +110,11 @@ struct AppliedState {
 }
 
 impl SharedState {
-    pub(crate) fn new() -> Self {
+    /// Of a member that can apply what needs level `known`.
+    pub(crate) fn knowing(known: u32) -> Self {
+        let state = Arc::new(TrustState::knowing(known));
         Self(Arc::new(Inner {
-            applied_state: Locked::default(),
+            applied_state: Locked::new(AppliedState { state, changes: Changes::default() }),
             publish: OnceLock::new(),
             applied: watch::Sender::new(Generation(0)),
             anchor: Locked::default(),
@@ -159,13 +160,16 @@ impl SharedState {
 
     /// The machine to hand to Raft. `overlay` refuses for what stands in the log until it is applied.
     pub(crate) fn machine(&self, overlay: Arc<Overlay>) -> TrustMachine {
-        TrustMachine { shared: self.clone(), overlay, published: Generation(0), revocations: Vec::new() }
+        let known = self.read().known();
+        TrustMachine { shared: self.clone(), known, overlay, published: Generation(0), revocations: Vec::new() }
     }
 }
 
 /// Applies entries of the trust group.
 pub(crate) struct TrustMachine {
     shared: SharedState,
+    /// The newest level that this member can apply.
+    known: u32,
     overlay: Arc<Overlay>,
     published: Generation,
     /// Applied since the last view was published.
@@ -176,7 +180,7 @@ impl GroupMachine for TrustMachine {
     /// A command that this binary does not know was written by a newer one. Skipping it would make this member's state
     /// differ from all others', so the member stops; a newer binary goes on from here.
     fn apply(&mut self, _at: LogPosition, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
-        let stamped = Stamped::decode(command).map_err(ApplyError::new)?;
+        let stamped = Stamped::decode(self.known, command).map_err(ApplyError::new)?;
         let mut applied = self.shared.0.applied_state.lock();
         let AppliedState { state, changes } = &mut *applied;
         let state = Arc::make_mut(state);
@@ -197,7 +201,7 @@ impl GroupMachine for TrustMachine {
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
-        let restored = TrustState::decode(bytes).map_err(RestoreError::new)?;
+        let restored = TrustState::decode(self.known, bytes).map_err(RestoreError::new)?;
         let upto = restored.view().map_or(Generation(0), |view| view.generation);
         let mut applied = self.shared.0.applied_state.lock();
         applied.changes.forget(upto);
@@ -247,11 +251,11 @@ mod tests {
 
     #[test]
     fn an_entry_of_a_newer_version_is_refused_by_the_level_that_it_needs() {
-        let shared = SharedState::new();
-        let newer = codec::encode(&(FEATURE_LEVEL + 1, UnixMillis(1), 250_u32)).unwrap();
+        let shared = SharedState::knowing(FEATURE_LEVEL);
+        let newer = codec::encode_at(FEATURE_LEVEL + 1, &(UnixMillis(1), 250_u32)).unwrap();
         let refused = shared.machine(Arc::default()).apply(LogPosition::default(), &newer).unwrap_err();
         let shown = crate::chain(&refused).to_string();
-        let level = format!("entry needs feature level {}, this binary knows {FEATURE_LEVEL}", FEATURE_LEVEL + 1);
+        let level = format!("level {} is needed, this binary knows level {FEATURE_LEVEL}", FEATURE_LEVEL + 1);
         assert!(shown.contains(&level), "{shown}");
         assert_eq!(*shared.read(), TrustState::new());
     }

@@ -104,7 +104,7 @@ impl Member {
         let bound = Bound::open(&data, &settings).await?;
         let (stored, replica, started) = match held {
             Some((stored, store)) => {
-                let replica = Replica::open(store, stored.file.node(), stored.view.clone()).await?;
+                let replica = Replica::open((store, stored.file.node()), settings.level(), stored.view.clone()).await?;
                 (stored, replica, Started::Again)
             }
             None => create(&data, &settings, foreign, &bound, start).await?,
@@ -293,12 +293,12 @@ async fn create(
     let path = || data.path().to_owned();
     match start {
         Start::Join { token, sponsor } => {
-            let begun = join::begin(data, &node_name(settings)?, &bound.advertise)?;
+            let begun = join::begin(data, &node_name(settings)?, &bound.advertise, settings.level())?;
             let keys = Keys::load_or_make(data, foreign.clone())?;
             let file = join::enroll(data, &keys, &token, &sponsor, &begun).await?;
             let stored = Stored::read(data, file, foreign)?;
             let store = stored.open_store(data)?;
-            let replica = Replica::open(store, stored.file.node(), stored.view.clone()).await?;
+            let replica = Replica::open((store, stored.file.node()), settings.level(), stored.view.clone()).await?;
             Ok((stored, replica, Started::Joined))
         }
         Start::Existing | Start::Bootstrap(_) => {
@@ -324,7 +324,9 @@ async fn create(
             let place = data.store_place(prepared.binding());
             Store::create(&place, StoreId(*random::<16>()?.expose())).map_err(BootstrapError::from)?;
             let store = Store::open(&place).map_err(BootstrapError::from)?;
-            let replica = Replica::open(store, bootstrap::FOUNDER, None).await.map_err(BootstrapError::from)?;
+            let replica = Replica::open((store, bootstrap::FOUNDER), settings.level(), None)
+                .await
+                .map_err(BootstrapError::from)?;
             let file = bootstrap::carry_out(data, &keys, &replica, &prepared).await?;
             Ok((Stored::read(data, file, foreign)?, replica, Started::Founded))
         }
