@@ -95,7 +95,8 @@ impl Member {
     pub async fn start(settings: Settings, start: Start) -> Result<(Self, Started), StartError> {
         let data = DataDir::open(&settings.data)?;
         let foreign = foreign(&settings)?;
-        let held = match stored::judge(&data, &start)? {
+        let judged = stored::judge(&data, &start)?;
+        let held = match judged {
             Some(file) => {
                 stored::clear(&data)?;
                 let stored = Stored::read(&data, file, foreign.clone())?;

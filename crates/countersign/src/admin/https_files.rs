@@ -197,7 +197,7 @@ mod tests {
             assert!(matches!(HttpsFiles::open(&files.pair), Err(HttpsError::Credential { .. })));
         }
         files.put_both(&one);
-        std::fs::set_permissions(&files.pair.1, std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::fs::set_permissions(&files.pair.1, std::fs::Permissions::from_mode(0o660)).unwrap();
         assert!(matches!(HttpsFiles::open(&files.pair), Err(HttpsError::File(DataDirError::Exposed { .. }))));
     }
 }
