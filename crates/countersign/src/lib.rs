@@ -15,6 +15,7 @@ pub mod datadir;
 mod endpoints;
 mod files;
 mod heard;
+mod hosts;
 mod join;
 mod keys;
 #[cfg(test)]
@@ -40,6 +41,7 @@ mod settings;
 mod standing;
 mod start_error;
 mod stored;
+mod testing;
 mod time;
 mod turns;
 mod view_file;
