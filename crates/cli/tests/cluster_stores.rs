@@ -1,6 +1,13 @@
 //! A member whose store is gone, another's or an older copy never votes as if it had it: it does not start, names the way
 //! back, and the others go on.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    missing_docs
+)]
 
 mod support_cluster;
 

@@ -2,7 +2,14 @@
 //! and the certificate, there or not, for a founder, a voter, a learner and the only voter, by the real binary.
 //!
 //! The outcome is a committed table: `COUNTERSIGN_BLESS=1 cargo test -p countersign-cli --test data_directory` writes it anew.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    missing_docs
+)]
 
 mod support_cluster;
 
