@@ -165,14 +165,19 @@ impl TrustState {
             return Err(UnsupportedLevel { needed, known: self.known });
         }
         self.time = self.time.max(stamped.time);
+        if let Command::RaiseLevel { level, without, by_itself } = &stamped.command
+            && *level > self.known
+            && self.check_raise(*level, without, *by_itself) == Ok(true)
+        {
+            // It has risen for the cluster, and this member lacks it. One that is refused stops no member.
+            return Err(UnsupportedLevel { needed: *level, known: self.known });
+        }
         Ok(self.carry_out(stamped).unwrap_or_else(Outcome::Refused))
     }
 
     fn carry_out(&mut self, stamped: &Stamped) -> Applied {
         match &stamped.command {
             Command::Bootstrap(bootstrap) => self.bootstrap(bootstrap, stamped.level),
-            // Checks for itself whether enough members know it.
-            raise @ Command::RaiseLevel { .. } => self.dispatch(raise),
             command => {
                 self.check_command_level(command.level())?;
                 self.dispatch(command)
