@@ -11,6 +11,7 @@ mod certificates;
 mod enforcement;
 mod hosts;
 pub(crate) mod https;
+pub(crate) mod https_files;
 mod labels;
 mod leader;
 mod nodes;
