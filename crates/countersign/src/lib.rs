@@ -36,6 +36,7 @@ mod service;
 mod settings;
 mod standing;
 mod start_error;
+mod testing;
 mod time;
 mod turns;
 mod watchdog;

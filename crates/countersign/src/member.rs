@@ -193,12 +193,6 @@ impl Member {
         }
     }
 
-    /// Has the state machine stand still, as one does that waits for a lock that is never given back.
-    #[doc(hidden)]
-    pub fn stall_for_testing(&self) {
-        self.0.state.stall_for_testing();
-    }
-
     /// Hands leadership over, stops serving, and leaves everything stored.
     pub async fn shutdown(&self) {
         self.0.hand_over_leadership().await;

@@ -183,7 +183,10 @@ impl Inner {
         let taken_by = author.taken_by;
         self.permit(taken_by, command)?;
         let encoded = encoded(command)?;
-        self.check_level(command)?;
+        if let Err(why) = self.check_level(command) {
+            let done = Done { outcome: Outcome::Refused(why), chain: vec![], view: Bytes::new(), time: UnixMillis(0) };
+            return Ok(Attempt::Done(Box::new(done)));
+        }
         if self.group.status().state != GroupState::Leader {
             return Ok(Attempt::Elsewhere);
         }
@@ -238,10 +241,13 @@ impl Inner {
             Command::RaiseLevel { .. } => needed <= state.known(),
             _ => needed <= state.level(),
         };
-        if enough {
-            return Ok(());
-        }
-        Err(Refused::AboveLevel { needed, level: state.level(), behind: state.behind(needed, &BTreeSet::new()) })
+        if enough { Ok(()) } else { Err(self.above_level(command)) }
+    }
+
+    /// The refusal of a command that not all members know.
+    fn above_level(&self, command: &Command) -> Refused {
+        let (state, needed) = (self.state.read(), command.level());
+        Refused::AboveLevel { needed, level: state.level(), behind: state.behind(needed, &BTreeSet::new()) }
     }
 
     /// Whether the member that took the command may have it proposed, as far as is applied here. What this member took, it
@@ -324,6 +330,8 @@ impl Inner {
                     Ok(why) => Ok(Attempt::Clock(why)),
                     Err(_) => Err(CommandError::Unknown),
                 },
+                // The leader itself does not know what the command needs.
+                tonic::Code::Unimplemented => Err(self.above_level(command).into()),
                 tonic::Code::PermissionDenied => Err(NotPermitted(self.node).into()),
                 tonic::Code::ResourceExhausted => Err(CommandError::Overloaded),
                 _ => Err(CommandError::Unknown),
@@ -338,6 +346,7 @@ pub(crate) mod tests {
     use countersign_core::limits::COMMANDS_PER_AUTHOR_MAX;
     use countersign_core::name::Name;
     use countersign_core::trust::command::FEATURE_LEVEL;
+    use countersign_core::trust::hosts::ClusterSetting;
 
     use super::*;
     use crate::{ClusterToken, Member, NewCluster, Settings, Start};
@@ -369,7 +378,7 @@ pub(crate) mod tests {
         let inner = &member.0;
         let node = member.node();
         let reported = |level| Command::ReportFeatureLevel { node, level };
-        inner.own_command(Command::SetLevelAuto(false), &[]).await.unwrap();
+        inner.own_command(Command::SetCluster(ClusterSetting::LevelAuto(false)), &[]).await.unwrap();
         let written = || inner.group.status().last_log;
         let before = written();
         for command in [
@@ -381,7 +390,7 @@ pub(crate) mod tests {
             inner.propose_for(node, claim(), &command, &[]).await.unwrap().unwrap();
         }
         assert_eq!(written(), before);
-        inner.own_command(Command::SetLevelAuto(true), &[]).await.unwrap();
+        inner.own_command(Command::SetCluster(ClusterSetting::LevelAuto(true)), &[]).await.unwrap();
         assert!(written() > before);
         member.shutdown().await;
     }

@@ -179,6 +179,13 @@ pub fn advice_enrollment(why: &Refused) -> &'static str {
         Refused::CertificateMissing => {
             "start with --inter-broker-tls-cert, --inter-broker-tls-key and --inter-broker-tls-ca"
         }
+        Refused::BelowLevel { .. } => {
+            "install the release that the cluster's members run, then repeat the same command"
+        }
+        Refused::AboveLevel { .. } => {
+            "update the members that are behind, then repeat the command; `countersign cluster level` shows what each knows"
+        }
+        Refused::LevelNeedsVoter(_) => "update that voter, or demote or evict it: `countersign node list`",
         Refused::CertificateUnwanted => "leave the --inter-broker-tls flags out",
         Refused::MappedTaken { .. } => {
             "have a certificate made for a name of its own, or evict the node that has this one"

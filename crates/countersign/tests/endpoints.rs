@@ -53,7 +53,7 @@ fn sample(method: &str, path: &str, access: &str) -> Sample {
         ("POST", "/v1/nodes/{node}/promote" | "/v1/nodes/{node}/demote" | "/v1/nodes/{node}/evict") => {
             ("{}".to_owned(), Some("nobody"))
         }
-        ("POST", "/v1/cluster") => ("{}".to_owned(), Some(CLUSTER)),
+        ("POST", "/v1/cluster" | "/v1/cluster/level") => ("{}".to_owned(), Some(CLUSTER)),
         ("POST", "/v1/nodes/{node}/hosts") => ("{}".to_owned(), Some("nobody")),
         ("POST", "/v1/nodes/{node}/label") => (json!({"edits": []}).to_string(), Some("nobody")),
         ("POST" | "DELETE", "/v1/nodes/{node}/quarantine") => (String::new(), None),

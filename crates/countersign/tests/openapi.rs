@@ -145,8 +145,9 @@ fn schemas_have_the_fields_of_their_types() {
         "hosts": [], "unproved": [], "role": null,
         "attributes": {}, "holds_authority": true, "certificate_not_after": 1, "identity": "00", "this": true});
     let evicted = json!({"node": 2, "name": "n2", "generation": 1});
-    let authority = json!({"fingerprint": "00", "not_after": 1, "imported": false});
-    let certificate = json!({"principal": "spiffe://td/node/1", "not_before": 0, "not_after": 1, "renews_at": null});
+    let authority = json!({"fingerprint": "00", "not_after": 1, "imported": false, "key": null});
+    let certificate =
+        json!({"principal": "spiffe://td/node/1", "not_before": 0, "not_after": 1, "renews_at": null, "key": null});
     let awaited = json!({"node": 2, "name": "n2", "generation": 1, "lease_ends_millis": 1});
     let status = json!({"node": 1, "name": "n1", "cluster": "c", "cluster_id": "00", "trust_domain": "td",
         "generation": 1, "ready": true, "lease_millis_left": null, "lease_secs": 10, "raft": raft, "members": [member], "evicted": [evicted],
@@ -161,8 +162,9 @@ fn schemas_have_the_fields_of_their_types() {
         "enforcement": null});
     let host = json!({"host": "n1.example", "proof": "admin"});
     let hosts = json!({"node": 1, "name": "n1", "generation": 1, "hosts": [host], "unproved": []});
+    let known = json!({"name": "n1", "level": 1, "since": 1});
     let cluster = json!({"cluster": "c", "cluster_id": "00", "trust_domain": "td", "generation": 1, "client_names": [],
-        "renewing": []});
+        "renewing": [], "level": 1, "level_auto": true, "levels": [known]});
     let receipt = json!({"connections_closed": 1, "at_millis": 1, "boot": "00", "signature": "00"});
     let enforced = json!({"node": 1, "name": "n1", "state": "enforced", "lease_ends_millis": null, "receipt": receipt,
         "absence_signature": null});
@@ -193,6 +195,8 @@ fn schemas_have_the_fields_of_their_types() {
             check::<NodeHost>("NodeHost", &host, false),
             check::<ClusterSettings>("ClusterSettings", &cluster, false),
             check::<ClusterChange>("ClusterChange", &json!({}), true),
+            check::<MemberLevel>("MemberLevel", &known, false),
+            check::<LevelRaise>("LevelRaise", &json!({}), true),
             check::<NodeChanged>("NodeChanged", &changed, false),
             check::<Enforcement>("Enforcement", &enforcement, false),
             check::<EnforcedBy>("EnforcedBy", &enforced, false),

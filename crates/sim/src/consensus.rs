@@ -278,7 +278,6 @@ fn describe(command: &Command, outcome: Option<&Outcome>) -> String {
         Command::AssignGroup { group, members } => format!("assign group {group} to {members:?}"),
         Command::ReportFeatureLevel { node, level } => format!("{node} knows level {level}"),
         Command::RaiseLevel { level, without, .. } => format!("raise level to {level} without {without:?}"),
-        Command::SetLevelAuto(auto) => format!("level rises by itself: {auto}"),
         Command::NoteForTesting(note) => format!("note {note}"),
         Command::SetAddresses { node, .. } => format!("addresses of {node}"),
         Command::ProveHosts { node, witness } => format!("hosts of {node}, seen by {}", witness.by),

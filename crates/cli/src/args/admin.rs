@@ -222,9 +222,19 @@ pub(crate) enum ClusterVerb {
     Show,
     /// Change a setting of the whole cluster
     Set {
-        /// client_names=a.example,b.example: names that the certificates of all members hold
+        /// client_names=a.example,b.example: names that the certificates of all members hold;
+        /// level_auto=true|false: whether the level rises by itself
         #[arg(value_name = "KEY=VALUE")]
         setting: String,
+    },
+    /// Show the level of the cluster, which says what its members may use, or raise it
+    Level {
+        /// Raise it to the newest that all members know, at once
+        #[arg(long)]
+        raise: bool,
+        /// Do not wait for this learner, which is off or behind (repeat it for more)
+        #[arg(long, value_name = "NODE", requires = "raise")]
+        without: Vec<String>,
     },
 }
 

@@ -1,6 +1,6 @@
 //! `countersign cluster`: what is set for the whole cluster.
 
-use countersign_api::admin::{ClusterChange, ClusterSettings};
+use countersign_api::admin::{ClusterChange, ClusterSettings, LevelRaise};
 use countersign_core::name::Host;
 
 use crate::admin_client::AdminClient;
@@ -16,6 +16,10 @@ pub(super) async fn run(args: Cluster, output: Output) -> Result<(), Failure> {
             let change = change(&setting)?;
             client()?.post("/v1/cluster", &change).await?
         }
+        ClusterVerb::Level { raise: false, .. } => client()?.get("/v1/cluster").await?,
+        ClusterVerb::Level { raise: true, without } => {
+            client()?.post("/v1/cluster/level", &LevelRaise { without }).await?
+        }
     };
     output.show(&settings, |text| {
         let list = |names: &[String]| if names.is_empty() { "-".to_owned() } else { names.join(",") };
@@ -25,8 +29,17 @@ pub(super) async fn run(args: Cluster, output: Output) -> Result<(), Failure> {
             ("generation", settings.generation.to_string()),
             ("client_names", list(&settings.client_names)),
             ("still renewing", list(&settings.renewing)),
+            ("level", level(&settings)),
+            ("level_auto", settings.level_auto.to_string()),
         ]);
     })
+}
+
+/// The level, and the members whose binaries know another.
+fn level(settings: &ClusterSettings) -> String {
+    let others = settings.levels.iter().filter(|member| member.level != settings.level);
+    let others: Vec<String> = others.map(|member| format!("{} knows {}", member.name, member.level)).collect();
+    if others.is_empty() { settings.level.to_string() } else { format!("{} ({})", settings.level, others.join(", ")) }
 }
 
 /// Reads `KEY=VALUE`.
@@ -41,8 +54,15 @@ fn change(setting: &str) -> Result<ClusterChange, Failure> {
             };
             let names = names.map(parse).collect::<Result<_, _>>();
             let names = names.map_err(|(name, reason)| Failure::usage(format!("`{name}`: {reason}"), example))?;
-            Ok(ClusterChange { client_names: Some(names) })
+            Ok(ClusterChange { client_names: Some(names), level_auto: None })
         }
+        Some(("level_auto", auto)) => match auto.parse() {
+            Ok(auto) => Ok(ClusterChange { client_names: None, level_auto: Some(auto) }),
+            Err(_) => Err(Failure::usage(
+                format!("`{auto}` is neither true nor false"),
+                "countersign cluster set level_auto=false",
+            )),
+        },
         Some((key, _)) => Err(Failure::usage(format!("`{key}` is no setting of a cluster"), example)),
         None => Err(Failure::usage(format!("`{setting}` has no `=`"), example)),
     }

@@ -160,7 +160,6 @@ pub fn permit(view: &View, from: NodeId, command: &Command) -> Result<(), NotPer
         | Command::EditHosts { .. }
         | Command::SetCluster(_)
         | Command::RaiseLevel { .. }
-        | Command::SetLevelAuto(_)
         | Command::NoteForTesting(_)
         | Command::AssignGroup { .. } => votes,
     };

@@ -203,8 +203,6 @@ pub enum Command {
         /// Whether the leader raises it by itself, which needs all members to have known it for a while.
         by_itself: bool,
     },
-    /// Whether the leader raises the level by itself.
-    SetLevelAuto(bool),
     /// A member changes its addresses; signed with its identity key.
     SetAddresses {
         /// Who.
@@ -314,7 +312,6 @@ impl Command {
             | Self::RevokePrincipal(_)
             | Self::AssignGroup { .. }
             | Self::ReportFeatureLevel { .. }
-            | Self::SetLevelAuto(_)
             | Self::SetAddresses { .. }
             | Self::Renew { .. }
             | Self::AdoptLeaf { .. }

@@ -95,6 +95,8 @@ impl From<EnrollmentRequest> for Admission {
 pub enum ClusterSetting {
     /// Names that all members share, such as that of a load balancer. They replace those before.
     ClientNames(Vec<Host>),
+    /// Whether the leader raises the level by itself.
+    LevelAuto(bool),
 }
 
 impl View {
@@ -266,7 +268,10 @@ impl TrustState {
 
     /// Changes a setting of the cluster.
     pub(super) fn set_cluster(&mut self, setting: &ClusterSetting) -> Applied {
-        let ClusterSetting::ClientNames(names) = setting;
+        let names = match setting {
+            ClusterSetting::ClientNames(names) => names,
+            ClusterSetting::LevelAuto(auto) => return self.set_level_auto(*auto),
+        };
         let view = self.current()?;
         check_limit(Limited::ClientNames, &names.iter().collect::<Vec<_>>(), CLIENT_NAMES_MAX, CLIENT_NAMES_LEN_MAX)?;
         for name in names.iter().filter(|name| !name.is_loopback()) {

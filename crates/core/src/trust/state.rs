@@ -203,7 +203,6 @@ impl TrustState {
             Command::AssignGroup { group, members } => self.assign_group(*group, members),
             Command::ReportFeatureLevel { node, level } => self.report_level(*node, *level),
             Command::RaiseLevel { level, without, by_itself } => self.raise_level(*level, without, *by_itself),
-            Command::SetLevelAuto(auto) => self.set_level_auto(*auto),
             Command::NoteForTesting(note) => {
                 self.notes.push(note.clone());
                 self.change(|_| {})

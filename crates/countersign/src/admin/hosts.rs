@@ -1,9 +1,14 @@
 //! Which names and addresses stand in certificates: of one member, and of all.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::Path;
 use axum::extract::rejection::JsonRejection;
-use countersign_api::admin::{ClusterChange, ClusterSettings, NodeHost, NodeHosts, NodeHostsChange};
+use countersign_api::admin::{
+    ClusterChange, ClusterSettings, LevelRaise, MemberLevel, NodeHost, NodeHosts, NodeHostsChange,
+};
+use countersign_core::id::NodeId;
 use countersign_core::name::Host;
 use countersign_core::trust::command::Command;
 use countersign_core::trust::hosts::ClusterSetting;
@@ -46,12 +51,29 @@ pub(crate) async fn set_cluster(
     admin: Permitted,
     body: Result<Json<ClusterChange>, JsonRejection>,
 ) -> Result<Json<ClusterSettings>, AdminError> {
-    let ClusterChange { client_names } = parsed(body)?;
+    let ClusterChange { client_names, level_auto } = parsed(body)?;
     let names = client_names.map(|names| hosts(&names)).transpose()?;
     let member = admin.acting()?;
     if let Some(names) = names {
         carry_out(&member, Command::SetCluster(ClusterSetting::ClientNames(names))).await?;
     }
+    if let Some(auto) = level_auto {
+        carry_out(&member, Command::SetCluster(ClusterSetting::LevelAuto(auto))).await?;
+    }
+    Ok(Json(settings(&member)))
+}
+
+pub(crate) async fn raise_level(
+    admin: Permitted,
+    body: Result<Json<LevelRaise>, JsonRejection>,
+) -> Result<Json<ClusterSettings>, AdminError> {
+    let LevelRaise { without } = parsed(body)?;
+    let member = admin.acting()?;
+    let without = without.iter().map(|node| Ok(nodes::find(&member, node)?.id));
+    let without: BTreeSet<NodeId> = without.collect::<Result<_, AdminError>>()?;
+    // To the newest that this member knows; where others know less, `apply` names them.
+    let level = member.state.read().known();
+    carry_out(&member, Command::RaiseLevel { level, without, by_itself: false }).await?;
     Ok(Json(settings(&member)))
 }
 
@@ -64,6 +86,9 @@ async fn carry_out(member: &Acting, command: Command) -> Result<(), AdminError> 
 
 fn settings(member: &Inner) -> ClusterSettings {
     let view = acl::in_force(member);
+    let state = member.state.read();
+    let known =
+        |m: &Member| MemberLevel { name: m.name.to_string(), level: m.feature_level, since: m.level_since.secs() };
     let behind = |m: &&Member| m.hosts.shared.iter().ne(&view.client_names);
     // Where certificates are made elsewhere, nothing is known of what they hold.
     let renewing = view.members.values().filter(behind).filter(|_| !view.key_is_elsewhere());
@@ -74,6 +99,9 @@ fn settings(member: &Inner) -> ClusterSettings {
         generation: view.generation.0,
         client_names: view.client_names.iter().map(ToString::to_string).collect(),
         renewing: renewing.map(|m| m.name.to_string()).collect(),
+        level: state.level(),
+        level_auto: state.level_auto(),
+        levels: view.members.values().map(known).collect(),
     }
 }
 

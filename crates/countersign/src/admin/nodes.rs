@@ -212,7 +212,7 @@ pub(super) fn named<'a>(view: &'a View, text: &str) -> Option<&'a Member> {
     by_name.or_else(|| view.members.get(&NodeId(text.parse().ok()?)))
 }
 
-fn find(member: &Inner, text: &str) -> Result<Member, AdminError> {
+pub(super) fn find(member: &Inner, text: &str) -> Result<Member, AdminError> {
     let trust = member.endpoint.trust().load();
     let state = member.state.read();
     let view = state.view().unwrap_or(&trust.view);

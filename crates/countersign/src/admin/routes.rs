@@ -75,6 +75,12 @@ fn well() -> Vec<Endpoint> {
             policy(Action::Alter, Kind::CLUSTER, Named::Cluster),
             post(hosts::set_cluster),
         ),
+        endpoint(
+            Method::POST,
+            "/v1/cluster/level",
+            policy(Action::Alter, Kind::CLUSTER, Named::Cluster),
+            post(hosts::raise_level),
+        ),
     ]
 }
 

@@ -1,7 +1,7 @@
 //! A voter looks for a joiner before it has it admitted, or has a member looked for that asks by another.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::enroll::EnrollmentRequest;
@@ -9,6 +9,7 @@ use countersign_core::enroll::dial_back::{ANSWER_LEN, Challenge, is_answered, ma
 use countersign_core::enroll::dial_budget::{DialAccount, DialBudget};
 use countersign_core::id::NodeId;
 use countersign_core::limits::{DIAL_BACK_ADDRESSES_MAX, DIAL_BACK_MILLIS, DIAL_BACKS_IN_FLIGHT_MAX};
+use countersign_core::locked::Locked;
 use countersign_core::name::{Address, Host};
 use countersign_core::trust::hosts::Witness;
 use countersign_core::trust::member::Suffrage;
@@ -28,13 +29,13 @@ pub(super) const PATIENCE: Duration = Duration::from_millis(DIAL_BACK_MILLIS);
 
 /// What this member may spend on looking for joiners.
 pub(crate) struct DialBacks {
-    budget: Mutex<DialBudget>,
+    budget: Locked<DialBudget>,
     places: Semaphore,
 }
 
 impl Default for DialBacks {
     fn default() -> Self {
-        Self { budget: Mutex::default(), places: Semaphore::new(DIAL_BACKS_IN_FLIGHT_MAX) }
+        Self { budget: Locked::default(), places: Semaphore::new(DIAL_BACKS_IN_FLIGHT_MAX) }
     }
 }
 
@@ -86,7 +87,7 @@ impl Inner {
         }
         let place = self.dial_backs.places.try_acquire();
         let charge = || {
-            let mut budget = self.dial_backs.budget.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut budget = self.dial_backs.budget.lock();
             budget.charge(accounts, wanted, boot_now())
         };
         let mut found = Vec::new();
@@ -278,7 +279,7 @@ mod tests {
         let look = async {
             assert!(looked(member, &address, Some(HERE)).await.0);
             {
-                let mut budget = member.dial_backs.budget.lock().unwrap();
+                let mut budget = member.dial_backs.budget.lock();
                 // Used up an hour from now: no time that passes here pays it back.
                 let then = BootMillis(boot_now().0 + 3_600_000);
                 assert!(budget.charge(&[DialAccount::Token(TOKEN)], DIAL_BACKS_PER_TOKEN_MINUTE_MAX as usize, then));

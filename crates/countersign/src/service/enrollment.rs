@@ -24,6 +24,7 @@ use tonic::{Request, Response, Status};
 
 use super::io::Stranger;
 use super::presented::Presented;
+use super::unreadable;
 use crate::hosts::Asker;
 use crate::member::Inner;
 use crate::propose::{CommandError, new_request};
@@ -76,8 +77,7 @@ impl Enrollment for EnrollmentService {
         if request.len() > PREAUTH_FRAME_LEN_MAX {
             return Err(Status::invalid_argument("request is too large"));
         }
-        let request: EnrollmentRequest =
-            decoded("request", &request).map_err(|_| Status::invalid_argument("malformed request"))?;
+        let request: EnrollmentRequest = decoded("request", &request).map_err(|error| unreadable("request", error))?;
         let member = self.member()?;
         let trust = member.endpoint.trust().load();
         if let Some(why) = wrong_kind(&request, &trust.view) {
@@ -142,7 +142,7 @@ impl Enrollment for EnrollmentService {
             return Err(Status::invalid_argument("request is too large"));
         }
         let request: returning::ReturnRequest =
-            decoded("request", &request).map_err(|_| Status::invalid_argument("malformed request"))?;
+            decoded("request", &request).map_err(|error| unreadable("request", error))?;
         let Presented { key, spki, .. } =
             Presented::of_csr(&csr).map_err(|_| Status::invalid_argument("malformed certificate signing request"))?;
         let member = self.member()?;

@@ -8,6 +8,7 @@ use crate::id::NodeId;
 use crate::limits::LEVEL_PROVEN_SECS;
 use crate::time::UnixMillis;
 use crate::trust::command::{Command, FEATURE_LEVEL, LEVEL_FOR_TESTING, Stamped};
+use crate::trust::hosts::ClusterSetting;
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Outcome, Refused};
 use crate::trust::{TrustState, UnreadableState, UnsupportedLevel};
@@ -123,7 +124,7 @@ fn silent_voter_holds_the_level_back_and_so_does_the_operator() {
     rig.apply(report(3, NEXT));
     rig.apply_at(later(&rig, LEVEL_PROVEN_SECS), report(4, NEXT));
     assert!(rig.0.level_to_raise(&silent).is_some());
-    rig.apply(Command::SetLevelAuto(false));
+    rig.apply(Command::SetCluster(ClusterSetting::LevelAuto(false)));
     assert_eq!(rig.0.level_to_raise(&silent), None);
     assert!(matches!(rig.apply(raise(NEXT, &[], true)), Outcome::Refused(Refused::AboveLevel { .. })));
     assert!(matches!(rig.apply(raise(NEXT, &[], false)), Outcome::Done(_)), "by the operator's word it rises");
