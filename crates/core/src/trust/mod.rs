@@ -5,9 +5,11 @@
 
 pub mod author;
 mod authorization;
+pub mod chain;
 mod check;
 pub mod clocks;
 pub mod command;
+pub mod event;
 pub mod join_token;
 pub mod member;
 mod members;
@@ -22,7 +24,7 @@ mod tokens;
 pub mod view;
 
 pub use members::addresses_transcript;
-pub use state::{InvariantBroken, TrustState, UnsupportedLevel};
+pub use state::{InvariantBroken, Recorded, TrustState, UnsupportedLevel};
 
 #[cfg(test)]
 pub(crate) mod tests;

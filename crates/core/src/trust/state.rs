@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::author::Made;
 use super::authorization::Staged;
+use super::chain::Chain;
 use super::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
-use super::join_token::{TokenRecord, token_id};
-use super::member::{ForeignLeaf, Leaf, Member, Suffrage};
+use super::event::{Draft, Event};
+use super::join_token::{Token, TokenRecord, token_id};
+use super::member::{ForeignLeaf, Issued, Leaf, Member, Suffrage};
 use super::outcome::{Limited, Outcome, Refused};
 use super::seal::SealedCopy;
 use super::statement::{Signed, Statement};
@@ -33,7 +36,7 @@ pub struct UnsupportedLevel {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustState {
     pub(super) view: Option<Arc<View>>,
-    pub(super) tokens: BTreeMap<TokenId, TokenRecord>,
+    pub(super) tokens: BTreeMap<TokenId, Token>,
     /// Which member a request admitted, so that a retry gets its answer again.
     pub(super) enrollments: BTreeMap<(TokenId, RequestId), NodeId>,
     pub(super) sealed: BTreeMap<(AuthorityId, NodeId), SealedCopy>,
@@ -44,7 +47,28 @@ pub struct TrustState {
     pub(super) statements: Vec<Signed>,
     /// Changes that were sent in part.
     pub(super) staged: BTreeMap<ChangeId, Staged>,
+    /// How often anything changed that the view does not show.
+    revision: u64,
+    /// The chain over all changes.
+    chain: Chain,
     time: UnixMillis,
+}
+
+/// What one command did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// The answer to the command's author.
+    pub outcome: Outcome,
+    /// The event to write down; none where the command changed nothing.
+    pub event: Option<Event>,
+}
+
+/// Which leaf to record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LeafOf {
+    pub(super) node: NodeId,
+    pub(super) key: KeyId,
+    pub(super) renewal: u64,
 }
 
 /// What each handler answers; a refusal leaves the state as it was.
@@ -67,7 +91,7 @@ impl TrustState {
     }
 
     /// Join tokens on record, by id.
-    pub const fn tokens(&self) -> &BTreeMap<TokenId, TokenRecord> {
+    pub const fn tokens(&self) -> &BTreeMap<TokenId, Token> {
         &self.tokens
     }
 
@@ -92,47 +116,75 @@ impl TrustState {
         self.node_ttl_secs
     }
 
+    /// The chain over all changes.
+    pub const fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
     /// Applies one command. Deterministic; a refused command changes nothing but the time.
     ///
     /// Errors: only [`UnsupportedLevel`], after which the member must stop.
     pub fn apply(&mut self, stamped: &Stamped) -> Result<Outcome, UnsupportedLevel> {
+        Ok(self.apply_recorded(stamped)?.outcome)
+    }
+
+    /// As [`Self::apply`], with the event of the change for whoever writes events down.
+    pub fn apply_recorded(&mut self, stamped: &Stamped) -> Result<Recorded, UnsupportedLevel> {
         if stamped.level > FEATURE_LEVEL {
             return Err(UnsupportedLevel { needed: stamped.level });
         }
         self.time = self.time.max(stamped.time);
-        Ok(self.dispatch(&stamped.command).unwrap_or_else(Outcome::Refused))
+        let before = self.version();
+        let made = Made::new(&stamped.author, self.time);
+        let outcome = self.dispatch(&stamped.command, &made).unwrap_or_else(Outcome::Refused);
+        let event = (self.version() != before).then(|| {
+            let text = Draft { state: self, stamped, outcome: &outcome }.text();
+            let (number, head) = (self.chain.count().saturating_add(1), self.chain.extend(&text.chained));
+            Event::new(number, head, text)
+        });
+        Ok(Recorded { outcome, event })
     }
 
-    fn dispatch(&mut self, command: &Command) -> Applied {
+    /// Differs from any earlier one if anything has changed since but the time.
+    fn version(&self) -> (Generation, u64) {
+        (self.view.as_ref().map_or(Generation(0), |view| view.generation), self.revision)
+    }
+
+    /// Notes that something changed that the view does not show.
+    pub(super) const fn revise(&mut self) {
+        self.revision = self.revision.saturating_add(1);
+    }
+
+    fn dispatch(&mut self, command: &Command, made: &Made) -> Applied {
         match command {
-            Command::Bootstrap(bootstrap) => self.bootstrap(bootstrap),
-            Command::AddJoinToken(record) => self.add_token(record),
+            Command::Bootstrap(bootstrap) => self.bootstrap(bootstrap, made),
+            Command::AddJoinToken(record) => self.add_token(record, made),
             Command::RevokeJoinToken(token) => self.revoke_token(*token),
-            Command::RotateClusterToken(record) => self.rotate_cluster_token(record),
-            Command::Admit(request) => self.admit(request),
+            Command::RotateClusterToken(record) => self.rotate_cluster_token(record, made),
+            Command::Admit(request) => self.admit(request, made),
             Command::SealAuthority { authority, node, sealed } => self.seal(*authority, *node, sealed),
             Command::ConfirmAuthority { authority, node, signature } => self.confirm(*authority, *node, signature),
             Command::SetSuffrage { node, suffrage, keep_authority } => {
                 self.set_suffrage(*node, *suffrage, *keep_authority)
             }
             Command::Evict { node, compromised, keep_authority } => self.evict(*node, *compromised, *keep_authority),
-            Command::IssuePrincipal { role, spki, ttl_secs } => self.issue_principal(role, spki, *ttl_secs),
-            Command::RenewPrincipal { role, in_use, spki } => self.renew_principal(role, *in_use, spki),
+            Command::IssuePrincipal { role, spki, ttl_secs } => self.issue_principal(role, spki, *ttl_secs, made),
+            Command::RenewPrincipal { role, in_use, spki } => self.renew_principal(role, *in_use, spki, made),
             Command::RevokeKey(key) => self.revoke_key(*key),
             Command::RevokePrincipal(role) => self.revoke_principal(role),
             Command::AssignGroup { group, members } => self.assign_group(*group, members),
             Command::ReportFeatureLevel { node, level } => self.report_level(*node, *level),
             Command::SetAddresses { node, addresses, signature } => self.set_addresses(*node, addresses, signature),
-            Command::Renew { node, key, endorsement } => self.renew(*node, *key, endorsement),
+            Command::Renew { node, key, endorsement } => self.renew(*node, *key, endorsement, made),
             Command::AdoptLeaf { node, renewal } => self.adopt(*node, *renewal),
             Command::SignStatement { number, node, signature } => self.sign_statement(*number, *node, signature),
             Command::StagePolicy { change, part, remove, put } => self.stage_policy(*change, *part, remove, put),
-            Command::ChangePolicy(change) => self.change_policy(change),
+            Command::ChangePolicy(change) => self.change_policy(change, made),
             Command::Label { role, edits } => self.label(role, edits),
         }
     }
 
-    fn bootstrap(&mut self, b: &Bootstrap) -> Applied {
+    fn bootstrap(&mut self, b: &Bootstrap, made: &Made) -> Applied {
         if self.view.is_some() {
             return Err(Refused::ClusterExists);
         }
@@ -148,13 +200,16 @@ impl TrustState {
             super::tokens::check_limits(token, self.time)?;
         }
         let policy = Policy::initial().changed_by(&b.policy, self.staged_for(&b.policy)?, Generation(1))?;
-        let policy = policy.map_or_else(Policy::initial, |(policy, _)| policy);
+        let mut policy = policy.map_or_else(Policy::initial, |(policy, _)| policy);
+        policy.record(b.policy.put.iter().map(|rule| &rule.id), &Arc::new(made.clone()));
+        policy.check()?;
         self.node_ttl_secs = b.node_ttl_secs;
         self.lease = b.lease;
         self.next_node = founder.0 + 1;
         let copy = |key: &SealedKey| SealedCopy { ciphertext: key.sealed.clone(), opened: true };
         self.sealed.extend(b.authority_key.iter().map(|key| ((authority, founder), copy(key))));
-        self.tokens.extend(b.token.iter().map(|token| (token_id(token.verifier), token.clone())));
+        let token = |record: &TokenRecord| Token { record: record.clone(), made: made.clone() };
+        self.tokens.extend(b.token.iter().map(|record| (token_id(record.verifier), token(record))));
         let record = Authority {
             certificate: b.authority.clone(),
             key: b.authority_key.as_ref().map(|key| key.public.clone()),
@@ -163,7 +218,8 @@ impl TrustState {
             // What is signed where the key is, no member ever sees.
             imported: b.imported || b.authority_key.is_none(),
         };
-        let leaf = self.leaf(b.cluster, founder, b.leaf_key, 0, b.foreign.as_ref(), b.authority_validity);
+        let of = LeafOf { node: founder, key: b.leaf_key, renewal: 0 };
+        let leaf = self.leaf_in(b.cluster, of, b.foreign.as_ref(), (authority, &record), made);
         let member = Member {
             id: founder,
             name: b.node_name.clone(),
@@ -179,6 +235,7 @@ impl TrustState {
             attributes: BTreeMap::new(),
             admitted_by: None,
             admitted_at: self.time,
+            token_made: None,
             feature_level: FEATURE_LEVEL,
         };
         self.view = Some(Arc::new(View {
@@ -236,18 +293,30 @@ impl TrustState {
     /// that signs the same grant makes the same certificate.
     pub(super) fn leaf(
         &self,
-        cluster: ClusterId,
-        node: NodeId,
-        key: KeyId,
-        renewal: u64,
+        of: LeafOf,
         foreign: Option<&ForeignLeaf>,
-        authority: Validity,
+        authority: (AuthorityId, &Authority),
+        made: &Made,
+    ) -> Result<Leaf, Refused> {
+        Ok(self.leaf_in(self.current()?.cluster, of, foreign, authority, made))
+    }
+
+    fn leaf_in(
+        &self,
+        cluster: ClusterId,
+        of: LeafOf,
+        foreign: Option<&ForeignLeaf>,
+        (authority, record): (AuthorityId, &Authority),
+        made: &Made,
     ) -> Leaf {
+        let LeafOf { node, key, renewal } = of;
         let mut hasher = blake3::Hasher::new_derive_key("countersign v1 certificate serial");
         hasher.update(&cluster.0).update(&node.0.to_be_bytes()).update(&renewal.to_be_bytes()).update(&key.0);
-        let issued = || self.validity(self.node_ttl_secs, authority);
+        let issued = || self.validity(self.node_ttl_secs, record.validity);
         let validity = foreign.map_or_else(issued, |foreign| foreign.validity);
-        Leaf { key, renewal, serial: serial(&hasher), validity }
+        let authority = foreign.is_none().then_some(authority);
+        let issued = Issued { authority, made: made.clone() };
+        Leaf { key, renewal, serial: serial(&hasher), validity, issued }
     }
 
     /// Backdated by the skew bound, so that a peer whose clock is behind accepts it; never outlives its authority.
@@ -319,7 +388,7 @@ impl TrustState {
         }
         let overspent = self.tokens.iter().find(|(id, token)| {
             let used = self.enrollments.range((**id, RequestId([0; 16]))..=(**id, RequestId([0xff; 16]))).count();
-            used as u64 + u64::from(token.uses_left) != u64::from(token.uses)
+            used as u64 + u64::from(token.record.uses_left) != u64::from(token.record.uses)
         });
         if let Some((id, _)) = overspent {
             return Err(InvariantBroken::TokenUses(*id));

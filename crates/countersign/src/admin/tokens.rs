@@ -8,7 +8,7 @@ use countersign_core::id::TokenId;
 use countersign_core::name::Name;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::command::Command;
-use countersign_core::trust::join_token::{JoinToken, TokenRecord, TokenUnusable, token_id};
+use countersign_core::trust::join_token::{JoinToken, Token, TokenRecord, TokenUnusable, token_id};
 
 use super::access::{Asking, Permitted};
 use super::problem::AdminError;
@@ -43,7 +43,7 @@ pub(crate) async fn list(admin: Permitted) -> Result<Json<Vec<TokenInfo>>, Admin
     let member = admin.member()?;
     let now = member.now();
     let state = member.state.read();
-    Ok(Json(state.tokens().iter().map(|(id, record)| info(*id, record, now)).collect()))
+    Ok(Json(state.tokens().iter().map(|(id, token)| info(*id, token, now)).collect()))
 }
 
 pub(crate) async fn revoke(admin: Permitted, Path(id): Path<String>) -> Result<Json<TokenInfo>, AdminError> {
@@ -55,8 +55,8 @@ pub(crate) async fn revoke(admin: Permitted, Path(id): Path<String>) -> Result<J
     let known = || member.state.read().tokens().get(&token).cloned();
     let before = known();
     member.command(Command::RevokeJoinToken(token), &[]).await?;
-    let record = before.or_else(known).ok_or(CommandError::Unknown)?;
-    Ok(Json(TokenInfo { state: "revoked".to_owned(), ..info(token, &record, member.now()) }))
+    let known = before.or_else(known).ok_or(CommandError::Unknown)?;
+    Ok(Json(TokenInfo { state: "revoked".to_owned(), ..info(token, &known, member.now()) }))
 }
 
 fn make(member: &Inner, wanted: &TokenCreate) -> Result<(JoinToken, TokenRecord), AdminError> {
@@ -104,7 +104,8 @@ fn created(member: &Inner, token: &JoinToken, record: &TokenRecord) -> TokenCrea
     }
 }
 
-fn info(id: TokenId, record: &TokenRecord, now: UnixMillis) -> TokenInfo {
+fn info(id: TokenId, token: &Token, now: UnixMillis) -> TokenInfo {
+    let Token { record, made } = token;
     let state = match record.usable(now) {
         Ok(()) => "usable",
         Err(TokenUnusable::Expired) => "expired",
@@ -121,6 +122,7 @@ fn info(id: TokenId, record: &TokenRecord, now: UnixMillis) -> TokenInfo {
         role: record.role.clone(),
         state: state.to_owned(),
         cluster_token: record.cluster_token,
+        made: made_info(made),
     }
 }
 

@@ -43,7 +43,12 @@ fn edit(name: &str, value: &str) -> LabelEdit {
     LabelEdit { name: name.to_owned(), value: Some(value.to_owned()) }
 }
 
-fn sample() -> TrustState {
+pub(super) fn sample() -> TrustState {
+    sampled().0
+}
+
+/// A state with some of everything, by nearly every command.
+pub(super) fn sampled() -> Rig {
     let mut rig = Rig::three_voters();
     rig.apply(Command::AddJoinToken(record(5, 3)));
     rig.apply(Command::Admit(Box::new(request(4, 5))));
@@ -68,13 +73,23 @@ fn sample() -> TrustState {
     rig.apply(Command::StagePolicy { change: ChangeId([9; 16]), part: 0, remove, put: vec![rule("staged")] });
     let transcript = rig.0.statements()[3].statement.transcript();
     rig.apply(Command::SignStatement { number: 3, node: NodeId(1), signature: key(1).sign(&transcript) });
-    rig.0
+    rig
+}
+
+/// Compares with a file beside this one; with `COUNTERSIGN_BLESS` set, writes it.
+pub(super) fn golden(file: &str, expected: &str, got: &str, why: &str) {
+    if std::env::var_os("COUNTERSIGN_BLESS").is_some() {
+        let path = format!("{}/src/trust/tests/{file}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::write(path, format!("{got}\n")).unwrap();
+        return;
+    }
+    assert_eq!(got, expected.trim(), "{why}; if it must be so, run this test again with COUNTERSIGN_BLESS=1");
 }
 
 #[test]
 fn a_snapshot_is_encoded_as_it_always_was() {
     let encoded = data_encoding::HEXLOWER.encode(&sample().encode().unwrap());
-    assert_eq!(encoded, SNAPSHOT.trim(), "the encoding changed: raise the version or the feature level");
+    golden("golden_snapshot.hex", SNAPSHOT, &encoded, "the encoding changed: raise the version or the feature level");
     let decoded = TrustState::decode(&data_encoding::HEXLOWER.decode(SNAPSHOT.trim().as_bytes()).unwrap()).unwrap();
     assert_eq!(decoded, sample());
 }
