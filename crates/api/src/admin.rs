@@ -1,11 +1,14 @@
 //! The JSON that people and tools speak, on the local socket and on the HTTPS port. Described by `openapi.json`.
 
 mod acl;
+mod made;
 
 use std::collections::BTreeMap;
 
 use countersign_core::trust::member::Suffrage;
 use serde::{Deserialize, Serialize};
+
+pub use made::{IssuedInfo, MadeInfo};
 
 pub use acl::{
     AclAdd, AclApply, AclAsk, AclChanged, AclDecision, AclExplanation, AclFinding, AclFlip, AclHolder, AclLint,
@@ -116,6 +119,14 @@ pub struct MemberStatus {
     pub holds_authority: bool,
     /// When its certificate ends: seconds since the Unix epoch.
     pub certificate_not_after: u64,
+    /// How its certificate came to be.
+    pub certificate_issued: IssuedInfo,
+    /// The token that admitted it; null for the founder.
+    pub admitted_by: Option<String>,
+    /// When it was admitted: milliseconds since the Unix epoch.
+    pub admitted_at_millis: u64,
+    /// Who made that token; null for the founder.
+    pub token_made: Option<MadeInfo>,
     /// SHA-256 of its identity key.
     pub identity: String,
     /// Whether it is the answering member.
@@ -229,6 +240,8 @@ pub struct TokenInfo {
     pub state: String,
     /// Whether it is the reusable cluster token.
     pub cluster_token: bool,
+    /// Who made it.
+    pub made: MadeInfo,
 }
 
 /// A member to be demoted or evicted.
@@ -352,6 +365,8 @@ pub struct CertificateInfo {
     pub not_after: u64,
     /// Whether its key was revoked.
     pub revoked: bool,
+    /// How it came to be.
+    pub issued: IssuedInfo,
 }
 
 /// A revocation of a key, or of all keys of a principal.

@@ -6,7 +6,7 @@ use countersign_core::id::TokenId;
 use crate::admin_client::AdminClient;
 use crate::args::{Token, TokenCreateArgs, TokenVerb};
 use crate::failure::Failure;
-use crate::output::{Output, Text, at_secs, now_secs, or_dash};
+use crate::output::{Output, Text, at_secs, by, now_secs, or_dash};
 
 pub(super) async fn run(args: Token, output: Output) -> Result<(), Failure> {
     let client = || AdminClient::to(&args.target);
@@ -69,7 +69,7 @@ fn write_created(text: &mut Text, created: &TokenCreated, terminal: bool) {
 }
 
 fn write_list(text: &mut Text, list: &[TokenInfo], now: u64) {
-    let header = ["ID", "STATE", "SUFFRAGE", "USES LEFT", "ENDS", "NAME", "ROLE", "CLUSTER TOKEN"];
+    let header = ["ID", "STATE", "SUFFRAGE", "USES LEFT", "ENDS", "NAME", "ROLE", "CLUSTER TOKEN", "MADE BY", "MADE"];
     text.table(
         &header,
         list.iter().map(|token| {
@@ -82,6 +82,8 @@ fn write_list(text: &mut Text, list: &[TokenInfo], now: u64) {
                 or_dash(token.name.as_ref()),
                 or_dash(token.role.as_ref()),
                 if token.cluster_token { "yes" } else { "no" }.to_owned(),
+                by(&token.made),
+                at_secs(token.made.at_millis / 1000, now),
             ]
         }),
     );

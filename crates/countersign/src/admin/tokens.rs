@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::Path;
 use axum::extract::rejection::JsonRejection;
-use countersign_api::admin::{TokenCreate, TokenCreated, TokenInfo};
+use countersign_api::admin::{MadeInfo, TokenCreate, TokenCreated, TokenInfo};
 use countersign_core::id::TokenId;
 use countersign_core::name::Name;
 use countersign_core::time::UnixMillis;
@@ -122,7 +122,7 @@ fn info(id: TokenId, token: &Token, now: UnixMillis) -> TokenInfo {
         role: record.role.clone(),
         state: state.to_owned(),
         cluster_token: record.cluster_token,
-        made: made_info(made),
+        made: MadeInfo::of(made),
     }
 }
 
