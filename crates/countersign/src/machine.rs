@@ -1,6 +1,7 @@
 //! The trust state behind Raft, and the one place where what was applied becomes what handshakes judge by.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use countersign_core::authz::Affected;
@@ -8,15 +9,18 @@ use countersign_core::codec;
 use countersign_core::id::{Generation, KeyId};
 use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
-use countersign_core::trust::TrustState;
+use countersign_core::trust::author::Author;
 use countersign_core::trust::clocks::Anchor;
 use countersign_core::trust::command::{Command, Stamped};
+use countersign_core::trust::event::Event;
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::View;
+use countersign_core::trust::{Recorded, TrustState};
 use countersign_raft::{ApplyError, GroupMachine, LogPosition, RestoreError};
 use tokio::sync::watch;
 
 use crate::boot::boot_now;
+use crate::events::{EventCounts, EventLog};
 use crate::quarantine::Overlay;
 
 /// Called with each new view and what was revoked on the way to it, before anything else learns of it. True once this view,
@@ -100,6 +104,7 @@ struct Inner {
     applied: watch::Sender<Generation>,
     anchor: RwLock<Anchor>,
     changes: Mutex<Changes>,
+    events: OnceLock<Arc<EventCounts>>,
 }
 
 impl SharedState {
@@ -110,6 +115,7 @@ impl SharedState {
             applied: watch::Sender::new(Generation(0)),
             anchor: RwLock::default(),
             changes: Mutex::default(),
+            events: OnceLock::new(),
         }))
     }
 
@@ -146,8 +152,18 @@ impl SharedState {
     }
 
     /// The machine to hand to Raft. `overlay` refuses for what stands in the log until it is applied.
-    pub(crate) fn machine(&self, overlay: Arc<Overlay>) -> TrustMachine {
-        TrustMachine { shared: self.clone(), overlay, published: Generation(0), revocations: Vec::new() }
+    pub(crate) fn machine(&self, overlay: Arc<Overlay>, events: EventLog) -> TrustMachine {
+        let _ = self.0.events.set(events.counts());
+        let events = Mutex::new(events);
+        TrustMachine { shared: self.clone(), overlay, events, published: Generation(0), revocations: Vec::new() }
+    }
+
+    /// How writing events went since the start: lines that failed, and events without a line.
+    pub(crate) fn event_counts(&self) -> (u64, u64) {
+        self.0
+            .events
+            .get()
+            .map_or((0, 0), |counts| (counts.failed.load(Ordering::Relaxed), counts.missing.load(Ordering::Relaxed)))
     }
 }
 
@@ -155,6 +171,7 @@ impl SharedState {
 pub(crate) struct TrustMachine {
     shared: SharedState,
     overlay: Arc<Overlay>,
+    events: Mutex<EventLog>,
     published: Generation,
     /// Applied since the last view was published.
     revocations: Vec<Revocation>,
@@ -163,21 +180,29 @@ pub(crate) struct TrustMachine {
 impl GroupMachine for TrustMachine {
     /// A command that this binary does not know was written by a newer one. Skipping it would make this member's state
     /// differ from all others', so the member stops; a newer binary goes on from here.
-    fn apply(&mut self, _at: LogPosition, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
+    fn apply(&mut self, at: LogPosition, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
         let stamped = Stamped::decode(command).map_err(ApplyError::new)?;
         let mut state = self.shared.0.state.write().unwrap_or_else(PoisonError::into_inner);
         // Before, and without keeping the view: a view that somebody holds is copied when it is changed.
         let affected = Affected::by(&stamped.command, state.view().map(|view| &**view));
         let before = state.view().map(|view| view.generation);
-        let outcome = state.apply(&stamped).map_err(ApplyError::new)?;
+        let Recorded { outcome, event } = state.apply_recorded(&stamped).map_err(ApplyError::new)?;
         if let Some(view) = state.view().filter(|view| before.is_none_or(|before| before < view.generation)) {
             self.shared.0.changes.lock().unwrap_or_else(PoisonError::into_inner).enter(view.generation, affected);
+        }
+        drop(state);
+        if let Some(event) = event
+            && self.events.get_mut().unwrap_or_else(PoisonError::into_inner).append(&event)
+        {
+            told(at, &stamped.author, &event);
         }
         self.revocations.extend(Revocation::of(&stamped.command, &outcome));
         codec::encode(&outcome).map_err(ApplyError::new)
     }
 
     fn snapshot(&self) -> Vec<u8> {
+        // A snapshot may take the place of entries: their events are not written again.
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).sync();
         self.shared.read().encode().unwrap_or_else(|error| stop(&error))
     }
 
@@ -185,6 +210,7 @@ impl GroupMachine for TrustMachine {
         let restored = TrustState::decode(bytes).map_err(RestoreError::new)?;
         let upto = restored.view().map_or(Generation(0), |view| view.generation);
         self.shared.0.changes.lock().unwrap_or_else(PoisonError::into_inner).forget(upto);
+        self.events.get_mut().unwrap_or_else(PoisonError::into_inner).restored(restored.chain());
         *self.shared.0.state.write().unwrap_or_else(PoisonError::into_inner) = restored;
         Ok(())
     }
@@ -217,6 +243,17 @@ impl GroupMachine for TrustMachine {
     }
 }
 
+/// Characters of an event's details in the log; the events file has all of them.
+const DETAILS_MAX: usize = 1024;
+
+/// One line for each change that is applied here for the first time.
+fn told(at: LogPosition, author: &Author, event: &Event) {
+    let details: String = event.details.chars().take(DETAILS_MAX).collect();
+    let (number, generation) = (event.number, event.generation);
+    let (request, index) = (author.request, at.index);
+    tracing::info!(event = event.name, %author, %request, details, %generation, index, number, "change applied");
+}
+
 /// Every state has an encoding, so this is a defect of ours; a snapshot that lacked some of it would be worse.
 fn stop(error: &(dyn core::error::Error + 'static)) -> ! {
     tracing::error!(error = %crate::chain(error), "the state cannot be encoded");
@@ -228,12 +265,15 @@ mod tests {
     use countersign_core::trust::command::FEATURE_LEVEL;
 
     use super::*;
+    use crate::datadir::DataDir;
 
     #[test]
     fn an_entry_of_a_newer_version_is_refused_by_the_level_that_it_needs() {
+        let data = tempfile::tempdir().unwrap();
+        let events = EventLog::open(&DataDir::open(data.path()).unwrap()).unwrap();
         let shared = SharedState::new();
         let newer = codec::encode(&(FEATURE_LEVEL + 1, UnixMillis(1), 250_u32)).unwrap();
-        let refused = shared.machine(Arc::default()).apply(LogPosition::default(), &newer).unwrap_err();
+        let refused = shared.machine(Arc::default(), events).apply(LogPosition::default(), &newer).unwrap_err();
         let shown = crate::chain(&refused).to_string();
         let level = format!("entry needs feature level {}, this binary knows {FEATURE_LEVEL}", FEATURE_LEVEL + 1);
         assert!(shown.contains(&level), "{shown}");

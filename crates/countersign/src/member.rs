@@ -22,6 +22,7 @@ use crate::authority::Keeper;
 use crate::bootstrap::{self, BootstrapError};
 use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
 use crate::endpoints::Endpoints;
+use crate::events::EventLog;
 use crate::files::{self, ForeignIdentity};
 use crate::heard::Heard;
 use crate::join;
@@ -302,7 +303,7 @@ async fn create(
             };
             let place = data.store_place(prepared.binding());
             Store::create(&place, StoreId(*random::<16>()?.expose())).map_err(BootstrapError::from)?;
-            let replica = Replica::open(&place, None).await.map_err(BootstrapError::from)?;
+            let replica = Replica::open(&place, None, EventLog::open(data)?).await.map_err(BootstrapError::from)?;
             let member = bootstrap::carry_out(data, &keys, &replica, &prepared).await?;
             Ok((member, Started::Founded, Some(replica)))
         }
@@ -326,7 +327,7 @@ fn stored_credential(data: &DataDir, leaf: &LeafKey) -> Result<Credential, Start
 async fn open_replica(data: &DataDir, member: &MemberFile, stored: &Arc<View>) -> Result<Replica, StartError> {
     let damaged = || DataDirError::Damaged { path: data.file(file::MEMBER), reason: DamageReason::Parse };
     let place = data.store_place(member.binding().ok_or_else(damaged)?);
-    match Replica::open(&place, Some(Arc::clone(stored))).await {
+    match Replica::open(&place, Some(Arc::clone(stored)), EventLog::open(data)?).await {
         Err(ReplicaError::Store(source)) if source.is_loss() => {
             let way = WayBack::of(stored, member.node());
             Err(StartError::StoreLost { data: data.path().to_owned(), way, source })

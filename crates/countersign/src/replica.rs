@@ -17,6 +17,7 @@ use countersign_raft::{
     Assignments, Group, GroupConfig, Groups, InitializeError, OpenError, ProposeError, StartError, Store, StorePlace,
 };
 
+use crate::events::EventLog;
 use crate::machine::SharedState;
 use crate::peers::Peers;
 use crate::quarantine::Overlay;
@@ -66,7 +67,11 @@ pub(crate) struct Replica {
 impl Replica {
     /// Opens the store and starts the trust group; `stored` is the view that this member was admitted under, which says
     /// who belongs to the group until the log does.
-    pub(crate) async fn open(place: &StorePlace, stored: Option<Arc<View>>) -> Result<Self, ReplicaError> {
+    pub(crate) async fn open(
+        place: &StorePlace,
+        stored: Option<Arc<View>>,
+        events: EventLog,
+    ) -> Result<Self, ReplicaError> {
         let store = Store::open(place)?;
         let node = place.binding.node;
         let state = SharedState::new();
@@ -83,8 +88,8 @@ impl Replica {
         });
         let weak: Weak<AssignedByView> = Arc::downgrade(&assigned);
         let groups = Groups::new(node, store, Arc::new(peers.clone()), Arc::new(WeakAssigned(weak)));
-        let group =
-            groups.start(GroupId::TRUST, Box::new(state.machine(Arc::clone(&overlay))), GroupConfig::default()).await?;
+        let machine = state.machine(Arc::clone(&overlay), events);
+        let group = groups.start(GroupId::TRUST, Box::new(machine), GroupConfig::default()).await?;
         let _ = assigned.group.set(group.clone());
         Ok(Self { state, groups, group, peers, gate, overlay, assigned })
     }
@@ -197,7 +202,7 @@ impl Assignments for WeakAssigned {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use countersign_core::lease::LeaseLength;
     use std::collections::BTreeMap;
     use std::sync::Mutex;
@@ -216,6 +221,7 @@ mod tests {
     use countersign_raft::{Binding, GroupMachine, GroupState, GroupStopped, HubError, LogPosition, RaftRpc};
 
     use super::*;
+    use crate::datadir::DataDir;
 
     const LEADER: NodeId = NodeId(1);
     const ME: NodeId = NodeId(2);
@@ -231,6 +237,11 @@ mod tests {
         place
     }
 
+    fn events(dir: &tempfile::TempDir) -> EventLog {
+        let data = DataDir::open(&dir.path().join("data")).unwrap();
+        EventLog::open(&data).unwrap()
+    }
+
     fn stamped(command: Command) -> Stamped {
         let author = Author::of_member(NodeId(1), RequestId([0; 16]));
         Stamped { level: FEATURE_LEVEL, time: NOW, author, command }
@@ -240,7 +251,7 @@ mod tests {
         Command::Evict { node: NodeId(node), compromised: false, keep_authority: true }
     }
 
-    fn bootstrap(cluster: u8) -> Command {
+    pub(crate) fn bootstrap(cluster: u8) -> Command {
         let key = SecretKey::from_seed(Secret::new([3; 32])).public();
         Command::Bootstrap(Box::new(Bootstrap {
             cluster: ClusterId([cluster; 16]),
@@ -294,7 +305,7 @@ mod tests {
     async fn a_snapshot_may_name_newcomers_that_its_own_state_knows_and_nobody_else() {
         let store = tempfile::tempdir().unwrap();
         let stored = Arc::new(view(1, &[1, 2], 2));
-        let replica = Replica::open(&place(&store, ME), Some(stored)).await.unwrap();
+        let replica = Replica::open(&place(&store, ME), Some(stored), events(&store)).await.unwrap();
         let handle = async |body: &[u8]| replica.groups.handle(LEADER, GroupId::TRUST, RaftRpc::Snapshot, body).await;
 
         let grown = state(&view(1, &[1, 2, 5], 9));
@@ -323,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn an_eviction_that_is_refused_when_it_is_applied_cuts_nobody_off() {
         let store = tempfile::tempdir().unwrap();
-        let replica = Replica::open(&place(&store, LEADER), None).await.unwrap();
+        let replica = Replica::open(&place(&store, LEADER), None, events(&store)).await.unwrap();
         replica.found().await.unwrap();
         replica.propose(&stamped(bootstrap(1))).await.unwrap();
         assert!(matches!(replica.propose(&stamped(evict(9))).await.unwrap(), Outcome::Refused(_)));
@@ -339,7 +350,7 @@ mod tests {
     async fn an_eviction_that_a_snapshot_replaces_counts_no_more_and_one_after_it_does() {
         let store = tempfile::tempdir().unwrap();
         let stored = Arc::new(view(1, &[1, 2, 5, 6, 7], 2));
-        let replica = Replica::open(&place(&store, ME), Some(Arc::clone(&stored))).await.unwrap();
+        let replica = Replica::open(&place(&store, ME), Some(Arc::clone(&stored)), events(&store)).await.unwrap();
         for (index, node) in [(400, 5), (500, 6), (501, 7)] {
             replica.overlay.logged(index, NodeId(node));
         }
@@ -351,8 +362,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_put_in_force_is_not_acknowledged_and_ends_no_refusal() {
+        let data = tempfile::tempdir().unwrap();
         let (state, overlay) = (SharedState::new(), Arc::<Overlay>::default());
-        let mut machine = state.machine(Arc::clone(&overlay));
+        let mut machine = state.machine(Arc::clone(&overlay), events(&data));
         let (works, told) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let (working, telling) = (Arc::clone(&works), Arc::clone(&told));
         state.publish_to(Box::new(move |view, _, revocations| {
@@ -383,7 +395,7 @@ mod tests {
     #[tokio::test]
     async fn a_member_that_meets_a_newer_entry_stops_with_the_level_it_needs_and_so_does_its_next_start() {
         let store = tempfile::tempdir().unwrap();
-        let replica = Replica::open(&place(&store, LEADER), None).await.unwrap();
+        let replica = Replica::open(&place(&store, LEADER), None, events(&store)).await.unwrap();
         replica.found().await.unwrap();
         let newer = codec::encode(&(FEATURE_LEVEL + 1, NOW, 250_u32)).unwrap();
         replica.group.propose(newer).await.unwrap_err();
@@ -395,7 +407,9 @@ mod tests {
         assert!(crate::chain(&stopped).to_string().contains(&needs), "{}", crate::chain(&stopped));
         replica.groups.shutdown().await;
 
-        let Err(again) = Replica::open(&place(&store, LEADER), None).await else { panic!("it started") };
+        let Err(again) = Replica::open(&place(&store, LEADER), None, events(&store)).await else {
+            panic!("it started")
+        };
         assert!(crate::chain(&again).to_string().contains(&needs), "{}", crate::chain(&again));
     }
 }
