@@ -215,6 +215,7 @@ pub(crate) mod tests {
     use countersign_core::secret::Secret;
     use countersign_core::time::{UnixMillis, Validity};
     use countersign_core::trust::author::Author;
+    use countersign_core::trust::chain::Chain;
     use countersign_core::trust::command::{Bootstrap, FEATURE_LEVEL, SealedKey};
     use countersign_core::trust::member::{Member, MemberKeys};
     use countersign_core::trust::view::AuthorityKey;
@@ -289,7 +290,21 @@ pub(crate) mod tests {
     fn state(view: &View) -> Vec<u8> {
         type Nothing = BTreeMap<u8, u8>;
         let none = Nothing::new;
-        codec::encode(&(Some(view), none(), none(), none(), 9_u64, 60_u64, 10_000_u64, none(), none(), NOW)).unwrap()
+        codec::encode(&(
+            Some(view),
+            none(),
+            none(),
+            none(),
+            9_u64,
+            60_u64,
+            10_000_u64,
+            none(),
+            none(),
+            0_u64,
+            Chain::default(),
+            NOW,
+        ))
+        .unwrap()
     }
 
     /// A snapshot message of the leader, as it travels: it names `members` as voters and carries `data`.
