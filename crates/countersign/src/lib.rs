@@ -38,6 +38,7 @@ mod standing;
 mod start_error;
 mod time;
 mod turns;
+mod watchdog;
 mod whoami;
 
 pub use admin::https::HttpsError;

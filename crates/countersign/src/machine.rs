@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock};
 
 use countersign_core::authz::Affected;
 use countersign_core::codec;
 use countersign_core::id::{Generation, KeyId};
+use countersign_core::locked::Locked;
 use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::Author;
@@ -99,39 +100,45 @@ impl Changes {
 pub(crate) struct SharedState(Arc<Inner>);
 
 struct Inner {
-    state: RwLock<TrustState>,
+    applied_state: Locked<AppliedState>,
     publish: OnceLock<Publish>,
     applied: watch::Sender<Generation>,
-    anchor: RwLock<Anchor>,
-    changes: Mutex<Changes>,
+    anchor: Locked<Anchor>,
     events: OnceLock<Arc<EventCounts>>,
+}
+
+/// What was applied, and what that concerned: a reader of a generation finds its change, too.
+#[derive(Default)]
+struct AppliedState {
+    /// Shared with its readers: `apply` copies what a reader still holds, and never waits for one.
+    state: Arc<TrustState>,
+    changes: Changes,
 }
 
 impl SharedState {
     pub(crate) fn new() -> Self {
         Self(Arc::new(Inner {
-            state: RwLock::default(),
+            applied_state: Locked::default(),
             publish: OnceLock::new(),
             applied: watch::Sender::new(Generation(0)),
-            anchor: RwLock::default(),
-            changes: Mutex::default(),
+            anchor: Locked::default(),
             events: OnceLock::new(),
         }))
     }
 
-    /// The state as applied so far. Hold it briefly: `apply` waits.
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, TrustState> {
-        self.0.state.read().unwrap_or_else(PoisonError::into_inner)
+    /// The state as applied so far: a snapshot, which stays as it is while more is applied.
+    pub(crate) fn read(&self) -> Arc<TrustState> {
+        Arc::clone(&self.0.applied_state.lock().state)
     }
 
     /// Whom the changes after `told` concerned, up to the generation that is given.
     pub(crate) fn affected(&self, told: Generation, upto: Generation) -> Affected {
-        self.0.changes.lock().unwrap_or_else(PoisonError::into_inner).between(told, upto)
+        self.0.applied_state.lock().changes.between(told, upto)
     }
 
     /// The last applied stamp, with the moment at which it was applied here.
     pub(crate) fn anchor(&self) -> Anchor {
-        *self.0.anchor.read().unwrap_or_else(PoisonError::into_inner)
+        *self.0.anchor.lock()
     }
 
     /// Has `publish` called for the present view and for each one to come. To be called once.
@@ -146,6 +153,11 @@ impl SharedState {
         }
     }
 
+    /// Never gives the state back.
+    pub(crate) fn stall_for_testing(&self) {
+        std::mem::forget(self.0.applied_state.lock());
+    }
+
     /// Changes whenever something was applied: by then it is in force, and every connection that it refuses is closed.
     pub(crate) fn applied(&self) -> watch::Receiver<Generation> {
         self.0.applied.subscribe()
@@ -154,7 +166,7 @@ impl SharedState {
     /// The machine to hand to Raft. `overlay` refuses for what stands in the log until it is applied.
     pub(crate) fn machine(&self, overlay: Arc<Overlay>, events: EventLog) -> TrustMachine {
         let _ = self.0.events.set(events.counts());
-        let events = Mutex::new(events);
+        let events = Locked::new(events);
         TrustMachine { shared: self.clone(), overlay, events, published: Generation(0), revocations: Vec::new() }
     }
 
@@ -171,7 +183,7 @@ impl SharedState {
 pub(crate) struct TrustMachine {
     shared: SharedState,
     overlay: Arc<Overlay>,
-    events: Mutex<EventLog>,
+    events: Locked<EventLog>,
     published: Generation,
     /// Applied since the last view was published.
     revocations: Vec<Revocation>,
@@ -182,17 +194,19 @@ impl GroupMachine for TrustMachine {
     /// differ from all others', so the member stops; a newer binary goes on from here.
     fn apply(&mut self, at: LogPosition, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
         let stamped = Stamped::decode(command).map_err(ApplyError::new)?;
-        let mut state = self.shared.0.state.write().unwrap_or_else(PoisonError::into_inner);
-        // Before, and without keeping the view: a view that somebody holds is copied when it is changed.
+        let mut applied = self.shared.0.applied_state.lock();
+        let AppliedState { state, changes } = &mut *applied;
+        let state = Arc::make_mut(state);
+        // Before, and without keeping the view: a view that a reader holds is copied when it is changed.
         let affected = Affected::by(&stamped.command, state.view().map(|view| &**view));
         let before = state.view().map(|view| view.generation);
         let Recorded { outcome, event } = state.apply_recorded(&stamped).map_err(ApplyError::new)?;
         if let Some(view) = state.view().filter(|view| before.is_none_or(|before| before < view.generation)) {
-            self.shared.0.changes.lock().unwrap_or_else(PoisonError::into_inner).enter(view.generation, affected);
+            changes.enter(view.generation, affected);
         }
-        drop(state);
+        drop(applied);
         if let Some(event) = event
-            && self.events.get_mut().unwrap_or_else(PoisonError::into_inner).append(&event)
+            && self.events.lock().append(&event)
         {
             told(at, &stamped.author, &event);
         }
@@ -202,23 +216,24 @@ impl GroupMachine for TrustMachine {
 
     fn snapshot(&self) -> Vec<u8> {
         // A snapshot may take the place of entries: their events are not written again.
-        self.events.lock().unwrap_or_else(PoisonError::into_inner).sync();
+        self.events.lock().sync();
         self.shared.read().encode().unwrap_or_else(|error| stop(&error))
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
         let restored = TrustState::decode(bytes).map_err(RestoreError::new)?;
         let upto = restored.view().map_or(Generation(0), |view| view.generation);
-        self.shared.0.changes.lock().unwrap_or_else(PoisonError::into_inner).forget(upto);
-        self.events.get_mut().unwrap_or_else(PoisonError::into_inner).restored(restored.chain());
-        *self.shared.0.state.write().unwrap_or_else(PoisonError::into_inner) = restored;
+        self.events.lock().restored(restored.chain());
+        let mut applied = self.shared.0.applied_state.lock();
+        applied.changes.forget(upto);
+        applied.state = Arc::new(restored);
         Ok(())
     }
 
     fn applied_batch(&mut self, upto: Option<LogPosition>) {
         let state = self.shared.read();
         {
-            let mut anchor = self.shared.0.anchor.write().unwrap_or_else(PoisonError::into_inner);
+            let mut anchor = self.shared.0.anchor.lock();
             // The same stamp again says nothing: time went on meanwhile.
             if state.time() > anchor.time {
                 *anchor = Anchor { time: state.time(), at: boot_now() };

@@ -1,12 +1,13 @@
 //! A member of a cluster, running.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use countersign_core::codec;
 use countersign_core::id::{NodeId, StoreId};
 use countersign_core::lease::{Fresh, NoLease};
 use countersign_core::limits::CACHE_TTL_SECS_MAX;
+use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::name::{Address, Host, Name};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
@@ -69,7 +70,7 @@ pub(crate) struct Inner {
     pub(crate) peers: Peers,
     pub(crate) keeper: Keeper,
     pub(crate) refusals: Arc<RefusalLog>,
-    pub(crate) endpoints: Mutex<Endpoints>,
+    pub(crate) endpoints: Locked<Endpoints>,
     pub(crate) acceptor: Acceptor,
     pub(crate) heard: Heard,
     pub(crate) lease: Leasehold,
@@ -95,7 +96,8 @@ impl Member {
         let foreign = settings.files.as_ref().map(|files| ForeignIdentity::load(files, SystemClock.now()));
         let foreign = foreign.transpose()?.map(Arc::new);
         let bound = Bound::open(&data, &settings).await?;
-        let (member, started, replica) = match data.member()? {
+        let existing = data.member()?;
+        let (member, started, replica) = match existing {
             Some(member) => {
                 // Left by a kill after the last step; it must not be taken for a start that is under way.
                 for left in [file::BOOTSTRAP, file::JOIN].into_iter().filter(|left| data.file(left).exists()) {
@@ -184,6 +186,12 @@ impl Member {
                 return countersign_raft::GroupStopped::Shutdown;
             }
         }
+    }
+
+    /// Has the state machine stand still, as one does that waits for a lock that is never given back.
+    #[doc(hidden)]
+    pub fn stall_for_testing(&self) {
+        self.0.state.stall_for_testing();
     }
 
     /// Hands leadership over, stops serving, and leaves everything stored.
@@ -285,7 +293,8 @@ async fn create(
         Start::Existing | Start::Bootstrap(_) => {
             bootstrap::begin(data)?;
             let keys = Keys::load_or_make(data, foreign)?;
-            let prepared = match (bootstrap::resume(data)?, &start) {
+            let resumed = bootstrap::resume(data)?;
+            let prepared = match (resumed, &start) {
                 (Some(prepared), _) => prepared,
                 (None, Start::Bootstrap(cluster)) => {
                     let name = node_name(settings)?;
@@ -431,7 +440,7 @@ async fn assemble(
         cache_ttl_secs: settings.cache_ttl_secs.clamp(1, CACHE_TTL_SECS_MAX),
         turns: Turns::default(),
         refusals,
-        endpoints: Mutex::new(endpoints),
+        endpoints: Locked::new(endpoints),
         acceptor,
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -451,8 +460,8 @@ impl Inner {
         self.group.leader()
     }
 
-    pub(crate) fn lock_endpoints(&self) -> std::sync::MutexGuard<'_, Endpoints> {
-        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock_endpoints(&self) -> LockGuard<'_, Endpoints> {
+        self.endpoints.lock()
     }
 
     /// Runs a task until the member stops.
@@ -480,6 +489,7 @@ impl Inner {
         crate::lease::spawn(self);
         crate::renewal::spawn(self);
         crate::returning::spawn(self);
+        crate::watchdog::spawn(self).map_err(StartError::Watchdog)?;
         Ok(())
     }
 }

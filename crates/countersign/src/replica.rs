@@ -205,7 +205,6 @@ impl Assignments for WeakAssigned {
 pub(crate) mod tests {
     use countersign_core::lease::LeaseLength;
     use std::collections::BTreeMap;
-    use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use countersign_core::id::{ClusterId, Generation, Incarnation, KeyId, RequestId, StoreId};
@@ -220,6 +219,8 @@ pub(crate) mod tests {
     use countersign_core::trust::member::{Member, MemberKeys};
     use countersign_core::trust::view::AuthorityKey;
     use countersign_raft::{Binding, GroupMachine, GroupState, GroupStopped, HubError, LogPosition, RaftRpc};
+
+    use countersign_core::locked::Locked;
 
     use super::*;
     use crate::datadir::DataDir;
@@ -380,17 +381,17 @@ pub(crate) mod tests {
         let data = tempfile::tempdir().unwrap();
         let (state, overlay) = (SharedState::new(), Arc::<Overlay>::default());
         let mut machine = state.machine(Arc::clone(&overlay), events(&data));
-        let (works, told) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (works, told) = (Arc::new(AtomicBool::new(false)), Arc::new(Locked::new(Vec::new())));
         let (working, telling) = (Arc::clone(&works), Arc::clone(&told));
         state.publish_to(Box::new(move |view, _, revocations| {
-            telling.lock().unwrap().push((view.generation, revocations.len()));
+            telling.lock().push((view.generation, revocations.len()));
             working.load(Ordering::Relaxed)
         }));
         let mut apply = |index, command| {
             let at = LogPosition { term: 1, index };
             machine.apply(at, &codec::encode(&stamped(command)).unwrap()).unwrap();
             machine.applied_batch(Some(at));
-            (*state.applied().borrow(), *told.lock().unwrap().last().unwrap())
+            (*state.applied().borrow(), *told.lock().last().unwrap())
         };
         let nothing = Generation(0);
         assert_eq!(apply(1, bootstrap(1)), (nothing, (Generation(1), 0)));

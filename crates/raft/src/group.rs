@@ -16,7 +16,7 @@ use openraft::error::{
 use openraft::{ChangeMembers, EmptyNode, ServerState};
 use tokio::sync::{Notify, watch};
 
-use crate::applier::{Applier, Refusal};
+use crate::applier::{Applier, Refusal, Work};
 use crate::config::GroupConfig;
 use crate::hub::{Assignments, StartError};
 use crate::machine::{GroupMachine, LogPosition};
@@ -48,6 +48,7 @@ struct Inner {
     proposer: Proposer,
     status: watch::Receiver<GroupStatus>,
     refusal: Refusal,
+    work: Work,
     /// Handing over: nothing may renew the members' lease on this leader.
     yielding: AtomicBool,
 }
@@ -136,7 +137,7 @@ impl Group {
             .await
             .map_err(storage)?;
         let applier = Applier::start(machine, snapshots, stored)?;
-        let refusal = applier.refusal();
+        let (refusal, work) = (applier.refusal(), applier.work());
         let snapshot_stale = Arc::new(Notify::new());
         let network = Network {
             me: context.me,
@@ -158,7 +159,7 @@ impl Group {
         tokio::spawn(report(raft.clone(), reports, snapshot_stale));
         let proposer = Proposer::start(raft.clone(), config.deadline);
         let yielding = AtomicBool::new(false);
-        Ok(Self(Arc::new(Inner { id, context, config, raft, proposer, status, refusal, yielding })))
+        Ok(Self(Arc::new(Inner { id, context, config, raft, proposer, status, refusal, work, yielding })))
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -270,6 +271,11 @@ impl Group {
         metrics.borrow().running_state.clone().map_err(|fatal| self.stopped(fatal))?;
         // Raft reports how it ended, unless it had no chance to.
         if metrics.has_changed().is_err() { Err(GroupStopped::Panicked) } else { Ok(()) }
+    }
+
+    /// What the group's machine is at, for a watcher.
+    pub fn work(&self) -> Work {
+        self.0.work.clone()
     }
 
     /// Stops the group on this member.

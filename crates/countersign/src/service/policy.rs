@@ -3,7 +3,7 @@
 //! Asked of by whoever may `read` the cluster's `policy`, and only as long as that is so.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use countersign_core::authz::{Action, Affected, Kind, PrincipalPattern, Subject}
 use countersign_core::codec;
 use countersign_core::id::Generation;
 use countersign_core::limits::{FETCHES_MAX, SLICE_LEN_MAX, SLICE_RULES_MAX, UNREAD_PER_PRINCIPAL_MAX};
+use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::principal::Role;
 use countersign_core::trust::view::View;
 use countersign_guard::{Caller, Denial};
@@ -65,13 +66,13 @@ type Reply = Result<WatchReply, Status>;
 
 /// What a guard has not read yet, and its place: that is given back only once nothing is held for the guard any more.
 struct Unread {
-    replies: Mutex<Option<mpsc::Receiver<Reply>>>,
+    replies: Locked<Option<mpsc::Receiver<Reply>>>,
     place: Place,
 }
 
 impl Unread {
-    fn lock(&self) -> MutexGuard<'_, Option<mpsc::Receiver<Reply>>> {
-        self.replies.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, Option<mpsc::Receiver<Reply>>> {
+        self.replies.lock()
     }
 
     /// Gives a reply to the guard. One that does not read loses what waits for it, and is told nothing more.
@@ -130,7 +131,7 @@ impl Policy for PolicyService {
         member.lease.subleases.announce();
         let (replies, sent) = mpsc::channel(WAITING_MAX);
         tracing::info!(principal = %caller.peer.principal(), remote = %caller.remote, "decides by the rules of this member");
-        let unread = Arc::new(Unread { replies: Mutex::new(Some(sent)), place });
+        let unread = Arc::new(Unread { replies: Locked::new(Some(sent)), place });
         let told = Replies(Arc::clone(&unread));
         let watching = Watching { member: Arc::downgrade(&member), caller, unread, replies, told: None };
         let stop = member.stop.clone();
@@ -309,7 +310,7 @@ mod tests {
         let enter = || subleases.enter("broker/b1");
         let _others: Vec<Place> = (1..SUBTENANTS_PER_PRINCIPAL_MAX).map(|_| enter().unwrap()).collect();
         let (to, sent) = mpsc::channel(2);
-        let unread = Arc::new(Unread { replies: Mutex::new(Some(sent)), place: enter().unwrap() });
+        let unread = Arc::new(Unread { replies: Locked::new(Some(sent)), place: enter().unwrap() });
         let mut replies = Replies(Arc::clone(&unread));
         let given = async |patience| {
             tokio::time::timeout(PATIENCE, unread.given(&to, Ok(WatchReply::default()), patience)).await.unwrap()
