@@ -196,6 +196,9 @@ fn lists_name(node: &Node, operator: &str, joined_by: &str) {
     let authority = node.status()["authority"]["fingerprint"].clone();
     assert!(issued["authority"] == authority && authority.is_string(), "{issued}");
     let rules = list(&["acl", "list"]);
-    let made: Vec<&Value> = rules["made"].as_object().unwrap().values().map(|made| &made["by"]).collect();
-    assert_eq!(made, [operator], "{rules}");
+    let made = |id: &str| rules["made"][id]["by"].as_str().unwrap_or_else(|| panic!("{id}: {rules}")).to_owned();
+    for rule in rules["policy"]["rule"].as_array().unwrap() {
+        let by = if rule["principal"] == "client/pay" { operator } else { "node/1" };
+        assert_eq!(made(rule["id"].as_str().unwrap()), by, "{rules}");
+    }
 }
