@@ -1,6 +1,6 @@
 //! Events and their chain, as the state makes them of commands.
 
-use super::golden::{golden, sampled};
+use super::golden::sampled;
 use super::rig::*;
 use crate::authz::change::PolicyChange;
 use crate::authz::text::RuleText;
@@ -21,12 +21,8 @@ fn lines(rig: &Rig) -> String {
 
 #[test]
 fn events_say_what_they_always_said() {
-    golden(
-        "golden_events.jsonl",
-        EVENTS,
-        &lines(&sampled()),
-        "an event changed: only fields may be added, at a new level",
-    );
+    let got = lines(&sampled());
+    assert_eq!(got, EVENTS.trim(), "an event changed: only fields may be added, at a new level; now they say:\n{got}");
 }
 
 #[test]
