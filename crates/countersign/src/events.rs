@@ -298,7 +298,7 @@ mod tests {
         for cut in 0..=whole.len() {
             let dir = tempfile::tempdir().unwrap();
             std::fs::write(dir.path().join("events.jsonl"), &whole.as_bytes()[..cut]).unwrap();
-            let complete = whole[..cut].matches('\n').count();
+            let complete = whole.bytes().take(cut).filter(|byte| *byte == b'\n').count();
             let mut log = log(&dir, FILE_LEN_MAX);
             // From a snapshot that the file had reached, as it is made durable before any snapshot.
             let snapshot = complete.min(3);

@@ -158,9 +158,8 @@ mod tests {
             altered[at] = altered[at].replace("\"e\"", "\"f\"");
             assert_eq!(broken_at(&altered), Some(at as u64 + 1), "altered");
             let mut forged = lines.clone();
-            let forged_head = forged[at].replace(|c| c == '0', "1");
-            forged[at] = forged_head;
-            assert!(forged == lines || broken_at(&forged) == Some(at as u64 + 1), "another head");
+            forged[at] = line(Line::parse(&lines[at]).unwrap().text, Head([9; 32]));
+            assert_eq!(broken_at(&forged), Some(at as u64 + 1), "another head");
         }
         for at in 0..7 {
             let mut swapped = lines.clone();
@@ -187,7 +186,7 @@ mod tests {
         let (lines, _) = events(1);
         let good = &lines[0];
         for end in 0..good.len() {
-            assert_eq!(Line::parse(&good[..end]), None, "torn at {end}");
+            assert_eq!(Line::parse(good.get(..end).unwrap()), None, "torn at {end}");
         }
         for bad in ["", "{}", "{\"gap\":{}}", "{\"number\":x,\"head\":\"\"}"] {
             assert_eq!(Line::parse(bad), None, "{bad}");
