@@ -108,7 +108,6 @@ struct Inner {
 }
 
 /// What was applied, and what that concerned: a reader of a generation finds its change, too.
-#[derive(Default)]
 struct AppliedState {
     /// Shared with its readers: `apply` copies what a reader still holds, and never waits for one.
     state: Arc<TrustState>,
@@ -116,9 +115,11 @@ struct AppliedState {
 }
 
 impl SharedState {
-    pub(crate) fn new() -> Self {
+    /// Of a member that can apply what needs level `known`.
+    pub(crate) fn knowing(known: u32) -> Self {
+        let state = Arc::new(TrustState::knowing(known));
         Self(Arc::new(Inner {
-            applied_state: Locked::default(),
+            applied_state: Locked::new(AppliedState { state, changes: Changes::default() }),
             publish: OnceLock::new(),
             applied: watch::Sender::new(Generation(0)),
             anchor: Locked::default(),
@@ -167,7 +168,9 @@ impl SharedState {
     pub(crate) fn machine(&self, overlay: Arc<Overlay>, events: EventLog) -> TrustMachine {
         let _ = self.0.events.set(events.counts());
         let events = Locked::new(events);
-        TrustMachine { shared: self.clone(), overlay, events, published: Generation(0), revocations: Vec::new() }
+        let known = self.read().known();
+        let (published, revocations) = (Generation(0), Vec::new());
+        TrustMachine { shared: self.clone(), known, overlay, events, published, revocations }
     }
 
     /// How writing events went since the start: lines that failed, and events without a line.
@@ -182,6 +185,8 @@ impl SharedState {
 /// Applies entries of the trust group.
 pub(crate) struct TrustMachine {
     shared: SharedState,
+    /// The newest level that this member can apply.
+    known: u32,
     overlay: Arc<Overlay>,
     events: Locked<EventLog>,
     published: Generation,
@@ -193,7 +198,7 @@ impl GroupMachine for TrustMachine {
     /// A command that this binary does not know was written by a newer one. Skipping it would make this member's state
     /// differ from all others', so the member stops; a newer binary goes on from here.
     fn apply(&mut self, at: LogPosition, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
-        let stamped = Stamped::decode(command).map_err(ApplyError::new)?;
+        let stamped = Stamped::decode(self.known, command).map_err(ApplyError::new)?;
         let mut applied = self.shared.0.applied_state.lock();
         let AppliedState { state, changes } = &mut *applied;
         let state = Arc::make_mut(state);
@@ -221,7 +226,7 @@ impl GroupMachine for TrustMachine {
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
-        let restored = TrustState::decode(bytes).map_err(RestoreError::new)?;
+        let restored = TrustState::decode(self.known, bytes).map_err(RestoreError::new)?;
         let upto = restored.view().map_or(Generation(0), |view| view.generation);
         self.events.lock().restored(restored.chain());
         let mut applied = self.shared.0.applied_state.lock();
@@ -286,11 +291,11 @@ mod tests {
     fn an_entry_of_a_newer_version_is_refused_by_the_level_that_it_needs() {
         let data = tempfile::tempdir().unwrap();
         let events = EventLog::open(&DataDir::open(data.path()).unwrap()).unwrap();
-        let shared = SharedState::new();
-        let newer = codec::encode(&(FEATURE_LEVEL + 1, UnixMillis(1), 250_u32)).unwrap();
+        let shared = SharedState::knowing(FEATURE_LEVEL);
+        let newer = codec::encode_at(FEATURE_LEVEL + 1, &(UnixMillis(1), 250_u32)).unwrap();
         let refused = shared.machine(Arc::default(), events).apply(LogPosition::default(), &newer).unwrap_err();
         let shown = crate::chain(&refused).to_string();
-        let level = format!("entry needs feature level {}, this binary knows {FEATURE_LEVEL}", FEATURE_LEVEL + 1);
+        let level = format!("level {} is needed, this binary knows level {FEATURE_LEVEL}", FEATURE_LEVEL + 1);
         assert!(shown.contains(&level), "{shown}");
         assert_eq!(*shared.read(), TrustState::new());
     }

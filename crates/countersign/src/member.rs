@@ -284,7 +284,7 @@ async fn create(
     }
     match start {
         Start::Join { token, sponsor } => {
-            let begun = join::begin(data, &node_name(settings)?, &bound.advertise)?;
+            let begun = join::begin(data, &node_name(settings)?, &bound.advertise, settings.level())?;
             let keys = Keys::load_or_make(data, foreign)?;
             let member = join::enroll(data, &keys, &token, &sponsor, &begun).await?;
             Ok((member, Started::Joined, None))
@@ -312,7 +312,8 @@ async fn create(
             };
             let place = data.store_place(prepared.binding());
             Store::create(&place, StoreId(*random::<16>()?.expose())).map_err(BootstrapError::from)?;
-            let replica = Replica::open(&place, None, EventLog::open(data)?).await.map_err(BootstrapError::from)?;
+            let events = EventLog::open(data)?;
+            let replica = Replica::open(&place, settings.level(), None, events).await.map_err(BootstrapError::from)?;
             let member = bootstrap::carry_out(data, &keys, &replica, &prepared).await?;
             Ok((member, Started::Founded, Some(replica)))
         }
@@ -333,10 +334,15 @@ fn stored_credential(data: &DataDir, leaf: &LeafKey) -> Result<Credential, Start
 }
 
 /// Opens the store of a member. One that is lost is told with the way back.
-async fn open_replica(data: &DataDir, member: &MemberFile, stored: &Arc<View>) -> Result<Replica, StartError> {
+async fn open_replica(
+    data: &DataDir,
+    member: &MemberFile,
+    known: u32,
+    stored: &Arc<View>,
+) -> Result<Replica, StartError> {
     let damaged = || DataDirError::Damaged { path: data.file(file::MEMBER), reason: DamageReason::Parse };
     let place = data.store_place(member.binding().ok_or_else(damaged)?);
-    match Replica::open(&place, Some(Arc::clone(stored)), EventLog::open(data)?).await {
+    match Replica::open(&place, known, Some(Arc::clone(stored)), EventLog::open(data)?).await {
         Err(ReplicaError::Store(source)) if source.is_loss() => {
             let way = WayBack::of(stored, member.node());
             Err(StartError::StoreLost { data: data.path().to_owned(), way, source })
@@ -365,7 +371,7 @@ async fn assemble(
     let credential = Arc::new(stored_credential(&data, &keys.leaf)?);
     let replica = match replica {
         Some(replica) => replica,
-        None => open_replica(&data, &member, &stored).await?,
+        None => open_replica(&data, &member, settings.level(), &stored).await?,
     };
     // What was committed before the last stop is applied by now: an eviction is in force at the first handshake.
     let (applied, time) = {

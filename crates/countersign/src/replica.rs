@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use countersign_api::convert::{MessageError, decoded};
-use countersign_core::codec::{self, CodecError};
+use countersign_core::codec::CodecError;
 use countersign_core::id::{GroupId, NodeId};
 use countersign_core::trust::TrustState;
 use countersign_core::trust::command::{Command, Stamped};
@@ -69,16 +69,18 @@ impl Replica {
     /// who belongs to the group until the log does.
     pub(crate) async fn open(
         place: &StorePlace,
+        known: u32,
         stored: Option<Arc<View>>,
         events: EventLog,
     ) -> Result<Self, ReplicaError> {
         let store = Store::open(place)?;
         let node = place.binding.node;
-        let state = SharedState::new();
+        let state = SharedState::knowing(known);
         let peers = Peers::default();
         let (gate, overlay) = (Arc::<Gate>::default(), Arc::<Overlay>::default());
         let assigned = Arc::new(AssignedByView {
             me: node,
+            known,
             gate: Arc::clone(&gate),
             overlay: Arc::clone(&overlay),
             stored,
@@ -115,7 +117,7 @@ impl Replica {
     }
 
     pub(crate) async fn propose(&self, stamped: &Stamped) -> Result<Outcome, ReplicaError> {
-        let proposed = self.group.propose(codec::encode(stamped)?).await?;
+        let proposed = self.group.propose(stamped.encode()?).await?;
         Ok(decoded("outcome", &proposed.outcome)?)
     }
 }
@@ -123,6 +125,8 @@ impl Replica {
 /// Who speaks for a group, by the newest view that this member knows.
 struct AssignedByView {
     me: NodeId,
+    /// The newest level that this member can apply.
+    known: u32,
     gate: Arc<Gate>,
     overlay: Arc<Overlay>,
     stored: Option<Arc<View>>,
@@ -176,7 +180,7 @@ impl Assignments for WeakAssigned {
     /// this member knowing.
     fn appended(&self, group: GroupId, index: u64, command: &[u8]) {
         let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) else { return };
-        if let Ok(Stamped { command: Command::Evict { node, .. }, .. }) = Stamped::decode(command)
+        if let Ok(Stamped { command: Command::Evict { node, .. }, .. }) = Stamped::decode(this.known, command)
             && node != this.me
         {
             this.overlay.logged(index, node);
@@ -195,7 +199,7 @@ impl Assignments for WeakAssigned {
         if group != GroupId::TRUST || self.assigned(group, member) == Some(true) {
             return self.assigned(group, member) == Some(true);
         }
-        let Ok(state) = TrustState::decode(snapshot) else { return false };
+        let Ok(state) = TrustState::decode(this.known, snapshot) else { return false };
         let (Some(theirs), Some(ours)) = (state.view(), this.view()) else { return false };
         theirs.cluster == ours.cluster && (theirs.members.contains_key(&member) || theirs.evicted.contains_key(&member))
     }
@@ -220,6 +224,7 @@ pub(crate) mod tests {
     use countersign_core::trust::view::AuthorityKey;
     use countersign_raft::{Binding, GroupMachine, GroupState, GroupStopped, HubError, LogPosition, RaftRpc};
 
+    use countersign_core::codec;
     use countersign_core::locked::Locked;
 
     use super::*;
@@ -304,6 +309,7 @@ pub(crate) mod tests {
             0_u64,
             Chain::default(),
             NOW,
+            true,
         ))
         .unwrap()
     }
@@ -321,7 +327,7 @@ pub(crate) mod tests {
     async fn a_snapshot_may_name_newcomers_that_its_own_state_knows_and_nobody_else() {
         let store = tempfile::tempdir().unwrap();
         let stored = Arc::new(view(1, &[1, 2], 2));
-        let replica = Replica::open(&place(&store, ME), Some(stored), events(&store)).await.unwrap();
+        let replica = Replica::open(&place(&store, ME), FEATURE_LEVEL, Some(stored), events(&store)).await.unwrap();
         let handle = async |body: &[u8]| replica.groups.handle(LEADER, GroupId::TRUST, RaftRpc::Snapshot, body).await;
 
         let grown = state(&view(1, &[1, 2, 5], 9));
@@ -350,7 +356,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn an_eviction_that_is_refused_when_it_is_applied_cuts_nobody_off() {
         let store = tempfile::tempdir().unwrap();
-        let replica = Replica::open(&place(&store, LEADER), None, events(&store)).await.unwrap();
+        let replica = Replica::open(&place(&store, LEADER), FEATURE_LEVEL, None, events(&store)).await.unwrap();
         replica.found().await.unwrap();
         replica.propose(&stamped(bootstrap(1))).await.unwrap();
         assert!(matches!(replica.propose(&stamped(evict(9))).await.unwrap(), Outcome::Refused(_)));
@@ -366,7 +372,8 @@ pub(crate) mod tests {
     async fn an_eviction_that_a_snapshot_replaces_counts_no_more_and_one_after_it_does() {
         let store = tempfile::tempdir().unwrap();
         let stored = Arc::new(view(1, &[1, 2, 5, 6, 7], 2));
-        let replica = Replica::open(&place(&store, ME), Some(Arc::clone(&stored)), events(&store)).await.unwrap();
+        let replica =
+            Replica::open(&place(&store, ME), FEATURE_LEVEL, Some(Arc::clone(&stored)), events(&store)).await.unwrap();
         for (index, node) in [(400, 5), (500, 6), (501, 7)] {
             replica.overlay.logged(index, NodeId(node));
         }
@@ -379,7 +386,7 @@ pub(crate) mod tests {
     #[test]
     fn what_cannot_be_put_in_force_is_not_acknowledged_and_ends_no_refusal() {
         let data = tempfile::tempdir().unwrap();
-        let (state, overlay) = (SharedState::new(), Arc::<Overlay>::default());
+        let (state, overlay) = (SharedState::knowing(FEATURE_LEVEL), Arc::<Overlay>::default());
         let mut machine = state.machine(Arc::clone(&overlay), events(&data));
         let (works, told) = (Arc::new(AtomicBool::new(false)), Arc::new(Locked::new(Vec::new())));
         let (working, telling) = (Arc::clone(&works), Arc::clone(&told));
@@ -389,7 +396,7 @@ pub(crate) mod tests {
         }));
         let mut apply = |index, command| {
             let at = LogPosition { term: 1, index };
-            machine.apply(at, &codec::encode(&stamped(command)).unwrap()).unwrap();
+            machine.apply(at, &stamped(command).encode().unwrap()).unwrap();
             machine.applied_batch(Some(at));
             (*state.applied().borrow(), *told.lock().last().unwrap())
         };
@@ -411,19 +418,19 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn a_member_that_meets_a_newer_entry_stops_with_the_level_it_needs_and_so_does_its_next_start() {
         let store = tempfile::tempdir().unwrap();
-        let replica = Replica::open(&place(&store, LEADER), None, events(&store)).await.unwrap();
+        let replica = Replica::open(&place(&store, LEADER), FEATURE_LEVEL, None, events(&store)).await.unwrap();
         replica.found().await.unwrap();
-        let newer = codec::encode(&(FEATURE_LEVEL + 1, NOW, 250_u32)).unwrap();
+        let newer = codec::encode_at(FEATURE_LEVEL + 1, &(NOW, 250_u32)).unwrap();
         replica.group.propose(newer).await.unwrap_err();
         let mut status = replica.group.watch();
         status.wait_for(|s| s.state == GroupState::Stopped).await.unwrap();
-        let needs = format!("entry needs feature level {}", FEATURE_LEVEL + 1);
+        let needs = format!("level {} is needed", FEATURE_LEVEL + 1);
         let stopped = replica.group.running().unwrap_err();
         assert!(matches!(stopped, GroupStopped::Apply(_)), "{stopped:?}");
         assert!(crate::chain(&stopped).to_string().contains(&needs), "{}", crate::chain(&stopped));
         replica.groups.shutdown().await;
 
-        let Err(again) = Replica::open(&place(&store, LEADER), None, events(&store)).await else {
+        let Err(again) = Replica::open(&place(&store, LEADER), FEATURE_LEVEL, None, events(&store)).await else {
             panic!("it started")
         };
         assert!(crate::chain(&again).to_string().contains(&needs), "{}", crate::chain(&again));

@@ -7,7 +7,6 @@ use super::request::EnrollmentRequest;
 use crate::id::{AuthorityId, ClusterId, KeyId, NodeId, RequestId};
 use crate::key::{Endorsement, SecretKey};
 use crate::name::{Address, Name};
-use crate::trust::command::FEATURE_LEVEL;
 use crate::trust::join_token::JoinToken;
 use crate::trust::member::{ForeignLeaf, MemberKeys};
 use crate::trust::view::View;
@@ -27,6 +26,8 @@ pub struct Candidate {
     pub foreign: Option<ForeignLeaf>,
     /// Its long-lived keys.
     pub keys: MemberKeys,
+    /// The newest level that its binary knows.
+    pub level: u32,
 }
 
 /// A connection whose server proved to be a node under this authority, verified from its leaf up.
@@ -101,7 +102,7 @@ pub struct Pinned<'a> {
 impl Pinned<'_> {
     /// Signs the request for this connection. `cluster` is what the server, verified by now, says it is of.
     pub fn request(self, cluster: ClusterId, identity: &SecretKey) -> Requested {
-        let Candidate { request, name, addresses, leaf_key, foreign, keys } = self.candidate;
+        let Candidate { request, name, addresses, leaf_key, foreign, keys, level } = self.candidate;
         let request = EnrollmentRequest {
             cluster,
             pin: self.token.pin(),
@@ -113,7 +114,7 @@ impl Pinned<'_> {
             foreign,
             endorsement: Endorsement::sign(identity, cluster, leaf_key, 0),
             keys,
-            feature_level: FEATURE_LEVEL,
+            feature_level: level,
             sponsor_leaf: self.channel.leaf,
             exporter: self.channel.exporter,
             signature: [0; 64],

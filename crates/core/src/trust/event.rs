@@ -125,6 +125,13 @@ impl Draft<'_> {
             Command::ReportFeatureLevel { node, level } => {
                 ("node.level_reported", self.node(*node).number("level", u64::from(*level)))
             }
+            Command::RaiseLevel { level, without, by_itself } => {
+                let details = Object::default().number("level", u64::from(*level)).flag("by_itself", *by_itself);
+                let details = details.number("without_count", count(without.len()));
+                ("cluster.level_raised", details.texts("without", without, EVENT_LIST_LEN_MAX))
+            }
+            Command::SetLevelAuto(auto) => ("cluster.level_auto_set", Object::default().flag("auto", *auto)),
+            Command::NoteForTesting(note) => ("note.kept", Object::default().texts("note", [note], EVENT_LIST_LEN_MAX)),
             Command::SetAddresses { node, addresses, .. } => {
                 ("node.moved", self.node(*node).texts("addresses", addresses, EVENT_LIST_LEN_MAX))
             }

@@ -118,8 +118,10 @@ pub struct Member {
     pub admitted_at: UnixMillis,
     /// Who made that token.
     pub token_made: Option<Made>,
-    /// The newest feature level that its binary supports.
+    /// The newest level that its binary knows, as it last said.
     pub feature_level: u32,
+    /// When it first said so.
+    pub level_since: UnixMillis,
 }
 
 /// A former member.

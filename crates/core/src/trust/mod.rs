@@ -11,6 +11,7 @@ pub mod clocks;
 pub mod command;
 pub mod event;
 pub mod join_token;
+mod levels;
 pub mod member;
 mod members;
 pub mod outcome;
@@ -24,7 +25,7 @@ mod tokens;
 pub mod view;
 
 pub use members::addresses_transcript;
-pub use state::{InvariantBroken, Recorded, TrustState, UnsupportedLevel};
+pub use state::{InvariantBroken, Recorded, TrustState, UnreadableState, UnsupportedLevel};
 
 #[cfg(test)]
 pub(crate) mod tests;

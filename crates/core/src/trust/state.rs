@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::author::Made;
 use super::authorization::Staged;
 use super::chain::Chain;
-use super::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
+use super::command::{Bootstrap, Command, FEATURE_LEVEL, LEVEL_FOR_TESTING, SealedKey, Stamped};
 use super::event::{Draft, Event};
 use super::join_token::{Token, TokenRecord, token_id};
 use super::member::{ForeignLeaf, Issued, Leaf, Member, Suffrage};
@@ -18,7 +18,7 @@ use super::statement::{Signed, Statement};
 use super::view::{Authority, AuthorityPhase, View};
 use crate::authz::Policy;
 use crate::authz::change::ChangeId;
-use crate::codec::{self, CodecError};
+use crate::codec::{self, CodecError, FIRST_LEVEL};
 use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId, RequestId, TokenId};
 use crate::lease::LeaseLength;
 use crate::limits::{GROUPS_MAX, SKEW_SECS};
@@ -26,14 +26,30 @@ use crate::time::{UnixMillis, Validity};
 
 /// A command needs a newer binary. The member stops: skipping it would make states differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("entry needs feature level {needed}, this binary knows {FEATURE_LEVEL}: update it")]
+#[error("level {needed} is needed, this binary knows level {known}: update it")]
 pub struct UnsupportedLevel {
     /// The level needed.
     pub needed: u32,
+    /// The newest level that the binary knows.
+    pub known: u32,
+}
+
+/// Why a snapshot is not taken up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnreadableState {
+    /// A newer binary wrote it.
+    #[error(transparent)]
+    Level(#[from] UnsupportedLevel),
+    /// It is no snapshot.
+    #[error("snapshot cannot be read")]
+    Codec(#[from] CodecError),
 }
 
 /// All that is replicated about trust.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// A field that a later level brings is left out of the derived encoding, which is that of the first level for good. It is
+/// appended by [`TrustState::encode`] once the cluster is at that level, and read by [`TrustState::decode`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustState {
     pub(super) view: Option<Arc<View>>,
     pub(super) tokens: BTreeMap<TokenId, Token>,
@@ -52,6 +68,22 @@ pub struct TrustState {
     /// The chain over all changes.
     chain: Chain,
     time: UnixMillis,
+    /// The level of the cluster: stands before the encoded state.
+    #[serde(skip)]
+    pub(super) level: u32,
+    pub(super) level_auto: bool,
+    /// The newest level that this member can apply: of this member, not of the cluster.
+    #[serde(skip)]
+    known: u32,
+    /// Since [`LEVEL_FOR_TESTING`].
+    #[serde(skip)]
+    notes: Vec<String>,
+}
+
+impl Default for TrustState {
+    fn default() -> Self {
+        Self::knowing(FEATURE_LEVEL)
+    }
 }
 
 /// What one command did.
@@ -78,6 +110,39 @@ impl TrustState {
     /// An empty state: no cluster yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty state of a member that can apply what needs level `known`.
+    pub fn knowing(known: u32) -> Self {
+        Self {
+            view: None,
+            tokens: BTreeMap::new(),
+            enrollments: BTreeMap::new(),
+            sealed: BTreeMap::new(),
+            next_node: 0,
+            node_ttl_secs: 0,
+            lease: LeaseLength::default(),
+            statements: Vec::new(),
+            staged: BTreeMap::new(),
+            revision: 0,
+            chain: Chain::default(),
+            time: UnixMillis::default(),
+            level: FIRST_LEVEL,
+            level_auto: true,
+            known,
+            notes: Vec::new(),
+        }
+    }
+
+    /// The newest level that this member can apply.
+    pub const fn known(&self) -> u32 {
+        self.known
+    }
+
+    /// Words kept by [`Command::NoteForTesting`].
+    #[doc(hidden)]
+    pub fn notes_for_testing(&self) -> &[String] {
+        &self.notes
     }
 
     /// The view to publish; none before the bootstrap entry.
@@ -130,19 +195,32 @@ impl TrustState {
 
     /// As [`Self::apply`], with the event of the change for whoever writes events down.
     pub fn apply_recorded(&mut self, stamped: &Stamped) -> Result<Recorded, UnsupportedLevel> {
-        if stamped.level > FEATURE_LEVEL {
-            return Err(UnsupportedLevel { needed: stamped.level });
+        let needed = stamped.level.max(stamped.command.level());
+        if needed > self.known {
+            return Err(UnsupportedLevel { needed, known: self.known });
         }
         self.time = self.time.max(stamped.time);
         let before = self.version();
         let made = Made::new(&stamped.author, self.time);
-        let outcome = self.dispatch(&stamped.command, &made).unwrap_or_else(Outcome::Refused);
+        let outcome = self.carry_out(stamped, &made).unwrap_or_else(Outcome::Refused);
         let event = (self.version() != before).then(|| {
             let text = Draft { state: self, stamped, outcome: &outcome }.text();
             let (number, head) = (self.chain.count().saturating_add(1), self.chain.extend(&text.chained));
             Event::new(number, head, text)
         });
         Ok(Recorded { outcome, event })
+    }
+
+    fn carry_out(&mut self, stamped: &Stamped, made: &Made) -> Applied {
+        match &stamped.command {
+            Command::Bootstrap(bootstrap) => self.bootstrap(bootstrap, stamped.level, made),
+            // Checks for itself whether enough members know it.
+            raise @ Command::RaiseLevel { .. } => self.dispatch(raise, made),
+            command => {
+                self.check_command_level(command.level())?;
+                self.dispatch(command, made)
+            }
+        }
     }
 
     /// Differs from any earlier one if anything has changed since but the time.
@@ -157,7 +235,7 @@ impl TrustState {
 
     fn dispatch(&mut self, command: &Command, made: &Made) -> Applied {
         match command {
-            Command::Bootstrap(bootstrap) => self.bootstrap(bootstrap, made),
+            Command::Bootstrap(_) => Err(Refused::ClusterExists),
             Command::AddJoinToken(record) => self.add_token(record, made),
             Command::RevokeJoinToken(token) => self.revoke_token(*token),
             Command::RotateClusterToken(record) => self.rotate_cluster_token(record, made),
@@ -174,6 +252,12 @@ impl TrustState {
             Command::RevokePrincipal(role) => self.revoke_principal(role),
             Command::AssignGroup { group, members } => self.assign_group(*group, members),
             Command::ReportFeatureLevel { node, level } => self.report_level(*node, *level),
+            Command::RaiseLevel { level, without, by_itself } => self.raise_level(*level, without, *by_itself),
+            Command::SetLevelAuto(auto) => self.set_level_auto(*auto),
+            Command::NoteForTesting(note) => {
+                self.notes.push(note.clone());
+                self.change(|_| {})
+            }
             Command::SetAddresses { node, addresses, signature } => self.set_addresses(*node, addresses, signature),
             Command::Renew { node, key, endorsement } => self.renew(*node, *key, endorsement, made),
             Command::AdoptLeaf { node, renewal } => self.adopt(*node, *renewal),
@@ -184,7 +268,7 @@ impl TrustState {
         }
     }
 
-    fn bootstrap(&mut self, b: &Bootstrap, made: &Made) -> Applied {
+    fn bootstrap(&mut self, b: &Bootstrap, level: u32, made: &Made) -> Applied {
         if self.view.is_some() {
             return Err(Refused::ClusterExists);
         }
@@ -236,8 +320,10 @@ impl TrustState {
             admitted_by: None,
             admitted_at: self.time,
             token_made: None,
-            feature_level: FEATURE_LEVEL,
+            feature_level: level,
+            level_since: self.time,
         };
+        self.level = level;
         self.view = Some(Arc::new(View {
             cluster: b.cluster,
             name: b.name.clone(),
@@ -282,9 +368,10 @@ impl TrustState {
         if let Some(done) = self.check_level(node, level)? {
             return Ok(done);
         }
+        let at = self.time;
         self.change(|view| {
             if let Some(member) = view.members.get_mut(&node) {
-                member.feature_level = level;
+                (member.feature_level, member.level_since) = (level, at);
             }
         })
     }
@@ -348,12 +435,22 @@ impl TrustState {
 
     /// The state as a snapshot.
     pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
-        codec::encode(self)
+        let mut bytes = codec::encode_at(self.level, self)?;
+        if self.level >= LEVEL_FOR_TESTING {
+            bytes.extend(codec::appended(&self.notes)?);
+        }
+        Ok(bytes)
     }
 
-    /// The state from a snapshot.
-    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        codec::decode(bytes)
+    /// The state from a snapshot, as a member has it that can apply what needs level `known`.
+    pub fn decode(known: u32, bytes: &[u8]) -> Result<Self, UnreadableState> {
+        let (level, rest) = match codec::up_to(known, bytes) {
+            Err(CodecError::Level { needed, known }) => return Err(UnsupportedLevel { needed, known }.into()),
+            read => read?,
+        };
+        let (state, later): (Self, _) = codec::take(rest)?;
+        let notes = if level >= LEVEL_FOR_TESTING { codec::exactly(later)? } else { codec::nothing(later)? };
+        Ok(Self { level, known, notes, ..state })
     }
 
     /// A digest by which members compare their states (BLAKE3 over the snapshot).

@@ -146,6 +146,16 @@ impl Inner {
         Ok(with(tenure))
     }
 
+    /// Members that have held no lease of this leader for `secs`.
+    pub(crate) fn silent_members(&self, secs: u64) -> BTreeSet<NodeId> {
+        let (state, now) = (self.state.read(), boot_now());
+        let members = state.view().into_iter().flat_map(|view| view.members.keys().copied());
+        let silent = |tenure: &mut Tenure| {
+            members.filter(|node| tenure.grantor.is_silent(*node, secs.saturating_mul(1000), now)).collect()
+        };
+        self.tenure(silent).unwrap_or_default()
+    }
+
     /// Takes in what a member says, and grants it a lease if it asks for one.
     pub(crate) async fn serve_lease(&self, from: NodeId, ask: Ask) -> Result<Option<Grant>, NotLeader> {
         // A follower may have applied what the leader has committed and not applied yet: its receipt for that is no lie.

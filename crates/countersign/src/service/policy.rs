@@ -10,7 +10,7 @@ use std::time::Duration;
 use countersign_api::cluster::policy_server::Policy;
 use countersign_api::cluster::{FetchReply, FetchRequest, RuleReply, WatchReply, WatchRequest};
 use countersign_core::authz::{Action, Affected, Kind, PrincipalPattern, Subject};
-use countersign_core::codec;
+use countersign_core::codec::{self, FIRST_LEVEL};
 use countersign_core::id::Generation;
 use countersign_core::limits::{FETCHES_MAX, SLICE_LEN_MAX, SLICE_RULES_MAX, UNREAD_PER_PRINCIPAL_MAX};
 use countersign_core::locked::{LockGuard, Locked};
@@ -133,7 +133,8 @@ impl Policy for PolicyService {
         tracing::info!(principal = %caller.peer.principal(), remote = %caller.remote, "decides by the rules of this member");
         let unread = Arc::new(Unread { replies: Locked::new(Some(sent)), place });
         let told = Replies(Arc::clone(&unread));
-        let watching = Watching { member: Arc::downgrade(&member), caller, unread, replies, told: None };
+        let watching =
+            Watching { member: Arc::downgrade(&member), caller, unread, replies, told: None, level: FIRST_LEVEL };
         let stop = member.stop.clone();
         member.tasks.spawn(async move {
             tokio::select! {
@@ -210,6 +211,8 @@ struct Watching {
     unread: Arc<Unread>,
     replies: mpsc::Sender<Reply>,
     told: Option<Generation>,
+    /// The newest level that the guard knows, as it last said.
+    level: u32,
 }
 
 impl Watching {
@@ -241,6 +244,15 @@ impl Watching {
     fn answer(&mut self, member: &Inner, asked: Option<WatchRequest>) -> Reply {
         permitted(member, &self.caller)?;
         let enforced_here = *member.state.applied().borrow();
+        if let Some(request) = &asked {
+            self.level = request.level;
+        }
+        let needed = member.state.read().policy_level();
+        if self.level < needed {
+            let (principal, level) = (self.caller.peer.principal(), self.level);
+            tracing::warn!(%principal, level, needed, "this guard does not know what the rules need, and denies: update it");
+            return Err(Status::failed_precondition(format!("unsupported level: the rules need level {needed}")));
+        }
         if let Some(request) = &asked {
             // Nobody enforces what it was not told.
             let told = self.told.unwrap_or_default();

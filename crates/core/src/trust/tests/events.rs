@@ -10,7 +10,7 @@ use crate::principal::Role;
 use crate::trust::TrustState;
 use crate::trust::author::{Actor, Made};
 use crate::trust::chain::{Head, Line};
-use crate::trust::command::{Command, Stamped};
+use crate::trust::command::{Command, FEATURE_LEVEL, Stamped};
 use crate::trust::member::Suffrage;
 
 const EVENTS: &str = include_str!("golden_events.jsonl");
@@ -93,7 +93,7 @@ fn refusals_and_repeated_commands_are_no_changes() {
 #[test]
 fn head_and_count_survive_a_snapshot() {
     let mut rig = sampled();
-    let mut restored = TrustState::decode(&rig.0.encode().unwrap()).unwrap();
+    let mut restored = TrustState::decode(FEATURE_LEVEL, &rig.0.encode().unwrap()).unwrap();
     assert_eq!(restored.chain(), rig.0.chain());
     rig.apply(Command::RevokeJoinToken(token(5).id()));
     restored.apply(&stamped(NOW, Command::RevokeJoinToken(token(5).id()))).unwrap();
@@ -137,7 +137,7 @@ fn rule_keeps_its_author_until_it_is_put_in_again() {
     rig.apply(change(vec![], vec![rule("c", "x").id]));
     let policy = &rig.0.view().unwrap().policy;
     assert_eq!((policy.made(&rule("c", "x").id), policy.weight()), (None, weight), "its author goes with it");
-    let restored = TrustState::decode(&rig.0.encode().unwrap()).unwrap();
+    let restored = TrustState::decode(FEATURE_LEVEL, &rig.0.encode().unwrap()).unwrap();
     assert_eq!(restored, rig.0);
     assert_eq!(restored.view().unwrap().policy.weight(), weight);
 }

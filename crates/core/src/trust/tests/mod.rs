@@ -6,6 +6,7 @@ mod events;
 mod foreign;
 mod golden;
 mod labels;
+mod levels;
 mod members;
 mod principals;
 mod renewal;
