@@ -166,6 +166,8 @@ pub struct AuthorityStatus {
     pub not_after: u64,
     /// Whether it was made outside of the cluster.
     pub imported: bool,
+    /// The kind of its key, such as `P-256`; none where it is not known.
+    pub key: Option<String>,
 }
 
 /// A certificate's validity.
@@ -179,6 +181,8 @@ pub struct CertificateStatus {
     pub not_after: u64,
     /// When it is renewed: seconds since the Unix epoch; none where it is made elsewhere, or just after a start.
     pub renews_at: Option<u64>,
+    /// The kind of its key, such as `P-256`; none where it is not known.
+    pub key: Option<String>,
 }
 
 /// A join token to be made.

@@ -9,7 +9,7 @@ mod server;
 
 use std::ffi::OsString;
 
-use clap::builder::ValueParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -21,8 +21,16 @@ pub(crate) use offline::{CaCreate, CertCreate, Completions, Eval, EvalVerb, Man,
 pub(crate) use offline::{CaVerb, CertsVerb};
 pub(crate) use server::ServerArgs;
 
+use countersign_pki::key::KeyAlgorithm;
+
 use crate::commands::demo::DemoArgs;
 use crate::failure::Failure;
+
+/// Kinds of keys, by their words.
+fn key_kinds() -> impl TypedValueParser<Value = KeyAlgorithm> {
+    let words = PossibleValuesParser::new(KeyAlgorithm::ALL.map(|(word, _)| word));
+    words.try_map(|word| KeyAlgorithm::parse(&word).ok_or("not a kind of key"))
+}
 
 /// Identity, enrollment and authorization for clustered servers.
 #[derive(Debug, Parser)]

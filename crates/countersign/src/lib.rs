@@ -41,7 +41,7 @@ mod turns;
 mod watchdog;
 mod whoami;
 
-pub use admin::https::HttpsError;
+pub use admin::https_files::HttpsError;
 #[doc(hidden)]
 pub use admin::routes::endpoints_for_testing;
 pub use authority::SignError;
@@ -53,6 +53,7 @@ pub use countersign_core::lease::{Fresh, LeaseLength, NoLease};
 pub use countersign_guard::{
     Action, Caller, Denial, GENERATION, Guard, GuardLayer, Kind, MIN_GENERATION, Permit, Resource, Session,
 };
+pub use countersign_pki::key::KeyAlgorithm;
 pub use countersign_pki::mapping::{RULE_DEFAULT, RuleError, Rules};
 pub use files::FilesError;
 pub use join::JoinError;

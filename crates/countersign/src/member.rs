@@ -13,6 +13,7 @@ use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
 use countersign_guard::Guard;
 use countersign_net::{Acceptor, AcceptorLimits, Clock, Credential, Dialer, Endpoint, Refusals, SystemClock, Trust};
+use countersign_pki::key::KeyAlgorithm;
 use countersign_pki::pem::certificates_from_pem;
 use countersign_raft::{Groups, Store};
 use tokio::net::TcpListener;
@@ -80,6 +81,8 @@ pub(crate) struct Inner {
     pub(crate) gate: Arc<Gate>,
     pub(crate) overlay: Arc<Overlay>,
     pub(crate) renewals: Renewals,
+    /// What its next leaf keys sign with.
+    pub(crate) key: KeyAlgorithm,
     pub(crate) client_ttl_secs: u64,
     pub(crate) cache_ttl_secs: u64,
     pub(crate) turns: Turns,
@@ -285,28 +288,20 @@ async fn create(
     match start {
         Start::Join { token, sponsor } => {
             let begun = join::begin(data, &node_name(settings)?, &bound.advertise, settings.level())?;
-            let keys = Keys::load_or_make(data, foreign)?;
+            let keys = Keys::load_or_make(data, foreign, settings.key)?;
             let member = join::enroll(data, &keys, &token, &sponsor, &begun).await?;
             Ok((member, Started::Joined, None))
         }
         Start::Existing if !bootstrap::under_way(data) => Err(StartError::Empty { path: path() }),
         Start::Existing | Start::Bootstrap(_) => {
             bootstrap::begin(data)?;
-            let keys = Keys::load_or_make(data, foreign)?;
+            let keys = Keys::load_or_make(data, foreign, settings.key)?;
             let resumed = bootstrap::resume(data)?;
             let prepared = match (resumed, &start) {
                 (Some(prepared), _) => prepared,
                 (None, Start::Bootstrap(cluster)) => {
                     let name = node_name(settings)?;
-                    bootstrap::prepare(
-                        data,
-                        &keys,
-                        cluster,
-                        &name,
-                        &bound.advertise,
-                        settings.node_ttl_secs,
-                        settings.lease,
-                    )?
+                    bootstrap::prepare(data, &keys, cluster, &name, &bound.advertise, settings)?
                 }
                 (None, _) => return Err(StartError::Empty { path: path() }),
             };
@@ -442,6 +437,7 @@ async fn assemble(
         gate: Arc::clone(&replica.gate),
         overlay: Arc::clone(&replica.overlay),
         renewals: Renewals::default(),
+        key: settings.key,
         client_ttl_secs: settings.client_ttl_secs,
         cache_ttl_secs: settings.cache_ttl_secs.clamp(1, CACHE_TTL_SECS_MAX),
         turns: Turns::default(),

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use countersign_core::trust::member::Suffrage;
+use countersign_pki::key::KeyAlgorithm;
 
+use crate::args::key_kinds;
 use crate::duration::parse_secs;
 
 /// Which member to ask: the one on this host by its socket, or any by its HTTPS port.
@@ -221,6 +223,9 @@ pub(crate) struct CertIssue {
     /// How long it lives [default: `[pki] client_ttl` of the member that is asked, 90d]
     #[arg(long, value_name = "SPAN", value_parser = parse_secs)]
     pub(crate) ttl: Option<u64>,
+    /// What its key signs with
+    #[arg(long, value_name = "KIND", default_value = "p256", value_parser = key_kinds())]
+    pub(crate) key: KeyAlgorithm,
     /// Where to write NAME.pem, NAME.key and ca.pem
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) out: PathBuf,

@@ -10,6 +10,7 @@ mod bounds;
 mod certificates;
 mod enforcement;
 pub(crate) mod https;
+pub(crate) mod https_files;
 mod labels;
 mod leader;
 mod nodes;
