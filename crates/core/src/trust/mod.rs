@@ -10,6 +10,7 @@ mod check;
 pub mod clocks;
 pub mod command;
 pub mod event;
+mod invariants;
 pub mod join_token;
 mod levels;
 pub mod member;
@@ -24,8 +25,9 @@ pub mod statement;
 mod tokens;
 pub mod view;
 
+pub use invariants::InvariantBroken;
 pub use members::addresses_transcript;
-pub use state::{InvariantBroken, Recorded, TrustState, UnreadableState, UnsupportedLevel};
+pub use state::{Recorded, TrustState, UnreadableState, UnsupportedLevel};
 
 #[cfg(test)]
 pub(crate) mod tests;
