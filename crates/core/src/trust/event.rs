@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use super::author::Author;
 use super::chain::{Head, line};
 use super::command::{Bootstrap, Command, Stamped};
+use super::hosts::ClusterSetting;
 use super::join_token::{TokenRecord, token_id};
 use super::member::Leaf;
 use super::outcome::{Grant, Outcome};
@@ -88,7 +89,21 @@ impl Draft<'_> {
             Command::AddJoinToken(record) => ("token.created", token(record)),
             Command::RevokeJoinToken(id) => ("token.revoked", Object::default().text("token", id)),
             Command::RotateClusterToken(record) => ("token.rotated", token(record)),
-            Command::Admit(request) => ("node.admitted", self.admitted(request)),
+            Command::Admit(admission) => ("node.admitted", self.admitted(&admission.request)),
+            Command::ProveHosts { node, witness } => {
+                let details = self.node(*node).number("found_by", witness.by.0);
+                ("node.hosts_proved", details.texts("hosts", &witness.hosts, EVENT_LIST_LEN_MAX))
+            }
+            Command::EditHosts { node, add, remove } => {
+                let details = self.node(*node).texts("added", add, EVENT_LIST_LEN_MAX);
+                ("node.hosts_changed", details.texts("removed", remove, EVENT_LIST_LEN_MAX))
+            }
+            Command::SetCluster(ClusterSetting::ClientNames(names)) => {
+                ("cluster.set", Object::default().texts("client_names", names, EVENT_LIST_LEN_MAX))
+            }
+            Command::SetCluster(ClusterSetting::LevelAuto(auto)) => {
+                ("cluster.set", Object::default().flag("level_auto", *auto))
+            }
             Command::SealAuthority { authority, node, .. } => {
                 ("authority.sealed", self.of_authority(*authority, *node))
             }
@@ -130,7 +145,6 @@ impl Draft<'_> {
                 let details = details.number("without_count", count(without.len()));
                 ("cluster.level_raised", details.texts("without", without, EVENT_LIST_LEN_MAX))
             }
-            Command::SetLevelAuto(auto) => ("cluster.level_auto_set", Object::default().flag("auto", *auto)),
             Command::NoteForTesting(note) => ("note.kept", Object::default().texts("note", [note], EVENT_LIST_LEN_MAX)),
             Command::SetAddresses { node, addresses, .. } => {
                 ("node.moved", self.node(*node).texts("addresses", addresses, EVENT_LIST_LEN_MAX))
@@ -241,13 +255,13 @@ fn author(author: &Author) -> Object {
 }
 
 fn token(record: &TokenRecord) -> Object {
-    let TokenRecord { verifier, pin, suffrage, uses, not_after, name, role, attributes, .. } = record;
+    let TokenRecord { verifier, pin, suffrage, uses, not_after, name, role, attributes, hosts, .. } = record;
     let details = Object::default().text("token", token_id(*verifier)).text("authority", pin);
     let details = details.text("role", suffrage).number("uses", u64::from(*uses));
     let details = details.number("not_after_millis", not_after.0).maybe("name", name.as_ref());
     let labels = role.iter().map(|role| format!("role={role}"));
     let labels = labels.chain(attributes.iter().map(|(key, value)| format!("{key}={value}")));
-    details.texts("labels", labels, EVENT_LIST_LEN_MAX)
+    details.texts("labels", labels, EVENT_LIST_LEN_MAX).texts("hosts", hosts, EVENT_LIST_LEN_MAX)
 }
 
 fn leaf(details: Object, leaf: &Leaf) -> Object {

@@ -27,6 +27,9 @@ pub enum InvariantBroken {
     /// A key is on record for two purposes or two members.
     #[error("a key of node {0} is on record twice")]
     KeyTwice(NodeId),
+    /// A certificate of a member may hold a host that is another's.
+    #[error("a host of node {0} is another's")]
+    HostTwice(NodeId),
     /// The statements are out of order, or the view does not show the last one.
     #[error("statements are out of order")]
     Statements,
@@ -71,6 +74,9 @@ impl TrustState {
         let mut keys = BTreeSet::new();
         if let Some(member) = view.members.values().find(|m| m.keys().any(|key| !keys.insert(key))) {
             return Err(InvariantBroken::KeyTwice(member.id));
+        }
+        if let Some(member) = view.member_with_taken_host() {
+            return Err(InvariantBroken::HostTwice(member));
         }
         let numbered = self.statements.iter().zip(0_u64..).all(|(signed, number)| signed.statement.number == number);
         let last = self.statements.last().map(|signed| &signed.statement);

@@ -12,7 +12,7 @@ use super::author::Made;
 use super::member::{Attributes, Suffrage};
 use crate::id::{AuthorityId, TokenId};
 use crate::key::{PublicKey, SecretKey};
-use crate::name::Name;
+use crate::name::{Host, Name};
 use crate::secret::Secret;
 use crate::time::UnixMillis;
 
@@ -122,6 +122,8 @@ pub struct TokenRecord {
     pub not_after: UnixMillis,
     /// The only name that it admits, if any.
     pub name: Option<Name>,
+    /// Hosts that the certificates of its joiners may hold, if they advertise them.
+    pub hosts: Vec<Host>,
     /// The role that it gives.
     pub role: Option<String>,
     /// The attributes that it gives.

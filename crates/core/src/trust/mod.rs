@@ -10,6 +10,7 @@ mod check;
 pub mod clocks;
 pub mod command;
 pub mod event;
+pub mod hosts;
 mod invariants;
 pub mod join_token;
 mod levels;

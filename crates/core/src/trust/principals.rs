@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::author::Made;
 use super::check::Checked;
+use super::hosts::holds;
 use super::member::Issued;
-use super::members::holds;
 use super::outcome::{Grant, Limited, Outcome, Refused};
 use super::state::{Applied, TrustState, serial};
 use super::view::IssuedKey;
@@ -60,6 +60,11 @@ impl TrustState {
         if view.revoked_keys.contains(&key) {
             return Err(Refused::KeyRevoked);
         }
+        if let Role::Broker(host) = role
+            && view.client_names.contains(&Host::Dns(host.clone()))
+        {
+            return Err(Refused::HostShared(Host::Dns(host.clone())));
+        }
         let members = view.members.values();
         for member in members {
             if member.keys().any(|k| k == key) {
@@ -67,7 +72,7 @@ impl TrustState {
             }
             match role {
                 Role::Broker(host) if holds(member, &Host::Dns(host.clone())) => {
-                    return Err(Refused::HostTaken { host: host.clone(), by: Role::Node(member.id) });
+                    return Err(Refused::HostTaken { host: Host::Dns(host.clone()), by: Role::Node(member.id) });
                 }
                 _ => {}
             }

@@ -4,7 +4,6 @@
 use super::author::Made;
 use super::check::Checked;
 use super::member::{Member, Renewed};
-use super::members::hosts;
 use super::outcome::{Outcome, Refused, Signer};
 use super::state::{Applied, LeafOf, TrustState};
 use crate::id::{KeyId, NodeId};
@@ -48,7 +47,7 @@ impl TrustState {
         let view = self.current()?;
         let authority = view.active_authority().ok_or(Refused::NoCluster)?;
         let leaf = self.leaf(LeafOf { node, key, renewal: endorsement.renewal }, None, authority, made)?;
-        let renewed = Renewed { leaf, hosts: hosts(&member.addresses) };
+        let renewed = Renewed { leaf, hosts: view.leaf_hosts(member) };
         self.change(|view| {
             if let Some(member) = view.members.get_mut(&node) {
                 member.renewed = Some(renewed);
@@ -93,7 +92,7 @@ impl TrustState {
             if let Some(grant) = &mut admitted.grant {
                 (grant.serial, grant.validity) = (leaf.serial, leaf.validity);
             }
-            (admitted.leaf, admitted.hosts) = (leaf, hosts);
+            (admitted.leaf, admitted.hosts) = (leaf, hosts.all());
         }
         Ok(Outcome::Renewed(admitted))
     }

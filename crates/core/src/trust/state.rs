@@ -10,6 +10,7 @@ use super::authorization::Staged;
 use super::chain::Chain;
 use super::command::{Bootstrap, Command, FEATURE_LEVEL, LEVEL_FOR_TESTING, SealedKey, Stamped};
 use super::event::{Draft, Event};
+use super::hosts::{HostProof, LeafHosts};
 use super::join_token::{Token, TokenRecord, token_id};
 use super::member::{ForeignLeaf, Issued, Leaf, Member, Suffrage};
 use super::outcome::{Limited, Outcome, Refused};
@@ -239,7 +240,10 @@ impl TrustState {
             Command::AddJoinToken(record) => self.add_token(record, made),
             Command::RevokeJoinToken(token) => self.revoke_token(*token),
             Command::RotateClusterToken(record) => self.rotate_cluster_token(record, made),
-            Command::Admit(request) => self.admit(request, made),
+            Command::Admit(admission) => self.admit(admission, made),
+            Command::ProveHosts { node, witness } => self.prove_hosts(*node, witness),
+            Command::EditHosts { node, add, remove } => self.edit_hosts(*node, add, remove),
+            Command::SetCluster(setting) => self.set_cluster(setting),
             Command::SealAuthority { authority, node, sealed } => self.seal(*authority, *node, sealed),
             Command::ConfirmAuthority { authority, node, signature } => self.confirm(*authority, *node, signature),
             Command::SetSuffrage { node, suffrage, keep_authority } => {
@@ -253,7 +257,6 @@ impl TrustState {
             Command::AssignGroup { group, members } => self.assign_group(*group, members),
             Command::ReportFeatureLevel { node, level } => self.report_level(*node, *level),
             Command::RaiseLevel { level, without, by_itself } => self.raise_level(*level, without, *by_itself),
-            Command::SetLevelAuto(auto) => self.set_level_auto(*auto),
             Command::NoteForTesting(note) => {
                 self.notes.push(note.clone());
                 self.change(|_| {})
@@ -313,7 +316,8 @@ impl TrustState {
             mapped: b.foreign.as_ref().map(|foreign| foreign.mapped.clone()),
             addresses: b.addresses.clone(),
             addresses_changed: Generation(0),
-            hosts: super::members::hosts(&b.addresses),
+            proved: b.addresses.iter().map(|a| (a.host.clone(), HostProof::Founder)).collect(),
+            hosts: LeafHosts { own: super::members::hosts(&b.addresses), shared: vec![] },
             renewed: None,
             role: None,
             attributes: BTreeMap::new(),
@@ -339,6 +343,7 @@ impl TrustState {
             revoked_keys: BTreeSet::new(),
             revoked_principals: BTreeSet::new(),
             groups: BTreeMap::new(),
+            client_names: BTreeSet::new(),
             statement: Arc::new(Statement::founding(b.cluster, founder, b.keys.identity, authority)),
             stated: 0,
         }));

@@ -78,7 +78,7 @@ fn refusals_and_repeated_commands_are_no_changes() {
     rig.refused(Command::RevokeJoinToken(TokenId([9; 8])));
     rig.refused(Command::AddJoinToken(record(5, 3)));
     // What admitted node 4 already, and addresses that node 2 has.
-    rig.apply(Command::Admit(Box::new(request(4, 5))));
+    rig.apply(Command::Admit(Box::new(request(4, 5).into())));
     rig.apply(Command::Label { role: Role::Client(name("shop")), edits: vec![] });
     rig.apply(Command::RevokePrincipal(Role::Client(name("pay"))));
     rig.apply(Command::ChangePolicy(Box::default()));

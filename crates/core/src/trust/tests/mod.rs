@@ -5,6 +5,7 @@ mod authorization;
 mod events;
 mod foreign;
 mod golden;
+mod hosts;
 mod labels;
 mod levels;
 mod members;
