@@ -19,11 +19,15 @@ mod heard;
 mod hosts;
 mod join;
 mod keys;
+#[cfg(test)]
+mod killed;
 mod lease;
 mod machine;
 mod member;
+mod member_file;
 mod metrics;
 mod outpost;
+mod ownership;
 mod peers;
 mod propose;
 mod quarantine;
@@ -37,9 +41,11 @@ mod service;
 mod settings;
 mod standing;
 mod start_error;
+mod stored;
 mod testing;
 mod time;
 mod turns;
+mod view_file;
 mod watchdog;
 mod whoami;
 
