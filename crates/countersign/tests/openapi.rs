@@ -144,8 +144,9 @@ fn schemas_have_the_fields_of_their_types() {
     let member = json!({"node": 1, "name": "n1", "suffrage": "voter", "settled": true, "addresses": [], "role": null,
         "attributes": {}, "holds_authority": true, "certificate_not_after": 1, "identity": "00", "this": true});
     let evicted = json!({"node": 2, "name": "n2", "generation": 1});
-    let authority = json!({"fingerprint": "00", "not_after": 1, "imported": false});
-    let certificate = json!({"principal": "spiffe://td/node/1", "not_before": 0, "not_after": 1, "renews_at": null});
+    let authority = json!({"fingerprint": "00", "not_after": 1, "imported": false, "key": "P-256"});
+    let certificate =
+        json!({"principal": "spiffe://td/node/1", "not_before": 0, "not_after": 1, "renews_at": null, "key": null});
     let awaited = json!({"node": 2, "name": "n2", "generation": 1, "lease_ends_millis": 1});
     let status = json!({"node": 1, "name": "n1", "cluster": "c", "cluster_id": "00", "trust_domain": "td",
         "generation": 1, "ready": true, "lease_millis_left": null, "lease_secs": 10, "raft": raft, "members": [member], "evicted": [evicted],
