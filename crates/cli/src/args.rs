@@ -15,7 +15,8 @@ use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subc
 
 pub(crate) use acl::{Acl, AclAddArgs, AclApplyArgs, AclQuestion, AclRemoveArgs, AclVerb, AclWhoCanArgs, RuleWords};
 pub(crate) use admin::{
-    Cert, CertIssue, CertVerb, Explain, Node, NodeVerb, Status, Target, Token, TokenCreateArgs, TokenVerb,
+    Cert, CertIssue, CertVerb, Cluster, ClusterVerb, Explain, HostEdit, Node, NodeVerb, Status, Target, Token,
+    TokenCreateArgs, TokenVerb,
 };
 pub(crate) use offline::{CaCreate, CertCreate, Completions, Eval, EvalVerb, Man, Security, SecurityVerb};
 pub(crate) use offline::{CaVerb, CertsVerb};
@@ -56,6 +57,8 @@ pub(crate) enum Verb {
     Token(Token),
     /// List, promote, demote, label and evict members
     Node(Node),
+    /// Show and change what is set for the whole cluster
+    Cluster(Cluster),
     /// Issue and revoke certificates of clients, brokers and admins
     Cert(Cert),
     /// Say who may do what, ask who may, and be told why

@@ -17,12 +17,13 @@ use countersign_core::id::{
 };
 use countersign_core::key::{Endorsement, SecretKey};
 use countersign_core::lease::LeaseLength;
-use countersign_core::name::{Address, HostName, Name};
+use countersign_core::name::{Address, Host, HostName, Name};
 use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::author::Author;
 use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, LEVEL_FOR_TESTING, SealedKey, Stamped};
+use countersign_core::trust::hosts::{Admission, ClusterSetting, Witness};
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
 use countersign_core::trust::member::{MemberKeys, Suffrage};
 use countersign_core::trust::outcome::Outcome;
@@ -138,12 +139,23 @@ fn record() -> impl Strategy<Value = TokenRecord> {
             uses_left: if ttl % 16 == 0 { spent } else { uses },
             not_after: NOW.plus_secs(ttl),
             name: named.filter(|n| n % 4 == 0).map(name),
+            hosts: named.into_iter().map(|n| address(n).host).collect(),
             role: None,
             attributes: Default::default(),
             revoked: revoked && cluster_token,
             cluster_token,
         },
     )
+}
+
+/// Hosts that members advertise, and the broker's.
+fn host() -> impl Strategy<Value = Host> {
+    let broker = Just(Host::parse("b1.example.org").unwrap());
+    prop_oneof![8 => (1..20_u8).prop_map(|n| address(n).host), 1 => broker]
+}
+
+fn witness() -> impl Strategy<Value = Witness> {
+    (node(), vec(host(), 0..3)).prop_map(|(by, hosts)| Witness { by, hosts })
 }
 
 fn node() -> impl Strategy<Value = NodeId> {
@@ -230,7 +242,13 @@ fn command() -> impl Strategy<Value = Command> {
         5 => record().prop_map(Command::AddJoinToken),
         1 => (200..206_u8).prop_map(|t| Command::RevokeJoinToken(token(t).id())),
         1 => record().prop_map(Command::RotateClusterToken),
-        9 => (2..9_u8, 200..206_u8, 0..24_u8).prop_map(|(n, t, d)| Command::Admit(Box::new(request(n, t, d)))),
+        9 => (2..9_u8, 200..206_u8, 0..24_u8, prop::option::of(witness())).prop_map(|(n, t, d, witness)| {
+            Command::Admit(Box::new(Admission { request: request(n, t, d), witness }))
+        }),
+        3 => (node(), witness()).prop_map(|(node, witness)| Command::ProveHosts { node, witness }),
+        3 => (node(), vec(host(), 0..3), vec(host(), 0..3))
+            .prop_map(|(node, add, remove)| Command::EditHosts { node, add, remove }),
+        2 => vec(host(), 0..3).prop_map(|names| Command::SetCluster(ClusterSetting::ClientNames(names))),
         2 => node().prop_map(|node| Command::SealAuthority { authority: pin(), node, sealed: vec![9] }),
         2 => (node(), node()).prop_map(|(node, other)| Command::ConfirmAuthority {
             authority: pin(),
@@ -390,7 +408,7 @@ fn rules_change_by_their_command_alone(before: &TrustState, state: &TrustState, 
 fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
     let mut runner = TestRunner::deterministic();
     let mut reached = BTreeSet::new();
-    for _ in 0..600 {
+    for _ in 0..1500 {
         let mut state = TrustState::new();
         for stamped in log().new_tree(&mut runner).unwrap().current() {
             let command = format!("{:?}", stamped.command);
@@ -412,7 +430,7 @@ fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
     let commands = ["Bootstrap", "AddJoinToken", "RevokeJoinToken", "RotateClusterToken", "Admit", "SealAuthority"];
     let more = ["ConfirmAuthority", "SetSuffrage", "Evict", "IssuePrincipal", "RevokeKey", "AssignGroup"];
     let last = ["ReportFeatureLevel", "SetAddresses", "Renew", "AdoptLeaf", "RevokePrincipal", "SignStatement"];
-    let policy = ["RenewPrincipal", "StagePolicy", "ChangePolicy", "Label"];
+    let policy = ["RenewPrincipal", "StagePolicy", "ChangePolicy", "Label", "ProveHosts", "EditHosts", "SetCluster"];
     for command in commands.into_iter().chain(more).chain(last).chain(policy) {
         for what in ["done", "refused", "stopped"] {
             assert!(reached.contains(&format!("{command} {what}")), "no {command} was {what}");

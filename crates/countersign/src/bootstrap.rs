@@ -153,6 +153,7 @@ pub(crate) fn prepare(
             uses_left: wanted.uses,
             not_after: now.plus_secs(wanted.ttl_secs),
             name: None,
+            hosts: vec![],
             role: None,
             attributes: Default::default(),
             revoked: false,
@@ -259,7 +260,7 @@ fn issue_first(
     Ok(authority.issue(&LeafRequest {
         principal: &principal,
         common_name: member.name.as_str(),
-        hosts: &member.hosts,
+        hosts: &member.hosts.all(),
         spki: &key.spki(),
         serial: member.leaf.serial,
         validity: member.leaf.validity,

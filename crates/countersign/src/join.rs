@@ -357,7 +357,8 @@ mod tests {
                 mapped: None,
                 addresses: vec![Address::parse("127.0.0.1:1").unwrap()],
                 addresses_changed: Generation(0),
-                hosts: vec![],
+                proved: BTreeMap::new(),
+                hosts: Default::default(),
                 renewed: None,
                 role: None,
                 attributes: BTreeMap::new(),
@@ -381,6 +382,7 @@ mod tests {
                 revoked_keys: Default::default(),
                 revoked_principals: Default::default(),
                 groups: BTreeMap::new(),
+                client_names: Default::default(),
                 statement: Arc::new(Statement::founding(CLUSTER, HERE, self.keys.identity.public(), self.pinned.id())),
                 stated: 0,
             }

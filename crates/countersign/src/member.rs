@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use countersign_core::codec;
+use countersign_core::enroll::dial_back::DialBack;
 use countersign_core::id::{NodeId, StoreId};
 use countersign_core::lease::{Fresh, NoLease};
 use countersign_core::limits::CACHE_TTL_SECS_MAX;
@@ -26,6 +27,7 @@ use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
 use crate::endpoints::Endpoints;
 use crate::files::{self, ForeignIdentity};
 use crate::heard::Heard;
+use crate::hosts::{self, DialBacks};
 use crate::join;
 use crate::keys::{Keys, LeafKey, random, stored_chain};
 use crate::lease::{Leasehold, Subleases};
@@ -85,6 +87,7 @@ pub(crate) struct Inner {
     pub(crate) client_ttl_secs: u64,
     pub(crate) cache_ttl_secs: u64,
     pub(crate) turns: Turns,
+    pub(crate) dial_backs: DialBacks,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
     _replica: Replica,
@@ -190,12 +193,6 @@ impl Member {
         }
     }
 
-    /// Has the state machine stand still, as one does that waits for a lock that is never given back.
-    #[doc(hidden)]
-    pub fn stall_for_testing(&self) {
-        self.0.state.stall_for_testing();
-    }
-
     /// Hands leadership over, stops serving, and leaves everything stored.
     pub async fn shutdown(&self) {
         self.0.hand_over_leadership().await;
@@ -288,7 +285,12 @@ async fn create(
         Start::Join { token, sponsor } => {
             let begun = join::begin(data, &node_name(settings)?, &bound.advertise, settings.level())?;
             let keys = Keys::load_or_make(data, foreign, settings.key)?;
-            let member = join::enroll(data, &keys, &token, &sponsor, &begun).await?;
+            let addresses = bound.advertise.clone();
+            let back = DialBack { pin: token.pin(), token: token.id(), addresses };
+            let member = tokio::select! {
+                joined = join::enroll(data, &keys, &token, &sponsor, &begun) => joined?,
+                never = hosts::answer(&bound.listener, &back, &keys.identity) => match never {},
+            };
             Ok((member, Started::Joined, None))
         }
         Start::Existing if !bootstrap::under_way(data) => Err(StartError::Empty { path: path() }),
@@ -439,6 +441,7 @@ async fn assemble(
         client_ttl_secs: settings.client_ttl_secs,
         cache_ttl_secs: settings.cache_ttl_secs.clamp(1, CACHE_TTL_SECS_MAX),
         turns: Turns::default(),
+        dial_backs: DialBacks::default(),
         refusals,
         endpoints: Locked::new(endpoints),
         acceptor,
@@ -487,6 +490,7 @@ impl Inner {
         crate::recognize::spawn(self);
         crate::reconcile::spawn(self);
         crate::lease::spawn(self);
+        hosts::spawn(self);
         crate::renewal::spawn(self);
         crate::returning::spawn(self);
         crate::watchdog::spawn(self).map_err(StartError::Watchdog)?;

@@ -9,6 +9,7 @@ mod body;
 mod bounds;
 mod certificates;
 mod enforcement;
+mod hosts;
 pub(crate) mod https;
 pub(crate) mod https_files;
 mod labels;

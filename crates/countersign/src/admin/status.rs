@@ -199,6 +199,8 @@ fn members(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<MemberStatus>
             Suffrage::Learner => raft.learners.contains(&m.id) && !raft.voters.contains(&m.id),
         },
         addresses: m.addresses.iter().map(ToString::to_string).collect(),
+        hosts: m.hosts.all().iter().map(ToString::to_string).collect(),
+        unproved: super::hosts::unproved(view, m),
         role: m.role.clone(),
         attributes: m.attributes.clone(),
         holds_authority: opened(m),
@@ -241,6 +243,7 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
             warnings.push(format!("{} is not reached: {}", m.name, crate::chain(&*failure)));
         }
     }
+    warnings.extend(view.members.values().filter_map(|m| super::hosts::warning(view, m)));
     if member.lease.millis_left().is_none() {
         warnings.push("no lease: this node serves no client until a leader with a quorum is heard".to_owned());
     }

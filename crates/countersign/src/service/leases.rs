@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::peers::{PeerService, caller};
+use super::unreadable;
 use crate::lease::Ask;
 
 /// Receipts that one request may carry.
@@ -30,7 +31,7 @@ impl Leases for PeerService {
             return Err(Status::invalid_argument("too many receipts"));
         }
         let receipts: Result<Vec<Receipt>, _> = receipts.iter().map(|bytes| decoded("receipt", bytes)).collect();
-        let receipts = receipts.map_err(|_| Status::invalid_argument("malformed receipt"))?;
+        let receipts = receipts.map_err(|error| unreadable("receipt", error))?;
         let (enforced, clock) = (Generation(generation), UnixMillis(clock_millis));
         let member = self.member()?;
         let granted =

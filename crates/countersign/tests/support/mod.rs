@@ -210,8 +210,15 @@ impl Node {
     }
 
     pub async fn token(&self, suffrage: Suffrage, uses: u32) -> Token {
-        let wanted =
-            TokenCreate { suffrage, ttl_secs: 600, uses, name: None, role: None, attributes: Default::default() };
+        let wanted = TokenCreate {
+            suffrage,
+            ttl_secs: 600,
+            uses,
+            name: None,
+            hosts: vec![],
+            role: None,
+            attributes: Default::default(),
+        };
         let (status, body) = self.ask("POST", "/v1/tokens", serde_json::to_string(&wanted).unwrap()).await;
         assert_eq!(status, 200, "{body}");
         Token(serde_json::from_str::<TokenCreated>(&body).unwrap().token)

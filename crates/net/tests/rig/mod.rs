@@ -152,6 +152,7 @@ impl Cluster {
             revoked_keys: Default::default(),
             revoked_principals: Default::default(),
             groups: BTreeMap::new(),
+            client_names: Default::default(),
             statement: Arc::new(Statement::founding(CLUSTER, NodeId(1), identity(1).public(), authority.id())),
             stated: 0,
         };
@@ -230,7 +231,8 @@ fn member(id: u64, leaf: &Identity) -> Member {
         mapped: None,
         addresses: vec![],
         addresses_changed: Generation(0),
-        hosts: vec![],
+        proved: Default::default(),
+        hosts: Default::default(),
         renewed: None,
         role: None,
         attributes: BTreeMap::new(),
