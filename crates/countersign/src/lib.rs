@@ -18,11 +18,15 @@ mod heard;
 mod hosts;
 mod join;
 mod keys;
+#[cfg(test)]
+mod killed;
 mod lease;
 mod machine;
 mod member;
+mod member_file;
 mod metrics;
 mod outpost;
+mod ownership;
 mod peers;
 mod propose;
 mod quarantine;
@@ -36,9 +40,11 @@ mod service;
 mod settings;
 mod standing;
 mod start_error;
+mod stored;
 mod testing;
 mod time;
 mod turns;
+mod view_file;
 mod watchdog;
 mod whoami;
 

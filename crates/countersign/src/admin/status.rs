@@ -251,7 +251,7 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
         warnings.push("the leader is silent: it is down, out of reach, or this node was evicted".to_owned());
     }
     if !view.members.contains_key(&member.node) {
-        warnings.push("this node was evicted: empty its data directory before it joins again".to_owned());
+        warnings.push("this node was evicted: it joins again with a new token and another --data directory".to_owned());
     }
     warnings
 }
