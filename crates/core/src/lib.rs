@@ -10,6 +10,7 @@ pub mod authz;
 pub mod codec;
 pub mod enroll;
 pub mod id;
+mod json;
 pub mod key;
 pub mod lease;
 pub mod limits;

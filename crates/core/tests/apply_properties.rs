@@ -29,7 +29,7 @@ use countersign_core::trust::member::{MemberKeys, Suffrage};
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::seal::confirm_transcript;
 use countersign_core::trust::view::{AuthorityKey, View};
-use countersign_core::trust::{TrustState, addresses_transcript};
+use countersign_core::trust::{Recorded, TrustState, addresses_transcript};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -339,11 +339,16 @@ proptest! {
         let mut state = TrustState::new();
         for stamped in &log {
             let before = state.clone();
-            let Ok(outcome) = state.apply(stamped) else {
+            let Ok(Recorded { outcome, event }) = state.apply_recorded(stamped) else {
                 prop_assert!(stamped.level > FEATURE_LEVEL);
                 prop_assert_eq!(&state, &before);
                 continue;
             };
+            // Nothing changes but by an event, which the chain goes on by.
+            prop_assert_eq!(event.is_some(), state != with_time_of(before.clone(), stamped), "{:?}", stamped);
+            let number = before.chain().count() + u64::from(event.is_some());
+            prop_assert_eq!(state.chain().count(), number);
+            prop_assert!(event.is_none_or(|event| (event.number, event.head) == (number, state.chain().head())));
             prop_assert_eq!(state.time(), before.time().max(stamped.time));
             prop_assert!(state.check_invariants().is_ok(), "{:?} after {:?}", state.check_invariants(), stamped);
             if matches!(outcome, Outcome::Refused(_)) {
@@ -368,8 +373,8 @@ proptest! {
             // What is replicated is bytes.
             let replicated = Stamped::decode(u32::MAX, &stamped.encode().unwrap()).unwrap();
             prop_assert_eq!(&replicated, stamped);
-            let outcomes = (one.apply(stamped), other.apply(&replicated));
-            if let Ok(outcome) = &outcomes.0 {
+            let outcomes = (one.apply_recorded(stamped), other.apply_recorded(&replicated));
+            if let Ok(Recorded { outcome, .. }) = &outcomes.0 {
                 prop_assert_eq!(&codec::decode::<Outcome>(&codec::encode(outcome).unwrap()).unwrap(), outcome);
             }
             prop_assert_eq!(outcomes.0, outcomes.1);

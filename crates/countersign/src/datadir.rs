@@ -126,6 +126,10 @@ pub mod file {
     pub const SOCKET: &str = "admin.sock";
     /// Refused connections.
     pub const REFUSALS: &str = "refusals.jsonl";
+    /// Changes, as they were applied.
+    pub const EVENTS: &str = "events.jsonl";
+    /// Those before them.
+    pub const EVENTS_OLDER: &str = "events.1.jsonl";
     /// Members that an operator has this one refuse.
     pub const QUARANTINE: &str = "quarantine.json";
     /// The database.
@@ -137,7 +141,7 @@ pub mod file {
     /// The keys' directory.
     pub const KEYS: &str = "keys";
     /// Everything that may stand at the top of a data directory.
-    pub const ALL: [&str; 15] = [
+    pub const ALL: [&str; 17] = [
         MEMBER,
         LOCK,
         LEAF,
@@ -148,6 +152,8 @@ pub mod file {
         ENDPOINTS,
         SOCKET,
         REFUSALS,
+        EVENTS,
+        EVENTS_OLDER,
         QUARANTINE,
         STORE,
         CONFIRMED,

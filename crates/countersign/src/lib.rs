@@ -13,6 +13,7 @@ mod channel;
 mod client_renewal;
 pub mod datadir;
 mod endpoints;
+mod events;
 mod files;
 mod heard;
 mod hosts;

@@ -23,6 +23,7 @@ use crate::authority::Keeper;
 use crate::bootstrap::{self, BootstrapError};
 use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
 use crate::endpoints::Endpoints;
+use crate::events::EventLog;
 use crate::files::ForeignIdentity;
 use crate::heard::Heard;
 use crate::hosts::{self, DialBacks};
@@ -111,7 +112,13 @@ impl Member {
         let bound = Bound::open(&data, &settings).await?;
         let (stored, replica, started) = match held {
             Some((stored, store)) => {
-                let replica = Replica::open((store, stored.file.node()), settings.level(), stored.view.clone()).await?;
+                let replica = Replica::open(
+                    (store, stored.file.node()),
+                    settings.level(),
+                    stored.view.clone(),
+                    EventLog::open(&data)?,
+                )
+                .await?;
                 (stored, replica, Started::Again)
             }
             None => create(&data, &settings, foreign, &bound, start).await?,
@@ -304,7 +311,13 @@ async fn create(
             };
             let stored = Stored::read(data, file, foreign)?;
             let store = stored.open_store(data)?;
-            let replica = Replica::open((store, stored.file.node()), settings.level(), stored.view.clone()).await?;
+            let replica = Replica::open(
+                (store, stored.file.node()),
+                settings.level(),
+                stored.view.clone(),
+                EventLog::open(data)?,
+            )
+            .await?;
             Ok((stored, replica, Started::Joined))
         }
         Start::Existing | Start::Bootstrap(_) => {
@@ -322,7 +335,7 @@ async fn create(
             let place = data.store_place(prepared.binding());
             Store::create(&place, StoreId(*random::<16>()?.expose())).map_err(BootstrapError::from)?;
             let store = Store::open(&place).map_err(BootstrapError::from)?;
-            let replica = Replica::open((store, bootstrap::FOUNDER), settings.level(), None)
+            let replica = Replica::open((store, bootstrap::FOUNDER), settings.level(), None, EventLog::open(data)?)
                 .await
                 .map_err(BootstrapError::from)?;
             let file = bootstrap::carry_out(data, &keys, &replica, &prepared).await?;

@@ -17,6 +17,7 @@ use countersign_raft::{
     Assignments, Group, GroupConfig, Groups, InitializeError, OpenError, ProposeError, StartError, Store,
 };
 
+use crate::events::EventLog;
 use crate::machine::SharedState;
 use crate::peers::Peers;
 use crate::quarantine::Overlay;
@@ -70,6 +71,7 @@ impl Replica {
         (store, node): (Store, NodeId),
         known: u32,
         stored: Option<Arc<View>>,
+        events: EventLog,
     ) -> Result<Self, ReplicaError> {
         let state = SharedState::knowing(known);
         let peers = Peers::default();
@@ -86,8 +88,8 @@ impl Replica {
         });
         let weak: Weak<AssignedByView> = Arc::downgrade(&assigned);
         let groups = Groups::new(node, store, Arc::new(peers.clone()), Arc::new(WeakAssigned(weak)));
-        let group =
-            groups.start(GroupId::TRUST, Box::new(state.machine(Arc::clone(&overlay))), GroupConfig::default()).await?;
+        let machine = state.machine(Arc::clone(&overlay), events);
+        let group = groups.start(GroupId::TRUST, Box::new(machine), GroupConfig::default()).await?;
         let _ = assigned.group.set(group.clone());
         Ok(Self { state, groups, group, peers, gate, overlay, assigned })
     }
@@ -207,7 +209,7 @@ impl Assignments for WeakAssigned {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use countersign_core::lease::LeaseLength;
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -219,6 +221,7 @@ mod tests {
     use countersign_core::secret::Secret;
     use countersign_core::time::{UnixMillis, Validity};
     use countersign_core::trust::author::Author;
+    use countersign_core::trust::chain::Chain;
     use countersign_core::trust::command::{Bootstrap, FEATURE_LEVEL, SealedKey};
     use countersign_core::trust::member::{Member, MemberKeys};
     use countersign_core::trust::view::AuthorityKey;
@@ -230,6 +233,7 @@ mod tests {
     use countersign_core::locked::Locked;
 
     use super::*;
+    use crate::datadir::DataDir;
 
     const LEADER: NodeId = NodeId(1);
     const ME: NodeId = NodeId(2);
@@ -245,6 +249,11 @@ mod tests {
         Store::open(&place).unwrap()
     }
 
+    fn events(dir: &tempfile::TempDir) -> EventLog {
+        let data = DataDir::open(&dir.path().join("data")).unwrap();
+        EventLog::open(&data).unwrap()
+    }
+
     fn stamped(command: Command) -> Stamped {
         let author = Author::of_member(NodeId(1), RequestId([0; 16]));
         Stamped { level: FEATURE_LEVEL, time: NOW, author, command }
@@ -254,7 +263,7 @@ mod tests {
         Command::Evict { node: NodeId(node), compromised: false, keep_authority: true }
     }
 
-    fn bootstrap(cluster: u8) -> Command {
+    pub(crate) fn bootstrap(cluster: u8) -> Command {
         let key = SecretKey::from_seed(Secret::new([3; 32])).public();
         Command::Bootstrap(Box::new(Bootstrap {
             cluster: ClusterId([cluster; 16]),
@@ -292,8 +301,22 @@ mod tests {
     fn state(view: &View) -> Vec<u8> {
         type Nothing = BTreeMap<u8, u8>;
         let none = Nothing::new;
-        codec::encode(&(Some(view), none(), none(), none(), 9_u64, 60_u64, 10_000_u64, none(), none(), NOW, true))
-            .unwrap()
+        codec::encode(&(
+            Some(view),
+            none(),
+            none(),
+            none(),
+            9_u64,
+            60_u64,
+            10_000_u64,
+            none(),
+            none(),
+            0_u64,
+            Chain::default(),
+            NOW,
+            true,
+        ))
+        .unwrap()
     }
 
     /// A snapshot message of the leader, as it travels: it names `members` as voters and carries `data`.
@@ -309,7 +332,8 @@ mod tests {
     async fn a_snapshot_may_name_newcomers_that_its_own_state_knows_and_nobody_else() {
         let store = tempfile::tempdir().unwrap();
         let stored = Arc::new(view(1, &[1, 2], 2));
-        let replica = Replica::open((store_in(&store, ME), ME), FEATURE_LEVEL, Some(stored)).await.unwrap();
+        let replica =
+            Replica::open((store_in(&store, ME), ME), FEATURE_LEVEL, Some(stored), events(&store)).await.unwrap();
         let handle = async |body: &[u8]| replica.groups.handle(LEADER, GroupId::TRUST, RaftRpc::Snapshot, body).await;
 
         let grown = state(&view(1, &[1, 2, 5], 9));
@@ -338,7 +362,8 @@ mod tests {
     #[tokio::test]
     async fn an_eviction_that_is_refused_when_it_is_applied_cuts_nobody_off() {
         let store = tempfile::tempdir().unwrap();
-        let replica = Replica::open((store_in(&store, LEADER), LEADER), FEATURE_LEVEL, None).await.unwrap();
+        let replica =
+            Replica::open((store_in(&store, LEADER), LEADER), FEATURE_LEVEL, None, events(&store)).await.unwrap();
         replica.found().await.unwrap();
         replica.propose(&stamped(bootstrap(1))).await.unwrap();
         assert!(matches!(replica.propose(&stamped(evict(9))).await.unwrap(), Outcome::Refused(_)));
@@ -355,7 +380,9 @@ mod tests {
         let store = tempfile::tempdir().unwrap();
         let stored = Arc::new(view(1, &[1, 2, 5, 6, 7], 2));
         let replica =
-            Replica::open((store_in(&store, ME), ME), FEATURE_LEVEL, Some(Arc::clone(&stored))).await.unwrap();
+            Replica::open((store_in(&store, ME), ME), FEATURE_LEVEL, Some(Arc::clone(&stored)), events(&store))
+                .await
+                .unwrap();
         for (index, node) in [(400, 5), (500, 6), (501, 7)] {
             replica.overlay.logged(index, NodeId(node));
         }
@@ -367,8 +394,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_put_in_force_is_not_acknowledged_and_ends_no_refusal() {
+        let data = tempfile::tempdir().unwrap();
         let (state, overlay) = (SharedState::knowing(FEATURE_LEVEL), Arc::<Overlay>::default());
-        let mut machine = state.machine(Arc::clone(&overlay));
+        let mut machine = state.machine(Arc::clone(&overlay), events(&data));
         let (works, told) = (Arc::new(AtomicBool::new(false)), Arc::new(Locked::new(Vec::new())));
         let (working, telling) = (Arc::clone(&works), Arc::clone(&told));
         state.publish_to(Box::new(move |view, _, revocations| {
@@ -399,7 +427,8 @@ mod tests {
     #[tokio::test]
     async fn a_member_that_meets_a_newer_entry_stops_with_the_level_it_needs_and_so_does_its_next_start() {
         let store = tempfile::tempdir().unwrap();
-        let replica = Replica::open((store_in(&store, LEADER), LEADER), FEATURE_LEVEL, None).await.unwrap();
+        let replica =
+            Replica::open((store_in(&store, LEADER), LEADER), FEATURE_LEVEL, None, events(&store)).await.unwrap();
         replica.found().await.unwrap();
         let newer = codec::encode_at(FEATURE_LEVEL + 1, &(NOW, 250_u32)).unwrap();
         replica.group.propose(newer).await.unwrap_err();
@@ -411,7 +440,8 @@ mod tests {
         assert!(crate::chain(&stopped).to_string().contains(&needs), "{}", crate::chain(&stopped));
         replica.groups.shutdown().await;
 
-        let Err(again) = Replica::open((store_in(&store, LEADER), LEADER), FEATURE_LEVEL, None).await else {
+        let Err(again) = Replica::open((store_in(&store, LEADER), LEADER), FEATURE_LEVEL, None, events(&store)).await
+        else {
             panic!("it started")
         };
         assert!(crate::chain(&again).to_string().contains(&needs), "{}", crate::chain(&again));

@@ -17,7 +17,7 @@ const NEXT: u32 = LEVEL_FOR_TESTING;
 
 /// Three voters and a learner, 4, on a member that knows the next level; the cluster is at the first.
 fn cluster() -> Rig {
-    let mut rig = Rig(TrustState::knowing(NEXT));
+    let mut rig = Rig(TrustState::knowing(NEXT), vec![]);
     rig.apply(bootstrap());
     for node in [2, 3, 4] {
         rig.apply(Command::AddJoinToken(record(node, 1)));
@@ -101,7 +101,7 @@ fn refused_raise_stops_no_older_member_and_an_accepted_one_does() {
         older.apply(report(node, NEXT));
     }
     // The same state on a member that does not know the next level: a learner, 4.
-    let mut older = Rig(TrustState::decode(FEATURE_LEVEL, &older.0.encode().unwrap()).unwrap());
+    let mut older = Rig(TrustState::decode(FEATURE_LEVEL, &older.0.encode().unwrap()).unwrap(), Vec::new());
     assert_eq!(behind(&older.apply(raise(NEXT, &[], false))), [4]);
     assert_eq!(older.apply(raise(NEXT, &[1, 4], false)), Outcome::Refused(Refused::LevelNeedsVoter(NodeId(1))));
     assert!(matches!(older.apply(raise(NEXT, &[4], true)), Outcome::Refused(Refused::AboveLevel { .. })));
@@ -186,7 +186,7 @@ fn joiner_below_the_level_keeps_its_token() {
     rig.apply(raise(NEXT, &[], false));
     let refused = rig.apply(Command::Admit(Box::new(request(5, 5).into())));
     assert_eq!(refused, Outcome::Refused(Refused::BelowLevel { level: NEXT, got: FEATURE_LEVEL }));
-    assert_eq!(rig.0.tokens()[&token(5).id()].uses_left, 1);
+    assert_eq!(rig.0.tokens()[&token(5).id()].record.uses_left, 1);
     let mut newer = request(5, 5);
     newer.feature_level = NEXT;
     let newer = newer.signed(&token(5).key());
