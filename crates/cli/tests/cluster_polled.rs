@@ -58,7 +58,7 @@ fn poll(client: usize, sockets: &[PathBuf], over: &AtomicBool, answered: &Atomic
         if get(socket, path) {
             answered.fetch_add(1, Ordering::Relaxed);
         }
-        if turn % 500 == 0 {
+        if turn.is_multiple_of(500) {
             let data = socket.parent().unwrap().to_str().unwrap();
             run(&["status", "--data", data, "--json"]);
         }
