@@ -9,6 +9,7 @@
 pub mod authz;
 pub mod codec;
 pub mod enroll;
+pub mod group;
 pub mod id;
 pub mod key;
 pub mod lease;

@@ -12,8 +12,10 @@ use countersign_core::authz::text::{RuleText, parse_requirements};
 use countersign_core::authz::{PrincipalPattern, Rule, RuleId};
 use countersign_core::codec;
 use countersign_core::enroll::EnrollmentRequest;
+use countersign_core::enroll::returning::{ReturnChannel, StoreReturn};
+use countersign_core::group::GroupMembers;
 use countersign_core::id::{
-    AuthorityId, ClusterId, Generation, GroupId, KeyId, NodeId, RequestId, TokenId, ed25519_spki,
+    AuthorityId, ClusterId, Generation, GroupId, KeyId, NodeId, RequestId, StoreId, TokenId, ed25519_spki,
 };
 use countersign_core::key::{Endorsement, SecretKey};
 use countersign_core::lease::LeaseLength;
@@ -82,6 +84,7 @@ fn bootstrap() -> Command {
         node_name: name(1),
         addresses: vec![address(1)],
         keys: keys(1),
+        store: StoreId([1; 16]),
         leaf_key: leaf(1),
         foreign: None,
         node_ttl_secs: 86_400,
@@ -104,6 +107,7 @@ fn request(seed: u8, by: u8, damage: u8) -> EnrollmentRequest {
         foreign: None,
         endorsement: Endorsement::sign(&key(seed), CLUSTER, leaf(seed), 0),
         keys: keys(seed),
+        store: StoreId([seed; 16]),
         feature_level: FEATURE_LEVEL,
         sponsor_leaf: [3; 32],
         exporter: [4; 32],
@@ -262,6 +266,12 @@ fn command() -> impl Strategy<Value = Command> {
             Command::Renew { node, key: leaf(n), endorsement }
         }),
         2 => (node(), 0..4_u64).prop_map(|(node, renewal)| Command::AdoptLeaf { node, renewal }),
+        4 => (1..4_u8, 0..6_u8).prop_map(|(node, damage)| {
+            // Mostly signed by the member itself, of its first store.
+            let (signer, replaces) = (if damage == 0 { 9 } else { node }, if damage == 1 { 9 } else { node });
+            Command::ReturnStore(Box::new(store_return(node, signer, replaces, 40 + node)))
+        }),
+        4 => (1..4_u8).prop_map(|node| Command::BindStore { node: NodeId(node.into()), store: StoreId([40 + node; 16]) }),
         1 => role().prop_map(Command::RevokePrincipal),
         1 => (0..2_u64, node(), 1..3_u8).prop_map(|(number, node, signer)| {
             let signature = key(signer).sign(&bare_view().statement.transcript());
@@ -270,10 +280,24 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
+fn store_return(node: u8, signer: u8, replaces: u8, store: u8) -> StoreReturn {
+    let stores = (StoreId([replaces; 16]), StoreId([store; 16]));
+    let channel = ReturnChannel { leaf: [3; 32], exporter: [4; 32] };
+    StoreReturn::sign(&key(signer), (CLUSTER, NodeId(node.into())), stores, channel)
+}
+
+/// The members of the trust group when an entry is applied: some, as the entry's time has it, so that equal logs have equal
+/// members.
+fn among(stamped: &Stamped) -> GroupMembers {
+    let secs = stamped.time.secs();
+    let of = |shift: u64| (1..4).filter(|node| secs >> (shift + node) & 1 == 1).map(NodeId).collect();
+    GroupMembers { voters: of(0), learners: of(3) }
+}
+
 /// A view for what is signed over the cluster alone.
 fn bare_view() -> View {
     let mut state = TrustState::new();
-    state.apply(&at(0, bootstrap())).unwrap();
+    state.apply(&at(0, bootstrap()), &GroupMembers::default()).unwrap();
     (**state.view().unwrap()).clone()
 }
 
@@ -299,7 +323,10 @@ fn log() -> impl Strategy<Value = Vec<Stamped>> {
 /// The state in which nothing but the time was changed by `stamped`.
 fn with_time_of(mut state: TrustState, stamped: &Stamped) -> TrustState {
     let nothing = Command::RevokeJoinToken(TokenId([0; 8]));
-    assert!(matches!(state.apply(&Stamped { command: nothing, ..stamped.clone() }), Ok(Outcome::Refused(_))));
+    assert!(matches!(
+        state.apply(&Stamped { command: nothing, ..stamped.clone() }, &GroupMembers::default()),
+        Ok(Outcome::Refused(_))
+    ));
     state
 }
 
@@ -311,7 +338,7 @@ proptest! {
         let mut state = TrustState::new();
         for stamped in &log {
             let before = state.clone();
-            let Ok(outcome) = state.apply(stamped) else {
+            let Ok(outcome) = state.apply(stamped, &among(stamped)) else {
                 prop_assert!(stamped.level > FEATURE_LEVEL);
                 prop_assert_eq!(&state, &before);
                 continue;
@@ -325,6 +352,7 @@ proptest! {
             let (was, is) = (before.view().map(|v| v.generation), state.view().map(|v| v.generation));
             prop_assert!(is > was || (is == was && state.view() == before.view()));
             rules_change_by_their_command_alone(&before, &state, stamped);
+            members_leave_the_group_first(&state, stamped);
         }
     }
 
@@ -340,7 +368,7 @@ proptest! {
             // What is replicated is bytes.
             let replicated: Stamped = codec::decode(&codec::encode(stamped).unwrap()).unwrap();
             prop_assert_eq!(&replicated, stamped);
-            let outcomes = (one.apply(stamped), other.apply(&replicated));
+            let outcomes = (one.apply(stamped, &among(stamped)), other.apply(&replicated, &among(&replicated)));
             if let Ok(outcome) = &outcomes.0 {
                 prop_assert_eq!(&codec::decode::<Outcome>(&codec::encode(outcome).unwrap()).unwrap(), outcome);
             }
@@ -356,7 +384,7 @@ proptest! {
     ) {
         let mut state = TrustState::new();
         for stamped in &log {
-            let _ = state.apply(stamped);
+            let _ = state.apply(stamped, &among(stamped));
         }
         let command = codec::encode(log.last().unwrap()).unwrap();
         for mut bytes in [state.encode().unwrap(), command] {
@@ -369,6 +397,18 @@ proptest! {
         }
         let longer = [state.encode().unwrap(), vec![0]].concat();
         prop_assert!(TrustState::decode(&longer).is_err(), "bytes left over");
+    }
+}
+
+/// Nobody that votes is evicted, and no new store counts for a number that is still in the group.
+fn members_leave_the_group_first(state: &TrustState, stamped: &Stamped) {
+    let (members, Some(view)) = (among(stamped), state.view()) else { return };
+    match &stamped.command {
+        Command::Evict { node, .. } => assert!(!members.voters.contains(node), "{stamped:?}"),
+        Command::BindStore { node, store } if !members.contains(*node) => {
+            assert_eq!(view.members[node].store, *store);
+        }
+        _ => {}
     }
 }
 
@@ -394,7 +434,7 @@ fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
         for stamped in log().new_tree(&mut runner).unwrap().current() {
             let command = format!("{:?}", stamped.command);
             let command = command.split(['(', ' ']).next().unwrap().to_owned();
-            let what = match state.apply(&stamped) {
+            let what = match state.apply(&stamped, &among(&stamped)) {
                 Ok(Outcome::Refused(_)) => "refused",
                 Ok(Outcome::Admitted(admitted) | Outcome::Renewed(admitted)) if admitted.repeated => "repeated",
                 Ok(_) => "done",
@@ -411,7 +451,7 @@ fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
     let commands = ["Bootstrap", "AddJoinToken", "RevokeJoinToken", "RotateClusterToken", "Admit", "SealAuthority"];
     let more = ["ConfirmAuthority", "SetSuffrage", "Evict", "IssuePrincipal", "RevokeKey", "AssignGroup"];
     let last = ["ReportFeatureLevel", "SetAddresses", "Renew", "AdoptLeaf", "RevokePrincipal", "SignStatement"];
-    let policy = ["RenewPrincipal", "StagePolicy", "ChangePolicy", "Label"];
+    let policy = ["RenewPrincipal", "StagePolicy", "ChangePolicy", "Label", "ReturnStore", "BindStore"];
     for command in commands.into_iter().chain(more).chain(last).chain(policy) {
         for what in ["done", "refused", "stopped"] {
             assert!(reached.contains(&format!("{command} {what}")), "no {command} was {what}");

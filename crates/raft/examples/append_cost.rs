@@ -8,7 +8,8 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use countersign_core::id::{GroupId, NodeId};
+use countersign_core::group::GroupMembers;
+use countersign_core::id::{GroupId, NodeId, StoreId};
 use countersign_raft::{
     ApplyError, Assignments, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, Groups, LogPosition, RaftRpc,
     RestoreError, Store, Transport, TransportError,
@@ -20,7 +21,7 @@ const ROUNDS: usize = 200;
 struct Nothing;
 
 impl GroupMachine for Nothing {
-    fn apply(&mut self, _: LogPosition, _: &[u8]) -> Result<Vec<u8>, ApplyError> {
+    fn apply(&mut self, _: LogPosition, _: &GroupMembers, _: &[u8]) -> Result<Vec<u8>, ApplyError> {
         Ok(Vec::new())
     }
 
@@ -38,6 +39,14 @@ struct Everyone;
 impl Assignments for Everyone {
     fn assigned(&self, _: GroupId, _: NodeId) -> Option<bool> {
         Some(true)
+    }
+
+    fn stores(&self, _: GroupId, _: NodeId) -> Vec<StoreId> {
+        vec![StoreId([1; 16])]
+    }
+
+    fn may_vote(&self, _: GroupId) -> bool {
+        true
     }
 }
 
@@ -106,7 +115,7 @@ async fn main() {
     }
     .unwrap();
     let store = Store::open(dir.path().join("store")).unwrap();
-    let groups = Groups::new(NodeId(1), store, Arc::new(Nobody), Arc::new(Everyone));
+    let groups = Groups::new(NodeId(1), StoreId([1; 16]), store, Arc::new(Nobody), Arc::new(Everyone));
     let mut running = Vec::new();
     for number in 0..16 {
         let group = groups.start(GroupId(number), Box::new(Nothing), GroupConfig::default()).await.unwrap();

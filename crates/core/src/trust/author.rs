@@ -26,7 +26,8 @@ pub fn permit(view: &View, author: Author, command: &Command) -> Result<(), NotP
     let member = view.members.get(&from).ok_or(NotPermitted(from))?;
     let allowed = match command {
         Command::Bootstrap(_) => false,
-        Command::Admit(_) => true,
+        // Signed by the member itself, whichever member passes it on.
+        Command::Admit(_) | Command::ReturnStore(_) => true,
         Command::ConfirmAuthority { node, .. }
         | Command::ReportFeatureLevel { node, .. }
         | Command::Renew { node, .. }
@@ -46,6 +47,7 @@ pub fn permit(view: &View, author: Author, command: &Command) -> Result<(), NotP
         | Command::StagePolicy { .. }
         | Command::ChangePolicy(_)
         | Command::Label { .. }
+        | Command::BindStore { .. }
         | Command::AssignGroup { .. } => member.suffrage == Suffrage::Voter,
     };
     if allowed { Ok(()) } else { Err(NotPermitted(from)) }

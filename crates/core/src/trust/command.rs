@@ -11,7 +11,8 @@ use crate::authz::label::LabelEdit;
 use crate::authz::{Rule, RuleId};
 use crate::codec::{self, CodecError};
 use crate::enroll::EnrollmentRequest;
-use crate::id::{AuthorityId, ClusterId, GroupId, KeyId, NodeId, TokenId};
+use crate::enroll::returning::StoreReturn;
+use crate::id::{AuthorityId, ClusterId, GroupId, KeyId, NodeId, StoreId, TokenId};
 use crate::key::Endorsement;
 use crate::lease::LeaseLength;
 use crate::name::{Address, Name};
@@ -86,6 +87,8 @@ pub struct Bootstrap {
     pub addresses: Vec<Address>,
     /// The founder's keys.
     pub keys: MemberKeys,
+    /// The founder's store.
+    pub store: StoreId,
     /// The founder's first leaf key.
     pub leaf_key: KeyId,
     /// The founder's certificate, if it was made elsewhere.
@@ -241,5 +244,14 @@ pub enum Command {
         role: Role,
         /// In this order; all or none.
         edits: Vec<LabelEdit>,
+    },
+    /// A member returns with a new store: it becomes a learner and leaves its groups. Signed with its identity key.
+    ReturnStore(Box<StoreReturn>),
+    /// Records the store that a member returned with, once the member has left the trust group.
+    BindStore {
+        /// The member.
+        node: NodeId,
+        /// Its new store.
+        store: StoreId,
     },
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Generation, KeyId, NodeId, TokenId};
+use crate::id::{Generation, KeyId, NodeId, StoreId, TokenId};
 use crate::key::PublicKey;
 use crate::name::{Address, Host, HostName, Name};
 use crate::time::{UnixMillis, Validity};
@@ -84,6 +84,10 @@ pub struct Member {
     pub suffrage: Suffrage,
     /// Its long-lived keys.
     pub keys: MemberKeys,
+    /// The store that counts as this member's: votes and answers under another one are refused.
+    pub store: StoreId,
+    /// The store that it returns with. It counts once the member has left the trust group.
+    pub returning: Option<StoreId>,
     /// Its certificate.
     pub leaf: Leaf,
     /// The node name that its certificate, made elsewhere, maps to; none where the cluster issues. One member's only.

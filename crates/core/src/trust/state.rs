@@ -11,11 +11,12 @@ use super::join_token::{TokenRecord, token_id};
 use super::member::{ForeignLeaf, Leaf, Member, Suffrage};
 use super::outcome::{Limited, Outcome, Refused};
 use super::seal::SealedCopy;
-use super::statement::{Signed, Statement};
+use super::statement::{Signed, StatedVoter, Statement};
 use super::view::{Authority, AuthorityPhase, View};
 use crate::authz::Policy;
 use crate::authz::change::ChangeId;
 use crate::codec::{self, CodecError};
+use crate::group::GroupMembers;
 use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId, RequestId, TokenId};
 use crate::lease::LeaseLength;
 use crate::limits::{GROUPS_MAX, SKEW_SECS};
@@ -92,18 +93,19 @@ impl TrustState {
         self.node_ttl_secs
     }
 
-    /// Applies one command. Deterministic; a refused command changes nothing but the time.
+    /// Applies one command. Deterministic; a refused command changes nothing but the time. `members` are those of the
+    /// trust group by the entries before this one.
     ///
     /// Errors: only [`UnsupportedLevel`], after which the member must stop.
-    pub fn apply(&mut self, stamped: &Stamped) -> Result<Outcome, UnsupportedLevel> {
+    pub fn apply(&mut self, stamped: &Stamped, members: &GroupMembers) -> Result<Outcome, UnsupportedLevel> {
         if stamped.level > FEATURE_LEVEL {
             return Err(UnsupportedLevel { needed: stamped.level });
         }
         self.time = self.time.max(stamped.time);
-        Ok(self.dispatch(&stamped.command).unwrap_or_else(Outcome::Refused))
+        Ok(self.dispatch(&stamped.command, members).unwrap_or_else(Outcome::Refused))
     }
 
-    fn dispatch(&mut self, command: &Command) -> Applied {
+    fn dispatch(&mut self, command: &Command, members: &GroupMembers) -> Applied {
         match command {
             Command::Bootstrap(bootstrap) => self.bootstrap(bootstrap),
             Command::AddJoinToken(record) => self.add_token(record),
@@ -115,7 +117,11 @@ impl TrustState {
             Command::SetSuffrage { node, suffrage, keep_authority } => {
                 self.set_suffrage(*node, *suffrage, *keep_authority)
             }
-            Command::Evict { node, compromised, keep_authority } => self.evict(*node, *compromised, *keep_authority),
+            Command::Evict { node, compromised, keep_authority } => {
+                self.evict(*node, *compromised, *keep_authority, members)
+            }
+            Command::ReturnStore(request) => self.return_store(request),
+            Command::BindStore { node, store } => self.bind_store(*node, *store, members),
             Command::IssuePrincipal { role, spki, ttl_secs } => self.issue_principal(role, spki, *ttl_secs),
             Command::RenewPrincipal { role, in_use, spki } => self.renew_principal(role, *in_use, spki),
             Command::RevokeKey(key) => self.revoke_key(*key),
@@ -169,6 +175,8 @@ impl TrustState {
             name: b.node_name.clone(),
             suffrage: Suffrage::Voter,
             keys: b.keys,
+            store: b.store,
+            returning: None,
             leaf,
             mapped: b.foreign.as_ref().map(|foreign| foreign.mapped.clone()),
             addresses: b.addresses.clone(),
@@ -196,7 +204,12 @@ impl TrustState {
             revoked_keys: BTreeSet::new(),
             revoked_principals: BTreeSet::new(),
             groups: BTreeMap::new(),
-            statement: Arc::new(Statement::founding(b.cluster, founder, b.keys.identity, authority)),
+            statement: Arc::new(Statement::founding(
+                b.cluster,
+                founder,
+                StatedVoter { identity: b.keys.identity, store: b.store },
+                authority,
+            )),
             stated: 0,
         }));
         self.state_anew();
@@ -324,6 +337,13 @@ impl TrustState {
         if let Some((id, _)) = overspent {
             return Err(InvariantBroken::TokenUses(*id));
         }
+        let mut stores = BTreeSet::new();
+        let of_members = view.members.values();
+        if let Some(member) =
+            of_members.into_iter().find(|m| !stores.insert(m.store) || m.returning.is_some_and(|s| !stores.insert(s)))
+        {
+            return Err(InvariantBroken::StoreTwice(member.id));
+        }
         let mut keys = BTreeSet::new();
         if let Some(member) = view.members.values().find(|m| m.keys().any(|key| !keys.insert(key))) {
             return Err(InvariantBroken::KeyTwice(member.id));
@@ -359,6 +379,9 @@ pub enum InvariantBroken {
     /// A key is on record for two purposes or two members.
     #[error("a key of node {0} is on record twice")]
     KeyTwice(NodeId),
+    /// A store is on record for two members.
+    #[error("a store of node {0} is on record twice")]
+    StoreTwice(NodeId),
     /// The statements are out of order, or the view does not show the last one.
     #[error("statements are out of order")]
     Statements,

@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 
 pub use error::OpenError;
 pub(crate) use error::StoreError;
-pub(crate) use files::{Files, Record, Table, log_key, record_key};
+pub(crate) use files::{Files, Record, Table, log_key, member_key, record_key};
 pub(crate) use log::GroupLog;
 pub(crate) use snapshots::{Replaced, Snapshots, StoredSnapshot};
 pub(crate) use writer::{Change, Done, Job};

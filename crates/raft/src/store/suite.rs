@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use countersign_core::id::{GroupId, NodeId};
+use countersign_core::group::GroupMembers;
+use countersign_core::id::{GroupId, NodeId, StoreId};
 use openraft::testing::{StoreBuilder, Suite, log_id};
 use tokio::sync::watch;
 
@@ -12,12 +13,13 @@ use super::{GroupLog, Replaced, Snapshots, Store};
 use crate::applier::Applier;
 use crate::hub::Assignments;
 use crate::machine::{ApplyError, GroupMachine, LogPosition, RestoreError};
+use crate::memory::Memory;
 use crate::types::{StorageError, TypeConfig};
 
 struct Nothing;
 
 impl GroupMachine for Nothing {
-    fn apply(&mut self, _: LogPosition, _: &[u8]) -> Result<Vec<u8>, ApplyError> {
+    fn apply(&mut self, _: LogPosition, _: &GroupMembers, _: &[u8]) -> Result<Vec<u8>, ApplyError> {
         Ok(Vec::new())
     }
 
@@ -36,6 +38,14 @@ impl Assignments for Nobody {
     fn assigned(&self, _: GroupId, _: NodeId) -> Option<bool> {
         None
     }
+
+    fn stores(&self, _: GroupId, _: NodeId) -> Vec<StoreId> {
+        Vec::new()
+    }
+
+    fn may_vote(&self, _: GroupId) -> bool {
+        false
+    }
 }
 
 /// Hands out a group never used before, from the middle of the id space so that there are neighbours on both sides.
@@ -49,7 +59,8 @@ struct NextGroup {
 impl StoreBuilder<TypeConfig, GroupLog, Applier> for NextGroup {
     async fn build(&self) -> Result<((), GroupLog, Applier), StorageError> {
         let group = GroupId(self.next.fetch_add(1, Ordering::Relaxed));
-        let log = GroupLog::open(&self.store, group, self.everything.clone(), Arc::new(Nobody)).await.unwrap();
+        let memory = Memory::open(&self.store, group).await.unwrap();
+        let log = GroupLog::open(&self.store, group, self.everything.clone(), memory, Arc::new(Nobody)).await.unwrap();
         let (snapshots, stored) = Snapshots::open(&self.store, group).await.unwrap();
         Ok(((), log, Applier::start(Box::new(Nothing), snapshots, stored).unwrap()))
     }

@@ -10,4 +10,5 @@ mod principals;
 mod renewal;
 pub(crate) mod rig;
 mod statements;
+mod store_return;
 mod tokens;

@@ -1,7 +1,8 @@
 //! A small cluster made of numbered seeds, and one function to apply a command and look at what it did.
 
 use crate::enroll::EnrollmentRequest;
-use crate::id::{AuthorityId, ClusterId, KeyId, NodeId, RequestId};
+use crate::group::GroupMembers;
+use crate::id::{AuthorityId, ClusterId, KeyId, NodeId, RequestId, StoreId};
 use crate::key::{Endorsement, SecretKey};
 use crate::lease::LeaseLength;
 use crate::name::{Address, Name};
@@ -77,6 +78,7 @@ pub(crate) fn bootstrap() -> Command {
         node_name: name("n1"),
         addresses: vec![Address::parse("10.0.0.1:7001").unwrap()],
         keys: keys(1),
+        store: StoreId([1; 16]),
         leaf_key: leaf_key(1),
         foreign: None,
         node_ttl_secs: 86_400,
@@ -99,6 +101,7 @@ pub(crate) fn request(seed: u8, token_seed: u8) -> EnrollmentRequest {
         foreign: None,
         endorsement: Endorsement::sign(&key(seed), CLUSTER, leaf_key(seed), 0),
         keys: keys(seed),
+        store: StoreId([seed; 16]),
         feature_level: FEATURE_LEVEL,
         sponsor_leaf: [3; 32],
         exporter: [4; 32],
@@ -160,8 +163,15 @@ impl Rig {
         self.apply_at(NOW, command)
     }
 
+    /// Applies a command while the trust group has these members.
+    pub(crate) fn apply_among(&mut self, members: &GroupMembers, command: Command) -> Outcome {
+        let outcome = self.0.apply(&Stamped { level: FEATURE_LEVEL, time: NOW, command }, members).unwrap();
+        self.0.check_invariants().unwrap();
+        outcome
+    }
+
     pub(crate) fn apply_at(&mut self, time: UnixMillis, command: Command) -> Outcome {
-        let outcome = self.0.apply(&Stamped { level: FEATURE_LEVEL, time, command }).unwrap();
+        let outcome = self.0.apply(&Stamped { level: FEATURE_LEVEL, time, command }, &GroupMembers::default()).unwrap();
         self.0.check_invariants().unwrap();
         outcome
     }
@@ -170,11 +180,10 @@ impl Rig {
     pub(crate) fn refused_at(&mut self, time: UnixMillis, command: Command) -> Refused {
         let mut before = self.0.clone();
         before
-            .apply(&Stamped {
-                level: FEATURE_LEVEL,
-                time,
-                command: Command::RevokeJoinToken(crate::id::TokenId([0; 8])),
-            })
+            .apply(
+                &Stamped { level: FEATURE_LEVEL, time, command: Command::RevokeJoinToken(crate::id::TokenId([0; 8])) },
+                &GroupMembers::default(),
+            )
             .unwrap();
         match self.apply_at(time, command) {
             Outcome::Refused(why) => {
