@@ -63,6 +63,7 @@ impl World {
             node_name: Name::parse("founder").map_err(|_| Broken::World)?,
             addresses: vec![draw_address(&mut self.rng)?],
             keys: keys.public,
+            store: keys.store(),
             leaf_key: keys.leaf,
             foreign: None,
             node_ttl_secs: NODE_TTL_SECS,

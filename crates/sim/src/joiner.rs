@@ -74,6 +74,7 @@ impl World {
             leaf_key: keys.leaf,
             foreign: None,
             keys: keys.public,
+            store: keys.store(),
         };
         Ok(Some(Joiner { token, keys, candidate, waiting: None, told: None }))
     }

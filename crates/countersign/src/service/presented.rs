@@ -137,6 +137,7 @@ mod tests {
                 node_name: Name::parse("n1").unwrap(),
                 addresses: vec![Address::parse("10.0.0.1:1").unwrap()],
                 keys: keys(),
+                store: StoreId([1; 16]),
                 leaf_key: KeyId([9; 32]),
                 foreign: Some(ForeignLeaf { mapped: HostName::parse("n1").unwrap(), validity: valid() }),
                 node_ttl_secs: 60,
@@ -146,7 +147,7 @@ mod tests {
             };
             let mut state = TrustState::new();
             let command = Command::Bootstrap(Box::new(bootstrap));
-            state.apply(&Stamped { level: FEATURE_LEVEL, time: NOW, command }).unwrap();
+            state.apply(&Stamped { level: FEATURE_LEVEL, time: NOW, command }, &GroupMembers::default()).unwrap();
             let trust = Trust::of_view(Arc::clone(state.view().unwrap()), None, NOW).unwrap();
             Self { authority, trust, rules: Rules::parse(&[r"dns:(.*)\.corp=node/$1", "uri"]).unwrap() }
         }
@@ -186,6 +187,7 @@ mod tests {
             foreign: None,
             endorsement: Endorsement::sign(&key(), CLUSTER, KeyId([5; 32]), 0),
             keys: keys(),
+            store: StoreId([2; 16]),
             feature_level: FEATURE_LEVEL,
             sponsor_leaf: [6; 32],
             exporter: [exporter; 32],

@@ -105,6 +105,7 @@ impl World {
             node_name: name("n1"),
             addresses: vec![Address::parse("10.0.0.1:1").unwrap()],
             keys: MemberKeys { identity: key(1).public(), sealing: [1; 32], ucan: key(2).public() },
+            store: StoreId([1; 16]),
             leaf_key: key(3).public().id(),
             foreign: None,
             node_ttl_secs: 3600,

@@ -152,7 +152,12 @@ impl Cluster {
             revoked_keys: Default::default(),
             revoked_principals: Default::default(),
             groups: BTreeMap::new(),
-            statement: Arc::new(Statement::founding(CLUSTER, NodeId(1), identity(1).public(), authority.id())),
+            statement: Arc::new(Statement::founding(
+                CLUSTER,
+                NodeId(1),
+                StatedVoter { identity: identity(1).public(), store: StoreId([1; 16]) },
+                authority.id(),
+            )),
             stated: 0,
         };
         Self { authority, nodes, client, view }
@@ -226,6 +231,8 @@ fn member(id: u64, leaf: &Identity) -> Member {
         name: Name::parse(&format!("n{id}")).unwrap(),
         suffrage: Suffrage::Voter,
         keys: MemberKeys { identity: seed, sealing: [0; 32], ucan: seed },
+        store: StoreId([id as u8; 16]),
+        returning: None,
         leaf: Leaf { key: leaf.id(), renewal: 1, serial: [1; 16], validity: valid() },
         mapped: None,
         addresses: vec![],
