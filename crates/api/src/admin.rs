@@ -28,6 +28,9 @@ pub struct Problem {
     /// The leader's HTTPS port, `HOST:PORT`, where the request belongs there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,
+    /// The request, as in the header `x-request-id` of the answer and in the log of the member that took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
 }
 
 /// The cluster as one member sees it.

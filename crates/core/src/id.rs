@@ -82,7 +82,8 @@ byte_id! {
     TokenId, 8
 }
 byte_id! {
-    /// One attempt to enroll, drawn and stored by the joiner before it asks, so that a retry is recognized.
+    /// One request: the same however often it is retried or forwarded. A joiner draws and stores that of its enrollment
+    /// before it asks; for all others the member draws it that takes the request.
     RequestId, 16
 }
 byte_id! {

@@ -38,6 +38,8 @@ pub const AUTHORITIES_MAX: usize = 8;
 pub const GROUPS_MAX: usize = 65_536;
 /// Bytes of one replicated trust command, encoded.
 pub const COMMAND_LEN_MAX: usize = 64 * 1024;
+/// Bytes of the author of one replicated trust command, encoded: a broker's name, an address and a few numbers.
+pub const AUTHOR_LEN_MAX: usize = 320;
 /// Commands that the proposer puts into one Raft entry.
 pub const COMMANDS_PER_ENTRY_MAX: usize = 256;
 /// Commands of one author that a leader holds at once, waiting or under way; past it that author is told to come again.

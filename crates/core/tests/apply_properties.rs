@@ -23,6 +23,7 @@ use countersign_core::name::{Address, HostName, Name};
 use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
+use countersign_core::trust::author::Author;
 use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
 use countersign_core::trust::member::{MemberKeys, Suffrage};
@@ -302,7 +303,8 @@ fn bare_view() -> View {
 }
 
 fn at(secs: u64, command: Command) -> Stamped {
-    Stamped { level: FEATURE_LEVEL, time: NOW.plus_secs(secs), command }
+    let author = Author::of_member(NodeId(1), RequestId([0; 16]));
+    Stamped { level: FEATURE_LEVEL, time: NOW.plus_secs(secs), author, command }
 }
 
 /// Stamps run in any order, and once in a while a command is of a level to come.

@@ -4,7 +4,7 @@
 //! what a killed one began, with the same cluster id and the same authority.
 
 use countersign_core::codec::{self, CodecError};
-use countersign_core::id::{AuthorityId, ClusterId, NodeId};
+use countersign_core::id::{AuthorityId, ClusterId, NodeId, RequestId};
 use countersign_core::key::Endorsement;
 use countersign_core::lease::LeaseLength;
 use countersign_core::limits::SKEW_SECS;
@@ -12,6 +12,7 @@ use countersign_core::name::{Address, Name};
 use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
+use countersign_core::trust::author::Author;
 use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
 use countersign_core::trust::member::Member;
@@ -174,7 +175,10 @@ pub(crate) async fn carry_out(
     }
     replica.found().await?;
     let time = SystemClock.now();
-    let stamped = Stamped { level: FEATURE_LEVEL, time, command: Command::Bootstrap(Box::new(command.clone())) };
+    // Founding is one request, however often it is begun again.
+    let author = Author::of_member(FOUNDER, RequestId(command.cluster.0));
+    let first = Command::Bootstrap(Box::new(command.clone()));
+    let stamped = Stamped { level: FEATURE_LEVEL, time, author, command: first };
     match replica.propose(&stamped).await? {
         // A start that was killed after its entry committed comes here again.
         Outcome::Refused(Refused::ClusterExists) => {}

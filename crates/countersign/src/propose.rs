@@ -7,10 +7,10 @@ use countersign_api::cluster::members_client::MembersClient;
 use countersign_api::cluster::{ProposeReply, ProposeRequest};
 use countersign_api::convert::{MessageError, decoded};
 use countersign_core::codec::{self, CodecError};
-use countersign_core::id::{KeyId, NodeId};
+use countersign_core::id::{KeyId, NodeId, RequestId};
 use countersign_core::limits::COMMAND_LEN_MAX;
 use countersign_core::time::UnixMillis;
-use countersign_core::trust::author::{Author, NotPermitted, permit};
+use countersign_core::trust::author::{Author, Claim, NotPermitted, permit};
 use countersign_core::trust::clocks::StampError;
 use countersign_core::trust::command::{Command, FEATURE_LEVEL, Stamped};
 use countersign_core::trust::member::Suffrage;
@@ -20,6 +20,7 @@ use countersign_raft::GroupState;
 use tokio::time::Instant;
 
 use crate::authority::SignError;
+use crate::keys::{KeysError, random};
 use crate::member::Inner;
 use crate::turns::Busy;
 
@@ -64,6 +65,9 @@ pub enum CommandError {
     /// No certificate could be signed.
     #[error(transparent)]
     Sign(#[from] SignError),
+    /// The request could not be numbered.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
     /// A message could not be encoded or decoded.
     #[error("message is malformed")]
     Message(#[from] MessageError),
@@ -98,9 +102,19 @@ enum Attempt {
     Clock(StampError),
 }
 
+/// A number for a request that this member takes.
+pub(crate) fn new_request() -> Result<RequestId, KeysError> {
+    Ok(RequestId(*random::<16>()?.expose()))
+}
+
 impl Inner {
-    /// Carries a command out as an operator of this member, with the key to certify where it admits or issues.
-    pub(crate) async fn command(&self, command: Command, spki: &[u8]) -> Result<Done, CommandError> {
+    /// Carries out what this member does by itself, with the key to certify where it renews.
+    pub(crate) async fn own_command(&self, command: Command, spki: &[u8]) -> Result<Done, CommandError> {
+        self.command_of(&Claim::of_member(self.node, new_request()?), command, spki).await
+    }
+
+    /// Carries out a command that somebody asked this member for, with the key to certify where it admits or issues.
+    pub(crate) async fn command_of(&self, claim: &Claim, command: Command, spki: &[u8]) -> Result<Done, CommandError> {
         let deadline = Instant::now() + PROPOSE_DEADLINE;
         let mut turn = 0;
         loop {
@@ -108,8 +122,11 @@ impl Inner {
             let leader = self.leader().or_else(|| self.some_voter(turn));
             turn += 1;
             let attempt = match leader {
-                Some(leader) if leader == self.node => self.propose_here(Author::Operator, &command, spki).await?,
-                Some(leader) => self.forward(leader, &command, spki).await?,
+                Some(leader) if leader == self.node => {
+                    let author = claim.clone().taken_by(self.node, &command);
+                    self.propose_here(author, &command, spki).await?
+                }
+                Some(leader) => self.forward(leader, claim, &command, spki).await?,
                 None => Attempt::Elsewhere,
             };
             match attempt {
@@ -142,10 +159,12 @@ impl Inner {
     pub(crate) async fn propose_for(
         &self,
         from: NodeId,
+        claim: Claim,
         command: &Command,
         spki: &[u8],
     ) -> Result<Option<ProposeReply>, CommandError> {
-        match self.propose_here(Author::Member(from), command, spki).await? {
+        // Whoever it was, `from` took it: the transport verified that peer.
+        match self.propose_here(claim.taken_by(from, command), command, spki).await? {
             Attempt::Elsewhere => Ok(None),
             Attempt::Clock(why) => Err(CommandError::Clock(why)),
             Attempt::Done(done) => Ok(Some(ProposeReply {
@@ -158,7 +177,8 @@ impl Inner {
     }
 
     async fn propose_here(&self, author: Author, command: &Command, spki: &[u8]) -> Result<Attempt, CommandError> {
-        self.permit(author, command)?;
+        let taken_by = author.taken_by;
+        self.permit(taken_by, command)?;
         encoded(command)?;
         if self.group.status().state != GroupState::Leader {
             return Ok(Attempt::Elsewhere);
@@ -173,14 +193,14 @@ impl Inner {
             Ok(time) => time,
             Err(why) => return Ok(Attempt::Clock(why)),
         };
-        let stamped = Stamped { level: FEATURE_LEVEL, time, command: command.clone() };
+        let stamped = Stamped { level: FEATURE_LEVEL, time, author, command: command.clone() };
         let stamped = codec::encode(&stamped)?;
-        let _turn = self.turns.enter(author, stamped.len())?;
+        let _turn = self.turns.enter(taken_by, stamped.len())?;
         if let Some(outcome) = self.answered(command, time).await {
             return self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)));
         }
         // The author may have been evicted or demoted while this waited.
-        self.permit(author, command)?;
+        self.permit(taken_by, command)?;
         let proposed = match self.group.propose(stamped).await {
             Ok(proposed) => proposed,
             Err(countersign_raft::ProposeError::NotLeader { .. }) => return Ok(Attempt::Elsewhere),
@@ -192,9 +212,13 @@ impl Inner {
         self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)))
     }
 
-    /// Whether `author` may have the command proposed, as far as is applied here.
-    fn permit(&self, author: Author, command: &Command) -> Result<(), NotPermitted> {
-        self.state.read().view().map_or(Ok(()), |view| permit(view, author, command))
+    /// Whether the member that took the command may have it proposed, as far as is applied here. What this member took, it
+    /// has judged itself.
+    fn permit(&self, taken_by: NodeId, command: &Command) -> Result<(), NotPermitted> {
+        if taken_by == self.node {
+            return Ok(());
+        }
+        self.state.read().view().map_or(Ok(()), |view| permit(view, taken_by, command))
     }
 
     /// What `apply` would answer without a change, so that neither strangers nor members fill the log with it. A leader that
@@ -238,8 +262,15 @@ impl Inner {
         Ok(done)
     }
 
-    async fn forward(&self, leader: NodeId, command: &Command, spki: &[u8]) -> Result<Attempt, CommandError> {
-        let request = ProposeRequest { command: encoded(command)?.into(), spki: spki.to_vec().into() };
+    async fn forward(
+        &self,
+        leader: NodeId,
+        claim: &Claim,
+        command: &Command,
+        spki: &[u8],
+    ) -> Result<Attempt, CommandError> {
+        let claim = codec::encode(claim)?.into();
+        let request = ProposeRequest { command: encoded(command)?.into(), spki: spki.to_vec().into(), claim };
         let mut request = tonic::Request::new(request);
         request.set_timeout(PROPOSE_DEADLINE);
         let Some(channel) = self.peers.channel(leader) else { return Ok(Attempt::Elsewhere) };
@@ -278,6 +309,10 @@ pub(crate) mod tests {
     use super::*;
     use crate::{ClusterToken, Member, NewCluster, Settings, Start};
 
+    fn claim() -> Claim {
+        Claim::of_member(NodeId(1), RequestId([1; 16]))
+    }
+
     pub(crate) async fn founded(data: &tempfile::TempDir) -> Member {
         let settings = Settings {
             name: Some(Name::parse("n1").unwrap()),
@@ -301,7 +336,7 @@ pub(crate) mod tests {
         let inner = &member.0;
         let node = member.node();
         let reported = |level| Command::ReportFeatureLevel { node, level };
-        inner.command(reported(7), &[]).await.unwrap();
+        inner.own_command(reported(7), &[]).await.unwrap();
         let written = || inner.group.status().last_log;
         let before = written();
         for command in [
@@ -310,10 +345,10 @@ pub(crate) mod tests {
             Command::AdoptLeaf { node, renewal: 3 },
             Command::SetAddresses { node, addresses: vec![], signature: [0; 64] },
         ] {
-            inner.propose_for(node, &command, &[]).await.unwrap().unwrap();
+            inner.propose_for(node, claim(), &command, &[]).await.unwrap().unwrap();
         }
         assert_eq!(written(), before);
-        inner.command(reported(8), &[]).await.unwrap();
+        inner.own_command(reported(8), &[]).await.unwrap();
         assert!(written() > before);
         member.shutdown().await;
     }
@@ -338,15 +373,15 @@ pub(crate) mod tests {
         let written = || inner.group.status().last_log;
         let before = written();
         let past = of_length(COMMAND_LEN_MAX + 1);
-        let refused = inner.command(past.clone(), &[]).await.unwrap_err();
+        let refused = inner.own_command(past.clone(), &[]).await.unwrap_err();
         assert!(matches!(refused, CommandError::TooLong { got } if got == COMMAND_LEN_MAX + 1), "{refused:?}");
-        let refused = inner.propose_for(member.node(), &past, &[]).await.unwrap_err();
+        let refused = inner.propose_for(member.node(), claim(), &past, &[]).await.unwrap_err();
         assert!(matches!(refused, CommandError::TooLong { .. }), "{refused:?}");
         assert_eq!(written(), before);
         // At the limit the state machine decides, by what it says.
-        let decided = inner.command(of_length(COMMAND_LEN_MAX), &[]).await.unwrap_err();
+        let decided = inner.own_command(of_length(COMMAND_LEN_MAX), &[]).await.unwrap_err();
         assert!(matches!(decided, CommandError::Refused(_)), "{decided:?}");
-        assert!(inner.propose_for(member.node(), &of_length(COMMAND_LEN_MAX), &[]).await.is_ok());
+        assert!(inner.propose_for(member.node(), claim(), &of_length(COMMAND_LEN_MAX), &[]).await.is_ok());
         member.shutdown().await;
     }
 
@@ -355,16 +390,15 @@ pub(crate) mod tests {
         let data = tempfile::tempdir().unwrap();
         let member = founded(&data).await;
         let command = Command::RevokeJoinToken(TokenId([7; 8]));
-        let flood: Vec<_> =
-            (0..COMMANDS_PER_AUTHOR_MAX).map(|_| member.0.turns.enter(Author::Operator, 1).unwrap()).collect();
-        let refused = member.0.command(command.clone(), &[]).await.unwrap_err();
+        let flood =
+            |node| -> Vec<_> { (0..COMMANDS_PER_AUTHOR_MAX).map(|_| member.0.turns.enter(node, 1).unwrap()).collect() };
+        let held = flood(member.node());
+        let refused = member.0.own_command(command.clone(), &[]).await.unwrap_err();
         assert!(matches!(refused, CommandError::Busy(Busy::Commands)), "{refused:?}");
-        // A member that passes the same command on gets the answer of the state machine: there is no such token.
-        let reply = member.0.propose_for(member.node(), &command, &[]).await.unwrap().unwrap();
-        let outcome: Outcome = decoded("outcome", &reply.outcome).unwrap();
-        assert!(matches!(outcome, Outcome::Refused(Refused::NoSuchToken(_))), "{outcome:?}");
-        drop(flood);
-        let answered = member.0.command(command, &[]).await.unwrap_err();
+        drop(held);
+        // Another member's commands are in nobody's way: the state machine answers that there is no such token.
+        let _others = flood(NodeId(2));
+        let answered = member.0.own_command(command, &[]).await.unwrap_err();
         assert!(matches!(answered, CommandError::Refused(Refused::NoSuchToken(_))), "{answered:?}");
         member.shutdown().await;
     }

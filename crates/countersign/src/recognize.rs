@@ -203,7 +203,7 @@ impl Inner {
         let Some(statement) = statement else { return Ok(false) };
         let signature = self.keys.identity.sign(&statement.transcript());
         let command = Command::SignStatement { number: statement.number, node: self.node, signature };
-        self.command(command, &[]).await?;
+        self.own_command(command, &[]).await?;
         Ok(true)
     }
 

@@ -116,7 +116,7 @@ impl Inner {
             Step::Seal { authority, node, sealing } => {
                 let view = self.endpoint.trust().load().view.clone();
                 let sealed = self.keeper.seal_to(&view, node, &sealing)?;
-                self.command(Command::SealAuthority { authority, node, sealed }, &[]).await?;
+                self.own_command(Command::SealAuthority { authority, node, sealed }, &[]).await?;
             }
         }
         Ok(true)
@@ -134,7 +134,7 @@ impl Inner {
         };
         if let Some((view, authority, ciphertext)) = to_confirm {
             let signature = self.keeper.confirm(&view, self.node, &ciphertext)?;
-            self.command(Command::ConfirmAuthority { authority, node: self.node, signature }, &[]).await?;
+            self.own_command(Command::ConfirmAuthority { authority, node: self.node, signature }, &[]).await?;
         }
         Ok(())
     }
@@ -150,7 +150,7 @@ impl Inner {
         }
         let signature = self.keys.identity.sign(&addresses_transcript(&view, self.node, &advertised));
         let command = Command::SetAddresses { node: self.node, addresses: advertised, signature };
-        self.command(command, &[]).await?;
+        self.own_command(command, &[]).await?;
         Ok(())
     }
 

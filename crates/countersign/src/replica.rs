@@ -203,12 +203,13 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use countersign_core::id::{ClusterId, Generation, KeyId};
+    use countersign_core::id::{ClusterId, Generation, KeyId, RequestId};
     use countersign_core::key::SecretKey;
     use countersign_core::name::{Address, Name};
     use countersign_core::principal::TrustDomain;
     use countersign_core::secret::Secret;
     use countersign_core::time::{UnixMillis, Validity};
+    use countersign_core::trust::author::Author;
     use countersign_core::trust::command::{Bootstrap, FEATURE_LEVEL, SealedKey};
     use countersign_core::trust::member::{Member, MemberKeys};
     use countersign_core::trust::view::AuthorityKey;
@@ -221,7 +222,8 @@ mod tests {
     const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
 
     fn stamped(command: Command) -> Stamped {
-        Stamped { level: FEATURE_LEVEL, time: NOW, command }
+        let author = Author::of_member(NodeId(1), RequestId([0; 16]));
+        Stamped { level: FEATURE_LEVEL, time: NOW, author, command }
     }
 
     fn evict(node: u64) -> Command {

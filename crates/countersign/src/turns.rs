@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_core::id::NodeId;
 use countersign_core::limits::{COMMAND_BYTES_PER_AUTHOR_MAX, COMMANDS_PER_AUTHOR_MAX};
-use countersign_core::trust::author::Author;
 
 /// An author has as much waiting as it may; nothing was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -25,50 +24,46 @@ struct Held {
     bytes: usize,
 }
 
-/// What each author has waiting: all operators of this member together, and each member that passes commands on. Those
+/// What each member has waiting that took commands: this one for itself and its operators, others by forwarding. Members
 /// that have nothing waiting are absent.
 #[derive(Clone, Default)]
-pub(crate) struct Turns(Arc<Mutex<BTreeMap<Option<NodeId>, Held>>>);
+pub(crate) struct Turns(Arc<Mutex<BTreeMap<NodeId, Held>>>);
 
 /// A command's place; given back when it is dropped.
 pub(crate) struct Turn {
     turns: Turns,
-    author: Option<NodeId>,
+    taken_by: NodeId,
     bytes: usize,
 }
 
 impl Turns {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<Option<NodeId>, Held>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Held>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a command of `bytes`, encoded.
-    pub(crate) fn enter(&self, author: Author, bytes: usize) -> Result<Turn, Busy> {
-        let author = match author {
-            Author::Operator => None,
-            Author::Member(node) => Some(node),
-        };
+    /// A place for a command of `bytes`, encoded, that this member took.
+    pub(crate) fn enter(&self, taken_by: NodeId, bytes: usize) -> Result<Turn, Busy> {
         let mut turns = self.lock();
-        let held = turns.get(&author).copied().unwrap_or_default();
+        let held = turns.get(&taken_by).copied().unwrap_or_default();
         if held.commands >= COMMANDS_PER_AUTHOR_MAX {
             return Err(Busy::Commands);
         }
         if held.bytes.saturating_add(bytes) > COMMAND_BYTES_PER_AUTHOR_MAX {
             return Err(Busy::Bytes);
         }
-        turns.insert(author, Held { commands: held.commands + 1, bytes: held.bytes + bytes });
-        Ok(Turn { turns: self.clone(), author, bytes })
+        turns.insert(taken_by, Held { commands: held.commands + 1, bytes: held.bytes + bytes });
+        Ok(Turn { turns: self.clone(), taken_by, bytes })
     }
 }
 
 impl Drop for Turn {
     fn drop(&mut self) {
         let mut turns = self.turns.lock();
-        if let Some(held) = turns.get_mut(&self.author) {
+        if let Some(held) = turns.get_mut(&self.taken_by) {
             held.commands = held.commands.saturating_sub(1);
             held.bytes = held.bytes.saturating_sub(self.bytes);
             if *held == Held::default() {
-                turns.remove(&self.author);
+                turns.remove(&self.taken_by);
             }
         }
     }
@@ -78,14 +73,15 @@ impl Drop for Turn {
 mod tests {
     use super::*;
 
-    const MEMBER: Author = Author::Member(NodeId(2));
+    const MEMBER: NodeId = NodeId(2);
+    const HERE: NodeId = NodeId(1);
 
     #[test]
     fn an_author_that_floods_waits_and_nobody_else_does() {
         let turns = Turns::default();
         let mut held: Vec<Turn> = (0..COMMANDS_PER_AUTHOR_MAX).map(|_| turns.enter(MEMBER, 1).unwrap()).collect();
         assert_eq!(turns.enter(MEMBER, 1).err(), Some(Busy::Commands));
-        assert!(turns.enter(Author::Operator, 1).is_ok() && turns.enter(Author::Member(NodeId(3)), 1).is_ok());
+        assert!(turns.enter(HERE, 1).is_ok() && turns.enter(NodeId(3), 1).is_ok());
         held.pop();
         assert!(turns.enter(MEMBER, 1).is_ok());
         drop(held);
@@ -98,9 +94,9 @@ mod tests {
         let half = COMMAND_BYTES_PER_AUTHOR_MAX / 2;
         let (first, _second) = (turns.enter(MEMBER, half).unwrap(), turns.enter(MEMBER, half).unwrap());
         assert_eq!(turns.enter(MEMBER, 1).err(), Some(Busy::Bytes));
-        assert!(turns.enter(Author::Operator, COMMAND_BYTES_PER_AUTHOR_MAX).is_ok());
+        assert!(turns.enter(HERE, COMMAND_BYTES_PER_AUTHOR_MAX).is_ok());
         drop(first);
         assert!(turns.enter(MEMBER, half).is_ok());
-        assert_eq!(turns.enter(Author::Operator, usize::MAX).err(), Some(Busy::Bytes));
+        assert_eq!(turns.enter(HERE, usize::MAX).err(), Some(Busy::Bytes));
     }
 }

@@ -55,7 +55,7 @@ impl World {
         }
         self.admin.recent.push(command.clone());
         if self.rng.one_in(2) {
-            self.propose(command, None);
+            self.propose(self.leadership.leader, command, None);
             return Ok(());
         }
         let through = self.any_host();

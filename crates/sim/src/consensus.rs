@@ -72,17 +72,18 @@ impl World {
             policy: Default::default(),
         };
         self.admin.keep_token(token);
-        self.commit(stamped(self.now, Command::Bootstrap(Box::new(bootstrap))))?;
+        let founder = self.leadership.leader;
+        self.commit(stamped(self.now, founder, Command::Bootstrap(Box::new(bootstrap))))?;
         self.apply(self.leadership.leader, usize::MAX)
     }
 
     /// The leader stamps a command: its clock, or what it has seen if that is later. What it has not applied yet it has
     /// not seen, so the log's stamps may run backwards.
-    pub(crate) fn propose(&mut self, command: Command, reply: Option<u64>) {
+    pub(crate) fn propose(&mut self, from: NodeId, command: Command, reply: Option<u64>) {
         let Some(leader) = self.hosts.get(&self.leadership.leader) else { return };
         let seen = self.leadership.tail.last().map_or(leader.replica.time(), |p| p.stamped.time);
         let time = leader.clock(self.now).max(leader.replica.time()).max(seen);
-        self.leadership.tail.push(Pending { stamped: stamped(time, command), reply });
+        self.leadership.tail.push(Pending { stamped: stamped(time, from, command), reply });
     }
 
     pub(crate) fn commit_some(&mut self) -> Result<(), Broken> {
@@ -284,6 +285,8 @@ fn describe(command: &Command, outcome: Option<&Outcome>) -> String {
         }
         Command::ChangePolicy(change) => format!("take out {} rules, put in {}", change.remove.len(), change.put.len()),
         Command::Label { role, .. } => format!("label {role}"),
+        Command::ReturnStore(request) => format!("{} returns with store {}", request.node, request.store),
+        Command::BindStore { node, store } => format!("store {store} of {node}"),
     };
     match outcome {
         None => what,

@@ -12,7 +12,7 @@ use countersign_core::id::{AuthorityId, GroupId, NodeId, TokenId};
 use countersign_core::peer::{Evidence, Refusal, VerifiedPeer, Wanted, judge};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
-use countersign_core::trust::author::{Author, NotPermitted, permit};
+use countersign_core::trust::author::{NotPermitted, permit};
 use countersign_core::trust::command::{Command, Stamped};
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
 use countersign_core::trust::member::Member;
@@ -191,8 +191,8 @@ impl Faults {
         SponsoredRequest::check(request, &side, view)
     }
 
-    pub(crate) fn permit(&self, view: &View, author: Author, command: &Command) -> Result<(), NotPermitted> {
-        if self.has(Danger::PermitsAnyMember) { Ok(()) } else { permit(view, author, command) }
+    pub(crate) fn permit(&self, view: &View, from: NodeId, command: &Command) -> Result<(), NotPermitted> {
+        if self.has(Danger::PermitsAnyMember) { Ok(()) } else { permit(view, from, command) }
     }
 
     pub(crate) fn restarts_from_the_old_snapshot(&self) -> bool {

@@ -8,7 +8,7 @@ use countersign_core::enroll::sponsor::{SponsorError, SponsorSide};
 use countersign_core::id::{KeyId, NodeId};
 use countersign_core::peer::{EvidenceParts, Scope, Wanted};
 use countersign_core::time::Validity;
-use countersign_core::trust::author::{Author, permit_in_recovery};
+use countersign_core::trust::author::permit_in_recovery;
 use countersign_core::trust::command::Command;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
@@ -170,10 +170,10 @@ impl World {
             return Ok(());
         }
         let Some(view) = self.hosts.get(&to).and_then(|host| host.replica.view()) else { return Ok(()) };
-        match self.faults.permit(view, Author::Member(from), &command) {
+        match self.faults.permit(view, from, &command) {
             Ok(()) if !may_ask(view, from, &command) => Err(Broken::Unpermitted(from)),
             Ok(()) => {
-                self.propose(command, reply);
+                self.propose(from, command, reply);
                 Ok(())
             }
             Err(_) => {

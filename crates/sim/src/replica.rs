@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use countersign_core::group::GroupMembers;
-use countersign_core::id::{Generation, TokenId};
+use countersign_core::id::{Generation, NodeId, RequestId, TokenId};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::TrustState;
+use countersign_core::trust::author::Claim;
 use countersign_core::trust::command::{Command, FEATURE_LEVEL, Stamped};
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::View;
@@ -133,7 +134,8 @@ fn check_views(before: Option<&Arc<View>>, after: Option<&Arc<View>>) -> Result<
     Ok(())
 }
 
-/// A command of this build's level.
-pub(crate) const fn stamped(time: UnixMillis, command: Command) -> Stamped {
-    Stamped { level: FEATURE_LEVEL, time, command }
+/// A command of this build's level, taken by `member`.
+pub(crate) fn stamped(time: UnixMillis, member: NodeId, command: Command) -> Stamped {
+    let author = Claim::of_member(member, RequestId([0; 16])).taken_by(member, &command);
+    Stamped { level: FEATURE_LEVEL, time, author, command }
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::author::Author;
 use super::join_token::TokenRecord;
 use super::member::{ForeignLeaf, MemberKeys, Suffrage};
 use super::state::UnsupportedLevel;
@@ -29,6 +30,8 @@ pub struct Stamped {
     pub level: u32,
     /// The leader's clock, or the last applied time if that is later.
     pub time: UnixMillis,
+    /// Who asked for it, and which member took the request.
+    pub author: Author,
     /// What to do.
     pub command: Command,
 }

@@ -3,6 +3,7 @@
 //! Every request over HTTPS is decided by the cluster's policy, with the same function as all else. On the socket the
 //! operator of this host may do everything: policy could not hold against whoever reads the member's keys.
 
+use core::ops::Deref;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -10,8 +11,10 @@ use axum::extract::{FromRequestParts, RawPathParams};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use countersign_core::authz::{Action, Decision, Effect, Kind, Question, Recorded, Subject, decide};
-use countersign_core::id::KeyId;
+use countersign_core::id::{KeyId, RequestId};
 use countersign_core::principal::Principal;
+use countersign_core::trust::author::{Actor, Claim};
+use countersign_core::trust::command::Command;
 use countersign_core::trust::view::{IssuedKey, View};
 use countersign_net::https::HttpsPeer;
 
@@ -19,6 +22,7 @@ use super::bounds::{Bounds, Place};
 use super::nodes;
 use super::problem::AdminError;
 use crate::member::Inner;
+use crate::propose::{CommandError, Done};
 
 /// How an endpoint is authorized.
 #[derive(Debug, Clone)]
@@ -127,10 +131,25 @@ impl Admin {
 enum Caller {
     /// Anybody, of an endpoint that says nothing.
     Anybody,
-    /// The operator of this host.
-    Operator,
+    /// The operator of this host, a user of this number.
+    Operator(u32),
     /// Whoever holds a certificate.
     Peer(Arc<HttpsPeer>),
+}
+
+impl Caller {
+    /// The author of what the caller asks for; none of an endpoint that changes nothing.
+    fn claim(&self, request: RequestId) -> Option<Claim> {
+        match self {
+            Self::Anybody => None,
+            Self::Operator(uid) => Some(Claim { actor: Actor::Operator { uid: *uid }, source: None, request }),
+            Self::Peer(peer) => {
+                let verified = peer.verified().and_then(Result::ok)?;
+                let actor = Actor::Principal(verified.principal().role.clone());
+                Some(Claim { actor, source: Some(peer.remote.ip()), request })
+            }
+        }
+    }
 }
 
 /// A request that is judged as often as it takes a step.
@@ -138,30 +157,31 @@ enum Caller {
 pub(super) struct Asker {
     admin: Admin,
     caller: Caller,
+    request: RequestId,
     /// What for, once that is known.
     asked: Arc<OnceLock<Asked>>,
 }
 
 impl Asker {
     /// For an endpoint that is open.
-    pub(super) fn anybody(admin: &Admin) -> Self {
-        Self::new(admin, Caller::Anybody, None)
+    pub(super) fn anybody(admin: &Admin, request: RequestId) -> Self {
+        Self::new(admin, Caller::Anybody, request, None)
     }
 
-    /// For whom the socket has let in.
-    pub(super) fn operator(admin: &Admin) -> Self {
-        Self::new(admin, Caller::Operator, None)
+    /// For a user of this host whom the socket has let in.
+    pub(super) fn operator(admin: &Admin, uid: u32, request: RequestId) -> Self {
+        Self::new(admin, Caller::Operator(uid), request, None)
     }
 
     /// For whoever is at the other end of an HTTPS connection.
-    pub(super) fn peer(admin: &Admin, peer: &HttpsPeer, asked: Option<Asked>) -> Self {
-        Self::new(admin, Caller::Peer(Arc::new(peer.clone())), asked)
+    pub(super) fn peer(admin: &Admin, peer: &HttpsPeer, request: RequestId, asked: Option<Asked>) -> Self {
+        Self::new(admin, Caller::Peer(Arc::new(peer.clone())), request, asked)
     }
 
-    fn new(admin: &Admin, caller: Caller, asked: Option<Asked>) -> Self {
+    fn new(admin: &Admin, caller: Caller, request: RequestId, asked: Option<Asked>) -> Self {
         let known = OnceLock::new();
         let _ = asked.map(|asked| known.set(asked));
-        Self { admin: admin.clone(), caller, asked: Arc::new(known) }
+        Self { admin: admin.clone(), caller, request, asked: Arc::new(known) }
     }
 
     /// Whether the caller is whom it says, and may do what it asks for, under the trust in force now.
@@ -178,40 +198,41 @@ impl Asker {
             Some(Ok(verified)) => verified,
         };
         match self.asked.get() {
-            Some(asked) => allowed(&*self.admin.member()?, verified.principal(), asked, peer.remote.ip()),
+            Some(asked) => self.allowed(verified.principal(), asked, peer.remote.ip()),
             None => Ok(()),
         }
     }
-}
 
-/// Decides by the policy that is applied here and in force.
-fn allowed(member: &Inner, principal: &Principal, asked: &Asked, from: IpAddr) -> Result<(), AdminError> {
-    let Asked { action, kind, name } = asked;
-    let view = member.endpoint.trust().load().view.clone();
-    let subject = Subject::of(&view, &principal.role);
-    let question = Question { subject: &subject, action: *action, kind, name, from: Some(from), now: member.now() };
-    let decision = decide(&view.policy, view.generation, &question);
-    member.guard.record(Recorded {
-        principal: principal.role.clone(),
-        action: *action,
-        kind: kind.clone(),
-        name: name.clone(),
-        from: Some(from),
-    });
-    if decision.effect == Effect::Allow {
-        return Ok(());
-    }
-    let Decision { reason, generation, .. } = decision;
-    tracing::warn!(%principal, %from, %action, %kind, name, %reason, %generation, "admin request denied");
-    let what = if name.is_empty() { format!("{kind}s as a whole") } else { format!("{kind} `{name}`") };
-    // The rules are told to nobody who may not see them; the log has the reason.
-    let sees = Question { action: Action::Describe, kind: &Kind::POLICY, name: view.name.as_str(), ..question };
-    let sees = decide(&view.policy, view.generation, &sees).effect == Effect::Allow;
-    let why = if sees { reason.to_string() } else { "denied".to_owned() };
-    let message = format!("{} may not {action} {what}: {why} (generation {generation})", principal.role);
-    let next = "ask an admin for a rule (`countersign acl add`), or use an admin's certificate: `countersign cert issue --admin \
+    /// Decides by the policy that is applied here and in force.
+    fn allowed(&self, principal: &Principal, asked: &Asked, from: IpAddr) -> Result<(), AdminError> {
+        let (member, request) = (self.admin.member()?, self.request);
+        let Asked { action, kind, name } = asked;
+        let view = member.endpoint.trust().load().view.clone();
+        let subject = Subject::of(&view, &principal.role);
+        let question = Question { subject: &subject, action: *action, kind, name, from: Some(from), now: member.now() };
+        let decision = decide(&view.policy, view.generation, &question);
+        member.guard.record(Recorded {
+            principal: principal.role.clone(),
+            action: *action,
+            kind: kind.clone(),
+            name: name.clone(),
+            from: Some(from),
+        });
+        if decision.effect == Effect::Allow {
+            return Ok(());
+        }
+        let Decision { reason, generation, .. } = decision;
+        tracing::warn!(%principal, %from, %request, %action, %kind, name, %reason, %generation, "admin request denied");
+        let what = if name.is_empty() { format!("{kind}s as a whole") } else { format!("{kind} `{name}`") };
+        // The rules are told to nobody who may not see them; the log has the reason.
+        let sees = Question { action: Action::Describe, kind: &Kind::POLICY, name: view.name.as_str(), ..question };
+        let sees = decide(&view.policy, view.generation, &sees).effect == Effect::Allow;
+        let why = if sees { reason.to_string() } else { "denied".to_owned() };
+        let message = format!("{} may not {action} {what}: {why} (generation {generation})", principal.role);
+        let next = "ask an admin for a rule (`countersign acl add`), or use an admin's certificate: `countersign cert issue --admin \
                 NAME` on a voter";
-    Err(AdminError::new(StatusCode::FORBIDDEN, "denied", message, next))
+        Err(AdminError::new(StatusCode::FORBIDDEN, "denied", message, next))
+    }
 }
 
 fn refused(peer: &HttpsPeer, status: StatusCode, code: &str, message: String) -> AdminError {
@@ -220,36 +241,60 @@ fn refused(peer: &HttpsPeer, status: StatusCode, code: &str, message: String) ->
 }
 
 /// Proof that a request may be carried out: made by the check before an endpoint, or by asking.
-pub(crate) struct Permitted {
-    admin: Admin,
-    asked: Arc<OnceLock<Asked>>,
+pub(crate) struct Permitted(Asker);
+
+/// The member, and for whom it acts: what it is asked to change is changed in the caller's name.
+pub(crate) struct Acting {
+    member: Arc<Inner>,
+    claim: Claim,
+}
+
+impl Acting {
+    /// Carries out a command of the caller, with the key to certify where it issues.
+    pub(crate) async fn command(&self, command: Command, spki: &[u8]) -> Result<Done, CommandError> {
+        self.member.command_of(&self.claim, command, spki).await
+    }
+}
+
+impl Deref for Acting {
+    type Target = Arc<Inner>;
+
+    fn deref(&self) -> &Arc<Inner> {
+        &self.member
+    }
 }
 
 impl Permitted {
-    /// The member that carries it out.
+    /// The member that answers.
     pub(crate) fn member(&self) -> Result<Arc<Inner>, AdminError> {
-        self.admin.member()
+        self.0.admin.member()
+    }
+
+    /// The member that carries out what the caller wants changed.
+    pub(crate) fn acting(&self) -> Result<Acting, AdminError> {
+        let claim = self.0.caller.claim(self.0.request).ok_or_else(unchecked)?;
+        Ok(Acting { member: self.0.admin.member()?, claim })
     }
 
     /// Whether it was judged by this name, if it was judged by one: what is named may change after that.
     pub(super) fn is_about(&self, name: &str) -> bool {
-        self.asked.get().is_none_or(|asked| asked.name == name)
+        self.0.asked.get().is_none_or(|asked| asked.name == name)
     }
 
     #[cfg(test)]
     pub(super) fn for_testing(member: &Arc<Inner>, name: &str) -> Self {
         let asked = Asked { action: Action::Describe, kind: Kind::POLICY, name: name.to_owned() };
-        Self { admin: Admin::of(member), asked: Arc::new(asked.into()) }
+        Self(Asker::new(&Admin::of(member), Caller::Operator(0), RequestId([0; 16]), Some(asked)))
     }
 
     #[cfg(test)]
     pub(super) fn again(&self) -> Self {
-        Self { admin: self.admin.clone(), asked: Arc::clone(&self.asked) }
+        Self(self.0.clone())
     }
 
     /// A place among the few questions about all rules that this port answers at once.
     pub(super) fn question(&self) -> Result<Place, AdminError> {
-        self.admin.bounds.question()
+        self.0.admin.bounds.question()
     }
 }
 
@@ -266,7 +311,7 @@ impl Asking {
         let Self { asker, action, kind } = self;
         asker.asked.get_or_init(|| Asked { action, kind, name: name.to_owned() });
         asker.judge()?;
-        Ok(Permitted { admin: asker.admin, asked: asker.asked })
+        Ok(Permitted(asker))
     }
 }
 
@@ -296,7 +341,7 @@ impl<S: Sync> FromRequestParts<S> for Permitted {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, AdminError> {
         match parts.extensions.get() {
             Some(Checked { asker, access: Access::Open | Access::Local | Access::Policy(..) }) => {
-                Ok(Self { admin: asker.admin.clone(), asked: Arc::clone(&asker.asked) })
+                Ok(Self(asker.clone()))
             }
             // Its body was not judged.
             Some(Checked { access: Access::Body(..), .. }) | None => Err(unchecked()),

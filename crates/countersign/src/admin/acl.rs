@@ -16,7 +16,7 @@ use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
 use serde::Deserialize;
 
-use super::access::Permitted;
+use super::access::{Acting, Permitted};
 use super::enforcement;
 use super::problem::AdminError;
 use super::tokens::parsed;
@@ -38,7 +38,7 @@ pub(crate) async fn add(
     let rule = text.rule().map_err(|error| AdminError::invalid(error.to_string(), "correct the rule"))?;
     let shown = RuleText::of(&rule);
     let change = PolicyChange { put: vec![rule], ..PolicyChange::default() };
-    let member = admin.member()?;
+    let member = admin.acting()?;
     let (generation, changed) = command(&member, change).await?;
     Ok(Json(shown_change(&member, generation, changed, vec![shown], wait).await))
 }
@@ -60,7 +60,7 @@ pub(crate) async fn remove(
         query.map_err(|rejected| AdminError::invalid(rejected.body_text(), "see `/v1/openapi.json`"))?;
     let id =
         RuleId::parse(&id).map_err(|error| AdminError::invalid(error.to_string(), "see `countersign acl list`"))?;
-    let member = admin.member()?;
+    let member = admin.acting()?;
     // Before and after: this member may be behind the leader.
     let known = || in_force(&member).policy.rule(&id).map(|rule| RuleText::of(rule));
     let before = known();
@@ -71,7 +71,7 @@ pub(crate) async fn remove(
 }
 
 /// Has a change carried out; the generation that shows it.
-pub(super) async fn command(member: &Inner, change: PolicyChange) -> Result<(Generation, Changed), CommandError> {
+pub(super) async fn command(member: &Acting, change: PolicyChange) -> Result<(Generation, Changed), CommandError> {
     let done = member.command(Command::ChangePolicy(Box::new(change)), &[]).await?;
     let Outcome::Policy { generation, changed } = done.outcome else { return Err(CommandError::Unknown) };
     Ok((generation, changed))

@@ -21,7 +21,7 @@ use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
 use serde::Serialize;
 
-use super::access::Permitted;
+use super::access::{Acting, Permitted};
 use super::acl::{answered, aside, command, in_force, overtaken, shown_change};
 use super::asked;
 use super::problem::AdminError;
@@ -81,7 +81,7 @@ pub(crate) async fn plan(admin: Permitted, body: Bytes) -> Result<Json<AclPlan>,
 
 pub(crate) async fn apply(admin: Permitted, body: Bytes) -> Result<Json<AclChanged>, AdminError> {
     let Wanted { policy, if_generation, wait } = aside(move || wanted(&body)).await??;
-    let member = admin.member()?;
+    let member = admin.acting()?;
     let (generation, changed) = carried_out(&member, &policy, if_generation).await?;
     Ok(Json(shown_change(&member, generation, changed, vec![], wait).await))
 }
@@ -100,7 +100,7 @@ async fn expected(member: &Inner, if_generation: Option<Generation>) -> Result<A
 }
 
 async fn carried_out(
-    member: &Inner,
+    member: &Acting,
     policy: &Arc<Policy>,
     if_generation: Option<Generation>,
 ) -> Result<(Generation, Changed), AdminError> {
@@ -136,7 +136,7 @@ impl From<CommandError> for Failed {
 }
 
 /// Proposes a change, in parts if it is too long for one command: until the last of them nothing has changed.
-async fn proposed(member: &Inner, change: PolicyChange) -> Result<(Generation, Changed), Failed> {
+async fn proposed(member: &Acting, change: PolicyChange) -> Result<(Generation, Changed), Failed> {
     let id = random::<16>().map_err(|error| {
         let next = "repeat the command";
         Failed::Admin(AdminError::new(StatusCode::INTERNAL_SERVER_ERROR, "random", error.to_string(), next))
@@ -325,7 +325,7 @@ mod tests {
     async fn ten_thousand_rules_are_taken_out_and_as_many_put_in_by_one_generation() {
         let data = tempfile::tempdir().unwrap();
         let running = founded(&data).await;
-        let member = &running.0;
+        let member = &Permitted::for_testing(&running.0, "test").acting().unwrap();
         let (first, _) = carried_out(member, &policy(10_000, "a"), None).await.unwrap();
         let (second, changed) = carried_out(member, &policy(10_000, "b"), Some(first)).await.unwrap();
         assert_eq!((second.0, changed.put, changed.removed), (first.0 + 1, 10_000, 10_000));
@@ -339,7 +339,7 @@ mod tests {
     async fn a_change_whose_last_part_is_missing_is_refused() {
         let data = tempfile::tempdir().unwrap();
         let running = founded(&data).await;
-        let member = &running.0;
+        let member = &Permitted::for_testing(&running.0, "test").acting().unwrap();
         let before = in_force(member);
         let (mut parts, last) = in_parts(before.policy.plan(&policy(3000, "a")), ChangeId([1; 16])).unwrap();
         parts.pop().unwrap();
@@ -357,7 +357,7 @@ mod tests {
     async fn a_policy_of_many_commands_is_put_in_place_in_one_step_and_not_over_another_s_change() {
         let data = tempfile::tempdir().unwrap();
         let running = founded(&data).await;
-        let member = &running.0;
+        let member = &Permitted::for_testing(&running.0, "test").acting().unwrap();
         let before = in_force(member).generation;
         let (generation, changed) = carried_out(member, &policy(3000, "a"), None).await.unwrap();
         assert_eq!((generation.0, changed.put, changed.removed), (before.0 + 1, 3000, 0));

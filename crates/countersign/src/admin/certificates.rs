@@ -15,7 +15,7 @@ use countersign_core::trust::view::{IssuedKey, View};
 use countersign_pki::csr::{csr_from_pem, parse_csr};
 use countersign_pki::pem::certificate_pem;
 
-use super::access::{Asking, Permitted};
+use super::access::{Acting, Asking, Permitted};
 use super::enforcement;
 use super::problem::AdminError;
 use super::tokens::parsed;
@@ -33,7 +33,7 @@ pub(crate) async fn issue(
             "name a client (a-z, 0-9, `-`), a broker by its host, or an admin",
         )
     })?;
-    let member = asking.about(&role.to_string())?.member()?;
+    let member = asking.about(&role.to_string())?.acting()?;
     let csr = csr_from_pem(&wanted.csr)
         .map_err(|_| AdminError::invalid("the certificate request is not PEM", "send a PKCS#10 request as PEM"))?;
     let csr = parse_csr(&csr).map_err(|error| {
@@ -76,7 +76,7 @@ pub(crate) async fn revoke(admin: Permitted, Path(key): Path<String>) -> Result<
     let id = KeyId::parse(&key).ok_or_else(|| {
         AdminError::invalid(format!("`{key}` is no key id"), "give a key as `countersign cert list` shows it")
     })?;
-    let member = admin.member()?;
+    let member = admin.acting()?;
     let view = newest(&member);
     if let Some(node) = view.members.values().find(|m| m.keys().any(|key| key == id)) {
         return Err(of_a_node(&view, node.id));
@@ -105,7 +105,7 @@ pub(crate) async fn revoke_principal(
     let text = format!("{kind}/{name}");
     let role = Role::parse(&text)
         .map_err(|error| AdminError::invalid(format!("`{text}`: {error}"), "see `countersign cert list`"))?;
-    let member = admin.member()?;
+    let member = admin.acting()?;
     let view = newest(&member);
     if let Some(node) = role.node_id() {
         return Err(of_a_node(&view, node));
@@ -116,7 +116,7 @@ pub(crate) async fn revoke_principal(
 
 /// Repeated, it changes nothing, and waits once more for those who were awaited.
 async fn revoked(
-    member: &Inner,
+    member: &Acting,
     command: Command,
     principal: Option<String>,
     key: Option<String>,

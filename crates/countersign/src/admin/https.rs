@@ -18,9 +18,11 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
+use countersign_core::id::RequestId;
 use countersign_core::limits::{ADMIN_BODY_MILLIS_MAX, HANDSHAKES_IN_FLIGHT_MAX, SKEW_SECS};
 use countersign_core::peer::Refusal;
 use countersign_core::time::Validity;
+use countersign_core::trust::view::View;
 use countersign_net::https::{HttpsCertificate, HttpsPeer, accept_https};
 use countersign_net::{Clock, Credential, CredentialError, SystemClock};
 use countersign_pki::authority::IssueError;
@@ -34,9 +36,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
-use super::access::{Access, Admin, Asker, Checked};
+use super::access::{Access, Admin, Asked, Asker, Checked};
 use super::body::received;
-use super::problem::AdminError;
+use super::problem::{AdminError, new_request, numbered};
 use super::routes::{Port, Row, Terms, router};
 use crate::datadir::{DataDirError, read_optional, read_secret};
 use crate::endpoints::Endpoints;
@@ -177,20 +179,35 @@ async fn check(
     State(row): State<Row>,
     Extension(peer): Extension<HttpsPeer>,
     params: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match new_request() {
+        Ok(number) => numbered(checked(&row, number, &peer, params.ok(), request, next).await, number),
+        Err(error) => error.into_response(),
+    }
+}
+
+async fn checked(
+    row: &Row,
+    number: RequestId,
+    peer: &HttpsPeer,
+    params: Option<RawPathParams>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let admin = &row.admin;
     let Terms { access, leaseless, body_len_max } = row.terms(request.method());
     if matches!(access, Access::Open) {
-        request.extensions_mut().insert(Checked::new(Asker::anybody(admin), access));
+        request.extensions_mut().insert(Checked::new(Asker::anybody(admin, number), access));
         return next.run(request).await;
     }
     // A browser would send its certificate along with what another site made it ask for.
     if crosses_sites(request.headers()) {
-        return another_site(&peer).into_response();
+        return another_site(peer).into_response();
     }
-    let asker = match asker(admin, &peer, &access, params.ok().as_ref()) {
+    let asked = |view: &View| access.asked(view, params.as_ref());
+    let asker = match asker(admin, peer, number, asked) {
         Ok(asker) => asker,
         Err(refused) => return refused.into_response(),
     };
@@ -205,7 +222,7 @@ async fn check(
     };
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let answer = while_allowed(allowed, async {
-        tracing::info!(remote = %peer.remote, %method, path, "admin request");
+        tracing::info!(remote = %peer.remote, request = %number, %method, path, "admin request");
         next.run(request).await
     });
     let answer = answer.await;
@@ -217,11 +234,11 @@ async fn check(
 fn asker(
     admin: &Admin,
     peer: &HttpsPeer,
-    access: &Access,
-    params: Option<&RawPathParams>,
+    number: RequestId,
+    asked: impl FnOnce(&View) -> Option<Asked>,
 ) -> Result<Asker, AdminError> {
     let view = admin.member()?.endpoint.trust().load().view.clone();
-    let asker = Asker::peer(admin, peer, access.asked(&view, params));
+    let asker = Asker::peer(admin, peer, number, asked(&view));
     asker.judge()?;
     Ok(asker)
 }

@@ -10,11 +10,10 @@ use countersign_core::principal::Role;
 use countersign_core::trust::command::Command;
 use countersign_core::trust::outcome::Outcome;
 
-use super::access::Permitted;
+use super::access::{Acting, Permitted};
 use super::problem::AdminError;
 use super::tokens::parsed;
 use super::{apply, enforcement, nodes};
-use crate::member::Inner;
 use crate::propose::CommandError;
 
 pub(crate) async fn node(
@@ -41,10 +40,10 @@ pub(crate) async fn principal(
         let next = format!("countersign node label {node} NAME=VALUE");
         return Err(AdminError::invalid(format!("`{text}` is a member"), next));
     }
-    labelled(&*admin.member()?, role, change).await
+    labelled(&admin.acting()?, role, change).await
 }
 
-async fn labelled(member: &Inner, role: Role, change: LabelChange) -> Result<Json<Labelled>, AdminError> {
+async fn labelled(member: &Acting, role: Role, change: LabelChange) -> Result<Json<Labelled>, AdminError> {
     let LabelChange { edits, wait } = change;
     let edits = edits.into_iter().map(|edit| LabelEdit { name: edit.name, value: edit.value }).collect();
     let done = member.command(Command::Label { role: role.clone(), edits }, &[]).await?;

@@ -1,6 +1,5 @@
 //! Members: promoted, demoted, evicted. Each is a command, then a wait until Raft's membership has followed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
@@ -15,7 +14,7 @@ use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
 use countersign_raft::GroupStatus;
 
-use super::access::Permitted;
+use super::access::{Acting, Permitted};
 use super::enforcement;
 use super::problem::AdminError;
 use super::quorum;
@@ -117,11 +116,7 @@ fn quarantined(member: &Inner, node: &str, lift: bool) -> Result<Json<NodeQuaran
 }
 
 /// The generation that shows it; none where it was shown before.
-async fn leave_voters(
-    member: &Arc<Inner>,
-    target: &Member,
-    how: &NodeRemove,
-) -> Result<Option<Generation>, AdminError> {
+async fn leave_voters(member: &Acting, target: &Member, how: &NodeRemove) -> Result<Option<Generation>, AdminError> {
     quorum::check(member, target).await?;
     let suffrage = Suffrage::Learner;
     let command = Command::SetSuffrage { node: target.id, suffrage, keep_authority: how.keep_authority };
@@ -195,8 +190,8 @@ async fn settled(member: &Inner, target: &Member, reached: impl FnMut(&GroupStat
 }
 
 /// The member that a path names, if the request was judged by the name that it has.
-pub(super) fn target(admin: &Permitted, text: &str) -> Result<(Arc<Inner>, Member), AdminError> {
-    let member = admin.member()?;
+pub(super) fn target(admin: &Permitted, text: &str) -> Result<(Acting, Member), AdminError> {
+    let member = admin.acting()?;
     let target = find(&member, text)?;
     if admin.is_about(target.name.as_str()) {
         return Ok((member, target));
@@ -266,7 +261,7 @@ mod tests {
     async fn admit_silent_voter(member: &Inner) {
         // So much log that Raft never counts it as caught up, and goes on without it.
         for level in 0..150 {
-            member.command(Command::ReportFeatureLevel { node: NodeId(1), level }, &[]).await.unwrap();
+            member.own_command(Command::ReportFeatureLevel { node: NodeId(1), level }, &[]).await.unwrap();
         }
         let view = member.endpoint.trust().load().view.clone();
         let (authority, _) = view.active_authority().unwrap();
@@ -288,7 +283,7 @@ mod tests {
             revoked,
             cluster_token,
         };
-        member.command(Command::AddJoinToken(record), &[]).await.unwrap();
+        member.own_command(Command::AddJoinToken(record), &[]).await.unwrap();
         let leaf_key = key(2).public().id();
         let request = EnrollmentRequest {
             cluster: view.cluster,
@@ -306,19 +301,19 @@ mod tests {
             exporter: [4; 32],
             signature: [0; 64],
         };
-        member.command(Command::Admit(Box::new(request.signed(&token.key()))), &[]).await.unwrap();
+        member.own_command(Command::Admit(Box::new(request.signed(&token.key()))), &[]).await.unwrap();
         let (node, sealed) = (NodeId(2), vec![9]);
-        member.command(Command::SealAuthority { authority, node, sealed }, &[]).await.unwrap();
+        member.own_command(Command::SealAuthority { authority, node, sealed }, &[]).await.unwrap();
         let copy = member.state.read().sealed()[&(authority, node)].ciphertext.clone();
         let signature = member.keeper.confirm(&view, node, &copy).unwrap();
-        member.command(Command::ConfirmAuthority { authority, node, signature }, &[]).await.unwrap();
+        member.own_command(Command::ConfirmAuthority { authority, node, signature }, &[]).await.unwrap();
     }
 
     #[tokio::test]
     async fn a_voter_whose_own_signature_is_missing_is_named_and_not_evicted() {
         let data = tempfile::tempdir().unwrap();
         let running = founded(&data).await;
-        let member = &running.0;
+        let member = &Permitted::for_testing(&running.0, "silent").acting().unwrap();
         admit_silent_voter(member).await;
         let target = find(member, "silent").unwrap();
         let how = NodeRemove { compromised: false, keep_authority: true };
@@ -328,7 +323,7 @@ mod tests {
         // Asked for again, now of a learner; and by itself.
         stated(member, &target, None).await.unwrap_err();
         let evict = Command::Evict { node: target.id, compromised: false, keep_authority: true };
-        let refused = member.command(evict, &[]).await.unwrap_err();
+        let refused = member.own_command(evict, &[]).await.unwrap_err();
         assert!(
             matches!(refused, CommandError::Refused(Refused::SignatureMissing { node: NodeId(2), .. })),
             "{refused:?}"

@@ -1,10 +1,11 @@
 //! Why a request was not carried out, with the one thing to try next.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use countersign_api::admin::Problem;
 use countersign_core::authz::change::PolicyError;
+use countersign_core::id::RequestId;
 use countersign_core::trust::outcome::Refused;
 
 use crate::propose::CommandError;
@@ -26,7 +27,13 @@ pub(crate) struct AdminError {
 
 impl AdminError {
     pub(crate) fn new(status: StatusCode, code: &str, message: impl Into<String>, next: impl Into<String>) -> Self {
-        let problem = Problem { code: code.to_owned(), message: message.into(), next: Some(next.into()), leader: None };
+        let problem = Problem {
+            code: code.to_owned(),
+            message: message.into(),
+            next: Some(next.into()),
+            leader: None,
+            request: None,
+        };
         Self { status, problem }
     }
 
@@ -43,12 +50,37 @@ impl AdminError {
 impl IntoResponse for AdminError {
     fn into_response(self) -> Response {
         let not_a_voter = self.problem.code == NOT_A_VOTER;
-        let mut response = (self.status, Json(self.problem)).into_response();
+        let mut response = (self.status, Json(&self.problem)).into_response();
         if not_a_voter {
             response.extensions_mut().insert(NotAVoter);
         }
+        // For the check around it, which knows the number of the request.
+        response.extensions_mut().insert(self.problem);
         response
     }
+}
+
+/// The header of an answer that names its request, as the author of what it changed does.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A number for a request, or the answer that there is none.
+pub(super) fn new_request() -> Result<RequestId, AdminError> {
+    crate::propose::new_request().map_err(|error| {
+        AdminError::new(StatusCode::INTERNAL_SERVER_ERROR, "random", error.to_string(), "repeat the command")
+    })
+}
+
+/// The answer with the number of its request: in a header, and in the problem if it is one.
+pub(super) fn numbered(response: Response, request: RequestId) -> Response {
+    let (mut parts, mut body) = response.into_parts();
+    if let Some(problem) = parts.extensions.remove::<Problem>() {
+        body = Json(Problem { request: Some(request.to_string()), ..problem }).into_response().into_body();
+        parts.headers.remove(header::CONTENT_LENGTH);
+    }
+    if let Ok(value) = HeaderValue::try_from(request.to_string()) {
+        parts.headers.insert(REQUEST_ID, value);
+    }
+    Response::from_parts(parts, body)
 }
 
 impl From<CommandError> for AdminError {
@@ -94,6 +126,9 @@ impl From<CommandError> for AdminError {
             ),
             CommandError::Shutdown => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "shutdown", message, "repeat the command on another voter")
+            }
+            CommandError::Keys(_) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "random", message, "repeat the command")
             }
             CommandError::Sign(_) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,

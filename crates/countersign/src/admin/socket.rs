@@ -4,7 +4,6 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::StatusCode;
@@ -12,10 +11,11 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use axum::serve::IncomingStream;
+use axum::{Extension, Router};
 use tokio::net::UnixListener;
 
 use super::access::{Access, Admin, Asker, Checked};
-use super::problem::AdminError;
+use super::problem::{AdminError, new_request, numbered};
 use super::routes::{Port, Row, Terms, router};
 use crate::datadir::file;
 use crate::member::{Inner, StartError};
@@ -73,16 +73,34 @@ impl Port for Socket {
     }
 }
 
-async fn let_in(State(row): State<Row>, mut request: Request, next: Next) -> Response {
+async fn let_in(
+    State(row): State<Row>,
+    Extension(LetIn { uid }): Extension<LetIn>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let number = match new_request() {
+        Ok(number) => number,
+        Err(error) => return error.into_response(),
+    };
     let Terms { access, .. } = row.terms(request.method());
-    request.extensions_mut().insert(Checked::new(Asker::operator(&row.admin), access));
-    next.run(request).await
+    request.extensions_mut().insert(Checked::new(Asker::operator(&row.admin, uid, number), access));
+    numbered(next.run(request).await, number)
 }
 
-async fn check_uid(ConnectInfo(Uid(uid)): ConnectInfo<Uid>, request: Request, next: Next) -> Response {
+/// A user of this host who may use the socket.
+#[derive(Debug, Clone, Copy)]
+struct LetIn {
+    uid: u32,
+}
+
+async fn check_uid(ConnectInfo(Uid(uid)): ConnectInfo<Uid>, mut request: Request, next: Next) -> Response {
     let own = rustix::process::geteuid().as_raw();
     match uid {
-        Some(uid) if uid == 0 || uid == own => next.run(request).await,
+        Some(uid) if uid == 0 || uid == own => {
+            request.extensions_mut().insert(LetIn { uid });
+            next.run(request).await
+        }
         _ => AdminError::new(
             StatusCode::FORBIDDEN,
             "uid",

@@ -23,14 +23,14 @@ pub(crate) async fn create(
 ) -> Result<Json<TokenCreated>, AdminError> {
     let wanted = parsed(body)?;
     // About the one node that it admits; without a name it admits any.
-    let member = asking.about(wanted.name.as_deref().unwrap_or_default())?.member()?;
+    let member = asking.about(wanted.name.as_deref().unwrap_or_default())?.acting()?;
     let (token, record) = make(&member, &wanted)?;
     member.command(Command::AddJoinToken(record.clone()), &[]).await?;
     Ok(Json(created(&member, &token, &record)))
 }
 
 pub(crate) async fn rotate(admin: Permitted) -> Result<Json<TokenCreated>, AdminError> {
-    let member = admin.member()?;
+    let member = admin.acting()?;
     let ClusterToken { uses, ttl_secs, suffrage } = ClusterToken::default();
     let wanted = TokenCreate { suffrage, ttl_secs, uses, name: None, role: None, attributes: Default::default() };
     let (token, record) = make(&member, &wanted)?;
@@ -50,7 +50,7 @@ pub(crate) async fn revoke(admin: Permitted, Path(id): Path<String>) -> Result<J
     let token = TokenId::parse(&id).ok_or_else(|| {
         AdminError::invalid(format!("`{id}` is no token id"), "give an id as `countersign token list` shows it")
     })?;
-    let member = admin.member()?;
+    let member = admin.acting()?;
     // Before and after: a record that was ended may be forgotten at once, and this member may be behind the leader.
     let known = || member.state.read().tokens().get(&token).cloned();
     let before = known();

@@ -8,6 +8,7 @@ use countersign_api::cluster::{RenewReply, RenewRequest};
 use countersign_core::limits::PRINCIPAL_KEYS_MAX;
 use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
+use countersign_core::trust::author::{Actor, Claim};
 use countersign_core::trust::command::Command;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Limited, Refused};
@@ -18,7 +19,7 @@ use tonic::{Request, Response, Status};
 
 use super::presented::Presented;
 use crate::member::Inner;
-use crate::propose::CommandError;
+use crate::propose::{CommandError, new_request};
 
 /// Renewals under way at once: they are an operator's turns, and must leave operators some.
 const RENEWALS_MAX: usize = 16;
@@ -66,8 +67,10 @@ impl Certificates for CertificatesService {
         let Presented { spki, .. } = csr.map_err(|error| Status::invalid_argument(crate::chain(&error).to_string()))?;
         let busy = |_| Status::resource_exhausted("too many renewals are under way: try again");
         let _place = self.places.try_acquire().map_err(busy)?;
+        let (actor, source) = (Actor::Principal(role.clone()), Some(remote.ip()));
+        let claim = Claim { actor, source, request: new_request().map_err(|_| Status::internal("no randomness"))? };
         let command = Command::RenewPrincipal { role, in_use, spki: spki.clone() };
-        match member.command(command, &spki).await {
+        match member.command_of(&claim, command, &spki).await {
             Ok(done) => {
                 tracing::info!(principal = %peer.principal(), %remote, "certificate renewed over its own connection");
                 Ok(Response::new(RenewReply { chain: done.chain }))

@@ -11,6 +11,8 @@ use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::enroll::returning::{self, ReturnChannel, ReturnError, Returning};
 use countersign_core::enroll::sponsor::{SponsorSide, SponsoredRequest};
 use countersign_core::limits::{PREAUTH_FRAME_LEN_MAX, VIEWS_IN_FLIGHT_MAX};
+use countersign_core::principal::Role;
+use countersign_core::trust::author::{Actor, Claim};
 use countersign_core::trust::command::Command;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Outcome, Refused};
@@ -22,7 +24,7 @@ use tonic::{Request, Response, Status};
 use super::io::Stranger;
 use super::presented::Presented;
 use crate::member::Inner;
-use crate::propose::CommandError;
+use crate::propose::{CommandError, new_request};
 
 /// The enrollment protocol's service.
 #[derive(Clone)]
@@ -100,9 +102,12 @@ impl Enrollment for EnrollmentService {
             tracing::warn!(remote = %stranger.remote, failure_id = %stranger.attempt, %error, "enrollment refused");
             Status::permission_denied(error.to_string())
         })?;
-        let command = Command::Admit(Box::new(sponsored.into_request()));
+        let request = sponsored.into_request();
+        let (actor, source) = (Actor::Token(request.token), Some(stranger.remote.ip()));
+        let claim = Claim { actor, source, request: request.request };
+        let command = Command::Admit(Box::new(request));
         let mut reply = EnrollReply::default();
-        match member.command(command, &spki).await {
+        match member.command_of(&claim, command, &spki).await {
             Ok(done) => {
                 let Outcome::Admitted(admitted) = &done.outcome else {
                     return Err(Status::internal("unexpected outcome"));
@@ -162,7 +167,9 @@ impl Enrollment for EnrollmentService {
         if let Some(refusal) = member.endpoint.denied(node) {
             return Err(Status::permission_denied(refusal.to_string()));
         }
-        match member.command(command, &spki).await {
+        let (actor, source) = (Actor::Principal(Role::Node(node)), Some(remote.ip()));
+        let claim = Claim { actor, source, request: new_request().map_err(|_| Status::internal("no randomness"))? };
+        match member.command_of(&claim, command, &spki).await {
             Ok(done) => {
                 tracing::info!(%node, %remote, renewal = number, "node returned by its identity key");
                 Ok(Response::new(ReturnReply { chain: done.chain, refused: Bytes::new() }))

@@ -25,7 +25,8 @@ use countersign_api::cluster::policy_server::PolicyServer;
 use countersign_api::cluster::raft_server::RaftServer;
 use countersign_api::cluster::snapshots_server::SnapshotsServer;
 use countersign_core::limits::{
-    CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, CSR_LEN_MAX, PEER_REQUESTS_MAX, PREAUTH_FRAME_LEN_MAX, SLICE_LEN_MAX,
+    AUTHOR_LEN_MAX, CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, CSR_LEN_MAX, PEER_REQUESTS_MAX, PREAUTH_FRAME_LEN_MAX,
+    SLICE_LEN_MAX,
 };
 use countersign_guard::{Guard, GuardLayer};
 use countersign_raft::RaftRpc;
@@ -73,7 +74,8 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
     let snapshots =
         SnapshotsServer::new(peers.clone()).max_decoding_message_size(RaftRpc::Snapshot.len_max() + FRAMING);
     let leases = LeasesServer::new(peers.clone());
-    let members = MembersServer::new(peers).max_decoding_message_size(COMMAND_LEN_MAX + CERTIFICATE_LEN_MAX + FRAMING);
+    let members = MembersServer::new(peers)
+        .max_decoding_message_size(COMMAND_LEN_MAX + CERTIFICATE_LEN_MAX + AUTHOR_LEN_MAX + FRAMING);
     let routes = Routes::new(raft).add_service(snapshots).add_service(members).add_service(leases).add_service(health);
     let recovery = from_fn_with_state(recovery::of(member), recovery::recovering);
     let bounds = from_fn_with_state(Bounds::of(member), bounded);

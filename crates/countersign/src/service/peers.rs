@@ -13,6 +13,8 @@ use countersign_api::cluster::{
 use countersign_api::convert::decoded;
 use countersign_core::codec;
 use countersign_core::id::{GroupId, NodeId};
+use countersign_core::limits::AUTHOR_LEN_MAX;
+use countersign_core::trust::author::Claim;
 use countersign_core::trust::command::Command;
 use countersign_guard::Caller;
 use countersign_raft::RaftRpc;
@@ -82,15 +84,24 @@ impl PeerService {
     }
 }
 
+/// What a member reports about the author of a command that it forwards.
+fn claimed(bytes: &[u8]) -> Result<Claim, Status> {
+    if bytes.len() > AUTHOR_LEN_MAX {
+        return Err(Status::invalid_argument("claim is too long"));
+    }
+    decoded("claim", bytes).map_err(|_| Status::invalid_argument("malformed claim"))
+}
+
 #[tonic::async_trait]
 impl Members for PeerService {
     async fn propose(&self, request: Request<ProposeRequest>) -> Result<Response<ProposeReply>, Status> {
         let from = caller(&request)?;
         let may_propose = may_propose(&request, from);
-        let ProposeRequest { command, spki } = request.into_inner();
+        let ProposeRequest { command, spki, claim } = request.into_inner();
+        let claim = claimed(&claim)?;
         let command: Command = decoded("command", &command).map_err(|_| Status::invalid_argument("malformed"))?;
         may_propose(&command)?;
-        match self.member()?.propose_for(from, &command, &spki).await {
+        match self.member()?.propose_for(from, claim, &command, &spki).await {
             Ok(Some(reply)) => Ok(Response::new(reply)),
             Ok(None) => Err(Status::failed_precondition("not the leader")),
             Err(error) => {
@@ -129,5 +140,22 @@ impl Members for PeerService {
         let requests = member.guard.recent().iter().map(codec::encode).collect::<Result<Vec<_>, _>>();
         let requests = requests.map_err(|_| Status::internal("a request cannot be encoded"))?;
         Ok(Response::new(RecentReply { requests: requests.into_iter().map(Bytes::from).collect() }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::id::RequestId;
+
+    use super::*;
+
+    #[test]
+    fn claim_longer_than_any_author_is_not_decoded() {
+        let claim = codec::encode(&Claim::of_member(NodeId(1), RequestId([1; 16]))).unwrap();
+        let padded = |len: usize| [claim.clone(), vec![0; len - claim.len()]].concat();
+        assert!(claimed(&claim).is_ok());
+        assert_eq!(claimed(&padded(AUTHOR_LEN_MAX)).unwrap_err().message(), "malformed claim");
+        assert_eq!(claimed(&padded(AUTHOR_LEN_MAX + 1)).unwrap_err().message(), "claim is too long");
+        assert!(claimed(&[]).is_err());
     }
 }

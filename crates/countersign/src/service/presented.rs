@@ -77,13 +77,14 @@ mod tests {
     use countersign_core::lease::LeaseLength;
     use std::sync::Arc;
 
-    use countersign_core::id::{AuthorityId, ClusterId, RequestId, TokenId};
+    use countersign_core::id::{AuthorityId, ClusterId, NodeId, RequestId, TokenId};
     use countersign_core::key::{Endorsement, SecretKey};
     use countersign_core::name::{Address, Host, HostName, Name};
     use countersign_core::principal::{Principal, TrustDomain};
     use countersign_core::secret::Secret;
     use countersign_core::time::Validity;
     use countersign_core::trust::TrustState;
+    use countersign_core::trust::author::Author;
     use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, Stamped};
     use countersign_core::trust::member::MemberKeys;
     use countersign_pki::authority::{Authority, AuthorityParts};
@@ -147,7 +148,9 @@ mod tests {
             };
             let mut state = TrustState::new();
             let command = Command::Bootstrap(Box::new(bootstrap));
-            state.apply(&Stamped { level: FEATURE_LEVEL, time: NOW, command }, &GroupMembers::default()).unwrap();
+            let author = Author::of_member(NodeId(1), RequestId([0; 16]));
+            let stamped = Stamped { level: FEATURE_LEVEL, time: NOW, author, command };
+            state.apply(&stamped, &GroupMembers::default()).unwrap();
             let trust = Trust::of_view(Arc::clone(state.view().unwrap()), None, NOW).unwrap();
             Self { authority, trust, rules: Rules::parse(&[r"dns:(.*)\.corp=node/$1", "uri"]).unwrap() }
         }

@@ -9,7 +9,8 @@ use countersign_core::authz::change::PolicyChange;
 use countersign_core::authz::label::LabelEdit;
 use countersign_core::authz::text::RuleText;
 use countersign_core::authz::{Rule, RuleId};
-use countersign_core::id::{AuthorityId, ClusterId, Generation, KeyId, ed25519_spki};
+use countersign_core::group::GroupMembers;
+use countersign_core::id::{AuthorityId, ClusterId, Generation, KeyId, NodeId, RequestId, StoreId, ed25519_spki};
 use countersign_core::key::SecretKey;
 use countersign_core::lease::{Holder, LeaseClock, LeaseLength};
 use countersign_core::name::{Address, Name};
@@ -18,6 +19,7 @@ use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{BootMillis, UnixMillis, Validity};
 use countersign_core::trust::TrustState;
+use countersign_core::trust::author::Author;
 use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
 use countersign_core::trust::member::MemberKeys;
 use countersign_core::trust::outcome::Outcome;
@@ -147,8 +149,9 @@ impl World {
 
     /// Applies without publishing.
     pub fn commit(&self, command: Command) -> Outcome {
-        let stamped = Stamped { level: FEATURE_LEVEL, time: self.clocks.now(), command };
-        let outcome = self.state.lock().unwrap().apply(&stamped).unwrap();
+        let author = Author::of_member(NodeId(1), RequestId([0; 16]));
+        let stamped = Stamped { level: FEATURE_LEVEL, time: self.clocks.now(), author, command };
+        let outcome = self.state.lock().unwrap().apply(&stamped, &GroupMembers::default()).unwrap();
         assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
         outcome
     }

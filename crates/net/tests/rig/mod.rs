@@ -9,14 +9,14 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use countersign_core::id::{AuthorityId, ClusterId, Generation, Incarnation, KeyId, NodeId};
+use countersign_core::id::{AuthorityId, ClusterId, Generation, Incarnation, KeyId, NodeId, StoreId};
 use countersign_core::key::{Endorsement, SecretKey};
 use countersign_core::name::{Address, Host, Name};
 use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::member::{Evicted, Leaf, Member, MemberKeys, Suffrage};
-use countersign_core::trust::statement::Statement;
+use countersign_core::trust::statement::{StatedVoter, Statement};
 use countersign_core::trust::view::{self, AuthorityPhase, IssuedKey, View};
 use countersign_net::{
     Acceptor, AcceptorLimits, Clock, Credential, Dialer, Endpoint, EnrollStream, PeerStream, RefusalRecord, Refusals,

@@ -49,14 +49,14 @@ impl Desk {
 }
 
 impl Machine {
-    /// Appends a command if this member leads and knows what time it is.
-    pub(crate) fn propose(&mut self, command: Command, shop: &mut Shop) -> bool {
+    /// Appends a command that member `from` took, if this member leads and knows what time it is.
+    pub(crate) fn propose(&mut self, from: NodeId, command: Command, shop: &mut Shop) -> bool {
         if !self.raft.leads() {
             return false;
         }
         let Some(time) = self.stamp(shop) else { return false };
         let now = self.boot(shop.now);
-        self.raft.append(Payload::Command(Box::new(stamped(time, command))));
+        self.raft.append(Payload::Command(Box::new(stamped(time, from, command))));
         let sends = self.raft.broadcast(now.0, &self.members());
         self.post_raft(sends, shop);
         true

@@ -124,7 +124,7 @@ pub(crate) fn found(rng: &mut Rng, home: &Home, size: Size) -> Result<Vec<Machin
     let mut state = TrustState::new();
     let mut log = Vec::new();
     for command in commands {
-        let entry = stamped(BEGIN, command);
+        let entry = stamped(BEGIN, NodeId(1), command);
         state.apply(&entry, &GroupMembers::default())?;
         log.push(Arc::new(Entry { term: 1, payload: Payload::Command(Box::new(entry)) }));
     }

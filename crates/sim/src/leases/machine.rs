@@ -10,7 +10,7 @@ use countersign_core::peer::{Evidence, EvidenceParts, Refusal, Scope, Wanted, ju
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::TrustState;
-use countersign_core::trust::author::{Author, permit, permit_in_recovery};
+use countersign_core::trust::author::{permit, permit_in_recovery};
 use countersign_core::trust::clocks::{Anchor, VoterClocks};
 use countersign_core::trust::command::Command;
 use countersign_core::trust::recognition::{Recognition, Shown};
@@ -481,11 +481,11 @@ impl Machine {
             Body::Answer { id, enforced, granted, honest } => self.answered(id, enforced, granted, honest, shop),
             Body::Forward(command) => {
                 let permitted = self.process.view().is_some_and(|view| {
-                    permit(view, Author::Member(from), &command).is_ok()
+                    permit(view, from, &command).is_ok()
                         && (scope == Scope::Full || permit_in_recovery(from, &command).is_ok())
                 });
                 if permitted {
-                    self.propose(*command, shop);
+                    self.propose(from, *command, shop);
                 }
             }
             _ => {}

@@ -99,7 +99,7 @@ impl Machine {
         {
             return;
         }
-        if self.propose(command, shop)
+        if self.propose(self.node, command, shop)
             && let Some(desk) = &mut self.process.desk
         {
             desk.proposed.insert(wish);

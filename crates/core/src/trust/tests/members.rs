@@ -235,18 +235,18 @@ fn a_voter_of_the_group_is_not_evicted_before_it_has_left() {
 #[test]
 fn a_command_above_our_level_stops_the_member() {
     let mut state = TrustState::new();
-    let above = Stamped { level: FEATURE_LEVEL + 1, time: NOW, command: bootstrap() };
+    let above = Stamped { level: FEATURE_LEVEL + 1, ..stamped(NOW, bootstrap()) };
     assert_eq!(state.apply(&above, &GroupMembers::default()), Err(UnsupportedLevel { needed: FEATURE_LEVEL + 1 }));
     assert_eq!(state, TrustState::new());
 }
 
 #[test]
 fn an_entry_with_an_unknown_command_says_the_level_that_it_needs() {
-    let stamped = Stamped { level: FEATURE_LEVEL, time: NOW, command: bootstrap() };
+    let stamped = stamped(NOW, bootstrap());
     let bytes = codec::encode(&stamped).unwrap();
     assert_eq!(Stamped::decode(&bytes), Ok(stamped));
     // A variant that does not exist yet, of a level that does not either.
-    let unknown = |level: u32| codec::encode(&(level, NOW, 250_u32)).unwrap();
+    let unknown = |level: u32| codec::encode(&(level, NOW, author(), 250_u32)).unwrap();
     let needed = FEATURE_LEVEL + 1;
     assert_eq!(Stamped::decode(&unknown(needed)), Err(UnreadableEntry::Level(UnsupportedLevel { needed })));
     assert!(matches!(Stamped::decode(&unknown(FEATURE_LEVEL)), Err(UnreadableEntry::Codec(_))));

@@ -6,10 +6,11 @@ use crate::id::{AuthorityId, ClusterId, KeyId, NodeId, RequestId, StoreId};
 use crate::key::{Endorsement, SecretKey};
 use crate::lease::LeaseLength;
 use crate::name::{Address, Name};
-use crate::principal::TrustDomain;
+use crate::principal::{Role, TrustDomain};
 use crate::secret::Secret;
 use crate::time::{UnixMillis, Validity};
 use crate::trust::TrustState;
+use crate::trust::author::{Actor, Author};
 use crate::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
 use crate::trust::join_token::{JoinToken, TokenRecord};
 use crate::trust::member::{MemberKeys, Suffrage};
@@ -110,6 +111,20 @@ pub(crate) fn request(seed: u8, token_seed: u8) -> EnrollmentRequest {
     .signed(&token.key())
 }
 
+/// An administrator at member 1.
+pub(crate) fn author() -> Author {
+    Author {
+        actor: Actor::Principal(Role::Admin(name("root"))),
+        taken_by: NodeId(1),
+        source: Some([10, 0, 0, 99].into()),
+        request: RequestId([7; 16]),
+    }
+}
+
+pub(crate) fn stamped(time: UnixMillis, command: Command) -> Stamped {
+    Stamped { level: FEATURE_LEVEL, time, author: author(), command }
+}
+
 pub(crate) struct Rig(pub(crate) TrustState);
 
 impl Rig {
@@ -165,13 +180,13 @@ impl Rig {
 
     /// Applies a command while the trust group has these members.
     pub(crate) fn apply_among(&mut self, members: &GroupMembers, command: Command) -> Outcome {
-        let outcome = self.0.apply(&Stamped { level: FEATURE_LEVEL, time: NOW, command }, members).unwrap();
+        let outcome = self.0.apply(&stamped(NOW, command), members).unwrap();
         self.0.check_invariants().unwrap();
         outcome
     }
 
     pub(crate) fn apply_at(&mut self, time: UnixMillis, command: Command) -> Outcome {
-        let outcome = self.0.apply(&Stamped { level: FEATURE_LEVEL, time, command }, &GroupMembers::default()).unwrap();
+        let outcome = self.0.apply(&stamped(time, command), &GroupMembers::default()).unwrap();
         self.0.check_invariants().unwrap();
         outcome
     }
@@ -179,12 +194,8 @@ impl Rig {
     /// Applies a command that must be refused, and must change nothing but the time.
     pub(crate) fn refused_at(&mut self, time: UnixMillis, command: Command) -> Refused {
         let mut before = self.0.clone();
-        before
-            .apply(
-                &Stamped { level: FEATURE_LEVEL, time, command: Command::RevokeJoinToken(crate::id::TokenId([0; 8])) },
-                &GroupMembers::default(),
-            )
-            .unwrap();
+        let nothing = stamped(time, Command::RevokeJoinToken(crate::id::TokenId([0; 8])));
+        before.apply(&nothing, &GroupMembers::default()).unwrap();
         match self.apply_at(time, command) {
             Outcome::Refused(why) => {
                 assert_eq!(self.0, before, "a refusal changed the state");
