@@ -11,9 +11,9 @@ use countersign_api::cluster::raft_client::RaftClient;
 use countersign_api::cluster::raft_server::{Raft, RaftServer};
 use countersign_api::cluster::{RaftReply, RaftRequest};
 use countersign_core::codec;
-use countersign_core::id::{GroupId, NodeId};
+use countersign_core::id::{ClusterId, GroupId, Incarnation, NodeId, StoreId};
 use countersign_net::{Acceptor, AcceptorLimits, Dialer, Endpoint, PeerStream};
-use countersign_raft::{
+use countersign_raft::{Binding, StorePlace, 
     ApplyError, Assignments, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, Groups, LogPosition, RaftRpc,
     Refusal, RestoreError, Store, Transport, TransportError,
 };
@@ -150,7 +150,12 @@ pub(crate) async fn three() -> Result<Replicas> {
     for (node, listener) in listeners {
         let endpoint = cluster.endpoint(node.0)?;
         let directory = TempDir::new()?;
-        let store = Store::open(directory.path())?;
+        let binding =
+            Binding { cluster: ClusterId([1; 16]), node, incarnation: Incarnation(0), store: StoreId([1; 16]) };
+        let at = |name| directory.path().join(name);
+        let place = StorePlace { path: at("store"), record: at("record"), binding };
+        Store::create(&place, StoreId([2; 16]))?;
+        let store = Store::open(&place)?;
         let groups = Groups::new(node, store, Arc::new(Wires::new(&endpoint, &addresses)), Arc::new(Everybody));
         serve(listener, endpoint, groups.clone());
         groups.start(GroupId::TRUST, Box::new(Latest::default()), GroupConfig::default()).await?;

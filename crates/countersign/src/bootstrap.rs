@@ -4,7 +4,7 @@
 //! what a killed one began, with the same cluster id and the same authority.
 
 use countersign_core::codec::{self, CodecError};
-use countersign_core::id::{AuthorityId, ClusterId, NodeId, RequestId};
+use countersign_core::id::{AuthorityId, ClusterId, Incarnation, NodeId, RequestId, StoreId};
 use countersign_core::key::Endorsement;
 use countersign_core::lease::LeaseLength;
 use countersign_core::limits::SKEW_SECS;
@@ -23,6 +23,8 @@ use countersign_pki::authority::{Authority, AuthorityParts, IssueError, LeafRequ
 use countersign_pki::key::{KeyAlgorithm, KeyError, KeyPair};
 use countersign_pki::pem::{PemError, certificate_pem, certificates_from_pem};
 use countersign_pki::seal::{SealError, open_authority, seal_authority};
+use countersign_raft::{Binding, OpenError};
+use serde::{Deserialize, Serialize};
 
 use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
 use crate::files::{FilesError, ForeignIdentity};
@@ -68,6 +70,9 @@ pub enum BootstrapError {
     /// The CA key cannot be sealed.
     #[error("CA key cannot be sealed")]
     Seal(#[from] SealError),
+    /// The store cannot be made.
+    #[error("store cannot be made")]
+    Store(#[from] OpenError),
     /// Raft or its store.
     #[error(transparent)]
     Replica(#[from] ReplicaError),
@@ -79,9 +84,36 @@ pub enum BootstrapError {
     Codec(#[from] CodecError),
 }
 
+/// What `bootstrap.bin` holds.
+#[derive(Serialize, Deserialize)]
+enum Stored {
+    /// Keys are being made: what else is in the directory was made by this bootstrap.
+    Begun,
+    /// Everything is made that will be proposed.
+    Prepared(Box<Prepared>),
+}
+
 /// A bootstrap that is stored, sealed, and ready to be proposed.
+#[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Prepared {
+    /// The founder's store id.
+    store: StoreId,
     command: Bootstrap,
+}
+
+impl Prepared {
+    /// What the founder's store is bound to.
+    pub(crate) const fn binding(&self) -> Binding {
+        Binding { cluster: self.command.cluster, node: FOUNDER, incarnation: Incarnation(0), store: self.store }
+    }
+}
+
+/// Says that this directory is being made a founder's, before anything else is made in it. Done already: nothing.
+pub(crate) fn begin(data: &DataDir) -> Result<(), BootstrapError> {
+    if !under_way(data) {
+        data.write(file::BOOTSTRAP, &codec::encode(&Stored::Begun)?)?;
+    }
+    Ok(())
 }
 
 /// Whether a bootstrap is under way in this directory.
@@ -148,8 +180,9 @@ pub(crate) fn prepare(
     if let Some(token) = &token {
         data.write(file::CLUSTER_TOKEN, token.reveal().as_bytes())?;
     }
-    data.write(file::BOOTSTRAP, &codec::encode(&command)?)?;
-    Ok(Prepared { command })
+    let prepared = Prepared { store: StoreId(*random::<16>()?.expose()), command };
+    data.write(file::BOOTSTRAP, &codec::encode(&Stored::Prepared(Box::new(prepared.clone())))?)?;
+    Ok(prepared)
 }
 
 pub(crate) const FOUNDER: NodeId = NodeId(1);
@@ -157,7 +190,10 @@ pub(crate) const FOUNDER: NodeId = NodeId(1);
 /// What an earlier start stored.
 pub(crate) fn resume(data: &DataDir) -> Result<Option<Prepared>, BootstrapError> {
     let Some(bytes) = data.read(file::BOOTSTRAP)? else { return Ok(None) };
-    Ok(Some(Prepared { command: codec::decode(&bytes)? }))
+    match codec::decode(&bytes)? {
+        Stored::Begun => Ok(None),
+        Stored::Prepared(prepared) => Ok(Some(*prepared)),
+    }
 }
 
 /// Proposes the first entry and stores the founder's certificate; the last file written makes the directory a member's.
@@ -198,7 +234,7 @@ pub(crate) async fn carry_out(
         data.write(file::LEAF, chain.as_bytes())?;
     }
     data.write(file::VIEW, &codec::encode(&view.without_policy())?)?;
-    let member = MemberFile::new(command.cluster, command.name.clone(), FOUNDER, member.name);
+    let member = MemberFile::new(&prepared.binding(), command.name.clone(), member.name);
     data.write_member(&member)?;
     data.remove(file::BOOTSTRAP)?;
     Ok(member)

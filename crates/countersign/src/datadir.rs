@@ -8,9 +8,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use countersign_core::id::{ClusterId, NodeId};
+use countersign_core::id::{ClusterId, Incarnation, NodeId, StoreId};
 use countersign_core::name::Name;
 use countersign_core::secret::SecretBytes;
+use countersign_raft::{Binding, StorePlace};
 use serde::{Deserialize, Serialize};
 
 /// Why a data directory cannot be used. Each names the path.
@@ -45,6 +46,16 @@ pub enum DataDirError {
         path: PathBuf,
         /// Its owner's user id.
         owner: u32,
+    },
+    /// Written by a build with another layout.
+    #[error("`{}` has layout {got}, this binary expects {expected}", path.display())]
+    Layout {
+        /// The file.
+        path: PathBuf,
+        /// The layout found.
+        got: u32,
+        /// The layout of this build.
+        expected: u32,
     },
     /// A file that cannot be parsed.
     #[error("`{}` is damaged: {reason}", path.display())]
@@ -85,24 +96,64 @@ pub enum DamageReason {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberFile {
     /// The layout's version.
-    pub version: u32,
+    version: u32,
     /// The cluster, 32 hexadecimal digits.
     cluster: String,
     /// The cluster's name.
     pub cluster_name: Name,
+    /// How often the cluster was restarted from a survivor.
+    incarnation: u64,
     /// The member's number.
     node: u64,
     /// The member's name.
     pub name: Name,
+    /// The id under which the member answers for what it stored, 32 hexadecimal digits.
+    store: String,
 }
 
 /// The version of the directory's layout.
-const LAYOUT_VERSION: u32 = 1;
+const LAYOUT_VERSION: u32 = 2;
 
 impl MemberFile {
-    /// For a member of a cluster.
-    pub fn new(cluster: ClusterId, cluster_name: Name, node: NodeId, name: Name) -> Self {
-        Self { version: LAYOUT_VERSION, cluster: cluster.to_string(), cluster_name, node: node.0, name }
+    /// For a member of a cluster, with the store that was made for it.
+    pub fn new(binding: &Binding, cluster_name: Name, name: Name) -> Self {
+        Self {
+            version: LAYOUT_VERSION,
+            cluster: binding.cluster.to_string(),
+            cluster_name,
+            incarnation: binding.incarnation.0,
+            node: binding.node.0,
+            name,
+            store: binding.store.to_string(),
+        }
+    }
+
+    /// Reads what [`DataDir::write_member`] wrote. One of another layout is refused by name.
+    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, DataDirError> {
+        #[derive(Deserialize)]
+        struct Versioned {
+            version: u32,
+        }
+        let damaged = |_| DataDirError::Damaged { path: path.to_owned(), reason: DamageReason::Parse };
+        let Versioned { version } = serde_json::from_slice(bytes).map_err(damaged)?;
+        if version != LAYOUT_VERSION {
+            return Err(DataDirError::Layout { path: path.to_owned(), got: version, expected: LAYOUT_VERSION });
+        }
+        let member: Self = serde_json::from_slice(bytes).map_err(damaged)?;
+        if member.ids().is_none() {
+            return Err(DataDirError::Damaged { path: path.to_owned(), reason: DamageReason::Parse });
+        }
+        Ok(member)
+    }
+
+    fn ids(&self) -> Option<(ClusterId, StoreId)> {
+        Some((ClusterId::parse(&self.cluster)?, StoreId::parse(&self.store)?))
+    }
+
+    /// What the member's stores are bound to.
+    pub fn binding(&self) -> Option<Binding> {
+        let (cluster, store) = self.ids()?;
+        Some(Binding { cluster, node: self.node(), incarnation: self.incarnation(), store })
     }
 
     /// The cluster.
@@ -113,6 +164,16 @@ impl MemberFile {
     /// The member's number.
     pub const fn node(&self) -> NodeId {
         NodeId(self.node)
+    }
+
+    /// How often the cluster was restarted from a survivor.
+    pub const fn incarnation(&self) -> Incarnation {
+        Incarnation(self.incarnation)
+    }
+
+    /// The id under which the member answers for what it stored.
+    pub fn store(&self) -> Option<StoreId> {
+        StoreId::parse(&self.store)
     }
 }
 
@@ -142,10 +203,14 @@ pub mod file {
     pub const QUARANTINE: &str = "quarantine.json";
     /// The database.
     pub const STORE: &str = "store";
+    /// What the store has confirmed, to tell an older copy of it.
+    pub const CONFIRMED: &str = "store.confirmed";
+    /// There once leases were given to services outside of the cluster.
+    pub const SUBLEASED: &str = "subleased";
     /// The keys' directory.
     pub const KEYS: &str = "keys";
     /// Everything that may stand at the top of a data directory.
-    pub const ALL: [&str; 13] = [
+    pub const ALL: [&str; 15] = [
         MEMBER,
         LOCK,
         LEAF,
@@ -158,6 +223,8 @@ pub mod file {
         REFUSALS,
         QUARANTINE,
         STORE,
+        CONFIRMED,
+        SUBLEASED,
         KEYS,
     ];
 }
@@ -225,18 +292,38 @@ impl DataDir {
     pub fn member(&self) -> Result<Option<MemberFile>, DataDirError> {
         let path = self.file(file::MEMBER);
         let Some(bytes) = read_optional(&path)? else { return Ok(None) };
-        let member: MemberFile = serde_json::from_slice(&bytes)
-            .map_err(|_| DataDirError::Damaged { path: path.clone(), reason: DamageReason::Parse })?;
-        if member.version != LAYOUT_VERSION || member.cluster().is_none() {
-            return Err(DataDirError::Damaged { path, reason: DamageReason::Parse });
+        MemberFile::parse(&path, &bytes).map(Some)
+    }
+
+    /// What a member leaves behind and a fresh directory does not hold. Where [`Self::member`] is none and no start is
+    /// under way, somebody's member was here.
+    pub fn remains(&self) -> Result<Vec<&'static str>, DataDirError> {
+        let mut found = Vec::new();
+        for name in [file::STORE, file::CONFIRMED, file::KEYS, file::VIEW, file::LEAF, file::CLUSTER_TOKEN] {
+            let path = self.file(name);
+            let io = |source| DataDirError::Io { action: "read", path: path.clone(), source };
+            let there = match fs::symlink_metadata(&path) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => false,
+                Err(e) => return Err(io(e)),
+                Ok(metadata) if metadata.is_dir() => fs::read_dir(&path).map_err(io)?.next().is_some(),
+                Ok(_) => true,
+            };
+            if there {
+                found.push(name);
+            }
         }
-        Ok(Some(member))
+        Ok(found)
     }
 
     /// Writes the file that makes the directory a member's.
     pub fn write_member(&self, member: &MemberFile) -> Result<(), DataDirError> {
         let bytes = serde_json::to_vec_pretty(member).unwrap_or_default();
         self.write(file::MEMBER, &bytes)
+    }
+
+    /// Where the store is of the member that is bound to it in this way.
+    pub fn store_place(&self, binding: Binding) -> StorePlace {
+        StorePlace { path: self.file(file::STORE), record: self.file(file::CONFIRMED), binding }
     }
 
     /// Reads a file that may be absent.

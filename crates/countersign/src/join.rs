@@ -9,7 +9,7 @@ use countersign_api::cluster::{EnrollRequest, ViewRequest};
 use countersign_api::convert::{ClusterInfo, Enrollment, MessageError, decoded};
 use countersign_core::codec::{self, CodecError};
 use countersign_core::enroll::joiner::{Candidate, JoinError as ProtocolError, Unpinned};
-use countersign_core::id::{AuthorityId, RequestId};
+use countersign_core::id::{AuthorityId, RequestId, StoreId};
 use countersign_core::name::{Address, Name};
 use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
@@ -20,6 +20,7 @@ use countersign_net::{Clock, Credential, CredentialError, DialError, SystemClock
 use countersign_pki::csr::{CsrError, create_csr};
 use countersign_pki::pem::certificate_pem;
 use countersign_pki::verify::{Bundle, BundleError, ChainError, Usage};
+use countersign_raft::{Binding, OpenError, Store};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -72,6 +73,9 @@ pub enum JoinError {
     /// The certificate request cannot be made.
     #[error("certificate request cannot be made")]
     Csr(#[from] CsrError),
+    /// The store cannot be made.
+    #[error("store cannot be made")]
+    Store(#[from] OpenError),
     /// The issued certificate is not of our key.
     #[error("the certificate in the answer does not fit our key")]
     Credential(#[from] CredentialError),
@@ -87,12 +91,22 @@ pub enum JoinError {
 pub(crate) const JOIN_DEADLINE: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_millis(500);
 
-/// An enrollment under way, stored before anything is asked.
+/// An enrollment under way, stored before keys are made and before anything is asked.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct JoinFile {
     request: String,
     name: Name,
     addresses: Vec<Address>,
+    /// The id of the store that will be made.
+    store: String,
+}
+
+/// An enrollment that was begun in this directory.
+pub(crate) struct Begun {
+    request: RequestId,
+    name: Name,
+    addresses: Vec<Address>,
+    store: StoreId,
 }
 
 /// Whether an enrollment is under way in this directory.
@@ -106,18 +120,17 @@ pub(crate) async fn enroll(
     keys: &Keys,
     token: &JoinToken,
     sponsor: &Address,
-    name: &Name,
-    addresses: &[Address],
+    begun: &Begun,
 ) -> Result<MemberFile, JoinError> {
     if let Some(foreign) = keys.leaf.foreign() {
         foreign.check_pin(token.pin())?;
     }
-    let candidate = candidate(data, keys, name, addresses)?;
+    let candidate = candidate(begun, keys);
     let deadline = Instant::now() + JOIN_DEADLINE;
     loop {
         let attempt = attempt(keys, token, sponsor, candidate.clone()).await;
         match attempt {
-            Ok((enrollment, skew)) => return store(data, keys, token.pin(), &enrollment, skew),
+            Ok((enrollment, skew)) => return store(data, keys, (token.pin(), begun.store), &enrollment, skew),
             Err(error) if Instant::now() + RETRY < deadline && error.is_passing() => {
                 tracing::info!(%sponsor, reason = %crate::chain(&error), "not joined yet, trying again");
                 // why: nothing on this host tells when another one is ready
@@ -147,29 +160,39 @@ impl JoinError {
     }
 }
 
-/// What this node asks with: the same on every attempt with this directory.
-fn candidate(data: &DataDir, keys: &Keys, name: &Name, addresses: &[Address]) -> Result<Candidate, JoinError> {
+/// Says that this directory is being made a joiner's, before anything else is made in it. Name and addresses may be
+/// corrected between attempts; the ids stay, so that a lost answer is found again.
+pub(crate) fn begin(data: &DataDir, name: &Name, addresses: &[Address]) -> Result<Begun, JoinError> {
     let stored = data.read(file::JOIN)?.map(|bytes| {
         let damaged = || DataDirError::Damaged { path: data.file(file::JOIN), reason: DamageReason::Parse };
         let stored: JoinFile = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
-        RequestId::parse(&stored.request).map(|id| (id, stored)).ok_or_else(damaged)
+        RequestId::parse(&stored.request).zip(StoreId::parse(&stored.store)).ok_or_else(damaged)
     });
-    // Name and addresses may be corrected between attempts; the request id stays, so that a lost answer is found again.
-    let request = match stored.transpose()? {
-        Some((id, stored)) if stored.name == *name && stored.addresses == addresses => id,
-        Some((id, _)) => id,
-        None => RequestId(*random::<16>()?.expose()),
+    let (request, store) = match stored.transpose()? {
+        Some(ids) => ids,
+        None => (RequestId(*random::<16>()?.expose()), StoreId(*random::<16>()?.expose())),
     };
-    let join = JoinFile { request: request.to_string(), name: name.clone(), addresses: addresses.to_vec() };
-    data.write(file::JOIN, &serde_json::to_vec_pretty(&join).unwrap_or_default())?;
-    Ok(Candidate {
-        request,
+    let (name, addresses) = (name.clone(), addresses.to_vec());
+    let join = JoinFile {
+        request: request.to_string(),
         name: name.clone(),
-        addresses: addresses.to_vec(),
+        addresses: addresses.clone(),
+        store: store.to_string(),
+    };
+    data.write(file::JOIN, &serde_json::to_vec_pretty(&join).unwrap_or_default())?;
+    Ok(Begun { request, name, addresses, store })
+}
+
+/// What this node asks with: the same on every attempt with this directory.
+fn candidate(begun: &Begun, keys: &Keys) -> Candidate {
+    Candidate {
+        request: begun.request,
+        name: begun.name.clone(),
+        addresses: begun.addresses.clone(),
         leaf_key: keys.leaf.id(),
         foreign: keys.leaf.foreign().map(ForeignIdentity::leaf),
         keys: keys.public(),
-    })
+    }
 }
 
 async fn attempt(
@@ -222,7 +245,7 @@ fn skew_secs(here: UnixMillis, cluster: UnixMillis) -> i64 {
 fn store(
     data: &DataDir,
     keys: &Keys,
-    pin: AuthorityId,
+    (pin, store): (AuthorityId, StoreId),
     enrollment: &Enrollment,
     skew: i64,
 ) -> Result<MemberFile, JoinError> {
@@ -250,7 +273,10 @@ fn store(
     data.write(file::VIEW, &codec::encode::<View>(&view)?)?;
     let damaged = || DataDirError::Damaged { path: data.file(file::VIEW), reason: DamageReason::Mismatch };
     let member = view.members.get(&enrollment.node).ok_or_else(damaged)?;
-    let member = MemberFile::new(view.cluster, view.name.clone(), enrollment.node, member.name.clone());
+    let binding = Binding { cluster: view.cluster, node: enrollment.node, incarnation: view.incarnation, store };
+    // Before `member.json`: from then on a store that is not there is lost.
+    Store::create(&data.store_place(binding), StoreId(*random::<16>()?.expose()))?;
+    let member = MemberFile::new(&binding, view.name.clone(), member.name.clone());
     data.write_member(&member)?;
     data.remove(file::JOIN)?;
     Ok(member)
@@ -371,7 +397,7 @@ mod tests {
             });
             let chain = vec![leaf.unwrap().into(), signer.certificate().to_vec().into()];
             let answer = Enrollment { node: HERE, chain, view: self.view(), time: NOW };
-            store(&self.data, &self.keys, self.pinned.id(), &answer, 0)
+            store(&self.data, &self.keys, (self.pinned.id(), StoreId([6; 16])), &answer, 0)
         }
     }
 

@@ -55,7 +55,7 @@ pub use countersign_pki::mapping::{RULE_DEFAULT, RuleError, Rules};
 pub use files::FilesError;
 pub use join::JoinError;
 pub use keys::KeysError;
-pub use member::{Member, StartError, Started};
+pub use member::{Member, StartError, Started, WayBack};
 pub use outpost::{Outpost, OutpostError, OutpostSettings};
 pub use propose::CommandError;
 pub use refusals::{advice, advice_enrollment};

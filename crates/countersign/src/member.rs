@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_core::codec;
-use countersign_core::id::NodeId;
+use countersign_core::id::{NodeId, StoreId};
 use countersign_core::lease::{Fresh, NoLease};
 use countersign_core::limits::CACHE_TTL_SECS_MAX;
 use countersign_core::name::{Address, Host, Name};
@@ -13,19 +13,19 @@ use countersign_core::trust::view::View;
 use countersign_guard::Guard;
 use countersign_net::{Acceptor, AcceptorLimits, Clock, Credential, Dialer, Endpoint, Refusals, SystemClock, Trust};
 use countersign_pki::pem::certificates_from_pem;
-use countersign_raft::Groups;
+use countersign_raft::{Groups, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::authority::Keeper;
-use crate::bootstrap;
+use crate::bootstrap::{self, BootstrapError};
 use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
 use crate::endpoints::Endpoints;
 use crate::files::{self, ForeignIdentity};
 use crate::heard::Heard;
 use crate::join;
-use crate::keys::{Keys, LeafKey, stored_chain};
+use crate::keys::{Keys, LeafKey, random, stored_chain};
 use crate::lease::{Leasehold, Subleases};
 use crate::machine::SharedState;
 use crate::peers::Peers;
@@ -33,11 +33,11 @@ use crate::quarantine::Overlay;
 use crate::recognize::Gate;
 use crate::refusals::RefusalLog;
 use crate::renewal::Renewals;
-use crate::replica::Replica;
+use crate::replica::{Replica, ReplicaError};
 use crate::returning::OwnStanding;
 use crate::service;
 use crate::settings::{Settings, Start};
-pub use crate::start_error::StartError;
+pub use crate::start_error::{StartError, WayBack};
 use crate::time::{Clocks, OwnClock};
 use crate::turns::Turns;
 
@@ -95,7 +95,13 @@ impl Member {
         let foreign = foreign.transpose()?.map(Arc::new);
         let bound = Bound::open(&data, &settings).await?;
         let (member, started, replica) = match data.member()? {
-            Some(member) => (member, Started::Again, None),
+            Some(member) => {
+                // Left by a kill after the last step; it must not be taken for a start that is under way.
+                for left in [file::BOOTSTRAP, file::JOIN].into_iter().filter(|left| data.file(left).exists()) {
+                    data.remove(left)?;
+                }
+                (member, Started::Again, None)
+            }
             None => create(&data, &settings, foreign.clone(), &bound, start).await?,
         };
         let inner = assemble(data, member, foreign, replica, bound, &settings).await?;
@@ -257,18 +263,26 @@ async fn create(
         if matches!(start, Start::Join { .. }) {
             return Err(StartError::BootstrapUnfinished { path: path() });
         }
-    } else if join::under_way(data) && !matches!(start, Start::Join { .. }) {
-        return Err(StartError::JoinUnfinished { path: path() });
+    } else if join::under_way(data) {
+        if !matches!(start, Start::Join { .. }) {
+            return Err(StartError::JoinUnfinished { path: path() });
+        }
+    } else {
+        let found = data.remains()?;
+        if !found.is_empty() {
+            return Err(StartError::NoMemberFile { path: path(), found });
+        }
     }
     match start {
         Start::Join { token, sponsor } => {
+            let begun = join::begin(data, &node_name(settings)?, &bound.advertise)?;
             let keys = Keys::load_or_make(data, foreign)?;
-            let name = node_name(settings)?;
-            let member = join::enroll(data, &keys, &token, &sponsor, &name, &bound.advertise).await?;
+            let member = join::enroll(data, &keys, &token, &sponsor, &begun).await?;
             Ok((member, Started::Joined, None))
         }
         Start::Existing if !bootstrap::under_way(data) => Err(StartError::Empty { path: path() }),
         Start::Existing | Start::Bootstrap(_) => {
+            bootstrap::begin(data)?;
             let keys = Keys::load_or_make(data, foreign)?;
             let prepared = match (bootstrap::resume(data)?, &start) {
                 (Some(prepared), _) => prepared,
@@ -286,7 +300,9 @@ async fn create(
                 }
                 (None, _) => return Err(StartError::Empty { path: path() }),
             };
-            let replica = Replica::open(&data.file(file::STORE), bootstrap::FOUNDER, None).await?;
+            let place = data.store_place(prepared.binding());
+            Store::create(&place, StoreId(*random::<16>()?.expose())).map_err(BootstrapError::from)?;
+            let replica = Replica::open(&place, None).await.map_err(BootstrapError::from)?;
             let member = bootstrap::carry_out(data, &keys, &replica, &prepared).await?;
             Ok((member, Started::Founded, Some(replica)))
         }
@@ -304,6 +320,19 @@ fn stored_credential(data: &DataDir, leaf: &LeafKey) -> Result<Credential, Start
     let pem = core::str::from_utf8(pem.expose()).map_err(|_| damaged(DamageReason::Parse))?;
     let chain = certificates_from_pem(pem)?;
     Ok(Credential::new(chain.iter().map(|der| der.to_vec()), key)?)
+}
+
+/// Opens the store of a member. One that is lost is told with the way back.
+async fn open_replica(data: &DataDir, member: &MemberFile, stored: &Arc<View>) -> Result<Replica, StartError> {
+    let damaged = || DataDirError::Damaged { path: data.file(file::MEMBER), reason: DamageReason::Parse };
+    let place = data.store_place(member.binding().ok_or_else(damaged)?);
+    match Replica::open(&place, Some(Arc::clone(stored))).await {
+        Err(ReplicaError::Store(source)) if source.is_loss() => {
+            let way = WayBack::of(stored, member.node());
+            Err(StartError::StoreLost { data: data.path().to_owned(), way, source })
+        }
+        opened => Ok(opened?),
+    }
 }
 
 /// Puts the parts of a stored member together; nothing is accepted yet.
@@ -326,7 +355,7 @@ async fn assemble(
     let credential = Arc::new(stored_credential(&data, &keys.leaf)?);
     let replica = match replica {
         Some(replica) => replica,
-        None => Replica::open(&data.file(file::STORE), node, Some(Arc::clone(&stored))).await?,
+        None => open_replica(&data, &member, &stored).await?,
     };
     // What was committed before the last stop is applied by now: an eviction is in force at the first handshake.
     let (applied, time) = {

@@ -1,7 +1,6 @@
 //! This member's part in the trust group: store, Raft, and the state that was applied.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -15,7 +14,7 @@ use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::View;
 use countersign_net::Endpoint;
 use countersign_raft::{
-    Assignments, Group, GroupConfig, Groups, InitializeError, OpenError, ProposeError, StartError, Store,
+    Assignments, Group, GroupConfig, Groups, InitializeError, OpenError, ProposeError, StartError, Store, StorePlace,
 };
 
 use crate::machine::SharedState;
@@ -67,8 +66,9 @@ pub(crate) struct Replica {
 impl Replica {
     /// Opens the store and starts the trust group; `stored` is the view that this member was admitted under, which says
     /// who belongs to the group until the log does.
-    pub(crate) async fn open(path: &Path, node: NodeId, stored: Option<Arc<View>>) -> Result<Self, ReplicaError> {
-        let store = Store::open(path)?;
+    pub(crate) async fn open(place: &StorePlace, stored: Option<Arc<View>>) -> Result<Self, ReplicaError> {
+        let store = Store::open(place)?;
+        let node = place.binding.node;
         let state = SharedState::new();
         let peers = Peers::default();
         let (gate, overlay) = (Arc::<Gate>::default(), Arc::<Overlay>::default());
@@ -203,7 +203,7 @@ mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use countersign_core::id::{ClusterId, Generation, KeyId, RequestId};
+    use countersign_core::id::{ClusterId, Generation, Incarnation, KeyId, RequestId, StoreId};
     use countersign_core::key::SecretKey;
     use countersign_core::name::{Address, Name};
     use countersign_core::principal::TrustDomain;
@@ -213,13 +213,23 @@ mod tests {
     use countersign_core::trust::command::{Bootstrap, FEATURE_LEVEL, SealedKey};
     use countersign_core::trust::member::{Member, MemberKeys};
     use countersign_core::trust::view::AuthorityKey;
-    use countersign_raft::{GroupMachine, GroupState, GroupStopped, HubError, LogPosition, RaftRpc};
+    use countersign_raft::{Binding, GroupMachine, GroupState, GroupStopped, HubError, LogPosition, RaftRpc};
 
     use super::*;
 
     const LEADER: NodeId = NodeId(1);
     const ME: NodeId = NodeId(2);
     const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
+
+    /// The store of this member in `dir`, made at the first time.
+    fn place(dir: &tempfile::TempDir, node: NodeId) -> StorePlace {
+        let binding =
+            Binding { cluster: ClusterId([1; 16]), node, incarnation: Incarnation(0), store: StoreId([1; 16]) };
+        let at = |name| dir.path().join(name);
+        let place = StorePlace { path: at("store"), record: at("record"), binding };
+        Store::create(&place, StoreId([2; 16])).unwrap();
+        place
+    }
 
     fn stamped(command: Command) -> Stamped {
         let author = Author::of_member(NodeId(1), RequestId([0; 16]));
@@ -284,7 +294,7 @@ mod tests {
     async fn a_snapshot_may_name_newcomers_that_its_own_state_knows_and_nobody_else() {
         let store = tempfile::tempdir().unwrap();
         let stored = Arc::new(view(1, &[1, 2], 2));
-        let replica = Replica::open(store.path(), ME, Some(stored)).await.unwrap();
+        let replica = Replica::open(&place(&store, ME), Some(stored)).await.unwrap();
         let handle = async |body: &[u8]| replica.groups.handle(LEADER, GroupId::TRUST, RaftRpc::Snapshot, body).await;
 
         let grown = state(&view(1, &[1, 2, 5], 9));
@@ -313,7 +323,7 @@ mod tests {
     #[tokio::test]
     async fn an_eviction_that_is_refused_when_it_is_applied_cuts_nobody_off() {
         let store = tempfile::tempdir().unwrap();
-        let replica = Replica::open(store.path(), LEADER, None).await.unwrap();
+        let replica = Replica::open(&place(&store, LEADER), None).await.unwrap();
         replica.found().await.unwrap();
         replica.propose(&stamped(bootstrap(1))).await.unwrap();
         assert!(matches!(replica.propose(&stamped(evict(9))).await.unwrap(), Outcome::Refused(_)));
@@ -329,7 +339,7 @@ mod tests {
     async fn an_eviction_that_a_snapshot_replaces_counts_no_more_and_one_after_it_does() {
         let store = tempfile::tempdir().unwrap();
         let stored = Arc::new(view(1, &[1, 2, 5, 6, 7], 2));
-        let replica = Replica::open(store.path(), ME, Some(Arc::clone(&stored))).await.unwrap();
+        let replica = Replica::open(&place(&store, ME), Some(Arc::clone(&stored))).await.unwrap();
         for (index, node) in [(400, 5), (500, 6), (501, 7)] {
             replica.overlay.logged(index, NodeId(node));
         }
@@ -373,7 +383,7 @@ mod tests {
     #[tokio::test]
     async fn a_member_that_meets_a_newer_entry_stops_with_the_level_it_needs_and_so_does_its_next_start() {
         let store = tempfile::tempdir().unwrap();
-        let replica = Replica::open(store.path(), LEADER, None).await.unwrap();
+        let replica = Replica::open(&place(&store, LEADER), None).await.unwrap();
         replica.found().await.unwrap();
         let newer = codec::encode(&(FEATURE_LEVEL + 1, NOW, 250_u32)).unwrap();
         replica.group.propose(newer).await.unwrap_err();
@@ -385,7 +395,7 @@ mod tests {
         assert!(crate::chain(&stopped).to_string().contains(&needs), "{}", crate::chain(&stopped));
         replica.groups.shutdown().await;
 
-        let Err(again) = Replica::open(store.path(), LEADER, None).await else { panic!("it started") };
+        let Err(again) = Replica::open(&place(&store, LEADER), None).await else { panic!("it started") };
         assert!(crate::chain(&again).to_string().contains(&needs), "{}", crate::chain(&again));
     }
 }

@@ -2,17 +2,42 @@
 
 use std::net::SocketAddr;
 
+use countersign_core::id::NodeId;
 use countersign_core::name::NameError;
+use countersign_core::trust::member::{Member, Suffrage};
+use countersign_core::trust::view::View;
 use countersign_net::CredentialError;
 use countersign_pki::pem::PemError;
 use countersign_pki::verify::BundleError;
+use countersign_raft::OpenError;
 
 use crate::bootstrap::BootstrapError;
-use crate::datadir::DataDirError;
+use crate::datadir::{DataDirError, file};
 use crate::files::FilesError;
 use crate::join::JoinError;
 use crate::keys::KeysError;
 use crate::replica::ReplicaError;
+
+/// How a member comes back whose store is lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WayBack {
+    /// The cluster has other voters: they take it back as a learner, under its number, with a new store.
+    ReturnAsLearner,
+    /// It was the only voter, and nobody else has what it stored.
+    OnlyVoter,
+}
+
+impl WayBack {
+    /// The way for `node`, by the newest view that it still has.
+    pub(crate) fn of(view: &View, node: NodeId) -> Self {
+        let other = |member: &Member| member.id != node && member.suffrage == Suffrage::Voter;
+        if view.members.values().any(other) { Self::ReturnAsLearner } else { Self::OnlyVoter }
+    }
+}
+
+fn listed(found: &[&'static str]) -> String {
+    found.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}
 
 /// Why a member did not start. Nothing is lost: the same command goes on where it stopped.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +56,25 @@ pub enum StartError {
     Empty {
         /// The directory.
         path: std::path::PathBuf,
+    },
+    /// Somebody's member was here, and what says whose it was is gone. It is neither founded over nor joined over.
+    #[error("`{}` holds {} of a member, but no `{}`", path.display(), listed(found), file::MEMBER)]
+    NoMemberFile {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// What is left of the member.
+        found: Vec<&'static str>,
+    },
+    /// What this member stored is missing, another's, an older copy, or damaged. It must not vote as if it had it.
+    #[error("this member's store cannot be used")]
+    StoreLost {
+        /// The data directory.
+        data: std::path::PathBuf,
+        /// How the member comes back.
+        way: WayBack,
+        /// What is wrong with the store.
+        #[source]
+        source: OpenError,
     },
     /// An enrollment was begun here and needs its token to go on.
     #[error("an enrollment was begun in `{}` and is not finished", path.display())]

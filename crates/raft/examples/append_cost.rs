@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use countersign_core::group::GroupMembers;
-use countersign_core::id::{GroupId, NodeId, StoreId};
+use countersign_core::id::{ClusterId, GroupId, Incarnation, NodeId, StoreId};
 use countersign_raft::{
-    ApplyError, Assignments, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, Groups, LogPosition, RaftRpc,
-    RestoreError, Store, Transport, TransportError,
+    ApplyError, Assignments, Binding, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, Groups, LogPosition,
+    RaftRpc, RestoreError, Store, StorePlace, Transport, TransportError,
 };
 
 const COMMAND: [u8; 300] = [7; 300];
@@ -114,8 +114,12 @@ async fn main() {
         None => tempfile::tempdir(),
     }
     .unwrap();
-    let store = Store::open(dir.path().join("store")).unwrap();
-    let groups = Groups::new(NodeId(1), StoreId([1; 16]), store, Arc::new(Nobody), Arc::new(Everyone));
+    let own = StoreId([1; 16]);
+    let binding = Binding { cluster: ClusterId([1; 16]), node: NodeId(1), incarnation: Incarnation(0), store: own };
+    let place = StorePlace { path: dir.path().join("store"), record: dir.path().join("record"), binding };
+    Store::create(&place, StoreId([3; 16])).unwrap();
+    let store = Store::open(&place).unwrap();
+    let groups = Groups::new(NodeId(1), own, store, Arc::new(Nobody), Arc::new(Everyone));
     let mut running = Vec::new();
     for number in 0..16 {
         let group = groups.start(GroupId(number), Box::new(Nothing), GroupConfig::default()).await.unwrap();

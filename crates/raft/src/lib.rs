@@ -29,6 +29,6 @@ pub use memory::StoreFault;
 pub use message::Implausible;
 pub use proposer::{ProposeError, Proposed};
 pub use status::{GroupState, GroupStatus, GroupStopped};
-pub use store::{OpenError, Store};
+pub use store::{Binding, OpenError, Store, StorePlace};
 pub use transfer::TransferError;
 pub use transport::{BoxFuture, RaftRpc, Refusal, Transport, TransportError};

@@ -280,7 +280,7 @@ mod tests {
     impl Rig {
         async fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let store = Store::open(dir.path()).unwrap();
+            let store = crate::store::suite::store_in(dir.path());
             let memory = Memory::open(&store, GroupId::TRUST).await.unwrap();
             Self { memory, store, _dir: dir }
         }

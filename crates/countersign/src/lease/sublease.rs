@@ -11,11 +11,8 @@ use countersign_core::time::BootMillis;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::boot::boot_now;
-use crate::datadir::{DataDir, DataDirError};
+use crate::datadir::{DataDir, DataDirError, file};
 use crate::machine::SharedState;
-
-/// There once this member has given a lease to somebody outside: after a start, such leases may go on.
-const MARK: &str = "subleased";
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -66,7 +63,7 @@ pub(crate) struct Subleases {
 impl Subleases {
     /// After a start. What the process before gave out lasts as long as its own lease did, at most.
     pub(crate) fn new(data: &DataDir, length: LeaseLength) -> Result<Self, DataDirError> {
-        let marked = data.read(MARK)?.is_some();
+        let marked = data.read(file::SUBLEASED)?.is_some();
         let mut sublessor = Sublessor::default();
         if marked {
             sublessor.after_others(boot_now().plus(length.waited_millis()));
@@ -139,7 +136,7 @@ impl Subleases {
     fn mark(&self, data: &DataDir) -> Result<(), DataDirError> {
         let mut marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner);
         if !*marked {
-            data.write(MARK, b"leases were given to guards outside the cluster\n")?;
+            data.write(file::SUBLEASED, b"leases were given to guards outside the cluster\n")?;
             *marked = true;
         }
         Ok(())

@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::binding::Binding;
+
 /// Why a store cannot be opened. Nothing here is repaired by trying again, but for a lock.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -14,12 +16,31 @@ pub enum OpenError {
         /// The store.
         path: PathBuf,
     },
-    /// The disk forgot what it had confirmed. A member that goes on could vote twice in one term.
-    #[error(
-        "`{}` has lost confirmed writes: it ends at {found}, but {confirmed} was confirmed; \
-         discard it and let this member return as a learner",
-        path.display()
-    )]
+    /// There is none, although one was made.
+    #[error("there is no store in `{}`", path.display())]
+    Missing {
+        /// Where it was to be.
+        path: PathBuf,
+    },
+    /// It was made for another member, or for this one before it returned with another.
+    #[error("`{}` is the store of {got}; expected that of {expected}", path.display())]
+    Foreign {
+        /// The store.
+        path: PathBuf,
+        /// Whose it was to be.
+        expected: Box<Binding>,
+        /// Whose it is.
+        got: Box<Binding>,
+    },
+    /// The record that stands outside of the store is not there, so nothing tells whether the store is an older copy.
+    #[error("`{}` is missing, the record of what the store has confirmed", path.display())]
+    NoRecord {
+        /// Where it was to be.
+        path: PathBuf,
+    },
+    /// The disk forgot what it had confirmed, or the store is an older copy. A member that goes on could vote twice in
+    /// one term.
+    #[error("`{}` has lost confirmed writes: it ends at {found}, but {confirmed} was confirmed", path.display())]
     LostWrites {
         /// The store.
         path: PathBuf,
@@ -29,7 +50,7 @@ pub enum OpenError {
         confirmed: u64,
     },
     /// The bytes on disk are not those that were written.
-    #[error("`{}` is corrupt; discard it and let this member return as a learner", path.display())]
+    #[error("`{}` is damaged", path.display())]
     Corrupt {
         /// The store.
         path: PathBuf,
@@ -37,8 +58,8 @@ pub enum OpenError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
-    /// Written by a version with another layout.
-    #[error("`{}` has layout {got}, expected {expected}: update this binary", path.display())]
+    /// Written by a build with another layout.
+    #[error("`{}` has layout {got}, this binary expects {expected}", path.display())]
     Layout {
         /// The store.
         path: PathBuf,
@@ -59,6 +80,19 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether what the member promised by this store is lost: it must never vote again under this store's id. False where
+    /// the store may be whole and cannot be opened now, or by this binary.
+    pub const fn is_loss(&self) -> bool {
+        match self {
+            Self::Missing { .. }
+            | Self::Foreign { .. }
+            | Self::NoRecord { .. }
+            | Self::LostWrites { .. }
+            | Self::Corrupt { .. } => true,
+            Self::Locked { .. } | Self::Layout { .. } | Self::Io { .. } => false,
+        }
+    }
+
     pub(super) fn io(path: &Path, source: io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
     }

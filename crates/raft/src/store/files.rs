@@ -1,22 +1,31 @@
-//! The store's directory: a lock, one fjall database for all groups, and the mark of confirmed writes.
+//! The store's directory: a lock, one fjall database for all groups, and the mark of confirmed writes. A second mark
+//! stands outside of it.
 //!
 //! This file knows the layout and how a store comes to be; it never interprets what the groups put into it.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use countersign_core::id::{GroupId, NodeId};
+use countersign_core::codec;
+use countersign_core::id::{GroupId, NodeId, StoreId};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
+use super::binding::{Identity, StorePlace};
 use super::error::{OpenError, StoreError};
 use super::journal::{self, JournalError};
-use super::mark::Mark;
+use super::mark::{Mark, Marks, sync_parent};
 
 /// The layout that this build writes and the only one it reads.
-const LAYOUT: u8 = 1;
+const LAYOUT: u8 = 2;
 const LAYOUT_KEY: &[u8] = b"layout";
+/// Under this key the store says whose it is.
+const IDENTITY_KEY: &[u8] = b"identity";
 /// Under this key every synced batch stores its number, to be held against the mark.
 pub(super) const NUMBER_KEY: &[u8] = b"number";
+/// The mark inside the store.
+const CONFIRMED: &str = "confirmed";
 
 /// Which table a key belongs to. Group and index are big-endian, so that a group's log is one ordered run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -99,20 +108,70 @@ impl Files {
 /// A directory just opened.
 pub(super) struct Opened {
     pub(super) files: Files,
-    pub(super) mark: Mark,
+    pub(super) marks: Marks,
     /// The number of the last synced batch.
     pub(super) number: u64,
     pub(super) lock: File,
 }
 
-/// Opens the store at `path`, or creates it there.
-pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
-    let io = |e| OpenError::io(path, e);
-    fs::create_dir_all(path).map_err(io)?;
+/// Opens the store at its place. One that is missing, made for another member, or behind a mark is refused.
+pub(super) fn open(place: &StorePlace) -> Result<Opened, OpenError> {
+    let path = &place.path;
+    if is_vacant(path)? {
+        return Err(OpenError::Missing { path: path.clone() });
+    }
+    let Found { files, identity, number, lock } = find(path)?;
+    if identity.binding != place.binding {
+        let (expected, got) = (Box::new(place.binding), Box::new(identity.binding));
+        return Err(OpenError::Foreign { path: path.clone(), expected, got });
+    }
+    let mark = |at: &Path| {
+        Mark::open(at, identity.own).map_err(|error| match error.kind() {
+            ErrorKind::InvalidData => OpenError::corrupt(at, error),
+            ErrorKind::NotFound => OpenError::NoRecord { path: at.to_owned() },
+            _ => OpenError::io(at, error),
+        })
+    };
+    let (inside, confirmed_inside) = mark(&path.join(CONFIRMED))?;
+    let (outside, confirmed_outside) = mark(&place.record)?;
+    let confirmed = confirmed_inside.max(confirmed_outside);
+    if number < confirmed {
+        return Err(OpenError::LostWrites { path: path.clone(), found: number, confirmed });
+    }
+    let marks = Marks { inside, outside };
+    // A kill between an fsync and its marks leaves them behind by one, a power cut by more.
+    marks.write(number).and_then(|()| marks.sync()).map_err(|e| OpenError::io(path, e))?;
+    Ok(Opened { files, marks, number, lock })
+}
+
+/// Whether nothing of a store is there.
+fn is_vacant(path: &Path) -> Result<bool, OpenError> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(true),
+        Err(e) => return Err(OpenError::io(path, e)),
+    };
+    for entry in entries {
+        if entry.map_err(|e| OpenError::io(path, e))?.file_name() != "lock" {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// What stands in a directory, whoever it belongs to.
+struct Found {
+    files: Files,
+    identity: Identity,
+    number: u64,
+    lock: File,
+}
+
+fn find(path: &Path) -> Result<Found, OpenError> {
     let lock = lock(path)?;
     let tables = path.join("tables");
-    if !tables.try_exists().map_err(io)? {
-        create(path, &tables)?;
+    if !tables.try_exists().map_err(|e| OpenError::io(path, e))? {
+        return Err(OpenError::corrupt(path, "its tables are missing"));
     }
     journal::check(&tables).map_err(|e| match e {
         JournalError::Io { source, .. } => OpenError::file(path, source),
@@ -124,21 +183,15 @@ pub(super) fn open(path: &Path) -> Result<Opened, OpenError> {
         Ok(opened) => opened.map_err(|e| OpenError::database(path, e))?,
         Err(_) => return Err(OpenError::corrupt(path, "the database panicked on it")),
     };
-    let number = check_layout(path, &files)?;
-    let (mark, confirmed) = Mark::open(&path.join("confirmed")).map_err(|e| match e.kind() {
-        std::io::ErrorKind::InvalidData => OpenError::corrupt(path, e),
-        _ => OpenError::io(path, e),
-    })?;
-    if number < confirmed {
-        return Err(OpenError::LostWrites { path: path.to_owned(), found: number, confirmed });
-    }
-    Ok(Opened { files, mark, number, lock })
+    let (identity, number) = read_meta(path, &files)?;
+    Ok(Found { files, identity, number, lock })
 }
 
 /// Takes the directory for this process. The lock goes with the process, however it ends.
 fn lock(path: &Path) -> Result<File, OpenError> {
     let io = |e| OpenError::io(path, e);
-    let file = File::options().create(true).truncate(false).write(true).open(path.join("lock")).map_err(io)?;
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(path.join("lock"));
+    let file = file.map_err(io)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path.to_owned() }),
@@ -146,28 +199,71 @@ fn lock(path: &Path) -> Result<File, OpenError> {
     }
 }
 
-/// Builds new tables aside and renames them into place, so that a crash in between leaves nothing that blocks the next
-/// start. Only here is anything ever deleted, and only what no one was ever promised.
-fn create(path: &Path, tables: &PathBuf) -> Result<(), OpenError> {
+/// Makes a store for a member that is being made. Done already: nothing.
+///
+/// The mark outside comes first, so that no store is ever there without one. The store is built aside and renamed into
+/// place whole, so that a crash in between leaves nothing that blocks the next start. Only here is anything ever deleted,
+/// and only what no one was ever promised.
+pub(super) fn create(place: &StorePlace, own: StoreId) -> Result<(), OpenError> {
+    let path = &place.path;
+    let io = |e| OpenError::io(path, e);
+    if !is_vacant(path)? {
+        let found = find(path)?;
+        let got = found.identity.binding;
+        if got == place.binding {
+            return Ok(());
+        }
+        if !found.is_unused().map_err(|e| OpenError::database(path, e))? {
+            let (expected, got) = (Box::new(place.binding), Box::new(got));
+            return Err(OpenError::Foreign { path: path.clone(), expected, got });
+        }
+        drop(found);
+        fs::remove_dir_all(path).map_err(io)?;
+    }
+    let confirmed = Mark::number(&place.record).map_err(|e| match e.kind() {
+        ErrorKind::InvalidData => OpenError::corrupt(&place.record, e),
+        _ => OpenError::io(&place.record, e),
+    })?;
+    if let Some(confirmed) = confirmed.filter(|confirmed| *confirmed > 0) {
+        return Err(OpenError::LostWrites { path: path.clone(), found: 0, confirmed });
+    }
+    Mark::create(&place.record, own).map_err(|e| OpenError::io(&place.record, e))?;
+    build(path, &Identity { binding: place.binding, own })
+}
+
+fn build(path: &Path, identity: &Identity) -> Result<(), OpenError> {
     let io = |e| OpenError::io(path, e);
     let database = |e| OpenError::database(path, e);
-    if path.join("confirmed").try_exists().map_err(io)? {
-        return Err(OpenError::corrupt(path, "its tables are missing"));
-    }
-    let new = path.join("tables.new");
+    let mut new = path.as_os_str().to_owned();
+    new.push(".new");
+    let new = PathBuf::from(new);
     if new.try_exists().map_err(io)? {
         fs::remove_dir_all(&new).map_err(io)?;
     }
-    let files = Files::open_tables(&new).map_err(database)?;
+    DirBuilder::new().recursive(true).mode(0o700).create(&new).map_err(io)?;
+    let identity_bytes = codec::encode(identity).map_err(|e| OpenError::corrupt(path, e))?;
+    let files = Files::open_tables(&new.join("tables")).map_err(database)?;
     files.meta.insert(LAYOUT_KEY, [LAYOUT]).map_err(database)?;
+    files.meta.insert(IDENTITY_KEY, identity_bytes).map_err(database)?;
     files.db.persist(PersistMode::SyncAll).map_err(database)?;
     drop(files);
-    fs::rename(&new, tables).map_err(io)?;
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(io)
+    Mark::create(&new.join(CONFIRMED), identity.own).map_err(io)?;
+    // An empty directory, or one with a lock alone, makes way.
+    let _ = fs::remove_file(path.join("lock"));
+    fs::rename(&new, path).map_err(io)?;
+    sync_parent(path).map_err(io)
 }
 
-/// Checks the layout and returns the number of the last synced batch.
-fn check_layout(path: &Path, files: &Files) -> Result<u64, OpenError> {
+impl Found {
+    /// Whether no group ever wrote to it: then nobody was promised anything by it.
+    fn is_unused(&self) -> Result<bool, fjall::Error> {
+        let Files { log, meta, snapshot, .. } = &self.files;
+        Ok(self.number == 0 && log.is_empty()? && snapshot.is_empty()? && meta.len()? == 2)
+    }
+}
+
+/// Checks the layout; returns whose the store is and the number of its last synced batch.
+fn read_meta(path: &Path, files: &Files) -> Result<(Identity, u64), OpenError> {
     let read = |key| files.meta.get(key).map_err(|e| OpenError::database(path, e));
     match read(LAYOUT_KEY)?.as_deref() {
         Some([LAYOUT]) => {}
@@ -175,11 +271,14 @@ fn check_layout(path: &Path, files: &Files) -> Result<u64, OpenError> {
         // Either is possible only when the journal lost its beginning; what the mark says comes out the same.
         _ => return Err(OpenError::corrupt(path, "its layout record is missing")),
     }
-    match read(NUMBER_KEY)? {
-        None => Ok(0),
+    let identity = read(IDENTITY_KEY)?.ok_or_else(|| OpenError::corrupt(path, "it does not say whose it is"))?;
+    let identity = codec::decode(&identity).map_err(|e| OpenError::corrupt(path, e))?;
+    let number = match read(NUMBER_KEY)? {
+        None => 0,
         Some(bytes) => match <[u8; 8]>::try_from(&*bytes) {
-            Ok(number) => Ok(u64::from_be_bytes(number)),
-            Err(_) => Err(OpenError::corrupt(path, "its last number is malformed")),
+            Ok(number) => u64::from_be_bytes(number),
+            Err(_) => return Err(OpenError::corrupt(path, "its last number is malformed")),
         },
-    }
+    };
+    Ok((identity, number))
 }

@@ -3,6 +3,7 @@
 //! A vote or an append is answered only after its fsync. When a write fails, the store accepts nothing more and every
 //! group on it stops: a promise that cannot be persisted is not made.
 
+mod binding;
 mod error;
 mod files;
 mod journal;
@@ -10,19 +11,20 @@ mod log;
 mod mark;
 mod snapshots;
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 mod tail;
 mod writer;
 
 use std::fs::File;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
+use countersign_core::id::StoreId;
 use tokio::sync::oneshot;
 
+pub use binding::{Binding, StorePlace};
 pub use error::OpenError;
 pub(crate) use error::StoreError;
 pub(crate) use files::{Files, Record, Table, log_key, member_key, record_key};
@@ -52,17 +54,28 @@ struct Closing {
 }
 
 impl Store {
-    /// Opens the store in the directory `path`, or creates it. Blocks while the journal is replayed.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, OpenError> {
-        let path = path.as_ref();
-        let Opened { files, mark, number, lock } = files::open(path)?;
+    /// Makes an empty store for a member that is being made; `own` is the store's own id, drawn for it. Does nothing where
+    /// that member's store is already. It takes the place of one that was made for another and never used.
+    ///
+    /// # Errors
+    /// A store that was used by another member is not replaced, nor one that is gone and had confirmed writes.
+    pub fn create(place: &StorePlace, own: StoreId) -> Result<(), OpenError> {
+        files::create(place, own)
+    }
+
+    /// Opens the store at its place. Blocks while the journal is replayed.
+    ///
+    /// # Errors
+    /// One that is missing, was made for another member, or is behind what it has confirmed is never used.
+    pub fn open(place: &StorePlace) -> Result<Self, OpenError> {
+        let Opened { files, marks, number, lock } = files::open(place)?;
         let (queue, messages) = channel();
         let failed = Arc::new(AtomicBool::new(false));
-        let writer = Writer { files: files.clone(), mark, number, failed: Arc::clone(&failed) };
+        let writer = Writer { files: files.clone(), marks, number, failed: Arc::clone(&failed) };
         let writer = std::thread::Builder::new()
             .name("raft-store".to_owned())
             .spawn(move || writer.run(&messages))
-            .map_err(|e| OpenError::io(path, e))?;
+            .map_err(|e| OpenError::io(&place.path, e))?;
         Ok(Self(Arc::new(Shared {
             files: RwLock::new(Some(files)),
             queue,

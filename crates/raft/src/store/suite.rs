@@ -1,15 +1,16 @@
 //! openraft's own storage suite over this store: many groups in one database, so that one group's records are seen to
 //! stay out of another's.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign_core::group::GroupMembers;
-use countersign_core::id::{GroupId, NodeId, StoreId};
+use countersign_core::id::{ClusterId, GroupId, Incarnation, NodeId, StoreId};
 use openraft::testing::{StoreBuilder, Suite, log_id};
 use tokio::sync::watch;
 
-use super::{GroupLog, Replaced, Snapshots, Store};
+use super::{Binding, GroupLog, Replaced, Snapshots, Store, StorePlace};
 use crate::applier::Applier;
 use crate::hub::Assignments;
 use crate::machine::{ApplyError, GroupMachine, LogPosition, RestoreError};
@@ -66,10 +67,19 @@ impl StoreBuilder<TypeConfig, GroupLog, Applier> for NextGroup {
     }
 }
 
+/// A new store in `dir`.
+pub(crate) fn store_in(dir: &Path) -> Store {
+    let binding =
+        Binding { cluster: ClusterId([1; 16]), node: NodeId(1), incarnation: Incarnation(0), store: StoreId([2; 16]) };
+    let place = StorePlace { path: dir.join("store"), record: dir.join("record"), binding };
+    Store::create(&place, StoreId([3; 16])).unwrap();
+    Store::open(&place).unwrap()
+}
+
 #[test]
 fn the_storage_suite_passes_in_many_groups_of_one_store() {
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(dir.path()).unwrap();
+    let store = store_in(dir.path());
     let (_keep, everything) = watch::channel(Replaced { upto: Some(log_id(u64::MAX, 0, u64::MAX)), failed: false });
     let builder = NextGroup { store: store.clone(), next: AtomicU64::new(255), everything };
     Suite::test_all(builder).unwrap();

@@ -13,7 +13,7 @@ use fjall::PersistMode;
 
 use super::error::StoreError;
 use super::files::{Files, NUMBER_KEY, Table};
-use super::mark::Mark;
+use super::mark::Marks;
 use crate::limits::WRITE_BATCH_BYTES_MAX;
 
 /// One change of one key; no value deletes it.
@@ -44,7 +44,7 @@ pub(super) enum Message {
 /// The thread's state.
 pub(super) struct Writer {
     pub(super) files: Files,
-    pub(super) mark: Mark,
+    pub(super) marks: Marks,
     pub(super) number: u64,
     pub(super) failed: Arc<AtomicBool>,
 }
@@ -78,8 +78,8 @@ impl Writer {
             }
             self.write(jobs);
         }
-        if let Err(error) = self.mark.sync() {
-            tracing::error!(%error, "the mark of confirmed writes was not synced");
+        if let Err(error) = self.marks.sync() {
+            tracing::error!(%error, "the marks of confirmed writes were not synced");
         }
     }
 
@@ -124,7 +124,7 @@ impl Writer {
         batch.commit()?;
         if sync {
             self.number = number;
-            self.mark.write(number).map_err(StoreError::Mark)?;
+            self.marks.write(number).map_err(StoreError::Mark)?;
         }
         Ok(())
     }

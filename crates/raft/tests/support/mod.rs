@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use countersign_core::codec;
 use countersign_core::group::GroupMembers;
-use countersign_core::id::{GroupId, NodeId, StoreId};
+use countersign_core::id::{ClusterId, GroupId, Incarnation, NodeId, StoreId};
 use countersign_raft::{
-    ApplyError, Assignments, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, GroupStatus, Groups, HubError,
-    LogPosition, RaftRpc, RestoreError, Store, StoreFault, Transport, TransportError,
+    ApplyError, Assignments, Binding, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, GroupStatus, Groups,
+    HubError, LogPosition, OpenError, RaftRpc, RestoreError, Store, StoreFault, StorePlace, Transport, TransportError,
 };
 use tempfile::TempDir;
 
@@ -268,6 +268,26 @@ impl Transport for Wire {
     }
 }
 
+/// Where a member's store is, within its directory.
+pub fn place(number: u64, dir: &Path) -> StorePlace {
+    let binding = Binding {
+        cluster: ClusterId([1; 16]),
+        node: id(number),
+        incarnation: Incarnation(0),
+        store: StoreId([number as u8; 16]),
+    };
+    StorePlace { path: dir.join("store"), record: dir.join("record"), binding }
+}
+
+/// Opens a member's store, made at the first time. One that is gone is not made anew.
+pub fn open_store(number: u64, dir: &Path) -> Result<Store, OpenError> {
+    let place = place(number, dir);
+    if !place.record.exists() {
+        Store::create(&place, StoreId([0xee; 16]))?;
+    }
+    Store::open(&place)
+}
+
 /// A member: its directory outlives it.
 pub struct Member {
     pub id: NodeId,
@@ -283,9 +303,9 @@ impl Member {
         Self::copied(number, first_store(id(number)), dir, net, roster)
     }
 
-    /// As a copy of the member whose store has another id.
+    /// As a copy of the member that speaks under another store.
     pub fn copied(number: u64, own: StoreId, dir: TempDir, net: &Net, roster: &Roster) -> Self {
-        let store = Store::open(dir.path()).unwrap();
+        let store = open_store(number, dir.path()).unwrap();
         let groups = Groups::new(id(number), own, store.clone(), net.wire(id(number)), roster.of(id(number), own));
         net.attach(id(number), groups.clone());
         Self { id: id(number), dir, store, groups, net: net.clone(), journals: BTreeMap::new() }

@@ -1,8 +1,11 @@
 //! Why a member did not start, as exit code and as what to try.
 
-use countersign::datadir::DataDirError;
-use countersign::{BootstrapError, JoinError, KeysError, StartError, advice_enrollment};
+use std::path::Path;
 
+use countersign::datadir::DataDirError;
+use countersign::{BootstrapError, JoinError, KeysError, StartError, WayBack, advice_enrollment};
+
+use super::announce::quoted;
 use crate::failure::{Exit, Failure, chain};
 
 /// The failure for people.
@@ -24,12 +27,18 @@ pub(super) fn failure(error: &StartError) -> Failure {
 fn advice(error: &StartError) -> String {
     match error {
         StartError::DataDir(error) | StartError::Keys(KeysError::DataDir(error)) => data_dir(error),
+        StartError::StoreLost { data, way, .. } => way_back(data, *way),
+        StartError::NoMemberFile { path, .. } => format!(
+            "put member.json back into `{}`; if it is lost, evict this node on a voter and join it anew in another directory: \
+             countersign server --join-token @FILE --join-addr HOST:PORT --data OTHER",
+            path.display()
+        ),
         StartError::Empty { .. } => "add --bootstrap to make a cluster, or --join-token and --join-addr".to_owned(),
         StartError::JoinUnfinished { .. } => {
-            "repeat the join with --join-token and --join-addr, or empty the directory".to_owned()
+            "repeat the join with --join-token and --join-addr, or choose another directory with --data".to_owned()
         }
         StartError::BootstrapUnfinished { .. } => {
-            "repeat the start with --bootstrap, or empty the directory and join".to_owned()
+            "repeat the start with --bootstrap, or join with another directory: --data".to_owned()
         }
         StartError::Bind { .. } => {
             "stop what listens there, or choose another address with --cluster-addr or --https-addr (port 0 takes any that \
@@ -59,6 +68,18 @@ fn advice(error: &StartError) -> String {
     }
 }
 
+/// How a member comes back whose store is lost.
+fn way_back(data: &Path, way: WayBack) -> String {
+    match way {
+        WayBack::ReturnAsLearner => format!("countersign server --return-as-learner --data {}", quoted(data)),
+        WayBack::OnlyVoter => format!(
+            "keep `{}` as it is: it was the only voter, and recovering it is not in this version; a new cluster: countersign \
+             server --bootstrap --data OTHER",
+            data.display()
+        ),
+    }
+}
+
 fn data_dir(error: &DataDirError) -> String {
     match error {
         DataDirError::InUse { .. } => "stop the other server, or choose another directory with --data".to_owned(),
@@ -70,7 +91,12 @@ fn data_dir(error: &DataDirError) -> String {
             format!("run the server as that user, or chown {} to this one", path.display())
         }
         DataDirError::Damaged { .. } => {
-            "restore the file, or evict this node, empty the directory and join anew".to_owned()
+            "put the file back; if it is lost, evict this node on a voter and join it anew in another directory: countersign \
+             server --join-token @FILE --join-addr HOST:PORT --data OTHER"
+                .to_owned()
+        }
+        DataDirError::Layout { .. } => {
+            "start it with the build that wrote it; this version reads no data of earlier builds".to_owned()
         }
         DataDirError::Io { .. } => {
             "check the disk and who owns the directory, or choose another with --data".to_owned()

@@ -136,7 +136,7 @@ fn print_token(path: &Path, address: &str) -> Result<(), Failure> {
 }
 
 /// A path as a shell reads it back.
-fn quoted(path: &Path) -> String {
+pub(super) fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_' | '+' | ':' | ',');
     if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
