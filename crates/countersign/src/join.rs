@@ -192,6 +192,7 @@ fn candidate(begun: &Begun, keys: &Keys) -> Candidate {
         leaf_key: keys.leaf.id(),
         foreign: keys.leaf.foreign().map(ForeignIdentity::leaf),
         keys: keys.public(),
+        store: begun.store,
     }
 }
 
@@ -292,7 +293,7 @@ mod tests {
     use countersign_core::principal::{Principal, TrustDomain};
     use countersign_core::time::Validity;
     use countersign_core::trust::member::{Leaf, Member, Suffrage};
-    use countersign_core::trust::statement::Statement;
+    use countersign_core::trust::statement::{StatedVoter, Statement};
     use countersign_core::trust::view::{Authority as Recorded, AuthorityKey, AuthorityPhase};
     use countersign_pki::authority::{Authority, AuthorityParts, LeafRequest};
     use countersign_pki::key::{KeyAlgorithm, KeyPair};
@@ -301,6 +302,7 @@ mod tests {
 
     const CLUSTER: ClusterId = ClusterId([7; 16]);
     const HERE: NodeId = NodeId(2);
+    const STORE: StoreId = StoreId([2; 16]);
     const VALID: Validity = Validity { not_before: UnixMillis(0), not_after: UnixMillis(4_000_000_000_000) };
     const NOW: UnixMillis = UnixMillis(2_000_000_000_000);
 
@@ -351,6 +353,8 @@ mod tests {
                 name: Name::parse("n2").unwrap(),
                 suffrage: Suffrage::Learner,
                 keys: self.keys.public(),
+                store: STORE,
+                returning: None,
                 leaf: Leaf { key: self.keys.leaf.id(), renewal: 0, serial: [3; 16], validity: VALID },
                 mapped: None,
                 addresses: vec![Address::parse("127.0.0.1:1").unwrap()],
@@ -378,7 +382,12 @@ mod tests {
                 revoked_keys: Default::default(),
                 revoked_principals: Default::default(),
                 groups: BTreeMap::new(),
-                statement: Arc::new(Statement::founding(CLUSTER, HERE, self.keys.identity.public(), self.pinned.id())),
+                statement: Arc::new(Statement::founding(
+                    CLUSTER,
+                    HERE,
+                    StatedVoter { identity: self.keys.identity.public(), store: STORE },
+                    self.pinned.id(),
+                )),
                 stated: 0,
             }
         }

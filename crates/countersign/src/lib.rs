@@ -35,6 +35,8 @@ mod service;
 mod settings;
 mod standing;
 mod start_error;
+mod store_warnings;
+mod stores;
 mod time;
 mod turns;
 mod whoami;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
 use countersign_core::authz::Affected;
 use countersign_core::codec;
+use countersign_core::group::GroupMembers;
 use countersign_core::id::{Generation, KeyId};
 use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
@@ -18,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::boot::boot_now;
 use crate::quarantine::Overlay;
+use crate::stores::Stores;
 
 /// Called with each new view and what was revoked on the way to it, before anything else learns of it. True once this view,
 /// or a newer one, is in force: else nothing may be acknowledged.
@@ -146,8 +148,8 @@ impl SharedState {
     }
 
     /// The machine to hand to Raft. `overlay` refuses for what stands in the log until it is applied.
-    pub(crate) fn machine(&self, overlay: Arc<Overlay>) -> TrustMachine {
-        TrustMachine { shared: self.clone(), overlay, published: Generation(0), revocations: Vec::new() }
+    pub(crate) fn machine(&self, overlay: Arc<Overlay>, stores: Arc<Stores>) -> TrustMachine {
+        TrustMachine { shared: self.clone(), overlay, stores, published: Generation(0), revocations: Vec::new() }
     }
 }
 
@@ -155,6 +157,7 @@ impl SharedState {
 pub(crate) struct TrustMachine {
     shared: SharedState,
     overlay: Arc<Overlay>,
+    stores: Arc<Stores>,
     published: Generation,
     /// Applied since the last view was published.
     revocations: Vec<Revocation>,
@@ -163,13 +166,13 @@ pub(crate) struct TrustMachine {
 impl GroupMachine for TrustMachine {
     /// A command that this binary does not know was written by a newer one. Skipping it would make this member's state
     /// differ from all others', so the member stops; a newer binary goes on from here.
-    fn apply(&mut self, _at: LogPosition, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
+    fn apply(&mut self, _at: LogPosition, members: &GroupMembers, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
         let stamped = Stamped::decode(command).map_err(ApplyError::new)?;
         let mut state = self.shared.0.state.write().unwrap_or_else(PoisonError::into_inner);
         // Before, and without keeping the view: a view that somebody holds is copied when it is changed.
         let affected = Affected::by(&stamped.command, state.view().map(|view| &**view));
         let before = state.view().map(|view| view.generation);
-        let outcome = state.apply(&stamped).map_err(ApplyError::new)?;
+        let outcome = state.apply(&stamped, members).map_err(ApplyError::new)?;
         if let Some(view) = state.view().filter(|view| before.is_none_or(|before| before < view.generation)) {
             self.shared.0.changes.lock().unwrap_or_else(PoisonError::into_inner).enter(view.generation, affected);
         }
@@ -212,6 +215,7 @@ impl GroupMachine for TrustMachine {
         // Not before the view is in force: in between, somebody evicted would be refused by neither.
         if let Some(upto) = upto {
             self.overlay.applied(upto.index);
+            self.stores.applied(upto.index);
         }
         self.shared.0.applied.send_replace(view.generation);
     }
@@ -233,7 +237,10 @@ mod tests {
     fn an_entry_of_a_newer_version_is_refused_by_the_level_that_it_needs() {
         let shared = SharedState::new();
         let newer = codec::encode(&(FEATURE_LEVEL + 1, UnixMillis(1), 250_u32)).unwrap();
-        let refused = shared.machine(Arc::default()).apply(LogPosition::default(), &newer).unwrap_err();
+        let refused = shared
+            .machine(Arc::default(), Arc::default())
+            .apply(LogPosition::default(), &GroupMembers::default(), &newer)
+            .unwrap_err();
         let shown = crate::chain(&refused).to_string();
         let level = format!("entry needs feature level {}, this binary knows {FEATURE_LEVEL}", FEATURE_LEVEL + 1);
         assert!(shown.contains(&level), "{shown}");

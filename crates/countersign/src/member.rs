@@ -38,6 +38,7 @@ use crate::returning::OwnStanding;
 use crate::service;
 use crate::settings::{Settings, Start};
 pub use crate::start_error::{StartError, WayBack};
+use crate::stores::Stores;
 use crate::time::{Clocks, OwnClock};
 use crate::turns::Turns;
 
@@ -60,6 +61,7 @@ pub(crate) struct Inner {
     pub(crate) data: DataDir,
     pub(crate) file: MemberFile,
     pub(crate) node: NodeId,
+    store: StoreId,
     pub(crate) keys: Keys,
     pub(crate) endpoint: Endpoint,
     pub(crate) state: SharedState,
@@ -77,6 +79,7 @@ pub(crate) struct Inner {
     pub(crate) clock: OwnClock,
     pub(crate) gate: Arc<Gate>,
     pub(crate) overlay: Arc<Overlay>,
+    pub(crate) stores: Arc<Stores>,
     pub(crate) renewals: Renewals,
     pub(crate) client_ttl_secs: u64,
     pub(crate) cache_ttl_secs: u64,
@@ -410,6 +413,7 @@ async fn assemble(
     let endpoints = Endpoints { cluster: acceptor.local_addr().ok(), advertise: bound.advertise, https: None };
     Ok(Arc::new(Inner {
         node,
+        store: replica.store,
         file: member,
         keys,
         endpoint,
@@ -425,6 +429,7 @@ async fn assemble(
         clock: OwnClock::default(),
         gate: Arc::clone(&replica.gate),
         overlay: Arc::clone(&replica.overlay),
+        stores: Arc::clone(&replica.stores),
         renewals: Renewals::default(),
         client_ttl_secs: settings.client_ttl_secs,
         cache_ttl_secs: settings.cache_ttl_secs.clamp(1, CACHE_TTL_SECS_MAX),
@@ -443,6 +448,11 @@ impl Inner {
     /// The later of this host's clock and the last applied time.
     pub(crate) fn now(&self) -> UnixMillis {
         self.endpoint.now()
+    }
+
+    /// The id of this member's store.
+    pub(crate) fn own_store(&self) -> StoreId {
+        self.store
     }
 
     /// The leader, as far as this member knows.

@@ -43,6 +43,8 @@ pub(crate) fn render(member: &Inner) -> String {
     gauge(&mut registry, "revoked_keys", "Keys that are refused for ever", view.revoked_keys.len() as u64);
     counter(&mut registry, "renewals", "Renewals of this member's certificate", member.renewals.done());
     counter(&mut registry, "renewals_failed", "Attempts at one that failed", member.renewals.failed());
+    let refused = member.stores.refused();
+    counter(&mut registry, "store_refusals", "Votes, answers and lease requests refused for their store", refused);
     let refusals = Family::<[(&str, &str); 1], Counter>::default();
     for (reason, count) in member.refusals.counts() {
         refusals.get_or_create(&[("reason", reason)]).inc_by(count);

@@ -206,6 +206,7 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
             "{name} is in quarantine here, refused by this member alone: evict it, or `countersign node quarantine --lift {name}`"
         ));
     }
+    warnings.extend(member.store_warnings(view));
     let now = member.now();
     if raft.voters.len() == 1 && view.members.len() > 1 {
         warnings.push("one voter only: if it fails, the cluster cannot change; promote others".to_owned());

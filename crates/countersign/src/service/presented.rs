@@ -77,7 +77,8 @@ mod tests {
     use countersign_core::lease::LeaseLength;
     use std::sync::Arc;
 
-    use countersign_core::id::{AuthorityId, ClusterId, NodeId, RequestId, TokenId};
+    use countersign_core::group::GroupMembers;
+    use countersign_core::id::{AuthorityId, ClusterId, NodeId, RequestId, StoreId, TokenId};
     use countersign_core::key::{Endorsement, SecretKey};
     use countersign_core::name::{Address, Host, HostName, Name};
     use countersign_core::principal::{Principal, TrustDomain};

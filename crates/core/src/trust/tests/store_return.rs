@@ -5,7 +5,7 @@ use crate::enroll::returning::{ReturnChannel, ReturnError, StoreReturn};
 use crate::group::GroupMembers;
 use crate::id::{ClusterId, NodeId, StoreId};
 use crate::key::SignatureError;
-use crate::trust::author::{Author, permit};
+use crate::trust::author::permit;
 use crate::trust::command::Command;
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Outcome, Refused, Signer};
@@ -156,7 +156,7 @@ fn any_member_passes_a_return_on_and_voters_alone_bind_a_store() {
     rig.apply(Command::AddJoinToken(record(5, 1)));
     rig.apply(Command::Admit(Box::new(super::rig::request(4, 5))));
     let view = rig.0.view().unwrap();
-    let may = |from, command: &Command| permit(view, Author::Member(NodeId(from)), command).is_ok();
+    let may = |from, command: &Command| permit(view, NodeId(from), command).is_ok();
     let pass = returning(request(OLD, NEW));
     assert!(may(1, &pass) && may(4, &pass) && !may(9, &pass));
     assert!(may(1, &bind(NEW)) && !may(4, &bind(NEW)) && !may(2 + 7, &bind(NEW)));
