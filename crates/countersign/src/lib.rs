@@ -35,6 +35,7 @@ mod service;
 mod settings;
 mod standing;
 mod start_error;
+mod store_return;
 mod store_warnings;
 mod stores;
 mod time;
@@ -69,5 +70,6 @@ pub use settings::{
     NODE_TTL_SECS, NewCluster, Settings, Start,
 };
 pub use standing::Standing;
+pub use store_return::{NotTaken, StoreReturnError};
 pub use turns::Busy;
 pub use whoami::WhoamiService;

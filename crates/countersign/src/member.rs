@@ -38,6 +38,7 @@ use crate::returning::OwnStanding;
 use crate::service;
 use crate::settings::{Settings, Start};
 pub use crate::start_error::{StartError, WayBack};
+use crate::store_return;
 use crate::stores::Stores;
 use crate::time::{Clocks, OwnClock};
 use crate::turns::Turns;
@@ -51,6 +52,8 @@ pub enum Started {
     Founded,
     /// It was admitted.
     Joined,
+    /// It was a member before, and comes back as a learner with a new store.
+    Returned,
 }
 
 /// A running member. Clones are the same member; it stops when [`Member::shutdown`] is called.
@@ -103,7 +106,8 @@ impl Member {
                 for left in [file::BOOTSTRAP, file::JOIN].into_iter().filter(|left| data.file(left).exists()) {
                     data.remove(left)?;
                 }
-                (member, Started::Again, None)
+                let (member, started) = store_return::come_back(&data, member, foreign.clone(), &start).await?;
+                (member, started, None)
             }
             None => create(&data, &settings, foreign.clone(), &bound, start).await?,
         };
@@ -283,6 +287,7 @@ async fn create(
             let member = join::enroll(data, &keys, &token, &sponsor, &begun).await?;
             Ok((member, Started::Joined, None))
         }
+        Start::ReturnAsLearner { .. } => Err(StartError::Empty { path: path() }),
         Start::Existing if !bootstrap::under_way(data) => Err(StartError::Empty { path: path() }),
         Start::Existing | Start::Bootstrap(_) => {
             bootstrap::begin(data)?;

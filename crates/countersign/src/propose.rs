@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use crate::authority::SignError;
 use crate::keys::{KeysError, random};
+use crate::lease::NotLeader;
 use crate::member::Inner;
 use crate::turns::Busy;
 
@@ -184,7 +185,7 @@ impl Inner {
             return Ok(Attempt::Elsewhere);
         }
         // What removes somebody is not even written where nobody can commit it: later, it would surprise.
-        if matches!(command, Command::Evict { .. } | Command::SetSuffrage { .. })
+        if matches!(command, Command::Evict { .. } | Command::SetSuffrage { .. } | Command::ReturnStore(_))
             && self.group.ensure_linearizable().await.is_err()
         {
             return Ok(Attempt::Elsewhere);
@@ -198,6 +199,17 @@ impl Inner {
         let _turn = self.turns.enter(taken_by, stamped.len())?;
         if let Some(outcome) = self.answered(command, time).await {
             return self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)));
+        }
+        if let Command::ReturnStore(request) = command {
+            match self.check_away(request.node) {
+                Err(NotLeader) => return Ok(Attempt::Elsewhere),
+                Ok(Err(why)) => {
+                    return self
+                        .certify(Outcome::Refused(why), command, spki)
+                        .map(|done| Attempt::Done(Box::new(done)));
+                }
+                Ok(Ok(())) => {}
+            }
         }
         // The author may have been evicted or demoted while this waited.
         self.permit(taken_by, command)?;

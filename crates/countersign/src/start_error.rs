@@ -17,6 +17,7 @@ use crate::files::FilesError;
 use crate::join::JoinError;
 use crate::keys::KeysError;
 use crate::replica::ReplicaError;
+use crate::store_return::StoreReturnError;
 
 /// How a member comes back whose store is lost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +77,9 @@ pub enum StartError {
         #[source]
         source: OpenError,
     },
+    /// The member did not come back with a new store.
+    #[error(transparent)]
+    Return(#[from] StoreReturnError),
     /// An enrollment was begun here and needs its token to go on.
     #[error("an enrollment was begun in `{}` and is not finished", path.display())]
     JoinUnfinished {

@@ -55,6 +55,9 @@ impl Inner {
         match refusal {
             Refusal::OtherStore | Refusal::RolledBack if self.stores.refused_by(peer, refusal) => {
                 tracing::error!(%peer, %refusal, "this node's store is refused: it must return with a new one");
+                if let Err(error) = crate::store_return::note_refused(&self.data, self.own_store()) {
+                    tracing::error!(error = %crate::chain(&error), "that the store is refused was not noted");
+                }
             }
             Refusal::OtherStore | Refusal::RolledBack => {}
             // On its way back: its new store counts once the member has left the group and the record says so.

@@ -18,10 +18,11 @@ use tokio::sync::{Notify, watch};
 
 use crate::applier::{Applier, Refusal};
 use crate::config::GroupConfig;
+use crate::contacts::Contacts;
 use crate::hub::{Assignments, StartError};
 use crate::machine::{GroupMachine, LogPosition};
 use crate::memory::{Floor, Memory, Position, StoreFault};
-use crate::network::{Contacts, Network};
+use crate::network::Network;
 use crate::proposer::{ProposeError, Proposed, Proposer};
 use crate::status::{GroupState, GroupStatus, GroupStopped};
 use crate::store::{GroupLog, Snapshots, Store};

@@ -7,6 +7,7 @@
 
 mod applier;
 mod config;
+mod contacts;
 mod group;
 mod hub;
 pub mod limits;

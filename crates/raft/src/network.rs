@@ -1,8 +1,7 @@
 //! Between openraft and a [`Transport`]: encodes requests, decodes answers, turns errors into retries.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use countersign_core::codec::{self, CodecError};
 use countersign_core::id::{GroupId, NodeId, StoreId};
@@ -16,6 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
+use crate::contacts::Contacts;
 use crate::hub::Assignments;
 use crate::limits::{SNAPSHOT_LEN_MAX, TERM_JUMP_MAX};
 use crate::memory::{Memory, StoreFault};
@@ -37,20 +37,6 @@ pub(crate) struct Network {
     pub(crate) backoff: Duration,
     /// Told when a snapshot of ours is out of date in its members.
     pub(crate) snapshot_stale: Arc<Notify>,
-}
-
-/// When each member last answered an append. Clones share it.
-#[derive(Clone, Default)]
-pub(crate) struct Contacts(Arc<Mutex<BTreeMap<NodeId, Instant>>>);
-
-impl Contacts {
-    fn heard(&self, node: NodeId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(node, Instant::now());
-    }
-
-    pub(crate) fn last(&self, node: NodeId) -> Option<Instant> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&node).copied()
-    }
 }
 
 /// One group's way to one member.
@@ -252,6 +238,8 @@ impl RaftNetwork<TypeConfig> for Link {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use openraft::testing::log_id;
 
     use super::*;

@@ -24,7 +24,7 @@ use crate::keys::{KeysError, random};
 use crate::member::Inner;
 use crate::recognize::Gate;
 pub(crate) use book::Book;
-pub(crate) use desk::{Ask, Desk, Grant};
+pub(crate) use desk::{Ask, Desk, Grant, NotLeader};
 pub(crate) use sublease::{Place, Subleases};
 
 /// How long an answer may take; a request that got none is made again.

@@ -13,7 +13,7 @@ use countersign_core::trust::TrustState;
 use countersign_core::trust::author::{permit, permit_in_recovery};
 use countersign_core::trust::clocks::{Anchor, VoterClocks};
 use countersign_core::trust::command::Command;
-use countersign_core::trust::recognition::{Recognition, Shown};
+use countersign_core::trust::recognition::Recognition;
 use countersign_core::trust::statement::Statement;
 use countersign_core::trust::view::View;
 
@@ -494,13 +494,5 @@ impl Machine {
             self.grant_confirmed(shop);
         }
         Ok(())
-    }
-
-    fn show(&self, to: NodeId, nonce: [u8; 32], known: u64, shop: &mut Shop) {
-        let Some(view) = self.process.view() else { return };
-        let shown = Shown::of(self.node, self.process.state.newest_shown().unwrap_or(&view.statement));
-        let signature = shown.sign(&self.keys.identity(), &nonce);
-        let chain = self.process.state.chain_after(known).to_vec();
-        shop.send(self.node, to, Body::Shown { nonce, shown, chain, signature });
     }
 }
