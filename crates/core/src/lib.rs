@@ -14,6 +14,7 @@ pub mod id;
 pub mod key;
 pub mod lease;
 pub mod limits;
+pub mod locked;
 pub mod mapped;
 pub mod name;
 pub mod peer;

@@ -38,6 +38,9 @@ pub const AUTHORITIES_MAX: usize = 8;
 pub const GROUPS_MAX: usize = 65_536;
 /// Bytes of one replicated trust command, encoded.
 pub const COMMAND_LEN_MAX: usize = 64 * 1024;
+/// Seconds for which all members must have known a level before the leader raises it by itself: a day, in which a bad
+/// release shows and can be taken back.
+pub const LEVEL_PROVEN_SECS: u64 = 86_400;
 /// Bytes of the author of one replicated trust command, encoded: a broker's name, an address and a few numbers.
 pub const AUTHOR_LEN_MAX: usize = 320;
 /// Commands that the proposer puts into one Raft entry.

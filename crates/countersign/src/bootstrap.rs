@@ -13,7 +13,7 @@ use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::author::Author;
-use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
+use countersign_core::trust::command::{Bootstrap, Command, SealedKey, Stamped};
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
 use countersign_core::trust::member::Member;
 use countersign_core::trust::outcome::{Outcome, Refused};
@@ -213,7 +213,9 @@ pub(crate) async fn carry_out(
     // Founding is one request, however often it is begun again.
     let author = Author::of_member(FOUNDER, RequestId(command.cluster.0));
     let first = Command::Bootstrap(Box::new(command.clone()));
-    let stamped = Stamped { level: FEATURE_LEVEL, time, author, command: first };
+    // A cluster begins at the level of its founder.
+    let level = replica.state.read().known();
+    let stamped = Stamped { level, time, author, command: first };
     match replica.propose(&stamped).await? {
         // A start that was killed after its entry committed comes here again.
         Outcome::Refused(Refused::ClusterExists) => {}

@@ -1,8 +1,8 @@
 //! gRPC over one connection that somebody has made and verified: it is never dialed anew.
 
 use std::io;
-use std::sync::{Mutex, PoisonError};
 
+use countersign_core::locked::Locked;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -12,9 +12,9 @@ pub fn channel_over<S>(endpoint: &Endpoint, stream: S) -> Channel
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let stream = Mutex::new(Some(stream));
+    let stream = Locked::new(Some(stream));
     endpoint.connect_with_connector_lazy(tower::service_fn(move |_: Uri| {
-        let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let stream = stream.lock().take();
         async move { stream.map(TokioIo::new).ok_or_else(|| io::Error::other("the connection was closed")) }
     }))
 }

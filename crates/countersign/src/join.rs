@@ -107,6 +107,7 @@ pub(crate) struct Begun {
     name: Name,
     addresses: Vec<Address>,
     store: StoreId,
+    level: u32,
 }
 
 /// Whether an enrollment is under way in this directory.
@@ -162,7 +163,7 @@ impl JoinError {
 
 /// Says that this directory is being made a joiner's, before anything else is made in it. Name and addresses may be
 /// corrected between attempts; the ids stay, so that a lost answer is found again.
-pub(crate) fn begin(data: &DataDir, name: &Name, addresses: &[Address]) -> Result<Begun, JoinError> {
+pub(crate) fn begin(data: &DataDir, name: &Name, addresses: &[Address], level: u32) -> Result<Begun, JoinError> {
     let stored = data.read(file::JOIN)?.map(|bytes| {
         let damaged = || DataDirError::Damaged { path: data.file(file::JOIN), reason: DamageReason::Parse };
         let stored: JoinFile = serde_json::from_slice(&bytes).map_err(|_| damaged())?;
@@ -180,13 +181,14 @@ pub(crate) fn begin(data: &DataDir, name: &Name, addresses: &[Address]) -> Resul
         store: store.to_string(),
     };
     data.write(file::JOIN, &serde_json::to_vec_pretty(&join).unwrap_or_default())?;
-    Ok(Begun { request, name, addresses, store })
+    Ok(Begun { request, name, addresses, store, level })
 }
 
 /// What this node asks with: the same on every attempt with this directory.
 fn candidate(begun: &Begun, keys: &Keys) -> Candidate {
     Candidate {
         request: begun.request,
+        level: begun.level,
         name: begun.name.clone(),
         addresses: begun.addresses.clone(),
         leaf_key: keys.leaf.id(),
@@ -366,6 +368,7 @@ mod tests {
                 admitted_by: None,
                 admitted_at: NOW,
                 feature_level: 1,
+                level_since: NOW,
             };
             View {
                 cluster: CLUSTER,

@@ -40,6 +40,7 @@ mod store_warnings;
 mod stores;
 mod time;
 mod turns;
+mod watchdog;
 mod whoami;
 
 pub use admin::https::HttpsError;

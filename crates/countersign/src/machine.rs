@@ -1,12 +1,13 @@
 //! The trust state behind Raft, and the one place where what was applied becomes what handshakes judge by.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, OnceLock};
 
 use countersign_core::authz::Affected;
 use countersign_core::codec;
 use countersign_core::group::GroupMembers;
 use countersign_core::id::{Generation, KeyId};
+use countersign_core::locked::Locked;
 use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::TrustState;
@@ -97,37 +98,44 @@ impl Changes {
 pub(crate) struct SharedState(Arc<Inner>);
 
 struct Inner {
-    state: RwLock<TrustState>,
+    applied_state: Locked<AppliedState>,
     publish: OnceLock<Publish>,
     applied: watch::Sender<Generation>,
-    anchor: RwLock<Anchor>,
-    changes: Mutex<Changes>,
+    anchor: Locked<Anchor>,
+}
+
+/// What was applied, and what that concerned: a reader of a generation finds its change, too.
+struct AppliedState {
+    /// Shared with its readers: `apply` copies what a reader still holds, and never waits for one.
+    state: Arc<TrustState>,
+    changes: Changes,
 }
 
 impl SharedState {
-    pub(crate) fn new() -> Self {
+    /// Of a member that can apply what needs level `known`.
+    pub(crate) fn knowing(known: u32) -> Self {
+        let state = Arc::new(TrustState::knowing(known));
         Self(Arc::new(Inner {
-            state: RwLock::default(),
+            applied_state: Locked::new(AppliedState { state, changes: Changes::default() }),
             publish: OnceLock::new(),
             applied: watch::Sender::new(Generation(0)),
-            anchor: RwLock::default(),
-            changes: Mutex::default(),
+            anchor: Locked::default(),
         }))
     }
 
-    /// The state as applied so far. Hold it briefly: `apply` waits.
-    pub(crate) fn read(&self) -> RwLockReadGuard<'_, TrustState> {
-        self.0.state.read().unwrap_or_else(PoisonError::into_inner)
+    /// The state as applied so far: a snapshot, which stays as it is while more is applied.
+    pub(crate) fn read(&self) -> Arc<TrustState> {
+        Arc::clone(&self.0.applied_state.lock().state)
     }
 
     /// Whom the changes after `told` concerned, up to the generation that is given.
     pub(crate) fn affected(&self, told: Generation, upto: Generation) -> Affected {
-        self.0.changes.lock().unwrap_or_else(PoisonError::into_inner).between(told, upto)
+        self.0.applied_state.lock().changes.between(told, upto)
     }
 
     /// The last applied stamp, with the moment at which it was applied here.
     pub(crate) fn anchor(&self) -> Anchor {
-        *self.0.anchor.read().unwrap_or_else(PoisonError::into_inner)
+        *self.0.anchor.lock()
     }
 
     /// Has `publish` called for the present view and for each one to come. To be called once.
@@ -142,6 +150,11 @@ impl SharedState {
         }
     }
 
+    /// Never gives the state back.
+    pub(crate) fn stall_for_testing(&self) {
+        std::mem::forget(self.0.applied_state.lock());
+    }
+
     /// Changes whenever something was applied: by then it is in force, and every connection that it refuses is closed.
     pub(crate) fn applied(&self) -> watch::Receiver<Generation> {
         self.0.applied.subscribe()
@@ -149,13 +162,16 @@ impl SharedState {
 
     /// The machine to hand to Raft. `overlay` refuses for what stands in the log until it is applied.
     pub(crate) fn machine(&self, overlay: Arc<Overlay>, stores: Arc<Stores>) -> TrustMachine {
-        TrustMachine { shared: self.clone(), overlay, stores, published: Generation(0), revocations: Vec::new() }
+        let known = self.read().known();
+        TrustMachine { shared: self.clone(), known, overlay, stores, published: Generation(0), revocations: Vec::new() }
     }
 }
 
 /// Applies entries of the trust group.
 pub(crate) struct TrustMachine {
     shared: SharedState,
+    /// The newest level that this member can apply.
+    known: u32,
     overlay: Arc<Overlay>,
     stores: Arc<Stores>,
     published: Generation,
@@ -167,15 +183,18 @@ impl GroupMachine for TrustMachine {
     /// A command that this binary does not know was written by a newer one. Skipping it would make this member's state
     /// differ from all others', so the member stops; a newer binary goes on from here.
     fn apply(&mut self, _at: LogPosition, members: &GroupMembers, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
-        let stamped = Stamped::decode(command).map_err(ApplyError::new)?;
-        let mut state = self.shared.0.state.write().unwrap_or_else(PoisonError::into_inner);
-        // Before, and without keeping the view: a view that somebody holds is copied when it is changed.
+        let stamped = Stamped::decode(self.known, command).map_err(ApplyError::new)?;
+        let mut applied = self.shared.0.applied_state.lock();
+        let AppliedState { state, changes } = &mut *applied;
+        let state = Arc::make_mut(state);
+        // Before, and without keeping the view: a view that a reader holds is copied when it is changed.
         let affected = Affected::by(&stamped.command, state.view().map(|view| &**view));
         let before = state.view().map(|view| view.generation);
         let outcome = state.apply(&stamped, members).map_err(ApplyError::new)?;
         if let Some(view) = state.view().filter(|view| before.is_none_or(|before| before < view.generation)) {
-            self.shared.0.changes.lock().unwrap_or_else(PoisonError::into_inner).enter(view.generation, affected);
+            changes.enter(view.generation, affected);
         }
+        drop(applied);
         self.revocations.extend(Revocation::of(&stamped.command, &outcome));
         codec::encode(&outcome).map_err(ApplyError::new)
     }
@@ -185,17 +204,18 @@ impl GroupMachine for TrustMachine {
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
-        let restored = TrustState::decode(bytes).map_err(RestoreError::new)?;
+        let restored = TrustState::decode(self.known, bytes).map_err(RestoreError::new)?;
         let upto = restored.view().map_or(Generation(0), |view| view.generation);
-        self.shared.0.changes.lock().unwrap_or_else(PoisonError::into_inner).forget(upto);
-        *self.shared.0.state.write().unwrap_or_else(PoisonError::into_inner) = restored;
+        let mut applied = self.shared.0.applied_state.lock();
+        applied.changes.forget(upto);
+        applied.state = Arc::new(restored);
         Ok(())
     }
 
     fn applied_batch(&mut self, upto: Option<LogPosition>) {
         let state = self.shared.read();
         {
-            let mut anchor = self.shared.0.anchor.write().unwrap_or_else(PoisonError::into_inner);
+            let mut anchor = self.shared.0.anchor.lock();
             // The same stamp again says nothing: time went on meanwhile.
             if state.time() > anchor.time {
                 *anchor = Anchor { time: state.time(), at: boot_now() };
@@ -235,14 +255,14 @@ mod tests {
 
     #[test]
     fn an_entry_of_a_newer_version_is_refused_by_the_level_that_it_needs() {
-        let shared = SharedState::new();
-        let newer = codec::encode(&(FEATURE_LEVEL + 1, UnixMillis(1), 250_u32)).unwrap();
+        let shared = SharedState::knowing(FEATURE_LEVEL);
+        let newer = codec::encode_at(FEATURE_LEVEL + 1, &(UnixMillis(1), 250_u32)).unwrap();
         let refused = shared
             .machine(Arc::default(), Arc::default())
             .apply(LogPosition::default(), &GroupMembers::default(), &newer)
             .unwrap_err();
         let shown = crate::chain(&refused).to_string();
-        let level = format!("entry needs feature level {}, this binary knows {FEATURE_LEVEL}", FEATURE_LEVEL + 1);
+        let level = format!("level {} is needed, this binary knows level {FEATURE_LEVEL}", FEATURE_LEVEL + 1);
         assert!(shown.contains(&level), "{shown}");
         assert_eq!(*shared.read(), TrustState::new());
     }

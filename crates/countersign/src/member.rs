@@ -1,12 +1,13 @@
 //! A member of a cluster, running.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use countersign_core::codec;
 use countersign_core::id::{NodeId, StoreId};
 use countersign_core::lease::{Fresh, NoLease};
 use countersign_core::limits::CACHE_TTL_SECS_MAX;
+use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::name::{Address, Host, Name};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
@@ -33,7 +34,7 @@ use crate::quarantine::Overlay;
 use crate::recognize::Gate;
 use crate::refusals::RefusalLog;
 use crate::renewal::Renewals;
-use crate::replica::{Replica, ReplicaError};
+use crate::replica::Replica;
 use crate::returning::OwnStanding;
 use crate::service;
 use crate::settings::{Settings, Start};
@@ -73,7 +74,7 @@ pub(crate) struct Inner {
     pub(crate) peers: Peers,
     pub(crate) keeper: Keeper,
     pub(crate) refusals: Arc<RefusalLog>,
-    pub(crate) endpoints: Mutex<Endpoints>,
+    pub(crate) endpoints: Locked<Endpoints>,
     pub(crate) acceptor: Acceptor,
     pub(crate) heard: Heard,
     pub(crate) lease: Leasehold,
@@ -100,7 +101,8 @@ impl Member {
         let foreign = settings.files.as_ref().map(|files| ForeignIdentity::load(files, SystemClock.now()));
         let foreign = foreign.transpose()?.map(Arc::new);
         let bound = Bound::open(&data, &settings).await?;
-        let (member, started, replica) = match data.member()? {
+        let existing = data.member()?;
+        let (member, started, replica) = match existing {
             Some(member) => {
                 // Left by a kill after the last step; it must not be taken for a start that is under way.
                 for left in [file::BOOTSTRAP, file::JOIN].into_iter().filter(|left| data.file(left).exists()) {
@@ -190,6 +192,12 @@ impl Member {
                 return countersign_raft::GroupStopped::Shutdown;
             }
         }
+    }
+
+    /// Has the state machine stand still, as one does that waits for a lock that is never given back.
+    #[doc(hidden)]
+    pub fn stall_for_testing(&self) {
+        self.0.state.stall_for_testing();
     }
 
     /// Hands leadership over, stops serving, and leaves everything stored.
@@ -282,7 +290,7 @@ async fn create(
     }
     match start {
         Start::Join { token, sponsor } => {
-            let begun = join::begin(data, &node_name(settings)?, &bound.advertise)?;
+            let begun = join::begin(data, &node_name(settings)?, &bound.advertise, settings.level())?;
             let keys = Keys::load_or_make(data, foreign)?;
             let member = join::enroll(data, &keys, &token, &sponsor, &begun).await?;
             Ok((member, Started::Joined, None))
@@ -292,7 +300,8 @@ async fn create(
         Start::Existing | Start::Bootstrap(_) => {
             bootstrap::begin(data)?;
             let keys = Keys::load_or_make(data, foreign)?;
-            let prepared = match (bootstrap::resume(data)?, &start) {
+            let resumed = bootstrap::resume(data)?;
+            let prepared = match (resumed, &start) {
                 (Some(prepared), _) => prepared,
                 (None, Start::Bootstrap(cluster)) => {
                     let name = node_name(settings)?;
@@ -310,7 +319,7 @@ async fn create(
             };
             let place = data.store_place(prepared.binding());
             Store::create(&place, StoreId(*random::<16>()?.expose())).map_err(BootstrapError::from)?;
-            let replica = Replica::open(&place, None).await.map_err(BootstrapError::from)?;
+            let replica = Replica::open(&place, settings.level(), None).await.map_err(BootstrapError::from)?;
             let member = bootstrap::carry_out(data, &keys, &replica, &prepared).await?;
             Ok((member, Started::Founded, Some(replica)))
         }
@@ -328,19 +337,6 @@ fn stored_credential(data: &DataDir, leaf: &LeafKey) -> Result<Credential, Start
     let pem = core::str::from_utf8(pem.expose()).map_err(|_| damaged(DamageReason::Parse))?;
     let chain = certificates_from_pem(pem)?;
     Ok(Credential::new(chain.iter().map(|der| der.to_vec()), key)?)
-}
-
-/// Opens the store of a member. One that is lost is told with the way back.
-async fn open_replica(data: &DataDir, member: &MemberFile, stored: &Arc<View>) -> Result<Replica, StartError> {
-    let damaged = || DataDirError::Damaged { path: data.file(file::MEMBER), reason: DamageReason::Parse };
-    let place = data.store_place(member.binding().ok_or_else(damaged)?);
-    match Replica::open(&place, Some(Arc::clone(stored))).await {
-        Err(ReplicaError::Store(source)) if source.is_loss() => {
-            let way = WayBack::of(stored, member.node());
-            Err(StartError::StoreLost { data: data.path().to_owned(), way, source })
-        }
-        opened => Ok(opened?),
-    }
 }
 
 /// Puts the parts of a stored member together; nothing is accepted yet.
@@ -363,7 +359,7 @@ async fn assemble(
     let credential = Arc::new(stored_credential(&data, &keys.leaf)?);
     let replica = match replica {
         Some(replica) => replica,
-        None => open_replica(&data, &member, &stored).await?,
+        None => store_return::open_replica(&data, &member, settings.level(), &stored).await?,
     };
     // What was committed before the last stop is applied by now: an eviction is in force at the first handshake.
     let (applied, time) = {
@@ -440,7 +436,7 @@ async fn assemble(
         cache_ttl_secs: settings.cache_ttl_secs.clamp(1, CACHE_TTL_SECS_MAX),
         turns: Turns::default(),
         refusals,
-        endpoints: Mutex::new(endpoints),
+        endpoints: Locked::new(endpoints),
         acceptor,
         stop: CancellationToken::new(),
         tasks: TaskTracker::new(),
@@ -465,8 +461,8 @@ impl Inner {
         self.group.leader()
     }
 
-    pub(crate) fn lock_endpoints(&self) -> std::sync::MutexGuard<'_, Endpoints> {
-        self.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn lock_endpoints(&self) -> LockGuard<'_, Endpoints> {
+        self.endpoints.lock()
     }
 
     /// Runs a task until the member stops.
@@ -494,6 +490,7 @@ impl Inner {
         crate::lease::spawn(self);
         crate::renewal::spawn(self);
         crate::returning::spawn(self);
+        crate::watchdog::spawn(self).map_err(StartError::Watchdog)?;
         Ok(())
     }
 }

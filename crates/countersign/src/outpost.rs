@@ -4,11 +4,12 @@
 //! nobody once it has heard nothing for as long as a lease lasts.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
+use countersign_core::locked::Locked;
 use countersign_core::name::Address;
 use countersign_core::peer::{Evidence, Refusal, Scope, Wanted, judge};
 use countersign_core::time::UnixMillis;
@@ -175,7 +176,7 @@ struct Members {
     /// Made from the first view.
     endpoint: Arc<watch::Sender<Option<Endpoint>>>,
     /// What the member proved that was dialed last.
-    followed: Arc<Mutex<Option<Evidence>>>,
+    followed: Arc<Locked<Option<Evidence>>>,
 }
 
 /// Whether whoever proved this may tell who belongs and what rules say: a member, and by the newest view that is known here
@@ -199,7 +200,7 @@ impl Members {
         let (endpoint, followed) = (self.endpoint.borrow().clone(), Arc::clone(&self.followed));
         let client = self.client.clone().with_judge(Arc::new(move |evidence| {
             may_tell(endpoint.as_ref(), evidence)?;
-            *followed.lock().unwrap_or_else(PoisonError::into_inner) = Some(evidence.clone());
+            *followed.lock() = Some(evidence.clone());
             Ok(())
         }));
         let stream = client.dial(address).await.map_err(|error| ConnectError(Box::new(error)))?;
@@ -241,7 +242,7 @@ impl Controllers for Members {
             }
         }
         // The member that told of its own eviction, or whose key is known no more, is followed no further.
-        let followed = self.followed.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let followed = self.followed.lock().clone();
         let still = followed.ok_or(Refusal::NotAMember).and_then(|evidence| may_tell(Some(&endpoint), &evidence));
         still
             .inspect_err(|refusal| tracing::warn!(%refusal, "the member that is followed may tell nothing more"))

@@ -1,13 +1,14 @@
 //! Channels to other members, one each, and Raft's messages over them.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use countersign_api::cluster::RaftRequest;
 use countersign_api::cluster::raft_client::RaftClient;
 use countersign_api::cluster::snapshots_client::SnapshotsClient;
 use countersign_core::id::{GroupId, NodeId};
+use countersign_core::locked::Locked;
 use countersign_net::{DialError, Dialer};
 use countersign_raft::{BoxFuture, RaftRpc, Refusal, Transport, TransportError};
 use hyper_util::rt::TokioIo;
@@ -24,7 +25,7 @@ pub(crate) struct Peers(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     endpoint: OnceLock<countersign_net::Endpoint>,
-    links: Mutex<BTreeMap<NodeId, Link>>,
+    links: Locked<BTreeMap<NodeId, Link>>,
     failed: watch::Sender<Option<Failed>>,
 }
 
@@ -35,7 +36,7 @@ pub(crate) type Failed = (NodeId, Arc<DialError>);
 struct Link {
     channel: Channel,
     /// Why the last attempt to connect failed; tonic hides it. None while connected.
-    failure: Arc<Mutex<Option<Arc<DialError>>>>,
+    failure: Arc<Locked<Option<Arc<DialError>>>>,
 }
 
 /// Why a channel has no connection.
@@ -65,8 +66,9 @@ impl Peers {
 
     /// Why `node` was not reached last time.
     pub(crate) fn failure(&self, node: NodeId) -> Option<Arc<DialError>> {
-        let links = self.0.links.lock().unwrap_or_else(PoisonError::into_inner);
-        links.get(&node).and_then(|link| link.failure.lock().unwrap_or_else(PoisonError::into_inner).clone())
+        let failure = self.0.links.lock().get(&node).map(|link| Arc::clone(&link.failure))?;
+        let failure = failure.lock();
+        failure.clone()
     }
 
     /// Changes with each attempt that fails.
@@ -76,24 +78,24 @@ impl Peers {
 
     /// Has every connection dialed anew when it is next used; calls under way end on the old ones.
     pub(crate) fn redial(&self) {
-        self.0.links.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0.links.lock().clear();
     }
 
     /// Forgets the channels of members that are gone.
     pub(crate) fn retain(&self, keep: impl Fn(NodeId) -> bool) {
-        self.0.links.lock().unwrap_or_else(PoisonError::into_inner).retain(|node, _| keep(*node));
+        self.0.links.lock().retain(|node, _| keep(*node));
     }
 
     fn link(&self, node: NodeId) -> Option<Link> {
         let endpoint = self.0.endpoint.get()?;
-        let mut links = self.0.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut links = self.0.links.lock();
         Some(links.entry(node).or_insert_with(|| Link::new(endpoint.clone(), node, self.0.failed.clone())).clone())
     }
 }
 
 impl Link {
     fn new(endpoint: countersign_net::Endpoint, node: NodeId, failed: watch::Sender<Option<Failed>>) -> Self {
-        let failure: Arc<Mutex<Option<Arc<DialError>>>> = Arc::default();
+        let failure: Arc<Locked<Option<Arc<DialError>>>> = Arc::default();
         let told = Arc::clone(&failure);
         let connector = tower::service_fn(move |_: Uri| {
             let (endpoint, told, failed) = (endpoint.clone(), Arc::clone(&told), failed.clone());
@@ -103,7 +105,7 @@ impl Link {
                 let address = member.and_then(|m| m.addresses.into_iter().next());
                 let Some(address) = address else { return Err(Unreached::NotAMember) };
                 let dialed = Dialer::new(endpoint).dial_peer(&address, node).await;
-                let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut told = told.lock();
                 match dialed {
                     Ok(stream) => {
                         *told = None;

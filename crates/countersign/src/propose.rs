@@ -1,5 +1,6 @@
 //! Proposing: on the leader into the log, elsewhere on to the leader, until a deadline.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use countersign_core::limits::COMMAND_LEN_MAX;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::{Author, Claim, NotPermitted, permit};
 use countersign_core::trust::clocks::StampError;
-use countersign_core::trust::command::{Command, FEATURE_LEVEL, Stamped};
+use countersign_core::trust::command::{Command, Stamped};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
@@ -90,7 +91,7 @@ pub(crate) struct Done {
 
 /// The command as it is sent: here, on to the leader and within an entry it has the same limit.
 fn encoded(command: &Command) -> Result<Vec<u8>, CommandError> {
-    let encoded = codec::encode(command)?;
+    let encoded = command.encode()?;
     if encoded.len() <= COMMAND_LEN_MAX { Ok(encoded) } else { Err(CommandError::TooLong { got: encoded.len() }) }
 }
 
@@ -181,6 +182,7 @@ impl Inner {
         let taken_by = author.taken_by;
         self.permit(taken_by, command)?;
         encoded(command)?;
+        self.check_level(command)?;
         if self.group.status().state != GroupState::Leader {
             return Ok(Attempt::Elsewhere);
         }
@@ -194,8 +196,7 @@ impl Inner {
             Ok(time) => time,
             Err(why) => return Ok(Attempt::Clock(why)),
         };
-        let stamped = Stamped { level: FEATURE_LEVEL, time, author, command: command.clone() };
-        let stamped = codec::encode(&stamped)?;
+        let stamped = Stamped { level: command.level(), time, author, command: command.clone() }.encode()?;
         let _turn = self.turns.enter(taken_by, stamped.len())?;
         if let Some(outcome) = self.answered(command, time).await {
             return self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)));
@@ -222,6 +223,21 @@ impl Inner {
         };
         let outcome: Outcome = decoded("outcome", &proposed.outcome)?;
         self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)))
+    }
+
+    /// What not all members know is not written: it would stop those that do not. Whether the level may be raised is for
+    /// `apply` to say, as long as the leader itself knows it.
+    fn check_level(&self, command: &Command) -> Result<(), Refused> {
+        let state = self.state.read();
+        let needed = command.level();
+        let enough = match command {
+            Command::RaiseLevel { .. } => needed <= state.known(),
+            _ => needed <= state.level(),
+        };
+        if enough {
+            return Ok(());
+        }
+        Err(Refused::AboveLevel { needed, level: state.level(), behind: state.behind(needed, &BTreeSet::new()) })
     }
 
     /// Whether the member that took the command may have it proposed, as far as is applied here. What this member took, it
@@ -317,6 +333,7 @@ pub(crate) mod tests {
     use countersign_core::id::TokenId;
     use countersign_core::limits::COMMANDS_PER_AUTHOR_MAX;
     use countersign_core::name::Name;
+    use countersign_core::trust::command::FEATURE_LEVEL;
 
     use super::*;
     use crate::{ClusterToken, Member, NewCluster, Settings, Start};
@@ -348,11 +365,11 @@ pub(crate) mod tests {
         let inner = &member.0;
         let node = member.node();
         let reported = |level| Command::ReportFeatureLevel { node, level };
-        inner.own_command(reported(7), &[]).await.unwrap();
+        inner.own_command(Command::SetLevelAuto(false), &[]).await.unwrap();
         let written = || inner.group.status().last_log;
         let before = written();
         for command in [
-            reported(7),
+            reported(FEATURE_LEVEL),
             Command::SignStatement { number: 9, node, signature: [0; 64] },
             Command::AdoptLeaf { node, renewal: 3 },
             Command::SetAddresses { node, addresses: vec![], signature: [0; 64] },
@@ -360,7 +377,7 @@ pub(crate) mod tests {
             inner.propose_for(node, claim(), &command, &[]).await.unwrap().unwrap();
         }
         assert_eq!(written(), before);
-        inner.own_command(reported(8), &[]).await.unwrap();
+        inner.own_command(Command::SetLevelAuto(true), &[]).await.unwrap();
         assert!(written() > before);
         member.shutdown().await;
     }
@@ -379,7 +396,7 @@ pub(crate) mod tests {
             // All but what is around the bytes.
             let around = codec::encode(&sealed(len)).unwrap().len() - len;
             let command = sealed(len - around);
-            assert_eq!(codec::encode(&command).unwrap().len(), len);
+            assert_eq!(command.encode().unwrap().len(), len);
             command
         };
         let written = || inner.group.status().last_log;

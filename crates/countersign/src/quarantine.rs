@@ -3,9 +3,10 @@
 //! no leader and no quorum, and it only ever refuses.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::OnceLock;
 
 use countersign_core::id::NodeId;
+use countersign_core::locked::{LockGuard, Locked, Order};
 use countersign_core::peer::Refusal;
 use countersign_core::principal::Role;
 use countersign_net::{ClosedConnection, Endpoint};
@@ -42,15 +43,21 @@ impl Cut {
 }
 
 /// The members that are refused here alone.
-#[derive(Default)]
 pub(crate) struct Overlay {
-    cut: Mutex<Cut>,
+    /// Held while connections are closed, so that two changes are enforced in their order.
+    cut: Locked<Cut>,
     endpoint: OnceLock<Endpoint>,
 }
 
+impl Default for Overlay {
+    fn default() -> Self {
+        Self { cut: Locked::of(Order::Outer, Cut::default()), endpoint: OnceLock::new() }
+    }
+}
+
 impl Overlay {
-    fn lock(&self) -> MutexGuard<'_, Cut> {
-        self.cut.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, Cut> {
+        self.cut.lock()
     }
 
     /// Takes up what is stored, and refuses on this endpoint from now on.

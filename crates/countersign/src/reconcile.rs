@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::id::{AuthorityId, NodeId, StoreId};
+use countersign_core::limits::LEVEL_PROVEN_SECS;
 use countersign_core::trust::TrustState;
 use countersign_core::trust::addresses_transcript;
 use countersign_core::trust::clocks::StampError;
@@ -79,6 +80,7 @@ impl Inner {
         // After what others wait for: a refusal of this member's own wishes must not stop the leader's work.
         self.open_authority().await?;
         self.correct_addresses().await?;
+        self.report_level().await?;
         Ok(self.sign_statement().await? || more)
     }
 
@@ -104,7 +106,10 @@ impl Inner {
             let state = self.state.read();
             next_step(&state, &status, self.node)
         };
-        let Some(step) = step else { return Ok(false) };
+        let Some(step) = step else {
+            self.raise_level().await?;
+            return Ok(false);
+        };
         tracing::debug!(?step, "membership step");
         match step {
             Step::AddLearner(node) => drop(self.group.add_learner(node).await?),
@@ -137,6 +142,27 @@ impl Inner {
         if let Some((view, authority, ciphertext)) = to_confirm {
             let signature = self.keeper.confirm(&view, self.node, &ciphertext)?;
             self.own_command(Command::ConfirmAuthority { authority, node: self.node, signature }, &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the cluster which level this member's binary knows, when that is another than is on record.
+    async fn report_level(&self) -> Result<(), StepError> {
+        let state = self.state.read();
+        let Some(member) = state.view().and_then(|view| view.members.get(&self.node)) else { return Ok(()) };
+        let level = state.known();
+        if member.feature_level != level {
+            self.own_command(Command::ReportFeatureLevel { node: self.node, level }, &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// As leader, raises the level of the cluster once all members have known the next one for long enough.
+    async fn raise_level(&self) -> Result<(), StepError> {
+        let silent = self.silent_members(LEVEL_PROVEN_SECS);
+        let raise = self.state.read().level_to_raise(&silent);
+        if let Some(raise) = raise {
+            self.own_command(raise, &[]).await?;
         }
         Ok(())
     }

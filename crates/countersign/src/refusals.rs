@@ -7,10 +7,10 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
 use countersign_api::admin::RefusalInfo;
 use countersign_core::id::FailureId;
+use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::peer::Refusal;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::outcome::Refused;
@@ -26,7 +26,7 @@ const FILE_LEN_MAX: u64 = 1024 * 1024;
 /// The member's memory of refusals.
 pub(crate) struct RefusalLog {
     logged: LoggedRefusals,
-    kept: Mutex<Kept>,
+    kept: Locked<Kept>,
 }
 
 struct Kept {
@@ -43,7 +43,7 @@ impl RefusalLog {
             recent.pop_front();
         }
         let kept = Kept { path: path.to_owned(), recent, enrollments: BTreeMap::new() };
-        Self { logged: LoggedRefusals::default(), kept: Mutex::new(kept) }
+        Self { logged: LoggedRefusals::default(), kept: Locked::new(kept) }
     }
 
     /// The refusal of this failure id, if this member recorded it.
@@ -86,8 +86,8 @@ impl RefusalLog {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, Kept> {
+        self.kept.lock()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use countersign_api::convert::{MessageError, decoded};
-use countersign_core::codec::{self, CodecError};
+use countersign_core::codec::CodecError;
 use countersign_core::id::{GroupId, NodeId, StoreId};
 use countersign_core::trust::TrustState;
 use countersign_core::trust::command::{Command, Stamped};
@@ -72,10 +72,10 @@ pub(crate) struct Replica {
 impl Replica {
     /// Opens the store and starts the trust group; `stored` is the view that this member was admitted under, which says
     /// who belongs to the group until the log does.
-    pub(crate) async fn open(place: &StorePlace, stored: Option<Arc<View>>) -> Result<Self, ReplicaError> {
+    pub(crate) async fn open(place: &StorePlace, known: u32, stored: Option<Arc<View>>) -> Result<Self, ReplicaError> {
         let store = Store::open(place)?;
         let node = place.binding.node;
-        let state = SharedState::new();
+        let state = SharedState::knowing(known);
         let peers = Peers::default();
         let (gate, overlay, stores) = (Arc::<Gate>::default(), Arc::<Overlay>::default(), Arc::<Stores>::default());
         let own = place.binding.store;
@@ -83,6 +83,7 @@ impl Replica {
             me: node,
             own,
             stores: Arc::clone(&stores),
+            known,
             gate: Arc::clone(&gate),
             overlay: Arc::clone(&overlay),
             stored,
@@ -119,7 +120,7 @@ impl Replica {
     }
 
     pub(crate) async fn propose(&self, stamped: &Stamped) -> Result<Outcome, ReplicaError> {
-        let proposed = self.group.propose(codec::encode(stamped)?).await?;
+        let proposed = self.group.propose(stamped.encode()?).await?;
         Ok(decoded("outcome", &proposed.outcome)?)
     }
 }
@@ -130,6 +131,8 @@ struct AssignedByView {
     /// The id of this member's store.
     own: StoreId,
     stores: Arc<Stores>,
+    /// The newest level that this member can apply.
+    known: u32,
     gate: Arc<Gate>,
     overlay: Arc<Overlay>,
     stored: Option<Arc<View>>,
@@ -183,7 +186,7 @@ impl Assignments for WeakAssigned {
     /// this member knowing.
     fn appended(&self, group: GroupId, index: u64, command: &[u8]) {
         let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) else { return };
-        let Ok(Stamped { command, .. }) = Stamped::decode(command) else { return };
+        let Ok(Stamped { command, .. }) = Stamped::decode(this.known, command) else { return };
         this.stores.logged(index, &command);
         if let Command::Evict { node, .. } = command
             && node != this.me
@@ -241,7 +244,7 @@ impl Assignments for WeakAssigned {
         if group != GroupId::TRUST || self.assigned(group, member) == Some(true) {
             return self.assigned(group, member) == Some(true);
         }
-        let Ok(state) = TrustState::decode(snapshot) else { return false };
+        let Ok(state) = TrustState::decode(this.known, snapshot) else { return false };
         let (Some(theirs), Some(ours)) = (state.view(), this.view()) else { return false };
         theirs.cluster == ours.cluster && (theirs.members.contains_key(&member) || theirs.evicted.contains_key(&member))
     }
@@ -251,7 +254,6 @@ impl Assignments for WeakAssigned {
 pub(crate) mod tests {
     use countersign_core::lease::LeaseLength;
     use std::collections::BTreeMap;
-    use std::sync::Mutex;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use countersign_core::group::GroupMembers;
@@ -266,6 +268,9 @@ pub(crate) mod tests {
     use countersign_core::trust::member::{Member, MemberKeys};
     use countersign_core::trust::view::AuthorityKey;
     use countersign_raft::{Binding, GroupMachine, GroupState, GroupStopped, HubError, LogPosition, RaftRpc};
+
+    use countersign_core::codec;
+    use countersign_core::locked::Locked;
 
     use super::*;
 
@@ -331,7 +336,8 @@ pub(crate) mod tests {
     fn state(view: &View) -> Vec<u8> {
         type Nothing = BTreeMap<u8, u8>;
         let none = Nothing::new;
-        codec::encode(&(Some(view), none(), none(), none(), 9_u64, 60_u64, 10_000_u64, none(), none(), NOW)).unwrap()
+        codec::encode(&(Some(view), none(), none(), none(), 9_u64, 60_u64, 10_000_u64, none(), none(), NOW, true))
+            .unwrap()
     }
 
     /// A snapshot message of the leader, as it travels: it names `members` as voters and carries `data`.
@@ -348,7 +354,7 @@ pub(crate) mod tests {
     async fn a_snapshot_may_name_newcomers_that_its_own_state_knows_and_nobody_else() {
         let store = tempfile::tempdir().unwrap();
         let stored = Arc::new(view(1, &[1, 2], 2));
-        let replica = Replica::open(&place(&store, ME), Some(stored)).await.unwrap();
+        let replica = Replica::open(&place(&store, ME), FEATURE_LEVEL, Some(stored)).await.unwrap();
         let handle = async |body: &[u8]| replica.groups.handle(LEADER, GroupId::TRUST, RaftRpc::Snapshot, body).await;
 
         let grown = state(&view(1, &[1, 2, 5], 9));
@@ -377,7 +383,7 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn an_eviction_that_is_refused_when_it_is_applied_cuts_nobody_off() {
         let store = tempfile::tempdir().unwrap();
-        let replica = Replica::open(&place(&store, LEADER), None).await.unwrap();
+        let replica = Replica::open(&place(&store, LEADER), FEATURE_LEVEL, None).await.unwrap();
         replica.found().await.unwrap();
         replica.propose(&stamped(bootstrap(1))).await.unwrap();
         assert!(matches!(replica.propose(&stamped(evict(9))).await.unwrap(), Outcome::Refused(_)));
@@ -393,7 +399,7 @@ pub(crate) mod tests {
     async fn an_eviction_that_a_snapshot_replaces_counts_no_more_and_one_after_it_does() {
         let store = tempfile::tempdir().unwrap();
         let stored = Arc::new(view(1, &[1, 2, 5, 6, 7], 2));
-        let replica = Replica::open(&place(&store, ME), Some(Arc::clone(&stored))).await.unwrap();
+        let replica = Replica::open(&place(&store, ME), FEATURE_LEVEL, Some(Arc::clone(&stored))).await.unwrap();
         for (index, node) in [(400, 5), (500, 6), (501, 7)] {
             replica.overlay.logged(index, NodeId(node));
         }
@@ -405,19 +411,19 @@ pub(crate) mod tests {
 
     #[test]
     fn what_cannot_be_put_in_force_is_not_acknowledged_and_ends_no_refusal() {
-        let (state, overlay) = (SharedState::new(), Arc::<Overlay>::default());
+        let (state, overlay) = (SharedState::knowing(FEATURE_LEVEL), Arc::<Overlay>::default());
         let mut machine = state.machine(Arc::clone(&overlay), Arc::default());
-        let (works, told) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
+        let (works, told) = (Arc::new(AtomicBool::new(false)), Arc::new(Locked::new(Vec::new())));
         let (working, telling) = (Arc::clone(&works), Arc::clone(&told));
         state.publish_to(Box::new(move |view, _, revocations| {
-            telling.lock().unwrap().push((view.generation, revocations.len()));
+            telling.lock().push((view.generation, revocations.len()));
             working.load(Ordering::Relaxed)
         }));
         let mut apply = |index, command| {
             let at = LogPosition { term: 1, index };
-            machine.apply(at, &GroupMembers::default(), &codec::encode(&stamped(command)).unwrap()).unwrap();
+            machine.apply(at, &GroupMembers::default(), &stamped(command).encode().unwrap()).unwrap();
             machine.applied_batch(Some(at));
-            (*state.applied().borrow(), *told.lock().unwrap().last().unwrap())
+            (*state.applied().borrow(), *told.lock().last().unwrap())
         };
         let nothing = Generation(0);
         assert_eq!(apply(1, bootstrap(1)), (nothing, (Generation(1), 0)));
@@ -437,19 +443,19 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn a_member_that_meets_a_newer_entry_stops_with_the_level_it_needs_and_so_does_its_next_start() {
         let store = tempfile::tempdir().unwrap();
-        let replica = Replica::open(&place(&store, LEADER), None).await.unwrap();
+        let replica = Replica::open(&place(&store, LEADER), FEATURE_LEVEL, None).await.unwrap();
         replica.found().await.unwrap();
-        let newer = codec::encode(&(FEATURE_LEVEL + 1, NOW, 250_u32)).unwrap();
+        let newer = codec::encode_at(FEATURE_LEVEL + 1, &(NOW, 250_u32)).unwrap();
         replica.group.propose(newer).await.unwrap_err();
         let mut status = replica.group.watch();
         status.wait_for(|s| s.state == GroupState::Stopped).await.unwrap();
-        let needs = format!("entry needs feature level {}", FEATURE_LEVEL + 1);
+        let needs = format!("level {} is needed", FEATURE_LEVEL + 1);
         let stopped = replica.group.running().unwrap_err();
         assert!(matches!(stopped, GroupStopped::Apply(_)), "{stopped:?}");
         assert!(crate::chain(&stopped).to_string().contains(&needs), "{}", crate::chain(&stopped));
         replica.groups.shutdown().await;
 
-        let Err(again) = Replica::open(&place(&store, LEADER), None).await else { panic!("it started") };
+        let Err(again) = Replica::open(&place(&store, LEADER), FEATURE_LEVEL, None).await else { panic!("it started") };
         assert!(crate::chain(&again).to_string().contains(&needs), "{}", crate::chain(&again));
     }
 }

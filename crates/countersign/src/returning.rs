@@ -5,8 +5,8 @@
 //! or of an authority that is gone, it asks for the next one by its identity key, of a server that it has verified under
 //! what that chain trusts.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_api::cluster::enrollment_client::EnrollmentClient;
@@ -16,6 +16,7 @@ use countersign_core::codec::{self, CodecError};
 use countersign_core::enroll::returning::ReturnRequest;
 use countersign_core::id::{AuthorityId, KeyId, NodeId};
 use countersign_core::limits::ENROLLMENT_REQUESTS_MAX;
+use countersign_core::locked::Locked;
 use countersign_core::name::Address;
 use countersign_core::peer::Refusal;
 use countersign_core::trust::member::Suffrage;
@@ -49,7 +50,7 @@ const PAGES_MAX: usize = ENROLLMENT_REQUESTS_MAX - NUMBERS_MAX;
 #[derive(Default)]
 pub(crate) struct OwnStanding {
     evicted: AtomicBool,
-    making: Mutex<()>,
+    making: Locked<()>,
 }
 
 impl OwnStanding {
@@ -272,7 +273,7 @@ impl Inner {
 
     /// The key of the next certificate, one for a renewal and a return that happen to be under way at once.
     pub(crate) fn next_leaf(&self, in_use: KeyId) -> Result<NextLeaf, KeysError> {
-        let _alone = self.own.making.lock().unwrap_or_else(PoisonError::into_inner);
+        let _alone = self.own.making.lock();
         NextLeaf::load_or_make(&self.data, in_use)
     }
 

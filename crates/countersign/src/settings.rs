@@ -7,6 +7,7 @@ use countersign_core::authz::change::PolicyChange;
 use countersign_core::lease::LeaseLength;
 use countersign_core::name::{Address, Name};
 use countersign_core::principal::TrustDomain;
+use countersign_core::trust::command::FEATURE_LEVEL;
 use countersign_core::trust::join_token::JoinToken;
 use countersign_core::trust::member::Suffrage;
 use countersign_pki::mapping::Rules;
@@ -40,6 +41,9 @@ pub struct Settings {
     pub lease: LeaseLength,
     /// This node's certificate, where certificates are made elsewhere; none where the cluster issues them.
     pub files: Option<FilesMode>,
+    /// The newest level that the member knows, for tests of rolling updates; what the build knows if none is given.
+    #[doc(hidden)]
+    pub level_for_testing: Option<u32>,
 }
 
 impl Settings {
@@ -57,7 +61,13 @@ impl Settings {
             cache_ttl_secs: CACHE_TTL_SECS,
             lease: LeaseLength::DEFAULT,
             files: None,
+            level_for_testing: None,
         }
+    }
+
+    /// The newest level that the member knows.
+    pub(crate) fn level(&self) -> u32 {
+        self.level_for_testing.unwrap_or(FEATURE_LEVEL)
     }
 }
 

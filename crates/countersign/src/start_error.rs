@@ -143,6 +143,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// No thread can be started.
+    #[error("cannot start the thread that watches over the state machine")]
+    Watchdog(#[source] std::io::Error),
     /// The HTTPS port.
     #[error("cannot serve HTTPS")]
     Https(#[from] crate::admin::https::HttpsError),

@@ -4,10 +4,11 @@
 //! applied yet, and what the voters attested to a member that was away.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_core::id::{NodeId, StoreId};
+use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::trust::command::Command;
 use countersign_core::trust::statement::Statement;
 use countersign_core::trust::view::View;
@@ -30,13 +31,13 @@ struct Known {
 /// The stores of the members, as this member knows them beside the replicated record.
 #[derive(Default)]
 pub(crate) struct Stores {
-    known: Mutex<Known>,
+    known: Locked<Known>,
     refused: AtomicU64,
 }
 
 impl Stores {
-    fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, Known> {
+        self.known.lock()
     }
 
     /// The stores that count as `node`'s, by `view` and by what runs ahead of it.

@@ -2,10 +2,11 @@
 //! again, and everybody else is served as before.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use countersign_core::id::NodeId;
 use countersign_core::limits::{COMMAND_BYTES_PER_AUTHOR_MAX, COMMANDS_PER_AUTHOR_MAX};
+use countersign_core::locked::{LockGuard, Locked};
 
 /// An author has as much waiting as it may; nothing was carried out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,7 +28,7 @@ struct Held {
 /// What each member has waiting that took commands: this one for itself and its operators, others by forwarding. Members
 /// that have nothing waiting are absent.
 #[derive(Clone, Default)]
-pub(crate) struct Turns(Arc<Mutex<BTreeMap<NodeId, Held>>>);
+pub(crate) struct Turns(Arc<Locked<BTreeMap<NodeId, Held>>>);
 
 /// A command's place; given back when it is dropped.
 pub(crate) struct Turn {
@@ -37,8 +38,8 @@ pub(crate) struct Turn {
 }
 
 impl Turns {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Held>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, BTreeMap<NodeId, Held>> {
+        self.0.lock()
     }
 
     /// A place for a command of `bytes`, encoded, that this member took.

@@ -1,9 +1,10 @@
 //! Compiled groups, each made once however many sessions need it, and made anew only when its own rules changed.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use countersign_core::authz::{Group, Policy, PrincipalPattern, Subject};
+use countersign_core::locked::Locked;
 use hashbrown::DefaultHashBuilder;
 
 use crate::cells::{Cells, compile};
@@ -21,7 +22,7 @@ struct Made {
 #[derive(Default)]
 pub(crate) struct Groups {
     hasher: DefaultHashBuilder,
-    made: Mutex<HashMap<PrincipalPattern, Arc<Made>>>,
+    made: Locked<HashMap<PrincipalPattern, Arc<Made>>>,
 }
 
 impl Groups {
@@ -41,7 +42,7 @@ impl Groups {
 
     fn cells(&self, policy: &Policy, pattern: &PrincipalPattern, group: &Arc<Group>) -> Arc<[Arc<Cells>]> {
         let made = {
-            let mut all = self.made.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = self.made.lock();
             match all.get(pattern).filter(|made| Arc::ptr_eq(&made.source, group)) {
                 Some(made) => Arc::clone(made),
                 None => {
@@ -60,6 +61,6 @@ impl Groups {
 
     /// How many groups are kept.
     pub(crate) fn len(&self) -> usize {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.made.lock().len()
     }
 }

@@ -1,9 +1,9 @@
 //! Requests of late, each once: what a change of rules is tried on before it is made.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use countersign_core::authz::Recorded;
+use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
 
@@ -23,11 +23,11 @@ struct Window {
 
 /// Requests of this window and the last. Written only where a decision is made for the first time in a session.
 #[derive(Default)]
-pub(crate) struct Recent(Mutex<(Window, BTreeSet<Recorded>)>);
+pub(crate) struct Recent(Locked<(Window, BTreeSet<Recorded>)>);
 
 impl Recent {
-    fn lock(&self) -> MutexGuard<'_, (Window, BTreeSet<Recorded>)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, (Window, BTreeSet<Recorded>)> {
+        self.0.lock()
     }
 
     pub(crate) fn record(&self, request: Recorded, now: UnixMillis) {

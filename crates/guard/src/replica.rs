@@ -1,8 +1,9 @@
 //! Rules from the replicated state of a member.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use countersign_core::authz::Subject;
+use countersign_core::locked::Locked;
 use countersign_core::peer::{VerifiedPeer, still_known};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::view::View;
@@ -12,12 +13,12 @@ use crate::source::{Fetching, Source, Standing};
 
 /// The view in force on this member; none before the first.
 #[derive(Default)]
-pub(crate) struct Replica(RwLock<Option<Arc<View>>>);
+pub(crate) struct Replica(Locked<Option<Arc<View>>>);
 
 impl Replica {
     /// Takes up a view; false if it is older than the one that is here, which stays.
     pub(crate) fn replace(&self, view: &Arc<View>) -> bool {
-        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.0.lock();
         let newer = current.as_ref().is_none_or(|current| current.generation <= view.generation);
         if newer {
             *current = Some(Arc::clone(view));
@@ -26,7 +27,7 @@ impl Replica {
     }
 
     pub(crate) fn view(&self) -> Option<Arc<View>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 

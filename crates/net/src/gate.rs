@@ -1,8 +1,9 @@
 //! The gate before every handshake, TCP or QUIC: what a source has left, and the places that are free.
 
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use countersign_core::locked::{LockGuard, Locked};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
@@ -11,7 +12,7 @@ use crate::budget::{Charge, Source, SourceBudget};
 /// Budget and places of one port.
 pub(crate) struct Gate {
     started: Instant,
-    budget: Mutex<SourceBudget>,
+    budget: Locked<SourceBudget>,
     places: Arc<Semaphore>,
     places_max: usize,
 }
@@ -20,14 +21,14 @@ impl Gate {
     pub(crate) fn new(places_max: usize, failures_per_source_minute: u32) -> Self {
         Self {
             started: Instant::now(),
-            budget: Mutex::new(SourceBudget::new(failures_per_source_minute)),
+            budget: Locked::new(SourceBudget::new(failures_per_source_minute)),
             places: Arc::new(Semaphore::new(places_max)),
             places_max,
         }
     }
 
-    fn budget(&self) -> MutexGuard<'_, SourceBudget> {
-        self.budget.lock().unwrap_or_else(PoisonError::into_inner)
+    fn budget(&self) -> LockGuard<'_, SourceBudget> {
+        self.budget.lock()
     }
 
     /// Counts an attempt as failed, until it is refunded. A source that has failed too often is turned away only where

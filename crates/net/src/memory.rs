@@ -5,10 +5,11 @@
 //! kept, and only so many.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use countersign_core::id::Generation;
 use countersign_core::limits::CHAIN_MEMORY_MAX;
+use countersign_core::locked::Locked;
 use countersign_core::principal::TrustDomain;
 use countersign_pki::verify::{ChainError, Usage, VerifiedChain};
 use rustls_pki_types::CertificateDer;
@@ -62,7 +63,7 @@ impl Halves {
 
 /// The verified chains of one endpoint.
 #[derive(Default)]
-pub(crate) struct ChainMemory(Mutex<Halves>);
+pub(crate) struct ChainMemory(Locked<Halves>);
 
 impl ChainMemory {
     /// The chain remembered under `key`, or what `verify` finds. The lock is not held while it verifies.
@@ -71,7 +72,7 @@ impl ChainMemory {
         key: ChainKey,
         verify: impl FnOnce() -> Result<VerifiedChain, ChainError>,
     ) -> Result<Arc<VerifiedChain>, ChainError> {
-        let lock = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || self.0.lock();
         let remembered = lock().recall(&key);
         if let Some(chain) = remembered {
             return Ok(chain);
@@ -173,7 +174,7 @@ mod tests {
         for n in 0..3 * CHAIN_MEMORY_MAX as u64 {
             learn(n);
             assert!(known(0), "used all the time");
-            let halves = memory.0.lock().unwrap();
+            let halves = memory.0.lock();
             assert!(halves.younger.len() + halves.older.len() <= CHAIN_MEMORY_MAX);
         }
         assert!(!known(1), "not used since");

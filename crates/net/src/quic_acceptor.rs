@@ -5,9 +5,10 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::locked::Locked;
 use countersign_core::peer::Refusal;
 use countersign_pki::verify::{ChainError, VerifiedChain};
 use quinn::crypto::rustls::QuicServerConfig;
@@ -39,7 +40,7 @@ use crate::verifier::ChainVerifier;
 #[derive(Debug)]
 struct OneProtocol {
     certified: Arc<CertifiedKey>,
-    hello: Mutex<Option<Said>>,
+    hello: Locked<Option<Said>>,
 }
 
 /// What a ClientHello said.
@@ -53,7 +54,7 @@ impl ResolvesServerCert for OneProtocol {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let offer = Alpn::of_offer(hello.alpn());
         let name = hello.server_name().map(str::to_owned);
-        *self.hello.lock().unwrap_or_else(PoisonError::into_inner) = Some(Said { name, offer });
+        *self.hello.lock() = Some(Said { name, offer });
         // One other protocol is left to the TLS stack, which answers with an alert of its own.
         let one = matches!(offer, Ok(_) | Err(OfferError::Unknown));
         one.then(|| Arc::clone(&self.certified))
@@ -155,7 +156,7 @@ struct Prepared {
 
 fn prepare(endpoint: &Endpoint, trust: &Arc<Trust>, purpose: QuicPurpose) -> Result<Prepared, QuicBindError> {
     let certified = trust.credential.as_ref().ok_or(QuicBindError::NoCredential)?.certified();
-    let one = Arc::new(OneProtocol { certified, hello: Mutex::new(None) });
+    let one = Arc::new(OneProtocol { certified, hello: Locked::new(None) });
     let verifier = client_verifier(endpoint, trust);
     let certificate = Arc::clone(&one) as Arc<dyn ResolvesServerCert>;
     let verifying = Arc::clone(&verifier) as Arc<dyn ClientCertVerifier>;
@@ -293,7 +294,7 @@ async fn send_frame(connection: &quinn::Connection, frame: FirstFrame) -> io::Re
 
 impl OneProtocol {
     fn offer(&self) -> Option<Result<Alpn, OfferError>> {
-        self.hello.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|said| said.offer)
+        self.hello.lock().as_ref().map(|said| said.offer)
     }
 }
 
@@ -305,7 +306,7 @@ struct Note<'a> {
 
 impl Drop for Note<'_> {
     fn drop(&mut self) {
-        if let Some(Said { name, offer }) = &*self.one.hello.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(Said { name, offer }) = &*self.one.hello.lock() {
             self.attempt.named(name.as_deref());
             self.attempt.alpn = offer.ok();
         }

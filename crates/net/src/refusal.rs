@@ -4,9 +4,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::{Mutex, PoisonError};
 
 use countersign_core::id::FailureId;
+use countersign_core::locked::Locked;
 use countersign_core::peer::Refusal;
 use countersign_core::principal::Principal;
 
@@ -39,18 +39,18 @@ pub trait Refusals: Send + Sync + 'static {
 
 /// Warns of each refusal once, and counts them by reason.
 #[derive(Debug, Default)]
-pub struct LoggedRefusals(Mutex<BTreeMap<Refusal, u64>>);
+pub struct LoggedRefusals(Locked<BTreeMap<Refusal, u64>>);
 
 impl LoggedRefusals {
     /// How many connections were refused, by reason.
     pub fn counts(&self) -> BTreeMap<Refusal, u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 }
 
 impl Refusals for LoggedRefusals {
     fn record(&self, record: RefusalRecord) {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         let count = counts.entry(record.refusal).or_default();
         *count = count.saturating_add(1);
         drop(counts);

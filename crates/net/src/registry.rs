@@ -7,10 +7,11 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Shutdown, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use countersign_core::id::{KeyId, NodeId};
 use countersign_core::limits::{CONNECTIONS_PER_PRINCIPAL_MAX, SERVICE_CONNECTIONS_MAX};
+use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::peer::{Evidence, Refusal, Scope, Wanted, judge};
 use countersign_core::principal::Principal;
 use countersign_core::time::{UnixMillis, Validity};
@@ -154,7 +155,7 @@ pub struct LiveConnection {
 }
 
 struct Shared {
-    entries: Mutex<Entries>,
+    entries: Locked<Entries>,
     /// Wakes the expiry task: an earlier expiry was entered.
     changed: Notify,
     services_max: AtomicUsize,
@@ -163,7 +164,7 @@ struct Shared {
 impl Default for Shared {
     fn default() -> Self {
         let services_max = AtomicUsize::new(SERVICE_CONNECTIONS_MAX);
-        Self { entries: Mutex::default(), changed: Notify::default(), services_max }
+        Self { entries: Locked::default(), changed: Notify::default(), services_max }
     }
 }
 
@@ -172,8 +173,8 @@ impl Default for Shared {
 pub struct Registry(Arc<Shared>);
 
 impl Registry {
-    fn lock(&self) -> MutexGuard<'_, Entries> {
-        self.0.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, Entries> {
+        self.0.entries.lock()
     }
 
     /// Enters a connection. To be done before it is judged.

@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::budget::Source;
+use countersign_core::locked::{LockGuard, Locked};
 
 /// What each source holds now. Has no more entries than there are places.
 pub(crate) struct Shares {
     max: usize,
-    held: Mutex<HashMap<Source, usize>>,
+    held: Locked<HashMap<Source, usize>>,
 }
 
 /// One place of a source's share; given back when dropped.
@@ -20,11 +21,11 @@ pub(crate) struct Share {
 
 impl Shares {
     pub(crate) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self { max, held: Mutex::default() })
+        Arc::new(Self { max, held: Locked::default() })
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Source, usize>> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, HashMap<Source, usize>> {
+        self.held.lock()
     }
 
     /// One more for `source`, unless it has its share.

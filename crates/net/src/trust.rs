@@ -1,9 +1,10 @@
 //! Live trust: what a handshake judges by, replaced whole by one swap, so that no reader ever sees half of a change.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use countersign_core::id::Generation;
+use countersign_core::locked::Locked;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::{AuthorityPhase, View};
 use countersign_pki::verify::{Bundle, BundleError};
@@ -56,7 +57,7 @@ pub struct StaleGeneration {
 pub struct LiveTrust {
     current: ArcSwap<Trust>,
     /// Serialises writers, so that two of them do not lose each other's part.
-    writing: Mutex<()>,
+    writing: Locked<()>,
     generation: watch::Sender<Generation>,
 }
 
@@ -64,7 +65,7 @@ impl LiveTrust {
     /// Starts with `trust`.
     pub fn new(trust: Trust) -> Self {
         let generation = watch::Sender::new(trust.view.generation);
-        Self { current: ArcSwap::from_pointee(trust), writing: Mutex::new(()), generation }
+        Self { current: ArcSwap::from_pointee(trust), writing: Locked::new(()), generation }
     }
 
     /// The trust in force now.
@@ -80,7 +81,7 @@ impl LiveTrust {
         bundle: Arc<Bundle>,
         applied: UnixMillis,
     ) -> Result<(), StaleGeneration> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         let current = self.load();
         let (got, have) = (view.generation, current.view.generation);
         if got < have {
@@ -94,7 +95,7 @@ impl LiveTrust {
 
     /// Replaces this member's credential: handshakes begun from now on show it.
     pub fn publish_credential(&self, credential: Arc<Credential>) {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _writing = self.writing.lock();
         let current = self.load();
         self.current.store(Arc::new(Trust { credential: Some(credential), ..Trust::clone(&current) }));
     }

@@ -5,8 +5,9 @@
 //! The precise reason is in the outcome. Possession of the key (CertificateVerify, RFC 8446 §4.4.3) is always checked by
 //! the provider, whatever the decision remembers. An outcome means nothing until the handshake has ended.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
+use countersign_core::locked::Locked;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::client::danger::{ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::verify_tls13_signature;
@@ -23,24 +24,24 @@ pub(crate) struct ChainVerifier<T, E> {
     decide: Box<Decision<T, E>>,
     /// Whether a client without a certificate is refused. No meaning for servers, which always show one.
     mandatory: bool,
-    outcome: Mutex<Option<Result<T, E>>>,
+    outcome: Locked<Option<Result<T, E>>>,
 }
 
 impl<T: Send + 'static, E: Send + 'static> ChainVerifier<T, E> {
     pub(crate) fn new(decide: impl Fn(&[CertificateDer<'_>]) -> Result<T, E> + Send + Sync + 'static) -> Arc<Self> {
-        Arc::new(Self { decide: Box::new(decide), mandatory: true, outcome: Mutex::new(None) })
+        Arc::new(Self { decide: Box::new(decide), mandatory: true, outcome: Locked::new(None) })
     }
 
     /// As [`ChainVerifier::new`], but a client may come without a certificate. One that it shows must pass.
     pub(crate) fn optional(
         decide: impl Fn(&[CertificateDer<'_>]) -> Result<T, E> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new(Self { decide: Box::new(decide), mandatory: false, outcome: Mutex::new(None) })
+        Arc::new(Self { decide: Box::new(decide), mandatory: false, outcome: Locked::new(None) })
     }
 
     /// What was decided; none if no chain was presented. To be asked once the handshake has ended, well or not.
     pub(crate) fn take_outcome(&self) -> Option<Result<T, E>> {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.outcome.lock().take()
     }
 
     fn verify(&self, end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Result<(), Error> {
@@ -48,7 +49,7 @@ impl<T: Send + 'static, E: Send + 'static> ChainVerifier<T, E> {
             core::iter::once(end_entity).chain(intermediates).map(|c| CertificateDer::from(c.as_ref())).collect();
         let outcome = (self.decide)(&chain);
         let accepted = outcome.is_ok();
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+        *self.outcome.lock() = Some(outcome);
         if accepted { Ok(()) } else { Err(refused()) }
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! The machine lives in memory and is rebuilt at each start from the last snapshot and the committed entries after it.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use countersign_core::group::GroupMembers;
 use countersign_core::id::NodeId;
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
+use tokio::sync::Mutex;
 
 use crate::machine::{ApplyError, GroupMachine, RestoreError};
 use crate::store::{Snapshots, StoredSnapshot};
@@ -21,7 +23,39 @@ use crate::types::{
 #[derive(Clone)]
 pub(crate) struct Applier {
     snapshots: Snapshots,
+    /// Held while entries are applied, which takes other locks: tasks that wait for it block no thread.
     applied: Arc<Mutex<Applied>>,
+    refused: Refusal,
+    work: Work,
+}
+
+/// What a group's machine is at. A watcher reads it without a lock, so it learns of a machine that stands still.
+///
+/// A number that grows by one when the machine begins with some entries or a snapshot, and by one when it is done: it is odd
+/// while the machine works.
+#[derive(Debug, Clone, Default)]
+pub struct Work(Arc<AtomicU64>);
+
+impl Work {
+    /// Which piece of work is under way, if one is: the same number for as long as that one lasts.
+    pub fn under_way(&self) -> Option<u64> {
+        let count = self.0.load(Ordering::Acquire);
+        (count % 2 == 1).then_some(count)
+    }
+
+    fn begin(&self) -> Working<'_> {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        Working(self)
+    }
+}
+
+/// A piece of work, until it is dropped.
+struct Working<'a>(&'a Work);
+
+impl Drop for Working<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 struct Applied {
@@ -65,20 +99,10 @@ impl Applier {
             machine.applied_batch(meta.last_log_id.as_ref().map(position));
             (last, membership) = (meta.last_log_id, meta.last_membership);
         }
-        Ok(Self {
-            snapshots,
-            applied: Arc::new(Mutex::new(Applied {
-                machine,
-                last,
-                members: members(&membership),
-                membership,
-                refused: Refusal::default(),
-            })),
-        })
-    }
-
-    fn applied(&self) -> MutexGuard<'_, Applied> {
-        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+        let refused = Refusal::default();
+        let members = members(&membership);
+        let applied = Applied { machine, last, membership, members, refused: refused.clone() };
+        Ok(Self { snapshots, applied: Arc::new(Mutex::new(applied)), refused, work: Work::default() })
     }
 
     async fn install(&self, meta: &SnapshotMeta, data: Bytes) -> Result<(), StorageError> {
@@ -88,7 +112,8 @@ impl Applier {
         // Restored before it is stored, so that a snapshot that this machine refuses is not found at the next start;
         // stored before it is published, so that nothing published is ever taken back.
         {
-            let mut applied = self.applied();
+            let mut applied = self.applied.lock().await;
+            let _working = self.work.begin();
             applied.machine.restore(&data).map_err(|e| failed(&e))?;
             // Together with the state, so that a snapshot being built now describes what it holds.
             (applied.last, applied.membership) = (meta.last_log_id, meta.last_membership.clone());
@@ -96,17 +121,24 @@ impl Applier {
         }
         let snapshot = StoredSnapshot { meta: meta.clone(), data };
         self.snapshots.store(&snapshot).await.map_err(|e| failed(&*e))?;
-        self.applied().publish();
+        let mut applied = self.applied.lock().await;
+        let _working = self.work.begin();
+        applied.publish();
         Ok(())
+    }
+
+    /// Tells what the machine is at.
+    pub(crate) fn work(&self) -> Work {
+        self.work.clone()
     }
 
     /// Tells, once the group has stopped, whether a command was why.
     pub(crate) fn refusal(&self) -> Refusal {
-        self.applied().refused.clone()
+        self.refused.clone()
     }
 
-    fn capture(&self) -> Result<StoredSnapshot, StorageError> {
-        let applied = self.applied();
+    async fn capture(&self) -> Result<StoredSnapshot, StorageError> {
+        let applied = self.applied.lock().await;
         // An entry of several commands may be applied in part: no snapshot may say so.
         if let Some(refused) = applied.refused.reason() {
             return Err(StorageIoError::read_state_machine(&*refused).into());
@@ -155,7 +187,7 @@ impl Applied {
 
 impl RaftSnapshotBuilder<TypeConfig> for Applier {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
-        let snapshot = self.capture()?;
+        let snapshot = self.capture().await?;
         let failed = |e: &_| StorageIoError::write_snapshot(Some(snapshot.meta.signature()), e);
         self.snapshots.store(&snapshot).await.map_err(|e| failed(&*e))?;
         Ok(Snapshot { meta: snapshot.meta, snapshot: Box::new(snapshot.data) })
@@ -166,7 +198,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
     type SnapshotBuilder = Self;
 
     async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
-        let applied = self.applied();
+        let applied = self.applied.lock().await;
         Ok((applied.last, applied.membership.clone()))
     }
 
@@ -175,7 +207,8 @@ impl RaftStateMachine<TypeConfig> for Applier {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut applied = self.applied();
+        let mut applied = self.applied.lock().await;
+        let _working = self.work.begin();
         let outcomes = entries.into_iter().map(|entry| applied.apply(entry)).collect::<Result<_, _>>()?;
         applied.publish();
         Ok(outcomes)

@@ -16,7 +16,7 @@ use openraft::error::{
 use openraft::{ChangeMembers, EmptyNode, ServerState};
 use tokio::sync::{Notify, watch};
 
-use crate::applier::{Applier, Refusal};
+use crate::applier::{Applier, Refusal, Work};
 use crate::config::GroupConfig;
 use crate::contacts::Contacts;
 use crate::hub::{Assignments, StartError};
@@ -55,6 +55,7 @@ struct Inner {
     proposer: Proposer,
     status: watch::Receiver<GroupStatus>,
     refusal: Refusal,
+    work: Work,
     /// Handing over: nothing may renew the members' lease on this leader.
     yielding: AtomicBool,
 }
@@ -145,7 +146,7 @@ impl Group {
             .await
             .map_err(storage)?;
         let applier = Applier::start(machine, snapshots, stored)?;
-        let refusal = applier.refusal();
+        let (refusal, work) = (applier.refusal(), applier.work());
         let snapshot_stale = Arc::new(Notify::new());
         let contacts = Contacts::default();
         let network = Network {
@@ -184,6 +185,7 @@ impl Group {
             proposer,
             status,
             refusal,
+            work,
             yielding,
         })))
     }
@@ -320,6 +322,11 @@ impl Group {
         metrics.borrow().running_state.clone().map_err(|fatal| self.stopped(fatal))?;
         // Raft reports how it ended, unless it had no chance to.
         if metrics.has_changed().is_err() { Err(GroupStopped::Panicked) } else { Ok(()) }
+    }
+
+    /// What the group's machine is at, for a watcher.
+    pub fn work(&self) -> Work {
+        self.0.work.clone()
     }
 
     /// Stops the group on this member.

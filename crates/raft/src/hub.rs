@@ -5,10 +5,11 @@
 //! refused, never accepted.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use countersign_core::codec::{self, CodecError};
 use countersign_core::id::{GroupId, NodeId, StoreId};
+use countersign_core::locked::Locked;
 use openraft::error::{Fatal, RaftError};
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use serde::Serialize;
@@ -210,7 +211,7 @@ pub struct Groups(Arc<Hub>);
 
 struct Hub {
     context: Context,
-    running: RwLock<BTreeMap<GroupId, Option<Group>>>,
+    running: Locked<BTreeMap<GroupId, Option<Group>>>,
 }
 
 impl Groups {
@@ -223,7 +224,7 @@ impl Groups {
         assignments: Arc<dyn Assignments>,
     ) -> Self {
         let context = Context { me, own, store, transport, assignments };
-        Self(Arc::new(Hub { context, running: RwLock::default() }))
+        Self(Arc::new(Hub { context, running: Locked::default() }))
     }
 
     /// Starts a group from what the store has of it. When this returns, the machine holds every entry known to be
@@ -235,14 +236,14 @@ impl Groups {
         config: GroupConfig,
     ) -> Result<Group, StartError> {
         {
-            let mut running = self.0.running.write().unwrap_or_else(PoisonError::into_inner);
+            let mut running = self.0.running.lock();
             if running.contains_key(&group) {
                 return Err(StartError::AlreadyStarted(group));
             }
             running.insert(group, None);
         }
         let started = Group::start(self.0.context.clone(), group, machine, config).await;
-        let mut running = self.0.running.write().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.0.running.lock();
         match &started {
             Ok(started) => running.insert(group, Some(started.clone())),
             Err(_) => running.remove(&group),
@@ -252,12 +253,12 @@ impl Groups {
 
     /// A group that was started.
     pub fn group(&self, group: GroupId) -> Option<Group> {
-        self.0.running.read().unwrap_or_else(PoisonError::into_inner).get(&group).cloned().flatten()
+        self.0.running.lock().get(&group).cloned().flatten()
     }
 
     /// Stops a group here and forgets that it ran; its records stay in the store.
     pub async fn stop(&self, group: GroupId) {
-        let stopped = self.0.running.write().unwrap_or_else(PoisonError::into_inner).remove(&group).flatten();
+        let stopped = self.0.running.lock().remove(&group).flatten();
         if let Some(stopped) = stopped {
             stopped.shutdown().await;
         }
@@ -265,7 +266,7 @@ impl Groups {
 
     /// Stops all groups and closes the store.
     pub async fn shutdown(&self) {
-        let groups = std::mem::take(&mut *self.0.running.write().unwrap_or_else(PoisonError::into_inner));
+        let groups = std::mem::take(&mut *self.0.running.lock());
         for group in groups.into_values().flatten() {
             group.shutdown().await;
         }
@@ -277,10 +278,10 @@ impl Groups {
     /// Whether `peer` may send requests to any group that runs here: to be asked before a body is read. `None` while that is
     /// not known. [`handle`](Self::handle) asks again, of the group that the request is for.
     pub fn may_lead_any(&self, peer: NodeId) -> Option<bool> {
-        let running = self.0.running.read().unwrap_or_else(PoisonError::into_inner);
+        let running: Vec<GroupId> = self.0.running.lock().keys().copied().collect();
         let mut known = (!running.is_empty()).then_some(false);
-        for group in running.keys() {
-            match self.0.context.assignments.may_lead(*group, peer) {
+        for group in running {
+            match self.0.context.assignments.may_lead(group, peer) {
                 Some(true) => return Some(true),
                 Some(false) => {}
                 None => known = None,

@@ -22,6 +22,7 @@ mod transfer;
 mod transport;
 mod types;
 
+pub use applier::Work;
 pub use config::{ConfigError, GroupConfig};
 pub use group::{Group, InitializeError, MembershipError, ReadError};
 pub use hub::{Assignments, Groups, HubError, StartError};

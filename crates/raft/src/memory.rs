@@ -9,10 +9,11 @@
 //! The records cost no fsync of their own: they become durable with the next append.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use countersign_core::codec;
 use countersign_core::id::{GroupId, NodeId, StoreId};
+use countersign_core::locked::{LockGuard, Locked};
 use serde::{Deserialize, Serialize};
 
 use crate::hub::Assignments;
@@ -131,7 +132,7 @@ struct Appended {
 pub(crate) struct Memory {
     group: GroupId,
     store: Store,
-    state: Arc<Mutex<State>>,
+    state: Arc<Locked<State>>,
 }
 
 #[derive(Default)]
@@ -158,12 +159,12 @@ impl Memory {
                 Ok(floors)
             })
             .await?;
-        let state = Arc::new(Mutex::new(State { floors, appended: BTreeMap::new() }));
+        let state = Arc::new(Locked::new(State { floors, appended: BTreeMap::new() }));
         Ok(Self { group, store: store.clone(), state })
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> LockGuard<'_, State> {
+        self.state.lock()
     }
 
     /// Whether `got` is a store that counts as `node`'s, and what it must hold. None while nothing is known of it.

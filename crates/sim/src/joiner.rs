@@ -4,6 +4,7 @@
 use countersign_core::codec;
 use countersign_core::enroll::joiner::{Candidate, Requested, SponsorChannel, Unpinned};
 use countersign_core::id::{AuthorityId, NodeId, RequestId};
+use countersign_core::trust::command::FEATURE_LEVEL;
 use countersign_core::trust::member::MemberKeys;
 use countersign_core::trust::outcome::Refused;
 
@@ -75,6 +76,7 @@ impl World {
             foreign: None,
             keys: keys.public,
             store: keys.store(),
+            level: FEATURE_LEVEL,
         };
         Ok(Some(Joiner { token, keys, candidate, waiting: None, told: None }))
     }

@@ -83,7 +83,7 @@ impl Replica {
 
     pub(crate) fn snapshot(&self) -> Result<Snapshot, Broken> {
         let bytes = self.state.encode()?;
-        let again = TrustState::decode(&bytes)?;
+        let again = TrustState::decode(FEATURE_LEVEL, &bytes)?;
         if again != self.state || again.encode()? != bytes {
             return Err(Broken::Snapshot);
         }
@@ -92,7 +92,7 @@ impl Replica {
 
     /// What a snapshot gives, before anything else is applied.
     pub(crate) fn of(snapshot: &Snapshot) -> Result<Self, Broken> {
-        let state = TrustState::decode(&snapshot.bytes)?;
+        let state = TrustState::decode(FEATURE_LEVEL, &snapshot.bytes)?;
         let time = state.time();
         Ok(Self { state, applied: snapshot.applied, time })
     }

@@ -6,7 +6,7 @@ use countersign_core::codec::CodecError;
 use countersign_core::id::{Generation, KeyId, NodeId, RequestId, TokenId};
 use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
-use countersign_core::trust::{InvariantBroken, UnsupportedLevel};
+use countersign_core::trust::{InvariantBroken, UnreadableState, UnsupportedLevel};
 
 /// Why a peer that was accepted must not have been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -167,6 +167,9 @@ pub enum Broken {
     /// A command of a level that nobody sent.
     #[error(transparent)]
     Level(#[from] UnsupportedLevel),
+    /// A snapshot could not be read.
+    #[error(transparent)]
+    Unreadable(#[from] UnreadableState),
     /// The simulation itself could not go on: a defect here, not in the core.
     #[error("the simulated world is defective: its names must parse")]
     World,

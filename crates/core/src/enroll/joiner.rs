@@ -7,7 +7,6 @@ use super::request::EnrollmentRequest;
 use crate::id::{AuthorityId, ClusterId, KeyId, NodeId, RequestId, StoreId};
 use crate::key::{Endorsement, SecretKey};
 use crate::name::{Address, Name};
-use crate::trust::command::FEATURE_LEVEL;
 use crate::trust::join_token::JoinToken;
 use crate::trust::member::{ForeignLeaf, MemberKeys};
 use crate::trust::view::View;
@@ -29,6 +28,8 @@ pub struct Candidate {
     pub keys: MemberKeys,
     /// Its store.
     pub store: StoreId,
+    /// The newest level that its binary knows.
+    pub level: u32,
 }
 
 /// A connection whose server proved to be a node under this authority, verified from its leaf up.
@@ -103,7 +104,7 @@ pub struct Pinned<'a> {
 impl Pinned<'_> {
     /// Signs the request for this connection. `cluster` is what the server, verified by now, says it is of.
     pub fn request(self, cluster: ClusterId, identity: &SecretKey) -> Requested {
-        let Candidate { request, name, addresses, leaf_key, foreign, keys, store } = self.candidate;
+        let Candidate { request, name, addresses, leaf_key, foreign, keys, store, level } = self.candidate;
         let request = EnrollmentRequest {
             cluster,
             pin: self.token.pin(),
@@ -116,7 +117,7 @@ impl Pinned<'_> {
             endorsement: Endorsement::sign(identity, cluster, leaf_key, 0),
             keys,
             store,
-            feature_level: FEATURE_LEVEL,
+            feature_level: level,
             sponsor_leaf: self.channel.leaf,
             exporter: self.channel.exporter,
             signature: [0; 64],

@@ -14,6 +14,7 @@ use crate::trust::tests::rig::{self, CLUSTER, Rig};
 fn candidate(seed: u8) -> Candidate {
     let request = rig::request(seed, 5);
     Candidate {
+        level: crate::trust::command::FEATURE_LEVEL,
         request: RequestId([seed; 16]),
         name: request.name,
         addresses: request.addresses,

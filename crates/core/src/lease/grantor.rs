@@ -80,6 +80,12 @@ impl Grantor {
         !answers && now >= self.lease_end(member, Generation(u64::MAX))
     }
 
+    /// Whether `member` has held no lease of this leader for `millis`, which only a leader can say that has led for as long.
+    pub fn is_silent(&self, member: NodeId, millis: u64, now: BootMillis) -> bool {
+        let last = self.enforcers.get(&member).and_then(|enforcer| enforcer.grants.values().copied().max());
+        now.since(last.map_or(self.elected, |at| at.max(self.elected))) >= millis
+    }
+
     /// Whether this leader has granted `member` a lease.
     pub fn was_granted(&self, member: NodeId) -> bool {
         self.enforcers.get(&member).is_some_and(|enforcer| !enforcer.grants.is_empty())

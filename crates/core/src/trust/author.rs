@@ -156,6 +156,9 @@ pub fn permit(view: &View, from: NodeId, command: &Command) -> Result<(), NotPer
         | Command::ChangePolicy(_)
         | Command::Label { .. }
         | Command::BindStore { .. }
+        | Command::RaiseLevel { .. }
+        | Command::SetLevelAuto(_)
+        | Command::NoteForTesting(_)
         | Command::AssignGroup { .. } => member.suffrage == Suffrage::Voter,
     };
     if allowed { Ok(()) } else { Err(NotPermitted(from)) }

@@ -1,5 +1,7 @@
 //! Every change of the trust state, as it is replicated. Checks that must be atomic happen in `apply`, never before.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::author::Author;
@@ -10,7 +12,7 @@ use super::view::AuthorityKey;
 use crate::authz::change::{ChangeId, PolicyChange};
 use crate::authz::label::LabelEdit;
 use crate::authz::{Rule, RuleId};
-use crate::codec::{self, CodecError};
+use crate::codec::{self, CodecError, FIRST_LEVEL};
 use crate::enroll::EnrollmentRequest;
 use crate::enroll::returning::StoreReturn;
 use crate::id::{AuthorityId, ClusterId, GroupId, KeyId, NodeId, StoreId, TokenId};
@@ -20,13 +22,19 @@ use crate::name::{Address, Name};
 use crate::principal::{Role, TrustDomain};
 use crate::time::{UnixMillis, Validity};
 
-/// The newest feature level that this build applies.
+/// The newest level that this build knows.
 pub const FEATURE_LEVEL: u32 = 1;
 
+/// The level after that: what a build that is not written yet will know. Tests give it to members, to see what becomes of
+/// those that do not know it.
+#[doc(hidden)]
+pub const LEVEL_FOR_TESTING: u32 = FEATURE_LEVEL + 1;
+
 /// A command with the leader's stamp.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stamped {
-    /// The feature level that a member needs to apply this. One that meets a higher level than its own stops, never skips.
+    /// The level that a member needs to apply this. A member that knows less stops; it never skips. Bootstrap's is the
+    /// level of the cluster.
     pub level: u32,
     /// The leader's clock, or the last applied time if that is later.
     pub time: UnixMillis,
@@ -48,13 +56,19 @@ pub enum UnreadableEntry {
 }
 
 impl Stamped {
-    /// Reads an entry. The level comes first, so that one with an unknown command still says what it needs.
-    pub fn decode(bytes: &[u8]) -> Result<Self, UnreadableEntry> {
-        let needed: u32 = codec::decode_prefix(bytes)?;
-        if needed > FEATURE_LEVEL {
-            return Err(UnsupportedLevel { needed }.into());
-        }
-        Ok(codec::decode(bytes)?)
+    /// The entry's bytes: its level first, so that a reader that does not know the command still learns what it needs.
+    pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        codec::encode_at(self.level, &(self.time, &self.author, &self.command))
+    }
+
+    /// Reads an entry that a member of level `known` can apply.
+    pub fn decode(known: u32, bytes: &[u8]) -> Result<Self, UnreadableEntry> {
+        let (level, rest) = match codec::up_to(known, bytes) {
+            Err(CodecError::Level { needed, known }) => return Err(UnsupportedLevel { needed, known }.into()),
+            read => read?,
+        };
+        let (time, author, command) = codec::exactly(rest)?;
+        Ok(Self { level, time, author, command })
     }
 }
 
@@ -176,13 +190,24 @@ pub enum Command {
         /// To whom.
         members: Vec<NodeId>,
     },
-    /// A member says which feature level its binary supports.
+    /// A member says which level its binary knows. A lower report replaces a higher one.
     ReportFeatureLevel {
         /// Who.
         node: NodeId,
-        /// The newest level that it supports.
+        /// The newest level that it knows.
         level: u32,
     },
+    /// Raises the level of the cluster: from then on its members may use what that level brought.
+    RaiseLevel {
+        /// To which.
+        level: u32,
+        /// Learners that are not waited for, although they know less or have not been heard of.
+        without: BTreeSet<NodeId>,
+        /// Whether the leader raises it by itself, which needs all members to have known it for a while.
+        by_itself: bool,
+    },
+    /// Whether the leader raises the level by itself.
+    SetLevelAuto(bool),
     /// A member changes its addresses; signed with its identity key.
     SetAddresses {
         /// Who.
@@ -257,4 +282,53 @@ pub enum Command {
         /// Its new store.
         store: StoreId,
     },
+    /// What a later level brings: keeps a word in a field that no earlier level has.
+    #[doc(hidden)]
+    NoteForTesting(String),
+}
+
+impl Command {
+    /// The level that a member needs to apply this.
+    pub const fn level(&self) -> u32 {
+        match self {
+            // Members that do not know the level stop here, and not at the first command that uses it.
+            Self::RaiseLevel { level, .. } => *level,
+            Self::NoteForTesting(_) => LEVEL_FOR_TESTING,
+            Self::Bootstrap(_)
+            | Self::AddJoinToken(_)
+            | Self::RevokeJoinToken(_)
+            | Self::RotateClusterToken(_)
+            | Self::Admit(_)
+            | Self::SealAuthority { .. }
+            | Self::ConfirmAuthority { .. }
+            | Self::SetSuffrage { .. }
+            | Self::Evict { .. }
+            | Self::IssuePrincipal { .. }
+            | Self::RevokeKey(_)
+            | Self::RevokePrincipal(_)
+            | Self::AssignGroup { .. }
+            | Self::ReportFeatureLevel { .. }
+            | Self::SetLevelAuto(_)
+            | Self::SetAddresses { .. }
+            | Self::Renew { .. }
+            | Self::AdoptLeaf { .. }
+            | Self::SignStatement { .. }
+            | Self::RenewPrincipal { .. }
+            | Self::StagePolicy { .. }
+            | Self::ChangePolicy(_)
+            | Self::Label { .. }
+            | Self::ReturnStore(_)
+            | Self::BindStore { .. } => FIRST_LEVEL,
+        }
+    }
+
+    /// The command as one member passes it on to another.
+    pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
+        codec::encode_at(self.level(), self)
+    }
+
+    /// Reads a command that was passed on to a member of level `known`.
+    pub fn decode(known: u32, bytes: &[u8]) -> Result<Self, CodecError> {
+        codec::exactly(codec::up_to(known, bytes)?.1)
+    }
 }

@@ -108,8 +108,10 @@ pub struct Member {
     pub admitted_by: Option<TokenId>,
     /// When it was admitted.
     pub admitted_at: UnixMillis,
-    /// The newest feature level that its binary supports.
+    /// The newest level that its binary knows, as it last said.
     pub feature_level: u32,
+    /// When it first said so.
+    pub level_since: UnixMillis,
 }
 
 /// A former member.

@@ -67,6 +67,7 @@ impl TrustState {
             admitted_by: Some(request.token),
             admitted_at: self.time(),
             feature_level: request.feature_level,
+            level_since: self.time(),
         };
         self.next_node = self.next_node.saturating_add(1);
         self.spend_token(request.token);
@@ -126,6 +127,9 @@ impl TrustState {
             (None, true) => return Err(Refused::CertificateMissing),
             (Some(_), false) => return Err(Refused::CertificateUnwanted),
             (None, false) | (Some(_), true) => {}
+        }
+        if request.feature_level < self.level {
+            return Err(Refused::BelowLevel { level: self.level, got: request.feature_level });
         }
         check_addresses(&request.addresses)?;
         match &token.name {

@@ -9,6 +9,7 @@ mod check;
 pub mod clocks;
 pub mod command;
 pub mod join_token;
+mod levels;
 pub mod member;
 mod members;
 pub mod outcome;
@@ -23,7 +24,7 @@ mod tokens;
 pub mod view;
 
 pub use members::addresses_transcript;
-pub use state::{InvariantBroken, TrustState, UnsupportedLevel};
+pub use state::{InvariantBroken, TrustState, UnreadableState, UnsupportedLevel};
 
 #[cfg(test)]
 pub(crate) mod tests;

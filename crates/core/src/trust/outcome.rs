@@ -85,6 +85,18 @@ pub enum Outcome {
     Staged,
 }
 
+/// Names members that are behind.
+struct Behind<'a>(&'a [(NodeId, Name)]);
+
+impl core::fmt::Display for Behind<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        for (i, (_, name)) in self.0.iter().enumerate() {
+            write!(f, "{}{name}", if i == 0 { "; behind: " } else { ", " })?;
+        }
+        Ok(())
+    }
+}
+
 /// Why a command changed nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
@@ -98,6 +110,27 @@ pub enum Refused {
     /// The token cannot be used.
     #[error(transparent)]
     Token(#[from] TokenUnusable),
+    /// The level of the cluster is above what the member's binary knows.
+    #[error("the cluster is at level {level}, the member's binary knows level {got}: update it")]
+    BelowLevel {
+        /// The cluster's.
+        level: u32,
+        /// The binary's.
+        got: u32,
+    },
+    /// Not all members know what the command needs.
+    #[error("level {needed} is needed and the cluster is at level {level}{}", Behind(behind))]
+    AboveLevel {
+        /// What is needed.
+        needed: u32,
+        /// The cluster's.
+        level: u32,
+        /// Members whose binaries know less than is needed, or have not known it for long enough.
+        behind: Vec<(NodeId, Name)>,
+    },
+    /// Only learners may be passed over.
+    #[error("node {0} votes: the level is not raised without it")]
+    LevelNeedsVoter(NodeId),
     /// A token with this key exists.
     #[error("join token is already on record")]
     TokenExists,

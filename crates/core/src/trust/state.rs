@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::authorization::Staged;
-use super::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
+use super::command::{Bootstrap, Command, FEATURE_LEVEL, LEVEL_FOR_TESTING, SealedKey, Stamped};
 use super::join_token::{TokenRecord, token_id};
 use super::member::{ForeignLeaf, Leaf, Member, Suffrage};
 use super::outcome::{Limited, Outcome, Refused};
@@ -15,7 +15,7 @@ use super::statement::{Signed, StatedVoter, Statement};
 use super::view::{Authority, AuthorityPhase, View};
 use crate::authz::Policy;
 use crate::authz::change::ChangeId;
-use crate::codec::{self, CodecError};
+use crate::codec::{self, CodecError, FIRST_LEVEL};
 use crate::group::GroupMembers;
 use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId, RequestId, TokenId};
 use crate::lease::LeaseLength;
@@ -24,14 +24,30 @@ use crate::time::{UnixMillis, Validity};
 
 /// A command needs a newer binary. The member stops: skipping it would make states differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("entry needs feature level {needed}, this binary knows {FEATURE_LEVEL}: update it")]
+#[error("level {needed} is needed, this binary knows level {known}: update it")]
 pub struct UnsupportedLevel {
     /// The level needed.
     pub needed: u32,
+    /// The newest level that the binary knows.
+    pub known: u32,
+}
+
+/// Why a snapshot is not taken up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UnreadableState {
+    /// A newer binary wrote it.
+    #[error(transparent)]
+    Level(#[from] UnsupportedLevel),
+    /// It is no snapshot.
+    #[error("snapshot cannot be read")]
+    Codec(#[from] CodecError),
 }
 
 /// All that is replicated about trust.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// A field that a later level brings is left out of the derived encoding, which is that of the first level for good. It is
+/// appended by [`TrustState::encode`] once the cluster is at that level, and read by [`TrustState::decode`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustState {
     pub(super) view: Option<Arc<View>>,
     pub(super) tokens: BTreeMap<TokenId, TokenRecord>,
@@ -46,6 +62,22 @@ pub struct TrustState {
     /// Changes that were sent in part.
     pub(super) staged: BTreeMap<ChangeId, Staged>,
     time: UnixMillis,
+    /// The level of the cluster: stands before the encoded state.
+    #[serde(skip)]
+    pub(super) level: u32,
+    pub(super) level_auto: bool,
+    /// The newest level that this member can apply: of this member, not of the cluster.
+    #[serde(skip)]
+    known: u32,
+    /// Since [`LEVEL_FOR_TESTING`].
+    #[serde(skip)]
+    notes: Vec<String>,
+}
+
+impl Default for TrustState {
+    fn default() -> Self {
+        Self::knowing(FEATURE_LEVEL)
+    }
 }
 
 /// What each handler answers; a refusal leaves the state as it was.
@@ -55,6 +87,37 @@ impl TrustState {
     /// An empty state: no cluster yet.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty state of a member that can apply what needs level `known`.
+    pub fn knowing(known: u32) -> Self {
+        Self {
+            view: None,
+            tokens: BTreeMap::new(),
+            enrollments: BTreeMap::new(),
+            sealed: BTreeMap::new(),
+            next_node: 0,
+            node_ttl_secs: 0,
+            lease: LeaseLength::default(),
+            statements: Vec::new(),
+            staged: BTreeMap::new(),
+            time: UnixMillis::default(),
+            level: FIRST_LEVEL,
+            level_auto: true,
+            known,
+            notes: Vec::new(),
+        }
+    }
+
+    /// The newest level that this member can apply.
+    pub const fn known(&self) -> u32 {
+        self.known
+    }
+
+    /// Words kept by [`Command::NoteForTesting`].
+    #[doc(hidden)]
+    pub fn notes_for_testing(&self) -> &[String] {
+        &self.notes
     }
 
     /// The view to publish; none before the bootstrap entry.
@@ -98,16 +161,29 @@ impl TrustState {
     ///
     /// Errors: only [`UnsupportedLevel`], after which the member must stop.
     pub fn apply(&mut self, stamped: &Stamped, members: &GroupMembers) -> Result<Outcome, UnsupportedLevel> {
-        if stamped.level > FEATURE_LEVEL {
-            return Err(UnsupportedLevel { needed: stamped.level });
+        let needed = stamped.level.max(stamped.command.level());
+        if needed > self.known {
+            return Err(UnsupportedLevel { needed, known: self.known });
         }
         self.time = self.time.max(stamped.time);
-        Ok(self.dispatch(&stamped.command, members).unwrap_or_else(Outcome::Refused))
+        Ok(self.carry_out(stamped, members).unwrap_or_else(Outcome::Refused))
+    }
+
+    fn carry_out(&mut self, stamped: &Stamped, members: &GroupMembers) -> Applied {
+        match &stamped.command {
+            Command::Bootstrap(bootstrap) => self.bootstrap(bootstrap, stamped.level),
+            // Checks for itself whether enough members know it.
+            raise @ Command::RaiseLevel { .. } => self.dispatch(raise, members),
+            command => {
+                self.check_command_level(command.level())?;
+                self.dispatch(command, members)
+            }
+        }
     }
 
     fn dispatch(&mut self, command: &Command, members: &GroupMembers) -> Applied {
         match command {
-            Command::Bootstrap(bootstrap) => self.bootstrap(bootstrap),
+            Command::Bootstrap(_) => Err(Refused::ClusterExists),
             Command::AddJoinToken(record) => self.add_token(record),
             Command::RevokeJoinToken(token) => self.revoke_token(*token),
             Command::RotateClusterToken(record) => self.rotate_cluster_token(record),
@@ -128,6 +204,12 @@ impl TrustState {
             Command::RevokePrincipal(role) => self.revoke_principal(role),
             Command::AssignGroup { group, members } => self.assign_group(*group, members),
             Command::ReportFeatureLevel { node, level } => self.report_level(*node, *level),
+            Command::RaiseLevel { level, without, by_itself } => self.raise_level(*level, without, *by_itself),
+            Command::SetLevelAuto(auto) => self.set_level_auto(*auto),
+            Command::NoteForTesting(note) => {
+                self.notes.push(note.clone());
+                self.change(|_| {})
+            }
             Command::SetAddresses { node, addresses, signature } => self.set_addresses(*node, addresses, signature),
             Command::Renew { node, key, endorsement } => self.renew(*node, *key, endorsement),
             Command::AdoptLeaf { node, renewal } => self.adopt(*node, *renewal),
@@ -138,7 +220,7 @@ impl TrustState {
         }
     }
 
-    fn bootstrap(&mut self, b: &Bootstrap) -> Applied {
+    fn bootstrap(&mut self, b: &Bootstrap, level: u32) -> Applied {
         if self.view.is_some() {
             return Err(Refused::ClusterExists);
         }
@@ -187,8 +269,10 @@ impl TrustState {
             attributes: BTreeMap::new(),
             admitted_by: None,
             admitted_at: self.time,
-            feature_level: FEATURE_LEVEL,
+            feature_level: level,
+            level_since: self.time,
         };
+        self.level = level;
         self.view = Some(Arc::new(View {
             cluster: b.cluster,
             name: b.name.clone(),
@@ -238,9 +322,10 @@ impl TrustState {
         if let Some(done) = self.check_level(node, level)? {
             return Ok(done);
         }
+        let at = self.time;
         self.change(|view| {
             if let Some(member) = view.members.get_mut(&node) {
-                member.feature_level = level;
+                (member.feature_level, member.level_since) = (level, at);
             }
         })
     }
@@ -292,12 +377,22 @@ impl TrustState {
 
     /// The state as a snapshot.
     pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
-        codec::encode(self)
+        let mut bytes = codec::encode_at(self.level, self)?;
+        if self.level >= LEVEL_FOR_TESTING {
+            bytes.extend(codec::appended(&self.notes)?);
+        }
+        Ok(bytes)
     }
 
-    /// The state from a snapshot.
-    pub fn decode(bytes: &[u8]) -> Result<Self, CodecError> {
-        codec::decode(bytes)
+    /// The state from a snapshot, as a member has it that can apply what needs level `known`.
+    pub fn decode(known: u32, bytes: &[u8]) -> Result<Self, UnreadableState> {
+        let (level, rest) = match codec::up_to(known, bytes) {
+            Err(CodecError::Level { needed, known }) => return Err(UnsupportedLevel { needed, known }.into()),
+            read => read?,
+        };
+        let (state, later): (Self, _) = codec::take(rest)?;
+        let notes = if level >= LEVEL_FOR_TESTING { codec::exactly(later)? } else { codec::nothing(later)? };
+        Ok(Self { level, known, notes, ..state })
     }
 
     /// A digest by which members compare their states (BLAKE3 over the snapshot).

@@ -30,9 +30,9 @@ use crate::keys::random;
 use crate::member::Inner;
 use crate::propose::CommandError;
 
-/// Bytes of rules and removals in one command. Around them stand a version, which command it is, of which change, the
-/// number of the part, and two counts: 29 bytes at most.
-const PART_LEN: usize = COMMAND_LEN_MAX - 29;
+/// Bytes of rules and removals in one command. Around them stand a version, a level, which command it is, of which
+/// change, the number of the part, and two counts: 30 bytes at most.
+const PART_LEN: usize = COMMAND_LEN_MAX - 30;
 /// How long this member may take to apply what is asked about.
 pub(super) const BEHIND_MAX: Duration = Duration::from_secs(5);
 /// How often a change is reckoned anew that others overtook.
@@ -153,7 +153,7 @@ async fn proposed(member: &Acting, change: PolicyChange) -> Result<(Generation, 
 /// The commands that come before a change, and what is left of it for the last one. None if it fits into one itself.
 fn in_parts(change: PolicyChange, id: ChangeId) -> Result<(Vec<Command>, PolicyChange), CommandError> {
     let whole = Command::ChangePolicy(Box::new(change));
-    let len = codec::encode(&whole)?.len();
+    let len = whole.encode()?.len();
     let Command::ChangePolicy(change) = whole else { return Err(CommandError::Unknown) };
     let mut change = *change;
     if len <= COMMAND_LEN_MAX {
@@ -184,7 +184,7 @@ struct Parts {
 impl Parts {
     /// The part that `item` goes into: the last, or a new one.
     fn with_room_for(&mut self, item: &impl Serialize) -> Result<&mut StagedRules, CommandError> {
-        let len = codec::encode(item)?.len().saturating_sub(1); // without the version
+        let len = codec::appended(item)?.len();
         self.len = self.len.saturating_add(len);
         if self.all.is_empty() || self.len > PART_LEN {
             self.all.push(StagedRules::default());
@@ -269,7 +269,7 @@ mod tests {
             all.put.extend(put.iter().cloned());
             // As long as if it were the last that there can be.
             let command = Command::StagePolicy { change, part: u32::MAX, remove, put };
-            lens.push(codec::encode(&command).unwrap().len());
+            lens.push(command.encode().unwrap().len());
         }
         (all, lens)
     }
@@ -299,8 +299,7 @@ mod tests {
     fn a_change_that_fits_one_command_stays_one_and_one_byte_more_makes_parts() {
         let id = ChangeId([1; 16]);
         let mut change = PolicyChange { put: rules(&policy(1500, "a")), ..PolicyChange::default() };
-        let len =
-            |change: &PolicyChange| codec::encode(&Command::ChangePolicy(Box::new(change.clone()))).unwrap().len();
+        let len = |change: &PolicyChange| Command::ChangePolicy(Box::new(change.clone())).encode().unwrap().len();
         assert!(len(&change) > COMMAND_LEN_MAX);
         while len(&change) > COMMAND_LEN_MAX {
             change.put.pop();

@@ -37,7 +37,9 @@ pub(super) async fn received(
     let mut parts = body.into_data_stream();
     let (mut body, mut place, mut patience) = (Vec::new(), None, patience);
     let begun = Instant::now();
-    while let Some(part) = tokio::time::timeout_at(begun + patience, parts.next()).await.map_err(|_| late(patience))? {
+    loop {
+        let next = tokio::time::timeout_at(begun + patience, parts.next()).await.map_err(|_| late(patience))?;
+        let Some(part) = next else { break };
         let part = part.map_err(|_| too_long(len_max))?;
         let len = body.len().saturating_add(part.len());
         if len > len_max {

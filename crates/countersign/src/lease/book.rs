@@ -1,10 +1,10 @@
 //! What this member did about each revocation, kept until leaders have been told.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use countersign_core::id::{ClusterId, Generation, NodeId};
 use countersign_core::key::SecretKey;
+use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::receipt::Receipt;
 use countersign_core::time::UnixMillis;
 use countersign_net::ClosedConnection;
@@ -25,16 +25,16 @@ struct Entry {
 pub(crate) struct Book {
     /// Drawn at this start.
     boot: [u8; 16],
-    entries: Mutex<VecDeque<Entry>>,
+    entries: Locked<VecDeque<Entry>>,
 }
 
 impl Book {
     pub(crate) const fn new(boot: [u8; 16]) -> Self {
-        Self { boot, entries: Mutex::new(VecDeque::new()) }
+        Self { boot, entries: Locked::new(VecDeque::new()) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, VecDeque<Entry>> {
+        self.entries.lock()
     }
 
     /// Enters revocations that are in force by now, with the connections that were closed for them.

@@ -1,11 +1,11 @@
 //! The leader's desk: leases granted, acknowledgements and clocks taken in, and barriers waited for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{Grantor, Standing};
+use countersign_core::locked::{LockGuard, Locked, Order};
 use countersign_core::receipt::{Absence, Answer, Barrier, Receipt};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::clocks::VoterClocks;
@@ -71,12 +71,13 @@ struct Progress {
 
 /// What this member knows as leader.
 pub(crate) struct Desk {
-    tenure: Mutex<Option<Tenure>>,
+    /// Held while the state is read, so that a barrier sees a generation and its grants together.
+    tenure: Locked<Option<Tenure>>,
     /// Voters' clocks outlive a term: they are readings, not promises.
-    clocks: Mutex<VoterClocks>,
+    clocks: Locked<VoterClocks>,
     acknowledged: watch::Sender<()>,
     /// Whose request for a lease is under way: one of each, since each asks a quorum.
-    asking: Mutex<BTreeSet<NodeId>>,
+    asking: Locked<BTreeSet<NodeId>>,
 }
 
 /// A member's request for a lease, under way until it is dropped.
@@ -84,34 +85,34 @@ struct Asking<'a>(&'a Desk, NodeId);
 
 impl Drop for Asking<'_> {
     fn drop(&mut self) {
-        self.0.asking.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.1);
+        self.0.asking.lock().remove(&self.1);
     }
 }
 
 impl Default for Desk {
     fn default() -> Self {
         Self {
-            tenure: Mutex::default(),
-            clocks: Mutex::default(),
+            tenure: Locked::of(Order::Outer, None),
+            clocks: Locked::default(),
             acknowledged: watch::Sender::new(()),
-            asking: Mutex::default(),
+            asking: Locked::default(),
         }
     }
 }
 
 impl Desk {
-    fn lock(&self) -> MutexGuard<'_, Option<Tenure>> {
-        self.tenure.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, Option<Tenure>> {
+        self.tenure.lock()
     }
 
     /// Voters' clocks as they were reported.
-    pub(crate) fn clocks(&self) -> MutexGuard<'_, VoterClocks> {
-        self.clocks.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn clocks(&self) -> LockGuard<'_, VoterClocks> {
+        self.clocks.lock()
     }
 
     /// Enters a request for a lease; none if one of the same member is under way.
     fn enter(&self, from: NodeId) -> Option<Asking<'_>> {
-        let mut asking = self.asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut asking = self.asking.lock();
         // Made only where it has a place: one that is made and dropped would give another's up, under the lock that it needs.
         asking.insert(from).then(|| Asking(self, from))
     }
@@ -144,6 +145,16 @@ impl Inner {
             }
         };
         Ok(with(tenure))
+    }
+
+    /// Members that have held no lease of this leader for `secs`.
+    pub(crate) fn silent_members(&self, secs: u64) -> BTreeSet<NodeId> {
+        let (state, now) = (self.state.read(), boot_now());
+        let members = state.view().into_iter().flat_map(|view| view.members.keys().copied());
+        let silent = |tenure: &mut Tenure| {
+            members.filter(|node| tenure.grantor.is_silent(*node, secs.saturating_mul(1000), now)).collect()
+        };
+        self.tenure(silent).unwrap_or_default()
     }
 
     /// Takes in what a member says, and grants it a lease if it asks for one.

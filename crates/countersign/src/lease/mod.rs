@@ -5,8 +5,8 @@ mod desk;
 mod sublease;
 mod wait;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use countersign_api::cluster::{LeaseReply, LeaseRequest};
 use countersign_core::codec;
 use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{Fresh, Holder, LeaseClock, NoLease};
+use countersign_core::locked::Locked;
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_net::{Clock, SystemClock};
 use countersign_raft::Refusal;
@@ -36,7 +37,7 @@ const RECEIPTS_MAX: usize = 32;
 
 /// What this member knows of its lease, and as leader of everybody's.
 pub(crate) struct Leasehold {
-    holder: Mutex<Holder>,
+    holder: Locked<Holder>,
     clock: Arc<LeaseClock>,
     gate: Arc<Gate>,
     /// Given up for good.
@@ -51,7 +52,7 @@ impl Leasehold {
     pub(crate) fn new(gate: Arc<Gate>, subleases: Subleases) -> Result<Self, KeysError> {
         let boot = *random::<16>()?.expose();
         Ok(Self {
-            holder: Mutex::default(),
+            holder: Locked::default(),
             clock: Arc::default(),
             gate,
             surrendered: AtomicBool::new(false),
@@ -62,7 +63,7 @@ impl Leasehold {
     }
 
     fn update<T>(&self, with: impl FnOnce(&mut Holder) -> T) -> T {
-        let mut holder = self.holder.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut holder = self.holder.lock();
         let result = with(&mut holder);
         if self.surrendered.load(Ordering::Acquire) {
             holder.surrender();
@@ -97,12 +98,12 @@ impl Leasehold {
 
     /// The moment at which the lease ends or ended; none if there was none.
     pub(crate) fn deadline(&self) -> Option<BootMillis> {
-        self.holder.lock().unwrap_or_else(PoisonError::into_inner).deadline()
+        self.holder.lock().deadline()
     }
 
     /// When the lease ends, in milliseconds from now; none without one.
     pub(crate) fn millis_left(&self) -> Option<u64> {
-        let deadline = self.holder.lock().unwrap_or_else(PoisonError::into_inner).deadline();
+        let deadline = self.holder.lock().deadline();
         deadline.map(|deadline| deadline.since(boot_now())).filter(|left| *left > 0)
     }
 }

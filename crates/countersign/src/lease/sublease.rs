@@ -1,12 +1,13 @@
 //! Leases that this member gives out of its own, to guards outside the cluster.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{LeaseLength, Sublessor, Subtenant};
 use countersign_core::limits::{SUBTENANTS_MAX, SUBTENANTS_PER_PRINCIPAL_MAX};
+use countersign_core::locked::{LockGuard, Locked, Order};
 use countersign_core::time::BootMillis;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -26,21 +27,21 @@ pub(crate) enum Full {
 }
 
 /// Places that each principal holds; who holds none is absent.
-type Held = Arc<Mutex<BTreeMap<String, usize>>>;
+type Held = Arc<Locked<BTreeMap<String, usize>>>;
 
 /// Whoever holds a place may be given leases.
 pub(crate) struct Place {
     pub(crate) tenant: Subtenant,
     principal: String,
     held: Held,
-    sublessor: Arc<Mutex<Sublessor>>,
+    sublessor: Arc<Locked<Sublessor>>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.sublessor.lock().unwrap_or_else(PoisonError::into_inner).depart(self.tenant, boot_now());
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sublessor.lock().depart(self.tenant, boot_now());
+        let mut held = self.held.lock();
         match held.get_mut(&self.principal) {
             Some(places) if *places > 1 => *places -= 1,
             _ => drop(held.remove(&self.principal)),
@@ -50,14 +51,15 @@ impl Drop for Place {
 
 /// What was given, and who has acknowledged what.
 pub(crate) struct Subleases {
-    sublessor: Arc<Mutex<Sublessor>>,
+    /// Held while it is asked to which leader leases were announced: reading that and granting are one step.
+    sublessor: Arc<Locked<Sublessor>>,
     acknowledged: watch::Sender<()>,
     places: Arc<Semaphore>,
     held: Held,
     next: AtomicU64,
     /// Whom it was told that leases are given to others, in which term. Until then none is.
-    announced: Mutex<Option<(NodeId, u64)>>,
-    marked: Mutex<bool>,
+    announced: Locked<Option<(NodeId, u64)>>,
+    marked: Locked<bool>,
 }
 
 impl Subleases {
@@ -69,23 +71,23 @@ impl Subleases {
             sublessor.after_others(boot_now().plus(length.waited_millis()));
         }
         Ok(Self {
-            sublessor: Arc::new(Mutex::new(sublessor)),
+            sublessor: Arc::new(Locked::of(Order::Outer, sublessor)),
             acknowledged: watch::Sender::new(()),
             places: Arc::new(Semaphore::new(SUBTENANTS_MAX)),
             held: Held::default(),
             next: AtomicU64::new(1),
-            announced: Mutex::default(),
-            marked: Mutex::new(marked),
+            announced: Locked::default(),
+            marked: Locked::new(marked),
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Sublessor> {
-        self.sublessor.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, Sublessor> {
+        self.sublessor.lock()
     }
 
     /// A place for a guard of this principal.
     pub(crate) fn enter(&self, principal: &str) -> Result<Place, Full> {
-        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held = self.held.lock();
         let own = held.get(principal).copied().unwrap_or_default();
         if own >= SUBTENANTS_PER_PRINCIPAL_MAX {
             return Err(Full::Principal);
@@ -99,12 +101,12 @@ impl Subleases {
 
     /// Whether leases are given, or may be: the leader is told with each request.
     pub(crate) fn are_wanted(&self) -> bool {
-        self.next.load(Ordering::Relaxed) > 1 || *self.marked.lock().unwrap_or_else(PoisonError::into_inner)
+        self.next.load(Ordering::Relaxed) > 1 || *self.marked.lock()
     }
 
     /// This leader knows. Should this member be evicted, it waits for those whom leases were given to.
     pub(crate) fn announced_to(&self, leader: NodeId, term: u64) {
-        *self.announced.lock().unwrap_or_else(PoisonError::into_inner) = Some((leader, term));
+        *self.announced.lock() = Some((leader, term));
     }
 
     /// Has the leader told before the first lease is given.
@@ -126,7 +128,7 @@ impl Subleases {
         let mut sublessor = self.lock();
         let enforced = *state.applied().borrow();
         let now = boot_now();
-        let known = leader.is_some() && *self.announced.lock().unwrap_or_else(PoisonError::into_inner) == leader;
+        let known = leader.is_some() && *self.announced.lock() == leader;
         let millis =
             own_end.filter(|end| known && *end > now).map_or(0, |end| sublessor.grant(to.tenant, enforced, end, now));
         Ok((enforced, millis))
@@ -134,7 +136,7 @@ impl Subleases {
 
     /// Before the first lease is given: it may outlive this process.
     fn mark(&self, data: &DataDir) -> Result<(), DataDirError> {
-        let mut marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut marked = self.marked.lock();
         if !*marked {
             data.write(file::SUBLEASED, b"leases were given to guards outside the cluster\n")?;
             *marked = true;
@@ -210,6 +212,6 @@ mod tests {
         drop(own);
         assert!(subleases.enter("broker/more").is_ok());
         drop(others);
-        assert!(subleases.held.lock().unwrap().is_empty(), "nobody is remembered");
+        assert!(subleases.held.lock().is_empty(), "nobody is remembered");
     }
 }

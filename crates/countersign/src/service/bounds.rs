@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -17,6 +17,7 @@ use countersign_api::cluster::raft_server::SERVICE_NAME as RAFT;
 use countersign_api::cluster::snapshots_server::SERVICE_NAME as SNAPSHOTS;
 use countersign_core::id::NodeId;
 use countersign_core::limits::{PEER_BYTES_MAX, PEER_REQUESTS_MAX, PEER_SNAPSHOTS_MAX};
+use countersign_core::locked::{LockGuard, Locked, Order};
 use countersign_guard::Caller;
 use hyper::body::{Frame, SizeHint};
 use tonic::Status;
@@ -50,11 +51,11 @@ struct Held {
 
 /// What all members' requests hold; those that hold nothing are absent.
 #[derive(Clone, Default)]
-struct Account(Arc<Mutex<BTreeMap<NodeId, Held>>>);
+struct Account(Arc<Locked<BTreeMap<NodeId, Held>>>);
 
 impl Account {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<NodeId, Held>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, BTreeMap<NodeId, Held>> {
+        self.0.lock()
     }
 
     fn enter(&self, peer: NodeId, snapshot: bool) -> Result<Place, Full> {
@@ -143,7 +144,7 @@ impl Bounds {
 /// The layer around the services of the peer protocol.
 pub(super) async fn bounded(State(bounds): State<Bounds>, request: Request, next: Next) -> Response {
     let place = match bounds.admit(&request) {
-        Ok(place) => Arc::new(Mutex::new(place)),
+        Ok(place) => Arc::new(Locked::of(Order::Middle, place)),
         Err(status) => return status.into_http(),
     };
     let request = request.map(|body| Body::new(Counted { body, place: Arc::clone(&place) }));
@@ -156,7 +157,8 @@ pub(super) async fn bounded(State(bounds): State<Bounds>, request: Request, next
 /// A body whose bytes count.
 struct Counted {
     body: Body,
-    place: Arc<Mutex<Place>>,
+    /// Held while the account is charged.
+    place: Arc<Locked<Place>>,
 }
 
 impl HttpBody for Counted {
@@ -170,7 +172,7 @@ impl HttpBody for Counted {
             Some(Ok(frame)) => frame,
         };
         let bytes = frame.data_ref().map_or(0, Bytes::len);
-        let taken = self.place.lock().unwrap_or_else(PoisonError::into_inner).take(bytes);
+        let taken = self.place.lock().take(bytes);
         Poll::Ready(Some(taken.map(|()| frame).map_err(Status::from)))
     }
 
@@ -221,7 +223,7 @@ mod tests {
     async fn the_bytes_of_all_requests_of_a_member_are_bounded_together() {
         let account = Account::default();
         let body = |peer, len| {
-            let place = Arc::new(Mutex::new(account.enter(peer, false).unwrap()));
+            let place = Arc::new(Locked::of(Order::Middle, account.enter(peer, false).unwrap()));
             (Counted { body: Body::from(vec![0; len]), place: Arc::clone(&place) }, place)
         };
         let (half, held) = body(ONE, PEER_BYTES_MAX / 2);

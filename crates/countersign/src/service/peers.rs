@@ -11,7 +11,7 @@ use countersign_api::cluster::{
     RecentRequest,
 };
 use countersign_api::convert::decoded;
-use countersign_core::codec;
+use countersign_core::codec::{self, CodecError};
 use countersign_core::id::{GroupId, NodeId};
 use countersign_core::limits::AUTHOR_LEN_MAX;
 use countersign_core::trust::author::Claim;
@@ -99,9 +99,16 @@ impl Members for PeerService {
         let may_propose = may_propose(&request, from);
         let ProposeRequest { command, spki, claim } = request.into_inner();
         let claim = claimed(&claim)?;
-        let command: Command = decoded("command", &command).map_err(|_| Status::invalid_argument("malformed"))?;
+        let member = self.member()?;
+        let known = member.state.read().known();
+        let command = Command::decode(known, &command).map_err(|error| match error {
+            unsupported @ CodecError::Level { .. } => Status::unimplemented(unsupported.to_string()),
+            CodecError::Empty | CodecError::Version { .. } | CodecError::Trailing { .. } | CodecError::Malformed(_) => {
+                Status::invalid_argument("malformed")
+            }
+        })?;
         may_propose(&command)?;
-        match self.member()?.propose_for(from, claim, &command, &spki).await {
+        match member.propose_for(from, claim, &command, &spki).await {
             Ok(Some(reply)) => Ok(Response::new(reply)),
             Ok(None) => Err(Status::failed_precondition("not the leader")),
             Err(error) => {
@@ -112,6 +119,7 @@ impl Members for PeerService {
                         let details = codec::encode(&why).unwrap_or_default();
                         Status::with_details(tonic::Code::Aborted, error.to_string(), details.into())
                     }
+                    CommandError::Refused(why) => Status::failed_precondition(why.to_string()),
                     CommandError::TooLong { .. } => Status::invalid_argument("command is too long"),
                     CommandError::NotPermitted(_) => Status::permission_denied("not a voter"),
                     CommandError::Overloaded => Status::resource_exhausted("too many commands are waiting"),

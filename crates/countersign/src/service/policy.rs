@@ -3,16 +3,17 @@
 //! Asked of by whoever may `read` the cluster's `policy`, and only as long as that is so.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use countersign_api::cluster::policy_server::Policy;
 use countersign_api::cluster::{FetchReply, FetchRequest, RuleReply, WatchReply, WatchRequest};
 use countersign_core::authz::{Action, Affected, Kind, PrincipalPattern, Subject};
-use countersign_core::codec;
+use countersign_core::codec::{self, FIRST_LEVEL};
 use countersign_core::id::Generation;
 use countersign_core::limits::{FETCHES_MAX, SLICE_LEN_MAX, SLICE_RULES_MAX, UNREAD_PER_PRINCIPAL_MAX};
+use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::principal::Role;
 use countersign_core::trust::view::View;
 use countersign_guard::{Caller, Denial};
@@ -65,13 +66,13 @@ type Reply = Result<WatchReply, Status>;
 
 /// What a guard has not read yet, and its place: that is given back only once nothing is held for the guard any more.
 struct Unread {
-    replies: Mutex<Option<mpsc::Receiver<Reply>>>,
+    replies: Locked<Option<mpsc::Receiver<Reply>>>,
     place: Place,
 }
 
 impl Unread {
-    fn lock(&self) -> MutexGuard<'_, Option<mpsc::Receiver<Reply>>> {
-        self.replies.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> LockGuard<'_, Option<mpsc::Receiver<Reply>>> {
+        self.replies.lock()
     }
 
     /// Gives a reply to the guard. One that does not read loses what waits for it, and is told nothing more.
@@ -130,9 +131,10 @@ impl Policy for PolicyService {
         member.lease.subleases.announce();
         let (replies, sent) = mpsc::channel(WAITING_MAX);
         tracing::info!(principal = %caller.peer.principal(), remote = %caller.remote, "decides by the rules of this member");
-        let unread = Arc::new(Unread { replies: Mutex::new(Some(sent)), place });
+        let unread = Arc::new(Unread { replies: Locked::new(Some(sent)), place });
         let told = Replies(Arc::clone(&unread));
-        let watching = Watching { member: Arc::downgrade(&member), caller, unread, replies, told: None };
+        let watching =
+            Watching { member: Arc::downgrade(&member), caller, unread, replies, told: None, level: FIRST_LEVEL };
         let stop = member.stop.clone();
         member.tasks.spawn(async move {
             tokio::select! {
@@ -209,6 +211,8 @@ struct Watching {
     unread: Arc<Unread>,
     replies: mpsc::Sender<Reply>,
     told: Option<Generation>,
+    /// The newest level that the guard knows, as it last said.
+    level: u32,
 }
 
 impl Watching {
@@ -240,6 +244,15 @@ impl Watching {
     fn answer(&mut self, member: &Inner, asked: Option<WatchRequest>) -> Reply {
         permitted(member, &self.caller)?;
         let enforced_here = *member.state.applied().borrow();
+        if let Some(request) = &asked {
+            self.level = request.level;
+        }
+        let needed = member.state.read().policy_level();
+        if self.level < needed {
+            let (principal, level) = (self.caller.peer.principal(), self.level);
+            tracing::warn!(%principal, level, needed, "this guard does not know what the rules need, and denies: update it");
+            return Err(Status::failed_precondition(format!("unsupported level: the rules need level {needed}")));
+        }
         if let Some(request) = &asked {
             // Nobody enforces what it was not told.
             let told = self.told.unwrap_or_default();
@@ -309,7 +322,7 @@ mod tests {
         let enter = || subleases.enter("broker/b1");
         let _others: Vec<Place> = (1..SUBTENANTS_PER_PRINCIPAL_MAX).map(|_| enter().unwrap()).collect();
         let (to, sent) = mpsc::channel(2);
-        let unread = Arc::new(Unread { replies: Mutex::new(Some(sent)), place: enter().unwrap() });
+        let unread = Arc::new(Unread { replies: Locked::new(Some(sent)), place: enter().unwrap() });
         let mut replies = Replies(Arc::clone(&unread));
         let given = async |patience| {
             tokio::time::timeout(PATIENCE, unread.given(&to, Ok(WatchReply::default()), patience)).await.unwrap()

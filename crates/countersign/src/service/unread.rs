@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes, HttpBody};
@@ -11,6 +11,7 @@ use axum::extract::Request;
 use axum::middleware::Next;
 use axum::response::Response;
 use countersign_core::limits::UNREAD_PER_PRINCIPAL_MAX;
+use countersign_core::locked::Locked;
 use hyper::body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
@@ -20,7 +21,7 @@ const PIECE_LEN: usize = 4 * 1024;
 
 /// The places of each principal that holds one.
 #[derive(Clone, Default)]
-pub(super) struct UnreadAnswers(Arc<Mutex<BTreeMap<String, Arc<Semaphore>>>>);
+pub(super) struct UnreadAnswers(Arc<Locked<BTreeMap<String, Arc<Semaphore>>>>);
 
 /// A place, as it travels with an answer from its handler to its body.
 #[derive(Clone)]
@@ -32,7 +33,7 @@ impl UnreadAnswers {
     /// A place of this principal by `until`, or none.
     pub(super) async fn place(&self, principal: &str, until: Instant) -> Option<UnreadPlace> {
         let places = {
-            let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut all = self.0.lock();
             // Nobody is remembered who holds none and waits for none.
             all.retain(|_, places| Arc::strong_count(places) > 1);
             let new = || Arc::new(Semaphore::new(UNREAD_PER_PRINCIPAL_MAX));
@@ -102,7 +103,7 @@ mod tests {
         assert!(unread.place("broker/b1", now).await.is_some());
         drop(own);
         assert!(unread.place("broker/b3", now).await.is_some());
-        assert_eq!(unread.0.lock().unwrap().len(), 1, "nobody else is remembered");
+        assert_eq!(unread.0.lock().len(), 1, "nobody else is remembered");
     }
 
     #[tokio::test]

@@ -1,8 +1,8 @@
 //! What an outpost knows, and how it comes to know more of a principal.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use countersign_api::cluster::policy_client::PolicyClient;
@@ -13,6 +13,7 @@ use countersign_core::codec;
 use countersign_core::id::Generation;
 use countersign_core::lease::{Holder, LeaseClock};
 use countersign_core::limits::{CACHE_TTL_SECS_MAX, SLICE_LEN_MAX};
+use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::peer::{VerifiedPeer, still_known};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::view::View;
@@ -53,7 +54,7 @@ pub(super) struct State {
 
 /// What an outpost knows.
 pub(super) struct Feed {
-    state: Mutex<State>,
+    state: Locked<State>,
     lease: Arc<LeaseClock>,
     pub(super) time: Arc<dyn Time>,
     /// The member that is watched, for questions.
@@ -67,7 +68,7 @@ impl Feed {
     pub(super) fn new(lease: Arc<LeaseClock>, time: Arc<dyn Time>) -> Self {
         let state = State { cache: Cache::default(), view: None, holder: Holder::default() };
         Self {
-            state: Mutex::new(state),
+            state: Locked::new(state),
             lease,
             time,
             channel: watch::Sender::new(None),
@@ -76,8 +77,8 @@ impl Feed {
         }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(super) fn lock(&self) -> LockGuard<'_, State> {
+        self.state.lock()
     }
 
     /// Changes what is known of the lease.

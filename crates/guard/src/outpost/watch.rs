@@ -13,6 +13,7 @@ use countersign_core::id::Generation;
 use countersign_core::lease::Holder;
 use countersign_core::limits::{LEASE_SECS_MAX, SKEW_SECS, SLICE_LEN_MAX};
 use countersign_core::time::{BootMillis, UnixMillis};
+use countersign_core::trust::command::FEATURE_LEVEL;
 use countersign_core::trust::view::View;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -96,7 +97,9 @@ impl Watch<'_> {
         if self.asked.len() > ASKED_MAX {
             self.asked.pop_front();
         }
-        self.requests.try_send(WatchRequest { asked: self.number, enforced }).map_err(|_| Lost::Silent)
+        self.requests
+            .try_send(WatchRequest { asked: self.number, enforced, level: FEATURE_LEVEL })
+            .map_err(|_| Lost::Silent)
     }
 
     async fn listen(mut self, mut replies: Streaming<WatchReply>) -> Result<Infallible, Lost> {

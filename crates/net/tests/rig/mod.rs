@@ -244,6 +244,7 @@ fn member(id: u64, leaf: &Identity) -> Member {
         admitted_by: None,
         admitted_at: NOW,
         feature_level: 1,
+        level_since: NOW,
     }
 }
 

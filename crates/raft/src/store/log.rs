@@ -6,10 +6,11 @@
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, Range, RangeBounds};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use countersign_core::codec;
 use countersign_core::id::GroupId;
+use countersign_core::locked::{LockGuard, Locked};
 use openraft::storage::{LogFlushed, RaftLogStorage};
 use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
 use serde::Serialize;
@@ -28,7 +29,7 @@ use crate::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote}
 pub(crate) struct GroupLog {
     group: GroupId,
     store: Store,
-    state: Arc<Mutex<State>>,
+    state: Arc<Locked<State>>,
     replaced: watch::Receiver<Replaced>,
     /// What others acknowledged: follows what is committed.
     memory: Memory,
@@ -53,8 +54,8 @@ impl GroupLog {
     ) -> Result<Self, StoreError> {
         let state = store.read(move |files| State::read(files, group)).await?;
         let open = state.committed.map_or(0, |committed| committed.index.saturating_add(1))..u64::MAX;
-        let log =
-            Self { group, store: store.clone(), state: Arc::new(Mutex::new(state)), replaced, memory, assignments };
+        let state = Arc::new(Locked::new(state));
+        let log = Self { group, store: store.clone(), state, replaced, memory, assignments };
         for entry in log.entries(open, usize::MAX).await? {
             log.tell(&entry);
         }
@@ -76,8 +77,8 @@ impl GroupLog {
         Position { vote: state.vote.unwrap_or_default(), last: state.tail.last().map(|id| id.index) }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> LockGuard<'_, State> {
+        self.state.lock()
     }
 
     fn record<T: Serialize>(&self, record: Record, value: &T) -> Result<Change, StoreError> {
@@ -120,9 +121,11 @@ impl GroupLog {
     ) -> Result<(), StoreError> {
         let mut changes = Vec::new();
         let mut last = None;
+        let entries: Vec<Entry> = entries.collect();
+        // Before the lock: what hears of an entry locks on its own account.
+        entries.iter().for_each(|entry| self.tell(entry));
         let mut state = self.state();
         for entry in entries {
-            self.tell(&entry);
             let value = codec::encode(&entry)?;
             let (index, len) = (entry.log_id.index, value.len());
             let Some(ticket) = state.tail.append(entry, len)? else { continue };
@@ -132,7 +135,7 @@ impl GroupLog {
         let shared = Arc::clone(&self.state);
         let done = move |result: Result<(), Arc<StoreError>>| {
             if let (Ok(()), Some(ticket)) = (&result, last) {
-                shared.lock().unwrap_or_else(PoisonError::into_inner).tail.durable(ticket);
+                shared.lock().tail.durable(ticket);
             }
             callback.log_io_completed(result.map_err(io::Error::other));
         };

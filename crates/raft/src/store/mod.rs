@@ -16,12 +16,13 @@ mod tail;
 mod writer;
 
 use std::fs::File;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use countersign_core::id::StoreId;
+use countersign_core::locked::Locked;
 use tokio::sync::oneshot;
 
 pub use binding::{Binding, StorePlace};
@@ -41,10 +42,10 @@ pub struct Store(Arc<Shared>);
 
 struct Shared {
     /// Gone once the store is closed.
-    files: RwLock<Option<Files>>,
+    files: Locked<Option<Files>>,
     queue: Sender<Message>,
     failed: Arc<AtomicBool>,
-    closing: Mutex<Option<Closing>>,
+    closing: Locked<Option<Closing>>,
 }
 
 struct Closing {
@@ -77,10 +78,10 @@ impl Store {
             .spawn(move || writer.run(&messages))
             .map_err(|e| OpenError::io(&place.path, e))?;
         Ok(Self(Arc::new(Shared {
-            files: RwLock::new(Some(files)),
+            files: Locked::new(Some(files)),
             queue,
             failed,
-            closing: Mutex::new(Some(Closing { writer, lock })),
+            closing: Locked::new(Some(Closing { writer, lock })),
         })))
     }
 
@@ -101,7 +102,7 @@ impl Store {
     }
 
     pub(crate) fn files(&self) -> Result<Files, StoreError> {
-        self.0.files.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(StoreError::Closed)
+        self.0.files.lock().clone().ok_or(StoreError::Closed)
     }
 
     /// Queues changes. They become durable in the order in which this is called.
@@ -133,12 +134,12 @@ impl Store {
 
 impl Shared {
     fn close(&self) {
-        let closing = self.closing.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let closing = self.closing.lock().take();
         let Some(Closing { writer, lock }) = closing else { return };
         // Both fail only if the thread has ended already.
         drop(self.queue.send(Message::Stop));
         drop(writer.join());
-        drop(self.files.write().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.files.lock().take());
         drop(lock);
     }
 }

@@ -1,10 +1,11 @@
 //! One group's current snapshot on disk. It is durable before anyone hears of it, so that the log may be purged after.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use countersign_core::codec;
 use countersign_core::id::GroupId;
+use countersign_core::locked::Locked;
 use tokio::sync::watch;
 
 use super::{Change, Record, Store, StoreError, Table, record_key};
@@ -35,7 +36,7 @@ pub(crate) struct Snapshots {
     group: GroupId,
     store: Store,
     /// What is current, or queued to be.
-    current: Arc<Mutex<Option<SnapshotMeta>>>,
+    current: Arc<Locked<Option<SnapshotMeta>>>,
     replaced: Arc<watch::Sender<Replaced>>,
 }
 
@@ -47,7 +48,7 @@ impl Snapshots {
         if let Some(stored) = &stored {
             snapshots.replaced.send_modify(|replaced| replaced.upto = stored.meta.last_log_id);
         }
-        *snapshots.current.lock().unwrap_or_else(PoisonError::into_inner) = stored.as_ref().map(|s| s.meta.clone());
+        *snapshots.current.lock() = stored.as_ref().map(|s| s.meta.clone());
         Ok((snapshots, stored))
     }
 
@@ -72,7 +73,7 @@ impl Snapshots {
         let meta = codec::encode(&snapshot.meta).map_err(|e| Arc::new(e.into()))?;
         let changes = vec![change(Record::SnapshotMeta, meta), change(Record::SnapshotData, snapshot.data.to_vec())];
         let write = {
-            let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut current = self.current.lock();
             if current.as_ref().is_some_and(|current| current.last_log_id > snapshot.meta.last_log_id) {
                 return Ok(());
             }

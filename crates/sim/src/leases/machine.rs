@@ -12,7 +12,7 @@ use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::TrustState;
 use countersign_core::trust::author::{permit, permit_in_recovery};
 use countersign_core::trust::clocks::{Anchor, VoterClocks};
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{Command, FEATURE_LEVEL};
 use countersign_core::trust::recognition::Recognition;
 use countersign_core::trust::statement::Statement;
 use countersign_core::trust::view::View;
@@ -203,8 +203,8 @@ impl Machine {
         self.queue.clear();
         let now = self.boot(shop.now);
         let (bytes, applied) = &self.saved;
-        self.process =
-            Process::new(TrustState::decode(bytes)?, *applied, self.raft.members_at(*applied), now, shop.now);
+        let state = TrustState::decode(FEATURE_LEVEL, bytes)?;
+        self.process = Process::new(state, *applied, self.raft.members_at(*applied), now, shop.now);
         let kept = if shop.breaks(LeaseDanger::ForgetsAcknowledged) { *applied } else { self.kept };
         self.raft.restart(kept, now.0, &mut shop.rng);
         self.apply(shop)?;

@@ -6,7 +6,7 @@ use countersign_core::codec::CodecError;
 use countersign_core::id::{Generation, NodeId};
 use countersign_core::peer::Refusal;
 use countersign_core::principal::Role;
-use countersign_core::trust::UnsupportedLevel;
+use countersign_core::trust::{UnreadableState, UnsupportedLevel};
 
 /// A promise that did not hold.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -86,6 +86,9 @@ pub enum LeaseBroken {
     /// A command of a level that nobody sent.
     #[error(transparent)]
     Level(#[from] UnsupportedLevel),
+    /// A snapshot could not be read.
+    #[error(transparent)]
+    Unreadable(#[from] UnreadableState),
     /// A defect here.
     #[error("the simulated world is defective")]
     World,

@@ -35,9 +35,7 @@ pub(super) struct Plan {
 /// Decides how to start.
 pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
     let settings = Settings {
-        data: config.data.clone(),
         name: config.name.clone(),
-        cluster_addr: resolve(&config.cluster_addr, "--cluster-addr")?,
         advertise: config.advertise.clone(),
         https_addr: config.https_addr.as_ref().map(|address| resolve(address, "--https-addr")).transpose()?,
         https_files: config.https_files.clone(),
@@ -46,6 +44,7 @@ pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
         client_ttl_secs: config.client_ttl_secs,
         cache_ttl_secs: config.cache_ttl_secs,
         files: config.files.clone(),
+        ..Settings::new(&config.data, resolve(&config.cluster_addr, "--cluster-addr")?)
     };
     let (said, requirements) = (config.said, config.requirements.clone());
     if let Some(member) = stored_member(&config.data)? {

@@ -9,7 +9,7 @@ use crate::id::{NodeId, ed25519_spki};
 use crate::key::Endorsement;
 use crate::principal::Role;
 use crate::trust::TrustState;
-use crate::trust::command::Command;
+use crate::trust::command::{Command, FEATURE_LEVEL};
 
 const SNAPSHOT: &str = include_str!("golden_snapshot.hex");
 
@@ -75,7 +75,9 @@ fn sample() -> TrustState {
 fn a_snapshot_is_encoded_as_it_always_was() {
     let encoded = data_encoding::HEXLOWER.encode(&sample().encode().unwrap());
     assert_eq!(encoded, SNAPSHOT.trim(), "the encoding changed: raise the version or the feature level");
-    let decoded = TrustState::decode(&data_encoding::HEXLOWER.decode(SNAPSHOT.trim().as_bytes()).unwrap()).unwrap();
+    let decoded =
+        TrustState::decode(FEATURE_LEVEL, &data_encoding::HEXLOWER.decode(SNAPSHOT.trim().as_bytes()).unwrap())
+            .unwrap();
     assert_eq!(decoded, sample());
 }
 
@@ -85,7 +87,7 @@ fn a_damaged_snapshot_is_an_error_or_another_state_but_never_a_panic() {
     for at in 0..good.len() {
         let mut damaged = good.clone();
         damaged[at] ^= 0x41;
-        let _ = TrustState::decode(&damaged);
-        assert!(TrustState::decode(&good[..at]).is_err(), "cut at {at}");
+        let _ = TrustState::decode(FEATURE_LEVEL, &damaged);
+        assert!(TrustState::decode(FEATURE_LEVEL, &good[..at]).is_err(), "cut at {at}");
     }
 }

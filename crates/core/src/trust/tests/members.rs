@@ -236,19 +236,23 @@ fn a_voter_of_the_group_is_not_evicted_before_it_has_left() {
 fn a_command_above_our_level_stops_the_member() {
     let mut state = TrustState::new();
     let above = Stamped { level: FEATURE_LEVEL + 1, ..stamped(NOW, bootstrap()) };
-    assert_eq!(state.apply(&above, &GroupMembers::default()), Err(UnsupportedLevel { needed: FEATURE_LEVEL + 1 }));
+    let refused = Err(UnsupportedLevel { needed: FEATURE_LEVEL + 1, known: FEATURE_LEVEL });
+    assert_eq!(state.apply(&above, &GroupMembers::default()), refused);
     assert_eq!(state, TrustState::new());
 }
 
 #[test]
 fn an_entry_with_an_unknown_command_says_the_level_that_it_needs() {
     let stamped = stamped(NOW, bootstrap());
-    let bytes = codec::encode(&stamped).unwrap();
-    assert_eq!(Stamped::decode(&bytes), Ok(stamped));
+    let bytes = stamped.encode().unwrap();
+    assert_eq!(Stamped::decode(FEATURE_LEVEL, &bytes), Ok(stamped));
     // A variant that does not exist yet, of a level that does not either.
-    let unknown = |level: u32| codec::encode(&(level, NOW, author(), 250_u32)).unwrap();
+    let unknown = |level: u32| codec::encode_at(level, &(NOW, author(), 250_u32)).unwrap();
     let needed = FEATURE_LEVEL + 1;
-    assert_eq!(Stamped::decode(&unknown(needed)), Err(UnreadableEntry::Level(UnsupportedLevel { needed })));
-    assert!(matches!(Stamped::decode(&unknown(FEATURE_LEVEL)), Err(UnreadableEntry::Codec(_))));
-    assert_eq!(Stamped::decode(&[]), Err(UnreadableEntry::Codec(CodecError::Empty)));
+    assert_eq!(
+        Stamped::decode(FEATURE_LEVEL, &unknown(needed)),
+        Err(UnreadableEntry::Level(UnsupportedLevel { needed, known: FEATURE_LEVEL }))
+    );
+    assert!(matches!(Stamped::decode(FEATURE_LEVEL, &unknown(FEATURE_LEVEL)), Err(UnreadableEntry::Codec(_))));
+    assert_eq!(Stamped::decode(FEATURE_LEVEL, &[]), Err(UnreadableEntry::Codec(CodecError::Empty)));
 }

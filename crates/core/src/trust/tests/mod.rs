@@ -5,6 +5,7 @@ mod authorization;
 mod foreign;
 mod golden;
 mod labels;
+mod levels;
 mod members;
 mod principals;
 mod renewal;

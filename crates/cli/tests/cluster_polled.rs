@@ -1,0 +1,133 @@
+//! Members that are asked without end while everything changes go on applying: none of them waits on itself.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    missing_docs
+)]
+
+mod support_cluster;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use countersign::endpoints_for_testing;
+use support_cluster::{Node, World, run};
+
+const CLIENTS: usize = 16;
+/// How long everything is asked while everything changes.
+const TROUBLE: Duration = Duration::from_secs(60);
+/// A member that does not answer within this time stands still: longer than its watchdog waits.
+const ANSWER: Duration = Duration::from_secs(40);
+
+/// Paths that any operator of a host may read, without parameters.
+fn readable() -> Vec<&'static str> {
+    let rows = endpoints_for_testing().into_iter();
+    let paths: Vec<_> =
+        rows.filter(|(method, path, _)| method == "GET" && !path.contains('{')).map(|row| row.1).collect();
+    assert!(paths.contains(&"/v1/status") && paths.contains(&"/metrics") && paths.len() > 8, "{paths:?}");
+    paths
+}
+
+/// Asks once; false if no member listens there yet.
+fn get(socket: &Path, path: &str) -> bool {
+    let Ok(mut stream) = UnixStream::connect(socket) else { return false };
+    stream.set_read_timeout(Some(ANSWER)).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    if stream.write_all(request.as_bytes()).is_err() {
+        return false;
+    }
+    let mut answer = Vec::new();
+    match stream.read_to_end(&mut answer) {
+        Ok(_) => answer.starts_with(b"HTTP/1.1 "),
+        Err(error) => panic!("{}: {path} is not answered: {error}", socket.display()),
+    }
+}
+
+/// One of many clients: each asks every member for everything, each beginning elsewhere.
+fn poll(client: usize, sockets: &[PathBuf], over: &AtomicBool, answered: &AtomicU64) {
+    let paths = readable();
+    let mut turn = client;
+    while !over.load(Ordering::Relaxed) {
+        let (socket, path) = (&sockets[turn % sockets.len()], paths[(turn / sockets.len()) % paths.len()]);
+        if get(socket, path) {
+            answered.fetch_add(1, Ordering::Relaxed);
+        }
+        if turn % 500 == 0 {
+            let data = socket.parent().unwrap().to_str().unwrap();
+            run(&["status", "--data", data, "--json"]);
+        }
+        turn += 1;
+    }
+}
+
+/// Changes tokens and rules, asked of each member in its turn.
+fn change(nodes: &[Node], round: usize) {
+    let asked = &nodes[round % nodes.len()];
+    let name = format!("t{round}");
+    let rule = ["--principal", "client/pay", "--action", "read", "--topic", &name];
+    asked.ask(&[&["acl", "add"], &rule[..]].concat()).ok();
+    asked.ask(&["token", "create", "--ttl", "1m"]).ok();
+    if round % 2 == 1 {
+        asked.ask(&[&["acl", "remove"], &rule[..]].concat()).ok();
+    }
+}
+
+#[test]
+fn members_that_are_polled_while_everything_changes_never_stand_still() {
+    let world = World::new();
+    // Certificates that live for seconds: renewals go on all the while.
+    let settings = [("COUNTERSIGN_PKI_NODE_TTL", "8s"), ("COUNTERSIGN_TRUST_LEASE_SECS", "2")];
+    let mut founder = world.node("n1");
+    founder.start_with(&["--bootstrap", "--cluster-name", "test"], &settings);
+    founder.until_ready();
+    let token = founder.token(&["--suffrage", "voter"]);
+    let mut second = world.node("n2");
+    world.join(&mut second, &token, &founder.address());
+    let nodes = vec![founder, second];
+    nodes[0].until_settled(2);
+    // A learner joins in the midst of it, polled from the moment that it listens.
+    let mut learner = world.node("n3");
+    let token = world.token_file("n3", &nodes[0].token(&[]));
+    let sockets: Vec<PathBuf> = nodes.iter().chain([&learner]).map(|node| node.data.join("admin.sock")).collect();
+    let (over, answered) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for client in 0..CLIENTS {
+            let (sockets, over, answered) = (&sockets, &over, &answered);
+            scope.spawn(move || poll(client, sockets, over, answered));
+        }
+        // Ends the clients, however this ends.
+        let _ends = Ends(&over);
+        let begun = Instant::now();
+        let mut round = 0;
+        while begun.elapsed() < TROUBLE {
+            change(&nodes, round);
+            if round == 2 {
+                learner.start(&["--join-token", &token, "--join-addr", &nodes[1].address()]);
+            }
+            round += 1;
+        }
+        assert!(round > 4, "{round} rounds of changes");
+    });
+    let answered = answered.into_inner();
+    assert!(answered > 1000, "{answered} answers");
+    // Each has applied everything, and is the process that it was.
+    let generation = nodes[0].until_settled(3)["generation"].as_u64().unwrap();
+    for node in nodes.iter().chain([&learner]) {
+        node.until(|status| status["ready"] == true && status["generation"].as_u64() >= Some(generation));
+        assert!(!node.log().contains("stands still"), "{}", node.log());
+    }
+}
+
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
