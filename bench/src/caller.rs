@@ -36,7 +36,7 @@ pub(crate) struct Connection(WhoamiClient<Channel>);
 impl Caller {
     /// With a certificate that the member behind this socket issues.
     pub(crate) async fn issue(socket: &Path, name: &str) -> Result<Self> {
-        let key = KeyPair::generate(KeyAlgorithm::Ed25519)?;
+        let key = KeyPair::generate(KeyAlgorithm::default())?;
         let csr = csr_pem(&create_csr(&key)?);
         let wanted = CertificateRequest { role: format!("client/{name}"), ttl_secs: Some(3600), csr };
         let mut admin = AdminClient::connect(socket).await?;

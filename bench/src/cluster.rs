@@ -46,7 +46,7 @@ impl Cluster {
             serial: [1; 16],
             validity,
         };
-        let authority = Authority::create(KeyPair::generate(KeyAlgorithm::Ed25519)?, &parts)?;
+        let authority = Authority::create(KeyPair::generate(KeyAlgorithm::default())?, &parts)?;
         let info = authority_info(authority.certificate())?;
         let record = view::Authority {
             certificate: authority.certificate().to_vec(),
@@ -87,7 +87,7 @@ impl Cluster {
     }
 
     fn admit(&mut self, id: NodeId, validity: Validity) -> Result<()> {
-        let key = KeyPair::generate(KeyAlgorithm::Ed25519)?;
+        let key = KeyPair::generate(KeyAlgorithm::default())?;
         let identity = SecretKey::from_seed(Secret::new([u8::try_from(id.0)?; 32]));
         let mut serial = [1; 16];
         serial[8..].copy_from_slice(&id.0.to_be_bytes());

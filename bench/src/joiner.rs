@@ -45,7 +45,7 @@ impl Joiner {
     pub(crate) fn new(name: &str, address: Address) -> Result<Self> {
         let identity = SecretKey::from_seed(random()?);
         let ucan = SecretKey::from_seed(random()?);
-        let leaf = KeyPair::generate(KeyAlgorithm::Ed25519)?;
+        let leaf = KeyPair::generate(KeyAlgorithm::default())?;
         let keys =
             MemberKeys { identity: identity.public(), sealing: SealingKey::generate()?.public(), ucan: ucan.public() };
         let candidate = Candidate {
@@ -113,7 +113,7 @@ impl Joiner {
 impl Admitted {
     /// Renews its certificate for the first time, on a new key; whoever signs it puts the certificate into the answer.
     pub(crate) async fn renew(&mut self) -> Result<()> {
-        let key = KeyPair::generate(KeyAlgorithm::Ed25519)?;
+        let key = KeyPair::generate(KeyAlgorithm::default())?;
         let endorsement = Endorsement::sign(&self.identity, self.cluster, key.id(), 1);
         let command = Command::Renew { node: self.node, key: key.id(), endorsement };
         let request = ProposeRequest { command: codec::encode(&command)?.into(), spki: key.spki().into() };

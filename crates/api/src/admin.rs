@@ -108,6 +108,10 @@ pub struct MemberStatus {
     pub settled: bool,
     /// Its addresses.
     pub addresses: Vec<String>,
+    /// The hosts that its certificate holds.
+    pub hosts: Vec<String>,
+    /// Hosts that it advertises and nothing proves: its certificates do not hold them.
+    pub unproved: Vec<String>,
     /// Its role.
     pub role: Option<String>,
     /// Its attributes.
@@ -155,6 +159,8 @@ pub struct AuthorityStatus {
     pub not_after: u64,
     /// Whether it was made outside of the cluster.
     pub imported: bool,
+    /// The kind of its key, such as `P-256`; none where it is not known.
+    pub key: Option<String>,
 }
 
 /// A certificate's validity.
@@ -168,6 +174,8 @@ pub struct CertificateStatus {
     pub not_after: u64,
     /// When it is renewed: seconds since the Unix epoch; none where it is made elsewhere, or just after a start.
     pub renews_at: Option<u64>,
+    /// The kind of its key, such as `P-256`; none where it is not known.
+    pub key: Option<String>,
 }
 
 /// A join token to be made.
@@ -183,6 +191,9 @@ pub struct TokenCreate {
     /// The only name that it admits.
     #[serde(default)]
     pub name: Option<String>,
+    /// Hosts that the certificates of its joiners may hold, if they advertise them.
+    #[serde(default)]
+    pub hosts: Vec<String>,
     /// The role that it gives.
     #[serde(default)]
     pub role: Option<String>,
@@ -223,6 +234,8 @@ pub struct TokenInfo {
     pub not_after: u64,
     /// The only name that it admits.
     pub name: Option<String>,
+    /// Hosts that the certificates of its joiners may hold, if they advertise them.
+    pub hosts: Vec<String>,
     /// The role that it gives.
     pub role: Option<String>,
     /// `usable`, `spent`, `expired` or `revoked`.
@@ -256,6 +269,97 @@ pub struct NodeChanged {
     pub tokens_revoked: Vec<String>,
     /// Where it is refused by now; none where nothing was revoked.
     pub enforcement: Option<Enforcement>,
+}
+
+/// Hosts to add to a member's certificates, or to take away.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeHostsChange {
+    /// Names or IP addresses to add.
+    #[serde(default)]
+    pub add: Vec<String>,
+    /// Names or IP addresses to take away.
+    #[serde(default)]
+    pub remove: Vec<String>,
+}
+
+/// The hosts of a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeHosts {
+    /// Which.
+    pub node: u64,
+    /// Its name.
+    pub name: String,
+    /// The generation that shows them.
+    pub generation: u64,
+    /// The hosts that its next certificate holds, each with what proves it.
+    pub hosts: Vec<NodeHost>,
+    /// Hosts that it advertises and nothing proves: its certificates do not hold them.
+    pub unproved: Vec<String>,
+}
+
+/// A host of a member.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeHost {
+    /// A name or an IP address.
+    pub host: String,
+    /// `admin`, `join token`, `founder`, `reached by node N`, `loopback` or `client_names`.
+    pub proof: String,
+}
+
+/// What is set for the whole cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterSettings {
+    /// The cluster's name.
+    pub cluster: String,
+    /// Its id, 32 hexadecimal digits.
+    pub cluster_id: String,
+    /// The namespace of its principals.
+    pub trust_domain: String,
+    /// The generation that shows this.
+    pub generation: u64,
+    /// Names that the certificates of all members hold.
+    pub client_names: Vec<String>,
+    /// Members whose certificates do not hold just these names yet. They renew by themselves.
+    pub renewing: Vec<String>,
+    /// The level: what members may use, since all of them know it.
+    pub level: u32,
+    /// Whether the level rises by itself.
+    pub level_auto: bool,
+    /// What each member's binary knows.
+    pub levels: Vec<MemberLevel>,
+}
+
+/// What one member's binary knows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberLevel {
+    /// The member's name.
+    pub name: String,
+    /// The newest level that its binary knows, as it last reported.
+    pub level: u32,
+    /// When it first reported it, Unix time.
+    pub since: u64,
+}
+
+/// Raise the level of the cluster to the newest that all members know.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LevelRaise {
+    /// Learners that are not waited for, by name or number.
+    #[serde(default)]
+    pub without: Vec<String>,
+}
+
+/// Settings of the whole cluster to change; what is left out stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterChange {
+    /// Names that the certificates of all members hold, in place of those before.
+    #[serde(default)]
+    pub client_names: Option<Vec<String>>,
+    /// Whether the level rises by itself once all members have known the next one for a day.
+    #[serde(default)]
+    pub level_auto: Option<bool>,
 }
 
 /// A member that the answering one refuses by itself, or does so no more.

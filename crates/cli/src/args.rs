@@ -9,20 +9,29 @@ mod server;
 
 use std::ffi::OsString;
 
-use clap::builder::ValueParser;
+use clap::builder::{PossibleValuesParser, TypedValueParser, ValueParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use acl::{Acl, AclAddArgs, AclApplyArgs, AclQuestion, AclRemoveArgs, AclVerb, AclWhoCanArgs, RuleWords};
 pub(crate) use admin::{
-    Cert, CertIssue, CertVerb, Explain, Node, NodeVerb, Status, Target, Token, TokenCreateArgs, TokenVerb,
+    Cert, CertIssue, CertVerb, Cluster, ClusterVerb, Explain, HostEdit, Node, NodeVerb, Status, Target, Token,
+    TokenCreateArgs, TokenVerb,
 };
 pub(crate) use offline::{CaCreate, CertCreate, Completions, Eval, EvalVerb, Man, Security, SecurityVerb};
 pub(crate) use offline::{CaVerb, CertsVerb};
 pub(crate) use server::ServerArgs;
 
+use countersign_pki::key::KeyAlgorithm;
+
 use crate::commands::demo::DemoArgs;
 use crate::failure::Failure;
+
+/// Kinds of keys, by their words.
+fn key_kinds() -> impl TypedValueParser<Value = KeyAlgorithm> {
+    let words = PossibleValuesParser::new(KeyAlgorithm::ALL.map(|(word, _)| word));
+    words.try_map(|word| KeyAlgorithm::parse(&word).ok_or("not a kind of key"))
+}
 
 /// Identity, enrollment and authorization for clustered servers.
 #[derive(Debug, Parser)]
@@ -48,6 +57,8 @@ pub(crate) enum Verb {
     Token(Token),
     /// List, promote, demote, label and evict members
     Node(Node),
+    /// Show and change what is set for the whole cluster
+    Cluster(Cluster),
     /// Issue and revoke certificates of clients, brokers and admins
     Cert(Cert),
     /// Say who may do what, ask who may, and be told why

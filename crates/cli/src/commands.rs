@@ -2,6 +2,7 @@
 
 mod acl;
 mod cert;
+mod cluster;
 mod completions;
 pub(crate) mod demo;
 mod enforcement;
@@ -27,6 +28,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Status(args) => asking(status::run(&args, output)),
         Verb::Token(args) => asking(token::run(args, output)),
         Verb::Node(args) => asking(node::run(args, output)),
+        Verb::Cluster(args) => asking(cluster::run(args, output)),
         Verb::Cert(args) => asking(cert::run(args, output)),
         Verb::Acl(args) => asking(acl::run(args, output)),
         Verb::Explain(args) => asking(explain::run(&args, output)),

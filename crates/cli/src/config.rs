@@ -4,6 +4,7 @@
 //! judges, [`effective`] shows. Nothing here opens a socket or the data directory, and no secret is ever shown.
 
 pub(crate) mod checked;
+pub(crate) mod clients;
 pub(crate) mod effective;
 pub(crate) mod layer;
 pub(crate) mod schema;

@@ -78,6 +78,56 @@ fn refused_changes_exit_with_1_and_mistyped_names_with_2() {
     server.stop();
 }
 
+/// A certificate for the HTTPS port that its operator made, under an authority of its own.
+fn operators(home: &Home, authority: &str, host: &str, key: &str) {
+    home.run(&["security", "ca", "create", "--out", authority]).ok();
+    let made = ["--ca", authority, "--out", authority, "--host", host, "--key", key];
+    home.run(&[&["security", "certs", "create-broker"], &made[..]].concat()).ok();
+}
+
+#[test]
+fn operator_s_certificate_serves_the_port_and_its_replacement_too() {
+    let home = Home::new();
+    operators(&home, "first", "localhost", "p256");
+    operators(&home, "second", "localhost", "ed25519");
+    operators(&home, "elsewhere", "n1.example.org", "p256");
+    let take = |authority: &str| {
+        for (from, to) in [("broker.pem", "https.pem"), ("broker.key", "https.key")] {
+            std::fs::copy(home.join(&format!("{authority}/{from}")), home.join(&format!("{to}.new"))).unwrap();
+            std::fs::rename(home.join(&format!("{to}.new")), home.join(to)).unwrap();
+        }
+    };
+    take("first");
+    let files = ["--https-addr", "127.0.0.1:0", "--https-cert", "https.pem", "--https-key", "https.key"];
+    let server = home.server(&[&["--data", "d", "--name", "n1", "--bootstrap"], &files[..]].concat());
+    let https = server.ready["https_addr"].as_str().unwrap();
+    let port = https.rsplit_once(':').unwrap().1;
+    home.run(&["cert", "issue", "--data", "d", "--admin", "root", "--out", "c"]).ok();
+    let ask = |host: &str, ca: &str| {
+        let server = format!("{host}:{port}");
+        let identity = ["--identity", "c/root.pem", "--identity-key", "c/root.key"];
+        home.run(&[&["status", "--server", &server, "--ca", ca], &identity[..]].concat())
+    };
+    ask("localhost", "first/ca.pem").ok();
+    // Neither the cluster's authority nor another host is what this certificate is good for.
+    ask("localhost", "c/ca.pem").failed(3, "authority");
+    ask("127.0.0.1", "first/ca.pem").failed(3, "dialed host");
+    take("second");
+    ask("localhost", "second/ca.pem").ok();
+    ask("localhost", "first/ca.pem").failed(3, "authority");
+    // Half a replacement replaces nothing.
+    std::fs::copy(home.join("elsewhere/broker.pem"), home.join("https.pem")).unwrap();
+    ask("localhost", "second/ca.pem").ok();
+    take("elsewhere");
+    ask("localhost", "elsewhere/ca.pem").failed(3, "dialed host");
+    // A client's certificate serves nobody, though it is the authority's.
+    for file in ["pem", "key"] {
+        std::fs::copy(home.join(&format!("c/root.{file}")), home.join(&format!("https.{file}"))).unwrap();
+    }
+    ask("localhost", "c/ca.pem").failed(3, "");
+    server.stop();
+}
+
 #[test]
 fn an_admin_s_certificate_administers_over_https_and_a_client_s_does_not() {
     let home = Home::new();

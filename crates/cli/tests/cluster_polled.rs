@@ -66,23 +66,23 @@ fn poll(client: usize, sockets: &[PathBuf], over: &AtomicBool, answered: &Atomic
     }
 }
 
-/// Changes tokens and rules, asked of each member in its turn.
-fn change(nodes: &[Node], round: usize) {
+/// Changes tokens and rules, asked of each member in its turn. On a loaded machine leadership may change meanwhile, and an
+/// answer be lost: how many changes were made is returned.
+fn change(nodes: &[Node], round: usize) -> usize {
     let asked = &nodes[round % nodes.len()];
-    let name = format!("t{round}");
+    let name = format!("t{}", round / 2);
     let rule = ["--principal", "client/pay", "--action", "read", "--topic", &name];
-    asked.ask(&[&["acl", "add"], &rule[..]].concat()).ok();
-    asked.ask(&["token", "create", "--ttl", "1m"]).ok();
-    if round % 2 == 1 {
-        asked.ask(&[&["acl", "remove"], &rule[..]].concat()).ok();
-    }
+    let verb = if round % 2 == 0 { "add" } else { "remove" };
+    let rules = asked.ask(&[&["acl", verb], &rule[..]].concat());
+    let tokens = asked.ask(&["token", "create", "--ttl", "1m"]);
+    [rules, tokens].iter().filter(|said| said.code == 0).count()
 }
 
 #[test]
 fn members_that_are_polled_while_everything_changes_never_stand_still() {
     let world = World::new();
     // Certificates that live for seconds: renewals go on all the while.
-    let settings = [("COUNTERSIGN_PKI_NODE_TTL", "8s"), ("COUNTERSIGN_TRUST_LEASE_SECS", "2")];
+    let settings = [("COUNTERSIGN_PKI_NODE_TTL", "8s")];
     let mut founder = world.node("n1");
     founder.start_with(&["--bootstrap", "--cluster-name", "test"], &settings);
     founder.until_ready();
@@ -104,15 +104,15 @@ fn members_that_are_polled_while_everything_changes_never_stand_still() {
         // Ends the clients, however this ends.
         let _ends = Ends(&over);
         let begun = Instant::now();
-        let mut round = 0;
+        let (mut round, mut changes) = (0, 0);
         while begun.elapsed() < TROUBLE {
-            change(&nodes, round);
+            changes += change(&nodes, round);
             if round == 2 {
                 learner.start(&["--join-token", &token, "--join-addr", &nodes[1].address()]);
             }
             round += 1;
         }
-        assert!(round > 4, "{round} rounds of changes");
+        assert!(changes > 8, "{changes} changes");
     });
     let answered = answered.into_inner();
     assert!(answered > 1000, "{answered} answers");

@@ -108,9 +108,9 @@ fn the_ca_key_is_in_clear_nowhere_on_disk() {
     second.kill();
     let pem = std::fs::read_to_string(ca.join("ca.key")).unwrap();
     let base64 = pem.lines().nth(1).unwrap().to_owned();
-    // The private key of an Ed25519 key in PKCS#8 follows `04 20` (RFC 8410 §7).
+    // The private key of a P-256 key in PKCS#8 follows the version of its `ECPrivateKey` (RFC 5915 §3).
     let der = decode(&pem.lines().filter(|l| !l.starts_with('-')).collect::<String>());
-    let at = der.windows(4).position(|w| w == [0x04, 0x22, 0x04, 0x20]).expect("an Ed25519 key") + 4;
+    let at = der.windows(5).position(|w| w == [0x02, 0x01, 0x01, 0x04, 0x20]).expect("a P-256 key") + 5;
     let seed = der[at..at + 32].to_vec();
     let hex: String = seed.iter().map(|b| format!("{b:02x}")).collect();
     let mut searched = 0;

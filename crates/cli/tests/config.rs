@@ -65,6 +65,47 @@ fn written_configurations_are_valid_and_what_is_not_there_yet_is_refused_by_name
 }
 
 #[test]
+fn clients_that_keys_shut_out_are_named_by_check_and_start() {
+    let home = Home::new();
+    for kind in ["p256", "ed25519"] {
+        home.run(&["security", "ca", "create", "--key", kind, "--out", kind]).ok();
+    }
+    let openssl = |arguments: &str| {
+        let mut command = std::process::Command::new("openssl");
+        let ended = command.args(arguments.split_whitespace()).current_dir(home.path()).output().unwrap();
+        assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stderr));
+    };
+    openssl("req -x509 -newkey rsa:2048 -nodes -subj /CN=corporate -keyout rsa.key -out rsa.pem");
+    openssl("req -x509 -newkey ed25519 -nodes -subj /CN=n1 -keyout leaf.key -out leaf.pem");
+    let (authority, leaf) =
+        ("the authority has an Ed25519 key: browsers", "this member's certificate has an Ed25519 key");
+    let files =
+        |cert| ["--inter-broker-tls-enabled", "--inter-broker-tls-cert", cert, "--inter-broker-tls-key", "leaf.key"];
+    let rsa = ["--inter-broker-tls-ca", "rsa.pem"];
+    for (flags, key, expected) in [
+        (vec!["--bootstrap"], "p256", vec![]),
+        (vec!["--bootstrap", "--ca", "p256"], "p256", vec![]),
+        (vec!["--bootstrap"], "ed25519", vec![authority, leaf]),
+        (vec!["--bootstrap", "--ca", "ed25519"], "p256", vec![authority]),
+        (vec!["--bootstrap", "--ca", "p256"], "ed25519", vec![leaf]),
+        ([&files("leaf.pem")[..], &rsa].concat(), "p256", vec!["the authority has an RSA key: clients whose", leaf]),
+    ] {
+        let check = [&["server", "--check"], &flags[..]].concat();
+        let checked = home.run_with(&check, &[("COUNTERSIGN_PKI_KEY", key)]).ok();
+        let told: Vec<&str> = checked.stdout.lines().filter(|line| line.contains("cannot connect")).collect();
+        assert_eq!(told.len(), expected.len(), "{flags:?} {key}: {}", checked.stdout);
+        for (line, expected) in told.iter().zip(expected) {
+            assert!(line.starts_with("# note: ") && line.contains(expected), "{line}");
+        }
+    }
+    home.run_with(&["server", "--check"], &[("COUNTERSIGN_PKI_KEY", "rsa")]).failed(2, "COUNTERSIGN_PKI_KEY");
+    let server = home.server_with(&["--data", "d", "--bootstrap"], &[("COUNTERSIGN_PKI_KEY", "ed25519")]);
+    let log = std::fs::read_to_string(home.join("log")).unwrap();
+    assert!(log.contains(authority) && log.contains(leaf), "{log}");
+    server.stop();
+}
+
+#[test]
 fn a_joining_node_s_configuration_is_valid_and_shows_where_its_token_is() {
     let home = Home::new();
     let checked = home.run(&["server", "--check", "--config", fixture("join.toml").to_str().unwrap()]).ok();

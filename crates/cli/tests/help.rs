@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rig::Home;
 
-const COMMANDS: [&str; 36] = [
+const COMMANDS: [&str; 40] = [
     "",
     "server",
     "status",
@@ -24,6 +24,10 @@ const COMMANDS: [&str; 36] = [
     "node evict",
     "node quarantine",
     "node label",
+    "node hosts",
+    "cluster",
+    "cluster show",
+    "cluster set",
     "cert",
     "cert issue",
     "cert list",

@@ -12,6 +12,34 @@ pub const TRUST_DOMAIN_LEN_MAX: usize = 255;
 pub const SPIFFE_ID_LEN_MAX: usize = 2048;
 /// Advertised addresses of one member.
 pub const ADDRESSES_MAX: usize = 8;
+/// Hosts that one join token may name.
+pub const TOKEN_HOSTS_MAX: usize = 64;
+/// Hosts that admins may add to one member.
+pub const NODE_HOSTS_MAX: usize = 16;
+/// Bytes of those hosts together: with all others they fit into one certificate.
+pub const NODE_HOSTS_LEN_MAX: usize = 1024;
+/// Names that all members share.
+pub const CLIENT_NAMES_MAX: usize = 16;
+/// Bytes of those names together.
+pub const CLIENT_NAMES_LEN_MAX: usize = 1024;
+/// Milliseconds that a voter takes to look for a joiner at its addresses, if it does not find it at all of them.
+pub const DIAL_BACK_MILLIS: u64 = 3_000;
+/// IP addresses that one name may lead to, if a voter is to look for its owner there; all of them must answer.
+pub const DIAL_BACK_ADDRESSES_MAX: usize = 4;
+/// Joiners that a member looks for at once; others are not found.
+pub const DIAL_BACKS_IN_FLIGHT_MAX: usize = 16;
+/// Addresses at which a member looks within a minute because of one join token.
+pub const DIAL_BACKS_PER_TOKEN_MINUTE_MAX: u32 = 64;
+/// Addresses at which a member looks within a minute because of one source.
+pub const DIAL_BACKS_PER_SOURCE_MINUTE_MAX: u32 = 64;
+/// Tokens and sources that are counted; past it, none that is new is looked for.
+pub const DIAL_BACK_ACCOUNTS_MAX: usize = 4096;
+/// Questions that a joiner answers at once.
+pub const DIAL_BACK_ANSWERS_MAX: usize = 8;
+/// Members that a leader looks for at once because they advertise what nothing proves.
+pub const HOST_CHECKS_MAX: usize = 8;
+/// Seconds until a leader looks again for a member that it did not find.
+pub const HOST_CHECK_SECS_MAX: u64 = 300;
 /// Members that a cluster may have, evicted ones not counted.
 pub const MEMBERS_MAX: usize = 4096;
 /// Voters of the trust group. Raft's cost grows with each; seven survive three failures.

@@ -128,3 +128,104 @@ impl Keeper {
         Ok(vec![leaf, authority.certificate().to_vec()])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::group::GroupMembers;
+    use countersign_core::id::{ClusterId, KeyId, RequestId, StoreId};
+    use countersign_core::key::SecretKey;
+    use countersign_core::lease::LeaseLength;
+    use countersign_core::name::{Address, Name};
+    use countersign_core::principal::{Principal, TrustDomain};
+    use countersign_core::secret::Secret;
+    use countersign_core::time::{UnixMillis, Validity};
+    use countersign_core::trust::author::Author;
+    use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
+    use countersign_core::trust::member::MemberKeys;
+    use countersign_pki::authority::AuthorityParts;
+    use countersign_pki::key::{KeyAlgorithm, KeyPair};
+
+    use super::*;
+
+    const CLUSTER: ClusterId = ClusterId([7; 16]);
+    const VOTER: NodeId = NodeId(1);
+    const VALID: Validity = Validity { not_before: UnixMillis(0), not_after: UnixMillis(4_000_000_000_000) };
+
+    fn domain() -> TrustDomain {
+        TrustDomain::parse("td.internal").unwrap()
+    }
+
+    fn authority(algorithm: KeyAlgorithm) -> Authority {
+        let parts = AuthorityParts {
+            common_name: "test",
+            trust_domain: &domain(),
+            cluster: Some(CLUSTER),
+            serial: [1; 16],
+            validity: VALID,
+        };
+        Authority::create(KeyPair::generate(algorithm).unwrap(), &parts).unwrap()
+    }
+
+    /// What a voter holds that opened its own sealed copy of the authority's key.
+    fn voter(authority: &Authority) -> Keeper {
+        let sealing = SealingKey::generate().unwrap();
+        let key = SecretKey::from_seed(Secret::new([3; 32])).public();
+        let sealed = seal_authority(authority, CLUSTER, VOTER, &sealing.public()).unwrap();
+        let bootstrap = Bootstrap {
+            cluster: CLUSTER,
+            name: Name::parse("east").unwrap(),
+            trust_domain: domain(),
+            authority: authority.certificate().to_vec(),
+            authority_key: Some(SealedKey { public: authority.key().authority_key(), sealed }),
+            authority_validity: VALID,
+            imported: false,
+            node_name: Name::parse("n1").unwrap(),
+            addresses: vec![Address::parse("10.0.0.1:1").unwrap()],
+            keys: MemberKeys { identity: key, sealing: sealing.public(), ucan: key },
+            store: StoreId([1; 16]),
+            leaf_key: KeyId([9; 32]),
+            foreign: None,
+            node_ttl_secs: 60,
+            lease: LeaseLength::DEFAULT,
+            token: None,
+            policy: Default::default(),
+        };
+        let mut state = TrustState::new();
+        let command = Command::Bootstrap(Box::new(bootstrap));
+        let time = UnixMillis::from_secs(1_800_000_000);
+        let author = Author::of_member(VOTER, RequestId([0; 16]));
+        state.apply(&Stamped { level: FEATURE_LEVEL, time, author, command }, &GroupMembers::default()).unwrap();
+        let keeper = Keeper::default();
+        keeper.follow(&state, VOTER, &sealing).unwrap();
+        keeper
+    }
+
+    #[test]
+    fn three_voters_sign_one_grant_byte_for_byte_equal() {
+        for algorithm in [KeyAlgorithm::P256, KeyAlgorithm::Ed25519] {
+            let authority = authority(algorithm);
+            let voters = [(); 3].map(|()| voter(&authority));
+            let leaf = KeyPair::generate(KeyAlgorithm::P256).unwrap();
+            for role in ["node/2", "broker/b1.example.org", "client/pay", "admin/root"] {
+                let principal = Principal::parse(&format!("spiffe://td.internal/{role}")).unwrap();
+                let grant = Grant { principal, authority: authority.id(), serial: [5; 16], validity: VALID };
+                let sign = |voter: &Keeper| voter.sign_principal(&grant, &leaf.spki()).unwrap();
+                let signed = voters.each_ref().map(sign);
+                assert!(signed.iter().all(|chain| *chain == signed[0]), "{algorithm:?} {role}");
+                // And again by the same voter, for an answer that was lost.
+                assert_eq!(sign(&voters[0]), signed[0]);
+            }
+        }
+    }
+
+    #[test]
+    fn grants_of_another_authority_are_not_signed() {
+        let [own, other] = [(); 2].map(|()| authority(KeyAlgorithm::P256));
+        let voter = voter(&own);
+        let principal = Principal::parse("spiffe://td.internal/client/pay").unwrap();
+        let grant = Grant { principal, authority: other.id(), serial: [5; 16], validity: VALID };
+        let spki = KeyPair::generate(KeyAlgorithm::P256).unwrap().spki();
+        assert!(matches!(voter.sign_principal(&grant, &spki), Err(SignError::OtherAuthority { .. })));
+        assert!(matches!(Keeper::default().sign_principal(&grant, &spki), Err(SignError::NoAuthority)));
+    }
+}

@@ -6,7 +6,6 @@
 use countersign_core::codec::{self, CodecError};
 use countersign_core::id::{AuthorityId, ClusterId, Incarnation, NodeId, RequestId, StoreId};
 use countersign_core::key::Endorsement;
-use countersign_core::lease::LeaseLength;
 use countersign_core::limits::SKEW_SECS;
 use countersign_core::name::{Address, Name};
 use countersign_core::principal::{Principal, Role, TrustDomain};
@@ -23,6 +22,7 @@ use countersign_pki::authority::{Authority, AuthorityParts, IssueError, LeafRequ
 use countersign_pki::key::{KeyAlgorithm, KeyError, KeyPair};
 use countersign_pki::pem::{PemError, certificate_pem, certificates_from_pem};
 use countersign_pki::seal::{SealError, open_authority, seal_authority};
+use countersign_pki::verify::{Bundle, BundleError};
 use countersign_raft::{Binding, OpenError};
 use serde::{Deserialize, Serialize};
 
@@ -30,7 +30,7 @@ use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
 use crate::files::{FilesError, ForeignIdentity};
 use crate::keys::{Keys, KeysError, LeafKey, random};
 use crate::replica::{Replica, ReplicaError};
-use crate::settings::{AUTHORITY_TTL_SECS, ImportedAuthority, NewCluster};
+use crate::settings::{AUTHORITY_TTL_SECS, ImportedAuthority, NewCluster, Settings};
 
 /// Why a cluster was not made. Nothing is lost: the same command goes on where it stopped.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,9 @@ pub enum BootstrapError {
     /// The authority cannot be made or used.
     #[error("authority cannot be used: {0}")]
     Authority(#[from] IssueError),
+    /// The authority is none that peers would trust.
+    #[error("authority cannot be trusted: {0}")]
+    Bundle(#[from] BundleError),
     /// The given key does not parse.
     #[error("authority's key cannot be read")]
     AuthorityKey(#[from] KeyError),
@@ -126,8 +129,7 @@ pub(crate) fn prepare(
     cluster: &NewCluster,
     node_name: &Name,
     addresses: &[Address],
-    node_ttl_secs: u64,
-    lease: LeaseLength,
+    settings: &Settings,
 ) -> Result<Prepared, BootstrapError> {
     if let Some(prepared) = resume(data)? {
         return Ok(prepared);
@@ -135,7 +137,7 @@ pub(crate) fn prepare(
     let now = SystemClock.now();
     let id = ClusterId(*random::<16>()?.expose());
     let founding = match &keys.leaf {
-        LeafKey::Issued(_) => Founding::with_key(keys, cluster, id, now)?,
+        LeafKey::Issued(_) => Founding::with_key(keys, cluster, id, now, settings.key)?,
         LeafKey::Foreign(foreign) => Founding::without_key(foreign, cluster, id)?,
     };
     let pin = AuthorityId::of_certificate(&founding.certificate);
@@ -149,6 +151,7 @@ pub(crate) fn prepare(
             uses_left: wanted.uses,
             not_after: now.plus_secs(wanted.ttl_secs),
             name: None,
+            hosts: vec![],
             role: None,
             attributes: Default::default(),
             revoked: false,
@@ -171,8 +174,8 @@ pub(crate) fn prepare(
         store: StoreId(*random::<16>()?.expose()),
         leaf_key: keys.leaf.id(),
         foreign: keys.leaf.foreign().map(ForeignIdentity::leaf),
-        node_ttl_secs,
-        lease,
+        node_ttl_secs: settings.node_ttl_secs,
+        lease: settings.lease,
         token: record,
         policy: cluster.policy.clone(),
     };
@@ -256,7 +259,7 @@ fn issue_first(
     Ok(authority.issue(&LeafRequest {
         principal: &principal,
         common_name: member.name.as_str(),
-        hosts: &member.hosts,
+        hosts: &member.hosts.all(),
         spki: &key.spki(),
         serial: member.leaf.serial,
         validity: member.leaf.validity,
@@ -268,6 +271,7 @@ fn create_authority(
     cluster: &NewCluster,
     id: ClusterId,
     now: UnixMillis,
+    key: KeyAlgorithm,
 ) -> Result<(Authority, TrustDomain), BootstrapError> {
     let trust_domain = match &cluster.trust_domain {
         Some(domain) => domain.clone(),
@@ -280,7 +284,7 @@ fn create_authority(
         serial: serial(&random::<16>()?),
         validity: Validity { not_before: now.minus_secs(SKEW_SECS), not_after: now.plus_secs(AUTHORITY_TTL_SECS) },
     };
-    let authority = Authority::create(KeyPair::generate(KeyAlgorithm::Ed25519)?, &parts)?;
+    let authority = Authority::create(KeyPair::generate(key)?, &parts)?;
     Ok((authority, trust_domain))
 }
 
@@ -296,9 +300,15 @@ struct Founding {
 
 impl Founding {
     /// An authority whose key is sealed to the founder, made now or elsewhere.
-    fn with_key(keys: &Keys, cluster: &NewCluster, id: ClusterId, now: UnixMillis) -> Result<Self, BootstrapError> {
+    fn with_key(
+        keys: &Keys,
+        cluster: &NewCluster,
+        id: ClusterId,
+        now: UnixMillis,
+        key: KeyAlgorithm,
+    ) -> Result<Self, BootstrapError> {
         let (authority, trust_domain) = match &cluster.authority {
-            None => create_authority(cluster, id, now)?,
+            None => create_authority(cluster, id, now, key)?,
             Some(imported) => import_authority(cluster, imported)?,
         };
         let info = authority_info(authority.certificate())?;
@@ -342,6 +352,8 @@ fn import_authority(
     let certificate = certificates_from_pem(&imported.certificate)?.into_iter().next().ok_or(PemError)?;
     let pem = core::str::from_utf8(imported.key.expose()).map_err(|_| PemError)?;
     let authority = Authority::from_parts(certificate.to_vec(), KeyPair::from_pem(pem)?)?;
+    // As each joiner will: one that no peer takes is refused now.
+    Bundle::new([authority.certificate()])?;
     let named = authority_info(authority.certificate())?.trust_domain;
     let domain = match (named, &cluster.trust_domain) {
         (Some(got), Some(expected)) if got != *expected => {

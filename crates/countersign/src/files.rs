@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use countersign_core::id::{AuthorityId, KeyId, NodeId};
+use countersign_core::limits::CHAIN_LEN_MAX;
 use countersign_core::mapped::MappedName;
 use countersign_core::name::HostName;
 use countersign_core::principal::{SpiffeId, TrustDomain};
@@ -67,6 +68,14 @@ pub enum FilesError {
         /// Why.
         #[source]
         source: CredentialError,
+    },
+    /// More certificates than a peer reads. Found out at the start, not by the nodes that cannot join.
+    #[error("`{}` and its authority make {got} certificates, a peer reads at most {CHAIN_LEN_MAX}", cert.display())]
+    TooMany {
+        /// The certificate.
+        cert: PathBuf,
+        /// How many would be sent.
+        got: usize,
     },
     /// The chain does not lead to the authority, or is not valid now, or not for this use.
     #[error("`{}` is not accepted under `{}`", cert.display(), ca.display())]
@@ -145,6 +154,9 @@ impl FilesError {
                 "give the authority's own certificate with --inter-broker-tls-ca; intermediates go into the -cert file"
             }
             Self::Credential { .. } => "give a certificate and its own key, the node's certificate first in its file",
+            Self::TooMany { .. } => {
+                "leave certificates out that the path from the node's to the authority does not need"
+            }
             Self::Chain { .. } => {
                 "have a certificate made under this authority, valid now, for serverAuth and clientAuth"
             }
@@ -199,6 +211,10 @@ impl ForeignIdentity {
         verify(Usage::Client)?;
         let chain = verify(Usage::Server)?;
         let mapped = node_of(cert, mapping, &chain, None)?;
+        let got = Credential::foreign(&checked, der).chain().count();
+        if got > CHAIN_LEN_MAX {
+            return Err(FilesError::TooMany { cert: cert.clone(), got });
+        }
         Ok(Self { files: files.clone(), checked, ca: der.to_vec(), authority, chain, mapped })
     }
 

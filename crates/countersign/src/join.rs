@@ -320,7 +320,7 @@ mod tests {
             serial: [serial; 16],
             validity: VALID,
         };
-        Authority::create(KeyPair::generate(KeyAlgorithm::Ed25519).unwrap(), &parts).unwrap()
+        Authority::create(KeyPair::generate(KeyAlgorithm::default()).unwrap(), &parts).unwrap()
     }
 
     /// A joiner that has asked, and the two authorities of the cluster that answers.
@@ -336,7 +336,7 @@ mod tests {
         fn new() -> Self {
             let dir = tempfile::tempdir().unwrap();
             let data = DataDir::open(dir.path()).unwrap();
-            let keys = Keys::load_or_make(&data, None).unwrap();
+            let keys = Keys::load_or_make(&data, None, KeyAlgorithm::default()).unwrap();
             Self { _dir: dir, data, keys, pinned: authority(1), other: authority(2) }
         }
 
@@ -361,7 +361,8 @@ mod tests {
                 mapped: None,
                 addresses: vec![Address::parse("127.0.0.1:1").unwrap()],
                 addresses_changed: Generation(0),
-                hosts: vec![],
+                proved: BTreeMap::new(),
+                hosts: Default::default(),
                 renewed: None,
                 role: None,
                 attributes: BTreeMap::new(),
@@ -385,6 +386,7 @@ mod tests {
                 revoked_keys: Default::default(),
                 revoked_principals: Default::default(),
                 groups: BTreeMap::new(),
+                client_names: Default::default(),
                 statement: Arc::new(Statement::founding(
                     CLUSTER,
                     HERE,
@@ -421,7 +423,7 @@ mod tests {
         assert!(matches!(by_other, Err(JoinError::Chain(_))), "{by_other:?}");
         let another_node = joiner.answered(&joiner.pinned, own, NodeId(3));
         assert!(matches!(another_node, Err(JoinError::Protocol(ProtocolError::NotAdmitted))), "{another_node:?}");
-        let another_key = KeyPair::generate(KeyAlgorithm::Ed25519).unwrap();
+        let another_key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
         let another_key = joiner.answered(&joiner.pinned, &another_key, HERE);
         assert!(matches!(another_key, Err(JoinError::Credential(_))), "{another_key:?}");
         // Nothing of these answers was stored; the right one is.

@@ -54,7 +54,7 @@ pub(crate) struct Keys {
 /// The key in a member's certificate.
 pub(crate) enum LeafKey {
     /// Made here, for a certificate that the cluster issues.
-    Issued(KeyPair),
+    Issued(Box<KeyPair>),
     /// Made elsewhere with its certificate.
     Foreign(Arc<ForeignIdentity>),
 }
@@ -67,7 +67,7 @@ pub(crate) struct NextLeaf {
 impl NextLeaf {
     /// The one of an earlier attempt, or a new one. A stop just after the last renewal leaves the key in use behind: that is
     /// none.
-    pub(crate) fn load_or_make(data: &DataDir, in_use: KeyId) -> Result<Self, KeysError> {
+    pub(crate) fn load_or_make(data: &DataDir, in_use: KeyId, algorithm: KeyAlgorithm) -> Result<Self, KeysError> {
         if let Some(pem) = data.read_secret(NEXT_LEAF)? {
             let pem = core::str::from_utf8(pem.expose()).map_err(|_| damaged(data, NEXT_LEAF, DamageReason::Parse))?;
             let key = KeyPair::from_pem(pem)?;
@@ -75,7 +75,7 @@ impl NextLeaf {
                 return Ok(Self { key });
             }
         }
-        let key = KeyPair::generate(KeyAlgorithm::Ed25519)?;
+        let key = KeyPair::generate(algorithm)?;
         data.write(NEXT_LEAF, key.to_pem()?.expose().as_bytes())?;
         Ok(Self { key })
     }
@@ -118,8 +118,13 @@ impl LeafKey {
 }
 
 impl Keys {
-    /// Loads the keys, making those that do not exist yet: for a member that is being made.
-    pub(crate) fn load_or_make(data: &DataDir, foreign: Option<Arc<ForeignIdentity>>) -> Result<Self, KeysError> {
+    /// Loads the keys, making those that do not exist yet: for a member that is being made. The leaf key is made to sign with
+    /// `algorithm`; identity keys are always Ed25519.
+    pub(crate) fn load_or_make(
+        data: &DataDir,
+        foreign: Option<Arc<ForeignIdentity>>,
+        algorithm: KeyAlgorithm,
+    ) -> Result<Self, KeysError> {
         for name in [IDENTITY, SEALING, UCAN] {
             if data.read_secret(name)?.is_none() {
                 let seed = random::<32>()?;
@@ -127,7 +132,7 @@ impl Keys {
             }
         }
         if foreign.is_none() && data.read_secret(LEAF)?.is_none() {
-            data.write(LEAF, KeyPair::generate(KeyAlgorithm::Ed25519)?.to_pem()?.expose().as_bytes())?;
+            data.write(LEAF, KeyPair::generate(algorithm)?.to_pem()?.expose().as_bytes())?;
         }
         Self::load(data, foreign)
     }
@@ -140,7 +145,7 @@ impl Keys {
                 let renewed = data.read_secret(RENEWED)?;
                 let leaf = renewed.map_or_else(|| read(data, LEAF), Ok)?;
                 let leaf = core::str::from_utf8(leaf.expose()).map_err(|_| damaged(data, LEAF, DamageReason::Parse))?;
-                LeafKey::Issued(KeyPair::from_pem(leaf)?)
+                LeafKey::Issued(Box::new(KeyPair::from_pem(leaf)?))
             }
         };
         Ok(Self {
@@ -184,12 +189,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn leaf_keys_are_of_the_kind_that_is_asked_for() {
+        for algorithm in [KeyAlgorithm::P256, KeyAlgorithm::Ed25519] {
+            let dir = tempfile::tempdir().unwrap();
+            let data = DataDir::open(dir.path()).unwrap();
+            let keys = Keys::load_or_make(&data, None, algorithm).unwrap();
+            let LeafKey::Issued(leaf) = &keys.leaf else { panic!("no files were given") };
+            assert_eq!(leaf.algorithm(), algorithm);
+            let next = NextLeaf::load_or_make(&data, keys.leaf.id(), algorithm).unwrap();
+            assert_eq!(next.key.algorithm(), algorithm);
+        }
+    }
+
+    #[test]
     fn keys_are_made_once_and_a_missing_one_is_damage() {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        let made = Keys::load_or_make(&data, None).unwrap();
-        let again = Keys::load_or_make(&data, None).unwrap();
+        let made = Keys::load_or_make(&data, None, KeyAlgorithm::P256).unwrap();
+        let again = Keys::load_or_make(&data, None, KeyAlgorithm::P256).unwrap();
         assert_eq!((made.public(), made.leaf.id()), (again.public(), again.leaf.id()));
+        // One that exists is kept, whatever is asked for.
+        let kept = Keys::load_or_make(&data, None, KeyAlgorithm::Ed25519).unwrap();
+        assert_eq!(kept.leaf.id(), made.leaf.id());
         data.remove(SEALING).unwrap();
         assert!(matches!(Keys::load(&data, None), Err(KeysError::DataDir(DataDirError::Damaged { .. }))));
         data.write(SEALING, b"abc").unwrap();

@@ -15,6 +15,7 @@ pub mod datadir;
 mod endpoints;
 mod files;
 mod heard;
+mod hosts;
 mod join;
 mod keys;
 mod lease;
@@ -38,12 +39,13 @@ mod start_error;
 mod store_return;
 mod store_warnings;
 mod stores;
+mod testing;
 mod time;
 mod turns;
 mod watchdog;
 mod whoami;
 
-pub use admin::https::HttpsError;
+pub use admin::https_files::HttpsError;
 #[doc(hidden)]
 pub use admin::routes::endpoints_for_testing;
 pub use authority::SignError;
@@ -55,6 +57,7 @@ pub use countersign_core::lease::{Fresh, LeaseLength, NoLease};
 pub use countersign_guard::{
     Action, Caller, Denial, GENERATION, Guard, GuardLayer, Kind, MIN_GENERATION, Permit, Resource, Session,
 };
+pub use countersign_pki::key::KeyAlgorithm;
 pub use countersign_pki::mapping::{RULE_DEFAULT, RuleError, Rules};
 pub use files::FilesError;
 pub use join::JoinError;

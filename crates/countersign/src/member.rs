@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use countersign_core::codec;
+use countersign_core::enroll::dial_back::DialBack;
 use countersign_core::id::{NodeId, StoreId};
 use countersign_core::lease::{Fresh, NoLease};
 use countersign_core::limits::CACHE_TTL_SECS_MAX;
@@ -13,6 +14,7 @@ use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
 use countersign_guard::Guard;
 use countersign_net::{Acceptor, AcceptorLimits, Clock, Credential, Dialer, Endpoint, Refusals, SystemClock, Trust};
+use countersign_pki::key::KeyAlgorithm;
 use countersign_pki::pem::certificates_from_pem;
 use countersign_raft::{Groups, Store};
 use tokio::net::TcpListener;
@@ -25,6 +27,7 @@ use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
 use crate::endpoints::Endpoints;
 use crate::files::{self, ForeignIdentity};
 use crate::heard::Heard;
+use crate::hosts::{self, DialBacks};
 use crate::join;
 use crate::keys::{Keys, LeafKey, random, stored_chain};
 use crate::lease::{Leasehold, Subleases};
@@ -85,9 +88,12 @@ pub(crate) struct Inner {
     pub(crate) overlay: Arc<Overlay>,
     pub(crate) stores: Arc<Stores>,
     pub(crate) renewals: Renewals,
+    /// What its next leaf keys sign with.
+    pub(crate) key: KeyAlgorithm,
     pub(crate) client_ttl_secs: u64,
     pub(crate) cache_ttl_secs: u64,
     pub(crate) turns: Turns,
+    pub(crate) dial_backs: DialBacks,
     pub(crate) stop: CancellationToken,
     pub(crate) tasks: TaskTracker,
     _replica: Replica,
@@ -194,12 +200,6 @@ impl Member {
         }
     }
 
-    /// Has the state machine stand still, as one does that waits for a lock that is never given back.
-    #[doc(hidden)]
-    pub fn stall_for_testing(&self) {
-        self.0.state.stall_for_testing();
-    }
-
     /// Hands leadership over, stops serving, and leaves everything stored.
     pub async fn shutdown(&self) {
         self.0.hand_over_leadership().await;
@@ -291,29 +291,26 @@ async fn create(
     match start {
         Start::Join { token, sponsor } => {
             let begun = join::begin(data, &node_name(settings)?, &bound.advertise, settings.level())?;
-            let keys = Keys::load_or_make(data, foreign)?;
-            let member = join::enroll(data, &keys, &token, &sponsor, &begun).await?;
+            let keys = Keys::load_or_make(data, foreign, settings.key)?;
+            let addresses = bound.advertise.clone();
+            let back = DialBack { pin: token.pin(), token: token.id(), addresses };
+            let member = tokio::select! {
+                joined = join::enroll(data, &keys, &token, &sponsor, &begun) => joined?,
+                never = hosts::answer(&bound.listener, &back, &keys.identity) => match never {},
+            };
             Ok((member, Started::Joined, None))
         }
         Start::ReturnAsLearner { .. } => Err(StartError::Empty { path: path() }),
         Start::Existing if !bootstrap::under_way(data) => Err(StartError::Empty { path: path() }),
         Start::Existing | Start::Bootstrap(_) => {
             bootstrap::begin(data)?;
-            let keys = Keys::load_or_make(data, foreign)?;
+            let keys = Keys::load_or_make(data, foreign, settings.key)?;
             let resumed = bootstrap::resume(data)?;
             let prepared = match (resumed, &start) {
                 (Some(prepared), _) => prepared,
                 (None, Start::Bootstrap(cluster)) => {
                     let name = node_name(settings)?;
-                    bootstrap::prepare(
-                        data,
-                        &keys,
-                        cluster,
-                        &name,
-                        &bound.advertise,
-                        settings.node_ttl_secs,
-                        settings.lease,
-                    )?
+                    bootstrap::prepare(data, &keys, cluster, &name, &bound.advertise, settings)?
                 }
                 (None, _) => return Err(StartError::Empty { path: path() }),
             };
@@ -432,9 +429,11 @@ async fn assemble(
         overlay: Arc::clone(&replica.overlay),
         stores: Arc::clone(&replica.stores),
         renewals: Renewals::default(),
+        key: settings.key,
         client_ttl_secs: settings.client_ttl_secs,
         cache_ttl_secs: settings.cache_ttl_secs.clamp(1, CACHE_TTL_SECS_MAX),
         turns: Turns::default(),
+        dial_backs: DialBacks::default(),
         refusals,
         endpoints: Locked::new(endpoints),
         acceptor,
@@ -488,6 +487,7 @@ impl Inner {
         crate::recognize::spawn(self);
         crate::reconcile::spawn(self);
         crate::lease::spawn(self);
+        hosts::spawn(self);
         crate::renewal::spawn(self);
         crate::returning::spawn(self);
         crate::watchdog::spawn(self).map_err(StartError::Watchdog)?;

@@ -14,6 +14,7 @@ use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::{Author, Claim, NotPermitted, permit};
 use countersign_core::trust::clocks::StampError;
 use countersign_core::trust::command::{Command, Stamped};
+use countersign_core::trust::hosts::Admission;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
@@ -21,6 +22,7 @@ use countersign_raft::GroupState;
 use tokio::time::Instant;
 
 use crate::authority::SignError;
+use crate::hosts::Asker;
 use crate::keys::{KeysError, random};
 use crate::lease::NotLeader;
 use crate::member::Inner;
@@ -181,8 +183,11 @@ impl Inner {
     async fn propose_here(&self, author: Author, command: &Command, spki: &[u8]) -> Result<Attempt, CommandError> {
         let taken_by = author.taken_by;
         self.permit(taken_by, command)?;
-        encoded(command)?;
-        self.check_level(command)?;
+        let encoded = encoded(command)?;
+        if let Err(why) = self.check_level(command) {
+            let done = Done { outcome: Outcome::Refused(why), chain: vec![], view: Bytes::new(), time: UnixMillis(0) };
+            return Ok(Attempt::Done(Box::new(done)));
+        }
         if self.group.status().state != GroupState::Leader {
             return Ok(Attempt::Elsewhere);
         }
@@ -196,8 +201,7 @@ impl Inner {
             Ok(time) => time,
             Err(why) => return Ok(Attempt::Clock(why)),
         };
-        let stamped = Stamped { level: command.level(), time, author, command: command.clone() }.encode()?;
-        let _turn = self.turns.enter(taken_by, stamped.len())?;
+        let _turn = self.turns.enter(taken_by, encoded.len())?;
         if let Some(outcome) = self.answered(command, time).await {
             return self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)));
         }
@@ -212,9 +216,13 @@ impl Inner {
                 Ok(Ok(())) => {}
             }
         }
+        let witnessed = self.witnessed(taken_by, command).await;
         // The author may have been evicted or demoted while this waited.
         self.permit(taken_by, command)?;
-        let proposed = match self.group.propose(stamped).await {
+        let time = if witnessed.is_some() { self.stamp().unwrap_or(time) } else { time };
+        let command = witnessed.as_ref().unwrap_or(command);
+        let stamped = Stamped { level: command.level(), time, author, command: command.clone() };
+        let proposed = match self.group.propose(stamped.encode()?).await {
             Ok(proposed) => proposed,
             Err(countersign_raft::ProposeError::NotLeader { .. }) => return Ok(Attempt::Elsewhere),
             Err(countersign_raft::ProposeError::Unknown) => return Err(CommandError::Unknown),
@@ -223,6 +231,17 @@ impl Inner {
         };
         let outcome: Outcome = decoded("outcome", &proposed.outcome)?;
         self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)))
+    }
+
+    /// An admission that no voter has looked at yet, with what this one finds: a learner's word would not count.
+    async fn witnessed(&self, taken_by: NodeId, command: &Command) -> Option<Command> {
+        let Command::Admit(admission) = command else { return None };
+        if admission.witness.is_some() || taken_by == self.node {
+            return None;
+        }
+        let request = &admission.request;
+        let witness = Some(self.witness(request, Asker::Sponsor(taken_by)).await?);
+        Some(Command::Admit(Box::new(Admission { request: request.clone(), witness })))
     }
 
     /// What not all members know is not written: it would stop those that do not. Whether the level may be raised is for
@@ -234,10 +253,13 @@ impl Inner {
             Command::RaiseLevel { .. } => needed <= state.known(),
             _ => needed <= state.level(),
         };
-        if enough {
-            return Ok(());
-        }
-        Err(Refused::AboveLevel { needed, level: state.level(), behind: state.behind(needed, &BTreeSet::new()) })
+        if enough { Ok(()) } else { Err(self.above_level(command)) }
+    }
+
+    /// The refusal of a command that not all members know.
+    fn above_level(&self, command: &Command) -> Refused {
+        let (state, needed) = (self.state.read(), command.level());
+        Refused::AboveLevel { needed, level: state.level(), behind: state.behind(needed, &BTreeSet::new()) }
     }
 
     /// Whether the member that took the command may have it proposed, as far as is applied here. What this member took, it
@@ -269,12 +291,12 @@ impl Inner {
             state.view().cloned()
         };
         let chain = match (&done.outcome, command) {
-            (Outcome::Admitted(admitted), Command::Admit(request)) if KeyId::of_spki(spki) == admitted.leaf.key => {
+            (Outcome::Admitted(admitted), Command::Admit(admission)) if KeyId::of_spki(spki) == admitted.leaf.key => {
                 if let Some(view) = view {
                     // Rules come with the log: until it has that, a joiner lets nobody do anything.
                     done.view = codec::encode::<View>(&view.without_policy())?.into();
                 }
-                self.keeper.sign_admitted(admitted, &request.endorsement, spki)?
+                self.keeper.sign_admitted(admitted, &admission.request.endorsement, spki)?
             }
             (Outcome::Renewed(renewed), Command::Renew { endorsement, .. })
                 if KeyId::of_spki(spki) == renewed.leaf.key =>
@@ -320,6 +342,8 @@ impl Inner {
                     Ok(why) => Ok(Attempt::Clock(why)),
                     Err(_) => Err(CommandError::Unknown),
                 },
+                // The leader itself does not know what the command needs.
+                tonic::Code::Unimplemented => Err(self.above_level(command).into()),
                 tonic::Code::PermissionDenied => Err(NotPermitted(self.node).into()),
                 tonic::Code::ResourceExhausted => Err(CommandError::Overloaded),
                 _ => Err(CommandError::Unknown),
@@ -334,6 +358,7 @@ pub(crate) mod tests {
     use countersign_core::limits::COMMANDS_PER_AUTHOR_MAX;
     use countersign_core::name::Name;
     use countersign_core::trust::command::FEATURE_LEVEL;
+    use countersign_core::trust::hosts::ClusterSetting;
 
     use super::*;
     use crate::{ClusterToken, Member, NewCluster, Settings, Start};
@@ -365,7 +390,7 @@ pub(crate) mod tests {
         let inner = &member.0;
         let node = member.node();
         let reported = |level| Command::ReportFeatureLevel { node, level };
-        inner.own_command(Command::SetLevelAuto(false), &[]).await.unwrap();
+        inner.own_command(Command::SetCluster(ClusterSetting::LevelAuto(false)), &[]).await.unwrap();
         let written = || inner.group.status().last_log;
         let before = written();
         for command in [
@@ -377,7 +402,7 @@ pub(crate) mod tests {
             inner.propose_for(node, claim(), &command, &[]).await.unwrap().unwrap();
         }
         assert_eq!(written(), before);
-        inner.own_command(Command::SetLevelAuto(true), &[]).await.unwrap();
+        inner.own_command(Command::SetCluster(ClusterSetting::LevelAuto(true)), &[]).await.unwrap();
         assert!(written() > before);
         member.shutdown().await;
     }

@@ -170,13 +170,22 @@ pub fn advice_enrollment(why: &Refused) -> &'static str {
     match why {
         Refused::Token(_) => "make a new join token on a voter: `countersign token create`",
         Refused::NameTaken { .. } | Refused::NameNotAdmitted(_) => "choose another name with --name",
-        Refused::AddressTaken { .. } | Refused::NoAddress => "choose another address with --advertise-addr",
+        Refused::AddressTaken { .. } | Refused::HostTaken { .. } | Refused::HostShared(_) | Refused::NoAddress => {
+            "choose another address with --advertise-addr"
+        }
         Refused::KeyRevoked | Refused::EvictedSince(_) => {
             "start with an empty data directory, so that new keys are made"
         }
         Refused::CertificateMissing => {
             "start with --inter-broker-tls-cert, --inter-broker-tls-key and --inter-broker-tls-ca"
         }
+        Refused::BelowLevel { .. } => {
+            "install the release that the cluster's members run, then repeat the same command"
+        }
+        Refused::AboveLevel { .. } => {
+            "update the members that are behind, then repeat the command; `countersign cluster level` shows what each knows"
+        }
+        Refused::LevelNeedsVoter(_) => "update that voter, or demote or evict it: `countersign node list`",
         Refused::CertificateUnwanted => "leave the --inter-broker-tls flags out",
         Refused::MappedTaken { .. } => {
             "have a certificate made for a name of its own, or evict the node that has this one"

@@ -22,6 +22,8 @@ use crate::propose::CommandError;
 
 /// The wall clock may be set while this waits, so it looks again at least this often.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// Milliseconds for each member over which renewals are spread when the hosts of all certificates change.
+const HOSTS_SPREAD_MILLIS: u64 = 20;
 /// How long to wait for the renewal to be applied here; it is committed by then.
 const APPLIED_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -80,6 +82,14 @@ fn due(validity: Validity, drawn: u16) -> UnixMillis {
     UnixMillis(begin.0.saturating_add((u128::from(life) * u128::from(share) / 1000) as u64))
 }
 
+/// When to renew a certificate that does not hold the hosts that it should, as seen at `now`: soon, but not once for each of
+/// several changes, and not all members at once when something changed for all of them.
+fn due_for_hosts(now: UnixMillis, members: usize, drawn: u16) -> UnixMillis {
+    let spread =
+        (members as u64).saturating_mul(HOSTS_SPREAD_MILLIS).saturating_mul(u64::from(drawn)) / u64::from(u16::MAX);
+    UnixMillis(now.plus_secs(1).0.saturating_add(spread))
+}
+
 /// How long to wait after a failure: often enough for a certificate that lives seconds, seldom for one that lives days.
 fn retry(validity: Validity) -> Duration {
     let life = validity.not_after.0.saturating_sub(validity.not_before.0);
@@ -95,12 +105,14 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
     let mut last = this.shown_key();
     member.spawn(async move {
         let mut drawn = draw();
-        let mut adopted = false;
+        let (mut adopted, mut for_hosts) = (false, None);
+        let mut applied = this.state.applied();
         loop {
+            applied.mark_unchanged();
             // A return by the identity key changes it as well.
             let shown = this.shown_key();
             if shown != last {
-                (last, drawn, adopted) = (shown, draw(), false);
+                (last, drawn, adopted, for_hosts) = (shown, draw(), false, None);
             }
             let record = this.endpoint.trust().load().view.members.get(&this.node).cloned();
             let leaf = record.as_ref().and_then(|record| record.leaf_of(shown)).cloned();
@@ -115,12 +127,19 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
                 adopted = leaf.renewal == record.map_or(0, |record| record.leaf.renewal)
                     || this.own_command(adopt, &[]).await.is_ok();
             }
-            let (now, due) = (this.now(), due(leaf.validity, drawn));
+            let now = this.now();
+            let differ = this.hosts_differ(shown);
+            for_hosts = differ.then(|| for_hosts.unwrap_or_else(|| due_for_hosts(now, this.members(), drawn)));
+            let due = due(leaf.validity, drawn);
+            let due = for_hosts.map_or(due, |for_hosts| for_hosts.min(due));
             this.renewals.due_millis.store(due.0, Ordering::Relaxed);
             if now < due {
                 let wait = Duration::from_millis(due.0 - now.0).min(LOOK_AGAIN);
-                // why: a certificate ages by the passing of time alone
-                tokio::time::sleep(wait).await;
+                tokio::select! {
+                    // why: a certificate ages by the passing of time alone
+                    () = tokio::time::sleep(wait) => {}
+                    _ = applied.changed() => {}
+                }
                 continue;
             }
             match this.renew(shown).await {
@@ -144,6 +163,20 @@ fn draw() -> u16 {
 }
 
 impl Inner {
+    /// Whether the certificate in use holds other hosts than it would if it were issued now: names were added or taken away,
+    /// or this member was found where it is now.
+    fn hosts_differ(&self, in_use: KeyId) -> bool {
+        let trust = self.endpoint.trust().load();
+        let Some(record) = trust.view.members.get(&self.node) else { return false };
+        let next = record.renewed.as_ref().filter(|next| next.leaf.key == in_use);
+        let held = next.map_or(&record.hosts, |next| &next.hosts);
+        *held != trust.view.leaf_hosts(record)
+    }
+
+    fn members(&self) -> usize {
+        self.endpoint.trust().load().view.members.len()
+    }
+
     /// Renews once, from whatever step an earlier attempt reached, and shows the new certificate from now on.
     async fn renew(&self, in_use: KeyId) -> Result<(), RenewalError> {
         let NextLeaf { key } = self.next_leaf(in_use)?;

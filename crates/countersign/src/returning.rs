@@ -274,7 +274,7 @@ impl Inner {
     /// The key of the next certificate, one for a renewal and a return that happen to be under way at once.
     pub(crate) fn next_leaf(&self, in_use: KeyId) -> Result<NextLeaf, KeysError> {
         let _alone = self.own.making.lock();
-        NextLeaf::load_or_make(&self.data, in_use)
+        NextLeaf::load_or_make(&self.data, in_use, self.key)
     }
 
     /// The next certificate by the identity key: the same key at every attempt, stored before it is asked for.

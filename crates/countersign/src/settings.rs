@@ -10,6 +10,7 @@ use countersign_core::principal::TrustDomain;
 use countersign_core::trust::command::FEATURE_LEVEL;
 use countersign_core::trust::join_token::JoinToken;
 use countersign_core::trust::member::Suffrage;
+use countersign_pki::key::KeyAlgorithm;
 use countersign_pki::mapping::Rules;
 
 use crate::member::Member;
@@ -27,7 +28,7 @@ pub struct Settings {
     pub advertise: Vec<Address>,
     /// Where the HTTPS port is bound, if it is wanted.
     pub https_addr: Option<SocketAddr>,
-    /// The operator's certificate chain and key for the HTTPS port, PEM files.
+    /// The operator's certificate chain and key for the HTTPS port, PEM files; without them the node's own leaf serves it.
     pub https_files: Option<(PathBuf, PathBuf)>,
     /// Seconds that certificates of nodes live, if this node makes the cluster.
     pub node_ttl_secs: u64,
@@ -39,6 +40,8 @@ pub struct Settings {
     /// How long leases last, if this node makes the cluster: that long a member that hears nothing goes on serving clients,
     /// and a revocation waits for one that does not answer.
     pub lease: LeaseLength,
+    /// What this node's leaf keys sign with, and the cluster's authority, if this node makes it.
+    pub key: KeyAlgorithm,
     /// This node's certificate, where certificates are made elsewhere; none where the cluster issues them.
     pub files: Option<FilesMode>,
     /// The newest level that the member knows, for tests of rolling updates; what the build knows if none is given.
@@ -60,6 +63,7 @@ impl Settings {
             client_ttl_secs: CLIENT_TTL_SECS,
             cache_ttl_secs: CACHE_TTL_SECS,
             lease: LeaseLength::DEFAULT,
+            key: KeyAlgorithm::default(),
             files: None,
             level_for_testing: None,
         }

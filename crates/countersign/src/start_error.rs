@@ -148,5 +148,5 @@ pub enum StartError {
     Watchdog(#[source] std::io::Error),
     /// The HTTPS port.
     #[error("cannot serve HTTPS")]
-    Https(#[from] crate::admin::https::HttpsError),
+    Https(#[from] crate::admin::https_files::HttpsError),
 }

@@ -388,6 +388,7 @@ fn endpoint() -> tonic::transport::Endpoint {
 mod tests {
     use countersign_core::id::{ClusterId, Incarnation, NodeId};
     use countersign_core::name::Name;
+    use countersign_pki::key::KeyAlgorithm;
 
     use super::*;
 
@@ -400,7 +401,7 @@ mod tests {
     fn directory() -> (tempfile::TempDir, DataDir) {
         let dir = tempfile::tempdir().unwrap();
         let data = DataDir::open(dir.path()).unwrap();
-        Keys::load_or_make(&data, None).unwrap();
+        Keys::load_or_make(&data, None, KeyAlgorithm::P256).unwrap();
         (dir, data)
     }
 

@@ -24,7 +24,7 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 fn key() -> KeyPair {
-    KeyPair::generate(KeyAlgorithm::Ed25519).unwrap()
+    KeyPair::generate(KeyAlgorithm::default()).unwrap()
 }
 
 fn serve(node: &Node) {

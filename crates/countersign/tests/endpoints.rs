@@ -41,7 +41,7 @@ fn sample(method: &str, path: &str, access: &str) -> Sample {
     };
     let (body, name) = match (method, path) {
         ("GET", "/healthz" | "/readyz" | "/metrics" | "/openapi.json") => (String::new(), None),
-        ("GET", "/v1/openapi.json" | "/v1/status" | "/v1/nodes" | "/v1/refusals/{id}") => {
+        ("GET", "/v1/openapi.json" | "/v1/status" | "/v1/nodes" | "/v1/refusals/{id}" | "/v1/cluster") => {
             (String::new(), Some(CLUSTER))
         }
         ("GET", "/v1/tokens" | "/v1/certificates") | ("POST", "/v1/tokens/rotate") => (String::new(), Some("")),
@@ -53,6 +53,8 @@ fn sample(method: &str, path: &str, access: &str) -> Sample {
         ("POST", "/v1/nodes/{node}/promote" | "/v1/nodes/{node}/demote" | "/v1/nodes/{node}/evict") => {
             ("{}".to_owned(), Some("nobody"))
         }
+        ("POST", "/v1/cluster" | "/v1/cluster/level") => ("{}".to_owned(), Some(CLUSTER)),
+        ("POST", "/v1/nodes/{node}/hosts") => ("{}".to_owned(), Some("nobody")),
         ("POST", "/v1/nodes/{node}/label") => (json!({"edits": []}).to_string(), Some("nobody")),
         ("POST" | "DELETE", "/v1/nodes/{node}/quarantine") => (String::new(), None),
         ("POST", "/v1/certificates") => (certificate_request("client/other"), Some("client/other")),

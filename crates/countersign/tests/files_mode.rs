@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use countersign::{FilesError, FilesMode, JoinError, Start, StartError, Started, chain};
 use countersign_core::id::NodeId;
+use countersign_core::limits::CHAIN_LEN_MAX;
 use countersign_core::name::{Address, Name};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
@@ -86,6 +87,23 @@ async fn three_nodes_with_certificates_made_by_openssl_live_a_life() {
         Some(elsewhere) => live_a_life(&elsewhere).await,
         None => println!("skipped: there is no openssl command here"),
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn founder_sends_no_more_certificates_than_joiners_read() {
+    let (elsewhere, other) = (Elsewhere::offline(), Elsewhere::offline());
+    let leaf = elsewhere.read("n1.pem");
+    // The authority is sent too, after what the file holds.
+    let found_with = async |others: usize| {
+        fs::write(elsewhere.path("n1.pem"), [leaf.clone(), other.read("ca.pem").repeat(others)].concat()).unwrap();
+        found(elsewhere.node("n1")).await
+    };
+    let refused = found_with(CHAIN_LEN_MAX - 1).await.err().unwrap();
+    let too_many = |got: &usize| *got == CHAIN_LEN_MAX + 1;
+    assert!(matches!(&refused, StartError::Files(FilesError::TooMany { got, .. }) if too_many(got)), "{refused:?}");
+    let founder = found_with(CHAIN_LEN_MAX - 2).await.unwrap();
+    let token = founder.token(Suffrage::Learner, 1).await;
+    join("n2", &token, &founder.address(), Some(elsewhere.node("n2"))).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

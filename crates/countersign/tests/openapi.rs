@@ -141,11 +141,13 @@ fn sample(property: &Value) -> Value {
 fn schemas_have_the_fields_of_their_types() {
     let raft = json!({"state": "leader", "leader": 1, "term": 1, "last_index": 1, "applied_index": 1, "voters": [1],
         "learners": []});
-    let member = json!({"node": 1, "name": "n1", "suffrage": "voter", "settled": true, "addresses": [], "role": null,
+    let member = json!({"node": 1, "name": "n1", "suffrage": "voter", "settled": true, "addresses": [],
+        "hosts": [], "unproved": [], "role": null,
         "attributes": {}, "holds_authority": true, "certificate_not_after": 1, "identity": "00", "this": true});
     let evicted = json!({"node": 2, "name": "n2", "generation": 1});
-    let authority = json!({"fingerprint": "00", "not_after": 1, "imported": false});
-    let certificate = json!({"principal": "spiffe://td/node/1", "not_before": 0, "not_after": 1, "renews_at": null});
+    let authority = json!({"fingerprint": "00", "not_after": 1, "imported": false, "key": null});
+    let certificate =
+        json!({"principal": "spiffe://td/node/1", "not_before": 0, "not_after": 1, "renews_at": null, "key": null});
     let awaited = json!({"node": 2, "name": "n2", "generation": 1, "lease_ends_millis": 1});
     let status = json!({"node": 1, "name": "n1", "cluster": "c", "cluster_id": "00", "trust_domain": "td",
         "generation": 1, "ready": true, "lease_millis_left": null, "lease_secs": 10, "raft": raft, "members": [member], "evicted": [evicted],
@@ -155,9 +157,14 @@ fn schemas_have_the_fields_of_their_types() {
     let created = json!({"id": "00", "token": "cst_x:00", "not_after": 1, "uses": 1, "suffrage": "voter",
         "join_addr": "127.0.0.1:1"});
     let token = json!({"id": "00", "suffrage": "learner", "uses": 1, "uses_left": 1, "not_after": 1, "name": null,
-        "role": null, "state": "usable", "cluster_token": false});
+        "hosts": [], "role": null, "state": "usable", "cluster_token": false});
     let changed = json!({"node": 1, "name": "n1", "generation": 1, "tokens_revoked": [],
         "enforcement": null});
+    let host = json!({"host": "n1.example", "proof": "admin"});
+    let hosts = json!({"node": 1, "name": "n1", "generation": 1, "hosts": [host], "unproved": []});
+    let known = json!({"name": "n1", "level": 1, "since": 1});
+    let cluster = json!({"cluster": "c", "cluster_id": "00", "trust_domain": "td", "generation": 1, "client_names": [],
+        "renewing": [], "level": 1, "level_auto": true, "levels": [known]});
     let receipt = json!({"connections_closed": 1, "at_millis": 1, "boot": "00", "signature": "00"});
     let enforced = json!({"node": 1, "name": "n1", "state": "enforced", "lease_ends_millis": null, "receipt": receipt,
         "absence_signature": null});
@@ -183,6 +190,13 @@ fn schemas_have_the_fields_of_their_types() {
             check::<TokenCreated>("TokenCreated", &created, false),
             check::<TokenInfo>("TokenInfo", &token, false),
             check::<NodeRemove>("NodeRemove", &json!({}), true),
+            check::<NodeHostsChange>("NodeHostsChange", &json!({}), true),
+            check::<NodeHosts>("NodeHosts", &hosts, false),
+            check::<NodeHost>("NodeHost", &host, false),
+            check::<ClusterSettings>("ClusterSettings", &cluster, false),
+            check::<ClusterChange>("ClusterChange", &json!({}), true),
+            check::<MemberLevel>("MemberLevel", &known, false),
+            check::<LevelRaise>("LevelRaise", &json!({}), true),
             check::<NodeChanged>("NodeChanged", &changed, false),
             check::<Enforcement>("Enforcement", &enforcement, false),
             check::<EnforcedBy>("EnforcedBy", &enforced, false),

@@ -138,7 +138,7 @@ async fn a_return_is_of_one_member_for_one_connection() {
     let (data, _) = nodes.pop().unwrap().stop().await;
     let third = Ghost::of(data.path(), &nodes[0]);
     let cluster = nodes[0].member().view().cluster;
-    let key = KeyPair::generate(KeyAlgorithm::Ed25519).unwrap();
+    let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let sign = |identity: &SecretKey, node: u64, renewal, channel| {
         ReturnRequest::sign(identity, (cluster, NodeId(node)), (key.id(), renewal), channel)
     };
@@ -161,7 +161,7 @@ async fn a_return_is_of_one_member_for_one_connection() {
         let refused = way.ask(&request, &key).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied, "{claim}: {refused}");
     }
-    let other_key = KeyPair::generate(KeyAlgorithm::Ed25519).unwrap();
+    let other_key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let refused = way.ask(&own(here), &other_key).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "a certificate for another key than was signed");
     let told = |reply: ReturnReply| codec::decode::<Refused>(&reply.refused).unwrap();

@@ -58,6 +58,7 @@ fn token() -> String {
         ttl_secs: 600,
         uses: 9,
         name: None,
+        hosts: vec![],
         role: None,
         attributes: Default::default(),
     };

@@ -59,6 +59,11 @@ impl Credential {
         Self::of(CertifiedKey::new(chain, Arc::clone(&certified.key)))
     }
 
+    /// Takes a chain and a key that were checked to belong together, as they are.
+    pub fn checked(checked: &countersign_pki::credential::Credential) -> Self {
+        Self::of(CertifiedKey::clone(checked.certified_key()))
+    }
+
     fn of(certified: CertifiedKey) -> Self {
         let validity = certified.cert.first().and_then(|leaf| validity_of(leaf).ok());
         Self { certified: Arc::new(certified), validity }

@@ -1,8 +1,7 @@
 //! The HTTPS port: apart from the cluster port, and less of it. A client may come without a certificate and is nobody then;
 //! one that it shows is verified and judged as everywhere else, anew for each request.
 //!
-//! Browsers refuse Ed25519 certificates, so two are offered: the node's leaf to clients that say they know Ed25519, and
-//! another, self-signed or the operator's, to all others.
+//! It shows the node's own leaf, the newest at each handshake, or the operator's certificate. There is no third.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,13 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::limits::HANDSHAKE_MILLIS_MAX;
-use countersign_core::name::Address;
+use countersign_core::name::{Address, Host};
 use countersign_core::peer::{Evidence, Refusal, VerifiedPeer, Wanted};
 use countersign_core::time::UnixMillis;
-use countersign_pki::verify::{Bundle, Usage, VerifiedChain, verify_chain};
-use rustls::SignatureScheme;
-use rustls::server::{ClientHello, ResolvesServerCert};
-use rustls::sign::CertifiedKey;
+use countersign_pki::foreign::{CertificateNames, ForeignChain, verify_foreign_chain};
+use countersign_pki::verify::{Bundle, Usage};
 use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -24,7 +21,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 use crate::config::{client_config_for, server_config_for};
 use crate::credential::Credential;
 use crate::dial_error::{DialCause, DialError, Foreign};
-use crate::dialer::{attempt, serves_host};
+use crate::dialer::attempt;
 use crate::endpoint::Endpoint;
 use crate::verifier::ChainVerifier;
 
@@ -34,9 +31,9 @@ const DEADLINE: Duration = Duration::from_millis(HANDSHAKE_MILLIS_MAX);
 /// What the HTTPS port shows to clients.
 #[derive(Clone)]
 pub enum HttpsCertificate {
-    /// The node's leaf where the client knows Ed25519, else this one.
-    NodeOr(Arc<Credential>),
-    /// The operator's own, to everybody.
+    /// The node's own leaf.
+    Node,
+    /// The operator's own.
     Operator(Arc<Credential>),
 }
 
@@ -70,6 +67,9 @@ pub enum HttpsError {
     /// The connection.
     #[error("connection failed")]
     Io(#[source] io::Error),
+    /// This node has no certificate yet.
+    #[error("this node has no certificate to show")]
+    NoCertificate,
     /// Too slow.
     #[error("handshake took too long")]
     Deadline,
@@ -78,12 +78,16 @@ pub enum HttpsError {
 /// Ends the handshake of an accepted connection.
 pub async fn accept_https(
     endpoint: &Endpoint,
-    certificate: &HttpsCertificate,
+    certificate: HttpsCertificate,
     socket: TcpStream,
     remote: SocketAddr,
 ) -> Result<(HttpsStream, HttpsPeer), HttpsError> {
     let trust = endpoint.trust().load();
-    let resolver = Arc::new(ByScheme { node: trust.credential.clone(), certificate: certificate.clone() });
+    let shown = match certificate {
+        HttpsCertificate::Node => trust.credential.clone(),
+        HttpsCertificate::Operator(own) => Some(own),
+    };
+    let resolver = shown.ok_or(HttpsError::NoCertificate)?.resolver();
     let (verifying, judged_by) = (endpoint.clone(), Arc::clone(&trust));
     let verifier = ChainVerifier::optional(move |chain| verifying.verify(&judged_by, chain, Usage::Client));
     let config = server_config_for(HTTP, resolver, Some(Arc::clone(&verifier) as _)).map_err(HttpsError::Tls)?;
@@ -96,37 +100,12 @@ pub async fn accept_https(
     Ok((tls, HttpsPeer { endpoint: endpoint.clone(), evidence, remote }))
 }
 
-/// Chooses by what the client can verify.
-struct ByScheme {
-    node: Option<Arc<Credential>>,
-    certificate: HttpsCertificate,
-}
-
-impl core::fmt::Debug for ByScheme {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str("ByScheme")
-    }
-}
-
-impl ResolvesServerCert for ByScheme {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let (other, may_be_node) = match &self.certificate {
-            HttpsCertificate::NodeOr(other) => (other, true),
-            HttpsCertificate::Operator(own) => (own, false),
-        };
-        let ed25519 = hello.signature_schemes().contains(&SignatureScheme::ED25519);
-        match &self.node {
-            Some(node) if may_be_node && ed25519 => Some(node.certified()),
-            _ => Some(other.certified()),
-        }
-    }
-}
-
 /// A dialed HTTPS connection to a member.
 pub type HttpsClientStream = tokio_rustls::client::TlsStream<TcpStream>;
 
-/// Connects to a member's HTTPS port with an admin certificate. The server must be a node or broker under `bundle` whose
-/// certificate holds the dialed host.
+/// Connects to a member's HTTPS port with an admin certificate. The server's certificate must be one for servers under
+/// `bundle` and hold the dialed host: a member's own leaf, or the operator's. An authority of ours issues certificates for
+/// servers to nodes and brokers alone.
 pub async fn dial_https(
     address: &Address,
     bundle: Arc<Bundle>,
@@ -135,9 +114,10 @@ pub async fn dial_https(
 ) -> Result<HttpsClientStream, DialError> {
     attempt(address, DEADLINE, |_| async move {
         let host = address.host.clone();
-        let verifier = ChainVerifier::new(move |presented| -> Result<VerifiedChain, DialCause> {
-            let chain = verify_chain(&bundle, presented, Usage::Server, Some(now)).map_err(DialCause::Untrusted)?;
-            if serves_host(&chain, &host) { Ok(chain) } else { Err(DialCause::Host) }
+        let verifier = ChainVerifier::new(move |presented| -> Result<ForeignChain, DialCause> {
+            let chain = verify_foreign_chain(&bundle, presented, Usage::Server, Some(now));
+            let chain = chain.map_err(DialCause::Untrusted)?;
+            if holds_host(chain.names(), &host) { Ok(chain) } else { Err(DialCause::Host) }
         });
         let config = client_config_for(HTTP, Some(credential), Arc::clone(&verifier) as _).map_err(DialCause::Tls)?;
         let target = (address.host.to_string(), address.port);
@@ -152,4 +132,44 @@ pub async fn dial_https(
         }
     })
     .await
+}
+
+/// Whether a certificate's names hold the host. A wildcard stands for one whole leftmost label (RFC 6125 §6.4.3); the common
+/// name is never looked at.
+fn holds_host(names: &CertificateNames, host: &Host) -> bool {
+    match host {
+        Host::Ip(ip) => names.ips.contains(ip),
+        Host::Dns(name) => names.dns.iter().any(|held| match held.strip_prefix("*.") {
+            None => held == name.as_str(),
+            Some(base) => name.as_str().split_once('.').is_some_and(|(_, rest)| rest == base),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_held_by_its_own_name_alone() {
+        let names = CertificateNames {
+            uris: vec!["spiffe://td/node/1".to_owned()],
+            dns: vec!["n1.example.org".to_owned(), "*.wild.example.org".to_owned()],
+            ips: vec!["10.0.0.1".parse().unwrap()],
+            common_name: Some("cn.example.org".to_owned()),
+        };
+        for (host, held) in [
+            ("n1.example.org", true),
+            ("a.wild.example.org", true),
+            ("10.0.0.1", true),
+            ("n2.example.org", false),
+            ("example.org", false),
+            ("a.b.wild.example.org", false),
+            ("wild.example.org", false),
+            ("cn.example.org", false),
+            ("10.0.0.2", false),
+        ] {
+            assert_eq!(holds_host(&names, &Host::parse(host).unwrap()), held, "{host}");
+        }
+    }
 }

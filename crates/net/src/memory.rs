@@ -105,7 +105,7 @@ mod tests {
     }
 
     fn chain() -> VerifiedChain {
-        let draw = || KeyPair::generate(KeyAlgorithm::Ed25519).unwrap();
+        let draw = || KeyPair::generate(KeyAlgorithm::default()).unwrap();
         let validity = Validity { not_before: UnixMillis(0), not_after: UnixMillis::from_secs(4_000_000_000) };
         let td = domain("td");
         let parts = AuthorityParts { common_name: "a", trust_domain: &td, cluster: None, serial: [1; 16], validity };

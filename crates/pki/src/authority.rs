@@ -1,7 +1,7 @@
 //! An authority: a CA certificate and its key, and the certificates it issues.
 //!
-//! A certificate is made from the request's record alone, never from a CSR's contents. The same request under an
-//! Ed25519 authority gives the same bytes: serial and times are arguments.
+//! A certificate is made from the request's record alone, never from a CSR's contents. The same request gives the same
+//! bytes, whoever holds the authority's key: serial and times are arguments, and signatures are deterministic.
 
 use core::time::Duration;
 
@@ -289,13 +289,13 @@ fn endorsement_bytes(endorsement: &Endorsement) -> Vec<u8> {
 }
 
 fn private_extension(leaf: u64, content: &[u8]) -> Result<CustomExtension, IssueError> {
-    let [joint, uuid, arc] = PRIVATE_ARC;
     let content = short_octet_string(content).ok_or(DerError)?;
-    Ok(CustomExtension::from_oid_content(&[joint, uuid, arc, leaf], content))
+    let oid: Vec<u64> = PRIVATE_ARC.into_iter().chain([leaf]).collect();
+    Ok(CustomExtension::from_oid_content(&oid, content))
 }
 
 /// The top bit is cleared, so that the number is positive in 16 octets; of random bytes that leaves 127 bits.
-pub(crate) fn set_serial(params: &mut CertificateParams, serial: [u8; 16]) -> Result<(), IssueError> {
+fn set_serial(params: &mut CertificateParams, serial: [u8; 16]) -> Result<(), IssueError> {
     let [first, rest @ ..] = serial;
     let serial: Vec<u8> = [first & 0x7f].into_iter().chain(rest).collect();
     if serial.iter().all(|&octet| octet == 0) {
@@ -305,7 +305,7 @@ pub(crate) fn set_serial(params: &mut CertificateParams, serial: [u8; 16]) -> Re
     Ok(())
 }
 
-pub(crate) fn set_validity(params: &mut CertificateParams, validity: Validity) -> Result<(), IssueError> {
+fn set_validity(params: &mut CertificateParams, validity: Validity) -> Result<(), IssueError> {
     let (from, to) = (validity.not_before.secs(), validity.not_after.secs());
     if from > to || to > LAST_SECOND {
         return Err(IssueError::Validity);

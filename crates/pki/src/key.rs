@@ -1,10 +1,12 @@
 //! Private keys of authorities and leaves, and the one spelling of a public key.
 //!
-//! The secret lives inside aws-lc and leaves it only as PKCS#8 in a wiped holder; it is never in `Debug`.
+//! The secret leaves this module only as PKCS#8 in a wiped holder; it is never in `Debug`. Signatures are deterministic:
+//! Ed25519 by its definition, ECDSA by the nonces of RFC 6979. So two voters that sign one grant make one certificate.
+//! TLS handshakes are signed by the TLS stack, which draws its nonces.
 
 use core::fmt;
 
-use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::encoding::{AsBigEndian, EcPrivateKeyBin};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey,
 };
@@ -13,6 +15,7 @@ use countersign_core::key::PublicKey;
 use countersign_core::secret::SecretBytes;
 use countersign_core::trust::view::AuthorityKey;
 use ed25519_dalek::VerifyingKey;
+use p256::ecdsa::signature::Signer;
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 use zeroize::Zeroize;
@@ -22,11 +25,21 @@ use crate::pem::{self, SecretText};
 /// What a key signs with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KeyAlgorithm {
-    /// Ed25519 (RFC 8032): the default.
-    #[default]
+    /// Ed25519 (RFC 8032): smaller and faster, but browsers, BoringSSL and old Java cannot verify it.
     Ed25519,
-    /// ECDSA on P-256 with SHA-256 (FIPS 186-5), for those who do not know Ed25519.
+    /// ECDSA on P-256 with SHA-256 (FIPS 186-5): the default, since every TLS 1.3 client knows it.
+    #[default]
     P256,
+}
+
+impl KeyAlgorithm {
+    /// All of them, by the words of commands and configurations.
+    pub const ALL: [(&'static str, Self); 2] = [("p256", Self::P256), ("ed25519", Self::Ed25519)];
+
+    /// The algorithm that a command or a configuration names.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find_map(|(known, algorithm)| (known == word).then_some(algorithm))
+    }
 }
 
 /// Why a key cannot be made, read or used.
@@ -54,7 +67,11 @@ pub enum KeyError {
 
 enum Inner {
     Ed25519(Ed25519KeyPair),
-    P256(EcdsaKeyPair),
+    P256 {
+        pair: EcdsaKeyPair,
+        /// The same key, where nonces follow RFC 6979; those of aws-lc are drawn.
+        signer: p256::ecdsa::SigningKey,
+    },
 }
 
 /// A private key and its public half.
@@ -66,13 +83,14 @@ pub struct KeyPair {
 impl KeyPair {
     /// Draws a key from the library's random source.
     pub fn generate(algorithm: KeyAlgorithm) -> Result<Self, KeyError> {
-        let inner = match algorithm {
-            KeyAlgorithm::Ed25519 => Inner::Ed25519(Ed25519KeyPair::generate().map_err(|_| KeyError::Generate)?),
-            KeyAlgorithm::P256 => {
-                Inner::P256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|_| KeyError::Generate)?)
+        match algorithm {
+            KeyAlgorithm::Ed25519 => {
+                Self::of(Inner::Ed25519(Ed25519KeyPair::generate().map_err(|_| KeyError::Generate)?))
             }
-        };
-        Self::of(inner)
+            KeyAlgorithm::P256 => {
+                Self::of_p256(EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).map_err(|_| KeyError::Generate)?)
+            }
+        }
     }
 
     /// Reads a PKCS#8 key (RFC 5958).
@@ -82,7 +100,7 @@ impl KeyPair {
             return Self::of(Inner::Ed25519(pair));
         }
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, bytes).map_err(|_| KeyError::Rejected)?;
-        Self::of(Inner::P256(pair))
+        Self::of_p256(pair)
     }
 
     /// Reads the first private key of a PEM text: `PRIVATE KEY` (PKCS#8) or `EC PRIVATE KEY` (RFC 5915).
@@ -97,7 +115,7 @@ impl KeyPair {
             PrivateKeyDer::Sec1(der) => {
                 EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_ASN1_SIGNING, der.secret_sec1_der())
                     .map_err(|_| KeyError::Rejected)
-                    .and_then(|pair| Self::of(Inner::P256(pair)))
+                    .and_then(Self::of_p256)
             }
             _ => Err(KeyError::Rejected),
         };
@@ -105,12 +123,18 @@ impl KeyPair {
         pair
     }
 
+    fn of_p256(pair: EcdsaKeyPair) -> Result<Self, KeyError> {
+        let scalar: EcPrivateKeyBin<'_> = pair.private_key().as_be_bytes().map_err(|_| KeyError::Rejected)?;
+        let signer = p256::ecdsa::SigningKey::from_slice(scalar.as_ref()).map_err(|_| KeyError::Rejected)?;
+        Self::of(Inner::P256 { pair, signer })
+    }
+
     fn of(inner: Inner) -> Result<Self, KeyError> {
         let public = match &inner {
             Inner::Ed25519(pair) => {
                 SubjectKey::Ed25519(pair.public_key().as_ref().try_into().map_err(|_| KeyError::Rejected)?)
             }
-            Inner::P256(pair) => {
+            Inner::P256 { pair, .. } => {
                 SubjectKey::P256(pair.public_key().as_ref().try_into().map_err(|_| KeyError::Rejected)?)
             }
         };
@@ -121,7 +145,7 @@ impl KeyPair {
     pub fn to_pkcs8(&self) -> Result<SecretBytes, KeyError> {
         let document = match &self.inner {
             Inner::Ed25519(pair) => pair.to_pkcs8v1(),
-            Inner::P256(pair) => pair.to_pkcs8v1(),
+            Inner::P256 { pair, .. } => pair.to_pkcs8v1(),
         };
         Ok(SecretBytes::new(document.map_err(|_| KeyError::Rejected)?.as_ref().to_vec()))
     }
@@ -151,13 +175,15 @@ impl KeyPair {
         self.public.id()
     }
 
-    /// Signs: 64 bytes for Ed25519, a DER `Ecdsa-Sig-Value` for P-256.
+    /// Signs: 64 bytes for Ed25519, a DER `Ecdsa-Sig-Value` for P-256. The same message gets the same signature.
     pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        let signature = match &self.inner {
-            Inner::Ed25519(pair) => pair.try_sign(message),
-            Inner::P256(pair) => pair.sign(&SystemRandom::new(), message),
-        };
-        Ok(signature.map_err(|_| KeyError::Sign)?.as_ref().to_vec())
+        match &self.inner {
+            Inner::Ed25519(pair) => Ok(pair.try_sign(message).map_err(|_| KeyError::Sign)?.as_ref().to_vec()),
+            Inner::P256 { signer, .. } => {
+                let signature: p256::ecdsa::DerSignature = signer.try_sign(message).map_err(|_| KeyError::Sign)?;
+                Ok(signature.as_bytes().to_vec())
+            }
+        }
     }
 
     /// The public half as the replicated state records an authority's.
@@ -305,6 +331,59 @@ mod tests {
             let signature = pem.sign(b"m").unwrap();
             assert_eq!(key.public().verify(b"m", &signature), Ok(()));
             assert_eq!(key.public().verify(b"n", &signature), Err(KeyError::Sign));
+        }
+    }
+
+    /// RFC 6979 §A.2.5: the key, and its signatures with SHA-256 of two messages.
+    const RFC_6979_KEY: &str = "c9afa9d845ba75166b5c215767b1d6934e50c3db36e89b127b8a622b120f6721";
+    const RFC_6979_POINT: &str = "0460fed4ba255a9d31c961eb74c6356d68c049b8923b61fa6ce669622e60f29fb6\
+                                  7903fe1008b8bc99a41ae9e95628bc64f2f1b20c2d7e9f5177a3c294d4462299";
+    const RFC_6979_SIGNATURES: [(&str, &str, &str); 2] = [
+        (
+            "sample",
+            "00efd48b2aacb6a8fd1140dd9cd45e81d69d2c877b56aaf991c34d0ea84eaf3716",
+            "00f7cb1c942d657c41d436c7a1b6e29f65f3e900dbb9aff4064dc4ab2f843acda8",
+        ),
+        (
+            "test",
+            "00f1abb023518351cd71d881567b1ea663ed3efcf6c5132b354f28d3b0b7d38367",
+            "019f4113742a2b14bd25926b49c649155f267e60d3814b4c0cc84250e46f0083",
+        ),
+    ];
+
+    #[test]
+    fn p256_nonces_are_those_of_rfc_6979() {
+        let hex = |text: &str| data_encoding::HEXLOWER.decode(text.as_bytes()).unwrap();
+        // RFC 5915: version, private key, curve, public key.
+        let curve = [0xa0, 0x0a, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+        let public = [&[0xa1, 0x44, 0x03, 0x42, 0x00][..], &hex(RFC_6979_POINT)].concat();
+        let key = [&[0x30, 0x77, 0x02, 0x01, 0x01, 0x04, 0x20][..], &hex(RFC_6979_KEY), &curve, &public].concat();
+        let key = KeyPair::from_pem(&pem::encode("EC PRIVATE KEY", &key)).unwrap();
+        for (message, r, s) in RFC_6979_SIGNATURES {
+            let integer = |text: &str| [&[0x02, (text.len() / 2) as u8][..], &hex(text)].concat();
+            let both = [integer(r), integer(s)].concat();
+            let expected = [&[0x30, both.len() as u8][..], &both].concat();
+            assert_eq!(key.sign(message.as_bytes()).unwrap(), expected, "{message}");
+        }
+    }
+
+    #[test]
+    fn one_message_has_one_signature() {
+        for algorithm in BOTH {
+            let key = KeyPair::generate(algorithm).unwrap();
+            assert_eq!(key.sign(b"m"), key.sign(b"m"));
+            assert_ne!(key.sign(b"m"), key.sign(b"n"));
+        }
+    }
+
+    #[test]
+    fn algorithms_are_named_by_their_words_alone() {
+        assert_eq!(KeyAlgorithm::default(), KeyAlgorithm::P256);
+        for (word, algorithm) in KeyAlgorithm::ALL {
+            assert_eq!(KeyAlgorithm::parse(word), Some(algorithm));
+        }
+        for word in ["", "P256", "p-256", "rsa", "ed25519 "] {
+            assert_eq!(KeyAlgorithm::parse(word), None, "{word}");
         }
     }
 

@@ -77,6 +77,7 @@ impl Token {
             uses_left: uses,
             not_after: now.plus_secs(600 + rng.below(3600)),
             name: None,
+            hosts: vec![],
             role: None,
             attributes: Default::default(),
             revoked: false,

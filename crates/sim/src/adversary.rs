@@ -155,13 +155,13 @@ impl World {
             _ => request.signature = core::array::from_fn(|_| self.rng.bytes::<1>()[0]),
         }
         self.trace.note(Event::Tampered, format_args!("request {}", request.request));
-        self.pass_on(Command::Admit(Box::new(request)));
+        self.pass_on(Command::Admit(Box::new(request.into())));
         Ok(())
     }
 
     /// What the log or the wire once held, once more.
     fn replay(&mut self) -> Result<(), Broken> {
-        let overheard = self.rng.pick(&self.adversary.requests).cloned().map(|r| Command::Admit(Box::new(r)));
+        let overheard = self.rng.pick(&self.adversary.requests).cloned().map(|r| Command::Admit(Box::new(r.into())));
         let recorded = self.rng.pick(&self.adversary.commands).cloned();
         let command = if self.rng.one_in(2) { overheard.or(recorded) } else { recorded };
         // Taking leave is an operator's business: replaying it would only empty the cluster.
@@ -272,7 +272,7 @@ impl World {
         let request = request.signed(&token.held().key());
         self.ledger.sign(&request);
         if self.rng.one_in(2) {
-            self.pass_on(Command::Admit(Box::new(request)));
+            self.pass_on(Command::Admit(Box::new(request.into())));
             return Ok(());
         }
         let (csr_key, request) = (request.leaf_key, codec::encode(&request)?);

@@ -265,7 +265,10 @@ fn describe(command: &Command, outcome: Option<&Outcome>) -> String {
         Command::AddJoinToken(record) => format!("add token {record}"),
         Command::RevokeJoinToken(token) => format!("revoke token {token}"),
         Command::RotateClusterToken(record) => format!("rotate to token {record}"),
-        Command::Admit(request) => format!("admit {} by {} as {}", request.request, request.token, request.name),
+        Command::Admit(admission) => {
+            let request = &admission.request;
+            format!("admit {} by {} as {}", request.request, request.token, request.name)
+        }
         Command::SealAuthority { node, .. } => format!("seal to {node}"),
         Command::ConfirmAuthority { node, .. } => format!("opened by {node}"),
         Command::SetSuffrage { node, suffrage, .. } => format!("make {node} a {suffrage}"),
@@ -276,9 +279,11 @@ fn describe(command: &Command, outcome: Option<&Outcome>) -> String {
         Command::AssignGroup { group, members } => format!("assign group {group} to {members:?}"),
         Command::ReportFeatureLevel { node, level } => format!("{node} knows level {level}"),
         Command::RaiseLevel { level, without, .. } => format!("raise level to {level} without {without:?}"),
-        Command::SetLevelAuto(auto) => format!("level rises by itself: {auto}"),
         Command::NoteForTesting(note) => format!("note {note}"),
         Command::SetAddresses { node, .. } => format!("addresses of {node}"),
+        Command::ProveHosts { node, witness } => format!("hosts of {node}, seen by {}", witness.by),
+        Command::EditHosts { node, .. } => format!("hosts of {node}"),
+        Command::SetCluster(_) => "a setting of the cluster".to_owned(),
         Command::RevokePrincipal(role) => format!("revoke {role}"),
         Command::Renew { node, endorsement, .. } => format!("renewal {} of {node}", endorsement.renewal),
         Command::AdoptLeaf { node, renewal } => format!("{node} uses renewal {renewal}"),

@@ -125,14 +125,15 @@ impl Faults {
             Command::RevokeJoinToken(_) | Command::RevokeKey(_) if self.has(Danger::ForgetsRevocations) => {
                 Ok(state.view().map_or(Outcome::Refused(Refused::NoCluster), |view| Outcome::Done(view.generation)))
             }
-            Command::Admit(request) => {
+            Command::Admit(admission) => {
                 let outcome = state.apply(stamped, &nobody)?;
-                match (outcome, self.secrets.get(&request.token)) {
+                match (outcome, self.secrets.get(&admission.request.token)) {
                     (Outcome::Refused(Refused::Signature(Signer::Token)), Some(secret))
                         if self.has(Danger::BelievesUnsignedRequests) =>
                     {
                         let token = JoinToken::new(Secret::new(*secret), AuthorityId([0; 32]));
-                        state.apply(&again(Command::Admit(Box::new((**request).clone().signed(&token.key())))), &nobody)
+                        let request = admission.request.clone().signed(&token.key());
+                        state.apply(&again(Command::Admit(Box::new(request.into()))), &nobody)
                     }
                     (Outcome::Admitted(mut admitted), _)
                         if self.has(Danger::AnswersRetriesAnew) && admitted.repeated =>

@@ -134,7 +134,7 @@ impl Ledger {
         }
         match (command, outcome) {
             (Command::Bootstrap(bootstrap), Outcome::Admitted(admitted)) => self.found(index, bootstrap, admitted),
-            (Command::Admit(request), Outcome::Admitted(admitted)) => self.admit(index, request, admitted),
+            (Command::Admit(admission), Outcome::Admitted(admitted)) => self.admit(index, &admission.request, admitted),
             (Command::AddJoinToken(record), _) => {
                 self.tokens.insert(token_id(record.verifier), TokenLife::of(record));
                 Ok(Event::TokenAdded)

@@ -134,7 +134,7 @@ impl World {
             Ok(sponsored) => {
                 let evidence = host.credential.clone();
                 self.trace.note(Event::Sponsored, format_args!("by {sponsor}, connection {connection}"));
-                let command = Command::Admit(Box::new(sponsored.into_request()));
+                let command = Command::Admit(Box::new(sponsored.into_request().into()));
                 self.forward(evidence, command, Some(connection));
                 Ok(())
             }
@@ -189,7 +189,8 @@ fn may_ask(view: &View, from: NodeId, command: &Command) -> bool {
     let votes = view.members.get(&from).is_some_and(|m| m.suffrage == Suffrage::Voter);
     match command {
         Command::Bootstrap(_) => false,
-        Command::Admit(_) => true,
+        Command::Admit(admission) => admission.witness.as_ref().is_none_or(|witness| votes && witness.by == from),
+        Command::ProveHosts { witness, .. } => votes && witness.by == from,
         Command::ConfirmAuthority { node, .. }
         | Command::ReportFeatureLevel { node, .. }
         | Command::SetAddresses { node, .. } => votes || *node == from,

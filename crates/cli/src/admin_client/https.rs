@@ -1,14 +1,14 @@
 //! The HTTPS port of any member, with an admin's certificate.
 //!
-//! The server must be a node or broker under the given authority whose certificate holds the dialed host; the operating
-//! system's trust store is never consulted.
+//! The server's certificate must be one for servers under a given authority and hold the dialed host: the member's own, or
+//! the one that its operator gave it. The operating system's trust store is never consulted.
 
 use std::sync::Arc;
 
 use countersign_core::name::Address;
 use countersign_net::https::{HttpsClientStream, dial_https};
 use countersign_net::{Clock, Credential, SystemClock};
-use countersign_pki::key::KeyPair;
+use countersign_pki::credential;
 use countersign_pki::pem::certificates_from_pem;
 use countersign_pki::verify::Bundle;
 
@@ -44,12 +44,10 @@ impl Remote {
         let authorities = pem(authority, "--ca")?;
         let bundle = Bundle::new(authorities.iter().map(AsRef::as_ref));
         let bundle = bundle.map_err(|error| unusable(authority, &error, "--ca"))?;
-        let key = KeyPair::from_pem(&read_private(identity_key, "check --identity-key")?);
-        let key = key.map_err(|error| unusable(identity_key, &error, "--identity-key"))?;
-        let certificates = pem(identity, "--identity")?;
-        let credential = Credential::new(certificates.iter().map(|der| der.to_vec()), &key);
-        let credential = credential.map_err(|error| unusable(identity, &error, "--identity and --identity-key"))?;
-        Ok(Self { server: address, bundle: Arc::new(bundle), credential })
+        let key = read_private(identity_key, "check --identity-key")?;
+        let checked = credential::Credential::from_pem(&read_text(identity, "check --identity")?, &key);
+        let checked = checked.map_err(|error| unusable(identity, &error, "--identity and --identity-key"))?;
+        Ok(Self { server: address, bundle: Arc::new(bundle), credential: Credential::checked(&checked) })
     }
 
     /// Another member's port: the same authority to trust, and the same one to be.

@@ -3,8 +3,11 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use countersign_core::name::Host;
 use countersign_core::trust::member::Suffrage;
+use countersign_pki::key::KeyAlgorithm;
 
+use crate::args::key_kinds;
 use crate::duration::parse_secs;
 
 /// Which member to ask: the one on this host by its socket, or any by its HTTPS port.
@@ -94,6 +97,9 @@ pub(crate) struct TokenCreateArgs {
     /// The only node name that it admits
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<countersign_core::name::Name>,
+    /// A name or IP address that certificates of those who join may hold, if they advertise it; can be repeated
+    #[arg(long = "host", value_name = "HOST", value_parser = Host::parse)]
+    pub(crate) hosts: Vec<Host>,
 }
 
 /// Whether a member votes.
@@ -170,6 +176,18 @@ pub(crate) enum NodeVerb {
         #[arg(long)]
         wait: bool,
     },
+    /// Add a name or IP address to what certificates of a member hold, or take it away
+    Hosts {
+        /// Its name or number
+        #[arg(value_name = "N")]
+        node: String,
+        /// What to do
+        #[arg(value_enum, value_name = "EDIT")]
+        edit: HostEdit,
+        /// The name or IP address, without a port
+        #[arg(value_name = "NAME", value_parser = Host::parse)]
+        host: Host,
+    },
     /// Have the member on this host refuse another by itself, where a leader does not let the cluster evict it
     Quarantine {
         /// Its name or number
@@ -178,6 +196,45 @@ pub(crate) enum NodeVerb {
         /// Let it in again
         #[arg(long)]
         lift: bool,
+    },
+}
+
+/// What to do with a host of a member.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum HostEdit {
+    Add,
+    Remove,
+}
+
+/// `countersign cluster`
+#[derive(Debug, Args)]
+pub(crate) struct Cluster {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    #[command(subcommand)]
+    pub(crate) verb: ClusterVerb,
+}
+
+/// What to do with settings of the whole cluster.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterVerb {
+    /// Show what is set for the whole cluster
+    Show,
+    /// Change a setting of the whole cluster
+    Set {
+        /// client_names=a.example,b.example: names that the certificates of all members hold;
+        /// level_auto=true|false: whether the level rises by itself
+        #[arg(value_name = "KEY=VALUE")]
+        setting: String,
+    },
+    /// Show the level of the cluster, which says what its members may use, or raise it
+    Level {
+        /// Raise it to the newest that all members know, at once
+        #[arg(long)]
+        raise: bool,
+        /// Do not wait for this learner, which is off or behind (repeat it for more)
+        #[arg(long, value_name = "NODE", requires = "raise")]
+        without: Vec<String>,
     },
 }
 
@@ -221,6 +278,9 @@ pub(crate) struct CertIssue {
     /// How long it lives [default: `[pki] client_ttl` of the member that is asked, 90d]
     #[arg(long, value_name = "SPAN", value_parser = parse_secs)]
     pub(crate) ttl: Option<u64>,
+    /// What its key signs with
+    #[arg(long, value_name = "KIND", default_value = "p256", value_parser = key_kinds())]
+    pub(crate) key: KeyAlgorithm,
     /// Where to write NAME.pem, NAME.key and ca.pem
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) out: PathBuf,

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use countersign_core::name::{HostName, Name};
 use countersign_core::principal::TrustDomain;
+use countersign_pki::key::KeyAlgorithm;
 
+use crate::args::key_kinds;
 use crate::duration::parse_secs;
 
 /// `countersign security`
@@ -46,6 +48,9 @@ pub(crate) struct CaCreate {
     /// How long it lives
     #[arg(long, value_name = "SPAN", default_value = "10y", value_parser = parse_secs)]
     pub(crate) ttl: u64,
+    /// What its key signs with
+    #[arg(long, value_name = "KIND", default_value = "p256", value_parser = key_kinds())]
+    pub(crate) key: KeyAlgorithm,
     /// Where to write ca.pem and ca.key
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) out: PathBuf,
@@ -98,6 +103,9 @@ pub(crate) struct CertCreate {
     /// How long it lives
     #[arg(long, value_name = "SPAN", default_value = "90d", value_parser = parse_secs)]
     pub(crate) ttl: u64,
+    /// What its key signs with
+    #[arg(long, value_name = "KIND", default_value = "p256", value_parser = key_kinds())]
+    pub(crate) key: KeyAlgorithm,
     /// Where to write the certificate and the key
     #[arg(long, value_name = "DIR", default_value = ".")]
     pub(crate) out: PathBuf,

@@ -6,7 +6,7 @@ use countersign_api::admin::{CertificateInfo, CertificateIssued, CertificateRequ
 use countersign_core::id::KeyId;
 use countersign_core::principal::Role;
 use countersign_pki::csr::{create_csr, csr_pem};
-use countersign_pki::key::{KeyAlgorithm, KeyPair};
+use countersign_pki::key::KeyPair;
 
 use crate::admin_client::AdminClient;
 use crate::args::{Cert, CertIssue, CertVerb};
@@ -114,7 +114,7 @@ async fn issue_certificate(client: &AdminClient, args: &CertIssue, whom: &Whom, 
     let ca_file = file("ca.pem".to_owned());
     check_absent([chain_file.as_path(), key_file.as_path()], args.force)?;
     let failed = |why: String| Failure::unreachable(why, "try again");
-    let key = KeyPair::generate(KeyAlgorithm::default()).map_err(|error| failed(chain(&error)))?;
+    let key = KeyPair::generate(args.key).map_err(|error| failed(chain(&error)))?;
     let csr = create_csr(&key).map_err(|error| failed(chain(&error)))?;
     let pem = key.to_pem().map_err(|error| failed(chain(&error)))?;
     let request = CertificateRequest { role: whom.role.to_string(), ttl_secs: args.ttl, csr: csr_pem(&csr) };

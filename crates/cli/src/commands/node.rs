@@ -1,10 +1,10 @@
 //! `countersign node`: members, and how they come to vote, to learn, to leave.
 
-use countersign_api::admin::{MemberStatus, NodeChanged, NodeQuarantined, NodeRemove};
-use countersign_core::name::Name;
+use countersign_api::admin::{MemberStatus, NodeChanged, NodeHosts, NodeHostsChange, NodeQuarantined, NodeRemove};
+use countersign_core::name::{Host, Name};
 
 use crate::admin_client::AdminClient;
-use crate::args::{Node, NodeVerb, Target};
+use crate::args::{HostEdit, Node, NodeVerb, Target};
 use crate::commands::enforcement::{Change, complete, enforced, waiting};
 use crate::commands::label;
 use crate::commands::status::members;
@@ -20,6 +20,7 @@ pub(super) async fn run(args: Node, output: Output) -> Result<(), Failure> {
             return output.show(&list, |text| members(text, &list, now_secs()));
         }
         NodeVerb::Label { whom, edits, wait } => return label::run(&args.target, &whom, &edits, wait, output).await,
+        NodeVerb::Hosts { node, edit, host } => return hosts(&args.target, &node, edit, &host, output).await,
         NodeVerb::Quarantine { node, lift } => return quarantine(&args.target, &node, lift, output).await,
         NodeVerb::Promote { node } => {
             let path = path(&node, "promote")?;
@@ -47,6 +48,25 @@ pub(super) async fn run(args: Node, output: Output) -> Result<(), Failure> {
         }
     })?;
     changed.enforcement.map_or(Ok(()), |enforcement| complete(&changed.name, &enforcement, Change::Refusal))
+}
+
+/// Adds a host to a member's certificates, or takes it away.
+async fn hosts(target: &Target, node: &str, edit: HostEdit, host: &Host, output: Output) -> Result<(), Failure> {
+    let path = format!("{}/hosts", node_path(node)?);
+    let host = vec![host.to_string()];
+    let change = match edit {
+        HostEdit::Add => NodeHostsChange { add: host, remove: vec![] },
+        HostEdit::Remove => NodeHostsChange { add: vec![], remove: host },
+    };
+    let changed: NodeHosts = AdminClient::to(target)?.post(&path, &change).await?;
+    output.show(&changed, |text| {
+        let NodeHosts { node, name, generation, hosts, unproved } = &changed;
+        text.line(&format!("{name} ({node}), generation {generation}; its next certificate holds:"));
+        text.table(&["HOST", "PROVED BY"], hosts.iter().map(|of| vec![of.host.clone(), of.proof.clone()]));
+        if !unproved.is_empty() {
+            text.line(&format!("advertised and not proved: {}", unproved.join(", ")));
+        }
+    })
 }
 
 /// Of the member on this host alone: it needs no cluster, and no other member hears of it.

@@ -9,7 +9,6 @@ use countersign_core::name::Host;
 use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_pki::authority::{Authority, AuthorityParts, authority_info, backdated};
-use countersign_pki::key::KeyAlgorithm;
 use countersign_pki::offline::{self, Made, MakeRequest, make_authority, make_certificate};
 use countersign_pki::pem::{certificate_pem, certificates_from_pem};
 use data_encoding::HEXLOWER;
@@ -77,7 +76,7 @@ fn create_authority(args: &CaCreate) -> Result<Written, Failure> {
         serial: random()?,
         validity,
     };
-    let made = make_authority(KeyAlgorithm::default(), &parts).map_err(|error| cannot_make(&error))?;
+    let made = make_authority(args.key, &parts).map_err(|error| cannot_make(&error))?;
     store(&made, &made.certificate_pem, &certificate_file, &key_file, args.force)?;
     Ok(Written {
         principal: format!("spiffe://{trust_domain}"),
@@ -119,7 +118,7 @@ fn create_certificate(args: &CertCreate, role: Role, hosts: &[Host], file: &str)
     let validity = Validity { not_after: wanted.not_after.min(info.validity.not_after), ..wanted };
     let principal = Principal { trust_domain, role };
     let request = MakeRequest { principal: &principal, hosts, serial: random()?, validity };
-    let made = make_certificate(&authority, KeyAlgorithm::default(), &request).map_err(|error| cannot_make(&error))?;
+    let made = make_certificate(&authority, args.key, &request).map_err(|error| cannot_make(&error))?;
     let chain = [made.certificate_pem.as_str(), &certificate_pem(authority.certificate())].concat();
     store(&made, &chain, &certificate_file, &key_file, args.force)?;
     Ok(Written {

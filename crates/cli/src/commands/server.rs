@@ -190,7 +190,7 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => tracing::info!("nothing to reload"),
+                _ = self.hangup.recv() => tracing::info!("nothing to reload: replaced files of the HTTPS port are taken up without a signal"),
             }
         }
     }

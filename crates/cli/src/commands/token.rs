@@ -44,6 +44,7 @@ fn body(args: TokenCreateArgs) -> TokenCreate {
         ttl_secs: args.ttl,
         uses: args.uses,
         name: args.name.map(|name| name.to_string()),
+        hosts: args.hosts.iter().map(ToString::to_string).collect(),
         role: args.role,
         attributes: args.attributes.into_iter().collect(),
     }
@@ -69,7 +70,7 @@ fn write_created(text: &mut Text, created: &TokenCreated, terminal: bool) {
 }
 
 fn write_list(text: &mut Text, list: &[TokenInfo], now: u64) {
-    let header = ["ID", "STATE", "SUFFRAGE", "USES LEFT", "ENDS", "NAME", "ROLE", "CLUSTER TOKEN"];
+    let header = ["ID", "STATE", "SUFFRAGE", "USES LEFT", "ENDS", "NAME", "HOSTS", "ROLE", "CLUSTER TOKEN"];
     text.table(
         &header,
         list.iter().map(|token| {
@@ -80,6 +81,7 @@ fn write_list(text: &mut Text, list: &[TokenInfo], now: u64) {
                 format!("{}/{}", token.uses_left, token.uses),
                 at_secs(token.not_after, now),
                 or_dash(token.name.as_ref()),
+                if token.hosts.is_empty() { "-".to_owned() } else { token.hosts.join(",") },
                 or_dash(token.role.as_ref()),
                 if token.cluster_token { "yes" } else { "no" }.to_owned(),
             ]

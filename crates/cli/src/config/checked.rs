@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use countersign::{CACHE_TTL_SECS, ClusterToken, FilesMode, LeaseLength, RuleError};
+use countersign::{CACHE_TTL_SECS, ClusterToken, FilesMode, KeyAlgorithm, LeaseLength, RuleError};
 use countersign_core::authz::Requirement;
 use countersign_core::authz::change::checked;
 use countersign_core::authz::text::{PolicyTextError, parse_requirements};
@@ -232,6 +232,8 @@ pub(crate) struct ServerConfig {
     pub(crate) https_files: Option<(PathBuf, PathBuf)>,
     /// Seconds that certificates of nodes live, if this makes the cluster.
     pub(crate) node_ttl_secs: u64,
+    /// What keys of this node's certificates sign with, and the authority's, if this makes the cluster.
+    pub(crate) key: KeyAlgorithm,
     /// How long leases last, if this makes the cluster.
     pub(crate) lease: LeaseLength,
     /// Seconds that certificates of clients live that are asked for here without a word about it.
@@ -290,6 +292,8 @@ impl ServerConfig {
             https_addr,
             cluster_token: cluster_token(settings)?,
             node_ttl_secs: settings.secs(NODE_TTL).unwrap_or_else(|| default_secs(NODE_TTL)),
+            // One of the words that the schema allows, if any.
+            key: settings.text("pki.key").and_then(KeyAlgorithm::parse).unwrap_or_default(),
             lease: lease(settings)?.unwrap_or(LeaseLength::DEFAULT),
             client_ttl_secs: client_ttl(settings)?,
             cache_ttl_secs: cache_ttl(settings)?,

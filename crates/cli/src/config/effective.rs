@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::config::checked::{ServerConfig, Settings};
+use crate::config::clients::clients_shut_out;
 use crate::config::schema::{KEYS, Key, SWITCHED};
 use crate::config::value::Value;
 
@@ -30,6 +31,7 @@ pub(crate) fn effective(settings: &Settings, config: &ServerConfig) -> Effective
             effective.notes.push(format!("{} is `{}`: {error}", setting.written(), path.display()));
         }
     }
+    effective.notes.extend(clients_shut_out(config));
     effective
 }
 

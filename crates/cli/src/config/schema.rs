@@ -206,6 +206,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("pki.client_ttl", Kind::Span).or("90d"),
     key("pki.shared_ttl", Kind::Span),
     key("pki.ca_ttl", Kind::Span).or("10y"),
+    key("pki.key", Kind::Word(&["p256", "ed25519"])).or("p256"),
 ];
 
 /// The sections that are off as a whole with `enabled = false`.

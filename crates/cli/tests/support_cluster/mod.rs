@@ -126,7 +126,10 @@ impl World {
             let mut flags: Vec<String> = match nodes.first() {
                 None => vec!["--bootstrap".into(), "--cluster-name".into(), "test".into()],
                 Some(first) => {
-                    let token = first.token(&["--suffrage", "voter"]);
+                    // Its peers do not reach it aside: no voter finds it there, so its token says that it is.
+                    let aside = wires.map(|wires| vec!["--host".to_owned(), wires.aside(i)]).unwrap_or_default();
+                    let aside: Vec<&str> = aside.iter().map(String::as_str).collect();
+                    let token = first.token(&[["--suffrage", "voter"].as_slice(), &aside].concat());
                     let sponsor = first.status()["members"][0]["addresses"][0].as_str().unwrap().to_owned();
                     vec!["--join-token".into(), self.token_file(&node.name, &token), "--join-addr".into(), sponsor]
                 }
@@ -262,6 +265,17 @@ impl Node {
         self.child.as_mut().and_then(|child| child.try_wait().unwrap())
     }
 
+    /// Waits until the process has ended by itself; what it said.
+    pub fn until_ended(&mut self) -> String {
+        let begun = Instant::now();
+        while self.ended().is_none() {
+            assert!(begun.elapsed() < PATIENCE, "{} does not end:\n{}", self.name, self.log());
+            pause();
+        }
+        self.child = None;
+        self.log()
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -329,8 +343,15 @@ pub fn pause() {
     std::thread::sleep(Duration::from_millis(50));
 }
 
+/// The chain that a node shows: a renewed one stands beside its key.
+pub fn chain_pem(data: &Path) -> String {
+    let renewed = std::fs::read_to_string(data.join("keys/renewed-leaf.pem"));
+    let pem = renewed.or_else(|_| std::fs::read_to_string(data.join("leaf.pem"))).unwrap();
+    pem[pem.find("-----BEGIN CERTIFICATE-----").unwrap()..].to_owned()
+}
+
 /// The authority's certificate: the last of a node's chain.
 pub fn authority_pem(data: &Path) -> String {
-    let chain = std::fs::read_to_string(data.join("leaf.pem")).unwrap();
+    let chain = chain_pem(data);
     chain[chain.rfind("-----BEGIN CERTIFICATE-----").unwrap()..].to_owned()
 }

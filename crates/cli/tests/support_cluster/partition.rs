@@ -63,6 +63,17 @@ impl Wires {
         format!("cs{}n{node}", self.id)
     }
 
+    /// Has every node resolve these names to these addresses, from its next start on.
+    pub fn names(&self, names: &[(&str, String)]) {
+        let lines: Vec<String> = names.iter().map(|(name, address)| format!("{address} {name}\n")).collect();
+        for node in &self.nodes {
+            // `ip netns exec` puts what is here in the place of what is in /etc.
+            let etc = format!("/etc/netns/{}", self.namespace(*node));
+            std::fs::create_dir_all(&etc).unwrap();
+            std::fs::write(format!("{etc}/hosts"), format!("127.0.0.1 localhost\n{}", lines.concat())).unwrap();
+        }
+    }
+
     fn wire(&self, node: u8) -> String {
         format!("cs{}w{node}", self.id)
     }
@@ -92,6 +103,7 @@ impl Drop for Wires {
     fn drop(&mut self) {
         for node in &self.nodes {
             let _ = ip(&format!("netns del {}", self.namespace(*node)));
+            let _ = std::fs::remove_dir_all(format!("/etc/netns/{}", self.namespace(*node)));
             let _ = ip(&format!("link del {}", self.wire(*node)));
         }
         let _ = ip(&format!("link del cs{}b", self.id));

@@ -52,7 +52,7 @@ fn an_enrollment_goes_from_unpinned_to_enrolled() {
     let asked = Unpinned::new(&token, candidate(2)).pin(channel(rig::pin())).unwrap().request(CLUSTER, &rig::key(2));
     let view = cluster.0.view().unwrap().clone();
     let sponsored = SponsoredRequest::check(asked.message().clone(), &side(2), &view).unwrap();
-    let outcome = cluster.apply(Command::Admit(Box::new(sponsored.into_request())));
+    let outcome = cluster.apply(Command::Admit(Box::new(sponsored.into_request().into())));
     let Outcome::Admitted(admitted) = outcome else { panic!("{outcome:?}") };
     let enrolled = asked.accept(admitted.node, cluster.0.view().unwrap()).unwrap();
     assert_eq!(enrolled.node, NodeId(2));

@@ -66,7 +66,7 @@ impl Claim {
         let Self { actor, source, request } = self;
         let source = source.map(|source| source.to_canonical());
         let (actor, request) = match (command, actor) {
-            (Command::Admit(admit), _) => (Actor::Token(admit.token), admit.request),
+            (Command::Admit(admit), _) => (Actor::Token(admit.request.token), admit.request.request),
             (_, Actor::Token(_)) => (Actor::Principal(Role::Node(member)), request),
             (_, actor @ (Actor::Principal(_) | Actor::Operator { .. })) => (actor, request),
         };
@@ -132,16 +132,20 @@ pub struct NotPermitted(pub NodeId);
 /// takes itself is not asked here.
 pub fn permit(view: &View, from: NodeId, command: &Command) -> Result<(), NotPermitted> {
     let member = view.members.get(&from).ok_or(NotPermitted(from))?;
+    let votes = member.suffrage == Suffrage::Voter;
     let allowed = match command {
         Command::Bootstrap(_) => false,
+        // What was observed is the word of who passes it on, and only a voter's counts.
+        Command::Admit(admission) => admission.witness.as_ref().is_none_or(|witness| votes && witness.by == from),
+        Command::ProveHosts { witness, .. } => votes && witness.by == from,
         // Signed by the member itself, whichever member passes it on.
-        Command::Admit(_) | Command::ReturnStore(_) => true,
+        Command::ReturnStore(_) => true,
         Command::ConfirmAuthority { node, .. }
         | Command::ReportFeatureLevel { node, .. }
         | Command::Renew { node, .. }
         | Command::AdoptLeaf { node, .. }
         | Command::SignStatement { node, .. }
-        | Command::SetAddresses { node, .. } => *node == from || member.suffrage == Suffrage::Voter,
+        | Command::SetAddresses { node, .. } => *node == from || votes,
         Command::AddJoinToken(_)
         | Command::RevokeJoinToken(_)
         | Command::RotateClusterToken(_)
@@ -156,10 +160,11 @@ pub fn permit(view: &View, from: NodeId, command: &Command) -> Result<(), NotPer
         | Command::ChangePolicy(_)
         | Command::Label { .. }
         | Command::BindStore { .. }
+        | Command::EditHosts { .. }
+        | Command::SetCluster(_)
         | Command::RaiseLevel { .. }
-        | Command::SetLevelAuto(_)
         | Command::NoteForTesting(_)
-        | Command::AssignGroup { .. } => member.suffrage == Suffrage::Voter,
+        | Command::AssignGroup { .. } => votes,
     };
     if allowed { Ok(()) } else { Err(NotPermitted(from)) }
 }
@@ -225,7 +230,7 @@ mod tests {
 
     #[test]
     fn author_of_an_admission_is_its_token_whatever_is_claimed() {
-        let admit = Command::Admit(Box::new(request(7, 5)));
+        let admit = Command::Admit(Box::new(request(7, 5).into()));
         let token = Actor::Token(crate::trust::tests::rig::token(5).id());
         for actor in
             [Actor::Operator { uid: 0 }, Actor::Token(TokenId([9; 8])), Actor::Principal(Role::Node(NodeId(1)))]
@@ -258,7 +263,7 @@ mod tests {
         }
         for command in [
             bootstrap(),
-            Command::Admit(Box::new(request(7, 5))),
+            Command::Admit(Box::new(request(7, 5).into())),
             Command::AddJoinToken(record(6, 1)),
             Command::ReportFeatureLevel { node: NodeId(2), level: 1 },
             Command::SetAddresses { node: NodeId(2), addresses: vec![], signature: [0; 64] },
@@ -274,11 +279,11 @@ mod tests {
     fn a_learner_sponsors_and_speaks_for_itself_but_administers_nothing() {
         let mut rig = Rig::three_voters();
         rig.apply(Command::AddJoinToken(record(5, 1)));
-        rig.apply(Command::Admit(Box::new(request(4, 5))));
+        rig.apply(Command::Admit(Box::new(request(4, 5).into())));
         let view = rig.0.view().unwrap();
         let ask = |from, command: &Command| permit(view, NodeId(from), command).is_ok();
         let own = |node| Command::ReportFeatureLevel { node: NodeId(node), level: 1 };
-        assert!(ask(4, &Command::Admit(Box::new(request(7, 5)))) && ask(4, &own(4)));
+        assert!(ask(4, &Command::Admit(Box::new(request(7, 5).into()))) && ask(4, &own(4)));
         let administering = [
             own(1),
             bootstrap(),
@@ -296,6 +301,6 @@ mod tests {
             assert!(!ask(99, command), "a stranger: {command:?}");
         }
         assert!(ask(2, &own(1)) && !ask(2, &bootstrap()));
-        assert!(!ask(99, &Command::Admit(Box::new(request(7, 5)))));
+        assert!(!ask(99, &Command::Admit(Box::new(request(7, 5).into()))));
     }
 }

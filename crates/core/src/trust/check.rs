@@ -15,7 +15,8 @@ impl TrustState {
     /// the command must be applied to tell. Only of what any member may have proposed for itself, and of clients' renewals.
     pub fn answered(&self, command: &Command, time: UnixMillis) -> Option<Outcome> {
         let checked = match command {
-            Command::Admit(request) => self.check_admission(request).map(|()| None),
+            Command::Admit(admission) => self.check_admission(&admission.request).map(|()| None),
+            Command::ProveHosts { node, witness } => self.check_proof(*node, witness),
             Command::ReportFeatureLevel { node, level } => self.check_level(*node, *level),
             Command::SetAddresses { node, addresses, signature } => self.check_move(*node, addresses, signature),
             Command::Renew { node, key, endorsement } => self.check_renewal(*node, *key, endorsement),

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::author::Author;
+use super::hosts::{Admission, ClusterSetting, Witness};
 use super::join_token::TokenRecord;
 use super::member::{ForeignLeaf, MemberKeys, Suffrage};
 use super::state::UnsupportedLevel;
@@ -13,12 +14,11 @@ use crate::authz::change::{ChangeId, PolicyChange};
 use crate::authz::label::LabelEdit;
 use crate::authz::{Rule, RuleId};
 use crate::codec::{self, CodecError, FIRST_LEVEL};
-use crate::enroll::EnrollmentRequest;
 use crate::enroll::returning::StoreReturn;
 use crate::id::{AuthorityId, ClusterId, GroupId, KeyId, NodeId, StoreId, TokenId};
 use crate::key::Endorsement;
 use crate::lease::LeaseLength;
-use crate::name::{Address, Name};
+use crate::name::{Address, Host, Name};
 use crate::principal::{Role, TrustDomain};
 use crate::time::{UnixMillis, Validity};
 
@@ -133,7 +133,7 @@ pub enum Command {
     /// Ends the cluster token and records its successor.
     RotateClusterToken(TokenRecord),
     /// Spends one use of a token and admits its holder.
-    Admit(Box<EnrollmentRequest>),
+    Admit(Box<Admission>),
     /// Records a copy of an authority's key, sealed to a member that is to vote.
     SealAuthority {
         /// Whose key.
@@ -206,8 +206,6 @@ pub enum Command {
         /// Whether the leader raises it by itself, which needs all members to have known it for a while.
         by_itself: bool,
     },
-    /// Whether the leader raises the level by itself.
-    SetLevelAuto(bool),
     /// A member changes its addresses; signed with its identity key.
     SetAddresses {
         /// Who.
@@ -282,6 +280,24 @@ pub enum Command {
         /// Its new store.
         store: StoreId,
     },
+    /// A voter found a member at hosts that it advertises: its certificates may hold them from now on.
+    ProveHosts {
+        /// Who was found.
+        node: NodeId,
+        /// Where, and by whom.
+        witness: Witness,
+    },
+    /// Adds hosts to what certificates of a member hold, or takes away what an admin or its token gave.
+    EditHosts {
+        /// Whose.
+        node: NodeId,
+        /// Hosts to add.
+        add: Vec<Host>,
+        /// Hosts to take away.
+        remove: Vec<Host>,
+    },
+    /// Changes a setting of the whole cluster.
+    SetCluster(ClusterSetting),
     /// What a later level brings: keeps a word in a field that no earlier level has.
     #[doc(hidden)]
     NoteForTesting(String),
@@ -308,7 +324,6 @@ impl Command {
             | Self::RevokePrincipal(_)
             | Self::AssignGroup { .. }
             | Self::ReportFeatureLevel { .. }
-            | Self::SetLevelAuto(_)
             | Self::SetAddresses { .. }
             | Self::Renew { .. }
             | Self::AdoptLeaf { .. }
@@ -318,7 +333,10 @@ impl Command {
             | Self::ChangePolicy(_)
             | Self::Label { .. }
             | Self::ReturnStore(_)
-            | Self::BindStore { .. } => FIRST_LEVEL,
+            | Self::BindStore { .. }
+            | Self::ProveHosts { .. }
+            | Self::EditHosts { .. }
+            | Self::SetCluster(_) => FIRST_LEVEL,
         }
     }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::member::{Attributes, Suffrage};
 use crate::id::{AuthorityId, TokenId};
 use crate::key::{PublicKey, SecretKey};
-use crate::name::Name;
+use crate::name::{Host, Name};
 use crate::secret::Secret;
 use crate::time::UnixMillis;
 
@@ -121,6 +121,8 @@ pub struct TokenRecord {
     pub not_after: UnixMillis,
     /// The only name that it admits, if any.
     pub name: Option<Name>,
+    /// Hosts that the certificates of its joiners may hold, if they advertise them.
+    pub hosts: Vec<Host>,
     /// The role that it gives.
     pub role: Option<String>,
     /// The attributes that it gives.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::hosts::{HostProof, LeafHosts};
 use crate::id::{Generation, KeyId, NodeId, StoreId, TokenId};
 use crate::key::PublicKey;
 use crate::name::{Address, Host, HostName, Name};
@@ -46,8 +47,8 @@ pub struct Leaf {
 pub struct Renewed {
     /// The certificate.
     pub leaf: Leaf,
-    /// The hosts that it holds: those of the member's addresses when it was recorded.
-    pub hosts: Vec<Host>,
+    /// The hosts that it holds.
+    pub hosts: LeafHosts,
 }
 
 /// What is recorded of a member's certificate that was made elsewhere.
@@ -61,6 +62,9 @@ pub struct ForeignLeaf {
 
 /// What a member does, given by its token or by an admin, never by itself.
 pub type Attributes = BTreeMap<String, String>;
+
+/// Hosts that certificates of a member may hold, and why.
+pub type Proved = BTreeMap<Host, HostProof>;
 
 /// The public keys that a member brings to its enrollment; the leaf key comes in the CSR.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,8 +100,10 @@ pub struct Member {
     pub addresses: Vec<Address>,
     /// The generation of their last change; 0 if there was none.
     pub addresses_changed: Generation,
-    /// The hosts that its certificate holds: those of its addresses when it was issued.
-    pub hosts: Vec<Host>,
+    /// Why its certificates may hold these hosts.
+    pub proved: Proved,
+    /// The hosts that its certificate holds.
+    pub hosts: LeafHosts,
     /// Its next certificate, on record and not used yet: either counts until then.
     pub renewed: Option<Renewed>,
     /// Its role, if its token gave one.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::check::Checked;
+use super::hosts::{Admission, HostProof, LeafHosts};
 use super::join_token::TokenRecord;
 use super::member::{Evicted, Member, Suffrage};
 use super::outcome::{Admitted, Grant, Limited, Outcome, Refused, Signer};
@@ -39,7 +40,8 @@ pub(super) fn check_addresses(addresses: &[Address]) -> Result<(), Refused> {
 }
 
 impl TrustState {
-    pub(super) fn admit(&mut self, request: &EnrollmentRequest) -> Applied {
+    pub(super) fn admit(&mut self, admission: &Admission) -> Applied {
+        let request = &admission.request;
         if let Some(answer) = self.repeated(request)? {
             return Ok(answer);
         }
@@ -49,7 +51,7 @@ impl TrustState {
         let view = self.current()?;
         let (_, authority) = view.active_authority().ok_or(Refused::NoSuchAuthority(request.pin))?;
         let node = NodeId(self.next_node);
-        let member = Member {
+        let mut member = Member {
             id: node,
             name: request.name.clone(),
             suffrage: token.suffrage,
@@ -60,7 +62,8 @@ impl TrustState {
             mapped: request.foreign.as_ref().map(|foreign| foreign.mapped.clone()),
             addresses: request.addresses.clone(),
             addresses_changed: Generation(0),
-            hosts: hosts(&request.addresses),
+            proved: self.proofs(admission)?,
+            hosts: LeafHosts::default(),
             renewed: None,
             role: token.role,
             attributes: token.attributes,
@@ -69,6 +72,7 @@ impl TrustState {
             feature_level: request.feature_level,
             level_since: self.time(),
         };
+        member.hosts = view.leaf_hosts(&member);
         self.next_node = self.next_node.saturating_add(1);
         self.spend_token(request.token);
         self.enrollments.insert((request.token, request.request), node);
@@ -190,7 +194,7 @@ impl TrustState {
             node,
             name: member.name.clone(),
             suffrage: member.suffrage,
-            hosts: member.hosts.clone(),
+            hosts: member.hosts.all(),
             leaf: member.leaf.clone(),
             grant,
             generation: view.generation,
@@ -335,6 +339,9 @@ impl TrustState {
         let addresses = addresses.to_vec();
         self.change(|view| {
             if let Some(member) = view.members.get_mut(&node) {
+                // A voter found it there, where it is no more.
+                let stays = |host: &Host| addresses.iter().any(|address| address.host == *host);
+                member.proved.retain(|host, proof| !matches!(proof, HostProof::Voter(_)) || stays(host));
                 member.addresses = addresses;
                 member.addresses_changed = Generation(view.generation.0.saturating_add(1));
             }
@@ -350,30 +357,17 @@ fn check_room_for_voter(view: &View) -> Result<(), Refused> {
     Ok(())
 }
 
-/// A host belongs to one member or broker, whatever the port: certificates hold hosts, and whoever dials a host believes
-/// any certificate that holds it. On loopback many share a host.
+/// Whether a member may be reached at `addresses`. What another member holds is refused by its address.
 fn check_addresses_free(view: &View, except: Option<NodeId>, addresses: &[Address]) -> Result<(), Refused> {
-    for address in addresses.iter().filter(|a| !a.host.is_loopback()) {
-        let others = view.members.values().filter(|m| Some(m.id) != except);
-        if let Some(member) = others.into_iter().find(|m| holds(m, &address.host)) {
-            return Err(Refused::AddressTaken { address: address.clone(), node: member.id });
+    addresses.iter().try_for_each(|address| match view.check_host_free(except, &address.host) {
+        Err(Refused::HostTaken { by: Role::Node(node), .. }) => {
+            Err(Refused::AddressTaken { address: address.clone(), node })
         }
-        if let Host::Dns(name) = &address.host {
-            let broker = Role::Broker(name.clone());
-            if view.principals.contains_key(&broker) {
-                return Err(Refused::HostTaken { host: name.clone(), by: broker });
-            }
-        }
-    }
-    Ok(())
+        checked => checked,
+    })
 }
 
-/// Whether a member is reached at a host, or its certificate holds it.
-pub(super) fn holds(member: &Member, host: &Host) -> bool {
-    let next = member.renewed.as_ref().is_some_and(|renewed| renewed.hosts.contains(host));
-    next || member.hosts.contains(host) || member.addresses.iter().any(|a| a.host == *host)
-}
-
+/// The hosts of addresses, each once and in order.
 pub(super) fn hosts(addresses: &[Address]) -> Vec<Host> {
     let mut hosts: Vec<Host> = addresses.iter().map(|a| a.host.clone()).collect();
     hosts.sort();

@@ -8,6 +8,7 @@ mod authorization;
 mod check;
 pub mod clocks;
 pub mod command;
+pub mod hosts;
 pub mod join_token;
 mod levels;
 pub mod member;

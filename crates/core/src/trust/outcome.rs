@@ -282,7 +282,7 @@ pub enum Refused {
     #[error("host `{host}` is that of {by}")]
     HostTaken {
         /// The host.
-        host: HostName,
+        host: Host,
         /// Whose it is.
         by: Role,
     },
@@ -331,6 +331,28 @@ pub enum Refused {
     /// Roles and attributes are not changed.
     #[error(transparent)]
     Label(#[from] LabelError),
+    /// All members share the host.
+    #[error("host `{0}` is one of the cluster's client_names, which all members share")]
+    HostShared(Host),
+    /// The member is not reached at the host.
+    #[error("node {node} does not advertise `{host}`")]
+    HostNotAdvertised {
+        /// The host.
+        host: Host,
+        /// The member.
+        node: NodeId,
+    },
+    /// Nobody added the host.
+    #[error("host `{host}` was not added: a voter finds node {node} there, as long as the node advertises it")]
+    HostNotAdded {
+        /// The host.
+        host: Host,
+        /// The member.
+        node: NodeId,
+    },
+    /// Only a voter's word counts.
+    #[error("node {0} is not a voter, and its word proves nothing")]
+    NotAVoter(NodeId),
 }
 
 /// What a limit is on.
@@ -359,6 +381,12 @@ pub enum Limited {
     Groups,
     /// Lifetime of a certificate, in seconds.
     CertificateTtl,
+    /// Hosts that an admin added to a member, or their length.
+    NodeHosts,
+    /// Names that all members share, or their length.
+    ClientNames,
+    /// Hosts that a token names.
+    TokenHosts,
 }
 
 impl core::fmt::Display for Limited {
@@ -375,6 +403,9 @@ impl core::fmt::Display for Limited {
             Self::PrincipalKeys => "the number of live keys of one principal",
             Self::Groups => "the number of groups",
             Self::CertificateTtl => "the certificate's lifetime in seconds",
+            Self::NodeHosts => "the number of hosts added to one node, or of their bytes,",
+            Self::ClientNames => "the number of client_names, or of their bytes,",
+            Self::TokenHosts => "the number of hosts that a join token names",
         })
     }
 }

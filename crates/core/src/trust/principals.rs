@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::check::Checked;
-use super::members::holds;
+use super::hosts::holds;
 use super::outcome::{Grant, Limited, Outcome, Refused};
 use super::state::{Applied, TrustState, serial};
 use super::view::IssuedKey;
@@ -50,6 +50,11 @@ impl TrustState {
         if view.revoked_keys.contains(&key) {
             return Err(Refused::KeyRevoked);
         }
+        if let Role::Broker(host) = role
+            && view.client_names.contains(&Host::Dns(host.clone()))
+        {
+            return Err(Refused::HostShared(Host::Dns(host.clone())));
+        }
         let members = view.members.values();
         for member in members {
             if member.keys().any(|k| k == key) {
@@ -57,7 +62,7 @@ impl TrustState {
             }
             match role {
                 Role::Broker(host) if holds(member, &Host::Dns(host.clone())) => {
-                    return Err(Refused::HostTaken { host: host.clone(), by: Role::Node(member.id) });
+                    return Err(Refused::HostTaken { host: Host::Dns(host.clone()), by: Role::Node(member.id) });
                 }
                 _ => {}
             }

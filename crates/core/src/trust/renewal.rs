@@ -3,7 +3,6 @@
 
 use super::check::Checked;
 use super::member::{Member, Renewed};
-use super::members::hosts;
 use super::outcome::{Outcome, Refused, Signer};
 use super::state::{Applied, TrustState};
 use crate::id::{KeyId, NodeId};
@@ -47,7 +46,7 @@ impl TrustState {
         let view = self.current()?;
         let (_, record) = view.active_authority().ok_or(Refused::NoCluster)?;
         let leaf = self.leaf(view.cluster, node, key, endorsement.renewal, None, record.validity);
-        let renewed = Renewed { leaf, hosts: hosts(&member.addresses) };
+        let renewed = Renewed { leaf, hosts: view.leaf_hosts(member) };
         self.change(|view| {
             if let Some(member) = view.members.get_mut(&node) {
                 member.renewed = Some(renewed);
@@ -92,7 +91,7 @@ impl TrustState {
             if let Some(grant) = &mut admitted.grant {
                 (grant.serial, grant.validity) = (leaf.serial, leaf.validity);
             }
-            (admitted.leaf, admitted.hosts) = (leaf, hosts);
+            (admitted.leaf, admitted.hosts) = (leaf, hosts.all());
         }
         Ok(Outcome::Renewed(admitted))
     }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::authorization::Staged;
 use super::command::{Bootstrap, Command, FEATURE_LEVEL, LEVEL_FOR_TESTING, SealedKey, Stamped};
+use super::hosts::{HostProof, LeafHosts};
 use super::join_token::{TokenRecord, token_id};
 use super::member::{ForeignLeaf, Leaf, Member, Suffrage};
 use super::outcome::{Limited, Outcome, Refused};
@@ -187,7 +188,10 @@ impl TrustState {
             Command::AddJoinToken(record) => self.add_token(record),
             Command::RevokeJoinToken(token) => self.revoke_token(*token),
             Command::RotateClusterToken(record) => self.rotate_cluster_token(record),
-            Command::Admit(request) => self.admit(request),
+            Command::Admit(admission) => self.admit(admission),
+            Command::ProveHosts { node, witness } => self.prove_hosts(*node, witness),
+            Command::EditHosts { node, add, remove } => self.edit_hosts(*node, add, remove),
+            Command::SetCluster(setting) => self.set_cluster(setting),
             Command::SealAuthority { authority, node, sealed } => self.seal(*authority, *node, sealed),
             Command::ConfirmAuthority { authority, node, signature } => self.confirm(*authority, *node, signature),
             Command::SetSuffrage { node, suffrage, keep_authority } => {
@@ -205,7 +209,6 @@ impl TrustState {
             Command::AssignGroup { group, members } => self.assign_group(*group, members),
             Command::ReportFeatureLevel { node, level } => self.report_level(*node, *level),
             Command::RaiseLevel { level, without, by_itself } => self.raise_level(*level, without, *by_itself),
-            Command::SetLevelAuto(auto) => self.set_level_auto(*auto),
             Command::NoteForTesting(note) => {
                 self.notes.push(note.clone());
                 self.change(|_| {})
@@ -263,7 +266,8 @@ impl TrustState {
             mapped: b.foreign.as_ref().map(|foreign| foreign.mapped.clone()),
             addresses: b.addresses.clone(),
             addresses_changed: Generation(0),
-            hosts: super::members::hosts(&b.addresses),
+            proved: b.addresses.iter().map(|a| (a.host.clone(), HostProof::Founder)).collect(),
+            hosts: LeafHosts { own: super::members::hosts(&b.addresses), shared: vec![] },
             renewed: None,
             role: None,
             attributes: BTreeMap::new(),
@@ -288,6 +292,7 @@ impl TrustState {
             revoked_keys: BTreeSet::new(),
             revoked_principals: BTreeSet::new(),
             groups: BTreeMap::new(),
+            client_names: BTreeSet::new(),
             statement: Arc::new(Statement::founding(
                 b.cluster,
                 founder,
@@ -432,16 +437,13 @@ impl TrustState {
         if let Some((id, _)) = overspent {
             return Err(InvariantBroken::TokenUses(*id));
         }
-        let mut stores = BTreeSet::new();
-        let of_members = view.members.values();
-        if let Some(member) =
-            of_members.into_iter().find(|m| !stores.insert(m.store) || m.returning.is_some_and(|s| !stores.insert(s)))
-        {
-            return Err(InvariantBroken::StoreTwice(member.id));
-        }
+        super::store_return::check_stores(view)?;
         let mut keys = BTreeSet::new();
         if let Some(member) = view.members.values().find(|m| m.keys().any(|key| !keys.insert(key))) {
             return Err(InvariantBroken::KeyTwice(member.id));
+        }
+        if let Some(member) = view.member_with_taken_host() {
+            return Err(InvariantBroken::HostTwice(member));
         }
         let numbered = self.statements.iter().zip(0_u64..).all(|(signed, number)| signed.statement.number == number);
         let last = self.statements.last().map(|signed| &signed.statement);
@@ -477,6 +479,9 @@ pub enum InvariantBroken {
     /// A store is on record for two members.
     #[error("a store of node {0} is on record twice")]
     StoreTwice(NodeId),
+    /// A certificate of a member may hold a host that is another's.
+    #[error("a host of node {0} is another's")]
+    HostTwice(NodeId),
     /// The statements are out of order, or the view does not show the last one.
     #[error("statements are out of order")]
     Statements,

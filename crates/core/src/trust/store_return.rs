@@ -4,10 +4,13 @@
 //! removes the number altogether; the new store is recorded. So no entry, vote or answer of the old store is ever counted
 //! as one of the new store, or the reverse.
 
+use std::collections::BTreeSet;
+
 use super::check::Checked;
 use super::member::{Member, Suffrage};
 use super::outcome::{Outcome, Refused, Signer};
-use super::state::{Applied, TrustState};
+use super::state::{Applied, InvariantBroken, TrustState};
+use super::view::View;
 use crate::enroll::returning::StoreReturn;
 use crate::group::GroupMembers;
 use crate::id::{NodeId, StoreId};
@@ -17,6 +20,13 @@ impl Member {
     pub fn owns(&self, store: StoreId) -> bool {
         self.store == store || self.returning == Some(store)
     }
+}
+
+/// No store is on record for two members.
+pub(super) fn check_stores(view: &View) -> Result<(), InvariantBroken> {
+    let mut stores = BTreeSet::new();
+    let twice = |m: &&Member| !stores.insert(m.store) || m.returning.is_some_and(|store| !stores.insert(store));
+    view.members.values().find(twice).map_or(Ok(()), |member| Err(InvariantBroken::StoreTwice(member.id)))
 }
 
 impl TrustState {

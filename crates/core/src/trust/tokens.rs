@@ -5,7 +5,9 @@ use super::member::Attributes;
 use super::outcome::{Limited, Outcome, Refused};
 use super::state::{Applied, TrustState};
 use crate::id::{RequestId, TokenId};
-use crate::limits::{ATTRIBUTE_LEN_MAX, ATTRIBUTES_MAX, TOKEN_TTL_SECS_MAX, TOKEN_USES_MAX, TOKENS_MAX};
+use crate::limits::{
+    ATTRIBUTE_LEN_MAX, ATTRIBUTES_MAX, TOKEN_HOSTS_MAX, TOKEN_TTL_SECS_MAX, TOKEN_USES_MAX, TOKENS_MAX,
+};
 use crate::time::UnixMillis;
 
 pub(super) fn check_limits(token: &TokenRecord, now: UnixMillis) -> Result<(), Refused> {
@@ -15,6 +17,9 @@ pub(super) fn check_limits(token: &TokenRecord, now: UnixMillis) -> Result<(), R
     }
     if token.not_after > now.plus_secs(TOKEN_TTL_SECS_MAX) {
         return limit(Limited::TokenTtl, TOKEN_TTL_SECS_MAX);
+    }
+    if token.hosts.len() > TOKEN_HOSTS_MAX {
+        return limit(Limited::TokenHosts, TOKEN_HOSTS_MAX as u64);
     }
     check_attributes(token.role.as_deref(), &token.attributes)
 }

@@ -11,7 +11,7 @@ use crate::authz::label::Labels;
 use crate::authz::policy::Policy;
 use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId};
 use crate::key::PublicKey;
-use crate::name::{HostName, Name};
+use crate::name::{Host, HostName, Name};
 use crate::principal::{Role, TrustDomain};
 use crate::time::{UnixMillis, Validity};
 
@@ -97,6 +97,8 @@ pub struct View {
     pub revoked_principals: BTreeSet<Role>,
     /// Members assigned to each group but the trust group, which all members belong to.
     pub groups: BTreeMap<GroupId, BTreeSet<NodeId>>,
+    /// Names that the certificates of all members hold: of a load balancer, say. The one exception to one host, one member.
+    pub client_names: BTreeSet<Host>,
     /// The last of the statements by which a member that was away recognizes its cluster.
     pub statement: Arc<Statement>,
     /// The number of the newest that enough voters have signed, as they have all before it.

@@ -5,7 +5,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -19,16 +19,10 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use countersign_core::id::RequestId;
-use countersign_core::limits::{ADMIN_BODY_MILLIS_MAX, HANDSHAKES_IN_FLIGHT_MAX, SKEW_SECS};
+use countersign_core::limits::{ADMIN_BODY_MILLIS_MAX, HANDSHAKES_IN_FLIGHT_MAX};
 use countersign_core::peer::Refusal;
-use countersign_core::time::Validity;
 use countersign_core::trust::view::View;
 use countersign_net::https::{HttpsCertificate, HttpsPeer, accept_https};
-use countersign_net::{Clock, Credential, CredentialError, SystemClock};
-use countersign_pki::authority::IssueError;
-use countersign_pki::key::{KeyAlgorithm, KeyError, KeyPair};
-use countersign_pki::pem::{PemError, certificate_pem, certificates_from_pem};
-use countersign_pki::self_signed::self_signed_server;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -38,13 +32,11 @@ use tokio::sync::Semaphore;
 
 use super::access::{Access, Admin, Asked, Asker, Checked};
 use super::body::received;
+use super::https_files::HttpsFiles;
 use super::problem::{AdminError, new_request, numbered};
 use super::routes::{Port, Row, Terms, router};
-use crate::datadir::{DataDirError, read_optional, read_secret};
 use crate::endpoints::Endpoints;
-use crate::keys::{KeysError, random};
 use crate::member::{Inner, StartError, bind_again};
-use crate::settings::AUTHORITY_TTL_SECS;
 
 /// How long a connection may be silent.
 const IDLE_MAX: Duration = Duration::from_secs(10);
@@ -54,37 +46,6 @@ const STRANGER_MAX: Duration = Duration::from_secs(10);
 const BODY_MAX: Duration = Duration::from_millis(ADMIN_BODY_MILLIS_MAX);
 /// How often it is looked whether a request under way is still allowed.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
-const KEY: &str = "keys/https.key";
-const CERTIFICATE: &str = "keys/https.pem";
-
-/// Why the HTTPS port is not served.
-#[derive(Debug, thiserror::Error)]
-pub enum HttpsError {
-    /// A file cannot be read or written.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// A file that was named is not there.
-    #[error("`{}` does not exist", path.display())]
-    Missing {
-        /// Which.
-        path: PathBuf,
-    },
-    /// The certificate is not PEM.
-    #[error("certificate is not PEM")]
-    Pem(#[from] PemError),
-    /// The key cannot be used.
-    #[error("key cannot be used")]
-    Key(#[from] KeyError),
-    /// Certificate and key do not belong together.
-    #[error("certificate and key cannot be used")]
-    Credential(#[from] CredentialError),
-    /// The self-signed certificate cannot be made.
-    #[error("certificate cannot be made")]
-    Issue(#[from] IssueError),
-    /// No randomness.
-    #[error(transparent)]
-    Keys(#[from] KeysError),
-}
 
 /// Serves HTTPS on `address`; returns where it is bound.
 pub(crate) async fn spawn(
@@ -92,10 +53,7 @@ pub(crate) async fn spawn(
     address: SocketAddr,
     files: Option<&(PathBuf, PathBuf)>,
 ) -> Result<SocketAddr, StartError> {
-    let certificate = match files {
-        Some((certificate, key)) => HttpsCertificate::Operator(Arc::new(operators(certificate, key)?)),
-        None => HttpsCertificate::NodeOr(Arc::new(own(member)?)),
-    };
+    let files = files.map(HttpsFiles::open).transpose()?.map(Arc::new);
     let listener = bind_again(address, Endpoints::load(&member.data).https).await?;
     let bound = listener.local_addr().map_err(|source| StartError::Bind { address, source })?;
     let admin = Admin::of(member);
@@ -108,12 +66,12 @@ pub(crate) async fn spawn(
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((socket, remote)) => {
-                    let (server, app, certificate) = (Arc::clone(&server), app.clone(), certificate.clone());
+                    let (server, app, certificate) = (Arc::clone(&server), app.clone(), shown(files.as_deref()));
                     let stop = server.stop.clone();
                     server.tasks.clone().spawn(async move {
                         tokio::select! {
                             () = stop.cancelled() => {}
-                            () = serve(&server, app, &certificate, socket, remote) => {}
+                            () = serve(&server, app, certificate, socket, remote) => {}
                         }
                         drop(place);
                     });
@@ -129,7 +87,12 @@ pub(crate) async fn spawn(
     Ok(bound)
 }
 
-async fn serve(member: &Inner, app: Router, certificate: &HttpsCertificate, socket: TcpStream, remote: SocketAddr) {
+/// The certificate of the next connection: renewed and replaced ones are taken up at once.
+fn shown(files: Option<&HttpsFiles>) -> HttpsCertificate {
+    files.map_or(HttpsCertificate::Node, |files| HttpsCertificate::Operator(files.current()))
+}
+
+async fn serve(member: &Inner, app: Router, certificate: HttpsCertificate, socket: TcpStream, remote: SocketAddr) {
     match accept_https(&member.endpoint, certificate, socket, remote).await {
         Ok((stream, peer)) => {
             let lasts = peer.verified().is_none().then_some(STRANGER_MAX);
@@ -290,36 +253,6 @@ fn crosses_sites(headers: &HeaderMap) -> bool {
     let own = headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(|host| format!("https://{host}"));
     let foreign = |origin: &HeaderValue| origin.to_str().ok() != own.as_deref();
     headers.get_all("sec-fetch-site").iter().any(elsewhere) || headers.get_all(header::ORIGIN).iter().any(foreign)
-}
-
-fn operators(certificate: &Path, key: &Path) -> Result<Credential, HttpsError> {
-    let pem = read_optional(certificate)?.ok_or_else(|| HttpsError::Missing { path: certificate.to_owned() })?;
-    let key = read_secret(key)?.ok_or_else(|| HttpsError::Missing { path: key.to_owned() })?;
-    credential(&pem, key.expose())
-}
-
-fn credential(certificate: &[u8], key: &[u8]) -> Result<Credential, HttpsError> {
-    let pem = core::str::from_utf8(certificate).map_err(|_| PemError)?;
-    let chain = certificates_from_pem(pem)?;
-    let key = KeyPair::from_pem(core::str::from_utf8(key).map_err(|_| PemError)?)?;
-    Ok(Credential::new(chain.iter().map(|der| der.to_vec()), &key)?)
-}
-
-/// The self-signed certificate for clients that do not know Ed25519; made once, so that its fingerprint stays.
-fn own(member: &Inner) -> Result<Credential, HttpsError> {
-    let data = &member.data;
-    if let (Some(certificate), Some(key)) = (data.read(CERTIFICATE)?, data.read_secret(KEY)?) {
-        return credential(&certificate, key.expose());
-    }
-    let key = KeyPair::generate(KeyAlgorithm::P256)?;
-    let now = SystemClock.now();
-    let validity = Validity { not_before: now.minus_secs(SKEW_SECS), not_after: now.plus_secs(AUTHORITY_TTL_SECS) };
-    let hosts: Vec<_> = member.lock_endpoints().advertise.iter().map(|a| a.host.clone()).collect();
-    let serial = *random::<16>()?.expose();
-    let der = self_signed_server(&key, member.file.name.as_str(), &hosts, serial, validity)?;
-    data.write(KEY, key.to_pem()?.expose().as_bytes())?;
-    data.write(CERTIFICATE, certificate_pem(&der).as_bytes())?;
-    Ok(Credential::new([der], &key)?)
 }
 
 #[cfg(test)]

@@ -212,7 +212,7 @@ pub(super) fn named<'a>(view: &'a View, text: &str) -> Option<&'a Member> {
     by_name.or_else(|| view.members.get(&NodeId(text.parse().ok()?)))
 }
 
-fn find(member: &Inner, text: &str) -> Result<Member, AdminError> {
+pub(super) fn find(member: &Inner, text: &str) -> Result<Member, AdminError> {
     let trust = member.endpoint.trust().load();
     let state = member.state.read();
     let view = state.view().unwrap_or(&trust.view);
@@ -278,6 +278,7 @@ mod tests {
             uses_left,
             not_after,
             name,
+            hosts: vec![],
             role,
             attributes,
             revoked,
@@ -302,7 +303,7 @@ mod tests {
             exporter: [4; 32],
             signature: [0; 64],
         };
-        member.own_command(Command::Admit(Box::new(request.signed(&token.key()))), &[]).await.unwrap();
+        member.own_command(Command::Admit(Box::new(request.signed(&token.key()).into())), &[]).await.unwrap();
         let (node, sealed) = (NodeId(2), vec![9]);
         member.own_command(Command::SealAuthority { authority, node, sealed }, &[]).await.unwrap();
         let copy = member.state.read().sealed()[&(authority, node)].ciphertext.clone();

@@ -171,6 +171,15 @@ fn of_refused(why: &Refused) -> (StatusCode, &'static str, &'static str) {
         Refused::NotIssued(_) | Refused::KeyOfNode(_) => {
             (StatusCode::CONFLICT, "of-a-node", "evict the node: `countersign node evict N`")
         }
+        Refused::HostTaken { .. } | Refused::AddressTaken { .. } => {
+            (StatusCode::CONFLICT, "host-taken", "see whose it is: `countersign node list`, `countersign cert list`")
+        }
+        Refused::HostShared(_) => {
+            (StatusCode::CONFLICT, "host-shared", "all members hold it already: `countersign cluster show`")
+        }
+        Refused::HostNotAdded { .. } => {
+            (StatusCode::CONFLICT, "host-not-added", "start that node with another --advertise-addr")
+        }
         Refused::Policy(why) => of_policy(why),
         Refused::Label(_) => (
             StatusCode::UNPROCESSABLE_ENTITY,

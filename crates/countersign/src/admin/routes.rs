@@ -13,7 +13,7 @@ use countersign_core::limits::{ADMIN_BODY_LEN_MAX, POLICY_BODY_LEN_MAX};
 
 use super::access::{Access, Admin, ELSEWHERE, Named, Permitted};
 use super::problem::AdminError;
-use super::{acl, apply, asked, certificates, labels, nodes, status, tokens};
+use super::{acl, apply, asked, certificates, hosts, labels, nodes, status, tokens};
 
 /// One endpoint.
 pub(crate) struct Endpoint {
@@ -54,7 +54,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
     all
 }
 
-/// Whether this member is well, and what it knows of the cluster.
+/// Whether this member is well, and what it knows of the cluster; what is set for all of it.
 fn well() -> Vec<Endpoint> {
     let open = |path, handler| endpoint(Method::GET, path, Access::Open, handler);
     let cluster =
@@ -68,6 +68,19 @@ fn well() -> Vec<Endpoint> {
         cluster("/v1/status", get(status::status)).leaseless(),
         cluster("/v1/nodes", get(status::nodes)),
         cluster("/v1/refusals/{id}", get(refusal)),
+        cluster("/v1/cluster", get(hosts::cluster)),
+        endpoint(
+            Method::POST,
+            "/v1/cluster",
+            policy(Action::Alter, Kind::CLUSTER, Named::Cluster),
+            post(hosts::set_cluster),
+        ),
+        endpoint(
+            Method::POST,
+            "/v1/cluster/level",
+            policy(Action::Alter, Kind::CLUSTER, Named::Cluster),
+            post(hosts::raise_level),
+        ),
     ]
 }
 
@@ -98,6 +111,7 @@ fn belonging() -> Vec<Endpoint> {
             Named::Principal,
             delete(certificates::revoke_principal),
         ),
+        alter("/v1/nodes/{node}/hosts", Kind::MEMBER, Named::Node, post(hosts::change)),
         alter("/v1/nodes/{node}/label", Kind::MEMBER, Named::Node, post(labels::node)),
         alter("/v1/principals/{kind}/{name}/label", Kind::CERTIFICATE, Named::Principal, post(labels::principal)),
     ]

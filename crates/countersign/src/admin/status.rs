@@ -11,6 +11,7 @@ use countersign_core::receipt::Answer;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::member::{Member, Suffrage};
 use countersign_core::trust::view::View;
+use countersign_pki::key_kind::{KeyKind, shut_out};
 use countersign_raft::{GroupState, GroupStatus};
 
 use super::access::Permitted;
@@ -123,6 +124,7 @@ fn of(member: &Inner, awaited: Vec<AwaitedStatus>) -> Status {
         Some((id, authority)) => (id.to_string(), Some(authority)),
         None => (String::new(), None),
     };
+    let [leaf_key, authority_key] = key_kinds(member);
     Status {
         node: member.node.0,
         name: member.file.name.to_string(),
@@ -144,12 +146,14 @@ fn of(member: &Inner, awaited: Vec<AwaitedStatus>) -> Status {
             fingerprint: authority_id,
             not_after: authority.map_or(0, |a| a.validity.not_after.secs()),
             imported: authority.is_some_and(|a| a.imported),
+            key: authority_key.map(|kind| kind.to_string()),
         },
         certificate: CertificateStatus {
             principal: format!("spiffe://{}/node/{}", view.trust_domain, member.node),
             not_before: shown.map_or(0, |validity| validity.not_before.secs()),
             not_after: shown.map_or(0, |validity| validity.not_after.secs()),
             renews_at: member.renewals.due().map(UnixMillis::secs),
+            key: leaf_key.map(|kind| kind.to_string()),
         },
         signs: member.keeper.holds(),
         key_protection: key_protection(view).to_owned(),
@@ -165,6 +169,14 @@ fn of(member: &Inner, awaited: Vec<AwaitedStatus>) -> Status {
             learners: raft.learners.iter().map(|id| id.0).collect(),
         },
     }
+}
+
+/// The kinds of key in the certificate that this member shows and in that of the active authority.
+fn key_kinds(member: &Inner) -> [Option<KeyKind>; 2] {
+    let trust = member.endpoint.trust().load();
+    let leaf = trust.credential.as_ref().and_then(|credential| credential.chain().next());
+    let authority = trust.view.active_authority().map(|(_, authority)| authority.certificate.as_slice());
+    [leaf, authority].map(|certificate| certificate.and_then(KeyKind::of_certificate))
 }
 
 fn key_protection(view: &View) -> &'static str {
@@ -187,6 +199,8 @@ fn members(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<MemberStatus>
             Suffrage::Learner => raft.learners.contains(&m.id) && !raft.voters.contains(&m.id),
         },
         addresses: m.addresses.iter().map(ToString::to_string).collect(),
+        hosts: m.hosts.all().iter().map(ToString::to_string).collect(),
+        unproved: super::hosts::unproved(view, m),
         role: m.role.clone(),
         attributes: m.attributes.clone(),
         holds_authority: opened(m),
@@ -207,6 +221,8 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
         ));
     }
     warnings.extend(member.store_warnings(view));
+    let [leaf, authority] = key_kinds(member);
+    warnings.extend(shut_out(leaf, authority));
     let now = member.now();
     if raft.voters.len() == 1 && view.members.len() > 1 {
         warnings.push("one voter only: if it fails, the cluster cannot change; promote others".to_owned());
@@ -228,6 +244,7 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
             warnings.push(format!("{} is not reached: {}", m.name, crate::chain(&*failure)));
         }
     }
+    warnings.extend(view.members.values().filter_map(|m| super::hosts::warning(view, m)));
     if member.lease.millis_left().is_none() {
         warnings.push("no lease: this node serves no client until a leader with a quorum is heard".to_owned());
     }

@@ -5,7 +5,7 @@ use axum::extract::Path;
 use axum::extract::rejection::JsonRejection;
 use countersign_api::admin::{TokenCreate, TokenCreated, TokenInfo};
 use countersign_core::id::TokenId;
-use countersign_core::name::Name;
+use countersign_core::name::{Host, Name};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::command::Command;
 use countersign_core::trust::join_token::{JoinToken, TokenRecord, TokenUnusable, token_id};
@@ -32,7 +32,8 @@ pub(crate) async fn create(
 pub(crate) async fn rotate(admin: Permitted) -> Result<Json<TokenCreated>, AdminError> {
     let member = admin.acting()?;
     let ClusterToken { uses, ttl_secs, suffrage } = ClusterToken::default();
-    let wanted = TokenCreate { suffrage, ttl_secs, uses, name: None, role: None, attributes: Default::default() };
+    let (name, role, hosts) = (None, None, vec![]);
+    let wanted = TokenCreate { suffrage, ttl_secs, uses, name, hosts, role, attributes: Default::default() };
     let (token, record) = make(&member, &wanted)?;
     let record = TokenRecord { cluster_token: true, ..record };
     member.command(Command::RotateClusterToken(record.clone()), &[]).await?;
@@ -62,6 +63,7 @@ pub(crate) async fn revoke(admin: Permitted, Path(id): Path<String>) -> Result<J
 fn make(member: &Inner, wanted: &TokenCreate) -> Result<(JoinToken, TokenRecord), AdminError> {
     let name = wanted.name.as_deref().map(Name::parse).transpose();
     let name = name.map_err(|e| AdminError::invalid(e.to_string(), "use a-z, 0-9 and `-`, at most 63 of them"))?;
+    let hosts = hosts(&wanted.hosts)?;
     let trust = member.endpoint.trust().load();
     let (authority, _) = trust.view.active_authority().ok_or_else(|| {
         AdminError::new(
@@ -83,6 +85,7 @@ fn make(member: &Inner, wanted: &TokenCreate) -> Result<(JoinToken, TokenRecord)
         uses_left: wanted.uses,
         not_after: member.now().plus_secs(wanted.ttl_secs),
         name,
+        hosts,
         role: wanted.role.clone(),
         attributes: wanted.attributes.clone(),
         revoked: false,
@@ -118,10 +121,20 @@ fn info(id: TokenId, record: &TokenRecord, now: UnixMillis) -> TokenInfo {
         uses_left: record.uses_left,
         not_after: record.not_after.secs(),
         name: record.name.as_ref().map(ToString::to_string),
+        hosts: record.hosts.iter().map(ToString::to_string).collect(),
         role: record.role.clone(),
         state: state.to_owned(),
         cluster_token: record.cluster_token,
     }
+}
+
+/// Names and IP addresses, as certificates hold them.
+pub(super) fn hosts(texts: &[String]) -> Result<Vec<Host>, AdminError> {
+    let host = |text: &String| {
+        let next = "give a DNS name in lower case or an IP address, without a port";
+        Host::parse(text).map_err(|error| AdminError::invalid(format!("`{text}`: {error}"), next))
+    };
+    texts.iter().map(host).collect()
 }
 
 /// A body that does not parse is the caller's error, and says so as JSON.

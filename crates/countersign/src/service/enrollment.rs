@@ -15,6 +15,7 @@ use countersign_core::limits::{PREAUTH_FRAME_LEN_MAX, VIEWS_IN_FLIGHT_MAX};
 use countersign_core::principal::Role;
 use countersign_core::trust::author::{Actor, Claim};
 use countersign_core::trust::command::Command;
+use countersign_core::trust::hosts::Admission;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
@@ -24,6 +25,8 @@ use tonic::{Request, Response, Status};
 
 use super::io::Stranger;
 use super::presented::Presented;
+use super::unreadable;
+use crate::hosts::Asker;
 use crate::member::Inner;
 use crate::propose::{CommandError, new_request};
 
@@ -75,8 +78,7 @@ impl Enrollment for EnrollmentService {
         if request.len() > PREAUTH_FRAME_LEN_MAX {
             return Err(Status::invalid_argument("request is too large"));
         }
-        let request: EnrollmentRequest =
-            decoded("request", &request).map_err(|_| Status::invalid_argument("malformed request"))?;
+        let request: EnrollmentRequest = decoded("request", &request).map_err(|error| unreadable("request", error))?;
         let member = self.member()?;
         let trust = member.endpoint.trust().load();
         if let Some(why) = wrong_kind(&request, &trust.view) {
@@ -106,7 +108,8 @@ impl Enrollment for EnrollmentService {
         let request = sponsored.into_request();
         let (actor, source) = (Actor::Token(request.token), Some(stranger.remote.ip()));
         let claim = Claim { actor, source, request: request.request };
-        let command = Command::Admit(Box::new(request));
+        let witness = member.witness(&request, Asker::Joiner(stranger.remote.ip())).await;
+        let command = Command::Admit(Box::new(Admission { request, witness }));
         let mut reply = EnrollReply::default();
         match member.command_of(&claim, command, &spki).await {
             Ok(done) => {
@@ -143,7 +146,7 @@ impl Enrollment for EnrollmentService {
             return self.return_store(&stranger, &store).await;
         }
         let request: returning::ReturnRequest =
-            decoded("request", &request).map_err(|_| Status::invalid_argument("malformed request"))?;
+            decoded("request", &request).map_err(|error| unreadable("request", error))?;
         let Presented { key, spki, .. } =
             Presented::of_csr(&csr).map_err(|_| Status::invalid_argument("malformed certificate signing request"))?;
         let member = self.member()?;

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::peers::{PeerService, caller};
+use super::unreadable;
 use crate::lease::Ask;
 use crate::member::Inner;
 
@@ -34,7 +35,7 @@ impl Leases for PeerService {
             return Err(Status::invalid_argument("too many receipts"));
         }
         let receipts: Result<Vec<Receipt>, _> = receipts.iter().map(|bytes| decoded("receipt", bytes)).collect();
-        let receipts = receipts.map_err(|_| Status::invalid_argument("malformed receipt"))?;
+        let receipts = receipts.map_err(|error| unreadable("receipt", error))?;
         let (enforced, clock) = (Generation(generation), UnixMillis(clock_millis));
         let member = self.member()?;
         if let Err(refused) = member.counts(from, store) {

@@ -24,6 +24,8 @@ use countersign_api::cluster::members_server::MembersServer;
 use countersign_api::cluster::policy_server::PolicyServer;
 use countersign_api::cluster::raft_server::RaftServer;
 use countersign_api::cluster::snapshots_server::SnapshotsServer;
+use countersign_api::convert::MessageError;
+use countersign_core::codec::CodecError;
 use countersign_core::limits::{
     AUTHOR_LEN_MAX, CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, CSR_LEN_MAX, PEER_REQUESTS_MAX, PREAUTH_FRAME_LEN_MAX,
     SLICE_LEN_MAX,
@@ -36,6 +38,7 @@ use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tonic::Status;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -59,6 +62,27 @@ pub(crate) const STREAMS_MAX: u32 = 1024;
 const PEER_STREAMS_MAX: u32 = PEER_REQUESTS_MAX as u32;
 /// Bytes of a message beside the one long field in it.
 const FRAMING: usize = 1024;
+
+/// The answer to a message whose field `what` cannot be read: nothing of the message was carried out.
+fn unreadable(what: &'static str, error: MessageError) -> Status {
+    match error {
+        MessageError::Encoded { source, .. } => undecodable(what, &source),
+        MessageError::Length { .. } | MessageError::TrustDomain(_) => {
+            Status::invalid_argument(format!("malformed {what}"))
+        }
+    }
+}
+
+/// The same where the field was decoded at the level that it names. A level that is not known is told as such, so that the
+/// sender learns that its message is no error and this member is older.
+fn undecodable(what: &'static str, error: &CodecError) -> Status {
+    match error {
+        CodecError::Level { .. } => Status::unimplemented(error.to_string()),
+        CodecError::Empty | CodecError::Version { .. } | CodecError::Trailing { .. } | CodecError::Malformed(_) => {
+            Status::invalid_argument(format!("malformed {what}"))
+        }
+    }
+}
 
 /// Serves enrollment and peers, and accepts from now on.
 pub(crate) fn spawn(member: &Arc<Inner>) {

@@ -11,7 +11,7 @@ use countersign_api::cluster::{
     RecentRequest,
 };
 use countersign_api::convert::decoded;
-use countersign_core::codec::{self, CodecError};
+use countersign_core::codec;
 use countersign_core::id::{GroupId, NodeId};
 use countersign_core::limits::AUTHOR_LEN_MAX;
 use countersign_core::trust::author::Claim;
@@ -21,6 +21,7 @@ use countersign_raft::RaftRpc;
 use tonic::{Request, Response, Status};
 
 use super::recovery::{may_carry_group, may_propose};
+use super::{undecodable, unreadable};
 use crate::member::Inner;
 use crate::propose::CommandError;
 
@@ -64,7 +65,7 @@ impl PeerService {
         let from = caller(&request)?;
         may_carry_group(&request, GroupId(request.get_ref().group))?;
         let RaftRequest { group, kind, body } = request.into_inner();
-        let kind: RaftRpc = decoded("kind", &kind).map_err(|_| Status::invalid_argument("unknown kind"))?;
+        let kind: RaftRpc = decoded("kind", &kind).map_err(|error| unreadable("kind", error))?;
         if !expected(kind) {
             return Err(Status::invalid_argument("snapshots have a service of their own"));
         }
@@ -89,7 +90,7 @@ fn claimed(bytes: &[u8]) -> Result<Claim, Status> {
     if bytes.len() > AUTHOR_LEN_MAX {
         return Err(Status::invalid_argument("claim is too long"));
     }
-    decoded("claim", bytes).map_err(|_| Status::invalid_argument("malformed claim"))
+    decoded("claim", bytes).map_err(|error| unreadable("claim", error))
 }
 
 #[tonic::async_trait]
@@ -101,12 +102,7 @@ impl Members for PeerService {
         let claim = claimed(&claim)?;
         let member = self.member()?;
         let known = member.state.read().known();
-        let command = Command::decode(known, &command).map_err(|error| match error {
-            unsupported @ CodecError::Level { .. } => Status::unimplemented(unsupported.to_string()),
-            CodecError::Empty | CodecError::Version { .. } | CodecError::Trailing { .. } | CodecError::Malformed(_) => {
-                Status::invalid_argument("malformed")
-            }
-        })?;
+        let command = Command::decode(known, &command).map_err(|error| undecodable("command", &error))?;
         may_propose(&command)?;
         match member.propose_for(from, claim, &command, &spki).await {
             Ok(Some(reply)) => Ok(Response::new(reply)),
@@ -119,7 +115,6 @@ impl Members for PeerService {
                         let details = codec::encode(&why).unwrap_or_default();
                         Status::with_details(tonic::Code::Aborted, error.to_string(), details.into())
                     }
-                    CommandError::Refused(why) => Status::failed_precondition(why.to_string()),
                     CommandError::TooLong { .. } => Status::invalid_argument("command is too long"),
                     CommandError::NotPermitted(_) => Status::permission_denied("not a voter"),
                     CommandError::Overloaded => Status::resource_exhausted("too many commands are waiting"),

@@ -110,7 +110,7 @@ pub fn whoami_rule() -> Rule {
 
 /// The body of a request for a certificate.
 pub fn certificate_request(role: &str) -> String {
-    let key = KeyPair::generate(KeyAlgorithm::Ed25519).unwrap();
+    let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let csr = csr_pem(&create_csr(&key).unwrap());
     serde_json::to_string(&CertificateRequest { role: role.to_owned(), ttl_secs: Some(600), csr }).unwrap()
 }
@@ -210,8 +210,15 @@ impl Node {
     }
 
     pub async fn token(&self, suffrage: Suffrage, uses: u32) -> Token {
-        let wanted =
-            TokenCreate { suffrage, ttl_secs: 600, uses, name: None, role: None, attributes: Default::default() };
+        let wanted = TokenCreate {
+            suffrage,
+            ttl_secs: 600,
+            uses,
+            name: None,
+            hosts: vec![],
+            role: None,
+            attributes: Default::default(),
+        };
         let (status, body) = self.ask("POST", "/v1/tokens", serde_json::to_string(&wanted).unwrap()).await;
         assert_eq!(status, 200, "{body}");
         Token(serde_json::from_str::<TokenCreated>(&body).unwrap().token)
@@ -235,7 +242,7 @@ impl Node {
 
     /// A certificate of this cluster.
     pub async fn issue(&self, role: &str) -> Issued {
-        let key = KeyPair::generate(KeyAlgorithm::Ed25519).unwrap();
+        let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
         let csr = csr_pem(&create_csr(&key).unwrap());
         let wanted = CertificateRequest { role: role.to_owned(), ttl_secs: Some(600), csr };
         let (status, body) = self.ask("POST", "/v1/certificates", serde_json::to_string(&wanted).unwrap()).await;

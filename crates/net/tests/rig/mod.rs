@@ -56,7 +56,7 @@ pub fn authority(cluster: Option<ClusterId>) -> Authority {
     let validity = Validity { not_before: NOW.minus_secs(DAY), not_after: NOW.plus_secs(3650 * DAY) };
     let domain = domain();
     let parts = AuthorityParts { common_name: "east", trust_domain: &domain, cluster, serial: [1; 16], validity };
-    Authority::create(KeyPair::generate(KeyAlgorithm::Ed25519).unwrap(), &parts).unwrap()
+    Authority::create(KeyPair::generate(KeyAlgorithm::default()).unwrap(), &parts).unwrap()
 }
 
 /// A certificate, its key, and what was asked for.
@@ -89,7 +89,7 @@ pub fn wish(principal: Principal) -> Wish {
 
 pub fn issue(authority: &Authority, wish: &Wish) -> Identity {
     static SERIAL: AtomicU64 = AtomicU64::new(1);
-    let key = KeyPair::generate(KeyAlgorithm::Ed25519).unwrap();
+    let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
     let serves = matches!(wish.principal.role, Role::Node(_) | Role::Broker(_));
     let hosts =
         if serves { vec![Host::parse("127.0.0.1").unwrap(), Host::parse("localhost").unwrap()] } else { vec![] };
@@ -152,6 +152,7 @@ impl Cluster {
             revoked_keys: Default::default(),
             revoked_principals: Default::default(),
             groups: BTreeMap::new(),
+            client_names: Default::default(),
             statement: Arc::new(Statement::founding(
                 CLUSTER,
                 NodeId(1),
@@ -237,7 +238,8 @@ fn member(id: u64, leaf: &Identity) -> Member {
         mapped: None,
         addresses: vec![],
         addresses_changed: Generation(0),
-        hosts: vec![],
+        proved: Default::default(),
+        hosts: Default::default(),
         renewed: None,
         role: None,
         attributes: BTreeMap::new(),

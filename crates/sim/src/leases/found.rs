@@ -112,7 +112,7 @@ pub(crate) fn found(rng: &mut Rng, home: &Home, size: Size) -> Result<Vec<Machin
     for (node, keys) in (1..).zip(&all).skip(1) {
         let votes = node <= size.voters;
         let token = if votes { &voter } else { &learner };
-        commands.push(Command::Admit(Box::new(request(home, keys, token, node, RequestId(rng.bytes()))?)));
+        commands.push(Command::Admit(Box::new(request(home, keys, token, node, RequestId(rng.bytes()))?.into())));
         if votes {
             let (authority, node, sealed) = (home.authority, NodeId(node), vec![9]);
             let transcript = confirm_transcript(home.cluster, authority, node, &sealed);

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::Context;
 use countersign_core::name::Host;
+use countersign_core::principal::Principal;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_net::hostile::accept_as_anybody;
 use countersign_net::{Alpn, Clock, Credential, SystemClock};
+use countersign_pki::authority::{Authority, AuthorityParts, LeafRequest};
 use countersign_pki::key::{KeyAlgorithm, KeyPair};
 use countersign_pki::pem::certificates_from_pem;
-use countersign_pki::self_signed::self_signed_server;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 
@@ -23,11 +24,27 @@ pub(super) struct ManInTheMiddle {
 impl ManInTheMiddle {
     /// Listens on loopback, showing its own leaf with `real_authority` appended.
     pub(super) async fn listen(real_authority: &str) -> anyhow::Result<Self> {
-        let key = KeyPair::generate(KeyAlgorithm::Ed25519)?;
+        let key = KeyPair::generate(KeyAlgorithm::default())?;
         let now: UnixMillis = SystemClock.now();
         let validity = Validity { not_before: now.minus_secs(60), not_after: now.plus_secs(3600) };
         let host = Host::Ip([127, 0, 0, 1].into());
-        let own = self_signed_server(&key, "n1", &[host], [0x42; 16], validity)?;
+        let node = Principal::parse("spiffe://middle.internal/node/1")?;
+        let parts = AuthorityParts {
+            common_name: "middle",
+            trust_domain: &node.trust_domain,
+            cluster: None,
+            serial: [0x41; 16],
+            validity,
+        };
+        let own = Authority::create(KeyPair::generate(KeyAlgorithm::default())?, &parts)?.issue(&LeafRequest {
+            principal: &node,
+            common_name: "n1",
+            hosts: &[host],
+            spki: &key.spki(),
+            serial: [0x42; 16],
+            validity,
+            endorsement: None,
+        })?;
         let authority = certificates_from_pem(real_authority)?.pop().context("no authority")?;
         let credential = Arc::new(Credential::new([own, authority.to_vec()], &key)?);
         let listener = TcpListener::bind("127.0.0.1:0").await?;

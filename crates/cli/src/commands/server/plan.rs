@@ -14,6 +14,7 @@ use countersign_core::secret::SecretBytes;
 use countersign_core::trust::join_token::JoinToken;
 
 use crate::config::checked::{ListenAddr, Mode, Said, ServerConfig};
+use crate::config::clients::clients_shut_out;
 use crate::duration::shown;
 use crate::failure::{Failure, chain};
 use crate::files::{read_private, read_text};
@@ -41,6 +42,7 @@ pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
         https_files: config.https_files.clone(),
         node_ttl_secs: config.node_ttl_secs,
         lease: config.lease,
+        key: config.key,
         client_ttl_secs: config.client_ttl_secs,
         cache_ttl_secs: config.cache_ttl_secs,
         files: config.files.clone(),
@@ -48,14 +50,15 @@ pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
     };
     let (said, requirements) = (config.said, config.requirements.clone());
     if let Some(member) = stored_member(&config.data)? {
-        let notes = ignored(config, &member)?;
+        let mut notes = ignored(config, &member)?;
+        notes.extend(clients_shut_out(config));
         let start = match &config.mode {
             Mode::Return { hint } => Start::ReturnAsLearner { hints: hint.iter().cloned().collect() },
             Mode::Alone | Mode::Bootstrap | Mode::Join { .. } => Start::Existing,
         };
         return Ok(Plan { settings, start, notes, said, requirements });
     }
-    let mut notes = Vec::new();
+    let mut notes = clients_shut_out(config);
     let start = match &config.mode {
         Mode::Alone => {
             check_alone(config, &settings)?;

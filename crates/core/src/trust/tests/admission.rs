@@ -9,12 +9,13 @@ use crate::name::{Address, Host, HostName};
 use crate::principal::Role;
 use crate::trust::addresses_transcript;
 use crate::trust::command::Command;
+use crate::trust::hosts::{Admission, Witness};
 use crate::trust::join_token::{TokenRecord, TokenUnusable};
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Limited, Outcome, Refused, Signer};
 
 fn admit(request: EnrollmentRequest) -> Command {
-    Command::Admit(Box::new(request))
+    Command::Admit(Box::new(request.into()))
 }
 
 fn with_token(uses: u32) -> Rig {
@@ -153,7 +154,7 @@ fn a_host_belongs_to_one_member_or_broker_whatever_the_port() {
     let spki = ed25519_spki(&key(77).public().0).to_vec();
     rig.apply(Command::IssuePrincipal { role: broker.clone(), spki: spki.clone(), ttl_secs: 60 });
     let refused = rig.refused(at(3, "b1.example.org:9"));
-    assert_eq!(refused, Refused::HostTaken { host: HostName::parse("b1.example.org").unwrap(), by: broker });
+    assert_eq!(refused, Refused::HostTaken { host: Host::parse("b1.example.org").unwrap(), by: broker });
     rig.apply(at(3, "n3.example.org:1"));
     let role = Role::Broker(HostName::parse("n3.example.org").unwrap());
     assert!(matches!(rig.refused(Command::IssuePrincipal { role, spki, ttl_secs: 60 }), Refused::HostTaken { .. }));
@@ -162,7 +163,8 @@ fn a_host_belongs_to_one_member_or_broker_whatever_the_port() {
 #[test]
 fn a_member_that_moved_gets_no_certificate_for_its_new_host_by_repeating_its_old_request() {
     let mut rig = with_token(1);
-    rig.apply(admit(request(2, 5)));
+    let witness = Some(Witness { by: NodeId(1), hosts: vec![Host::parse("10.0.0.2").unwrap()] });
+    rig.apply(Command::Admit(Box::new(Admission { request: request(2, 5), witness })));
     let moved = vec![Address::parse("10.9.9.9:1").unwrap()];
     let view = rig.0.view().unwrap().clone();
     let signature = key(2).sign(&addresses_transcript(&view, NodeId(2), &moved));

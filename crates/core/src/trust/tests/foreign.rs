@@ -30,7 +30,7 @@ fn bringing(seed: u8, mapped: &str) -> EnrollmentRequest {
 }
 
 fn admit(request: EnrollmentRequest) -> Command {
-    Command::Admit(Box::new(request))
+    Command::Admit(Box::new(request.into()))
 }
 
 fn founded() -> Rig {

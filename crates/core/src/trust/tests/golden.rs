@@ -7,9 +7,12 @@ use crate::authz::text::RuleText;
 use crate::authz::{Requirement, Rule};
 use crate::id::{NodeId, ed25519_spki};
 use crate::key::Endorsement;
+use crate::name::Host;
 use crate::principal::Role;
 use crate::trust::TrustState;
 use crate::trust::command::{Command, FEATURE_LEVEL};
+use crate::trust::hosts::{ClusterSetting, Witness};
+use crate::trust::join_token::TokenRecord;
 
 const SNAPSHOT: &str = include_str!("golden_snapshot.hex");
 
@@ -46,7 +49,7 @@ fn edit(name: &str, value: &str) -> LabelEdit {
 fn sample() -> TrustState {
     let mut rig = Rig::three_voters();
     rig.apply(Command::AddJoinToken(record(5, 3)));
-    rig.apply(Command::Admit(Box::new(request(4, 5))));
+    rig.apply(Command::Admit(Box::new(request(4, 5).into())));
     rig.apply(Command::Evict { node: NodeId(3), compromised: false, keep_authority: true });
     let next = key(80).public().id();
     let endorsement = Endorsement::sign(&key(2), CLUSTER, next, 1);
@@ -68,6 +71,12 @@ fn sample() -> TrustState {
     rig.apply(Command::StagePolicy { change: ChangeId([9; 16]), part: 0, remove, put: vec![rule("staged")] });
     let transcript = rig.0.statements()[3].statement.transcript();
     rig.apply(Command::SignStatement { number: 3, node: NodeId(1), signature: key(1).sign(&transcript) });
+    let host = |text| Host::parse(text).unwrap();
+    rig.apply(Command::AddJoinToken(TokenRecord { hosts: vec![host("db.example")], ..record(6, 3) }));
+    rig.apply(Command::SetCluster(ClusterSetting::ClientNames(vec![host("lb.example")])));
+    rig.apply(Command::EditHosts { node: NodeId(2), add: vec![host("n2.example")], remove: vec![] });
+    let witness = Witness { by: NodeId(1), hosts: vec![host("10.0.0.4")] };
+    rig.apply(Command::ProveHosts { node: NodeId(4), witness });
     rig.0
 }
 

@@ -45,7 +45,7 @@ fn a_member_has_the_labels_of_its_token_until_an_admin_changes_them() {
     let mut rig = Rig::founded();
     let attributes = BTreeMap::from([("gpu".to_owned(), "true".to_owned())]);
     rig.apply(Command::AddJoinToken(TokenRecord { role: Some("Worker".to_owned()), attributes, ..record(5, 1) }));
-    rig.apply(Command::Admit(Box::new(request(2, 5))));
+    rig.apply(Command::Admit(Box::new(request(2, 5).into())));
     let node = Role::Node(NodeId(2));
     assert_eq!(shown(&rig, &node), r#"{"Worker"} {"gpu": "true"}"#);
     assert_eq!(shown(&rig, &Role::Node(NodeId(1))), NOTHING);

@@ -9,6 +9,7 @@ use crate::id::NodeId;
 use crate::limits::LEVEL_PROVEN_SECS;
 use crate::time::UnixMillis;
 use crate::trust::command::{Command, FEATURE_LEVEL, LEVEL_FOR_TESTING, Stamped};
+use crate::trust::hosts::ClusterSetting;
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Outcome, Refused};
 use crate::trust::{TrustState, UnreadableState, UnsupportedLevel};
@@ -21,7 +22,7 @@ fn cluster() -> Rig {
     rig.apply(bootstrap());
     for node in [2, 3, 4] {
         rig.apply(Command::AddJoinToken(record(node, 1)));
-        rig.apply(Command::Admit(Box::new(request(node, node))));
+        rig.apply(Command::Admit(Box::new(request(node, node).into())));
     }
     for node in [2, 3] {
         rig.apply(Command::SetSuffrage { node: NodeId(node), suffrage: Suffrage::Voter, keep_authority: false });
@@ -124,7 +125,7 @@ fn silent_voter_holds_the_level_back_and_so_does_the_operator() {
     rig.apply(report(3, NEXT));
     rig.apply_at(later(&rig, LEVEL_PROVEN_SECS), report(4, NEXT));
     assert!(rig.0.level_to_raise(&silent).is_some());
-    rig.apply(Command::SetLevelAuto(false));
+    rig.apply(Command::SetCluster(ClusterSetting::LevelAuto(false)));
     assert_eq!(rig.0.level_to_raise(&silent), None);
     assert!(matches!(rig.apply(raise(NEXT, &[], true)), Outcome::Refused(Refused::AboveLevel { .. })));
     assert!(matches!(rig.apply(raise(NEXT, &[], false)), Outcome::Done(_)), "by the operator's word it rises");
@@ -151,13 +152,13 @@ fn joiner_below_the_level_keeps_its_token() {
     }
     rig.apply(Command::AddJoinToken(record(5, 1)));
     rig.apply(raise(NEXT, &[], false));
-    let refused = rig.apply(Command::Admit(Box::new(request(5, 5))));
+    let refused = rig.apply(Command::Admit(Box::new(request(5, 5).into())));
     assert_eq!(refused, Outcome::Refused(Refused::BelowLevel { level: NEXT, got: FEATURE_LEVEL }));
     assert_eq!(rig.0.tokens()[&token(5).id()].uses_left, 1);
     let mut newer = request(5, 5);
     newer.feature_level = NEXT;
     let newer = newer.signed(&token(5).key());
-    assert!(matches!(rig.apply(Command::Admit(Box::new(newer))), Outcome::Admitted(_)));
+    assert!(matches!(rig.apply(Command::Admit(Box::new(newer.into()))), Outcome::Admitted(_)));
 }
 
 #[test]

@@ -37,7 +37,7 @@ fn the_last_voter_cannot_leave() {
     assert_eq!(rig.refused(evict(1, true)), Refused::LastVoter(NodeId(1)));
     // A voter that never opened the CA key could not go on alone.
     rig.apply(Command::AddJoinToken(voter_record(5, 1)));
-    rig.apply(Command::Admit(Box::new(request(2, 5))));
+    rig.apply(Command::Admit(Box::new(request(2, 5).into())));
     assert_eq!(rig.refused(suffrage(1, Suffrage::Learner, true)), Refused::LastVoter(NodeId(1)));
     rig.open_authority(NodeId(2));
     rig.apply(suffrage(1, Suffrage::Learner, true));
@@ -64,7 +64,7 @@ fn eviction_ends_the_token_that_admitted_the_node_and_compromise_ends_all() {
         rig.apply(Command::AddJoinToken(record(seed, uses)));
     }
     for seed in [2, 3] {
-        rig.apply(Command::Admit(Box::new(request(seed, 5))));
+        rig.apply(Command::Admit(Box::new(request(seed, 5).into())));
     }
     let ended = |outcome| match outcome {
         Outcome::Evicted { tokens_revoked, .. } => tokens_revoked,
@@ -81,7 +81,7 @@ fn eviction_ends_the_token_that_admitted_the_node_and_compromise_ends_all() {
 fn only_the_holder_of_the_authority_key_confirms_a_sealed_copy() {
     let mut rig = Rig::founded();
     rig.apply(Command::AddJoinToken(voter_record(5, 1)));
-    rig.apply(Command::Admit(Box::new(request(2, 5))));
+    rig.apply(Command::Admit(Box::new(request(2, 5).into())));
     let confirm = |signature| Command::ConfirmAuthority { authority: pin(), node: NodeId(2), signature };
     assert_eq!(rig.refused(confirm(vec![0; 64])), Refused::NotSealed(NodeId(2)));
     rig.apply(Command::SealAuthority { authority: pin(), node: NodeId(2), sealed: vec![9] });
@@ -169,7 +169,7 @@ fn what_would_be_refused_is_known_before_it_is_proposed() {
         Command::Renew { node: NodeId(2), key: leaf_key(3), endorsement: endorsement.clone() },
         Command::Renew { node: NodeId(3), key: leaf_key(9), endorsement },
         Command::SetAddresses { node: NodeId(2), addresses: vec![], signature: [0; 64] },
-        Command::Admit(Box::new(request(9, 77))),
+        Command::Admit(Box::new(request(9, 77).into())),
     ] {
         let answered = rig.0.answered(&command, NOW);
         assert_eq!(answered, Some(Outcome::Refused(rig.refused(command.clone()))), "{command:?}");

@@ -4,6 +4,7 @@ mod admission;
 mod authorization;
 mod foreign;
 mod golden;
+mod hosts;
 mod labels;
 mod levels;
 mod members;

@@ -3,8 +3,9 @@
 use super::rig::*;
 use crate::id::{KeyId, NodeId};
 use crate::key::Endorsement;
-use crate::name::Address;
+use crate::name::{Address, Host};
 use crate::trust::command::Command;
+use crate::trust::hosts::Witness;
 use crate::trust::outcome::{Admitted, Outcome, Refused, Signer};
 use crate::trust::{addresses_transcript, member::Member};
 
@@ -127,10 +128,18 @@ fn an_evicted_member_renews_nothing_and_its_next_key_is_revoked_too() {
 #[test]
 fn the_next_certificate_holds_the_addresses_of_now_and_keeps_them_from_others() {
     let mut rig = Rig::three_voters();
+    let found = |rig: &mut Rig, text: &str| {
+        let witness = Witness { by: NodeId(1), hosts: vec![Host::parse(text).unwrap()] };
+        assert!(matches!(rig.apply(Command::ProveHosts { node: NodeId(2), witness }), Outcome::Done(_)));
+    };
+    found(&mut rig, "10.0.0.2");
+    rig.apply(renew(2, 2, next_key(79), 1));
+    rig.apply(adopt(2, 1));
     let addresses = vec![Address::parse("10.0.9.2:7001").unwrap()];
     let signature = key(2).sign(&addresses_transcript(rig.0.view().unwrap(), NodeId(2), &addresses));
     rig.apply(Command::SetAddresses { node: NodeId(2), addresses: addresses.clone(), signature });
-    let next = renewed(rig.apply(renew(2, 2, next_key(80), 1)));
+    found(&mut rig, "10.0.9.2");
+    let next = renewed(rig.apply(renew(2, 2, next_key(80), 2)));
     assert_eq!(next.hosts, [addresses[0].host.clone()]);
     // The certificate in use still holds the old one.
     let old = vec![Address::parse("10.0.0.2:7001").unwrap()];
@@ -140,7 +149,7 @@ fn the_next_certificate_holds_the_addresses_of_now_and_keeps_them_from_others() 
     };
     let command = take(&rig);
     assert_eq!(rig.refused(command), Refused::AddressTaken { address: old[0].clone(), node: NodeId(2) });
-    rig.apply(adopt(2, 1));
+    rig.apply(adopt(2, 2));
     let command = take(&rig);
     assert!(matches!(rig.apply(command), Outcome::Done(_)));
 }

@@ -56,6 +56,7 @@ pub(crate) fn record(seed: u8, uses: u32) -> TokenRecord {
         uses_left: uses,
         not_after: NOW.plus_secs(1800),
         name: None,
+        hosts: vec![],
         role: None,
         attributes: Default::default(),
         revoked: false,
@@ -144,7 +145,7 @@ impl Rig {
         let mut rig = Self::founded();
         rig.apply(Command::AddJoinToken(voter_record(200, 2)));
         for seed in [2, 3] {
-            rig.apply(Command::Admit(Box::new(request(seed, 200))));
+            rig.apply(Command::Admit(Box::new(request(seed, 200).into())));
             rig.open_authority(NodeId(u64::from(seed)));
         }
         rig.settle();

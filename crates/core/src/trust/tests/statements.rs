@@ -38,7 +38,7 @@ fn a_change_of_voters_authorities_or_evictions_makes_a_statement_and_nothing_els
     let count = rig.0.statements().len();
     rig.apply(Command::RevokeKey(key(99).public().id()));
     rig.apply(Command::AddJoinToken(record(5, 1)));
-    rig.apply(Command::Admit(Box::new(request(4, 5))));
+    rig.apply(Command::Admit(Box::new(request(4, 5).into())));
     assert_eq!(rig.0.statements().len(), count, "a learner, a token, a key");
     evict(&mut rig, 4);
     let last = &rig.0.statements().last().unwrap().statement;
@@ -73,7 +73,7 @@ fn a_majority_of_the_voters_before_signs_and_members_see_when_it_has() {
 fn who_must_sign_is_not_evicted_before_it_has() {
     let mut rig = Rig::founded();
     rig.apply(Command::AddJoinToken(voter_record(5, 2)));
-    rig.apply(Command::Admit(Box::new(request(2, 5))));
+    rig.apply(Command::Admit(Box::new(request(2, 5).into())));
     rig.open_authority(NodeId(2));
     let evict_2 = || Command::Evict { node: NodeId(2), compromised: true, keep_authority: true };
     let missing = |number| Refused::SignatureMissing { node: NodeId(2), number };
@@ -91,7 +91,7 @@ fn who_must_sign_is_not_evicted_before_it_has() {
     assert_eq!((rig.0.unsigned(), rig.0.is_stated(demoted)), ([NodeId(2)].into(), false));
     // Somebody who never had to sign is no part of this.
     rig.apply(Command::AddJoinToken(record(6, 1)));
-    rig.apply(Command::Admit(Box::new(request(3, 6))));
+    rig.apply(Command::Admit(Box::new(request(3, 6).into())));
     assert_eq!((rig.0.needs(NodeId(3)), rig.0.needs(NodeId(2))), (None, Some(2)));
     rig.sign_one(2);
     assert_eq!((rig.0.needs(NodeId(2)), rig.0.is_stated(demoted)), (None, true));
@@ -263,7 +263,7 @@ fn a_voter_that_is_behind_is_counted_and_one_of_another_history_is_not() {
     let old = stated();
     let mut rig = Rig(old.0.clone());
     rig.apply(Command::AddJoinToken(voter_record(5, 1)));
-    rig.apply(Command::Admit(Box::new(request(4, 5))));
+    rig.apply(Command::Admit(Box::new(request(4, 5).into())));
     rig.open_authority(NodeId(4));
     rig.settle();
     let stored = Arc::clone(&rig.0.view().unwrap().statement);
@@ -285,7 +285,7 @@ fn a_voter_that_is_behind_is_counted_and_one_of_another_history_is_not() {
 fn a_voter_that_never_came_so_far_as_to_hold_the_key_is_not_waited_for() {
     let mut rig = Rig::founded();
     rig.apply(Command::AddJoinToken(voter_record(5, 1)));
-    rig.apply(Command::Admit(Box::new(request(2, 5))));
+    rig.apply(Command::Admit(Box::new(request(2, 5).into())));
     assert_eq!(rig.0.view().unwrap().statement.voters.len(), 1, "it may have died since");
     evict(&mut rig, 2);
     rig.settle();

@@ -154,7 +154,7 @@ fn server_passes_on_what_was_signed_for_its_connection_only() {
 fn any_member_passes_a_return_on_and_voters_alone_bind_a_store() {
     let mut rig = Rig::three_voters();
     rig.apply(Command::AddJoinToken(record(5, 1)));
-    rig.apply(Command::Admit(Box::new(super::rig::request(4, 5))));
+    rig.apply(Command::Admit(Box::new(super::rig::request(4, 5).into())));
     let view = rig.0.view().unwrap();
     let may = |from, command: &Command| permit(view, NodeId(from), command).is_ok();
     let pass = returning(request(OLD, NEW));

@@ -22,7 +22,7 @@ fn a_token_is_bounded_in_uses_and_lifetime() {
 fn an_expired_token_is_refused_whoever_applies_it() {
     let mut rig = Rig::founded();
     rig.apply(Command::AddJoinToken(record(5, 1)));
-    let admit = || Command::Admit(Box::new(request(2, 5)));
+    let admit = || Command::Admit(Box::new(request(2, 5).into()));
     assert_eq!(rig.refused_at(NOW.plus_secs(1801), admit()), TokenUnusable::Expired.into());
     // The clock of a new leader may be behind: time in the log never runs backwards.
     assert_eq!(rig.refused_at(NOW, admit()), TokenUnusable::Expired.into());
@@ -32,7 +32,7 @@ fn an_expired_token_is_refused_whoever_applies_it() {
 fn a_token_is_usable_up_to_its_last_moment() {
     let mut rig = Rig::founded();
     rig.apply(Command::AddJoinToken(record(5, 1)));
-    let outcome = rig.apply_at(NOW.plus_secs(1800), Command::Admit(Box::new(request(2, 5))));
+    let outcome = rig.apply_at(NOW.plus_secs(1800), Command::Admit(Box::new(request(2, 5).into())));
     assert!(matches!(outcome, Outcome::Admitted(_)));
 }
 
@@ -41,8 +41,8 @@ fn a_revoked_or_unknown_token_admits_nobody() {
     let mut rig = Rig::founded();
     rig.apply(Command::AddJoinToken(record(5, 3)));
     rig.apply(Command::RevokeJoinToken(token(5).id()));
-    assert_eq!(rig.refused(Command::Admit(Box::new(request(2, 5)))), TokenUnusable::Revoked.into());
-    assert_eq!(rig.refused(Command::Admit(Box::new(request(2, 6)))), TokenUnusable::Unknown.into());
+    assert_eq!(rig.refused(Command::Admit(Box::new(request(2, 5).into()))), TokenUnusable::Revoked.into());
+    assert_eq!(rig.refused(Command::Admit(Box::new(request(2, 6).into()))), TokenUnusable::Unknown.into());
     assert_eq!(rig.refused(Command::RevokeJoinToken(token(6).id())), Refused::NoSuchToken(token(6).id()));
 }
 
@@ -77,7 +77,7 @@ fn spent_tokens_make_room_and_live_ones_do_not() {
 fn a_token_forgotten_for_want_of_room_does_not_come_back_with_new_uses() {
     let mut rig = Rig::founded();
     rig.apply(Command::AddJoinToken(record(5, 1)));
-    rig.apply(Command::Admit(Box::new(request(2, 5))));
+    rig.apply(Command::Admit(Box::new(request(2, 5).into())));
     rig.0.tokens.clear();
     assert_eq!(rig.refused(Command::AddJoinToken(record(5, 1))), Refused::TokenExists);
 }

@@ -1,0 +1,26 @@
+//! Doors of a member that only tests open: what a member that runs well never does.
+
+use countersign_core::trust::command::Command;
+
+use crate::member::Member;
+
+impl Member {
+    /// Proposes what the level after the newest brings.
+    #[doc(hidden)]
+    pub async fn note_for_testing(&self, note: String) -> Result<(), Box<dyn core::error::Error + Send + Sync>> {
+        self.0.own_command(Command::NoteForTesting(note), &[]).await?;
+        Ok(())
+    }
+
+    /// What was noted and is applied here.
+    #[doc(hidden)]
+    pub fn notes_for_testing(&self) -> Vec<String> {
+        self.0.state.read().notes_for_testing().to_vec()
+    }
+
+    /// Has the state machine stand still, as one does that waits for a lock that is never given back.
+    #[doc(hidden)]
+    pub fn stall_for_testing(&self) {
+        self.0.state.stall_for_testing();
+    }
+}
