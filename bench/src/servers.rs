@@ -1,6 +1,8 @@
 //! `countersign server` as real processes on loopback, each with a data directory that ends with it.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -44,7 +46,8 @@ impl Server {
     pub(crate) async fn join(binary: &Path, name: &str, suffrage: Suffrage, sponsor: &Self) -> Result<Self> {
         let created = sponsor.token(suffrage, 1).await?;
         let file = sponsor.data.path().join(format!("{name}.token"));
-        std::fs::write(&file, &created.token)?;
+        let mut written = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file)?;
+        written.write_all(created.token.as_bytes())?;
         let token = format!("@{}", file.display());
         let flags = ["--join-token".to_owned(), token, "--join-addr".to_owned(), created.join_addr];
         Self::start(binary, name, &flags).await

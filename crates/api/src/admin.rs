@@ -1,11 +1,16 @@
 //! The JSON that people and tools speak, on the local socket and on the HTTPS port. Described by `openapi.json`.
 
 mod acl;
+mod certificates;
+mod made;
 
 use std::collections::BTreeMap;
 
 use countersign_core::trust::member::Suffrage;
 use serde::{Deserialize, Serialize};
+
+pub use certificates::{CertificateInfo, CertificateIssued, CertificateRequest, CertificateRevoked};
+pub use made::{IssuedInfo, MadeInfo};
 
 pub use acl::{
     AclAdd, AclApply, AclAsk, AclChanged, AclDecision, AclExplanation, AclFinding, AclFlip, AclHolder, AclLint,
@@ -120,6 +125,14 @@ pub struct MemberStatus {
     pub holds_authority: bool,
     /// When its certificate ends: seconds since the Unix epoch.
     pub certificate_not_after: u64,
+    /// How its certificate came to be.
+    pub certificate_issued: IssuedInfo,
+    /// The token that admitted it; null for the founder.
+    pub admitted_by: Option<String>,
+    /// When it was admitted: milliseconds since the Unix epoch.
+    pub admitted_at_millis: u64,
+    /// Who made that token; null for the founder.
+    pub token_made: Option<MadeInfo>,
     /// SHA-256 of its identity key.
     pub identity: String,
     /// Whether it is the answering member.
@@ -242,6 +255,8 @@ pub struct TokenInfo {
     pub state: String,
     /// Whether it is the reusable cluster token.
     pub cluster_token: bool,
+    /// Who made it.
+    pub made: MadeInfo,
 }
 
 /// A member to be demoted or evicted.
@@ -415,60 +430,6 @@ pub struct ReceiptInfo {
     pub boot: String,
     /// By its identity key over all of this, hexadecimal.
     pub signature: String,
-}
-
-/// A certificate to be issued.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct CertificateRequest {
-    /// `client/<name>`, `broker/<host>` or `admin/<name>`.
-    pub role: String,
-    /// Seconds that it lives; as long as the member that is asked usually makes them, if it is left out.
-    #[serde(default)]
-    pub ttl_secs: Option<u64>,
-    /// A certificate signing request, PEM; only its public key is believed.
-    pub csr: String,
-}
-
-/// An issued certificate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CertificateIssued {
-    /// Whose.
-    pub principal: String,
-    /// The chain, PEM, leaf first.
-    pub chain: String,
-    /// The authority, PEM: what to trust.
-    pub authority: String,
-    /// Last moment of validity: seconds since the Unix epoch.
-    pub not_after: u64,
-    /// SHA-256 of its key.
-    pub key: String,
-}
-
-/// A certificate on record.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CertificateInfo {
-    /// Whose.
-    pub principal: String,
-    /// SHA-256 of its key.
-    pub key: String,
-    /// Last moment of validity: seconds since the Unix epoch.
-    pub not_after: u64,
-    /// Whether its key was revoked.
-    pub revoked: bool,
-}
-
-/// A revocation of a key, or of all keys of a principal.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CertificateRevoked {
-    /// Whose, a SPIFFE id; none if the key is on nobody's record.
-    pub principal: Option<String>,
-    /// The key that was named, SHA-256; none if all of the principal's were.
-    pub key: Option<String>,
-    /// How many keys on record it refuses; none if that was so before.
-    pub keys: u64,
-    /// Where it is refused by now.
-    pub enforcement: Enforcement,
 }
 
 /// A refused connection, as this member recorded it.

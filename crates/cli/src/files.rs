@@ -1,9 +1,11 @@
 //! Files that commands leave behind. A key is 0600 from its first byte, and what exists is not replaced unasked.
 
 use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+
+use countersign::datadir::{DataDirError, open_given};
 
 use crate::failure::{Failure, chain};
 
@@ -93,18 +95,35 @@ pub(crate) fn read_text(path: &Path, next: &str) -> Result<String, Failure> {
 
 /// Reads a private key's file. One that others can read is refused: whoever could read it may have.
 pub(crate) fn read_private(path: &Path, next: &str) -> Result<zeroize::Zeroizing<String>, Failure> {
-    let mode = fs::metadata(path).map_or(0, |metadata| metadata.mode() & 0o777);
-    if mode & 0o077 != 0 {
-        return Err(Failure::usage(
-            format!("`{}` can be read by others (mode {mode:03o})", path.display()),
-            format!("chmod 600 {}, and make a new key if somebody may have read this one", path.display()),
-        ));
+    let failed = |why: String| Failure::usage(format!("cannot read `{}`: {why}", path.display()), next);
+    let (mut file, metadata) = match open_given(path) {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return Err(failed("there is no such file".to_owned())),
+        Err(error) => return Err(Failure::usage(chain(&error), exposed(&error, next))),
+    };
+    if metadata.len() > PEM_LEN_MAX {
+        return Err(failed(format!("it holds more than {PEM_LEN_MAX} bytes")));
     }
-    read_text(path, next).map(zeroize::Zeroizing::new)
+    let mut text = zeroize::Zeroizing::new(String::new());
+    file.read_to_string(&mut text).map_err(|error| failed(chain(&error)))?;
+    Ok(text)
+}
+
+/// What to do about a secret's file that cannot be used.
+pub(crate) fn exposed(error: &DataDirError, next: &str) -> String {
+    match error {
+        DataDirError::Exposed { path, .. } => {
+            format!("chmod 600 {}, and make a new one if another user may have read this one", path.display())
+        }
+        DataDirError::Owner { path, .. } => format!("chown {} to this user, or to root", path.display()),
+        _ => next.to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn file<'a>(path: &Path, content: &'a str) -> NewFile<'a> {
@@ -141,7 +160,7 @@ mod tests {
         let path = dir.path().join("a.key");
         write(&file(&path, "key"), false).unwrap();
         assert_eq!(read_private(&path, "").unwrap().as_str(), "key");
-        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o640)).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
         assert!(read_private(&path, "").is_err());
     }
 }

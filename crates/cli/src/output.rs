@@ -4,6 +4,7 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use countersign_api::admin::MadeInfo;
 use serde::Serialize;
 
 use crate::duration::roughly;
@@ -111,6 +112,12 @@ pub(crate) fn printable(text: &str) -> String {
 /// A value that may be absent.
 pub(crate) fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// Who made something, and which member took the request.
+pub(crate) fn by(made: &MadeInfo) -> String {
+    let MadeInfo { by, taken_by, .. } = made;
+    if *by == format!("node/{taken_by}") { by.clone() } else { format!("{by} at node {taken_by}") }
 }
 
 /// A point in time: RFC 3339 in UTC, and how far away it is.

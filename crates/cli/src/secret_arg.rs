@@ -1,11 +1,11 @@
 //! Secrets as arguments: `@FILE`, `-` for standard input, or the secret itself. Never shown again.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use countersign::datadir::{DataDirError, open_given};
 use countersign_core::secret::SecretBytes;
 
 /// Bytes that a secret may have.
@@ -34,6 +34,9 @@ pub(crate) enum SecretError {
         #[source]
         source: io::Error,
     },
+    /// Others can read the file, or it is theirs.
+    #[error(transparent)]
+    NotPrivate(#[from] DataDirError),
     /// Nothing there.
     #[error("{from} is empty")]
     Empty {
@@ -84,8 +87,12 @@ impl SecretArg {
 }
 
 fn read_limited(path: &Path, from: &dyn Fn() -> String) -> Result<Vec<u8>, SecretError> {
-    let file = File::open(path).map_err(|source| SecretError::Io { from: from(), source })?;
-    read_all(file, from)
+    match open_given(path) {
+        Ok(Some((file, _))) => read_all(file, from),
+        Ok(None) => Err(SecretError::Io { from: from(), source: io::ErrorKind::NotFound.into() }),
+        Err(DataDirError::Io { source, .. }) => Err(SecretError::Io { from: from(), source }),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn read_all(source: impl Read, from: &dyn Fn() -> String) -> Result<Vec<u8>, SecretError> {
@@ -120,6 +127,8 @@ impl fmt::Debug for SecretArg {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -127,6 +136,13 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("secret");
         std::fs::write(&path, "  hush\n").unwrap();
+        let mode = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        for exposed in [0o644, 0o604, 0o660] {
+            mode(exposed);
+            let read = SecretArg::File(path.clone()).read();
+            assert!(matches!(read, Err(SecretError::NotPrivate(DataDirError::Exposed { .. }))), "{read:?}");
+        }
+        mode(0o400);
         for text in [format!("@{}", path.display()), "hush".to_owned()] {
             assert_eq!(SecretArg::parse(&text).read().unwrap().expose(), b"hush");
         }
@@ -138,6 +154,7 @@ mod tests {
         let path = dir.path().join("secret");
         for (len, read) in [(SECRET_LEN_MAX, true), (SECRET_LEN_MAX + 1, false)] {
             std::fs::write(&path, vec![b'x'; len]).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
             assert_eq!(SecretArg::File(path.clone()).read().is_ok(), read, "{len}");
         }
     }

@@ -224,6 +224,14 @@ fn no_secret_appears_in_any_output_at_trace_level() {
             assert!(!output.contains(canary.as_str()), "a secret was printed: {canary}");
         }
     }
+    // Nor in the events, which are for whoever may read the log.
+    for node in [&founder, &second] {
+        let events = std::fs::read_to_string(node.data.join("events.jsonl")).unwrap();
+        assert!(events.contains("node.admitted"), "no event, so nothing was searched");
+        for canary in canaries.iter().chain(&as_bytes) {
+            assert!(!events.contains(canary.as_str()), "an event holds a secret: {canary}");
+        }
+    }
     // Nor in what is stored beside the keys: the log, its snapshots, the refusals.
     let secret = token.split(':').next().unwrap()["cst_".len()..].to_owned();
     for node in [&founder, &second] {

@@ -11,6 +11,7 @@ pub mod codec;
 pub mod enroll;
 pub mod group;
 pub mod id;
+mod json;
 pub mod key;
 pub mod lease;
 pub mod limits;

@@ -71,6 +71,12 @@ pub const COMMAND_LEN_MAX: usize = 64 * 1024;
 pub const LEVEL_PROVEN_SECS: u64 = 86_400;
 /// Bytes of the author of one replicated trust command, encoded: a broker's name, an address and a few numbers.
 pub const AUTHOR_LEN_MAX: usize = 320;
+/// Events between two checkpoints of the chain over changes.
+pub const EVENTS_PER_CHECKPOINT: u64 = 1024;
+/// Bytes of one event, as a line of JSON.
+pub const EVENT_LEN_MAX: usize = 32 * 1024;
+/// Bytes of one list in an event; what goes beyond is left out, and a count says how many there were.
+pub const EVENT_LIST_LEN_MAX: usize = 8 * 1024;
 /// Commands that the proposer puts into one Raft entry.
 pub const COMMANDS_PER_ENTRY_MAX: usize = 256;
 /// Commands of one author that a leader holds at once, waiting or under way; past it that author is told to come again.

@@ -369,3 +369,33 @@ fn import_authority(
 fn serial(random: &Secret<16>) -> [u8; 16] {
     *random.expose()
 }
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::secret::SecretBytes;
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyUsagePurpose, SanType};
+
+    use super::*;
+
+    /// An authority made elsewhere, whose certificate has this many names besides its trust domain.
+    fn elsewhere(names: usize) -> ImportedAuthority {
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let names: Vec<String> = (0..names).map(|i| format!("{i:03}.example.org")).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.use_authority_key_identifier_extension = true;
+        params.subject_alt_names.push(SanType::URI("spiffe://td.internal".try_into().unwrap()));
+        let key_pem = SecretBytes::new(key.serialize_pem().into_bytes());
+        ImportedAuthority { certificate: params.self_signed(&key).unwrap().pem(), key: key_pem.into() }
+    }
+
+    #[test]
+    fn imported_authority_longer_than_peers_read_is_refused() {
+        let name = Name::parse("test").unwrap();
+        let cluster = NewCluster { name, trust_domain: None, token: None, authority: None, policy: Default::default() };
+        import_authority(&cluster, &elsewhere(400)).unwrap();
+        let refused = import_authority(&cluster, &elsewhere(500)).unwrap_err();
+        assert!(matches!(refused, BootstrapError::Bundle(BundleError::TooLong { .. })), "{refused}");
+    }
+}

@@ -1,18 +1,18 @@
 //! The data directory: what a member keeps, written so that a kill at any point leaves the old or the new, never half.
 //!
-//! Files hold secrets, so they are 0600 in a 0700 directory, and a key that others can read is refused, not repaired:
-//! whoever could read it may have.
+//! Files hold secrets, so they are 0600 in a 0700 directory; who may own and read them is judged in `ownership`.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use countersign_core::id::{ClusterId, Incarnation, NodeId, StoreId};
-use countersign_core::name::Name;
 use countersign_core::secret::SecretBytes;
 use countersign_raft::{Binding, StorePlace};
-use serde::{Deserialize, Serialize};
+
+pub use crate::member_file::MemberFile;
+use crate::ownership::{Process, Repair, audit};
+pub use crate::ownership::{open_given, read_given_secret, read_own_secret};
 
 /// Why a data directory cannot be used. Each names the path.
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,18 @@ pub enum DataDirError {
         /// The layout of this build.
         expected: u32,
     },
+    /// A link where a file or directory of this member's own was expected; what it leads to is not touched.
+    #[error("`{}` is a link; the data directory must hold the thing itself", path.display())]
+    Link {
+        /// The link.
+        path: PathBuf,
+    },
+    /// A directory where a file was expected, or the reverse.
+    #[error("`{}` is of another kind than this member makes: file, directory or socket", path.display())]
+    Kind {
+        /// The entry.
+        path: PathBuf,
+    },
     /// A file that cannot be parsed.
     #[error("`{}` is damaged: {reason}", path.display())]
     Damaged {
@@ -92,91 +104,6 @@ pub enum DamageReason {
     Missing,
 }
 
-/// Who this directory belongs to; written last, so its presence means that bootstrap or enrollment ended well.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemberFile {
-    /// The layout's version.
-    version: u32,
-    /// The cluster, 32 hexadecimal digits.
-    cluster: String,
-    /// The cluster's name.
-    pub cluster_name: Name,
-    /// How often the cluster was restarted from a survivor.
-    incarnation: u64,
-    /// The member's number.
-    node: u64,
-    /// The member's name.
-    pub name: Name,
-    /// The id under which the member answers for what it stored, 32 hexadecimal digits.
-    store: String,
-}
-
-/// The version of the directory's layout.
-const LAYOUT_VERSION: u32 = 2;
-
-impl MemberFile {
-    /// For a member of a cluster, with the store that was made for it.
-    pub fn new(binding: &Binding, cluster_name: Name, name: Name) -> Self {
-        Self {
-            version: LAYOUT_VERSION,
-            cluster: binding.cluster.to_string(),
-            cluster_name,
-            incarnation: binding.incarnation.0,
-            node: binding.node.0,
-            name,
-            store: binding.store.to_string(),
-        }
-    }
-
-    /// Reads what [`DataDir::write_member`] wrote. One of another layout is refused by name.
-    fn parse(path: &Path, bytes: &[u8]) -> Result<Self, DataDirError> {
-        #[derive(Deserialize)]
-        struct Versioned {
-            version: u32,
-        }
-        let damaged = |_| DataDirError::Damaged { path: path.to_owned(), reason: DamageReason::Parse };
-        let Versioned { version } = serde_json::from_slice(bytes).map_err(damaged)?;
-        if version != LAYOUT_VERSION {
-            return Err(DataDirError::Layout { path: path.to_owned(), got: version, expected: LAYOUT_VERSION });
-        }
-        let member: Self = serde_json::from_slice(bytes).map_err(damaged)?;
-        if member.ids().is_none() {
-            return Err(DataDirError::Damaged { path: path.to_owned(), reason: DamageReason::Parse });
-        }
-        Ok(member)
-    }
-
-    fn ids(&self) -> Option<(ClusterId, StoreId)> {
-        Some((ClusterId::parse(&self.cluster)?, StoreId::parse(&self.store)?))
-    }
-
-    /// What the member's stores are bound to.
-    pub fn binding(&self) -> Option<Binding> {
-        let (cluster, store) = self.ids()?;
-        Some(Binding { cluster, node: self.node(), incarnation: self.incarnation(), store })
-    }
-
-    /// The cluster.
-    pub fn cluster(&self) -> Option<ClusterId> {
-        ClusterId::parse(&self.cluster)
-    }
-
-    /// The member's number.
-    pub const fn node(&self) -> NodeId {
-        NodeId(self.node)
-    }
-
-    /// How often the cluster was restarted from a survivor.
-    pub const fn incarnation(&self) -> Incarnation {
-        Incarnation(self.incarnation)
-    }
-
-    /// The id under which the member answers for what it stored.
-    pub fn store(&self) -> Option<StoreId> {
-        StoreId::parse(&self.store)
-    }
-}
-
 /// Every file that a member makes, by name.
 pub mod file {
     /// Who this directory belongs to.
@@ -199,6 +126,10 @@ pub mod file {
     pub const SOCKET: &str = "admin.sock";
     /// Refused connections.
     pub const REFUSALS: &str = "refusals.jsonl";
+    /// Changes, as they were applied.
+    pub const EVENTS: &str = "events.jsonl";
+    /// Those before them.
+    pub const EVENTS_OLDER: &str = "events.1.jsonl";
     /// Members that an operator has this one refuse.
     pub const QUARANTINE: &str = "quarantine.json";
     /// The database.
@@ -216,7 +147,7 @@ pub mod file {
     /// The keys' directory.
     pub const KEYS: &str = "keys";
     /// Everything that may stand at the top of a data directory.
-    pub const ALL: [&str; 18] = [
+    pub const ALL: [&str; 20] = [
         MEMBER,
         LOCK,
         LEAF,
@@ -227,6 +158,8 @@ pub mod file {
         ENDPOINTS,
         SOCKET,
         REFUSALS,
+        EVENTS,
+        EVENTS_OLDER,
         QUARANTINE,
         STORE,
         CONFIRMED,
@@ -242,49 +175,44 @@ pub mod file {
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    _lock: File,
+    _lock: Option<File>,
 }
 
 impl DataDir {
     /// Opens a directory for one process, making it if there is none. A directory that holds anything but a member's
-    /// files is refused and left as it is.
+    /// files is refused and left as it is. The directory itself may be reached through a link; nothing in it may be one.
+    ///
+    /// # Errors
+    /// Every entry must be this user's and closed to others; what a group of this process can reach is closed.
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         let io = |action| move |source| DataDirError::Io { action, path: path.to_owned(), source };
         if !path.exists() {
             fs::create_dir_all(path).map_err(io("create"))?;
         }
-        if !path.join(file::MEMBER).exists() && !path.join(file::LOCK).exists() {
-            for entry in fs::read_dir(path).map_err(io("read"))? {
-                let found = entry.map_err(io("read"))?.file_name().to_string_lossy().into_owned();
-                if found != "lost+found" && !is_ours(&found) {
-                    return Err(DataDirError::Foreign { path: path.to_owned(), found });
-                }
-            }
-        }
+        let process = check_top(path)?;
         // Only now is it known to be ours: others must neither read what is in it, nor put files there.
-        let owner = fs::metadata(path).map_err(io("read"))?.uid();
-        if owner != rustix::process::geteuid().as_raw() {
-            return Err(DataDirError::Owner { path: path.to_owned(), owner });
-        }
         fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io("protect"))?;
-        let lock_path = path.join(file::LOCK);
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&lock_path)
-            .map_err(|source| DataDirError::Io { action: "open", path: lock_path.clone(), source })?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(DataDirError::InUse { path: path.to_owned() }),
-            Err(TryLockError::Error(source)) => {
-                return Err(DataDirError::Io { action: "lock", path: lock_path, source });
-            }
+        let lock = take_lock(path, true)?;
+        audit(path, &process, Repair::Yes)?;
+        match DirBuilder::new().mode(0o700).create(path.join(file::KEYS)) {
+            Err(source) if source.kind() != io::ErrorKind::AlreadyExists => Err(io("create keys in")(source)),
+            _ => Ok(Self { path: path.to_owned(), _lock: lock }),
         }
-        fs::create_dir_all(path.join(file::KEYS)).map_err(io("create keys in"))?;
-        fs::set_permissions(path.join(file::KEYS), fs::Permissions::from_mode(0o700)).map_err(io("protect keys in"))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Opens a directory to look at it: what [`Self::open`] refuses is refused, and nothing is made or changed. None if
+    /// there is none.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn look(path: &Path) -> Result<Option<Self>, DataDirError> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let process = check_top(path)?;
+        let lock = take_lock(path, false)?;
+        audit(path, &process, Repair::No)?;
+        Ok(Some(Self { path: path.to_owned(), _lock: lock }))
     }
 
     /// Where it is.
@@ -342,12 +270,16 @@ impl DataDir {
 
     /// Replaces a file durably: written beside, synced, renamed, and the directory synced.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DataDirError> {
+        #[cfg(test)]
+        crate::killed::step(&self.file(name))?;
         write_private(&self.file(name), bytes)
     }
 
     /// Removes a file that may be absent.
     pub fn remove(&self, name: &str) -> Result<(), DataDirError> {
         let path = self.file(name);
+        #[cfg(test)]
+        crate::killed::step(&path)?;
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(DataDirError::Io { action: "remove", path, source })
@@ -358,35 +290,50 @@ impl DataDir {
 
     /// Reads a secret; one that others can read is refused.
     pub fn read_secret(&self, name: &str) -> Result<Option<SecretBytes>, DataDirError> {
-        read_secret(&self.file(name))
+        read_own_secret(&self.file(name))
+    }
+}
+
+/// Whether the directory may be used at all: it holds nothing but a member's files, and is this user's.
+fn check_top(path: &Path) -> Result<Process, DataDirError> {
+    let io = |action| move |source| DataDirError::Io { action, path: path.to_owned(), source };
+    if !path.join(file::MEMBER).exists() && !path.join(file::LOCK).exists() {
+        for entry in fs::read_dir(path).map_err(io("read"))? {
+            let found = entry.map_err(io("read"))?.file_name().to_string_lossy().into_owned();
+            if found != "lost+found" && !is_ours(&found) {
+                return Err(DataDirError::Foreign { path: path.to_owned(), found });
+            }
+        }
+    }
+    let owner = fs::metadata(path).map_err(io("read"))?.uid();
+    if owner != rustix::process::geteuid().as_raw() {
+        return Err(DataDirError::Owner { path: path.to_owned(), owner });
+    }
+    Process::this().map_err(io("judge"))
+}
+
+/// Takes the directory for this process; without `make`, only if there is a lock to take.
+fn take_lock(path: &Path, make: bool) -> Result<Option<File>, DataDirError> {
+    let lock_path = path.join(file::LOCK);
+    let flags = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
+    let opened =
+        OpenOptions::new().create(make).truncate(false).write(true).mode(0o600).custom_flags(flags).open(&lock_path);
+    let lock = match opened {
+        Ok(lock) => lock,
+        Err(e) if !make && e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(_) if lock_path.is_symlink() => return Err(DataDirError::Link { path: lock_path }),
+        Err(source) => return Err(DataDirError::Io { action: "open", path: lock_path, source }),
+    };
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(DataDirError::Io { action: "lock", path: lock_path, source }),
     }
 }
 
 fn is_ours(name: &str) -> bool {
     let name = name.strip_suffix(".new").unwrap_or(name);
     file::ALL.contains(&name)
-}
-
-/// Reads a secret file anywhere; `None` if absent, refused if others can read it.
-pub fn read_secret(path: &Path) -> Result<Option<SecretBytes>, DataDirError> {
-    let failed = |source| DataDirError::Io { action: "read", path: path.to_owned(), source };
-    // Opened once: what is judged is what is read.
-    let mut file = match File::open(path) {
-        Ok(file) => file,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(failed(source)),
-    };
-    let metadata = file.metadata().map_err(failed)?;
-    let (mode, owner) = (metadata.mode() & 0o777, metadata.uid());
-    if mode & 0o077 != 0 {
-        return Err(DataDirError::Exposed { path: path.to_owned(), mode });
-    }
-    if owner != 0 && owner != rustix::process::geteuid().as_raw() {
-        return Err(DataDirError::Owner { path: path.to_owned(), owner });
-    }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(failed)?;
-    Ok(Some(SecretBytes::new(bytes)))
 }
 
 /// Reads a file that may be absent.
@@ -449,12 +396,56 @@ mod tests {
         let data = DataDir::open(dir.path()).unwrap();
         data.write("keys/leaf.key", b"secret").unwrap();
         assert_eq!(data.read_secret("keys/leaf.key").unwrap().unwrap().expose(), b"secret");
-        for mode in [0o640, 0o604, 0o660] {
+        for mode in [0o604, 0o602, 0o666, 0o644] {
             fs::set_permissions(data.file("keys/leaf.key"), fs::Permissions::from_mode(mode)).unwrap();
             assert!(
                 matches!(data.read_secret("keys/leaf.key"), Err(DataDirError::Exposed { mode: m, .. }) if m == mode)
             );
         }
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link_that_leads_out() {
+        let elsewhere = tempfile::tempdir().unwrap();
+        fs::set_permissions(elsewhere.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::write(elsewhere.path().join("file"), "theirs").unwrap();
+        let target =
+            |name: &str| elsewhere.path().join(if name == file::KEYS || name == file::STORE { "" } else { "file" });
+        for name in [file::KEYS, file::STORE, file::LOCK, file::MEMBER, file::REFUSALS, file::CONFIRMED, file::VIEW] {
+            let dir = tempfile::tempdir().unwrap();
+            std::os::unix::fs::symlink(target(name), dir.path().join(name)).unwrap();
+            for opened in [DataDir::open(dir.path()).map(drop), DataDir::look(dir.path()).map(drop)] {
+                assert!(matches!(opened, Err(DataDirError::Link { .. })), "{name}: {opened:?}");
+            }
+        }
+        // Also one that leads to where nothing is yet, and one within.
+        let dir = tempfile::tempdir().unwrap();
+        drop(DataDir::open(dir.path()).unwrap());
+        std::os::unix::fs::symlink(elsewhere.path().join("new"), dir.path().join("keys/leaf.key")).unwrap();
+        assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Link { .. })));
+        assert_eq!(fs::metadata(elsewhere.path()).unwrap().mode() & 0o777, 0o755, "it was left as it is");
+        assert_eq!(fs::read_to_string(elsewhere.path().join("file")).unwrap(), "theirs");
+        assert_eq!(fs::read_dir(elsewhere.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_directory_is_reached_through_a_link_and_looked_at_without_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        assert!(DataDir::look(&real).unwrap().is_none());
+        fs::create_dir(&real).unwrap();
+        std::os::unix::fs::symlink(&real, &link).unwrap();
+        drop(DataDir::look(&link).unwrap().unwrap());
+        assert_eq!(fs::read_dir(&real).unwrap().count(), 0);
+        let data = DataDir::open(&link).unwrap();
+        data.write("keys/leaf.key", b"secret").unwrap();
+        assert!(matches!(DataDir::look(&link), Err(DataDirError::InUse { .. })));
+        drop(data);
+        fs::set_permissions(real.join("keys/leaf.key"), fs::Permissions::from_mode(0o660)).unwrap();
+        drop(DataDir::look(&link).unwrap().unwrap());
+        assert_eq!(fs::metadata(real.join("keys/leaf.key")).unwrap().mode() & 0o777, 0o660);
+        drop(DataDir::open(&link).unwrap());
+        assert_eq!(fs::metadata(real.join("keys/leaf.key")).unwrap().mode() & 0o777, 0o600);
     }
 
     #[test]
@@ -476,6 +467,10 @@ mod tests {
         // A directory of somebody else is left as it is.
         assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o777, 0o755);
         give(dir.path(), 0);
+        assert!(
+            matches!(DataDir::open(dir.path()), Err(DataDirError::Owner { path, .. }) if path.ends_with("leaf.key"))
+        );
+        give(&dir.path().join("keys/leaf.key"), 0);
         DataDir::open(dir.path()).unwrap();
     }
 

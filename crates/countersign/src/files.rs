@@ -20,7 +20,7 @@ use countersign_pki::mapping::{Rules, Unmapped};
 use countersign_pki::pem::certificates_from_pem;
 use countersign_pki::verify::{Bundle, BundleError, ChainError, Usage};
 
-use crate::datadir::{DataDirError, read_optional, read_secret};
+use crate::datadir::{DataDirError, read_given_secret, read_optional};
 use crate::settings::FilesMode;
 
 /// Why certificates made elsewhere cannot be used here.
@@ -164,7 +164,7 @@ impl FilesError {
             Self::NotANode { .. } => "have a certificate made whose name a principal_mapping rule makes a node's",
             Self::OtherAuthority { .. } => "give the authority that the cluster was founded with",
             Self::OtherKey { .. } => {
-                "have the certificate made anew for the key on record, or empty the data directory and join again"
+                "have the certificate made anew for the key on record, or join again with another --data directory"
             }
             Self::OtherName { .. } => "have the certificate made for the name on record",
             Self::Wanted => "give --inter-broker-tls-cert, --inter-broker-tls-key and --inter-broker-tls-ca",
@@ -195,7 +195,7 @@ impl ForeignIdentity {
         let unusable = |source| FilesError::Authority { path: ca.clone(), source };
         let authority = ForeignAuthority::read(der).map_err(unusable)?;
         let chain = text(cert, read_optional(cert)?)?;
-        let secret = read_secret(key)?.ok_or_else(|| FilesError::Missing { path: key.clone() })?;
+        let secret = read_given_secret(key)?.ok_or_else(|| FilesError::Missing { path: key.clone() })?;
         let secret = core::str::from_utf8(secret.expose()).map_err(|_| FilesError::NotPem { path: key.clone() })?;
         let checked = credential::Credential::from_pem(&chain, secret).map_err(|source| FilesError::Credential {
             cert: cert.clone(),

@@ -289,12 +289,13 @@ fn store(
 mod tests {
     use std::collections::BTreeMap;
 
-    use countersign_core::id::{ClusterId, Generation, Incarnation, KeyId, NodeId};
+    use countersign_core::id::{ClusterId, Generation, Incarnation, KeyId, NodeId, RequestId};
     use countersign_core::key::Endorsement;
     use countersign_core::name::Host;
     use countersign_core::principal::{Principal, TrustDomain};
     use countersign_core::time::Validity;
-    use countersign_core::trust::member::{Leaf, Member, Suffrage};
+    use countersign_core::trust::author::{Author, Made};
+    use countersign_core::trust::member::{Issued, Leaf, Member, Suffrage};
     use countersign_core::trust::statement::{StatedVoter, Statement};
     use countersign_core::trust::view::{Authority as Recorded, AuthorityKey, AuthorityPhase};
     use countersign_pki::authority::{Authority, AuthorityParts, LeafRequest};
@@ -350,6 +351,8 @@ mod tests {
                 imported: false,
             };
             let authorities = [&self.pinned, &self.other].into_iter().map(|a| (a.id(), recorded(a)));
+            let author = Author::of_member(HERE, RequestId([0; 16]));
+            let issued = Issued { authority: Some(self.pinned.id()), made: Made::new(&author, NOW) };
             let member = Member {
                 id: HERE,
                 name: Name::parse("n2").unwrap(),
@@ -357,7 +360,7 @@ mod tests {
                 keys: self.keys.public(),
                 store: STORE,
                 returning: None,
-                leaf: Leaf { key: self.keys.leaf.id(), renewal: 0, serial: [3; 16], validity: VALID },
+                leaf: Leaf { key: self.keys.leaf.id(), renewal: 0, serial: [3; 16], validity: VALID, issued },
                 mapped: None,
                 addresses: vec![Address::parse("127.0.0.1:1").unwrap()],
                 addresses_changed: Generation(0),
@@ -368,6 +371,7 @@ mod tests {
                 attributes: BTreeMap::new(),
                 admitted_by: None,
                 admitted_at: NOW,
+                token_made: None,
                 feature_level: 1,
                 level_since: NOW,
             };

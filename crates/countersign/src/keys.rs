@@ -101,6 +101,13 @@ pub(crate) fn stored_chain(data: &DataDir) -> Result<Option<SecretBytes>, DataDi
     }
 }
 
+/// The first key that a member has and that is not there; and whether the member is who it was without it.
+pub(crate) fn missing(data: &DataDir, issued: bool) -> Option<(&'static str, bool)> {
+    let there = |name: &str| data.file(name).symlink_metadata().is_ok();
+    let own = [(IDENTITY, false), (UCAN, false), (SEALING, true)].into_iter().find(|(name, _)| !there(name));
+    own.or_else(|| (issued && !there(RENEWED) && !there(LEAF)).then_some((LEAF, true)))
+}
+
 impl LeafKey {
     pub(crate) fn id(&self) -> KeyId {
         match self {

@@ -1,6 +1,7 @@
 //! The trust state behind Raft, and the one place where what was applied becomes what handshakes judge by.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use countersign_core::authz::Affected;
@@ -10,15 +11,18 @@ use countersign_core::id::{Generation, KeyId};
 use countersign_core::locked::Locked;
 use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
-use countersign_core::trust::TrustState;
+use countersign_core::trust::author::Author;
 use countersign_core::trust::clocks::Anchor;
 use countersign_core::trust::command::{Command, Stamped};
+use countersign_core::trust::event::Event;
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::View;
+use countersign_core::trust::{Recorded, TrustState};
 use countersign_raft::{ApplyError, GroupMachine, LogPosition, RestoreError};
 use tokio::sync::watch;
 
 use crate::boot::boot_now;
+use crate::events::{EventCounts, EventLog};
 use crate::quarantine::Overlay;
 use crate::stores::Stores;
 
@@ -102,6 +106,7 @@ struct Inner {
     publish: OnceLock<Publish>,
     applied: watch::Sender<Generation>,
     anchor: Locked<Anchor>,
+    events: OnceLock<Arc<EventCounts>>,
 }
 
 /// What was applied, and what that concerned: a reader of a generation finds its change, too.
@@ -120,6 +125,7 @@ impl SharedState {
             publish: OnceLock::new(),
             applied: watch::Sender::new(Generation(0)),
             anchor: Locked::default(),
+            events: OnceLock::new(),
         }))
     }
 
@@ -161,9 +167,20 @@ impl SharedState {
     }
 
     /// The machine to hand to Raft. `overlay` refuses for what stands in the log until it is applied.
-    pub(crate) fn machine(&self, overlay: Arc<Overlay>, stores: Arc<Stores>) -> TrustMachine {
+    pub(crate) fn machine(&self, overlay: Arc<Overlay>, stores: Arc<Stores>, events: EventLog) -> TrustMachine {
+        let _ = self.0.events.set(events.counts());
+        let events = Locked::new(events);
         let known = self.read().known();
-        TrustMachine { shared: self.clone(), known, overlay, stores, published: Generation(0), revocations: Vec::new() }
+        let (published, revocations) = (Generation(0), Vec::new());
+        TrustMachine { shared: self.clone(), known, overlay, stores, events, published, revocations }
+    }
+
+    /// How writing events went since the start: lines that failed, and events without a line.
+    pub(crate) fn event_counts(&self) -> (u64, u64) {
+        self.0
+            .events
+            .get()
+            .map_or((0, 0), |counts| (counts.failed.load(Ordering::Relaxed), counts.missing.load(Ordering::Relaxed)))
     }
 }
 
@@ -174,6 +191,7 @@ pub(crate) struct TrustMachine {
     known: u32,
     overlay: Arc<Overlay>,
     stores: Arc<Stores>,
+    events: Locked<EventLog>,
     published: Generation,
     /// Applied since the last view was published.
     revocations: Vec<Revocation>,
@@ -182,7 +200,7 @@ pub(crate) struct TrustMachine {
 impl GroupMachine for TrustMachine {
     /// A command that this binary does not know was written by a newer one. Skipping it would make this member's state
     /// differ from all others', so the member stops; a newer binary goes on from here.
-    fn apply(&mut self, _at: LogPosition, members: &GroupMembers, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
+    fn apply(&mut self, at: LogPosition, members: &GroupMembers, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
         let stamped = Stamped::decode(self.known, command).map_err(ApplyError::new)?;
         let mut applied = self.shared.0.applied_state.lock();
         let AppliedState { state, changes } = &mut *applied;
@@ -190,22 +208,30 @@ impl GroupMachine for TrustMachine {
         // Before, and without keeping the view: a view that a reader holds is copied when it is changed.
         let affected = Affected::by(&stamped.command, state.view().map(|view| &**view));
         let before = state.view().map(|view| view.generation);
-        let outcome = state.apply(&stamped, members).map_err(ApplyError::new)?;
+        let Recorded { outcome, event } = state.apply_recorded(&stamped, members).map_err(ApplyError::new)?;
         if let Some(view) = state.view().filter(|view| before.is_none_or(|before| before < view.generation)) {
             changes.enter(view.generation, affected);
         }
         drop(applied);
+        if let Some(event) = event
+            && self.events.lock().append(&event)
+        {
+            told(at, &stamped.author, &event);
+        }
         self.revocations.extend(Revocation::of(&stamped.command, &outcome));
         codec::encode(&outcome).map_err(ApplyError::new)
     }
 
     fn snapshot(&self) -> Vec<u8> {
+        // A snapshot may take the place of entries: their events are not written again.
+        self.events.lock().sync();
         self.shared.read().encode().unwrap_or_else(|error| stop(&error))
     }
 
     fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
         let restored = TrustState::decode(self.known, bytes).map_err(RestoreError::new)?;
         let upto = restored.view().map_or(Generation(0), |view| view.generation);
+        self.events.lock().restored(restored.chain());
         let mut applied = self.shared.0.applied_state.lock();
         applied.changes.forget(upto);
         applied.state = Arc::new(restored);
@@ -241,6 +267,17 @@ impl GroupMachine for TrustMachine {
     }
 }
 
+/// Characters of an event's details in the log; the events file has all of them.
+const DETAILS_MAX: usize = 1024;
+
+/// One line for each change that is applied here for the first time.
+fn told(at: LogPosition, author: &Author, event: &Event) {
+    let details: String = event.details.chars().take(DETAILS_MAX).collect();
+    let (number, generation) = (event.number, event.generation);
+    let (request, index) = (author.request, at.index);
+    tracing::info!(event = event.name, %author, %request, details, %generation, index, number, "change applied");
+}
+
 /// Every state has an encoding, so this is a defect of ours; a snapshot that lacked some of it would be worse.
 fn stop(error: &(dyn core::error::Error + 'static)) -> ! {
     tracing::error!(error = %crate::chain(error), "the state cannot be encoded");
@@ -252,13 +289,16 @@ mod tests {
     use countersign_core::trust::command::FEATURE_LEVEL;
 
     use super::*;
+    use crate::datadir::DataDir;
 
     #[test]
     fn an_entry_of_a_newer_version_is_refused_by_the_level_that_it_needs() {
+        let data = tempfile::tempdir().unwrap();
+        let events = EventLog::open(&DataDir::open(data.path()).unwrap()).unwrap();
         let shared = SharedState::knowing(FEATURE_LEVEL);
         let newer = codec::encode_at(FEATURE_LEVEL + 1, &(UnixMillis(1), 250_u32)).unwrap();
         let refused = shared
-            .machine(Arc::default(), Arc::default())
+            .machine(Arc::default(), Arc::default(), events)
             .apply(LogPosition::default(), &GroupMembers::default(), &newer)
             .unwrap_err();
         let shown = crate::chain(&refused).to_string();

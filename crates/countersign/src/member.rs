@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use countersign_core::codec;
 use countersign_core::enroll::dial_back::DialBack;
 use countersign_core::id::{NodeId, StoreId};
 use countersign_core::lease::{Fresh, NoLease};
@@ -13,9 +12,8 @@ use countersign_core::name::{Address, Host, Name};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
 use countersign_guard::Guard;
-use countersign_net::{Acceptor, AcceptorLimits, Clock, Credential, Dialer, Endpoint, Refusals, SystemClock, Trust};
+use countersign_net::{Acceptor, AcceptorLimits, Clock, Dialer, Endpoint, Refusals, SystemClock, Trust};
 use countersign_pki::key::KeyAlgorithm;
-use countersign_pki::pem::certificates_from_pem;
 use countersign_raft::{Groups, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -25,11 +23,12 @@ use crate::authority::Keeper;
 use crate::bootstrap::{self, BootstrapError};
 use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
 use crate::endpoints::Endpoints;
-use crate::files::{self, ForeignIdentity};
+use crate::events::EventLog;
+use crate::files::ForeignIdentity;
 use crate::heard::Heard;
 use crate::hosts::{self, DialBacks};
 use crate::join;
-use crate::keys::{Keys, LeafKey, random, stored_chain};
+use crate::keys::{Keys, random};
 use crate::lease::{Leasehold, Subleases};
 use crate::machine::SharedState;
 use crate::peers::Peers;
@@ -43,6 +42,7 @@ use crate::service;
 use crate::settings::{Settings, Start};
 pub use crate::start_error::{StartError, WayBack};
 use crate::store_return;
+use crate::stored::{self, Stored};
 use crate::stores::Stores;
 use crate::time::{Clocks, OwnClock};
 use crate::turns::Turns;
@@ -104,25 +104,44 @@ impl Member {
     /// holds a member, `start` is ignored: a valid identity is never replaced by a token.
     pub async fn start(settings: Settings, start: Start) -> Result<(Self, Started), StartError> {
         let data = DataDir::open(&settings.data)?;
-        let foreign = settings.files.as_ref().map(|files| ForeignIdentity::load(files, SystemClock.now()));
-        let foreign = foreign.transpose()?.map(Arc::new);
-        let bound = Bound::open(&data, &settings).await?;
-        let existing = data.member()?;
-        let (member, started, replica) = match existing {
-            Some(member) => {
-                // Left by a kill after the last step; it must not be taken for a start that is under way.
-                for left in [file::BOOTSTRAP, file::JOIN].into_iter().filter(|left| data.file(left).exists()) {
-                    data.remove(left)?;
-                }
-                let (member, started) = store_return::come_back(&data, member, foreign.clone(), &start).await?;
-                (member, started, None)
+        let foreign = foreign(&settings)?;
+        let judged = stored::judge(&data, &start)?;
+        let held = match judged {
+            Some(file) => {
+                stored::clear(&data)?;
+                let (file, started) = store_return::come_back(&data, file, foreign.clone(), &start).await?;
+                let stored = Stored::read(&data, file, foreign.clone())?;
+                let store = stored.open_store(&data)?;
+                Some((stored, store, started))
             }
-            None => create(&data, &settings, foreign.clone(), &bound, start).await?,
+            None => None,
         };
-        let inner = assemble(data, member, foreign, replica, bound, &settings).await?;
+        let bound = Bound::open(&data, &settings).await?;
+        let (stored, replica, started) = match held {
+            Some((stored, store, started)) => {
+                let (of, view, events) = ((store, stored.file.node()), stored.view.clone(), EventLog::open(&data)?);
+                (stored, Replica::open(of, settings.level(), view, events).await?, started)
+            }
+            None => create(&data, &settings, foreign, &bound, start).await?,
+        };
+        let inner = assemble(data, stored, replica, bound, &settings).await?;
         let member = Self(inner);
         member.0.spawn_services(&settings).await?;
         Ok((member, started))
+    }
+
+    /// Judges what `settings.data` holds as [`Member::start`] does, in the same order, and starts nothing. None if there is
+    /// no such directory: it would be made.
+    ///
+    /// # Errors
+    /// What a start would be refused for, as far as the directory is concerned.
+    pub fn check(settings: &Settings, start: &Start) -> Result<Option<MemberFile>, StartError> {
+        let Some(data) = DataDir::look(&settings.data)? else { return Ok(None) };
+        let foreign = foreign(settings)?;
+        let Some(file) = stored::judge(&data, start)? else { return Ok(None) };
+        let stored = Stored::read(&data, file, foreign)?;
+        stored.open_store(&data)?.close();
+        Ok(Some(stored.file))
     }
 
     /// This member's number.
@@ -266,45 +285,46 @@ fn node_name(settings: &Settings) -> Result<Name, StartError> {
     Name::parse(label).map_err(|source| StartError::HostName { host: label.to_owned(), source })
 }
 
+/// This node's certificate, where it is made elsewhere.
+fn foreign(settings: &Settings) -> Result<Option<Arc<ForeignIdentity>>, StartError> {
+    let foreign = settings.files.as_ref().map(|files| ForeignIdentity::load(files, SystemClock.now()));
+    Ok(foreign.transpose()?.map(Arc::new))
+}
+
+/// Makes a member where [`stored::judge`] found that one may be made.
 async fn create(
     data: &DataDir,
     settings: &Settings,
     foreign: Option<Arc<ForeignIdentity>>,
     bound: &Bound,
     start: Start,
-) -> Result<(MemberFile, Started, Option<Replica>), StartError> {
+) -> Result<(Stored, Replica, Started), StartError> {
     let path = || data.path().to_owned();
-    if bootstrap::under_way(data) {
-        if matches!(start, Start::Join { .. }) {
-            return Err(StartError::BootstrapUnfinished { path: path() });
-        }
-    } else if join::under_way(data) {
-        if !matches!(start, Start::Join { .. }) {
-            return Err(StartError::JoinUnfinished { path: path() });
-        }
-    } else {
-        let found = data.remains()?;
-        if !found.is_empty() {
-            return Err(StartError::NoMemberFile { path: path(), found });
-        }
-    }
     match start {
         Start::Join { token, sponsor } => {
             let begun = join::begin(data, &node_name(settings)?, &bound.advertise, settings.level())?;
-            let keys = Keys::load_or_make(data, foreign, settings.key)?;
+            let keys = Keys::load_or_make(data, foreign.clone(), settings.key)?;
             let addresses = bound.advertise.clone();
             let back = DialBack { pin: token.pin(), token: token.id(), addresses };
-            let member = tokio::select! {
+            let file = tokio::select! {
                 joined = join::enroll(data, &keys, &token, &sponsor, &begun) => joined?,
                 never = hosts::answer(&bound.listener, &back, &keys.identity) => match never {},
             };
-            Ok((member, Started::Joined, None))
+            let stored = Stored::read(data, file, foreign)?;
+            let store = stored.open_store(data)?;
+            let replica = Replica::open(
+                (store, stored.file.node()),
+                settings.level(),
+                stored.view.clone(),
+                EventLog::open(data)?,
+            )
+            .await?;
+            Ok((stored, replica, Started::Joined))
         }
-        Start::ReturnAsLearner { .. } => Err(StartError::Empty { path: path() }),
-        Start::Existing if !bootstrap::under_way(data) => Err(StartError::Empty { path: path() }),
+        Start::ReturnAsLearner { .. } => Err(StartError::Empty { path: data.path().to_owned() }),
         Start::Existing | Start::Bootstrap(_) => {
             bootstrap::begin(data)?;
-            let keys = Keys::load_or_make(data, foreign, settings.key)?;
+            let keys = Keys::load_or_make(data, foreign.clone(), settings.key)?;
             let resumed = bootstrap::resume(data)?;
             let prepared = match (resumed, &start) {
                 (Some(prepared), _) => prepared,
@@ -316,56 +336,36 @@ async fn create(
             };
             let place = data.store_place(prepared.binding());
             Store::create(&place, StoreId(*random::<16>()?.expose())).map_err(BootstrapError::from)?;
-            let replica = Replica::open(&place, settings.level(), None).await.map_err(BootstrapError::from)?;
-            let member = bootstrap::carry_out(data, &keys, &replica, &prepared).await?;
-            Ok((member, Started::Founded, Some(replica)))
+            let store = Store::open(&place).map_err(BootstrapError::from)?;
+            let replica = Replica::open((store, bootstrap::FOUNDER), settings.level(), None, EventLog::open(data)?)
+                .await
+                .map_err(BootstrapError::from)?;
+            let file = bootstrap::carry_out(data, &keys, &replica, &prepared).await?;
+            Ok((Stored::read(data, file, foreign)?, replica, Started::Founded))
         }
     }
-}
-
-/// The certificate that this member shows.
-fn stored_credential(data: &DataDir, leaf: &LeafKey) -> Result<Credential, StartError> {
-    let key = match leaf {
-        LeafKey::Foreign(foreign) => return Ok(foreign.credential()),
-        LeafKey::Issued(key) => key,
-    };
-    let damaged = |reason| DataDirError::Damaged { path: data.file(file::LEAF), reason };
-    let pem = stored_chain(data)?.ok_or_else(|| damaged(DamageReason::Missing))?;
-    let pem = core::str::from_utf8(pem.expose()).map_err(|_| damaged(DamageReason::Parse))?;
-    let chain = certificates_from_pem(pem)?;
-    Ok(Credential::new(chain.iter().map(|der| der.to_vec()), key)?)
 }
 
 /// Puts the parts of a stored member together; nothing is accepted yet.
 async fn assemble(
     data: DataDir,
-    member: MemberFile,
-    foreign: Option<Arc<ForeignIdentity>>,
-    replica: Option<Replica>,
+    stored: Stored,
+    replica: Replica,
     bound: Bound,
     settings: &Settings,
 ) -> Result<Arc<Inner>, StartError> {
-    let damaged = |name: &str, reason| DataDirError::Damaged { path: data.file(name), reason };
-    let stored = data.read(file::VIEW)?.ok_or_else(|| damaged(file::VIEW, DamageReason::Missing))?;
-    let stored: View = codec::decode(&stored).map_err(|_| damaged(file::VIEW, DamageReason::Parse))?;
-    let stored = Arc::new(stored);
+    let Stored { file: member, view: stored, keys, credential } = stored;
     let node = member.node();
-    // Before the keys: a node without the files that it needs has no leaf key either.
-    files::check(&stored, node, foreign.as_deref())?;
-    let keys = Keys::load(&data, foreign)?;
-    let credential = Arc::new(stored_credential(&data, &keys.leaf)?);
-    let replica = match replica {
-        Some(replica) => replica,
-        None => store_return::open_replica(&data, &member, settings.level(), &stored).await?,
-    };
     // What was committed before the last stop is applied by now: an eviction is in force at the first handshake.
     let (applied, time) = {
         let state = replica.state.read();
         (state.view().cloned(), state.time())
     };
-    let view = applied.filter(|view| view.generation >= stored.generation).unwrap_or(stored);
+    let applied = applied.filter(|view| stored.as_ref().is_none_or(|stored| view.generation >= stored.generation));
+    let Some(view) = applied.or(stored) else { return Err(stored::unknown_cluster(&data, node)) };
     if Some(view.cluster) != member.cluster() {
-        return Err(damaged(file::MEMBER, DamageReason::Mismatch).into());
+        let path = data.file(file::MEMBER);
+        return Err(DataDirError::Damaged { path, reason: DamageReason::Mismatch }.into());
     }
     let time = time.max(view.members.values().map(|m| m.admitted_at).max().unwrap_or(UnixMillis(0)));
     let refusals = Arc::new(RefusalLog::open(&data.file(file::REFUSALS)));
@@ -490,6 +490,7 @@ impl Inner {
         hosts::spawn(self);
         crate::renewal::spawn(self);
         crate::returning::spawn(self);
+        crate::view_file::spawn(self);
         crate::watchdog::spawn(self).map_err(StartError::Watchdog)?;
         Ok(())
     }

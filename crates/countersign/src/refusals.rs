@@ -142,7 +142,7 @@ pub const fn advice(refusal: Refusal) -> &'static str {
              of both hosts"
         }
         Refusal::KeyRevoked | Refusal::Evicted => {
-            "if the host may come back, empty its data directory and join it anew: `countersign token create`"
+            "if the host may come back, join it anew with another --data directory: `countersign token create`"
         }
         Refusal::NotAMember => "join it with a token: `countersign token create`",
         Refusal::KeyUnknown | Refusal::Endorsement => {

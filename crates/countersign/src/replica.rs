@@ -15,9 +15,10 @@ use countersign_core::trust::view::View;
 use countersign_net::Endpoint;
 use countersign_raft::{
     Assignments, Group, GroupConfig, Groups, InitializeError, OpenError, ProposeError, Refusal, StartError, Store,
-    StoreFault, StorePlace,
+    StoreFault,
 };
 
+use crate::events::EventLog;
 use crate::machine::SharedState;
 use crate::peers::Peers;
 use crate::quarantine::Overlay;
@@ -70,15 +71,18 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// Opens the store and starts the trust group; `stored` is the view that this member was admitted under, which says
+    /// Starts the trust group on an open store; `stored` is the view that this member was admitted under, which says
     /// who belongs to the group until the log does.
-    pub(crate) async fn open(place: &StorePlace, known: u32, stored: Option<Arc<View>>) -> Result<Self, ReplicaError> {
-        let store = Store::open(place)?;
-        let node = place.binding.node;
+    pub(crate) async fn open(
+        (store, node): (Store, NodeId),
+        known: u32,
+        stored: Option<Arc<View>>,
+        events: EventLog,
+    ) -> Result<Self, ReplicaError> {
         let state = SharedState::knowing(known);
         let peers = Peers::default();
         let (gate, overlay, stores) = (Arc::<Gate>::default(), Arc::<Overlay>::default(), Arc::<Stores>::default());
-        let own = place.binding.store;
+        let own = store.binding().store;
         let assigned = Arc::new(AssignedByView {
             me: node,
             own,
@@ -93,7 +97,7 @@ impl Replica {
         });
         let weak: Weak<AssignedByView> = Arc::downgrade(&assigned);
         let groups = Groups::new(node, own, store, Arc::new(peers.clone()), Arc::new(WeakAssigned(weak)));
-        let machine = state.machine(Arc::clone(&overlay), Arc::clone(&stores));
+        let machine = state.machine(Arc::clone(&overlay), Arc::clone(&stores), events);
         let group = groups.start(GroupId::TRUST, Box::new(machine), GroupConfig::default()).await?;
         let _ = assigned.group.set(group.clone());
         Ok(Self { state, groups, group, peers, gate, overlay, stores, store: own, assigned })
@@ -264,28 +268,37 @@ pub(crate) mod tests {
     use countersign_core::secret::Secret;
     use countersign_core::time::{UnixMillis, Validity};
     use countersign_core::trust::author::Author;
+    use countersign_core::trust::chain::Chain;
     use countersign_core::trust::command::{Bootstrap, FEATURE_LEVEL, SealedKey};
     use countersign_core::trust::member::{Member, MemberKeys};
     use countersign_core::trust::view::AuthorityKey;
-    use countersign_raft::{Binding, GroupMachine, GroupState, GroupStopped, HubError, LogPosition, RaftRpc};
+    use countersign_raft::{
+        Binding, GroupMachine, GroupState, GroupStopped, HubError, LogPosition, RaftRpc, StorePlace,
+    };
 
     use countersign_core::codec;
     use countersign_core::locked::Locked;
 
     use super::*;
+    use crate::datadir::DataDir;
 
     const LEADER: NodeId = NodeId(1);
     const ME: NodeId = NodeId(2);
     const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
 
     /// The store of this member in `dir`, made at the first time.
-    fn place(dir: &tempfile::TempDir, node: NodeId) -> StorePlace {
+    fn store_in(dir: &tempfile::TempDir, node: NodeId) -> Store {
         let binding =
             Binding { cluster: ClusterId([1; 16]), node, incarnation: Incarnation(0), store: StoreId([1; 16]) };
         let at = |name| dir.path().join(name);
         let place = StorePlace { path: at("store"), record: at("record"), binding };
         Store::create(&place, StoreId([2; 16])).unwrap();
-        place
+        Store::open(&place).unwrap()
+    }
+
+    fn events(dir: &tempfile::TempDir) -> EventLog {
+        let data = DataDir::open(&dir.path().join("data")).unwrap();
+        EventLog::open(&data).unwrap()
     }
 
     fn stamped(command: Command) -> Stamped {
@@ -297,7 +310,7 @@ pub(crate) mod tests {
         Command::Evict { node: NodeId(node), compromised: false, keep_authority: true }
     }
 
-    fn bootstrap(cluster: u8) -> Command {
+    pub(crate) fn bootstrap(cluster: u8) -> Command {
         let key = SecretKey::from_seed(Secret::new([3; 32])).public();
         Command::Bootstrap(Box::new(Bootstrap {
             cluster: ClusterId([cluster; 16]),
@@ -336,8 +349,22 @@ pub(crate) mod tests {
     fn state(view: &View) -> Vec<u8> {
         type Nothing = BTreeMap<u8, u8>;
         let none = Nothing::new;
-        codec::encode(&(Some(view), none(), none(), none(), 9_u64, 60_u64, 10_000_u64, none(), none(), NOW, true))
-            .unwrap()
+        codec::encode(&(
+            Some(view),
+            none(),
+            none(),
+            none(),
+            9_u64,
+            60_u64,
+            10_000_u64,
+            none(),
+            none(),
+            0_u64,
+            Chain::default(),
+            NOW,
+            true,
+        ))
+        .unwrap()
     }
 
     /// A snapshot message of the leader, as it travels: it names `members` as voters and carries `data`.
@@ -354,7 +381,8 @@ pub(crate) mod tests {
     async fn a_snapshot_may_name_newcomers_that_its_own_state_knows_and_nobody_else() {
         let store = tempfile::tempdir().unwrap();
         let stored = Arc::new(view(1, &[1, 2], 2));
-        let replica = Replica::open(&place(&store, ME), FEATURE_LEVEL, Some(stored)).await.unwrap();
+        let replica =
+            Replica::open((store_in(&store, ME), ME), FEATURE_LEVEL, Some(stored), events(&store)).await.unwrap();
         let handle = async |body: &[u8]| replica.groups.handle(LEADER, GroupId::TRUST, RaftRpc::Snapshot, body).await;
 
         let grown = state(&view(1, &[1, 2, 5], 9));
@@ -383,7 +411,8 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn an_eviction_that_is_refused_when_it_is_applied_cuts_nobody_off() {
         let store = tempfile::tempdir().unwrap();
-        let replica = Replica::open(&place(&store, LEADER), FEATURE_LEVEL, None).await.unwrap();
+        let replica =
+            Replica::open((store_in(&store, LEADER), LEADER), FEATURE_LEVEL, None, events(&store)).await.unwrap();
         replica.found().await.unwrap();
         replica.propose(&stamped(bootstrap(1))).await.unwrap();
         assert!(matches!(replica.propose(&stamped(evict(9))).await.unwrap(), Outcome::Refused(_)));
@@ -399,7 +428,10 @@ pub(crate) mod tests {
     async fn an_eviction_that_a_snapshot_replaces_counts_no_more_and_one_after_it_does() {
         let store = tempfile::tempdir().unwrap();
         let stored = Arc::new(view(1, &[1, 2, 5, 6, 7], 2));
-        let replica = Replica::open(&place(&store, ME), FEATURE_LEVEL, Some(Arc::clone(&stored))).await.unwrap();
+        let replica =
+            Replica::open((store_in(&store, ME), ME), FEATURE_LEVEL, Some(Arc::clone(&stored)), events(&store))
+                .await
+                .unwrap();
         for (index, node) in [(400, 5), (500, 6), (501, 7)] {
             replica.overlay.logged(index, NodeId(node));
         }
@@ -411,8 +443,9 @@ pub(crate) mod tests {
 
     #[test]
     fn what_cannot_be_put_in_force_is_not_acknowledged_and_ends_no_refusal() {
+        let data = tempfile::tempdir().unwrap();
         let (state, overlay) = (SharedState::knowing(FEATURE_LEVEL), Arc::<Overlay>::default());
-        let mut machine = state.machine(Arc::clone(&overlay), Arc::default());
+        let mut machine = state.machine(Arc::clone(&overlay), Arc::default(), events(&data));
         let (works, told) = (Arc::new(AtomicBool::new(false)), Arc::new(Locked::new(Vec::new())));
         let (working, telling) = (Arc::clone(&works), Arc::clone(&told));
         state.publish_to(Box::new(move |view, _, revocations| {
@@ -443,7 +476,8 @@ pub(crate) mod tests {
     #[tokio::test]
     async fn a_member_that_meets_a_newer_entry_stops_with_the_level_it_needs_and_so_does_its_next_start() {
         let store = tempfile::tempdir().unwrap();
-        let replica = Replica::open(&place(&store, LEADER), FEATURE_LEVEL, None).await.unwrap();
+        let replica =
+            Replica::open((store_in(&store, LEADER), LEADER), FEATURE_LEVEL, None, events(&store)).await.unwrap();
         replica.found().await.unwrap();
         let newer = codec::encode_at(FEATURE_LEVEL + 1, &(NOW, 250_u32)).unwrap();
         replica.group.propose(newer).await.unwrap_err();
@@ -455,7 +489,10 @@ pub(crate) mod tests {
         assert!(crate::chain(&stopped).to_string().contains(&needs), "{}", crate::chain(&stopped));
         replica.groups.shutdown().await;
 
-        let Err(again) = Replica::open(&place(&store, LEADER), FEATURE_LEVEL, None).await else { panic!("it started") };
+        let Err(again) = Replica::open((store_in(&store, LEADER), LEADER), FEATURE_LEVEL, None, events(&store)).await
+        else {
+            panic!("it started")
+        };
         assert!(crate::chain(&again).to_string().contains(&needs), "{}", crate::chain(&again));
     }
 }

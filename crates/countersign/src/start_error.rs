@@ -19,20 +19,26 @@ use crate::keys::KeysError;
 use crate::replica::ReplicaError;
 use crate::store_return::StoreReturnError;
 
-/// How a member comes back whose store is lost.
+/// How a member comes back that has lost a part of what it kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WayBack {
     /// The cluster has other voters: they take it back as a learner, under its number, with a new store.
     ReturnAsLearner,
-    /// It was the only voter, and nobody else has what it stored.
+    /// It cannot show who it was, or does not know its cluster: it is evicted, and joins as another.
+    JoinAnew,
+    /// It was the only voter, and no other member has what it stored.
     OnlyVoter,
 }
 
 impl WayBack {
-    /// The way for `node`, by the newest view that it still has.
-    pub(crate) fn of(view: &View, node: NodeId) -> Self {
+    /// The way for `node`, by the newest view that it still has. `itself`: whether it still has the keys that it is known by.
+    pub(crate) fn of(view: Option<&View>, node: NodeId, itself: bool) -> Self {
         let other = |member: &Member| member.id != node && member.suffrage == Suffrage::Voter;
-        if view.members.values().any(other) { Self::ReturnAsLearner } else { Self::OnlyVoter }
+        match view {
+            Some(view) if !view.members.values().any(other) => Self::OnlyVoter,
+            Some(_) if itself => Self::ReturnAsLearner,
+            Some(_) | None => Self::JoinAnew,
+        }
     }
 }
 
@@ -58,7 +64,7 @@ pub enum StartError {
         /// The directory.
         path: std::path::PathBuf,
     },
-    /// Somebody's member was here, and what says whose it was is gone. It is neither founded over nor joined over.
+    /// A member was here, and what says which one is gone. It is neither founded over nor joined over.
     #[error("`{}` holds {} of a member, but no `{}`", path.display(), listed(found), file::MEMBER)]
     NoMemberFile {
         /// The directory.
@@ -80,6 +86,16 @@ pub enum StartError {
     /// The member did not come back with a new store.
     #[error(transparent)]
     Return(#[from] StoreReturnError),
+    /// A file that every member has is gone.
+    #[error("`{part}` is missing in `{}`", data.display())]
+    PartLost {
+        /// The data directory.
+        data: std::path::PathBuf,
+        /// What is missing.
+        part: &'static str,
+        /// How the member comes back.
+        way: WayBack,
+    },
     /// An enrollment was begun here and needs its token to go on.
     #[error("an enrollment was begun in `{}` and is not finished", path.display())]
     JoinUnfinished {

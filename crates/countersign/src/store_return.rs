@@ -34,10 +34,8 @@ use crate::files::ForeignIdentity;
 use crate::keys::{Keys, KeysError, random};
 use crate::member::Started;
 use crate::recognize::Followed;
-use crate::replica::{Replica, ReplicaError};
 use crate::returning::follow_all;
 use crate::settings::Start;
-use crate::start_error::{StartError, WayBack};
 
 /// How long a member looks for another that takes it back.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -164,24 +162,6 @@ pub(crate) async fn come_back(
         }
     };
     Ok((carry_out(data, member, hints, foreign).await?, Started::Returned))
-}
-
-/// Opens the store of a member. One that is lost is told with the way back.
-pub(crate) async fn open_replica(
-    data: &DataDir,
-    member: &MemberFile,
-    known: u32,
-    stored: &Arc<View>,
-) -> Result<Replica, StartError> {
-    let damaged = || DataDirError::Damaged { path: data.file(file::MEMBER), reason: DamageReason::Parse };
-    let place = data.store_place(member.binding().ok_or_else(damaged)?);
-    match Replica::open(&place, known, Some(Arc::clone(stored))).await {
-        Err(ReplicaError::Store(source)) if source.is_loss() => {
-            let way = WayBack::of(stored, member.node());
-            Err(StartError::StoreLost { data: data.path().to_owned(), way, source })
-        }
-        opened => Ok(opened?),
-    }
 }
 
 /// Whether this member must return: its store is lost, peers refuse it, or a return is under way.

@@ -84,18 +84,15 @@ async fn one_use_admits_one_of_many_that_ask_at_once_through_different_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_repeated_join_with_the_same_directory_finds_the_same_membership() {
+async fn a_directory_without_its_member_file_is_neither_joined_nor_founded_over() {
     let founder = Node::bootstrap("n1").await;
     let token = founder.token(Suffrage::Learner, 1).await;
     let joined = Node::join("n2", &token, &founder).await.unwrap();
     let (data, name) = joined.stop().await;
-    // Killed after the answer was stored in part: the member file is what makes it a member.
     std::fs::remove_file(data.path().join("member.json")).unwrap();
-    let request = data.path().join("join.json");
-    assert!(!request.exists());
     let again = Node::start(data, &name, Start::Join { token: token.parse(), sponsor: founder.address() }).await;
-    // A new request with the same keys: they are on record already, and the token is spent.
-    assert!(matches!(again, Err(StartError::Join(JoinError::Refused { .. }))), "{:?}", again.err());
+    let Err(StartError::NoMemberFile { found, .. }) = again else { panic!("{:?}", again.err()) };
+    assert_eq!(found, ["store", "store.confirmed", "keys", "view.bin", "leaf.pem"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,6 +110,13 @@ async fn an_evicted_voter_is_out_and_its_key_stays_refused() {
         std::fs::remove_file(data.path().join(file)).unwrap();
     }
     std::fs::remove_dir_all(data.path().join("store")).unwrap();
+    std::fs::remove_file(data.path().join("store.confirmed")).unwrap();
+    // Its holder makes the directory look like one of a join that is under way.
+    let ids = "00112233445566778899aabbccddeeff";
+    let join = serde_json::json!({ "request": ids, "name": "n3", "addresses": [], "store": ids });
+    std::fs::write(data.path().join("join.json"), join.to_string()).unwrap();
+    std::fs::set_permissions(data.path().join("join.json"), std::os::unix::fs::PermissionsExt::from_mode(0o600))
+        .unwrap();
     let again = Node::start(data, &name, Start::Join { token: fresh.parse(), sponsor: nodes[0].address() }).await;
     let why = again.err().expect("the old key was admitted again");
     assert!(matches!(why, StartError::Join(JoinError::Refused { why: Refused::KeyRevoked, .. })), "{why:?}");

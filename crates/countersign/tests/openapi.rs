@@ -141,9 +141,12 @@ fn sample(property: &Value) -> Value {
 fn schemas_have_the_fields_of_their_types() {
     let raft = json!({"state": "leader", "leader": 1, "term": 1, "last_index": 1, "applied_index": 1, "voters": [1],
         "learners": []});
+    let made = json!({"by": "admin/root", "taken_by": 1, "at_millis": 1});
+    let on_leaf = json!({"authority": null, "made": made});
     let member = json!({"node": 1, "name": "n1", "suffrage": "voter", "settled": true, "addresses": [],
         "hosts": [], "unproved": [], "role": null,
-        "attributes": {}, "holds_authority": true, "certificate_not_after": 1, "identity": "00", "this": true});
+        "attributes": {}, "holds_authority": true, "certificate_not_after": 1, "certificate_issued": on_leaf, "admitted_by": null,
+        "admitted_at_millis": 1, "token_made": null, "identity": "00", "this": true});
     let evicted = json!({"node": 2, "name": "n2", "generation": 1});
     let authority = json!({"fingerprint": "00", "not_after": 1, "imported": false, "key": null});
     let certificate =
@@ -157,7 +160,7 @@ fn schemas_have_the_fields_of_their_types() {
     let created = json!({"id": "00", "token": "cst_x:00", "not_after": 1, "uses": 1, "suffrage": "voter",
         "join_addr": "127.0.0.1:1"});
     let token = json!({"id": "00", "suffrage": "learner", "uses": 1, "uses_left": 1, "not_after": 1, "name": null,
-        "hosts": [], "role": null, "state": "usable", "cluster_token": false});
+        "hosts": [], "role": null, "state": "usable", "cluster_token": false, "made": made});
     let changed = json!({"node": 1, "name": "n1", "generation": 1, "tokens_revoked": [],
         "enforcement": null});
     let host = json!({"host": "n1.example", "proof": "admin"});
@@ -172,7 +175,7 @@ fn schemas_have_the_fields_of_their_types() {
     let revoked = json!({"principal": null, "key": null, "keys": 1, "enforcement": enforcement});
     let request = json!({"role": "client/x", "csr": "x"});
     let issued = json!({"principal": "x", "chain": "x", "authority": "x", "not_after": 1, "key": "00"});
-    let on_record = json!({"principal": "x", "key": "00", "not_after": 1, "revoked": false});
+    let on_record = json!({"principal": "x", "key": "00", "not_after": 1, "revoked": false, "issued": on_leaf});
     let refusal = json!({"failure_id": "00", "at_millis": 1, "source": "127.0.0.1:1", "protocol": null,
         "presented": null, "reason": "evicted", "message": "x", "detail": null, "try": "x"});
     let rules = rules();
@@ -211,6 +214,8 @@ fn schemas_have_the_fields_of_their_types() {
             check::<CertificateIssued>("CertificateIssued", &issued, false),
             check::<CertificateInfo>("CertificateInfo", &on_record, false),
             check::<RefusalInfo>("RefusalInfo", &refusal, false),
+            check::<MadeInfo>("MadeInfo", &made, false),
+            check::<IssuedInfo>("IssuedInfo", &on_leaf, false),
         ]
         .into_iter()
         .chain(rules),
@@ -237,7 +242,7 @@ fn rules() -> Vec<(String, bool)> {
     vec![
         check::<RuleText>("RuleText", &rule, true),
         check::<PolicyText>("PolicyText", &json!({}), true),
-        check::<AclPolicy>("AclPolicy", &json!({"generation": 1, "changed": 1, "policy": {}}), false),
+        check::<AclPolicy>("AclPolicy", &json!({"generation": 1, "changed": 1, "policy": {}, "made": {}}), false),
         check::<AclAdd>("AclAdd", &json!({"rule": rule}), true),
         check::<AclApply>("AclApply", &json!({"policy": {}}), true),
         check::<AclChanged>("AclChanged", &changed, false),

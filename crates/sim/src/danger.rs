@@ -8,14 +8,14 @@ use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::enroll::joiner::{Enrolled, JoinError, Requested};
 use countersign_core::enroll::sponsor::{SponsorError, SponsorSide, SponsoredRequest};
 use countersign_core::group::GroupMembers;
-use countersign_core::id::{AuthorityId, GroupId, NodeId, TokenId};
+use countersign_core::id::{AuthorityId, GroupId, NodeId, RequestId, TokenId};
 use countersign_core::peer::{Evidence, Refusal, VerifiedPeer, Wanted, judge};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
-use countersign_core::trust::author::{NotPermitted, permit};
+use countersign_core::trust::author::{Author, Made, NotPermitted, permit};
 use countersign_core::trust::command::{Command, Stamped};
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
-use countersign_core::trust::member::Member;
+use countersign_core::trust::member::{Issued, Member};
 use countersign_core::trust::outcome::{Outcome, Refused, Signer};
 use countersign_core::trust::view::{IssuedKey, View};
 use countersign_core::trust::{TrustState, UnsupportedLevel};
@@ -243,7 +243,9 @@ fn judge_with(
         (Danger::AcceptsAnyPeerAnywhere, _) => wanted = Wanted::AnyPrincipal,
         (Danger::BelievesAnyPrincipal, None) => {
             let Validity { not_before, not_after } = parts.validity;
-            let issued = IssuedKey { not_after, not_before, ttl_secs: 60, renewed_from: None };
+            let made = Made::new(&Author::of_member(NodeId(1), RequestId([0; 16])), not_before);
+            let issued = Issued { authority: None, made };
+            let issued = IssuedKey { not_after, not_before, ttl_secs: 60, renewed_from: None, issued };
             Arc::make_mut(&mut view.principals).entry(role).or_default().entry(parts.key).or_insert(issued);
         }
         (Danger::BelievesAnyNode, Some(node)) => {

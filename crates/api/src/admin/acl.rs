@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use countersign_core::authz::text::{PolicyText, RuleText};
 use serde::{Deserialize, Serialize};
 
-use super::Enforcement;
+use super::{Enforcement, MadeInfo};
 
 /// Who may do what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +16,8 @@ pub struct AclPolicy {
     pub changed: u64,
     /// The policy.
     pub policy: PolicyText,
+    /// Who put each rule in, by the rule's id.
+    pub made: BTreeMap<String, MadeInfo>,
 }
 
 /// A rule to be added.

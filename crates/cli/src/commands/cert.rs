@@ -13,7 +13,7 @@ use crate::args::{Cert, CertIssue, CertVerb};
 use crate::commands::enforcement::{Change, complete, enforced, waiting};
 use crate::failure::{Failure, chain};
 use crate::files::{NewFile, Readers, check_absent, write};
-use crate::output::{Output, at_secs, now_millis, now_secs};
+use crate::output::{Output, at_secs, by, now_millis, now_secs, or_dash};
 
 pub(super) async fn run(args: Cert, output: Output) -> Result<(), Failure> {
     let client = || AdminClient::to(&args.target);
@@ -26,7 +26,7 @@ pub(super) async fn run(args: Cert, output: Output) -> Result<(), Failure> {
             let list: Vec<CertificateInfo> = client()?.get("/v1/certificates").await?;
             output.show(&list, |text| {
                 text.table(
-                    &["PRINCIPAL", "KEY", "ENDS", "STATE"],
+                    &["PRINCIPAL", "KEY", "ENDS", "STATE", "ISSUED FOR", "ISSUED", "AUTHORITY"],
                     list.iter().map(|info| {
                         let state = if info.revoked { "revoked" } else { "valid" };
                         vec![
@@ -34,6 +34,9 @@ pub(super) async fn run(args: Cert, output: Output) -> Result<(), Failure> {
                             info.key.clone(),
                             at_secs(info.not_after, now_secs()),
                             state.to_owned(),
+                            by(&info.issued.made),
+                            at_secs(info.issued.made.at_millis / 1000, now_secs()),
+                            or_dash(info.issued.authority.as_ref()),
                         ]
                     }),
                 );

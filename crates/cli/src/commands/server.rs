@@ -9,7 +9,8 @@ mod progress;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
-use countersign::{Member, Started, WhoamiService};
+use countersign::datadir::DataDirError;
+use countersign::{Member, StartError, Started, WhoamiService};
 use countersign_core::authz::Requirement;
 use countersign_raft::GroupStopped;
 use sd_notify::NotifyState;
@@ -26,11 +27,14 @@ use plan::Plan;
 use progress::Progress;
 
 pub(super) fn run(args: ServerArgs, output: Output) -> Result<(), Failure> {
+    // Whatever is made from here on, by whatever library, is this user's alone.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let check = args.check;
     let settings = settings(args)?;
     let config = ServerConfig::check(&settings).map_err(|error| Failure::usage(&error, error.advice()))?;
     if check {
-        let effective = effective(&settings, &config);
+        let mut effective = effective(&settings, &config);
+        effective.note(check_directory(&config)?);
         return output.show(&effective, |text| {
             effective.lines().iter().for_each(|line| text.line(line));
             effective.notes().iter().for_each(|note| text.line(&format!("# note: {note}")));
@@ -58,6 +62,25 @@ pub(super) fn run(args: ServerArgs, output: Output) -> Result<(), Failure> {
     // A second signal leaves tasks behind; they must not hold the process.
     runtime.shutdown_background();
     ended
+}
+
+/// Judges the data directory, if there is one, as the start does.
+fn check_directory(config: &ServerConfig) -> Result<Option<String>, Failure> {
+    if !config.data.exists() {
+        return Ok(None);
+    }
+    let plan = plan::plan(config)?;
+    let data = config.data.display();
+    match Member::check(&plan.settings, &plan.start) {
+        Ok(Some(member)) => {
+            Ok(Some(format!("`{data}` holds node `{}` of cluster `{}`", member.name, member.cluster_name)))
+        }
+        Ok(None) => Ok(Some(format!("`{data}` holds no member yet"))),
+        Err(StartError::DataDir(DataDirError::InUse { .. })) => {
+            Ok(Some(format!("`{data}` is in use by a running server, and was not looked at")))
+        }
+        Err(error) => Err(advice::failure(&error)),
+    }
 }
 
 const GENERATE: &str = "cluster.authentication.generate_certs_if_missing";

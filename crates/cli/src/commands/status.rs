@@ -5,7 +5,7 @@ use countersign_api::admin::{AwaitedStatus, MemberStatus, Status as StatusAnswer
 use crate::admin_client::AdminClient;
 use crate::args::Status;
 use crate::failure::Failure;
-use crate::output::{Output, Text, at_millis, at_secs, now_millis, now_secs, or_dash};
+use crate::output::{Output, Text, at_millis, at_secs, by, now_millis, now_secs, or_dash};
 
 pub(super) async fn run(args: &Status, output: Output) -> Result<(), Failure> {
     let status: StatusAnswer = AdminClient::to(&args.target)?.get("/v1/status").await?;
@@ -71,9 +71,19 @@ fn name_of(status: &StatusAnswer, node: u64) -> String {
     member.map_or_else(|| node.to_string(), |member| format!("{} ({node})", member.name))
 }
 
+/// The token that admitted a member, and who made it.
+fn admitted(member: &MemberStatus) -> String {
+    match (&member.admitted_by, &member.token_made) {
+        (Some(token), Some(made)) => format!("token {token} of {}", by(made)),
+        (Some(token), None) => format!("token {token}"),
+        (None, _) => "founder".to_owned(),
+    }
+}
+
 /// The members as a table.
 pub(super) fn members(text: &mut Text, members: &[MemberStatus], now: u64) {
-    let header = ["NODE", "NAME", "SUFFRAGE", "ROLE", "ATTRIBUTES", "ADDRESSES", "SIGNS", "CERTIFICATE ENDS"];
+    let header =
+        ["NODE", "NAME", "SUFFRAGE", "ROLE", "ATTRIBUTES", "ADDRESSES", "SIGNS", "CERTIFICATE ENDS", "ADMITTED BY"];
     text.table(
         &header,
         members.iter().map(|member| {
@@ -89,6 +99,7 @@ pub(super) fn members(text: &mut Text, members: &[MemberStatus], now: u64) {
                 member.addresses.join(","),
                 if member.holds_authority { "yes" } else { "no" }.to_owned(),
                 at_secs(member.certificate_not_after, now),
+                admitted(member),
             ]
         }),
     );

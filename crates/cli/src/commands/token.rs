@@ -6,7 +6,7 @@ use countersign_core::id::TokenId;
 use crate::admin_client::AdminClient;
 use crate::args::{Token, TokenCreateArgs, TokenVerb};
 use crate::failure::Failure;
-use crate::output::{Output, Text, at_secs, now_secs, or_dash};
+use crate::output::{Output, Text, at_secs, by, now_secs, or_dash};
 
 pub(super) async fn run(args: Token, output: Output) -> Result<(), Failure> {
     let client = || AdminClient::to(&args.target);
@@ -70,7 +70,8 @@ fn write_created(text: &mut Text, created: &TokenCreated, terminal: bool) {
 }
 
 fn write_list(text: &mut Text, list: &[TokenInfo], now: u64) {
-    let header = ["ID", "STATE", "SUFFRAGE", "USES LEFT", "ENDS", "NAME", "HOSTS", "ROLE", "CLUSTER TOKEN"];
+    let header =
+        ["ID", "STATE", "SUFFRAGE", "USES LEFT", "ENDS", "NAME", "HOSTS", "ROLE", "CLUSTER TOKEN", "MADE BY", "MADE"];
     text.table(
         &header,
         list.iter().map(|token| {
@@ -84,6 +85,8 @@ fn write_list(text: &mut Text, list: &[TokenInfo], now: u64) {
                 if token.hosts.is_empty() { "-".to_owned() } else { token.hosts.join(",") },
                 or_dash(token.role.as_ref()),
                 if token.cluster_token { "yes" } else { "no" }.to_owned(),
+                by(&token.made),
+                at_secs(token.made.at_millis / 1000, now),
             ]
         }),
     );

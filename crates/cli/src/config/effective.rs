@@ -84,6 +84,11 @@ impl Effective {
         lines
     }
 
+    /// Adds what the operator should know, if there is something.
+    pub(crate) fn note(&mut self, note: Option<String>) {
+        self.notes.extend(note);
+    }
+
     /// What the operator should know.
     pub(crate) fn notes(&self) -> &[String] {
         &self.notes

@@ -181,6 +181,7 @@ impl World {
     pub fn token_file(&self, name: &str, token: &str) -> String {
         let file = self.path(&format!("{name}.token"));
         std::fs::write(&file, token).unwrap();
+        std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         format!("@{}", file.display())
     }
 }

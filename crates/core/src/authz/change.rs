@@ -17,6 +17,12 @@ use crate::limits::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ChangeId(pub [u8; 16]);
 
+impl core::fmt::Display for ChangeId {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(&data_encoding::HEXLOWER.encode(&self.0))
+    }
+}
+
 /// The parts of a change that were sent before it: all of them, or the change is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StagedParts {
@@ -207,7 +213,7 @@ impl Policy {
     }
 
     /// Whether it is within its limits, and has super-users that somebody can be.
-    pub(super) fn check(&self) -> Result<(), PolicyError> {
+    pub(crate) fn check(&self) -> Result<(), PolicyError> {
         self.sizes().check()?;
         if self.super_users().contains(&PrincipalPattern::Any) {
             return Err(PolicyError::EverybodySuper);

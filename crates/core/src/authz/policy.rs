@@ -12,6 +12,7 @@ use super::resource::{Kind, NamePattern};
 use super::rule::{PrincipalPattern, Requirement, Rule, RuleId};
 use super::subject::Subject;
 use crate::id::Generation;
+use crate::trust::author::Made;
 
 /// The rules about one sort of principal, by what they are about. A value of its own: whoever made something from it can see
 /// whether it is still the same.
@@ -84,6 +85,8 @@ pub struct Policy {
     groups: RedBlackTreeMapSync<PrincipalPattern, Arc<Group>>,
     /// Bytes that the rules take in a snapshot, about.
     weight: usize,
+    /// Who put a rule in, and when. A policy that is no cluster's has no authors.
+    made: RedBlackTreeMapSync<RuleId, Arc<Made>>,
     /// Rules that end by themselves.
     timed: usize,
     /// The generation of the last change.
@@ -148,6 +151,21 @@ impl Policy {
     /// The rule of this id.
     pub fn rule(&self, id: &RuleId) -> Option<&Arc<Rule>> {
         self.rules.get(id)
+    }
+
+    /// Who put the rule of this id in, and when.
+    pub fn made(&self, id: &RuleId) -> Option<&Made> {
+        self.made.get(id).map(|made| &**made)
+    }
+
+    /// Records who put rules in, of those among `ids` that have no author yet.
+    pub(crate) fn record<'a>(&mut self, ids: impl IntoIterator<Item = &'a RuleId>, made: &Arc<Made>) {
+        for id in ids {
+            if self.rules.contains_key(id) && !self.made.contains_key(id) {
+                self.weight = self.weight.saturating_add(made.weight());
+                self.made.insert_mut(id.clone(), Arc::clone(made));
+            }
+        }
     }
 
     /// Who may do everything, whatever rules say.
@@ -241,7 +259,9 @@ impl Policy {
         for id in ids {
             if let Some(rule) = self.rules.get(id).cloned() {
                 self.rules.remove_mut(id);
-                self.weight = self.weight.saturating_sub(rule.weight());
+                let made = self.made.get(id).map_or(0, |made| made.weight());
+                self.made.remove_mut(id);
+                self.weight = self.weight.saturating_sub(rule.weight()).saturating_sub(made);
                 self.timed = self.timed.saturating_sub(usize::from(rule.not_after.is_some()));
                 gone.push(rule);
             }
@@ -286,6 +306,8 @@ struct Stored {
     super_users: BTreeSet<PrincipalPattern>,
     requirements: Vec<Requirement>,
     rules: Vec<Arc<Rule>>,
+    /// In the order of the rules.
+    made: Vec<Option<Arc<Made>>>,
     changed: Generation,
 }
 
@@ -301,6 +323,7 @@ impl Serialize for Policy {
             super_users: self.super_users.clone(),
             requirements: self.requirements.values().cloned().collect(),
             rules: self.rules().cloned().collect(),
+            made: self.rules().map(|rule| self.made.get(&rule.id).cloned()).collect(),
             changed: self.changed,
         };
         stored.serialize(serializer)
@@ -316,7 +339,19 @@ impl<'de> Deserialize<'de> for Policy {
         }
         let mut policy = Self { super_users: stored.super_users, changed: stored.changed, ..Self::default() };
         policy.requirements = stored.requirements.into_iter().map(|r| (r.task.clone(), r)).collect();
+        if stored.made.len() != stored.rules.len() {
+            return Err(de::Error::custom("rules and their authors are not equally many"));
+        }
+        let ids: Vec<RuleId> = stored.rules.iter().map(|rule| rule.id.clone()).collect();
         policy.extend(stored.rules);
+        let mut last: Option<Arc<Made>> = None;
+        for (id, made) in ids.iter().zip(stored.made) {
+            // Rules that one change put in share its record.
+            let Some(made) = made else { continue };
+            let shared = last.take().filter(|last| **last == *made).unwrap_or(made);
+            policy.record([id], &shared);
+            last = Some(shared);
+        }
         Ok(policy)
     }
 }

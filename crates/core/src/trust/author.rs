@@ -104,6 +104,9 @@ impl fmt::Display for Author {
     }
 }
 
+/// Bytes of a record's author besides its name: kinds, a length, a time, a member.
+const MADE_WEIGHT: usize = 11;
+
 /// Who made a record of the state, and when. The rest of the author is in the event of the change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Made {
@@ -119,6 +122,18 @@ impl Made {
     /// By `author`, at the stamp `at`.
     pub fn new(author: &Author, at: UnixMillis) -> Self {
         Self { at, by: author.actor.clone(), taken_by: author.taken_by }
+    }
+
+    /// Bytes that it takes in a snapshot, about.
+    pub(crate) fn weight(&self) -> usize {
+        let name = match &self.by {
+            Actor::Principal(Role::Node(_)) => 1,
+            Actor::Principal(Role::Broker(host)) => host.as_str().len(),
+            Actor::Principal(Role::Client(name) | Role::Admin(name)) => name.as_str().len(),
+            Actor::Operator { .. } => 2,
+            Actor::Token(_) => 8,
+        };
+        name + MADE_WEIGHT
     }
 }
 

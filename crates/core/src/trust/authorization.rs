@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::author::Made;
 use super::outcome::{Limited, Outcome, Refused};
 use super::state::{Applied, TrustState};
 use crate::authz::change::{ChangeId, Changed, PolicyChange, PolicyError, PolicyLimit, StagedRules};
@@ -56,6 +57,7 @@ impl TrustState {
         staged.rules.remove.extend(remove.iter().cloned());
         staged.rules.put.extend(put.iter().cloned());
         (staged.parts, staged.weight, staged.at) = (part.saturating_add(1), weight, at);
+        self.revise();
         Ok(Outcome::Staged)
     }
 
@@ -83,13 +85,20 @@ impl TrustState {
     }
 
     /// In one step, whatever it holds.
-    pub(super) fn change_policy(&mut self, change: &PolicyChange) -> Applied {
+    pub(super) fn change_policy(&mut self, change: &PolicyChange, made: &Made) -> Applied {
         let view = self.current()?;
         let (policy, generation) = (Arc::clone(&view.policy), view.generation);
         let next = Generation(generation.0.saturating_add(1));
-        let changed = policy.changed_by(change, self.staged_for(change)?, next)?;
+        let staged = self.staged_for(change)?;
+        let mut changed = policy.changed_by(change, staged, next)?;
+        if let Some((policy, _)) = &mut changed {
+            let put = staged.put.iter().chain(&change.put);
+            policy.record(put.map(|rule| &rule.id), &Arc::new(made.clone()));
+            policy.check()?;
+        }
         if let Some(sent) = change.staged {
             self.staged.remove(&sent.change);
+            self.revise();
         }
         let Some((policy, changed)) = changed else {
             return Ok(Outcome::Policy { generation, changed: Changed::default() });

@@ -192,7 +192,7 @@ impl TrustState {
             return Ok(vec![]);
         }
         let token = self.usable_token(request.token)?;
-        let named = |address: &&Address| address.host.is_loopback() || token.hosts.contains(&address.host);
+        let named = |address: &&Address| address.host.is_loopback() || token.record.hosts.contains(&address.host);
         Ok(request.addresses.iter().filter(|address| !named(address)).cloned().collect())
     }
 
@@ -236,7 +236,7 @@ impl TrustState {
             let seen = view.witnessed(witness, &request.addresses).filter(|host| !host.is_loopback());
             seen.map(|host| (host.clone(), HostProof::Voter(witness.by)))
         });
-        let named = self.usable_token(request.token)?.hosts.iter().map(|host| (host.clone(), HostProof::Token));
+        let named = self.usable_token(request.token)?.record.hosts.iter().map(|host| (host.clone(), HostProof::Token));
         Ok(seen.chain(named).collect())
     }
 

@@ -8,6 +8,7 @@ use core::fmt;
 use data_encoding::{BASE32_NOPAD, HEXLOWER};
 use serde::{Deserialize, Serialize};
 
+use super::author::Made;
 use super::member::{Attributes, Suffrage};
 use crate::id::{AuthorityId, TokenId};
 use crate::key::{PublicKey, SecretKey};
@@ -131,6 +132,15 @@ pub struct TokenRecord {
     pub revoked: bool,
     /// The one made at bootstrap, which `token rotate` replaces.
     pub cluster_token: bool,
+}
+
+/// A token on record.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// What it gives, and how often still.
+    pub record: TokenRecord,
+    /// Who made it, and when.
+    pub made: Made,
 }
 
 /// Why a token is not usable.

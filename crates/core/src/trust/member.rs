@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::author::Made;
 use super::hosts::{HostProof, LeafHosts};
-use crate::id::{Generation, KeyId, NodeId, StoreId, TokenId};
+use crate::id::{AuthorityId, Generation, KeyId, NodeId, StoreId, TokenId};
 use crate::key::PublicKey;
 use crate::name::{Address, Host, HostName, Name};
 use crate::time::{UnixMillis, Validity};
@@ -40,6 +41,17 @@ pub struct Leaf {
     pub serial: [u8; 16],
     /// When it is valid.
     pub validity: Validity,
+    /// Who had it issued.
+    pub issued: Issued,
+}
+
+/// How a certificate came to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Issued {
+    /// The authority that signs it; none of the cluster's for a certificate made elsewhere.
+    pub authority: Option<AuthorityId>,
+    /// Who asked for it, and when.
+    pub made: Made,
 }
 
 /// A certificate that follows the one in use.
@@ -114,6 +126,8 @@ pub struct Member {
     pub admitted_by: Option<TokenId>,
     /// When it was admitted.
     pub admitted_at: UnixMillis,
+    /// Who made that token.
+    pub token_made: Option<Made>,
     /// The newest level that its binary knows, as it last said.
     pub feature_level: u32,
     /// When it first said so.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
+use super::author::Made;
 use super::check::Checked;
 use super::hosts::{Admission, HostProof, LeafHosts};
-use super::join_token::TokenRecord;
+use super::join_token::{Token, TokenRecord};
 use super::member::{Evicted, Member, Suffrage};
 use super::outcome::{Admitted, Grant, Limited, Outcome, Refused, Signer};
 use super::seal::{SealedCopy, confirm_transcript};
-use super::state::{Applied, TrustState};
+use super::state::{Applied, LeafOf, TrustState};
 use super::view::View;
 use crate::enroll::EnrollmentRequest;
 use crate::group::GroupMembers;
@@ -40,16 +41,16 @@ pub(super) fn check_addresses(addresses: &[Address]) -> Result<(), Refused> {
 }
 
 impl TrustState {
-    pub(super) fn admit(&mut self, admission: &Admission) -> Applied {
+    pub(super) fn admit(&mut self, admission: &Admission, made: &Made) -> Applied {
         let request = &admission.request;
         if let Some(answer) = self.repeated(request)? {
             return Ok(answer);
         }
-        let token = self.usable_token(request.token)?.clone();
+        let Token { record: token, made: token_made } = self.usable_token(request.token)?.clone();
         self.check_request(request, &token)?;
         self.check_free(request, &token)?;
         let view = self.current()?;
-        let (_, authority) = view.active_authority().ok_or(Refused::NoSuchAuthority(request.pin))?;
+        let authority = view.active_authority().ok_or(Refused::NoSuchAuthority(request.pin))?;
         let node = NodeId(self.next_node);
         let mut member = Member {
             id: node,
@@ -58,7 +59,12 @@ impl TrustState {
             keys: request.keys,
             store: request.store,
             returning: None,
-            leaf: self.leaf(view.cluster, node, request.leaf_key, 0, request.foreign.as_ref(), authority.validity),
+            leaf: self.leaf(
+                LeafOf { node, key: request.leaf_key, renewal: 0 },
+                request.foreign.as_ref(),
+                authority,
+                made,
+            )?,
             mapped: request.foreign.as_ref().map(|foreign| foreign.mapped.clone()),
             addresses: request.addresses.clone(),
             addresses_changed: Generation(0),
@@ -69,6 +75,7 @@ impl TrustState {
             attributes: token.attributes,
             admitted_by: Some(request.token),
             admitted_at: self.time(),
+            token_made: Some(token_made),
             feature_level: request.feature_level,
             level_since: self.time(),
         };
@@ -88,7 +95,7 @@ impl TrustState {
         if self.repeated(request)?.is_some() {
             return Ok(());
         }
-        let token = self.usable_token(request.token)?;
+        let token = &self.usable_token(request.token)?.record;
         self.check_request(request, token)?;
         self.check_free(request, token)
     }
@@ -111,7 +118,7 @@ impl TrustState {
         }
         request.verify_identity().map_err(|_| Refused::Signature(Signer::Identity))?;
         if let Some(token) = self.tokens.get(&request.token) {
-            request.verify_token(token.verifier).map_err(|_| Refused::Signature(Signer::Token))?;
+            request.verify_token(token.record.verifier).map_err(|_| Refused::Signature(Signer::Token))?;
         }
         if [member.leaf.key, member.keys.ucan.id()].iter().any(|key| view.revoked_keys.contains(key)) {
             return Err(Refused::KeyRevoked);
@@ -211,14 +218,12 @@ impl TrustState {
         }
         let generation = view.generation;
         // A copy that was opened is never replaced: a later one might not open.
-        self.sealed
-            .entry((authority, node))
-            .and_modify(|copy| {
-                if !copy.opened {
-                    copy.ciphertext = sealed.to_vec();
-                }
-            })
-            .or_insert_with(|| SealedCopy { ciphertext: sealed.to_vec(), opened: false });
+        let opened = self.sealed.get(&(authority, node)).is_some_and(|copy| copy.opened);
+        if !opened {
+            let copy = SealedCopy { ciphertext: sealed.to_vec(), opened };
+            self.sealed.insert((authority, node), copy);
+            self.revise();
+        }
         Ok(Outcome::Done(generation))
     }
 
@@ -280,7 +285,7 @@ impl TrustState {
             _ if compromised => self.tokens.keys().copied().collect(),
             Some(token) => vec![token],
             // The founder was admitted by no token, and holds the cluster's.
-            None => self.tokens.iter().filter(|(_, token)| token.cluster_token).map(|(id, _)| *id).collect(),
+            None => self.tokens.iter().filter(|(_, token)| token.record.cluster_token).map(|(id, _)| *id).collect(),
         };
         let tokens_revoked = self.revoke_tokens(&doomed);
         let changed = self.change(|view| {

@@ -5,10 +5,13 @@
 
 pub mod author;
 mod authorization;
+pub mod chain;
 mod check;
 pub mod clocks;
 pub mod command;
+pub mod event;
 pub mod hosts;
+mod invariants;
 pub mod join_token;
 mod levels;
 pub mod member;
@@ -24,8 +27,9 @@ mod store_return;
 mod tokens;
 pub mod view;
 
+pub use invariants::InvariantBroken;
 pub use members::addresses_transcript;
-pub use state::{InvariantBroken, TrustState, UnreadableState, UnsupportedLevel};
+pub use state::{Recorded, TrustState, UnreadableState, UnsupportedLevel};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -3,8 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::author::Made;
 use super::check::Checked;
 use super::hosts::holds;
+use super::member::Issued;
 use super::outcome::{Grant, Limited, Outcome, Refused};
 use super::state::{Applied, TrustState, serial};
 use super::view::IssuedKey;
@@ -29,10 +31,18 @@ const SUITABLE: [(&[u8], usize); 2] = [
     ),
 ];
 
+/// A certificate to record.
+struct Wanted<'a> {
+    spki: &'a [u8],
+    ttl_secs: u64,
+    renewed_from: Option<KeyId>,
+}
+
 impl TrustState {
-    pub(super) fn issue_principal(&mut self, role: &Role, spki: &[u8], ttl_secs: u64) -> Applied {
+    pub(super) fn issue_principal(&mut self, role: &Role, spki: &[u8], ttl_secs: u64, made: &Made) -> Applied {
         self.check_issue(role, spki, ttl_secs, self.time())?;
-        self.record_principal(role, spki, ttl_secs, None)
+        let wanted = Wanted { spki, ttl_secs, renewed_from: None };
+        self.record_principal(role, &wanted, made)
     }
 
     fn check_issue(&self, role: &Role, spki: &[u8], ttl_secs: u64, now: UnixMillis) -> Result<(), Refused> {
@@ -86,15 +96,17 @@ impl TrustState {
         Ok(())
     }
 
-    fn record_principal(&mut self, role: &Role, spki: &[u8], ttl_secs: u64, renewed_from: Option<KeyId>) -> Applied {
-        let (_, record) = self.current()?.active_authority().ok_or(Refused::NoCluster)?;
+    fn record_principal(&mut self, role: &Role, wanted: &Wanted<'_>, made: &Made) -> Applied {
+        let Wanted { spki, ttl_secs, renewed_from } = *wanted;
+        let (authority, record) = self.current()?.active_authority().ok_or(Refused::NoCluster)?;
         let (key, now, validity) = (KeyId::of_spki(spki), self.time(), self.validity(ttl_secs, record.validity));
         let Validity { not_before, not_after } = validity;
         let grant = self.principal_grant(role, key, validity)?;
         self.change(|view| {
             let keys = Arc::make_mut(&mut view.principals).entry(role.clone()).or_default();
             keys.retain(|_, issued| issued.not_after >= now);
-            let issued = IssuedKey { not_after, not_before, ttl_secs, renewed_from };
+            let issued = Issued { authority: Some(authority), made: made.clone() };
+            let issued = IssuedKey { not_after, not_before, ttl_secs, renewed_from, issued };
             let record = keys.entry(key).or_insert_with(|| issued.clone());
             // An earlier certificate of the same key is as good as it was, and what it came from is not forgotten.
             if record.not_after < not_after {
@@ -166,12 +178,12 @@ impl TrustState {
 
     /// Certifies another key for whoever uses the key `in_use` now. Decided here, so that a renewal that was under way when
     /// its certificate was revoked brings nothing.
-    pub(super) fn renew_principal(&mut self, role: &Role, in_use: KeyId, spki: &[u8]) -> Applied {
+    pub(super) fn renew_principal(&mut self, role: &Role, in_use: KeyId, spki: &[u8], made: &Made) -> Applied {
         if let Some(repeated) = self.check_principal_renewal(role, in_use, spki, self.time())? {
             return Ok(repeated);
         }
         let ttl_secs = self.renewal_ttl_secs(role, in_use)?;
-        self.record_principal(role, spki, ttl_secs, Some(in_use))
+        self.record_principal(role, &Wanted { spki, ttl_secs, renewed_from: Some(in_use) }, made)
     }
 
     /// Refuses a key and what was renewed from it: whoever stole it may have renewed. Repeated, it changes nothing.

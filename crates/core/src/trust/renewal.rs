@@ -1,10 +1,11 @@
 //! Renewal: a member's next certificate is on record before it exists, and the one before it counts until the next is
 //! first used. So a crash at any step leaves the member with a certificate that its peers accept.
 
+use super::author::Made;
 use super::check::Checked;
 use super::member::{Member, Renewed};
 use super::outcome::{Outcome, Refused, Signer};
-use super::state::{Applied, TrustState};
+use super::state::{Applied, LeafOf, TrustState};
 use crate::id::{KeyId, NodeId};
 use crate::key::Endorsement;
 
@@ -38,14 +39,14 @@ impl TrustState {
 
     /// Records `key` as the member's next leaf key, vouched for by its identity key: no other proof is needed, and nobody
     /// else can give this one. The same key again gets the same answer.
-    pub(super) fn renew(&mut self, node: NodeId, key: KeyId, endorsement: &Endorsement) -> Applied {
+    pub(super) fn renew(&mut self, node: NodeId, key: KeyId, endorsement: &Endorsement, made: &Made) -> Applied {
         if let Some(repeated) = self.check_renewal(node, key, endorsement)? {
             return Ok(repeated);
         }
         let member = self.member(node)?;
         let view = self.current()?;
-        let (_, record) = view.active_authority().ok_or(Refused::NoCluster)?;
-        let leaf = self.leaf(view.cluster, node, key, endorsement.renewal, None, record.validity);
+        let authority = view.active_authority().ok_or(Refused::NoCluster)?;
+        let leaf = self.leaf(LeafOf { node, key, renewal: endorsement.renewal }, None, authority, made)?;
         let renewed = Renewed { leaf, hosts: view.leaf_hosts(member) };
         self.change(|view| {
             if let Some(member) = view.members.get_mut(&node) {

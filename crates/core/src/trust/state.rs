@@ -5,11 +5,14 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::author::Made;
 use super::authorization::Staged;
+use super::chain::Chain;
 use super::command::{Bootstrap, Command, FEATURE_LEVEL, LEVEL_FOR_TESTING, SealedKey, Stamped};
+use super::event::{Draft, Event};
 use super::hosts::{HostProof, LeafHosts};
-use super::join_token::{TokenRecord, token_id};
-use super::member::{ForeignLeaf, Leaf, Member, Suffrage};
+use super::join_token::{Token, TokenRecord, token_id};
+use super::member::{ForeignLeaf, Issued, Leaf, Member, Suffrage};
 use super::outcome::{Limited, Outcome, Refused};
 use super::seal::SealedCopy;
 use super::statement::{Signed, StatedVoter, Statement};
@@ -51,7 +54,7 @@ pub enum UnreadableState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustState {
     pub(super) view: Option<Arc<View>>,
-    pub(super) tokens: BTreeMap<TokenId, TokenRecord>,
+    pub(super) tokens: BTreeMap<TokenId, Token>,
     /// Which member a request admitted, so that a retry gets its answer again.
     pub(super) enrollments: BTreeMap<(TokenId, RequestId), NodeId>,
     pub(super) sealed: BTreeMap<(AuthorityId, NodeId), SealedCopy>,
@@ -62,6 +65,10 @@ pub struct TrustState {
     pub(super) statements: Vec<Signed>,
     /// Changes that were sent in part.
     pub(super) staged: BTreeMap<ChangeId, Staged>,
+    /// How often anything changed that the view does not show.
+    revision: u64,
+    /// The chain over all changes.
+    chain: Chain,
     time: UnixMillis,
     /// The level of the cluster: stands before the encoded state.
     #[serde(skip)]
@@ -79,6 +86,23 @@ impl Default for TrustState {
     fn default() -> Self {
         Self::knowing(FEATURE_LEVEL)
     }
+}
+
+/// What one command did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// The answer to the command's author.
+    pub outcome: Outcome,
+    /// The event to write down; none where the command changed nothing.
+    pub event: Option<Event>,
+}
+
+/// Which leaf to record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LeafOf {
+    pub(super) node: NodeId,
+    pub(super) key: KeyId,
+    pub(super) renewal: u64,
 }
 
 /// What each handler answers; a refusal leaves the state as it was.
@@ -102,6 +126,8 @@ impl TrustState {
             lease: LeaseLength::default(),
             statements: Vec::new(),
             staged: BTreeMap::new(),
+            revision: 0,
+            chain: Chain::default(),
             time: UnixMillis::default(),
             level: FIRST_LEVEL,
             level_auto: true,
@@ -132,7 +158,7 @@ impl TrustState {
     }
 
     /// Join tokens on record, by id.
-    pub const fn tokens(&self) -> &BTreeMap<TokenId, TokenRecord> {
+    pub const fn tokens(&self) -> &BTreeMap<TokenId, Token> {
         &self.tokens
     }
 
@@ -157,38 +183,66 @@ impl TrustState {
         self.node_ttl_secs
     }
 
+    /// The chain over all changes.
+    pub const fn chain(&self) -> &Chain {
+        &self.chain
+    }
+
     /// Applies one command. Deterministic; a refused command changes nothing but the time. `members` are those of the
     /// trust group by the entries before this one.
     ///
     /// Errors: only [`UnsupportedLevel`], after which the member must stop.
     pub fn apply(&mut self, stamped: &Stamped, members: &GroupMembers) -> Result<Outcome, UnsupportedLevel> {
+        Ok(self.apply_recorded(stamped, members)?.outcome)
+    }
+
+    /// As [`Self::apply`], with the event of the change for whoever writes events down.
+    pub fn apply_recorded(&mut self, stamped: &Stamped, members: &GroupMembers) -> Result<Recorded, UnsupportedLevel> {
         let needed = stamped.level.max(stamped.command.level());
         if needed > self.known {
             return Err(UnsupportedLevel { needed, known: self.known });
         }
         self.time = self.time.max(stamped.time);
-        Ok(self.carry_out(stamped, members).unwrap_or_else(Outcome::Refused))
+        let before = self.version();
+        let made = Made::new(&stamped.author, self.time);
+        let outcome = self.carry_out(stamped, &made, members).unwrap_or_else(Outcome::Refused);
+        let event = (self.version() != before).then(|| {
+            let text = Draft { state: self, stamped, outcome: &outcome }.text();
+            let (number, head) = (self.chain.count().saturating_add(1), self.chain.extend(&text.chained));
+            Event::new(number, head, text)
+        });
+        Ok(Recorded { outcome, event })
     }
 
-    fn carry_out(&mut self, stamped: &Stamped, members: &GroupMembers) -> Applied {
+    fn carry_out(&mut self, stamped: &Stamped, made: &Made, members: &GroupMembers) -> Applied {
         match &stamped.command {
-            Command::Bootstrap(bootstrap) => self.bootstrap(bootstrap, stamped.level),
+            Command::Bootstrap(bootstrap) => self.bootstrap(bootstrap, stamped.level, made),
             // Checks for itself whether enough members know it.
-            raise @ Command::RaiseLevel { .. } => self.dispatch(raise, members),
+            raise @ Command::RaiseLevel { .. } => self.dispatch(raise, made, members),
             command => {
                 self.check_command_level(command.level())?;
-                self.dispatch(command, members)
+                self.dispatch(command, made, members)
             }
         }
     }
 
-    fn dispatch(&mut self, command: &Command, members: &GroupMembers) -> Applied {
+    /// Differs from any earlier one if anything has changed since but the time.
+    fn version(&self) -> (Generation, u64) {
+        (self.view.as_ref().map_or(Generation(0), |view| view.generation), self.revision)
+    }
+
+    /// Notes that something changed that the view does not show.
+    pub(super) const fn revise(&mut self) {
+        self.revision = self.revision.saturating_add(1);
+    }
+
+    fn dispatch(&mut self, command: &Command, made: &Made, members: &GroupMembers) -> Applied {
         match command {
             Command::Bootstrap(_) => Err(Refused::ClusterExists),
-            Command::AddJoinToken(record) => self.add_token(record),
+            Command::AddJoinToken(record) => self.add_token(record, made),
             Command::RevokeJoinToken(token) => self.revoke_token(*token),
-            Command::RotateClusterToken(record) => self.rotate_cluster_token(record),
-            Command::Admit(admission) => self.admit(admission),
+            Command::RotateClusterToken(record) => self.rotate_cluster_token(record, made),
+            Command::Admit(admission) => self.admit(admission, made),
             Command::ProveHosts { node, witness } => self.prove_hosts(*node, witness),
             Command::EditHosts { node, add, remove } => self.edit_hosts(*node, add, remove),
             Command::SetCluster(setting) => self.set_cluster(setting),
@@ -202,8 +256,8 @@ impl TrustState {
             }
             Command::ReturnStore(request) => self.return_store(request),
             Command::BindStore { node, store } => self.bind_store(*node, *store, members),
-            Command::IssuePrincipal { role, spki, ttl_secs } => self.issue_principal(role, spki, *ttl_secs),
-            Command::RenewPrincipal { role, in_use, spki } => self.renew_principal(role, *in_use, spki),
+            Command::IssuePrincipal { role, spki, ttl_secs } => self.issue_principal(role, spki, *ttl_secs, made),
+            Command::RenewPrincipal { role, in_use, spki } => self.renew_principal(role, *in_use, spki, made),
             Command::RevokeKey(key) => self.revoke_key(*key),
             Command::RevokePrincipal(role) => self.revoke_principal(role),
             Command::AssignGroup { group, members } => self.assign_group(*group, members),
@@ -214,16 +268,16 @@ impl TrustState {
                 self.change(|_| {})
             }
             Command::SetAddresses { node, addresses, signature } => self.set_addresses(*node, addresses, signature),
-            Command::Renew { node, key, endorsement } => self.renew(*node, *key, endorsement),
+            Command::Renew { node, key, endorsement } => self.renew(*node, *key, endorsement, made),
             Command::AdoptLeaf { node, renewal } => self.adopt(*node, *renewal),
             Command::SignStatement { number, node, signature } => self.sign_statement(*number, *node, signature),
             Command::StagePolicy { change, part, remove, put } => self.stage_policy(*change, *part, remove, put),
-            Command::ChangePolicy(change) => self.change_policy(change),
+            Command::ChangePolicy(change) => self.change_policy(change, made),
             Command::Label { role, edits } => self.label(role, edits),
         }
     }
 
-    fn bootstrap(&mut self, b: &Bootstrap, level: u32) -> Applied {
+    fn bootstrap(&mut self, b: &Bootstrap, level: u32, made: &Made) -> Applied {
         if self.view.is_some() {
             return Err(Refused::ClusterExists);
         }
@@ -239,13 +293,16 @@ impl TrustState {
             super::tokens::check_limits(token, self.time)?;
         }
         let policy = Policy::initial().changed_by(&b.policy, self.staged_for(&b.policy)?, Generation(1))?;
-        let policy = policy.map_or_else(Policy::initial, |(policy, _)| policy);
+        let mut policy = policy.map_or_else(Policy::initial, |(policy, _)| policy);
+        policy.record(b.policy.put.iter().map(|rule| &rule.id), &Arc::new(made.clone()));
+        policy.check()?;
         self.node_ttl_secs = b.node_ttl_secs;
         self.lease = b.lease;
         self.next_node = founder.0 + 1;
         let copy = |key: &SealedKey| SealedCopy { ciphertext: key.sealed.clone(), opened: true };
         self.sealed.extend(b.authority_key.iter().map(|key| ((authority, founder), copy(key))));
-        self.tokens.extend(b.token.iter().map(|token| (token_id(token.verifier), token.clone())));
+        let token = |record: &TokenRecord| Token { record: record.clone(), made: made.clone() };
+        self.tokens.extend(b.token.iter().map(|record| (token_id(record.verifier), token(record))));
         let record = Authority {
             certificate: b.authority.clone(),
             key: b.authority_key.as_ref().map(|key| key.public.clone()),
@@ -254,7 +311,8 @@ impl TrustState {
             // What is signed where the key is, no member ever sees.
             imported: b.imported || b.authority_key.is_none(),
         };
-        let leaf = self.leaf(b.cluster, founder, b.leaf_key, 0, b.foreign.as_ref(), b.authority_validity);
+        let of = LeafOf { node: founder, key: b.leaf_key, renewal: 0 };
+        let leaf = self.leaf_in(b.cluster, of, b.foreign.as_ref(), (authority, &record), made);
         let member = Member {
             id: founder,
             name: b.node_name.clone(),
@@ -273,6 +331,7 @@ impl TrustState {
             attributes: BTreeMap::new(),
             admitted_by: None,
             admitted_at: self.time,
+            token_made: None,
             feature_level: level,
             level_since: self.time,
         };
@@ -339,18 +398,30 @@ impl TrustState {
     /// that signs the same grant makes the same certificate.
     pub(super) fn leaf(
         &self,
-        cluster: ClusterId,
-        node: NodeId,
-        key: KeyId,
-        renewal: u64,
+        of: LeafOf,
         foreign: Option<&ForeignLeaf>,
-        authority: Validity,
+        authority: (AuthorityId, &Authority),
+        made: &Made,
+    ) -> Result<Leaf, Refused> {
+        Ok(self.leaf_in(self.current()?.cluster, of, foreign, authority, made))
+    }
+
+    fn leaf_in(
+        &self,
+        cluster: ClusterId,
+        of: LeafOf,
+        foreign: Option<&ForeignLeaf>,
+        (authority, record): (AuthorityId, &Authority),
+        made: &Made,
     ) -> Leaf {
+        let LeafOf { node, key, renewal } = of;
         let mut hasher = blake3::Hasher::new_derive_key("countersign v1 certificate serial");
         hasher.update(&cluster.0).update(&node.0.to_be_bytes()).update(&renewal.to_be_bytes()).update(&key.0);
-        let issued = || self.validity(self.node_ttl_secs, authority);
+        let issued = || self.validity(self.node_ttl_secs, record.validity);
         let validity = foreign.map_or_else(issued, |foreign| foreign.validity);
-        Leaf { key, renewal, serial: serial(&hasher), validity }
+        let authority = foreign.is_none().then_some(authority);
+        let issued = Issued { authority, made: made.clone() };
+        Leaf { key, renewal, serial: serial(&hasher), validity, issued }
     }
 
     /// Backdated by the skew bound, so that a peer whose clock is behind accepts it; never outlives its authority.
@@ -404,90 +475,6 @@ impl TrustState {
     pub fn digest(&self) -> Result<[u8; 32], CodecError> {
         Ok(*blake3::hash(&self.encode()?).as_bytes())
     }
-
-    /// Checks what must always hold; used by tests and simulation.
-    pub fn check_invariants(&self) -> Result<(), InvariantBroken> {
-        let Some(view) = &self.view else { return Ok(()) };
-        let mut names = BTreeSet::new();
-        let mut mapped = BTreeSet::new();
-        for (id, member) in &view.members {
-            if member.id != *id || id.0 >= self.next_node || view.evicted.contains_key(id) {
-                return Err(InvariantBroken::NodeId(*id));
-            }
-            if !names.insert(&member.name) {
-                return Err(InvariantBroken::NameTwice(*id));
-            }
-            if member.mapped.as_ref().is_some_and(|name| !mapped.insert(name)) {
-                return Err(InvariantBroken::NameTwice(*id));
-            }
-            if view.revoked_keys.contains(&member.keys.identity.id()) {
-                return Err(InvariantBroken::RevokedMember(*id));
-            }
-            if member
-                .admitted_by
-                .is_some_and(|t| !self.enrollments.iter().any(|((token, _), n)| *token == t && n == id))
-            {
-                return Err(InvariantBroken::NotAdmitted(*id));
-            }
-        }
-        let overspent = self.tokens.iter().find(|(id, token)| {
-            let used = self.enrollments.range((**id, RequestId([0; 16]))..=(**id, RequestId([0xff; 16]))).count();
-            used as u64 + u64::from(token.uses_left) != u64::from(token.uses)
-        });
-        if let Some((id, _)) = overspent {
-            return Err(InvariantBroken::TokenUses(*id));
-        }
-        super::store_return::check_stores(view)?;
-        let mut keys = BTreeSet::new();
-        if let Some(member) = view.members.values().find(|m| m.keys().any(|key| !keys.insert(key))) {
-            return Err(InvariantBroken::KeyTwice(member.id));
-        }
-        if let Some(member) = view.member_with_taken_host() {
-            return Err(InvariantBroken::HostTwice(member));
-        }
-        let numbered = self.statements.iter().zip(0_u64..).all(|(signed, number)| signed.statement.number == number);
-        let last = self.statements.last().map(|signed| &signed.statement);
-        if !numbered || last != Some(&view.statement) || view.stated > view.statement.number {
-            return Err(InvariantBroken::Statements);
-        }
-        let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter).count();
-        if voters == 0 { Err(InvariantBroken::NoVoter) } else { Ok(()) }
-    }
-}
-
-/// An invariant of the state does not hold: a defect of ours.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum InvariantBroken {
-    /// A node id is out of place, assigned twice, or of an evicted node.
-    #[error("node id {0} is out of place")]
-    NodeId(NodeId),
-    /// Two members share a name, or the node name that their certificates map to.
-    #[error("name of node {0} is used twice")]
-    NameTwice(NodeId),
-    /// A member's identity key is revoked.
-    #[error("node {0} is a member with a revoked key")]
-    RevokedMember(NodeId),
-    /// A member has no enrollment on record.
-    #[error("node {0} was never admitted")]
-    NotAdmitted(NodeId),
-    /// Uses and uses left do not add up.
-    #[error("join token {0} was used more or less often than recorded")]
-    TokenUses(TokenId),
-    /// A key is on record for two purposes or two members.
-    #[error("a key of node {0} is on record twice")]
-    KeyTwice(NodeId),
-    /// A store is on record for two members.
-    #[error("a store of node {0} is on record twice")]
-    StoreTwice(NodeId),
-    /// A certificate of a member may hold a host that is another's.
-    #[error("a host of node {0} is another's")]
-    HostTwice(NodeId),
-    /// The statements are out of order, or the view does not show the last one.
-    #[error("statements are out of order")]
-    Statements,
-    /// No member is meant to vote.
-    #[error("there is no voter")]
-    NoVoter,
 }
 
 /// A positive serial of 16 bytes (RFC 5280 §4.1.2.2): the top bit is clear and the next one set, so it is never zero.

@@ -212,6 +212,7 @@ impl TrustState {
         }
         let signed = usize::try_from(number).ok().and_then(|index| self.statements.get_mut(index));
         signed.ok_or(Refused::NotASigner { node, number })?.signatures.insert(node, Signature(*signature));
+        self.revise();
         let stated = (0..self.statements.len()).take_while(|index| self.is_complete(*index)).count();
         let stated = u64::try_from(stated).unwrap_or(u64::MAX).saturating_sub(1);
         let view = self.current()?;

@@ -7,9 +7,10 @@
 use std::collections::BTreeSet;
 
 use super::check::Checked;
+use super::invariants::InvariantBroken;
 use super::member::{Member, Suffrage};
 use super::outcome::{Outcome, Refused, Signer};
-use super::state::{Applied, InvariantBroken, TrustState};
+use super::state::{Applied, TrustState};
 use super::view::View;
 use crate::enroll::returning::StoreReturn;
 use crate::group::GroupMembers;

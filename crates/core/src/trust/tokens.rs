@@ -1,6 +1,7 @@
 //! Join tokens in the state: added, spent, revoked, rotated.
 
-use super::join_token::{TokenRecord, TokenUnusable, token_id};
+use super::author::Made;
+use super::join_token::{Token, TokenRecord, TokenUnusable, token_id};
 use super::member::Attributes;
 use super::outcome::{Limited, Outcome, Refused};
 use super::state::{Applied, TrustState};
@@ -34,7 +35,7 @@ pub(super) fn check_attributes(role: Option<&str>, attributes: &Attributes) -> R
 }
 
 impl TrustState {
-    pub(super) fn add_token(&mut self, record: &TokenRecord) -> Applied {
+    pub(super) fn add_token(&mut self, record: &TokenRecord, made: &Made) -> Applied {
         let view = self.current()?;
         check_limits(record, self.time())?;
         if !view.authorities.contains_key(&record.pin) {
@@ -49,25 +50,30 @@ impl TrustState {
         let now = self.time();
         if self.tokens.len() >= TOKENS_MAX {
             // Spent and expired ones stay only as long as there is room: they make a refusal say why.
-            self.tokens.retain(|_, token| token.usable(now).is_ok());
+            self.tokens.retain(|_, token| token.record.usable(now).is_ok());
         }
         if self.tokens.len() >= TOKENS_MAX {
             return Err(Refused::Limit { what: Limited::Tokens, max: TOKENS_MAX as u64 });
         }
-        self.tokens.insert(id, record.clone());
+        self.tokens.insert(id, Token { record: record.clone(), made: made.clone() });
+        self.revise();
         Ok(Outcome::Token(id))
     }
 
     pub(super) fn revoke_token(&mut self, id: TokenId) -> Applied {
         let generation = self.current()?.generation;
-        self.tokens.get_mut(&id).ok_or(Refused::NoSuchToken(id))?.revoked = true;
+        let token = self.tokens.get_mut(&id).ok_or(Refused::NoSuchToken(id))?;
+        if !token.record.revoked {
+            token.record.revoked = true;
+            self.revise();
+        }
         Ok(Outcome::Done(generation))
     }
 
-    pub(super) fn rotate_cluster_token(&mut self, record: &TokenRecord) -> Applied {
-        let old: Vec<TokenId> =
-            self.tokens.iter().filter(|(_, t)| t.cluster_token && !t.revoked).map(|(id, _)| *id).collect();
-        let added = self.add_token(&TokenRecord { cluster_token: true, ..record.clone() })?;
+    pub(super) fn rotate_cluster_token(&mut self, record: &TokenRecord, made: &Made) -> Applied {
+        let ends = |token: &Token| token.record.cluster_token && !token.record.revoked;
+        let old: Vec<TokenId> = self.tokens.iter().filter(|(_, token)| ends(token)).map(|(id, _)| *id).collect();
+        let added = self.add_token(&TokenRecord { cluster_token: true, ..record.clone() }, made)?;
         self.revoke_tokens(&old);
         Ok(added)
     }
@@ -77,8 +83,8 @@ impl TrustState {
         let now = self.time();
         let mut revoked = Vec::new();
         for id in ids {
-            if let Some(token) = self.tokens.get_mut(id).filter(|t| t.usable(now).is_ok()) {
-                token.revoked = true;
+            if let Some(token) = self.tokens.get_mut(id).filter(|t| t.record.usable(now).is_ok()) {
+                token.record.revoked = true;
                 revoked.push(*id);
             }
         }
@@ -86,10 +92,10 @@ impl TrustState {
     }
 
     /// The token, if one more use of it is allowed now.
-    pub(super) fn usable_token(&self, id: TokenId) -> Result<&TokenRecord, Refused> {
+    pub(super) fn usable_token(&self, id: TokenId) -> Result<&Token, Refused> {
         let token = self.tokens.get(&id).ok_or(TokenUnusable::Unknown)?;
-        token.usable(self.time())?;
-        if self.current()?.authorities.contains_key(&token.pin) {
+        token.record.usable(self.time())?;
+        if self.current()?.authorities.contains_key(&token.record.pin) {
             return Ok(token);
         }
         Err(TokenUnusable::Authority.into())
@@ -97,7 +103,7 @@ impl TrustState {
 
     pub(super) fn spend_token(&mut self, id: TokenId) {
         if let Some(token) = self.tokens.get_mut(&id) {
-            token.uses_left = token.uses_left.saturating_sub(1);
+            token.record.uses_left = token.record.uses_left.saturating_sub(1);
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::member::{Evicted, Member};
+use super::member::{Evicted, Issued, Member};
 use super::statement::Statement;
 use crate::authz::label::Labels;
 use crate::authz::policy::Policy;
@@ -61,6 +61,8 @@ pub struct IssuedKey {
     pub ttl_secs: u64,
     /// The key that it was renewed with, if it was not issued by an operator: whoever revokes that one revokes this too.
     pub renewed_from: Option<KeyId>,
+    /// Who had it issued.
+    pub issued: Issued,
 }
 
 /// Keys by broker, client or admin.

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::rejection::{JsonRejection, QueryRejection};
 use axum::extract::{Path, Query};
 use axum::http::StatusCode;
-use countersign_api::admin::{AclAdd, AclChanged, AclPolicy};
+use countersign_api::admin::{AclAdd, AclChanged, AclPolicy, MadeInfo};
 use countersign_core::authz::RuleId;
 use countersign_core::authz::change::{Changed, PolicyChange, PolicyError};
 use countersign_core::authz::text::{PolicyText, RuleText};
@@ -26,8 +26,15 @@ use crate::propose::CommandError;
 pub(crate) async fn list(admin: Permitted) -> Result<Json<AclPolicy>, AdminError> {
     let view = in_force(&*admin.member()?);
     let (generation, changed) = (view.generation.0, view.policy.changed().0);
-    let policy = answered(&admin, move || PolicyText::of(&view.policy)).await?;
-    Ok(Json(AclPolicy { generation, changed, policy }))
+    let listed = answered(&admin, move || {
+        let made = view.policy.rules().filter_map(|rule| {
+            let made = view.policy.made(&rule.id)?;
+            Some((rule.id.to_string(), MadeInfo::of(made)))
+        });
+        (PolicyText::of(&view.policy), made.collect())
+    });
+    let (policy, made) = listed.await?;
+    Ok(Json(AclPolicy { generation, changed, policy, made }))
 }
 
 pub(crate) async fn add(

@@ -6,10 +6,11 @@ use axum::Json;
 use axum::extract::Path;
 use axum::extract::rejection::JsonRejection;
 use axum::http::StatusCode;
-use countersign_api::admin::{CertificateInfo, CertificateIssued, CertificateRequest, CertificateRevoked};
+use countersign_api::admin::{CertificateInfo, CertificateIssued, CertificateRequest, CertificateRevoked, IssuedInfo};
 use countersign_core::id::{KeyId, NodeId};
 use countersign_core::principal::{Principal, Role};
 use countersign_core::trust::command::Command;
+use countersign_core::trust::member::Issued;
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::{IssuedKey, View};
 use countersign_pki::csr::{csr_from_pem, parse_csr};
@@ -57,18 +58,20 @@ pub(crate) async fn issue(
 pub(crate) async fn list(admin: Permitted) -> Result<Json<Vec<CertificateInfo>>, AdminError> {
     let member = admin.member()?;
     let view = member.endpoint.trust().load().view.clone();
-    let info = |role: &Role, key: &KeyId, not_after| CertificateInfo {
+    let info = |role: &Role, key: &KeyId, not_after, issued: &Issued| CertificateInfo {
         principal: Principal { trust_domain: view.trust_domain.clone(), role: role.clone() }.to_string(),
         key: key.to_string(),
         not_after,
         revoked: view.revoked_keys.contains(key),
+        issued: IssuedInfo::of(issued),
     };
-    let of_principals = view
-        .principals
-        .iter()
-        .flat_map(|(role, keys)| keys.iter().map(|(key, issued)| info(role, key, issued.not_after.secs())));
-    let of_members =
-        view.members.values().map(|m| info(&Role::Node(m.id), &m.leaf.key, m.leaf.validity.not_after.secs()));
+    let of_principals = view.principals.iter().flat_map(|(role, keys)| {
+        keys.iter().map(|(key, issued)| info(role, key, issued.not_after.secs(), &issued.issued))
+    });
+    let of_members = view
+        .members
+        .values()
+        .map(|m| info(&Role::Node(m.id), &m.leaf.key, m.leaf.validity.not_after.secs(), &m.leaf.issued));
     Ok(Json(of_members.chain(of_principals).collect()))
 }
 

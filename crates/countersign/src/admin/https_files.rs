@@ -12,7 +12,7 @@ use countersign_core::locked::Locked;
 use countersign_net::Credential;
 use countersign_pki::credential::{self, CredentialError};
 
-use crate::datadir::{DataDirError, read_optional, read_secret};
+use crate::datadir::{DataDirError, read_given_secret, read_optional};
 
 /// Why the operator's certificate cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +105,7 @@ fn read(certificate: &Path, key: &Path) -> Result<Credential, HttpsError> {
     let not_pem = |path: &Path| HttpsError::NotPem { path: path.to_owned() };
     let chain = read_optional(certificate)?.ok_or_else(|| missing(certificate))?;
     let chain = String::from_utf8(chain).map_err(|_| not_pem(certificate))?;
-    let secret = read_secret(key)?.ok_or_else(|| missing(key))?;
+    let secret = read_given_secret(key)?.ok_or_else(|| missing(key))?;
     let secret = core::str::from_utf8(secret.expose()).map_err(|_| not_pem(key))?;
     let checked = credential::Credential::from_pem(&chain, secret);
     let (certificate, key) = (certificate.to_owned(), key.to_owned());
@@ -197,7 +197,7 @@ mod tests {
             assert!(matches!(HttpsFiles::open(&files.pair), Err(HttpsError::Credential { .. })));
         }
         files.put_both(&one);
-        std::fs::set_permissions(&files.pair.1, std::fs::Permissions::from_mode(0o640)).unwrap();
+        std::fs::set_permissions(&files.pair.1, std::fs::Permissions::from_mode(0o660)).unwrap();
         assert!(matches!(HttpsFiles::open(&files.pair), Err(HttpsError::File(DataDirError::Exposed { .. }))));
     }
 }

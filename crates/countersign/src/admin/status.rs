@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use axum::Json;
 use countersign_api::admin::{
-    AuthorityStatus, AwaitedStatus, CertificateStatus, EvictedStatus, MemberStatus, RaftStatus, Status,
+    AuthorityStatus, AwaitedStatus, CertificateStatus, EvictedStatus, IssuedInfo, MadeInfo, MemberStatus, RaftStatus,
+    Status,
 };
 use countersign_core::limits::SKEW_SECS;
 use countersign_core::receipt::Answer;
@@ -205,6 +206,10 @@ fn members(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<MemberStatus>
         attributes: m.attributes.clone(),
         holds_authority: opened(m),
         certificate_not_after: m.leaf.validity.not_after.secs(),
+        certificate_issued: IssuedInfo::of(&m.leaf.issued),
+        admitted_by: m.admitted_by.map(|token| token.to_string()),
+        admitted_at_millis: m.admitted_at.0,
+        token_made: m.token_made.as_ref().map(MadeInfo::of),
         identity: m.keys.identity.id().to_string(),
         this: m.id == member.node,
     };
@@ -252,7 +257,7 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
         warnings.push("the leader is silent: it is down, out of reach, or this node was evicted".to_owned());
     }
     if !view.members.contains_key(&member.node) {
-        warnings.push("this node was evicted: empty its data directory before it joins again".to_owned());
+        warnings.push("this node was evicted: it joins again with a new token and another --data directory".to_owned());
     }
     warnings
 }

@@ -3,12 +3,12 @@
 use axum::Json;
 use axum::extract::Path;
 use axum::extract::rejection::JsonRejection;
-use countersign_api::admin::{TokenCreate, TokenCreated, TokenInfo};
+use countersign_api::admin::{MadeInfo, TokenCreate, TokenCreated, TokenInfo};
 use countersign_core::id::TokenId;
 use countersign_core::name::{Host, Name};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::command::Command;
-use countersign_core::trust::join_token::{JoinToken, TokenRecord, TokenUnusable, token_id};
+use countersign_core::trust::join_token::{JoinToken, Token, TokenRecord, TokenUnusable, token_id};
 
 use super::access::{Asking, Permitted};
 use super::problem::AdminError;
@@ -44,7 +44,7 @@ pub(crate) async fn list(admin: Permitted) -> Result<Json<Vec<TokenInfo>>, Admin
     let member = admin.member()?;
     let now = member.now();
     let state = member.state.read();
-    Ok(Json(state.tokens().iter().map(|(id, record)| info(*id, record, now)).collect()))
+    Ok(Json(state.tokens().iter().map(|(id, token)| info(*id, token, now)).collect()))
 }
 
 pub(crate) async fn revoke(admin: Permitted, Path(id): Path<String>) -> Result<Json<TokenInfo>, AdminError> {
@@ -56,8 +56,8 @@ pub(crate) async fn revoke(admin: Permitted, Path(id): Path<String>) -> Result<J
     let known = || member.state.read().tokens().get(&token).cloned();
     let before = known();
     member.command(Command::RevokeJoinToken(token), &[]).await?;
-    let record = before.or_else(known).ok_or(CommandError::Unknown)?;
-    Ok(Json(TokenInfo { state: "revoked".to_owned(), ..info(token, &record, member.now()) }))
+    let known = before.or_else(known).ok_or(CommandError::Unknown)?;
+    Ok(Json(TokenInfo { state: "revoked".to_owned(), ..info(token, &known, member.now()) }))
 }
 
 fn make(member: &Inner, wanted: &TokenCreate) -> Result<(JoinToken, TokenRecord), AdminError> {
@@ -107,7 +107,8 @@ fn created(member: &Inner, token: &JoinToken, record: &TokenRecord) -> TokenCrea
     }
 }
 
-fn info(id: TokenId, record: &TokenRecord, now: UnixMillis) -> TokenInfo {
+fn info(id: TokenId, token: &Token, now: UnixMillis) -> TokenInfo {
+    let Token { record, made } = token;
     let state = match record.usable(now) {
         Ok(()) => "usable",
         Err(TokenUnusable::Expired) => "expired",
@@ -125,6 +126,7 @@ fn info(id: TokenId, record: &TokenRecord, now: UnixMillis) -> TokenInfo {
         role: record.role.clone(),
         state: state.to_owned(),
         cluster_token: record.cluster_token,
+        made: MadeInfo::of(made),
     }
 }
 

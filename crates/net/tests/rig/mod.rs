@@ -9,13 +9,14 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use countersign_core::id::{AuthorityId, ClusterId, Generation, Incarnation, KeyId, NodeId, StoreId};
+use countersign_core::id::{AuthorityId, ClusterId, Generation, Incarnation, KeyId, NodeId, RequestId, StoreId};
 use countersign_core::key::{Endorsement, SecretKey};
 use countersign_core::name::{Address, Host, Name};
 use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
-use countersign_core::trust::member::{Evicted, Leaf, Member, MemberKeys, Suffrage};
+use countersign_core::trust::author::{Author, Made};
+use countersign_core::trust::member::{Evicted, Issued, Leaf, Member, MemberKeys, Suffrage};
 use countersign_core::trust::statement::{StatedVoter, Statement};
 use countersign_core::trust::view::{self, AuthorityPhase, IssuedKey, View};
 use countersign_net::{
@@ -135,6 +136,7 @@ impl Cluster {
                 not_before: valid().not_before,
                 ttl_secs: 60,
                 renewed_from: None,
+                issued: by_founder(),
             },
         )]);
         let view = View {
@@ -225,6 +227,10 @@ pub fn pin(authority: &Authority) -> AuthorityId {
     authority.id()
 }
 
+fn by_founder() -> Issued {
+    Issued { authority: None, made: Made::new(&Author::of_member(NodeId(1), RequestId([0; 16])), NOW) }
+}
+
 fn member(id: u64, leaf: &Identity) -> Member {
     let seed = identity(id).public();
     Member {
@@ -234,7 +240,7 @@ fn member(id: u64, leaf: &Identity) -> Member {
         keys: MemberKeys { identity: seed, sealing: [0; 32], ucan: seed },
         store: StoreId([id as u8; 16]),
         returning: None,
-        leaf: Leaf { key: leaf.id(), renewal: 1, serial: [1; 16], validity: valid() },
+        leaf: Leaf { key: leaf.id(), renewal: 1, serial: [1; 16], validity: valid(), issued: by_founder() },
         mapped: None,
         addresses: vec![],
         addresses_changed: Generation(0),
@@ -245,6 +251,7 @@ fn member(id: u64, leaf: &Identity) -> Member {
         attributes: BTreeMap::new(),
         admitted_by: None,
         admitted_at: NOW,
+        token_made: None,
         feature_level: 1,
         level_since: NOW,
     }

@@ -4,7 +4,9 @@ mod apply;
 mod file;
 mod questions;
 
-use countersign_api::admin::{AclAdd, AclChanged, AclPolicy};
+use std::collections::BTreeMap;
+
+use countersign_api::admin::{AclAdd, AclChanged, AclPolicy, MadeInfo};
 use countersign_core::authz::text::{PolicyText, RuleText, RuleTextError};
 use countersign_core::authz::{Effect, RuleId};
 
@@ -12,7 +14,7 @@ use crate::admin_client::AdminClient;
 use crate::args::{Acl, AclAddArgs, AclRemoveArgs, AclVerb, RuleWords};
 use crate::commands::enforcement::{Change, complete, enforced, waiting};
 use crate::failure::Failure;
-use crate::output::{Output, Text, at_secs, now_millis, now_secs, print};
+use crate::output::{Output, Text, at_secs, by, now_millis, now_secs, print};
 
 pub(super) async fn run(args: Acl, output: Output) -> Result<(), Failure> {
     let client = || AdminClient::to(&args.target);
@@ -145,13 +147,17 @@ fn list(text: &mut Text, list: &AclPolicy) {
     for (task, any_of) in required_capabilities {
         text.line(&format!("task {task} requires {}", any_of.join(" or ")));
     }
-    text.table(&["ID", "EFFECT", "PRINCIPAL", "ACTIONS", "RESOURCE", "FROM", "UNTIL"], rules.iter().map(row));
+    text.table(
+        &["ID", "EFFECT", "PRINCIPAL", "ACTIONS", "RESOURCE", "FROM", "UNTIL", "MADE BY", "MADE"],
+        rules.iter().map(|rule| row(rule, &list.made)),
+    );
 }
 
-fn row(text: &RuleText) -> Vec<String> {
+fn row(text: &RuleText, made: &BTreeMap<String, MadeInfo>) -> Vec<String> {
     let dash = || "-".to_owned();
     let effect = text.effect.unwrap_or(Effect::Allow).to_string();
     let resource = text.rule().map_or_else(|error| error.to_string(), |rule| format!("{} {}", rule.kind, rule.pattern));
+    let made = text.id.as_ref().and_then(|id| made.get(id));
     vec![
         text.id.clone().unwrap_or_default(),
         effect,
@@ -160,6 +166,8 @@ fn row(text: &RuleText) -> Vec<String> {
         resource,
         text.network.clone().unwrap_or_else(dash),
         text.not_after.map_or_else(dash, |at| at_secs(at, now_secs())),
+        made.map_or_else(dash, by),
+        made.map_or_else(dash, |made| at_secs(made.at_millis / 1000, now_secs())),
     ]
 }
 

@@ -1,5 +1,7 @@
 //! The story: a cluster comes to be, an honest client is served, everybody else is refused.
 
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
@@ -245,7 +247,8 @@ async fn one_time_token(cluster: &Cluster, sponsor: &str, node: &str) -> anyhow:
 
 async fn join(cluster: &mut Cluster, node: &str, token: &str, sponsor: &str) -> anyhow::Result<()> {
     let file = cluster.root().join(format!("{node}.token"));
-    std::fs::write(&file, token)?;
+    let mut written = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&file)?;
+    written.write_all(token.as_bytes())?;
     let from_file = format!("@{}", file.display());
     cluster.start(node, &["--join-token", &from_file, "--join-addr", sponsor]).await
 }

@@ -29,13 +29,9 @@ pub(super) fn failure(error: &StartError) -> Failure {
 fn advice(error: &StartError) -> String {
     match error {
         StartError::DataDir(error) | StartError::Keys(KeysError::DataDir(error)) => data_dir(error),
-        StartError::StoreLost { data, way, .. } => way_back(data, *way),
+        StartError::StoreLost { data, way, .. } | StartError::PartLost { data, way, .. } => way_back(data, *way),
         StartError::Return(error) => of_return(error),
-        StartError::NoMemberFile { path, .. } => format!(
-            "put member.json back into `{}`; if it is lost, evict this node on a voter and join it anew in another directory: \
-             countersign server --join-token @FILE --join-addr HOST:PORT --data OTHER",
-            path.display()
-        ),
+        StartError::NoMemberFile { .. } => format!("put member.json back; if it is lost, {JOIN_ANEW}"),
         StartError::Empty { .. } => "add --bootstrap to make a cluster, or --join-token and --join-addr".to_owned(),
         StartError::JoinUnfinished { .. } => {
             "repeat the join with --join-token and --join-addr, or choose another directory with --data".to_owned()
@@ -66,15 +62,17 @@ fn advice(error: &StartError) -> String {
             "leave --ca out, or the --inter-broker-tls flags".to_owned()
         }
         StartError::Bootstrap(_) => "correct it, and repeat the same command: it goes on where it stopped".to_owned(),
-        StartError::Https(_) => "check --https-cert and --https-key (mode 0600), or leave them out".to_owned(),
+        StartError::Https(_) => "check --https-cert and --https-key (mode 0600, or 0440 of a group of this user), or leave them out".to_owned(),
         _ => "look at the log; the same command goes on where it stopped".to_owned(),
     }
 }
 
+/// What a host does that can no longer show which member it was.
+const JOIN_ANEW: &str = "evict this node on a voter and join it as another: countersign server --join-token @FILE \
+                         --join-addr HOST:PORT --data OTHER";
+
 /// Why a member did not come back with a new store.
 fn of_return(error: &StoreReturnError) -> String {
-    const ANEW: &str = "evict this node on a voter and join it with another directory: countersign server --join-token @FILE \
-                        --join-addr HOST:PORT --data OTHER";
     match error {
         StoreReturnError::DataDir(error) | StoreReturnError::Keys(KeysError::DataDir(error)) => data_dir(error),
         StoreReturnError::Refused(Refused::Alive { .. }) => {
@@ -86,7 +84,7 @@ fn of_return(error: &StoreReturnError) -> String {
         StoreReturnError::Refused(Refused::AlreadyEvicted(_) | Refused::KeyRevoked) | StoreReturnError::Evicted => {
             "join with another directory: countersign server --join-token @FILE --join-addr HOST:PORT --data OTHER".to_owned()
         }
-        StoreReturnError::Refused(Refused::OtherStore { .. }) => ANEW.to_owned(),
+        StoreReturnError::Refused(Refused::OtherStore { .. }) => JOIN_ANEW.to_owned(),
         StoreReturnError::NotTaken(_) | StoreReturnError::Alone => {
             "start the other voters, or name one that is up: countersign server --return-as-learner --join-addr HOST:PORT"
                 .to_owned()
@@ -95,13 +93,14 @@ fn of_return(error: &StoreReturnError) -> String {
     }
 }
 
-/// How a member comes back whose store is lost.
+/// How a member comes back that has lost a part of what it kept.
 fn way_back(data: &Path, way: WayBack) -> String {
     match way {
         WayBack::ReturnAsLearner => format!("countersign server --return-as-learner --data {}", quoted(data)),
+        WayBack::JoinAnew => format!("put it back; if it is lost, {JOIN_ANEW}"),
         WayBack::OnlyVoter => format!(
-            "keep `{}` as it is: it was the only voter, and recovering it is not in this version; a new cluster: countersign \
-             server --bootstrap --data OTHER",
+            "put it back, and keep the rest of `{}`: it was the only voter, and recovering it is not in this version; to make \
+             another cluster: countersign server --bootstrap --data OTHER",
             data.display()
         ),
     }
@@ -112,15 +111,17 @@ fn data_dir(error: &DataDirError) -> String {
         DataDirError::InUse { .. } => "stop the other server, or choose another directory with --data".to_owned(),
         DataDirError::Foreign { .. } => "choose an empty directory with --data".to_owned(),
         DataDirError::Exposed { path, .. } => {
-            format!("chmod 600 {} if nobody has read it; else evict this node and join anew", path.display())
+            format!("chmod go-rwx {} if nobody else has read it; else {JOIN_ANEW}", quoted(path))
         }
+        DataDirError::Link { path } | DataDirError::Kind { path } => format!(
+            "put the file or directory itself at {}, owned by this user; --data as a whole may be a link",
+            quoted(path)
+        ),
         DataDirError::Owner { path, .. } => {
-            format!("run the server as that user, or chown {} to this one", path.display())
+            format!("run the server as that user, or chown {} to this one", quoted(path))
         }
         DataDirError::Damaged { .. } => {
-            "put the file back; if it is lost, evict this node on a voter and join it anew in another directory: countersign \
-             server --join-token @FILE --join-addr HOST:PORT --data OTHER"
-                .to_owned()
+            format!("put the file back; if it is lost, {JOIN_ANEW}")
         }
         DataDirError::Layout { .. } => {
             "start it with the build that wrote it; this version reads no data of earlier builds".to_owned()

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use countersign::datadir::{file, read_secret};
+use countersign::datadir::{file, read_own_secret};
 use countersign::{Member, Started};
 use serde::Serialize;
 
@@ -130,7 +130,7 @@ fn hints(ready: &Ready) -> Vec<String> {
 
 fn print_token(path: &Path, address: &str) -> Result<(), Failure> {
     let unreadable = |why: String| Failure::unreachable(why, "look at the data directory");
-    let token = read_secret(path).map_err(|error| unreadable(chain(&error)))?;
+    let token = read_own_secret(path).map_err(|error| unreadable(chain(&error)))?;
     let Some(token) = token else { return Ok(()) };
     let token = String::from_utf8_lossy(token.expose()).into_owned();
     let token = zeroize::Zeroizing::new(token);

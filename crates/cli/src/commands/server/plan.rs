@@ -17,8 +17,8 @@ use crate::config::checked::{ListenAddr, Mode, Said, ServerConfig};
 use crate::config::clients::clients_shut_out;
 use crate::duration::shown;
 use crate::failure::{Failure, chain};
-use crate::files::{read_private, read_text};
-use crate::secret_arg::SecretArg;
+use crate::files::{exposed, read_private, read_text};
+use crate::secret_arg::{SecretArg, SecretError};
 
 /// The name of a cluster that was given none.
 const CLUSTER_NAME: &str = "countersign";
@@ -216,7 +216,13 @@ fn imported(directory: &Path) -> Result<ImportedAuthority, Failure> {
 /// A mistyped token is caught here, before any network.
 fn join_token(arg: &SecretArg) -> Result<JoinToken, Failure> {
     let next = "copy the whole token again; `countersign token create` on a voter makes a new one";
-    let secret = arg.read().map_err(|error| Failure::usage(format!("join token: {}", chain(&error)), next))?;
+    let secret = arg.read().map_err(|error| {
+        let next = match &error {
+            SecretError::NotPrivate(error) => exposed(error, next),
+            SecretError::Io { .. } | SecretError::Empty { .. } | SecretError::TooLong { .. } => next.to_owned(),
+        };
+        Failure::usage(format!("join token: {}", chain(&error)), next)
+    })?;
     let text = std::str::from_utf8(secret.expose());
     let text = text.map_err(|_| Failure::usage("join token is not text", next))?;
     JoinToken::parse(text).map_err(|error| Failure::usage(error, next))

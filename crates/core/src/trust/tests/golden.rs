@@ -46,7 +46,12 @@ fn edit(name: &str, value: &str) -> LabelEdit {
     LabelEdit { name: name.to_owned(), value: Some(value.to_owned()) }
 }
 
-fn sample() -> TrustState {
+pub(super) fn sample() -> TrustState {
+    sampled().0
+}
+
+/// A state with some of everything, by nearly every command.
+pub(super) fn sampled() -> Rig {
     let mut rig = Rig::three_voters();
     rig.apply(Command::AddJoinToken(record(5, 3)));
     rig.apply(Command::Admit(Box::new(request(4, 5).into())));
@@ -77,7 +82,7 @@ fn sample() -> TrustState {
     rig.apply(Command::EditHosts { node: NodeId(2), add: vec![host("n2.example")], remove: vec![] });
     let witness = Witness { by: NodeId(1), hosts: vec![host("10.0.0.4")] };
     rig.apply(Command::ProveHosts { node: NodeId(4), witness });
-    rig.0
+    rig
 }
 
 #[test]

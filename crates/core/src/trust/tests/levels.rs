@@ -18,7 +18,7 @@ const NEXT: u32 = LEVEL_FOR_TESTING;
 
 /// Three voters and a learner, 4, on a member that knows the next level; the cluster is at the first.
 fn cluster() -> Rig {
-    let mut rig = Rig(TrustState::knowing(NEXT));
+    let mut rig = Rig(TrustState::knowing(NEXT), vec![]);
     rig.apply(bootstrap());
     for node in [2, 3, 4] {
         rig.apply(Command::AddJoinToken(record(node, 1)));
@@ -154,7 +154,7 @@ fn joiner_below_the_level_keeps_its_token() {
     rig.apply(raise(NEXT, &[], false));
     let refused = rig.apply(Command::Admit(Box::new(request(5, 5).into())));
     assert_eq!(refused, Outcome::Refused(Refused::BelowLevel { level: NEXT, got: FEATURE_LEVEL }));
-    assert_eq!(rig.0.tokens()[&token(5).id()].uses_left, 1);
+    assert_eq!(rig.0.tokens()[&token(5).id()].record.uses_left, 1);
     let mut newer = request(5, 5);
     newer.feature_level = NEXT;
     let newer = newer.signed(&token(5).key());

@@ -2,6 +2,7 @@
 
 mod admission;
 mod authorization;
+mod events;
 mod foreign;
 mod golden;
 mod hosts;

@@ -9,14 +9,15 @@ use crate::name::{Address, Name};
 use crate::principal::{Role, TrustDomain};
 use crate::secret::Secret;
 use crate::time::{UnixMillis, Validity};
-use crate::trust::TrustState;
 use crate::trust::author::{Actor, Author};
 use crate::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
+use crate::trust::event::Event;
 use crate::trust::join_token::{JoinToken, TokenRecord};
 use crate::trust::member::{MemberKeys, Suffrage};
 use crate::trust::outcome::{Outcome, Refused};
 use crate::trust::seal::confirm_transcript;
 use crate::trust::view::AuthorityKey;
+use crate::trust::{Recorded, TrustState};
 
 pub(crate) const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
 pub(crate) const CLUSTER: ClusterId = ClusterId([0xC1; 16]);
@@ -126,11 +127,11 @@ pub(crate) fn stamped(time: UnixMillis, command: Command) -> Stamped {
     Stamped { level: FEATURE_LEVEL, time, author: author(), command }
 }
 
-pub(crate) struct Rig(pub(crate) TrustState);
+pub(crate) struct Rig(pub(crate) TrustState, pub(crate) Vec<Event>);
 
 impl Rig {
     pub(crate) fn empty() -> Self {
-        Self(TrustState::new())
+        Self(TrustState::new(), vec![])
     }
 
     /// A cluster with its founder, node 1.
@@ -181,14 +182,17 @@ impl Rig {
 
     /// Applies a command while the trust group has these members.
     pub(crate) fn apply_among(&mut self, members: &GroupMembers, command: Command) -> Outcome {
-        let outcome = self.0.apply(&stamped(NOW, command), members).unwrap();
-        self.0.check_invariants().unwrap();
-        outcome
+        self.apply_at_among(NOW, members, command)
     }
 
     pub(crate) fn apply_at(&mut self, time: UnixMillis, command: Command) -> Outcome {
-        let outcome = self.0.apply(&stamped(time, command), &GroupMembers::default()).unwrap();
+        self.apply_at_among(time, &GroupMembers::default(), command)
+    }
+
+    fn apply_at_among(&mut self, time: UnixMillis, members: &GroupMembers, command: Command) -> Outcome {
+        let Recorded { outcome, event } = self.0.apply_recorded(&stamped(time, command), members).unwrap();
         self.0.check_invariants().unwrap();
+        self.1.extend(event);
         outcome
     }
 

@@ -52,7 +52,7 @@ fn rotating_the_cluster_token_ends_the_old_one() {
     for seed in [5, 6] {
         rig.apply(Command::RotateClusterToken(record(seed, 8)));
     }
-    let revoked = |seed| rig.0.tokens().get(&token(seed).id()).unwrap().revoked;
+    let revoked = |seed| rig.0.tokens().get(&token(seed).id()).unwrap().record.revoked;
     assert!(revoked(5) && !revoked(6));
 }
 
@@ -65,7 +65,8 @@ fn spent_tokens_make_room_and_live_ones_do_not() {
         TokenRecord { verifier, ..record(5, 1) }
     };
     for n in 0..TOKENS_MAX {
-        rig.0.tokens.insert(token_id(nth(n).verifier), nth(n));
+        let made = crate::trust::author::Made::new(&author(), NOW);
+        rig.0.tokens.insert(token_id(nth(n).verifier), crate::trust::join_token::Token { record: nth(n), made });
     }
     let full = Refused::Limit { what: Limited::Tokens, max: TOKENS_MAX as u64 };
     assert_eq!(rig.refused(Command::AddJoinToken(nth(TOKENS_MAX))), full);

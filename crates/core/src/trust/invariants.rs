@@ -1,0 +1,93 @@
+//! What must always hold of the state: checked by tests and by the simulation after every command.
+
+use std::collections::BTreeSet;
+
+use super::member::Suffrage;
+use super::state::TrustState;
+use crate::id::{NodeId, RequestId, TokenId};
+
+/// An invariant of the state does not hold: a defect of ours.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum InvariantBroken {
+    /// A node id is out of place, assigned twice, or of an evicted node.
+    #[error("node id {0} is out of place")]
+    NodeId(NodeId),
+    /// Two members share a name, or the node name that their certificates map to.
+    #[error("name of node {0} is used twice")]
+    NameTwice(NodeId),
+    /// A member's identity key is revoked.
+    #[error("node {0} is a member with a revoked key")]
+    RevokedMember(NodeId),
+    /// A member has no enrollment on record.
+    #[error("node {0} was never admitted")]
+    NotAdmitted(NodeId),
+    /// Uses and uses left do not add up.
+    #[error("join token {0} was used more or less often than recorded")]
+    TokenUses(TokenId),
+    /// A key is on record for two purposes or two members.
+    #[error("a key of node {0} is on record twice")]
+    KeyTwice(NodeId),
+    /// A store is on record for two members.
+    #[error("a store of node {0} is on record twice")]
+    StoreTwice(NodeId),
+    /// A certificate of a member may hold a host that is another's.
+    #[error("a host of node {0} is another's")]
+    HostTwice(NodeId),
+    /// The statements are out of order, or the view does not show the last one.
+    #[error("statements are out of order")]
+    Statements,
+    /// No member is meant to vote.
+    #[error("there is no voter")]
+    NoVoter,
+}
+
+impl TrustState {
+    /// Checks what must always hold; used by tests and simulation.
+    pub fn check_invariants(&self) -> Result<(), InvariantBroken> {
+        let Some(view) = &self.view else { return Ok(()) };
+        let mut names = BTreeSet::new();
+        let mut mapped = BTreeSet::new();
+        for (id, member) in &view.members {
+            if member.id != *id || id.0 >= self.next_node || view.evicted.contains_key(id) {
+                return Err(InvariantBroken::NodeId(*id));
+            }
+            if !names.insert(&member.name) {
+                return Err(InvariantBroken::NameTwice(*id));
+            }
+            if member.mapped.as_ref().is_some_and(|name| !mapped.insert(name)) {
+                return Err(InvariantBroken::NameTwice(*id));
+            }
+            if view.revoked_keys.contains(&member.keys.identity.id()) {
+                return Err(InvariantBroken::RevokedMember(*id));
+            }
+            if member
+                .admitted_by
+                .is_some_and(|t| !self.enrollments.iter().any(|((token, _), n)| *token == t && n == id))
+            {
+                return Err(InvariantBroken::NotAdmitted(*id));
+            }
+        }
+        let overspent = self.tokens.iter().find(|(id, token)| {
+            let used = self.enrollments.range((**id, RequestId([0; 16]))..=(**id, RequestId([0xff; 16]))).count();
+            used as u64 + u64::from(token.record.uses_left) != u64::from(token.record.uses)
+        });
+        if let Some((id, _)) = overspent {
+            return Err(InvariantBroken::TokenUses(*id));
+        }
+        super::store_return::check_stores(view)?;
+        let mut keys = BTreeSet::new();
+        if let Some(member) = view.members.values().find(|m| m.keys().any(|key| !keys.insert(key))) {
+            return Err(InvariantBroken::KeyTwice(member.id));
+        }
+        if let Some(member) = view.member_with_taken_host() {
+            return Err(InvariantBroken::HostTwice(member));
+        }
+        let numbered = self.statements.iter().zip(0_u64..).all(|(signed, number)| signed.statement.number == number);
+        let last = self.statements.last().map(|signed| &signed.statement);
+        if !numbered || last != Some(&view.statement) || view.stated > view.statement.number {
+            return Err(InvariantBroken::Statements);
+        }
+        let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter).count();
+        if voters == 0 { Err(InvariantBroken::NoVoter) } else { Ok(()) }
+    }
+}
