@@ -11,6 +11,7 @@ use countersign_api::cluster::raft_client::RaftClient;
 use countersign_api::cluster::raft_server::{Raft, RaftServer};
 use countersign_api::cluster::{RaftReply, RaftRequest};
 use countersign_core::codec;
+use countersign_core::group::GroupMembers;
 use countersign_core::id::{ClusterId, GroupId, Incarnation, NodeId, StoreId};
 use countersign_net::{Acceptor, AcceptorLimits, Dialer, Endpoint, PeerStream};
 use countersign_raft::{Binding, StorePlace, 
@@ -35,7 +36,7 @@ const WINDOW: u32 = 4 * 1024 * 1024;
 struct Latest(BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl GroupMachine for Latest {
-    fn apply(&mut self, _at: LogPosition, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
+    fn apply(&mut self, _at: LogPosition, _members: &GroupMembers, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
         let key: Vec<u8> = command.iter().copied().take_while(|byte| *byte != b'Z').collect();
         self.0.insert(key, command.to_vec());
         Ok(Vec::new())
@@ -51,11 +52,22 @@ impl GroupMachine for Latest {
     }
 }
 
+/// All replicas speak under one store here.
+const STORE: StoreId = StoreId([1; 16]);
+
 struct Everybody;
 
 impl Assignments for Everybody {
     fn assigned(&self, _group: GroupId, _node: NodeId) -> Option<bool> {
         Some(true)
+    }
+
+    fn stores(&self, _group: GroupId, _node: NodeId) -> Vec<StoreId> {
+        vec![STORE]
+    }
+
+    fn may_vote(&self, _group: GroupId) -> bool {
+        true
     }
 }
 
@@ -151,12 +163,12 @@ pub(crate) async fn three() -> Result<Replicas> {
         let endpoint = cluster.endpoint(node.0)?;
         let directory = TempDir::new()?;
         let binding =
-            Binding { cluster: ClusterId([1; 16]), node, incarnation: Incarnation(0), store: StoreId([1; 16]) };
+            Binding { cluster: ClusterId([1; 16]), node, incarnation: Incarnation(0), store: STORE };
         let at = |name| directory.path().join(name);
         let place = StorePlace { path: at("store"), record: at("record"), binding };
         Store::create(&place, StoreId([2; 16]))?;
         let store = Store::open(&place)?;
-        let groups = Groups::new(node, store, Arc::new(Wires::new(&endpoint, &addresses)), Arc::new(Everybody));
+        let groups = Groups::new(node, STORE, store, Arc::new(Wires::new(&endpoint, &addresses)), Arc::new(Everybody));
         serve(listener, endpoint, groups.clone());
         groups.start(GroupId::TRUST, Box::new(Latest::default()), GroupConfig::default()).await?;
         members.push((groups, directory));

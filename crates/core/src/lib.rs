@@ -9,6 +9,7 @@
 pub mod authz;
 pub mod codec;
 pub mod enroll;
+pub mod group;
 pub mod id;
 mod json;
 pub mod key;

@@ -4,6 +4,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod reading;
+
 use std::collections::BTreeSet;
 
 use countersign_core::authz::change::{ChangeId, PolicyChange, StagedParts};
@@ -11,9 +13,10 @@ use countersign_core::authz::label::LabelEdit;
 use countersign_core::authz::text::{RuleText, parse_requirements};
 use countersign_core::authz::{PrincipalPattern, Rule, RuleId};
 use countersign_core::codec;
-use countersign_core::enroll::EnrollmentRequest;
+use countersign_core::enroll::{EnrollmentRequest, returning::ReturnChannel, returning::StoreReturn};
+use countersign_core::group::GroupMembers;
 use countersign_core::id::{
-    AuthorityId, ClusterId, Generation, GroupId, KeyId, NodeId, RequestId, TokenId, ed25519_spki,
+    AuthorityId, ClusterId, Generation, GroupId, KeyId, NodeId, RequestId, StoreId, TokenId, ed25519_spki,
 };
 use countersign_core::key::{Endorsement, SecretKey};
 use countersign_core::lease::LeaseLength;
@@ -22,7 +25,7 @@ use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::author::Author;
-use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, LEVEL_FOR_TESTING, SealedKey, Stamped};
+use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
 use countersign_core::trust::hosts::{Admission, ClusterSetting, Witness};
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
 use countersign_core::trust::member::{MemberKeys, Suffrage};
@@ -34,6 +37,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
+use reading::{reads_or_refuses, state_and_entry_read_or_refuse};
 
 const NOW: UnixMillis = UnixMillis::from_secs(1_800_000_000);
 const CLUSTER: ClusterId = ClusterId([0xC1; 16]);
@@ -84,6 +88,7 @@ fn bootstrap() -> Command {
         node_name: name(1),
         addresses: vec![address(1)],
         keys: keys(1),
+        store: StoreId([1; 16]),
         leaf_key: leaf(1),
         foreign: None,
         node_ttl_secs: 86_400,
@@ -106,6 +111,7 @@ fn request(seed: u8, by: u8, damage: u8) -> EnrollmentRequest {
         foreign: None,
         endorsement: Endorsement::sign(&key(seed), CLUSTER, leaf(seed), 0),
         keys: keys(seed),
+        store: StoreId([seed; 16]),
         feature_level: FEATURE_LEVEL,
         sponsor_leaf: [3; 32],
         exporter: [4; 32],
@@ -281,6 +287,11 @@ fn command() -> impl Strategy<Value = Command> {
             Command::Renew { node, key: leaf(n), endorsement }
         }),
         2 => (node(), 0..4_u64).prop_map(|(node, renewal)| Command::AdoptLeaf { node, renewal }),
+        12 => (2..9_u8).prop_map(|seed| {
+            let (stores, channel) = ((StoreId([seed; 16]), StoreId([42; 16])), ReturnChannel { leaf: [3; 32], exporter: [4; 32] });
+            Command::ReturnStore(Box::new(StoreReturn::sign(&key(seed), (CLUSTER, NodeId(2)), stores, channel)))
+        }),
+        8 => Just(Command::BindStore { node: NodeId(2), store: StoreId([42; 16]) }),
         1 => role().prop_map(Command::RevokePrincipal),
         1 => (0..2_u64, node(), 1..3_u8).prop_map(|(number, node, signer)| {
             let signature = key(signer).sign(&bare_view().statement.transcript());
@@ -289,10 +300,16 @@ fn command() -> impl Strategy<Value = Command> {
     ]
 }
 
+/// The members of the trust group when an entry is applied: as its time has it, so that equal logs have equal ones.
+fn among(stamped: &Stamped) -> GroupMembers {
+    let of = |shift| (1..4).filter(|node| stamped.time.secs() >> (shift + node) & 1 == 1).map(NodeId).collect();
+    GroupMembers { voters: of(0), learners: of(3) }
+}
+
 /// A view for what is signed over the cluster alone.
 fn bare_view() -> View {
     let mut state = TrustState::new();
-    state.apply(&at(0, bootstrap())).unwrap();
+    state.apply(&at(0, bootstrap()), &GroupMembers::default()).unwrap();
     (**state.view().unwrap()).clone()
 }
 
@@ -327,7 +344,8 @@ fn log() -> impl Strategy<Value = Vec<Stamped>> {
 /// The state in which nothing but the time was changed by `stamped`.
 fn with_time_of(mut state: TrustState, stamped: &Stamped) -> TrustState {
     let nothing = Command::RevokeJoinToken(TokenId([0; 8]));
-    assert!(matches!(state.apply(&Stamped { command: nothing, ..stamped.clone() }), Ok(Outcome::Refused(_))));
+    let refused = state.apply(&Stamped { command: nothing, ..stamped.clone() }, &among(stamped));
+    assert!(matches!(refused, Ok(Outcome::Refused(_))));
     state
 }
 
@@ -339,7 +357,7 @@ proptest! {
         let mut state = TrustState::new();
         for stamped in &log {
             let before = state.clone();
-            let Ok(Recorded { outcome, event }) = state.apply_recorded(stamped) else {
+            let Ok(Recorded { outcome, event }) = state.apply_recorded(stamped, &among(stamped)) else {
                 prop_assert!(stamped.level > FEATURE_LEVEL);
                 prop_assert_eq!(&state, &before);
                 continue;
@@ -373,7 +391,8 @@ proptest! {
             // What is replicated is bytes.
             let replicated = Stamped::decode(u32::MAX, &stamped.encode().unwrap()).unwrap();
             prop_assert_eq!(&replicated, stamped);
-            let outcomes = (one.apply_recorded(stamped), other.apply_recorded(&replicated));
+            let first = one.apply_recorded(stamped, &among(stamped));
+            let outcomes = (first, other.apply_recorded(&replicated, &among(&replicated)));
             if let Ok(Recorded { outcome, .. }) = &outcomes.0 {
                 prop_assert_eq!(&codec::decode::<Outcome>(&codec::encode(outcome).unwrap()).unwrap(), outcome);
             }
@@ -389,7 +408,7 @@ proptest! {
     ) {
         let mut state = TrustState::new();
         for stamped in &log {
-            let _ = state.apply(stamped);
+            let _ = state.apply(stamped, &among(stamped));
         }
         let command = log.last().unwrap().encode().unwrap();
         for mut bytes in [state.encode().unwrap(), command] {
@@ -426,7 +445,7 @@ fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
         for stamped in log().new_tree(&mut runner).unwrap().current() {
             let command = format!("{:?}", stamped.command);
             let command = command.split(['(', ' ']).next().unwrap().to_owned();
-            let what = match state.apply(&stamped) {
+            let what = match state.apply(&stamped, &among(&stamped)) {
                 Ok(Outcome::Refused(_)) => "refused",
                 Ok(Outcome::Admitted(admitted) | Outcome::Renewed(admitted)) if admitted.repeated => "repeated",
                 Ok(_) => "done",
@@ -444,7 +463,7 @@ fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
     let more = ["ConfirmAuthority", "SetSuffrage", "Evict", "IssuePrincipal", "RevokeKey", "AssignGroup"];
     let last = ["ReportFeatureLevel", "SetAddresses", "Renew", "AdoptLeaf", "RevokePrincipal", "SignStatement"];
     let policy = ["RenewPrincipal", "StagePolicy", "ChangePolicy", "Label", "ProveHosts", "EditHosts", "SetCluster"];
-    for command in commands.into_iter().chain(more).chain(last).chain(policy) {
+    for command in commands.into_iter().chain(more).chain(last).chain(policy).chain(["ReturnStore", "BindStore"]) {
         for what in ["done", "refused", "stopped"] {
             assert!(reached.contains(&format!("{command} {what}")), "no {command} was {what}");
         }
@@ -453,28 +472,6 @@ fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
         assert!(reached.contains(&format!("{parts} parts done")), "no change of {parts} parts was done");
     }
     assert!(reached.contains("Admit repeated") && reached.contains("Renew repeated"));
-}
-
-/// The same of what carries a level of its own.
-fn state_and_entry_read_or_refuse(bytes: &[u8]) {
-    for known in [FEATURE_LEVEL, LEVEL_FOR_TESTING] {
-        if let Ok(state) = TrustState::decode(known, bytes) {
-            assert_eq!(TrustState::decode(known, &state.encode().unwrap()).unwrap(), state);
-        }
-        if let Ok(entry) = Stamped::decode(known, bytes) {
-            assert_eq!(Stamped::decode(known, &entry.encode().unwrap()).unwrap(), entry);
-        }
-    }
-}
-
-/// What can be read can be written, and reads the same again.
-fn reads_or_refuses<T>(bytes: &[u8])
-where
-    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + core::fmt::Debug,
-{
-    if let Ok(value) = codec::decode::<T>(bytes) {
-        assert_eq!(codec::decode::<T>(&codec::encode(&value).unwrap()).unwrap(), value);
-    }
 }
 
 proptest! {

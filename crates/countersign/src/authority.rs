@@ -131,7 +131,8 @@ impl Keeper {
 
 #[cfg(test)]
 mod tests {
-    use countersign_core::id::{ClusterId, KeyId, RequestId};
+    use countersign_core::group::GroupMembers;
+    use countersign_core::id::{ClusterId, KeyId, RequestId, StoreId};
     use countersign_core::key::SecretKey;
     use countersign_core::lease::LeaseLength;
     use countersign_core::name::{Address, Name};
@@ -181,6 +182,7 @@ mod tests {
             node_name: Name::parse("n1").unwrap(),
             addresses: vec![Address::parse("10.0.0.1:1").unwrap()],
             keys: MemberKeys { identity: key, sealing: sealing.public(), ucan: key },
+            store: StoreId([1; 16]),
             leaf_key: KeyId([9; 32]),
             foreign: None,
             node_ttl_secs: 60,
@@ -192,7 +194,7 @@ mod tests {
         let command = Command::Bootstrap(Box::new(bootstrap));
         let time = UnixMillis::from_secs(1_800_000_000);
         let author = Author::of_member(VOTER, RequestId([0; 16]));
-        state.apply(&Stamped { level: FEATURE_LEVEL, time, author, command }).unwrap();
+        state.apply(&Stamped { level: FEATURE_LEVEL, time, author, command }, &GroupMembers::default()).unwrap();
         let keeper = Keeper::default();
         keeper.follow(&state, VOTER, &sealing).unwrap();
         keeper

@@ -99,15 +99,13 @@ enum Stored {
 /// A bootstrap that is stored, sealed, and ready to be proposed.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct Prepared {
-    /// The founder's store id.
-    store: StoreId,
     command: Bootstrap,
 }
 
 impl Prepared {
     /// What the founder's store is bound to.
     pub(crate) const fn binding(&self) -> Binding {
-        Binding { cluster: self.command.cluster, node: FOUNDER, incarnation: Incarnation(0), store: self.store }
+        Binding { cluster: self.command.cluster, node: FOUNDER, incarnation: Incarnation(0), store: self.command.store }
     }
 }
 
@@ -173,6 +171,7 @@ pub(crate) fn prepare(
         node_name: node_name.clone(),
         addresses: addresses.to_vec(),
         keys: keys.public(),
+        store: StoreId(*random::<16>()?.expose()),
         leaf_key: keys.leaf.id(),
         foreign: keys.leaf.foreign().map(ForeignIdentity::leaf),
         node_ttl_secs: settings.node_ttl_secs,
@@ -183,7 +182,7 @@ pub(crate) fn prepare(
     if let Some(token) = &token {
         data.write(file::CLUSTER_TOKEN, token.reveal().as_bytes())?;
     }
-    let prepared = Prepared { store: StoreId(*random::<16>()?.expose()), command };
+    let prepared = Prepared { command };
     data.write(file::BOOTSTRAP, &codec::encode(&Stored::Prepared(Box::new(prepared.clone())))?)?;
     Ok(prepared)
 }

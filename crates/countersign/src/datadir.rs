@@ -138,10 +138,16 @@ pub mod file {
     pub const CONFIRMED: &str = "store.confirmed";
     /// There once leases were given to services outside of the cluster.
     pub const SUBLEASED: &str = "subleased";
+    /// A return with a new store, under way.
+    pub const RETURN: &str = "return.json";
+    /// The store that other members refuse, if they do.
+    pub const STORE_REFUSED: &str = "store.refused";
+    /// Stores that others have taken the place of.
+    pub const REPLACED: &str = "replaced";
     /// The keys' directory.
     pub const KEYS: &str = "keys";
     /// Everything that may stand at the top of a data directory.
-    pub const ALL: [&str; 17] = [
+    pub const ALL: [&str; 20] = [
         MEMBER,
         LOCK,
         LEAF,
@@ -158,6 +164,9 @@ pub mod file {
         STORE,
         CONFIRMED,
         SUBLEASED,
+        RETURN,
+        STORE_REFUSED,
+        REPLACED,
         KEYS,
     ];
 }
@@ -353,7 +362,7 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
     sync_parent(path)
 }
 
-fn sync_parent(path: &Path) -> Result<(), DataDirError> {
+pub(crate) fn sync_parent(path: &Path) -> Result<(), DataDirError> {
     let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(|source| DataDirError::Io {
         action: "sync",

@@ -250,6 +250,7 @@ fn contents(path: &PathBuf, len_max: u64) -> io::Result<Contents> {
 
 #[cfg(test)]
 mod tests {
+    use countersign_core::group::GroupMembers;
     use countersign_core::id::{KeyId, NodeId, RequestId};
     use countersign_core::time::UnixMillis;
     use countersign_core::trust::TrustState;
@@ -272,7 +273,7 @@ mod tests {
             let command = if at == 0 { bootstrap(1) } else { Command::RevokeKey(KeyId([at; 32])) };
             let author = Author::of_member(NodeId(1), RequestId([at; 16]));
             let stamped = Stamped { level: FEATURE_LEVEL, time: UnixMillis::from_secs(1_800_000_000), author, command };
-            history.events.extend(state.apply_recorded(&stamped).unwrap().event);
+            history.events.extend(state.apply_recorded(&stamped, &GroupMembers::default()).unwrap().event);
             history.states.push(state.clone());
         }
         assert_eq!(history.events.len(), usize::from(n));

@@ -194,6 +194,7 @@ fn candidate(begun: &Begun, keys: &Keys) -> Candidate {
         leaf_key: keys.leaf.id(),
         foreign: keys.leaf.foreign().map(ForeignIdentity::leaf),
         keys: keys.public(),
+        store: begun.store,
     }
 }
 
@@ -295,7 +296,7 @@ mod tests {
     use countersign_core::time::Validity;
     use countersign_core::trust::author::{Author, Made};
     use countersign_core::trust::member::{Issued, Leaf, Member, Suffrage};
-    use countersign_core::trust::statement::Statement;
+    use countersign_core::trust::statement::{StatedVoter, Statement};
     use countersign_core::trust::view::{Authority as Recorded, AuthorityKey, AuthorityPhase};
     use countersign_pki::authority::{Authority, AuthorityParts, LeafRequest};
     use countersign_pki::key::{KeyAlgorithm, KeyPair};
@@ -304,6 +305,7 @@ mod tests {
 
     const CLUSTER: ClusterId = ClusterId([7; 16]);
     const HERE: NodeId = NodeId(2);
+    const STORE: StoreId = StoreId([2; 16]);
     const VALID: Validity = Validity { not_before: UnixMillis(0), not_after: UnixMillis(4_000_000_000_000) };
     const NOW: UnixMillis = UnixMillis(2_000_000_000_000);
 
@@ -356,6 +358,8 @@ mod tests {
                 name: Name::parse("n2").unwrap(),
                 suffrage: Suffrage::Learner,
                 keys: self.keys.public(),
+                store: STORE,
+                returning: None,
                 leaf: Leaf { key: self.keys.leaf.id(), renewal: 0, serial: [3; 16], validity: VALID, issued },
                 mapped: None,
                 addresses: vec![Address::parse("127.0.0.1:1").unwrap()],
@@ -387,7 +391,12 @@ mod tests {
                 revoked_principals: Default::default(),
                 groups: BTreeMap::new(),
                 client_names: Default::default(),
-                statement: Arc::new(Statement::founding(CLUSTER, HERE, self.keys.identity.public(), self.pinned.id())),
+                statement: Arc::new(Statement::founding(
+                    CLUSTER,
+                    HERE,
+                    StatedVoter { identity: self.keys.identity.public(), store: STORE },
+                    self.pinned.id(),
+                )),
                 stated: 0,
             }
         }

@@ -41,7 +41,10 @@ mod service;
 mod settings;
 mod standing;
 mod start_error;
+mod store_return;
+mod store_warnings;
 mod stored;
+mod stores;
 mod testing;
 mod time;
 mod turns;
@@ -78,5 +81,6 @@ pub use settings::{
     NODE_TTL_SECS, NewCluster, Settings, Start,
 };
 pub use standing::Standing;
+pub use store_return::{NotTaken, StoreReturnError};
 pub use turns::Busy;
 pub use whoami::WhoamiService;

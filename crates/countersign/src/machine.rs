@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use countersign_core::authz::Affected;
 use countersign_core::codec;
+use countersign_core::group::GroupMembers;
 use countersign_core::id::{Generation, KeyId};
 use countersign_core::locked::Locked;
 use countersign_core::principal::Role;
@@ -23,6 +24,7 @@ use tokio::sync::watch;
 use crate::boot::boot_now;
 use crate::events::{EventCounts, EventLog};
 use crate::quarantine::Overlay;
+use crate::stores::Stores;
 
 /// Called with each new view and what was revoked on the way to it, before anything else learns of it. True once this view,
 /// or a newer one, is in force: else nothing may be acknowledged.
@@ -165,12 +167,12 @@ impl SharedState {
     }
 
     /// The machine to hand to Raft. `overlay` refuses for what stands in the log until it is applied.
-    pub(crate) fn machine(&self, overlay: Arc<Overlay>, events: EventLog) -> TrustMachine {
+    pub(crate) fn machine(&self, overlay: Arc<Overlay>, stores: Arc<Stores>, events: EventLog) -> TrustMachine {
         let _ = self.0.events.set(events.counts());
         let events = Locked::new(events);
         let known = self.read().known();
         let (published, revocations) = (Generation(0), Vec::new());
-        TrustMachine { shared: self.clone(), known, overlay, events, published, revocations }
+        TrustMachine { shared: self.clone(), known, overlay, stores, events, published, revocations }
     }
 
     /// How writing events went since the start: lines that failed, and events without a line.
@@ -188,6 +190,7 @@ pub(crate) struct TrustMachine {
     /// The newest level that this member can apply.
     known: u32,
     overlay: Arc<Overlay>,
+    stores: Arc<Stores>,
     events: Locked<EventLog>,
     published: Generation,
     /// Applied since the last view was published.
@@ -197,7 +200,7 @@ pub(crate) struct TrustMachine {
 impl GroupMachine for TrustMachine {
     /// A command that this binary does not know was written by a newer one. Skipping it would make this member's state
     /// differ from all others', so the member stops; a newer binary goes on from here.
-    fn apply(&mut self, at: LogPosition, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
+    fn apply(&mut self, at: LogPosition, members: &GroupMembers, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
         let stamped = Stamped::decode(self.known, command).map_err(ApplyError::new)?;
         let mut applied = self.shared.0.applied_state.lock();
         let AppliedState { state, changes } = &mut *applied;
@@ -205,7 +208,7 @@ impl GroupMachine for TrustMachine {
         // Before, and without keeping the view: a view that a reader holds is copied when it is changed.
         let affected = Affected::by(&stamped.command, state.view().map(|view| &**view));
         let before = state.view().map(|view| view.generation);
-        let Recorded { outcome, event } = state.apply_recorded(&stamped).map_err(ApplyError::new)?;
+        let Recorded { outcome, event } = state.apply_recorded(&stamped, members).map_err(ApplyError::new)?;
         if let Some(view) = state.view().filter(|view| before.is_none_or(|before| before < view.generation)) {
             changes.enter(view.generation, affected);
         }
@@ -258,6 +261,7 @@ impl GroupMachine for TrustMachine {
         // Not before the view is in force: in between, somebody evicted would be refused by neither.
         if let Some(upto) = upto {
             self.overlay.applied(upto.index);
+            self.stores.applied(upto.index);
         }
         self.shared.0.applied.send_replace(view.generation);
     }
@@ -293,7 +297,10 @@ mod tests {
         let events = EventLog::open(&DataDir::open(data.path()).unwrap()).unwrap();
         let shared = SharedState::knowing(FEATURE_LEVEL);
         let newer = codec::encode_at(FEATURE_LEVEL + 1, &(UnixMillis(1), 250_u32)).unwrap();
-        let refused = shared.machine(Arc::default(), events).apply(LogPosition::default(), &newer).unwrap_err();
+        let refused = shared
+            .machine(Arc::default(), Arc::default(), events)
+            .apply(LogPosition::default(), &GroupMembers::default(), &newer)
+            .unwrap_err();
         let shown = crate::chain(&refused).to_string();
         let level = format!("level {} is needed, this binary knows level {FEATURE_LEVEL}", FEATURE_LEVEL + 1);
         assert!(shown.contains(&level), "{shown}");

@@ -41,7 +41,9 @@ use crate::returning::OwnStanding;
 use crate::service;
 use crate::settings::{Settings, Start};
 pub use crate::start_error::{StartError, WayBack};
+use crate::store_return;
 use crate::stored::{self, Stored};
+use crate::stores::Stores;
 use crate::time::{Clocks, OwnClock};
 use crate::turns::Turns;
 
@@ -54,6 +56,8 @@ pub enum Started {
     Founded,
     /// It was admitted.
     Joined,
+    /// It was a member before, and comes back as a learner with a new store.
+    Returned,
 }
 
 /// A running member. Clones are the same member; it stops when [`Member::shutdown`] is called.
@@ -64,6 +68,7 @@ pub(crate) struct Inner {
     pub(crate) data: DataDir,
     pub(crate) file: MemberFile,
     pub(crate) node: NodeId,
+    store: StoreId,
     pub(crate) keys: Keys,
     pub(crate) endpoint: Endpoint,
     pub(crate) state: SharedState,
@@ -81,6 +86,7 @@ pub(crate) struct Inner {
     pub(crate) clock: OwnClock,
     pub(crate) gate: Arc<Gate>,
     pub(crate) overlay: Arc<Overlay>,
+    pub(crate) stores: Arc<Stores>,
     pub(crate) renewals: Renewals,
     /// What its next leaf keys sign with.
     pub(crate) key: KeyAlgorithm,
@@ -103,23 +109,18 @@ impl Member {
         let held = match judged {
             Some(file) => {
                 stored::clear(&data)?;
+                let (file, started) = store_return::come_back(&data, file, foreign.clone(), &start).await?;
                 let stored = Stored::read(&data, file, foreign.clone())?;
                 let store = stored.open_store(&data)?;
-                Some((stored, store))
+                Some((stored, store, started))
             }
             None => None,
         };
         let bound = Bound::open(&data, &settings).await?;
         let (stored, replica, started) = match held {
-            Some((stored, store)) => {
-                let replica = Replica::open(
-                    (store, stored.file.node()),
-                    settings.level(),
-                    stored.view.clone(),
-                    EventLog::open(&data)?,
-                )
-                .await?;
-                (stored, replica, Started::Again)
+            Some((stored, store, started)) => {
+                let (of, view, events) = ((store, stored.file.node()), stored.view.clone(), EventLog::open(&data)?);
+                (stored, Replica::open(of, settings.level(), view, events).await?, started)
             }
             None => create(&data, &settings, foreign, &bound, start).await?,
         };
@@ -320,6 +321,7 @@ async fn create(
             .await?;
             Ok((stored, replica, Started::Joined))
         }
+        Start::ReturnAsLearner { .. } => Err(StartError::Empty { path: data.path().to_owned() }),
         Start::Existing | Start::Bootstrap(_) => {
             bootstrap::begin(data)?;
             let keys = Keys::load_or_make(data, foreign.clone(), settings.key)?;
@@ -409,6 +411,7 @@ async fn assemble(
     let endpoints = Endpoints { cluster: acceptor.local_addr().ok(), advertise: bound.advertise, https: None };
     Ok(Arc::new(Inner {
         node,
+        store: replica.store,
         file: member,
         keys,
         endpoint,
@@ -424,6 +427,7 @@ async fn assemble(
         clock: OwnClock::default(),
         gate: Arc::clone(&replica.gate),
         overlay: Arc::clone(&replica.overlay),
+        stores: Arc::clone(&replica.stores),
         renewals: Renewals::default(),
         key: settings.key,
         client_ttl_secs: settings.client_ttl_secs,
@@ -444,6 +448,11 @@ impl Inner {
     /// The later of this host's clock and the last applied time.
     pub(crate) fn now(&self) -> UnixMillis {
         self.endpoint.now()
+    }
+
+    /// The id of this member's store.
+    pub(crate) fn own_store(&self) -> StoreId {
+        self.store
     }
 
     /// The leader, as far as this member knows.

@@ -46,6 +46,8 @@ pub(crate) fn render(member: &Inner) -> String {
     counter(&mut registry, "events_missing", "Events that this member's events file does not have", missing);
     counter(&mut registry, "renewals", "Renewals of this member's certificate", member.renewals.done());
     counter(&mut registry, "renewals_failed", "Attempts at one that failed", member.renewals.failed());
+    let refused = member.stores.refused();
+    counter(&mut registry, "store_refusals", "Votes, answers and lease requests refused for their store", refused);
     let refusals = Family::<[(&str, &str); 1], Counter>::default();
     for (reason, count) in member.refusals.counts() {
         refusals.get_or_create(&[("reason", reason)]).inc_by(count);

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use crate::authority::SignError;
 use crate::hosts::Asker;
 use crate::keys::{KeysError, random};
+use crate::lease::NotLeader;
 use crate::member::Inner;
 use crate::turns::Busy;
 
@@ -198,7 +199,7 @@ impl Inner {
             }
         }
         // What removes somebody is not even written where nobody can commit it: later, it would surprise.
-        if matches!(command, Command::Evict { .. } | Command::SetSuffrage { .. })
+        if matches!(command, Command::Evict { .. } | Command::SetSuffrage { .. } | Command::ReturnStore(_))
             && self.group.ensure_linearizable().await.is_err()
         {
             return Ok(Attempt::Elsewhere);
@@ -210,6 +211,17 @@ impl Inner {
         let _turn = self.turns.enter(taken_by, encoded.len())?;
         if let Some(outcome) = self.answered(command, time).await {
             return self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)));
+        }
+        if let Command::ReturnStore(request) = command {
+            match self.check_away(request.node) {
+                Err(NotLeader) => return Ok(Attempt::Elsewhere),
+                Ok(Err(why)) => {
+                    return self
+                        .certify(Outcome::Refused(why), command, spki)
+                        .map(|done| Attempt::Done(Box::new(done)));
+                }
+                Ok(Ok(())) => {}
+            }
         }
         let witnessed = self.witnessed(taken_by, command).await;
         // The author may have been evicted or demoted while this waited.

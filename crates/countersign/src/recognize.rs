@@ -122,6 +122,7 @@ impl Inner {
             tracing::warn!("this node was evicted");
         }
         // Before anything is believed.
+        self.stores.attested(&known.newest);
         self.overlay.recognized(known.evicted.into_iter().filter(|node| *node != self.node));
         self.gate.recognized(self.lease.deadline());
         tracing::debug!(statement = known.newest.number, "cluster recognized");
@@ -338,9 +339,9 @@ fn count(
 
 #[cfg(test)]
 mod tests {
-    use countersign_core::id::{AuthorityId, ClusterId, Generation};
+    use countersign_core::id::{AuthorityId, ClusterId, Generation, StoreId};
     use countersign_core::secret::Secret;
-    use countersign_core::trust::statement::Signature;
+    use countersign_core::trust::statement::{Signature, StatedVoter};
 
     use super::*;
 
@@ -352,7 +353,8 @@ mod tests {
 
     /// The founding of a cluster of one voter, and as many statements after it, each evicting one member more.
     fn history(after: u64) -> (Arc<Statement>, Vec<Signed>) {
-        let founding = Arc::new(Statement::founding(ClusterId([1; 16]), VOTER, key(1).public(), AuthorityId([2; 32])));
+        let voter = StatedVoter { identity: key(1).public(), store: StoreId([1; 16]) };
+        let founding = Arc::new(Statement::founding(ClusterId([1; 16]), VOTER, voter, AuthorityId([2; 32])));
         let mut newest = Arc::clone(&founding);
         let mut chain = Vec::new();
         for number in 1..=after {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_core::id::{AuthorityId, NodeId};
+use countersign_core::id::{AuthorityId, NodeId, StoreId};
 use countersign_core::limits::LEVEL_PROVEN_SECS;
 use countersign_core::trust::TrustState;
 use countersign_core::trust::addresses_transcript;
@@ -31,6 +31,7 @@ enum Step {
     SetVoters(BTreeSet<NodeId>),
     HandOver(NodeId),
     Remove(NodeId),
+    BindStore { node: NodeId, store: StoreId },
 }
 
 /// Why a step did not succeed this time.
@@ -119,6 +120,7 @@ impl Inner {
             Step::AddLearner(node) => drop(self.group.add_learner(node).await?),
             Step::SetVoters(voters) => drop(self.group.set_voters(&voters, true).await?),
             Step::Remove(node) => drop(self.group.remove(node).await?),
+            Step::BindStore { node, store } => drop(self.own_command(Command::BindStore { node, store }, &[]).await?),
             Step::HandOver(node) => {
                 let _ = self.group.step_down_to(node).await;
                 return Ok(false);
@@ -215,7 +217,8 @@ fn heir_among(status: &GroupStatus, candidates: &BTreeSet<NodeId>) -> Option<Nod
 fn next_step(state: &TrustState, status: &GroupStatus, leader: NodeId) -> Option<Step> {
     let view = state.view()?;
     let (authority, record) = view.active_authority()?;
-    let wanted = |node: &NodeId| view.members.get(node).map(|m| m.suffrage);
+    // A member that returns with a new store leaves the group altogether first.
+    let wanted = |node: &NodeId| view.members.get(node).filter(|m| m.returning.is_none()).map(|m| m.suffrage);
     let leaving: Vec<NodeId> = status.voters.iter().filter(|id| wanted(id) != Some(Suffrage::Voter)).copied().collect();
     if let Some(node) = leaving.first() {
         if *node == leader {
@@ -226,6 +229,9 @@ fn next_step(state: &TrustState, status: &GroupStatus, leader: NodeId) -> Option
     }
     if let Some(node) = status.learners.iter().find(|id| wanted(id).is_none()) {
         return Some(Step::Remove(*node));
+    }
+    if let Some((node, store)) = view.members.values().find_map(|m| Some((m.id, m.returning?))) {
+        return Some(Step::BindStore { node, store });
     }
     let missing = |id: &&NodeId| !status.voters.contains(id) && !status.learners.contains(id);
     if let Some(node) = view.members.keys().find(missing) {

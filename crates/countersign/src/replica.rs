@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use countersign_api::convert::{MessageError, decoded};
 use countersign_core::codec::CodecError;
-use countersign_core::id::{GroupId, NodeId};
+use countersign_core::id::{GroupId, NodeId, StoreId};
 use countersign_core::trust::command::{Command, Stamped};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Outcome;
@@ -14,7 +14,8 @@ use countersign_core::trust::view::View;
 use countersign_core::trust::{TrustState, UnreadableState};
 use countersign_net::Endpoint;
 use countersign_raft::{
-    Assignments, Group, GroupConfig, Groups, InitializeError, OpenError, ProposeError, StartError, Store,
+    Assignments, Group, GroupConfig, Groups, InitializeError, OpenError, ProposeError, Refusal, StartError, Store,
+    StoreFault,
 };
 
 use crate::events::EventLog;
@@ -22,6 +23,7 @@ use crate::machine::SharedState;
 use crate::peers::Peers;
 use crate::quarantine::Overlay;
 use crate::recognize::Gate;
+use crate::stores::Stores;
 
 /// Why Raft does not run, or did not carry out the first entry.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +63,10 @@ pub(crate) struct Replica {
     pub(crate) gate: Arc<Gate>,
     /// Whom this member refuses by itself.
     pub(crate) overlay: Arc<Overlay>,
+    /// Which stores count as whose, ahead of what is applied.
+    pub(crate) stores: Arc<Stores>,
+    /// The id of this member's store.
+    pub(crate) store: StoreId,
     assigned: Arc<AssignedByView>,
 }
 
@@ -75,9 +81,12 @@ impl Replica {
     ) -> Result<Self, ReplicaError> {
         let state = SharedState::knowing(known);
         let peers = Peers::default();
-        let (gate, overlay) = (Arc::<Gate>::default(), Arc::<Overlay>::default());
+        let (gate, overlay, stores) = (Arc::<Gate>::default(), Arc::<Overlay>::default(), Arc::<Stores>::default());
+        let own = store.binding().store;
         let assigned = Arc::new(AssignedByView {
             me: node,
+            own,
+            stores: Arc::clone(&stores),
             known,
             gate: Arc::clone(&gate),
             overlay: Arc::clone(&overlay),
@@ -87,11 +96,11 @@ impl Replica {
             group: OnceLock::new(),
         });
         let weak: Weak<AssignedByView> = Arc::downgrade(&assigned);
-        let groups = Groups::new(node, store, Arc::new(peers.clone()), Arc::new(WeakAssigned(weak)));
-        let machine = state.machine(Arc::clone(&overlay), events);
+        let groups = Groups::new(node, own, store, Arc::new(peers.clone()), Arc::new(WeakAssigned(weak)));
+        let machine = state.machine(Arc::clone(&overlay), Arc::clone(&stores), events);
         let group = groups.start(GroupId::TRUST, Box::new(machine), GroupConfig::default()).await?;
         let _ = assigned.group.set(group.clone());
-        Ok(Self { state, groups, group, peers, gate, overlay, assigned })
+        Ok(Self { state, groups, group, peers, gate, overlay, stores, store: own, assigned })
     }
 
     /// From now on, the view in force on this endpoint says who belongs to a group.
@@ -123,6 +132,9 @@ impl Replica {
 /// Who speaks for a group, by the newest view that this member knows.
 struct AssignedByView {
     me: NodeId,
+    /// The id of this member's store.
+    own: StoreId,
+    stores: Arc<Stores>,
     /// The newest level that this member can apply.
     known: u32,
     gate: Arc<Gate>,
@@ -178,7 +190,9 @@ impl Assignments for WeakAssigned {
     /// this member knowing.
     fn appended(&self, group: GroupId, index: u64, command: &[u8]) {
         let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) else { return };
-        if let Ok(Stamped { command: Command::Evict { node, .. }, .. }) = Stamped::decode(this.known, command)
+        let Ok(Stamped { command, .. }) = Stamped::decode(this.known, command) else { return };
+        this.stores.logged(index, &command);
+        if let Command::Evict { node, .. } = command
             && node != this.me
         {
             this.overlay.logged(index, node);
@@ -188,6 +202,43 @@ impl Assignments for WeakAssigned {
     fn truncated(&self, group: GroupId, index: u64) {
         if let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) {
             this.overlay.truncated(index);
+            this.stores.truncated(index);
+        }
+    }
+
+    fn stores(&self, _: GroupId, node: NodeId) -> Vec<StoreId> {
+        let Some(this) = self.0.upgrade() else { return Vec::new() };
+        match this.view() {
+            // Before there is a view there is only the founder.
+            None if node == this.me => vec![this.own],
+            view => this.stores.of(view.as_deref(), node),
+        }
+    }
+
+    /// By this member's own log alone, never by the stored view: a store that was made anew holds nothing of what was
+    /// promised before, and its log must have come as far as the entry that says that it counts.
+    fn may_vote(&self, _: GroupId) -> bool {
+        let Some(this) = self.0.upgrade() else { return false };
+        let recorded = this.state.read().view().map(|view| view.members.get(&this.me).map(|member| member.store));
+        match recorded {
+            // The founder before the first entry: no other member has no stored view.
+            None if this.stored.is_none() => true,
+            None => this.stores.is_logged(this.me, this.own),
+            Some(recorded) => recorded == Some(this.own) || this.stores.is_logged(this.me, this.own),
+        }
+    }
+
+    fn distrusted(&self, _: GroupId, fault: &StoreFault) {
+        if let Some(this) = self.0.upgrade() {
+            this.stores.distrusted(fault);
+        }
+    }
+
+    fn refused_by(&self, _: GroupId, peer: NodeId, refusal: Refusal) {
+        if let Some(this) = self.0.upgrade()
+            && this.stores.refused_by(peer, refusal)
+        {
+            tracing::error!(%peer, %refusal, "this node's store is refused: it must return with a new one");
         }
     }
 
@@ -214,6 +265,7 @@ pub(crate) mod tests {
     use std::collections::BTreeMap;
     use std::sync::atomic::{AtomicBool, Ordering};
 
+    use countersign_core::group::GroupMembers;
     use countersign_core::id::{ClusterId, Generation, Incarnation, KeyId, RequestId, StoreId};
     use countersign_core::key::SecretKey;
     use countersign_core::name::{Address, Name};
@@ -276,6 +328,7 @@ pub(crate) mod tests {
             node_name: Name::parse("n1").unwrap(),
             addresses: vec![Address::parse("10.0.0.1:1").unwrap()],
             keys: MemberKeys { identity: key, sealing: [4; 32], ucan: key },
+            store: StoreId([1; 16]),
             leaf_key: KeyId([9; 32]),
             foreign: None,
             node_ttl_secs: 60,
@@ -286,9 +339,9 @@ pub(crate) mod tests {
     }
 
     /// A cluster of these members, all of them voters.
-    fn view(cluster: u8, members: &[u64], generation: u64) -> View {
+    pub(crate) fn view(cluster: u8, members: &[u64], generation: u64) -> View {
         let mut state = TrustState::new();
-        state.apply(&stamped(bootstrap(cluster))).unwrap();
+        state.apply(&stamped(bootstrap(cluster)), &GroupMembers::default()).unwrap();
         let mut view = View::clone(state.view().unwrap());
         let founder = view.members.remove(&LEADER).unwrap();
         let member = |id: &u64| (NodeId(*id), Member { id: NodeId(*id), ..founder.clone() });
@@ -325,7 +378,8 @@ pub(crate) mod tests {
         let last = Some((leader, 500_u64));
         let voters: BTreeSet<u64> = members.iter().copied().collect();
         let nodes: BTreeMap<u64, ()> = members.iter().map(|id| (*id, ())).collect();
-        codec::encode(&((leader, true), (last, (last, (vec![voters], nodes)), "id"), data)).unwrap()
+        let body = ((leader, true), (last, (last, (vec![voters], nodes)), "id"), data);
+        codec::encode(&(StoreId([1; 16]), body)).unwrap()
     }
 
     #[tokio::test]
@@ -396,7 +450,7 @@ pub(crate) mod tests {
     fn what_cannot_be_put_in_force_is_not_acknowledged_and_ends_no_refusal() {
         let data = tempfile::tempdir().unwrap();
         let (state, overlay) = (SharedState::knowing(FEATURE_LEVEL), Arc::<Overlay>::default());
-        let mut machine = state.machine(Arc::clone(&overlay), events(&data));
+        let mut machine = state.machine(Arc::clone(&overlay), Arc::default(), events(&data));
         let (works, told) = (Arc::new(AtomicBool::new(false)), Arc::new(Locked::new(Vec::new())));
         let (working, telling) = (Arc::clone(&works), Arc::clone(&told));
         state.publish_to(Box::new(move |view, _, revocations| {
@@ -405,7 +459,7 @@ pub(crate) mod tests {
         }));
         let mut apply = |index, command| {
             let at = LogPosition { term: 1, index };
-            machine.apply(at, &stamped(command).encode().unwrap()).unwrap();
+            machine.apply(at, &GroupMembers::default(), &stamped(command).encode().unwrap()).unwrap();
             machine.applied_batch(Some(at));
             (*state.applied().borrow(), *told.lock().last().unwrap())
         };

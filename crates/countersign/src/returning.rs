@@ -99,8 +99,8 @@ enum ReturnFailure {
     Server(#[source] Box<Status>),
     #[error("the answer is malformed")]
     Message(#[from] MessageError),
-    #[error("the statements shown are not believed")]
-    Chain(#[from] ChainBroken),
+    #[error(transparent)]
+    Follow(#[from] FollowError),
     #[error("the server is not recognized")]
     Unrecognized(#[from] Unrecognized),
     #[error(transparent)]
@@ -116,6 +116,25 @@ enum ReturnFailure {
 }
 
 impl From<Status> for ReturnFailure {
+    fn from(status: Status) -> Self {
+        Self::Server(Box::new(status))
+    }
+}
+
+/// Why statements were not followed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FollowError {
+    #[error("the answer was: {}", .0.message())]
+    Server(#[source] Box<Status>),
+    #[error("the answer is malformed")]
+    Message(#[from] MessageError),
+    #[error("the statements shown are not believed")]
+    Chain(#[from] ChainBroken),
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+}
+
+impl From<Status> for FollowError {
     fn from(status: Status) -> Self {
         Self::Server(Box::new(status))
     }
@@ -274,7 +293,7 @@ impl Inner {
         for _ in 0..NUMBERS_MAX {
             let identity = &self.keys.identity;
             let request = ReturnRequest::sign(identity, (cluster, self.node), (key.id(), number), server.channel());
-            let asked = Asked { request: codec::encode(&request)?.into(), csr: csr.clone().into() };
+            let asked = Asked { request: codec::encode(&request)?.into(), csr: csr.clone().into(), ..Asked::default() };
             let ReturnReply { chain, refused } = client.r#return(asked).await?.into_inner();
             if refused.is_empty() {
                 return self.take_over(&key, chain.iter().map(|der| der.to_vec()).collect(), server, number);
@@ -308,7 +327,10 @@ impl Inner {
 
 /// Follows page after page of statements; false if there are more than one connection may ask for. Each page leads on, so
 /// that it ends.
-async fn follow_all(client: &mut EnrollmentClient<Channel>, followed: &mut Followed) -> Result<bool, ReturnFailure> {
+pub(crate) async fn follow_all(
+    client: &mut EnrollmentClient<Channel>,
+    followed: &mut Followed,
+) -> Result<bool, FollowError> {
     for _ in 0..PAGES_MAX {
         let nonce = random::<32>()?.expose().to_vec().into();
         let shown = client.view(ViewRequest { nonce, known: followed.newest.number }).await?.into_inner();

@@ -163,7 +163,7 @@ impl core::fmt::Debug for ImportedAuthority {
     }
 }
 
-/// How a member comes to be, on a data directory that holds none yet.
+/// How a member comes to be, on a data directory that holds none yet; or back, on one whose store is lost.
 #[derive(Debug)]
 pub enum Start {
     /// Only if the directory holds a member.
@@ -176,5 +176,11 @@ pub enum Start {
         token: JoinToken,
         /// A member's cluster port.
         sponsor: Address,
+    },
+    /// Only if the directory holds a member: with a new store and as a learner, if the member's store is lost or other
+    /// members refuse it. A member with a store that counts starts as it is.
+    ReturnAsLearner {
+        /// Cluster ports of members to ask, before those that the directory knows.
+        hints: Vec<Address>,
     },
 }

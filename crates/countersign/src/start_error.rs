@@ -17,6 +17,7 @@ use crate::files::FilesError;
 use crate::join::JoinError;
 use crate::keys::KeysError;
 use crate::replica::ReplicaError;
+use crate::store_return::StoreReturnError;
 
 /// How a member comes back that has lost a part of what it kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,6 +83,9 @@ pub enum StartError {
         #[source]
         source: OpenError,
     },
+    /// The member did not come back with a new store.
+    #[error(transparent)]
+    Return(#[from] StoreReturnError),
     /// A file that every member has is gone.
     #[error("`{part}` is missing in `{}`", data.display())]
     PartLost {

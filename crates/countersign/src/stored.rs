@@ -38,7 +38,7 @@ pub(crate) fn judge(data: &DataDir, start: &Start) -> Result<Option<MemberFile>,
     if !found.is_empty() {
         return Err(StartError::NoMemberFile { path: path(), found });
     }
-    if matches!(start, Start::Existing) {
+    if matches!(start, Start::Existing | Start::ReturnAsLearner { .. }) {
         return Err(StartError::Empty { path: path() });
     }
     Ok(None)

@@ -31,7 +31,9 @@ async fn dial(from: &Node, to: &Node) -> Result<Channel, DialError> {
 /// Asks for a vote in a term far ahead, with a log to match: what Raft alone grants to any voter.
 async fn stand(channel: &Channel, candidate: &Node, term: u64) -> Result<RaftReply, Status> {
     let leader = (term, candidate.member().node().0);
-    let body = codec::encode(&((leader, false), Some((leader, 100_000_u64)))).unwrap();
+    let view = candidate.member().view();
+    let store = view.members[&candidate.member().node()].store;
+    let body = codec::encode(&(store, ((leader, false), Some((leader, 100_000_u64))))).unwrap();
     let kind = codec::encode(&RaftRpc::Vote).unwrap();
     let request = RaftRequest { group: 0, kind: kind.into(), body: body.into() };
     RaftClient::new(channel.clone()).call(request).await.map(tonic::Response::into_inner)

@@ -123,7 +123,7 @@ impl Way {
 
     async fn ask(&mut self, request: &ReturnRequest, key: &KeyPair) -> Result<ReturnReply, Status> {
         let request = codec::encode(request).unwrap().into();
-        let asked = Asked { request, csr: create_csr(key).unwrap().into() };
+        let asked = Asked { request, csr: create_csr(key).unwrap().into(), ..Asked::default() };
         Ok(self.client.r#return(asked).await?.into_inner())
     }
 }

@@ -8,6 +8,7 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use countersign_core::group::GroupMembers;
 use countersign_core::id::{ClusterId, GroupId, Incarnation, NodeId, StoreId};
 use countersign_raft::{
     ApplyError, Assignments, Binding, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, Groups, LogPosition,
@@ -20,7 +21,7 @@ const ROUNDS: usize = 200;
 struct Nothing;
 
 impl GroupMachine for Nothing {
-    fn apply(&mut self, _: LogPosition, _: &[u8]) -> Result<Vec<u8>, ApplyError> {
+    fn apply(&mut self, _: LogPosition, _: &GroupMembers, _: &[u8]) -> Result<Vec<u8>, ApplyError> {
         Ok(Vec::new())
     }
 
@@ -38,6 +39,14 @@ struct Everyone;
 impl Assignments for Everyone {
     fn assigned(&self, _: GroupId, _: NodeId) -> Option<bool> {
         Some(true)
+    }
+
+    fn stores(&self, _: GroupId, _: NodeId) -> Vec<StoreId> {
+        vec![StoreId([1; 16])]
+    }
+
+    fn may_vote(&self, _: GroupId) -> bool {
+        true
     }
 }
 
@@ -105,12 +114,12 @@ async fn main() {
         None => tempfile::tempdir(),
     }
     .unwrap();
-    let binding =
-        Binding { cluster: ClusterId([1; 16]), node: NodeId(1), incarnation: Incarnation(0), store: StoreId([2; 16]) };
+    let own = StoreId([1; 16]);
+    let binding = Binding { cluster: ClusterId([1; 16]), node: NodeId(1), incarnation: Incarnation(0), store: own };
     let place = StorePlace { path: dir.path().join("store"), record: dir.path().join("record"), binding };
     Store::create(&place, StoreId([3; 16])).unwrap();
     let store = Store::open(&place).unwrap();
-    let groups = Groups::new(NodeId(1), store, Arc::new(Nobody), Arc::new(Everyone));
+    let groups = Groups::new(NodeId(1), own, store, Arc::new(Nobody), Arc::new(Everyone));
     let mut running = Vec::new();
     for number in 0..16 {
         let group = groups.start(GroupId(number), Box::new(Nothing), GroupConfig::default()).await.unwrap();

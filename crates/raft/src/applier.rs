@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
+use countersign_core::group::GroupMembers;
+use countersign_core::id::NodeId;
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::Mutex;
@@ -60,7 +62,18 @@ struct Applied {
     machine: Box<dyn GroupMachine>,
     last: Option<LogId>,
     membership: StoredMembership,
+    /// The same, as the machine gets them.
+    members: GroupMembers,
     refused: Refusal,
+}
+
+/// While members change, the current and the incoming voters.
+fn members(membership: &StoredMembership) -> GroupMembers {
+    let membership = membership.membership();
+    GroupMembers {
+        voters: membership.voter_ids().map(NodeId).collect(),
+        learners: membership.learner_ids().map(NodeId).collect(),
+    }
 }
 
 /// The command that ended the group, once there is one; Raft itself keeps only the text of an error.
@@ -87,7 +100,8 @@ impl Applier {
             (last, membership) = (meta.last_log_id, meta.last_membership);
         }
         let refused = Refusal::default();
-        let applied = Applied { machine, last, membership, refused: refused.clone() };
+        let members = members(&membership);
+        let applied = Applied { machine, last, membership, members, refused: refused.clone() };
         Ok(Self { snapshots, applied: Arc::new(Mutex::new(applied)), refused, work: Work::default() })
     }
 
@@ -103,6 +117,7 @@ impl Applier {
             applied.machine.restore(&data).map_err(|e| failed(&e))?;
             // Together with the state, so that a snapshot being built now describes what it holds.
             (applied.last, applied.membership) = (meta.last_log_id, meta.last_membership.clone());
+            applied.members = members(&applied.membership);
         }
         let snapshot = StoredSnapshot { meta: meta.clone(), data };
         self.snapshots.store(&snapshot).await.map_err(|e| failed(&*e))?;
@@ -144,12 +159,14 @@ impl Applied {
         let outcomes = match entry.payload {
             EntryPayload::Blank => Outcomes::default(),
             EntryPayload::Normal(batch) => {
+                let Self { machine, members, .. } = self;
                 let outcomes: Result<_, _> =
-                    batch.0.iter().map(|command| self.machine.apply(position(&id), command)).collect();
+                    batch.0.iter().map(|command| machine.apply(position(&id), members, command)).collect();
                 Outcomes(outcomes.map_err(|error| self.refuse(id, error))?)
             }
             EntryPayload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(id), membership);
+                self.members = members(&self.membership);
                 Outcomes::default()
             }
         };

@@ -83,6 +83,8 @@ impl GroupConfig {
             max_in_snapshot_log_to_keep: self.keep,
             // Smaller than what a snapshot may lag, or sending one would not end the lag.
             replication_lag_threshold: self.snapshot_after.saturating_add(self.keep),
+            // Not before it is known that this member's store may vote.
+            enable_elect: false,
             purge_batch_size: 1,
             max_payload_entries: 256,
             ..openraft::Config::default()

@@ -6,9 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use countersign_core::id::{GroupId, NodeId};
+use countersign_core::id::{GroupId, NodeId, StoreId};
 use openraft::error::{
     ChangeMembershipError, CheckIsLeaderError, ClientWriteError, Fatal, InitializeError as RaftInitializeError,
     RaftError,
@@ -18,8 +18,10 @@ use tokio::sync::{Notify, watch};
 
 use crate::applier::{Applier, Refusal, Work};
 use crate::config::GroupConfig;
+use crate::contacts::Contacts;
 use crate::hub::{Assignments, StartError};
 use crate::machine::{GroupMachine, LogPosition};
+use crate::memory::{Floor, Memory, Position, StoreFault};
 use crate::network::Network;
 use crate::proposer::{ProposeError, Proposed, Proposer};
 use crate::status::{GroupState, GroupStatus, GroupStopped};
@@ -31,6 +33,8 @@ use crate::types::{Raft, Vote, position};
 #[derive(Clone)]
 pub(crate) struct Context {
     pub(crate) me: NodeId,
+    /// The id of `store`, named in every message.
+    pub(crate) own: StoreId,
     pub(crate) store: Store,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) assignments: Arc<dyn Assignments>,
@@ -45,6 +49,9 @@ struct Inner {
     context: Context,
     config: GroupConfig,
     raft: Raft,
+    log: GroupLog,
+    memory: Memory,
+    contacts: Contacts,
     proposer: Proposer,
     status: watch::Receiver<GroupStatus>,
     refusal: Refusal,
@@ -133,14 +140,20 @@ impl Group {
         let storage = |e: crate::store::StoreError| StartError::Storage(Arc::new(e));
         let openraft = config.openraft(format!("group {id}"))?;
         let (snapshots, stored) = Snapshots::open(&context.store, id).await.map_err(storage)?;
-        let log = GroupLog::open(&context.store, id, snapshots.replaced(), Arc::clone(&context.assignments))
+        let memory = Memory::open(&context.store, id).await.map_err(storage)?;
+        let assignments = Arc::clone(&context.assignments);
+        let log = GroupLog::open(&context.store, id, snapshots.replaced(), memory.clone(), assignments)
             .await
             .map_err(storage)?;
         let applier = Applier::start(machine, snapshots, stored)?;
         let (refusal, work) = (applier.refusal(), applier.work());
         let snapshot_stale = Arc::new(Notify::new());
+        let contacts = Contacts::default();
         let network = Network {
             me: context.me,
+            own: context.own,
+            memory: memory.clone(),
+            contacts: contacts.clone(),
             group: id,
             transport: Arc::clone(&context.transport),
             assignments: Arc::clone(&context.assignments),
@@ -148,7 +161,7 @@ impl Group {
             snapshot_stale: Arc::clone(&snapshot_stale),
         };
         // Re-applies what is committed before it sends or accepts anything.
-        let raft = Raft::new(context.me.0, openraft, network, log, applier)
+        let raft = Raft::new(context.me.0, openraft, network, log.clone(), applier)
             .await
             .map_err(|e| StartError::Stopped(GroupStopped::of(e, &refusal)))?;
         // Its first report says what it found in the store; until then it would pass for a group without a log. An
@@ -156,10 +169,25 @@ impl Group {
         let mut metrics = raft.metrics();
         drop(metrics.changed().await);
         let (reports, status) = watch::channel(GroupStatus::of(&metrics.borrow()));
-        tokio::spawn(report(raft.clone(), reports, snapshot_stale));
+        let franchise = Franchise { group: id, assignments: Arc::clone(&context.assignments) };
+        franchise.extend_to(&raft);
+        tokio::spawn(report(raft.clone(), reports, snapshot_stale, franchise));
         let proposer = Proposer::start(raft.clone(), config.deadline);
         let yielding = AtomicBool::new(false);
-        Ok(Self(Arc::new(Inner { id, context, config, raft, proposer, status, refusal, work, yielding })))
+        Ok(Self(Arc::new(Inner {
+            id,
+            context,
+            config,
+            raft,
+            log,
+            memory,
+            contacts,
+            proposer,
+            status,
+            refusal,
+            work,
+            yielding,
+        })))
     }
 
     pub(crate) fn raft(&self) -> &Raft {
@@ -168,6 +196,29 @@ impl Group {
 
     pub(crate) fn term(&self) -> u64 {
         self.0.raft.metrics().borrow().current_term
+    }
+
+    pub(crate) fn position(&self) -> Position {
+        self.0.log.position()
+    }
+
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.0.memory
+    }
+
+    /// Whether `store` counts as the store of `node`, and what it must hold; none while that is not known.
+    pub(crate) fn counts(&self, node: NodeId, store: StoreId) -> Option<Result<Floor, StoreFault>> {
+        self.0.memory.counts(&*self.0.context.assignments, node, store)
+    }
+
+    /// Whether `node` was found to have been rolled back, under `store`.
+    pub fn is_rolled_back(&self, node: NodeId, store: StoreId) -> bool {
+        self.0.memory.floor(node, store).is_rolled_back()
+    }
+
+    /// When `node` last answered an append of this member's under a store that counts. None if it has not since this start.
+    pub fn last_contact(&self, node: NodeId) -> Option<Instant> {
+        self.0.contacts.last(node)
     }
 
     pub(crate) fn context(&self) -> &Context {
@@ -290,7 +341,8 @@ impl Group {
             let metrics = self.0.raft.metrics();
             let metrics = metrics.borrow();
             let voters = metrics.membership_config.membership();
-            (metrics.vote == *vote, voters.voter_ids().any(|id| id == self.0.context.me.0))
+            let votes = voters.voter_ids().any(|id| id == self.0.context.me.0);
+            (metrics.vote == *vote, votes && self.0.context.assignments.may_vote(self.0.id))
         };
         match (leads, votes) {
             (false, _) => Err(StandError::NotLeader),
@@ -346,13 +398,27 @@ fn nodes(ids: &BTreeSet<NodeId>) -> BTreeMap<u64, EmptyNode> {
     ids.iter().map(|id| (id.0, EmptyNode {})).collect()
 }
 
+/// Who may stand for election here: openraft lets every voter of its newest members, also one whose log is only beginning
+/// to come back and shows it members of long ago.
+struct Franchise {
+    group: GroupId,
+    assignments: Arc<dyn Assignments>,
+}
+
+impl Franchise {
+    fn extend_to(&self, raft: &Raft) {
+        raft.runtime_config().elect(self.assignments.may_vote(self.group));
+    }
+}
+
 /// Translates Raft's reports until it ends, and renews a snapshot that others refuse.
-async fn report(raft: Raft, reports: watch::Sender<GroupStatus>, snapshot_stale: Arc<Notify>) {
+async fn report(raft: Raft, reports: watch::Sender<GroupStatus>, snapshot_stale: Arc<Notify>, franchise: Franchise) {
     let mut metrics = raft.metrics();
     loop {
         tokio::select! {
             changed = metrics.changed() => {
                 let status = GroupStatus::of(&metrics.borrow_and_update());
+                franchise.extend_to(&raft);
                 let ended = changed.is_err() || status.state == GroupState::Stopped;
                 reports.send_if_modified(|current| {
                     let next = if ended { GroupStatus { state: GroupState::Stopped, ..status } } else { status };

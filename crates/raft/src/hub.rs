@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_core::codec::{self, CodecError};
-use countersign_core::id::{GroupId, NodeId};
+use countersign_core::id::{GroupId, NodeId, StoreId};
 use countersign_core::locked::Locked;
 use openraft::error::{Fatal, RaftError};
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
@@ -18,7 +18,8 @@ use serde::de::DeserializeOwned;
 use crate::config::{ConfigError, GroupConfig};
 use crate::group::{Context, Group, StandError};
 use crate::machine::{GroupMachine, RestoreError};
-use crate::message::{Implausible, Request, SnapshotMessage, TimeoutNow};
+use crate::memory::{Position, StoreFault};
+use crate::message::{Answered, Asked, Implausible, Request, SnapshotMessage, TimeoutNow};
 use crate::status::GroupStopped;
 use crate::store::Store;
 use crate::transport::{RaftRpc, Refusal, Transport};
@@ -34,6 +35,24 @@ pub trait Assignments: Send + Sync + 'static {
     /// trusted than voters, as in the trust group, answer no for them: Raft obeys whoever claims to lead.
     fn may_lead(&self, group: GroupId, node: NodeId) -> Option<bool> {
         self.assigned(group, node)
+    }
+
+    /// The stores that count as `node`'s: the one on record first, then those that a change on its way brings, which is in
+    /// this member's log and not applied yet, or which the voters have attested. Empty while none is known.
+    fn stores(&self, group: GroupId, node: NodeId) -> Vec<StoreId>;
+
+    /// Whether this member may vote and stand for election. A store that was made anew has forgotten every vote: it may not
+    /// before the group's own log, applied or not, says that the store is this member's.
+    fn may_vote(&self, group: GroupId) -> bool;
+
+    /// What a member said was refused for its store.
+    fn distrusted(&self, group: GroupId, fault: &StoreFault) {
+        let _ = (group, fault);
+    }
+
+    /// Another member refused this member's request for this member's store.
+    fn refused_by(&self, group: GroupId, peer: NodeId, refusal: Refusal) {
+        let _ = (group, peer, refusal);
     }
 
     /// A command stands in the log of `group` from now on, at `index`: it may be committed or cut off again. Called before
@@ -118,6 +137,21 @@ pub enum HubError {
         /// The group.
         group: GroupId,
     },
+    /// The sender's store is not the one that it should be.
+    #[error("a request of group {group} is refused")]
+    Store {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        #[source]
+        fault: StoreFault,
+    },
+    /// This member's own store is not on record yet.
+    #[error("this node's store is not on record in group {group} yet: it has no vote")]
+    NoVote {
+        /// The group.
+        group: GroupId,
+    },
     /// The group has stopped.
     #[error("group {group} has stopped")]
     Stopped {
@@ -133,7 +167,11 @@ impl HubError {
     /// What the peer is told.
     pub fn refusal(&self) -> Refusal {
         match self {
-            Self::NotYet { .. } => Refusal::NotYet,
+            Self::NotYet { .. } | Self::NoVote { .. } => Refusal::NotYet,
+            Self::Store { fault: StoreFault::Other { .. }, .. } => Refusal::OtherStore,
+            Self::Store {
+                fault: StoreFault::Log { .. } | StoreFault::Vote { .. } | StoreFault::Before { .. }, ..
+            } => Refusal::RolledBack,
             Self::NotAssigned { .. } => Refusal::NotAssigned,
             Self::Outsider { .. } => Refusal::Outsider,
             Self::Stopped { .. } => Refusal::Stopped,
@@ -177,9 +215,15 @@ struct Hub {
 }
 
 impl Groups {
-    /// A member without groups.
-    pub fn new(me: NodeId, store: Store, transport: Arc<dyn Transport>, assignments: Arc<dyn Assignments>) -> Self {
-        let context = Context { me, store, transport, assignments };
+    /// A member without groups, whose store has the id `own`.
+    pub fn new(
+        me: NodeId,
+        own: StoreId,
+        store: Store,
+        transport: Arc<dyn Transport>,
+        assignments: Arc<dyn Assignments>,
+    ) -> Self {
+        let context = Context { me, own, store, transport, assignments };
         Self(Arc::new(Hub { context, running: Locked::default() }))
     }
 
@@ -260,17 +304,23 @@ impl Groups {
         let here = self.group(group).ok_or(HubError::NotYet { group })?;
         let stopped = |fatal: Fatal<u64>| HubError::Stopped { group, source: here.stopped(fatal) };
         let raft = here.raft();
+        // Before the request is carried out: what is compared with it was acknowledged before the request was sent.
+        let position = here.position();
+        let answers = Answers { store: self.0.context.own, position };
         match kind {
             RaftRpc::Vote => {
-                let request: VoteRequest<u64> = accept(&here, peer, body)?;
-                answer(raft.vote(request).await.map_err(|e| stopped(fatal(e)))?)
+                let asked: Asked<VoteRequest<u64>> = accept(&here, peer, body)?;
+                self.may_be_elected(&here, peer, &asked)?;
+                answers.with(raft.vote(asked.request).await.map_err(|e| stopped(fatal(e)))?)
             }
+            // A leader's store is not asked for: a member that is behind may know only an earlier one, and follows all the
+            // same. The votes that made it leader were given to its store.
             RaftRpc::Append => {
-                let request: AppendEntriesRequest<TypeConfig> = accept(&here, peer, body)?;
-                answer(raft.append_entries(request).await.map_err(|e| stopped(fatal(e)))?)
+                let asked: Asked<AppendEntriesRequest<TypeConfig>> = accept(&here, peer, body)?;
+                answers.with(raft.append_entries(asked.request).await.map_err(|e| stopped(fatal(e)))?)
             }
             RaftRpc::Snapshot => {
-                let SnapshotMessage { vote, meta, data } = accept(&here, peer, body)?;
+                let SnapshotMessage { vote, meta, data } = accept(&here, peer, body)?.request;
                 let assignments = &self.0.context.assignments;
                 let outsider = {
                     let mut members = meta.last_membership.nodes().map(|(id, _)| NodeId(*id));
@@ -280,34 +330,62 @@ impl Groups {
                     return Err(HubError::Outsider { group, member });
                 }
                 let snapshot = Snapshot { meta, snapshot: Box::new(data) };
-                answer(raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?)
+                answers.with(raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?)
             }
             RaftRpc::TimeoutNow => {
-                let request: TimeoutNow = accept(&here, peer, body)?;
+                let request: TimeoutNow = accept(&here, peer, body)?.request;
                 here.stand_for(&request.vote).await.map_err(|e| match e {
                     StandError::NotLeader => HubError::NotLeader { group, peer },
                     StandError::NotVoter => HubError::NotVoter { group },
                     StandError::Stopped(source) => HubError::Stopped { group, source },
                 })?;
-                answer(())
+                answers.with(())
             }
         }
+    }
+
+    /// Whether this member may vote, and the candidate's store is the one that counts and holds what the candidate
+    /// acknowledged: the first vote of a candidate is its own.
+    fn may_be_elected(&self, here: &Group, peer: NodeId, asked: &Asked<VoteRequest<u64>>) -> Result<(), HubError> {
+        let group = here.id();
+        let assignments = &self.0.context.assignments;
+        if !assignments.may_vote(group) {
+            return Err(HubError::NoVote { group });
+        }
+        let position =
+            Position { vote: asked.request.vote, last: asked.request.last_log_id.as_ref().map(|last| last.index) };
+        let checked = here.counts(peer, asked.store).ok_or(HubError::NotYet { group })?.and_then(|floor| {
+            // A request of an earlier term may have been long on its way; Raft refuses it.
+            if position.vote < floor.vote() { Ok(()) } else { here.memory().check(peer, &floor, &position) }
+        });
+        checked.map_err(|fault| {
+            assignments.distrusted(group, &fault);
+            HubError::Store { group, fault }
+        })
     }
 }
 
 /// Decodes a request and checks that it is its sender's own.
-fn accept<T: Request + DeserializeOwned>(here: &Group, peer: NodeId, body: &[u8]) -> Result<T, HubError> {
-    let request: T = codec::decode(body)?;
-    let claimed = NodeId(request.vote().leader_id.node_id);
+fn accept<T: Request + DeserializeOwned>(here: &Group, peer: NodeId, body: &[u8]) -> Result<Asked<T>, HubError> {
+    let asked: Asked<T> = codec::decode(body)?;
+    let claimed = NodeId(asked.request.vote().leader_id.node_id);
     if claimed != peer {
         return Err(HubError::WrongSender { group: here.id(), peer, claimed });
     }
-    request.check(here.term())?;
-    Ok(request)
+    asked.request.check(here.term())?;
+    Ok(asked)
 }
 
-fn answer<T: Serialize>(value: T) -> Result<Vec<u8>, HubError> {
-    Ok(codec::encode(&value)?)
+/// What every answer says of this member.
+struct Answers {
+    store: StoreId,
+    position: Position,
+}
+
+impl Answers {
+    fn with<T: Serialize>(self, answer: T) -> Result<Vec<u8>, HubError> {
+        Ok(codec::encode(&Answered { store: self.store, position: self.position, answer })?)
+    }
 }
 
 /// Requests between members have no errors of their own: what is left is that the group has stopped.

@@ -7,10 +7,12 @@
 
 mod applier;
 mod config;
+mod contacts;
 mod group;
 mod hub;
 pub mod limits;
 mod machine;
+mod memory;
 mod message;
 mod network;
 mod proposer;
@@ -25,6 +27,7 @@ pub use config::{ConfigError, GroupConfig};
 pub use group::{Group, InitializeError, MembershipError, ReadError};
 pub use hub::{Assignments, Groups, HubError, StartError};
 pub use machine::{ApplyError, GroupMachine, LogPosition, RestoreError};
+pub use memory::StoreFault;
 pub use message::Implausible;
 pub use proposer::{ProposeError, Proposed};
 pub use status::{GroupState, GroupStatus, GroupStopped};

@@ -18,7 +18,7 @@ pub const SNAPSHOT_LEN_MAX: usize = 128 * 1024 * 1024;
 /// Bytes of a snapshot message: the snapshot, its membership and its framing.
 pub const SNAPSHOT_MESSAGE_LEN_MAX: usize = SNAPSHOT_LEN_MAX + 256 * 1024;
 /// Bytes of a TimeoutNow request.
-pub const TIMEOUT_NOW_LEN_MAX: usize = 64;
+pub const TIMEOUT_NOW_LEN_MAX: usize = 96;
 /// Terms by which one message may run ahead. Honest terms grow by one per election; without a bound a single message
 /// could exhaust the counter and end the group for good.
 pub const TERM_JUMP_MAX: u64 = 1 << 32;

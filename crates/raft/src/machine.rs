@@ -5,6 +5,8 @@
 
 use std::error::Error;
 
+use countersign_core::group::GroupMembers;
+
 /// A place in a group's log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct LogPosition {
@@ -45,9 +47,10 @@ impl ApplyError {
 /// the last snapshot. Nothing is to be published before [`applied_batch`](Self::applied_batch): until then a restored
 /// state is not yet durable.
 pub trait GroupMachine: Send + Sync + 'static {
-    /// Applies one committed command and returns its encoded outcome. Commands of one entry share `at`. After an error the
-    /// group stops: nothing of that run of entries is published, answered, or put into a snapshot.
-    fn apply(&mut self, at: LogPosition, command: &[u8]) -> Result<Vec<u8>, ApplyError>;
+    /// Applies one committed command and returns its encoded outcome. Commands of one entry share `at`. `members` are the
+    /// group's by the entries before this one, alike on every member. After an error the group stops: nothing of that run of
+    /// entries is published, answered, or put into a snapshot.
+    fn apply(&mut self, at: LogPosition, members: &GroupMembers, command: &[u8]) -> Result<Vec<u8>, ApplyError>;
 
     /// The whole state, encoded.
     fn snapshot(&self) -> Vec<u8>;

@@ -4,13 +4,30 @@
 //! pure and know no state but the receiver's term.
 
 use bytes::Bytes;
+use countersign_core::id::StoreId;
 use countersign_core::limits::MEMBERS_MAX;
 use openraft::raft::{AppendEntriesRequest, VoteRequest};
 use openraft::{EntryPayload, LogIdOptionExt};
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{INDEX_MAX, TERM_JUMP_MAX};
+use crate::memory::Position;
 use crate::types::{LogId, Membership, SnapshotMeta, TypeConfig, Vote};
+
+/// A request with the store of the member that sends it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Asked<T> {
+    pub(crate) store: StoreId,
+    pub(crate) request: T,
+}
+
+/// An answer with the store of the member that gives it, and where that stood when it took up the request.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Answered<T> {
+    pub(crate) store: StoreId,
+    pub(crate) position: Position,
+    pub(crate) answer: T,
+}
 
 /// A whole snapshot, from the leader of `vote`.
 #[derive(Debug, Serialize, Deserialize)]

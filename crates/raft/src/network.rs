@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::codec::{self, CodecError};
-use countersign_core::id::{GroupId, NodeId};
+use countersign_core::id::{GroupId, NodeId, StoreId};
 use openraft::error::{
     Fatal, RPCError, RaftError, ReplicationClosed, StreamingError, Timeout as RaftTimeout, Unreachable,
 };
@@ -15,17 +15,23 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
 
+use crate::contacts::Contacts;
 use crate::hub::Assignments;
 use crate::limits::{SNAPSHOT_LEN_MAX, TERM_JUMP_MAX};
-use crate::message::SnapshotMessage;
+use crate::memory::{Memory, StoreFault};
+use crate::message::{Answered, Asked, SnapshotMessage};
 use crate::transport::{RaftRpc, Refusal, Transport, TransportError};
-use crate::types::{Snapshot, TypeConfig, Vote};
+use crate::types::{LogId, Snapshot, TypeConfig, Vote};
 
 /// Makes the connections of one group.
 #[derive(Clone)]
 pub(crate) struct Network {
     pub(crate) me: NodeId,
+    /// The id of this member's store.
+    pub(crate) own: StoreId,
     pub(crate) group: GroupId,
+    pub(crate) memory: Memory,
+    pub(crate) contacts: Contacts,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) assignments: Arc<dyn Assignments>,
     pub(crate) backoff: Duration,
@@ -49,6 +55,12 @@ enum CallError {
     Term { got: u64, sent: u64 },
     #[error("the answer raises the term, and its sender may not lead")]
     Usurper,
+    #[error(transparent)]
+    Store(#[from] StoreFault),
+    #[error("the store of node {0} is not known")]
+    StoreUnknown(NodeId),
+    #[error("this node's store is not on record yet: it has no vote")]
+    NoVote,
     #[error("the snapshot has {got} bytes, at most {max} can be sent")]
     SnapshotTooLarge { got: usize, max: usize },
 }
@@ -59,10 +71,41 @@ impl Link {
         kind: RaftRpc,
         request: &Q,
         deadline: Duration,
-    ) -> Result<A, CallError> {
-        let Network { group, transport, .. } = &self.network;
-        let answer = transport.call(self.target, *group, kind, codec::encode(request)?, deadline).await?;
-        Ok(codec::decode(&answer)?)
+    ) -> Result<(StoreId, A), CallError> {
+        let Network { group, transport, memory, assignments, own, .. } = &self.network;
+        // Before it is sent: of what is acknowledged in the meantime the answer may know nothing yet.
+        let before: Vec<_> = assignments
+            .stores(*group, self.target)
+            .into_iter()
+            .map(|store| (store, memory.floor(self.target, store)))
+            .collect();
+        let asked = codec::encode(&Asked { store: *own, request })?;
+        let answer = transport.call(self.target, *group, kind, asked, deadline).await;
+        let answer = answer.inspect_err(|error| {
+            if let TransportError::Refused(refusal @ (Refusal::OtherStore | Refusal::RolledBack)) = error {
+                assignments.refused_by(*group, self.target, *refusal);
+            }
+        })?;
+        let Answered { store, position, answer } = codec::decode(&answer)?;
+        let Some((expected, _)) = before.first() else { return Err(CallError::StoreUnknown(self.target)) };
+        let checked = match before.iter().find(|(counts, _)| *counts == store) {
+            Some((_, floor)) => memory.check(self.target, floor, &position),
+            None => Err(StoreFault::Other { node: self.target, expected: *expected, got: store }),
+        };
+        checked.inspect_err(|fault| assignments.distrusted(*group, fault))?;
+        Ok((store, answer))
+    }
+
+    /// Keeps what the member acknowledged, if it votes: one that does not can take nothing away from a quorum.
+    fn acknowledged(&self, store: StoreId, vote: &Vote, upto: Option<&LogId>) {
+        let Network { assignments, group, memory, .. } = &self.network;
+        if assignments.may_lead(*group, self.target) != Some(true) {
+            return;
+        }
+        memory.voted(self.target, store, *vote);
+        if let Some(upto) = upto {
+            memory.appended(self.target, store, *vote, upto.index);
+        }
     }
 
     /// A member's answer may raise our vote, but not exhaust the terms, and only if it may lead: Raft believes any higher
@@ -112,10 +155,17 @@ impl RaftNetwork<TypeConfig> for Link {
     ) -> Result<AppendEntriesResponse<u64>, RPCError<u64, EmptyNode, RaftError<u64>>> {
         let deadline = option.hard_ttl();
         let answer = async {
-            let answer = self.call(RaftRpc::Append, &rpc, deadline).await?;
-            if let AppendEntriesResponse::HigherVote(vote) = &answer {
-                self.plausible(vote, &rpc.vote)?;
+            let (store, answer) = self.call(RaftRpc::Append, &rpc, deadline).await?;
+            match &answer {
+                AppendEntriesResponse::HigherVote(vote) => self.plausible(vote, &rpc.vote)?,
+                AppendEntriesResponse::Success => {
+                    let last = rpc.entries.last().map(|entry| entry.log_id).or(rpc.prev_log_id);
+                    self.acknowledged(store, &rpc.vote, last.as_ref());
+                }
+                AppendEntriesResponse::PartialSuccess(upto) => self.acknowledged(store, &rpc.vote, upto.as_ref()),
+                AppendEntriesResponse::Conflict => self.acknowledged(store, &rpc.vote, None),
             }
+            self.network.contacts.heard(self.target);
             Ok(answer)
         };
         answer.await.map_err(|e| self.rpc_error(RPCTypes::AppendEntries, deadline, &e))
@@ -128,8 +178,15 @@ impl RaftNetwork<TypeConfig> for Link {
     ) -> Result<VoteResponse<u64>, RPCError<u64, EmptyNode, RaftError<u64>>> {
         let deadline = option.hard_ttl();
         let answer = async {
-            let answer: VoteResponse<u64> = self.call(RaftRpc::Vote, &rpc, deadline).await?;
+            let Network { assignments, group, .. } = &self.network;
+            if !assignments.may_vote(*group) {
+                return Err(CallError::NoVote);
+            }
+            let (store, answer): (_, VoteResponse<u64>) = self.call(RaftRpc::Vote, &rpc, deadline).await?;
             self.plausible(&answer.vote, &rpc.vote)?;
+            if answer.vote_granted {
+                self.acknowledged(store, &rpc.vote, None);
+            }
             Ok(answer)
         };
         answer.await.map_err(|e| self.rpc_error(RPCTypes::Vote, deadline, &e))
@@ -148,8 +205,12 @@ impl RaftNetwork<TypeConfig> for Link {
             if message.data.len() > SNAPSHOT_LEN_MAX {
                 return Err(CallError::SnapshotTooLarge { got: message.data.len(), max: SNAPSHOT_LEN_MAX });
             }
-            let answer: SnapshotResponse<u64> = self.call(RaftRpc::Snapshot, &message, deadline).await?;
+            let (store, answer): (_, SnapshotResponse<u64>) = self.call(RaftRpc::Snapshot, &message, deadline).await?;
             self.plausible(&answer.vote, &vote)?;
+            if answer.vote == vote {
+                self.acknowledged(store, &vote, message.meta.last_log_id.as_ref());
+                self.network.contacts.heard(self.target);
+            }
             Ok(answer)
         };
         let answer = tokio::select! {
@@ -177,17 +238,23 @@ impl RaftNetwork<TypeConfig> for Link {
 
 #[cfg(test)]
 mod tests {
-    use openraft::LogId;
+    use std::sync::Mutex;
+
     use openraft::testing::log_id;
 
     use super::*;
+    use crate::memory::Position;
+    use crate::store::Store;
     use crate::transport::BoxFuture;
     use crate::types::SnapshotMeta;
 
     const TERM: u64 = 5;
 
+    const PEER: NodeId = NodeId(2);
+    const THEIRS: StoreId = StoreId([2; 16]);
+
     /// A member that always gives the same answer.
-    struct Answering(Vec<u8>);
+    struct Answering(Result<Vec<u8>, Refusal>);
 
     impl Transport for Answering {
         fn call(
@@ -198,12 +265,17 @@ mod tests {
             _: Vec<u8>,
             _: Duration,
         ) -> BoxFuture<'_, Result<Vec<u8>, TransportError>> {
-            Box::pin(async { Ok(self.0.clone()) })
+            Box::pin(async { self.0.clone().map_err(TransportError::Refused) })
         }
     }
 
     /// Everybody belongs to the group; whether they may lead it is another question.
-    struct MayLead(Option<bool>);
+    struct MayLead {
+        may_lead: Option<bool>,
+        stores: Vec<StoreId>,
+        may_vote: bool,
+        seen: Arc<Mutex<Vec<String>>>,
+    }
 
     impl Assignments for MayLead {
         fn assigned(&self, _: GroupId, _: NodeId) -> Option<bool> {
@@ -211,20 +283,175 @@ mod tests {
         }
 
         fn may_lead(&self, _: GroupId, _: NodeId) -> Option<bool> {
-            self.0
+            self.may_lead
+        }
+
+        fn stores(&self, _: GroupId, _: NodeId) -> Vec<StoreId> {
+            self.stores.clone()
+        }
+
+        fn may_vote(&self, _: GroupId) -> bool {
+            self.may_vote
+        }
+
+        fn distrusted(&self, _: GroupId, fault: &StoreFault) {
+            self.seen.lock().unwrap().push(fault.to_string());
+        }
+
+        fn refused_by(&self, _: GroupId, peer: NodeId, refusal: Refusal) {
+            self.seen.lock().unwrap().push(format!("{peer}: {refusal}"));
         }
     }
 
-    fn link(answer: &impl Serialize, may_lead: Option<bool>) -> Link {
-        let network = Network {
-            me: NodeId(1),
-            group: GroupId::TRUST,
-            transport: Arc::new(Answering(codec::encode(answer).unwrap())),
-            assignments: Arc::new(MayLead(may_lead)),
-            backoff: Duration::ZERO,
-            snapshot_stale: Arc::default(),
+    struct Rig {
+        memory: Memory,
+        seen: Arc<Mutex<Vec<String>>>,
+        _store: Store,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Rig {
+        async fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let store = crate::store::suite::store_in(dir.path());
+            let memory = Memory::open(&store, GroupId::TRUST).await.unwrap();
+            Self { memory, seen: Arc::default(), _store: store, _dir: dir }
+        }
+
+        fn assignments(&self) -> MayLead {
+            MayLead { may_lead: Some(true), stores: vec![THEIRS], may_vote: true, seen: Arc::clone(&self.seen) }
+        }
+
+        fn link(&self, answer: Result<Vec<u8>, Refusal>, assignments: MayLead) -> Link {
+            let network = Network {
+                me: NodeId(1),
+                own: StoreId([1; 16]),
+                group: GroupId::TRUST,
+                memory: self.memory.clone(),
+                contacts: Contacts::default(),
+                transport: Arc::new(Answering(answer)),
+                assignments: Arc::new(assignments),
+                backoff: Duration::ZERO,
+                snapshot_stale: Arc::default(),
+            };
+            Link { network, target: PEER }
+        }
+
+        /// A link to a member whose store `store` is at `position`, and which answers so.
+        fn to(&self, store: StoreId, position: Position, answer: impl Serialize) -> Link {
+            self.link(Ok(codec::encode(&Answered { store, position, answer }).unwrap()), self.assignments())
+        }
+
+        async fn append(&self, link: &mut Link, term: u64, upto: u64) -> bool {
+            let (vote, prev) = (Vote::new_committed(term, 1), Some(log_id(term, 1, upto)));
+            let append = AppendEntriesRequest { vote, prev_log_id: prev, entries: vec![], leader_commit: None };
+            link.append_entries(append, RPCOption::new(Duration::from_secs(60))).await.is_ok()
+        }
+
+        fn seen(&self) -> Vec<String> {
+            std::mem::take(&mut *self.seen.lock().unwrap())
+        }
+    }
+
+    fn at(term: u64, last: u64) -> Position {
+        Position { vote: Vote::new_committed(term, 1), last: Some(last) }
+    }
+
+    async fn link(answer: &impl Serialize, may_lead: Option<bool>) -> (Rig, Link) {
+        let rig = Rig::new().await;
+        let answered = Answered { store: THEIRS, position: Position::default(), answer };
+        let link = rig.link(Ok(codec::encode(&answered).unwrap()), MayLead { may_lead, ..rig.assignments() });
+        (rig, link)
+    }
+
+    #[tokio::test]
+    async fn answer_counts_under_a_store_on_record_only() {
+        let rig = Rig::new().await;
+        let success = AppendEntriesResponse::<u64>::Success;
+        assert!(rig.append(&mut rig.to(THEIRS, at(5, 9), &success), 5, 9).await);
+        assert_eq!(rig.seen(), Vec::<String>::new());
+        let other = StoreId([9; 16]);
+        let mut link = rig.to(other, at(5, 9), &success);
+        assert!(!rig.append(&mut link, 5, 9).await);
+        assert!(link.network.contacts.last(PEER).is_none(), "a second copy is no contact");
+        let fault = StoreFault::Other { node: PEER, expected: THEIRS, got: other };
+        assert_eq!(rig.seen(), [fault.to_string()]);
+        // A change that is on its way counts beside it; a member of which nothing is known does not.
+        let answer = |store| Ok(codec::encode(&Answered { store, position: at(5, 9), answer: &success }).unwrap());
+        let both = || MayLead { stores: vec![THEIRS, other], ..rig.assignments() };
+        assert!(rig.append(&mut rig.link(answer(other), both()), 5, 9).await);
+        assert!(rig.append(&mut rig.link(answer(THEIRS), both()), 5, 9).await);
+        let unknown = MayLead { stores: vec![], ..rig.assignments() };
+        assert!(!rig.append(&mut rig.link(answer(THEIRS), unknown), 5, 9).await);
+    }
+
+    #[tokio::test]
+    async fn votes_and_snapshots_of_another_store_count_for_nothing() {
+        let rig = Rig::new().await;
+        let (vote, option) = (Vote::new(TERM, 1), || RPCOption::new(Duration::from_secs(60)));
+        let standing = || VoteRequest { vote, last_log_id: None };
+        let granted = VoteResponse { vote, vote_granted: true, last_log_id: None::<LogId> };
+        assert!(rig.to(THEIRS, Position::default(), &granted).vote(standing(), option()).await.is_ok());
+        let other = StoreId([9; 16]);
+        assert!(rig.to(other, Position::default(), &granted).vote(standing(), option()).await.is_err());
+        let leading = Vote::new_committed(TERM, 1);
+        let meta = SnapshotMeta { last_log_id: Some(log_id(1, 1, 1)), ..SnapshotMeta::default() };
+        let snapshot = || Snapshot { meta: meta.clone(), snapshot: Box::default() };
+        let installed = SnapshotResponse { vote: leading };
+        for (store, counts) in [(THEIRS, true), (other, false)] {
+            let mut link = rig.to(store, at(TERM, 9), &installed);
+            let sent = link.full_snapshot(leading, snapshot(), std::future::pending(), option()).await;
+            assert_eq!(sent.is_ok(), counts);
+        }
+        // And this member asks for no vote while its own store is not on record.
+        let answer = Answered { store: THEIRS, position: at(TERM, 9), answer: &granted };
+        let unrecorded = MayLead { may_vote: false, ..rig.assignments() };
+        let mut link = rig.link(Ok(codec::encode(&answer).unwrap()), unrecorded);
+        assert!(link.vote(standing(), option()).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn answer_below_what_was_acknowledged_and_committed_is_refused() {
+        let rig = Rig::new().await;
+        let success = AppendEntriesResponse::<u64>::Success;
+        assert!(rig.append(&mut rig.to(THEIRS, at(TERM, 50), &success), TERM, 50).await);
+        let _ = rig.memory.committed(&log_id(TERM, 1, 50)).unwrap();
+        assert!(rig.append(&mut rig.to(THEIRS, at(TERM, 50), &success), TERM, 50).await);
+        // An older copy: also where it has what it is asked about, and where it says that it has not.
+        for answer in [success, AppendEntriesResponse::Conflict] {
+            assert!(!rig.append(&mut rig.to(THEIRS, at(TERM, 49), &answer), TERM, 10).await);
+        }
+        let seen = rig.seen();
+        assert!(seen[0].contains("node 2 was rolled back: its log ends at 49, and it acknowledged 50"), "{seen:?}");
+        assert!(!rig.append(&mut rig.to(THEIRS, at(TERM, 50), &AppendEntriesResponse::<u64>::Success), TERM, 50).await);
+    }
+
+    #[tokio::test]
+    async fn learner_may_come_back_from_an_older_copy() {
+        let rig = Rig::new().await;
+        let answer = |last| {
+            let answer = AppendEntriesResponse::<u64>::Success;
+            Ok(codec::encode(&Answered { store: THEIRS, position: at(TERM, last), answer }).unwrap())
         };
-        Link { network, target: NodeId(2) }
+        let learner = || MayLead { may_lead: Some(false), ..rig.assignments() };
+        assert!(rig.append(&mut rig.link(answer(50), learner()), TERM, 50).await);
+        let _ = rig.memory.committed(&log_id(TERM, 1, 50)).unwrap();
+        assert!(rig.append(&mut rig.link(answer(20), learner()), TERM, 20).await);
+    }
+
+    #[tokio::test]
+    async fn member_learns_that_its_own_store_is_refused() {
+        let rig = Rig::new().await;
+        for (refusal, told) in [
+            (Refusal::OtherStore, true),
+            (Refusal::RolledBack, true),
+            (Refusal::NotYet, false),
+            (Refusal::NotAssigned, false),
+        ] {
+            let mut link = rig.link(Err(refusal), rig.assignments());
+            assert!(!rig.append(&mut link, TERM, 1).await);
+            assert_eq!(!rig.seen().is_empty(), told, "{refusal}");
+        }
     }
 
     /// Whether this member, leader of `TERM`, believes another that answers each of its requests with `vote`.
@@ -233,14 +460,19 @@ mod tests {
         let append = AppendEntriesRequest { vote: mine, prev_log_id: None, entries: vec![], leader_commit: None };
         let refused: AppendEntriesResponse<u64> = AppendEntriesResponse::HigherVote(vote);
         let standing = VoteRequest { vote: mine, last_log_id: None };
-        let denied = VoteResponse { vote, vote_granted: false, last_log_id: None::<LogId<u64>> };
+        let denied = VoteResponse { vote, vote_granted: false, last_log_id: None::<LogId> };
         let meta = SnapshotMeta { last_log_id: Some(log_id(1, 1, 1)), ..SnapshotMeta::default() };
         let snapshot = Snapshot { meta, snapshot: Box::default() };
         let never = std::future::pending();
         [
-            link(&refused, may_lead).append_entries(append, option()).await.is_ok(),
-            link(&denied, may_lead).vote(standing, option()).await.is_ok(),
-            link(&SnapshotResponse { vote }, may_lead).full_snapshot(mine, snapshot, never, option()).await.is_ok(),
+            link(&refused, may_lead).await.1.append_entries(append, option()).await.is_ok(),
+            link(&denied, may_lead).await.1.vote(standing, option()).await.is_ok(),
+            link(&SnapshotResponse { vote }, may_lead)
+                .await
+                .1
+                .full_snapshot(mine, snapshot, never, option())
+                .await
+                .is_ok(),
         ]
     }
 

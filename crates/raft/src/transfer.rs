@@ -11,7 +11,7 @@ use countersign_core::codec;
 use countersign_core::id::NodeId;
 
 use crate::group::{Group, leads, lease};
-use crate::message::TimeoutNow;
+use crate::message::{Asked, TimeoutNow};
 use crate::status::GroupState;
 use crate::transport::{RaftRpc, TransportError};
 
@@ -77,7 +77,8 @@ impl Group {
 
         let request = TimeoutNow { vote: self.raft().metrics().borrow().vote };
         let unreachable = |e| TransferError::Unreachable(target, e);
-        let body = codec::encode(&request).map_err(|_| unreachable(TransportError::Unreachable))?;
+        let asked = Asked { store: self.context().own, request };
+        let body = codec::encode(&asked).map_err(|_| unreachable(TransportError::Unreachable))?;
         let deadline = self.config().heartbeat;
         let transport = &self.context().transport;
         transport.call(target, self.id(), RaftRpc::TimeoutNow, body, deadline).await.map_err(unreachable)?;

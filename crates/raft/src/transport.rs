@@ -60,6 +60,12 @@ pub enum Refusal {
     /// The group has stopped there.
     #[error("the group has stopped there")]
     Stopped,
+    /// The sender's store is another than the one on record there.
+    #[error("the sender's store is not the one on record there")]
+    OtherStore,
+    /// The sender's store is an older copy.
+    #[error("the sender's store is an older copy: it lacks what the sender acknowledged")]
+    RolledBack,
 }
 
 /// Why there is no answer.

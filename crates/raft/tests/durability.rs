@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use countersign_core::codec;
+use countersign_core::id::StoreId;
 use countersign_raft::{GroupState, GroupStopped, HubError, OpenError, ProposeError, RaftRpc, StartError};
 use support::*;
 use tempfile::TempDir;
@@ -20,9 +21,10 @@ type VoteAnswer = (Ballot, bool, LogEnd);
 
 async fn ask_vote(member: &Member, term: u64, candidate: u64) -> VoteAnswer {
     let request: (Ballot, LogEnd) = (((term, candidate), false), None);
-    let body = codec::encode(&request).unwrap();
+    let body = codec::encode(&(first_store(id(candidate)), request)).unwrap();
     let answer = member.groups.handle(id(candidate), TRUST, RaftRpc::Vote, &body).await.unwrap();
-    codec::decode(&answer).unwrap()
+    let (_, _, answer): (StoreId, (Ballot, Option<u64>), VoteAnswer) = codec::decode(&answer).unwrap();
+    answer
 }
 
 /// A member that is the only one of its group, with commands `0..count`.
@@ -101,7 +103,8 @@ async fn child_that_proposes_until_it_is_killed() {
     roster.set(TRUST, &[1]);
     let net = Net::default();
     let store = open_store(1, Path::new(&dir)).unwrap();
-    let groups = countersign_raft::Groups::new(id(1), store, net.wire(id(1)), std::sync::Arc::new(roster));
+    let own = first_store(id(1));
+    let groups = countersign_raft::Groups::new(id(1), own, store, net.wire(id(1)), roster.of(id(1), own));
     let group = groups.start(TRUST, Recorder::publishing().0, config()).await.unwrap();
     group.initialize(&ids(&[1])).await.unwrap();
     until(&group, "it leads", |s| s.state == GroupState::Leader).await;
@@ -168,7 +171,7 @@ async fn a_group_whose_promise_cannot_be_kept_stops_and_says_so() {
     assert!(error.source().unwrap().to_string().contains("accepts nothing more"), "{:?}", error.source());
     assert!(member.store.failed());
     assert_eq!(group.propose(b"x".to_vec()).await, Err(ProposeError::Shutdown));
-    let body = codec::encode(&(((9_u64, 1_u64), false), LogEnd::None)).unwrap();
+    let body = codec::encode(&(first_store(id(1)), (((9_u64, 1_u64), false), LogEnd::None))).unwrap();
     let refused = member.groups.handle(id(1), TRUST, RaftRpc::Vote, &body).await.unwrap_err();
     assert!(matches!(refused, HubError::Stopped { .. }), "{refused}");
 }
@@ -184,7 +187,13 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
 async fn find(dir: TempDir, roster: &Roster, confirmed: &[Vec<u8>], what: &str) -> Result<(), OpenError> {
     let store = open_store(1, dir.path())?;
     let net = Net::default();
-    let groups = countersign_raft::Groups::new(id(1), store, net.wire(id(1)), std::sync::Arc::new(roster.clone()));
+    let groups = countersign_raft::Groups::new(
+        id(1),
+        first_store(id(1)),
+        store,
+        net.wire(id(1)),
+        roster.of(id(1), first_store(id(1))),
+    );
     let (machine, journal) = Recorder::publishing();
     if let Ok(group) = groups.start(TRUST, machine, config()).await {
         let status = group.status();

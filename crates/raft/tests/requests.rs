@@ -6,7 +6,7 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::codec;
-use countersign_core::id::{GroupId, NodeId};
+use countersign_core::id::{GroupId, NodeId, StoreId};
 use countersign_raft::{GroupState, HubError, Implausible, RaftRpc, Refusal, limits};
 use serde::Serialize;
 use support::*;
@@ -42,22 +42,28 @@ fn at(term: u64, node: u64, index: u64) -> At {
 }
 
 fn vote(term: u64, candidate: u64) -> Vec<u8> {
-    codec::encode(&(ballot(term, candidate, false), Some(at(term, candidate, 1 << 40)))).unwrap()
+    vote_from(candidate, first_store(id(candidate)), term, 1 << 40)
+}
+
+fn vote_from(candidate: u64, store: StoreId, term: u64, last: u64) -> Vec<u8> {
+    codec::encode(&(store, (ballot(term, candidate, false), Some(at(term, candidate, last))))).unwrap()
 }
 
 fn heartbeat(term: u64, leader: u64) -> Vec<u8> {
-    codec::encode(&(ballot(term, leader, true), None::<At>, Vec::<()>::new(), None::<At>)).unwrap()
+    let body = (ballot(term, leader, true), None::<At>, Vec::<()>::new(), None::<At>);
+    codec::encode(&(first_store(id(leader)), body)).unwrap()
 }
 
 fn snapshot(term: u64, leader: u64, members: &[u64], data: &[u8]) -> Vec<u8> {
     let last = Some(at(term, leader, 1 << 40));
     let voters: BTreeSet<u64> = members.iter().copied().collect();
     let nodes: BTreeMap<u64, ()> = members.iter().map(|id| (*id, ())).collect();
-    codec::encode(&(ballot(term, leader, true), (last, (last, (vec![voters], nodes)), "id"), data)).unwrap()
+    let body = (ballot(term, leader, true), (last, (last, (vec![voters], nodes)), "id"), data);
+    codec::encode(&(first_store(id(leader)), body)).unwrap()
 }
 
 fn timeout_now(term: u64, leader: u64) -> Vec<u8> {
-    codec::encode(&ballot(term, leader, true)).unwrap()
+    codec::encode(&(first_store(id(leader)), ballot(term, leader, true))).unwrap()
 }
 
 /// Three members; all in the trust group and in `WIDE`, the first two alone in `PAIR`.

@@ -1,7 +1,7 @@
 //! Who lives in the simulated world: members, and the keys and tokens that anybody may hold. All of it is drawn from the
 //! seed; only identity keys and tokens have secrets, for only those sign.
 
-use countersign_core::id::{AuthorityId, ClusterId, KeyId, NodeId};
+use countersign_core::id::{AuthorityId, ClusterId, KeyId, NodeId, StoreId};
 use countersign_core::key::{Endorsement, SecretKey};
 use countersign_core::name::{Address, Name};
 use countersign_core::peer::EvidenceParts;
@@ -38,6 +38,15 @@ impl Keys {
         let public =
             MemberKeys { identity: SecretKey::from_seed(Secret::new(identity)).public(), sealing: rng.bytes(), ucan };
         Self { identity, public, leaf: KeyId(rng.bytes()) }
+    }
+
+    /// The store of the machine that holds these keys.
+    pub(crate) fn store(&self) -> StoreId {
+        let mut store = StoreId([0; 16]);
+        for (to, from) in store.0.iter_mut().zip(self.public.sealing) {
+            *to = from;
+        }
+        store
     }
 
     pub(crate) const fn identity(&self) -> SecretKey {

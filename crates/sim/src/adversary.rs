@@ -211,6 +211,7 @@ impl World {
             foreign: None,
             endorsement: keys.endorse(self.home.cluster, keys.leaf, 0),
             keys: keys.public,
+            store: keys.store(),
             feature_level: FEATURE_LEVEL,
             sponsor_leaf: over.leaf,
             exporter: over.exporter,

@@ -63,6 +63,7 @@ impl World {
             node_name: Name::parse("founder").map_err(|_| Broken::World)?,
             addresses: vec![draw_address(&mut self.rng)?],
             keys: keys.public,
+            store: keys.store(),
             leaf_key: keys.leaf,
             foreign: None,
             node_ttl_secs: NODE_TTL_SECS,
@@ -292,6 +293,8 @@ fn describe(command: &Command, outcome: Option<&Outcome>) -> String {
         }
         Command::ChangePolicy(change) => format!("take out {} rules, put in {}", change.remove.len(), change.put.len()),
         Command::Label { role, .. } => format!("label {role}"),
+        Command::ReturnStore(request) => format!("{} returns with store {}", request.node, request.store),
+        Command::BindStore { node, store } => format!("store {store} of {node}"),
     };
     match outcome {
         None => what,

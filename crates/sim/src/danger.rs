@@ -7,6 +7,7 @@ use std::sync::Arc;
 use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::enroll::joiner::{Enrolled, JoinError, Requested};
 use countersign_core::enroll::sponsor::{SponsorError, SponsorSide, SponsoredRequest};
+use countersign_core::group::GroupMembers;
 use countersign_core::id::{AuthorityId, GroupId, NodeId, RequestId, TokenId};
 use countersign_core::peer::{Evidence, Refusal, VerifiedPeer, Wanted, judge};
 use countersign_core::secret::Secret;
@@ -114,23 +115,25 @@ impl Faults {
     }
 
     pub(crate) fn apply(&self, state: &mut TrustState, stamped: &Stamped) -> Result<Outcome, UnsupportedLevel> {
+        // This world has no Raft: its members leave no group.
+        let nobody = GroupMembers::default();
         let again = |command| Stamped { command, ..stamped.clone() };
         match &stamped.command {
             Command::AddJoinToken(record) if self.has(Danger::ForgetsToSpend) => {
-                state.apply(&again(Command::AddJoinToken(with_one_more_use(record))))
+                state.apply(&again(Command::AddJoinToken(with_one_more_use(record))), &nobody)
             }
             Command::RevokeJoinToken(_) | Command::RevokeKey(_) if self.has(Danger::ForgetsRevocations) => {
                 Ok(state.view().map_or(Outcome::Refused(Refused::NoCluster), |view| Outcome::Done(view.generation)))
             }
             Command::Admit(admission) => {
-                let outcome = state.apply(stamped)?;
+                let outcome = state.apply(stamped, &nobody)?;
                 match (outcome, self.secrets.get(&admission.request.token)) {
                     (Outcome::Refused(Refused::Signature(Signer::Token)), Some(secret))
                         if self.has(Danger::BelievesUnsignedRequests) =>
                     {
                         let token = JoinToken::new(Secret::new(*secret), AuthorityId([0; 32]));
                         let request = admission.request.clone().signed(&token.key());
-                        state.apply(&again(Command::Admit(Box::new(request.into()))))
+                        state.apply(&again(Command::Admit(Box::new(request.into()))), &nobody)
                     }
                     (Outcome::Admitted(mut admitted), _)
                         if self.has(Danger::AnswersRetriesAnew) && admitted.repeated =>
@@ -142,13 +145,13 @@ impl Faults {
                 }
             }
             _ if self.has(Danger::ChangesOnRefusal) => {
-                let outcome = state.apply(stamped)?;
+                let outcome = state.apply(stamped, &nobody)?;
                 if matches!(outcome, Outcome::Refused(_)) {
-                    state.apply(&again(Command::AssignGroup { group: GroupId(9), members: Vec::new() }))?;
+                    state.apply(&again(Command::AssignGroup { group: GroupId(9), members: Vec::new() }), &nobody)?;
                 }
                 Ok(outcome)
             }
-            _ => state.apply(stamped),
+            _ => state.apply(stamped, &nobody),
         }
     }
 

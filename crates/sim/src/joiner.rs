@@ -75,6 +75,7 @@ impl World {
             leaf_key: keys.leaf,
             foreign: None,
             keys: keys.public,
+            store: keys.store(),
             level: FEATURE_LEVEL,
         };
         Ok(Some(Joiner { token, keys, candidate, waiting: None, told: None }))

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use countersign_core::group::GroupMembers;
 use countersign_core::id::{Generation, NodeId, RequestId, TokenId};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::TrustState;
@@ -66,7 +67,8 @@ impl Replica {
         let mut before = self.state.clone();
         let outcome = self.apply(stamped, faults)?;
         if matches!(outcome, Outcome::Refused(_)) {
-            before.apply(&Stamped { command: Command::RevokeJoinToken(TokenId([0; 8])), ..stamped.clone() })?;
+            let nothing = Stamped { command: Command::RevokeJoinToken(TokenId([0; 8])), ..stamped.clone() };
+            before.apply(&nothing, &GroupMembers::default())?;
             if before != self.state {
                 return Err(Broken::RefusalChanged);
             }

@@ -225,5 +225,6 @@ const fn word(started: Started) -> &'static str {
         Started::Again => "again",
         Started::Founded => "founded",
         Started::Joined => "joined",
+        Started::Returned => "returned",
     }
 }

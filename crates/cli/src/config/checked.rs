@@ -212,6 +212,8 @@ pub(crate) enum Mode {
     Bootstrap,
     /// Joining one.
     Join { token: SecretArg, sponsor: Address },
+    /// Coming back with a new store, where the directory holds a member.
+    Return { hint: Option<Address> },
 }
 
 /// The configuration of a server.
@@ -358,6 +360,14 @@ fn mode(settings: &Settings) -> Result<Mode, CheckError> {
         if bootstrap && settings.find(join).is_some() {
             return Err(settings.excluded("bootstrap", join));
         }
+    }
+    if settings.flag("return_as_learner") {
+        for other in ["bootstrap", "join_token"] {
+            if settings.find(other).is_some() {
+                return Err(settings.excluded("return_as_learner", other));
+            }
+        }
+        return Ok(Mode::Return { hint: sponsor });
     }
     if !bootstrap && settings.find("ca").is_some() {
         return Err(settings.missing(&settings.written("ca"), &["bootstrap"]));

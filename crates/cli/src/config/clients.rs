@@ -15,7 +15,7 @@ pub(crate) fn clients_shut_out(config: &ServerConfig) -> Vec<String> {
         (None, Some(directory), _) => (made, in_file(&directory.join("ca.pem"))),
         (None, None, Mode::Bootstrap | Mode::Alone) => (made, made),
         // The cluster's authority is not known before it is joined.
-        (None, None, Mode::Join { .. }) => (made, None),
+        (None, None, Mode::Join { .. } | Mode::Return { .. }) => (made, None),
     };
     shut_out(leaf, authority)
 }

@@ -119,6 +119,11 @@ pub(crate) const KEYS: &[Key] = &[
          can read an argument)",
     ),
     key("join_addr", Kind::Text).flag("join-addr", "HOST:PORT", "The cluster port of any of its members"),
+    key("return_as_learner", Kind::Flag).flag(
+        "return-as-learner",
+        "BOOL",
+        "Come back with a new store, as a learner, if this member's store is lost or other members refuse it",
+    ),
     key("cluster_addr", Kind::Text)
         .flag("cluster-addr", "HOST:PORT", "Where the cluster port is bound; port 0 takes any that is free")
         .or(CLUSTER_ADDR),

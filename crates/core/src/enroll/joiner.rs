@@ -4,7 +4,7 @@
 //! authority: the signature needs a [`Pinned`], and a `Pinned` needs the verified channel.
 
 use super::request::EnrollmentRequest;
-use crate::id::{AuthorityId, ClusterId, KeyId, NodeId, RequestId};
+use crate::id::{AuthorityId, ClusterId, KeyId, NodeId, RequestId, StoreId};
 use crate::key::{Endorsement, SecretKey};
 use crate::name::{Address, Name};
 use crate::trust::join_token::JoinToken;
@@ -26,6 +26,8 @@ pub struct Candidate {
     pub foreign: Option<ForeignLeaf>,
     /// Its long-lived keys.
     pub keys: MemberKeys,
+    /// Its store.
+    pub store: StoreId,
     /// The newest level that its binary knows.
     pub level: u32,
 }
@@ -102,7 +104,7 @@ pub struct Pinned<'a> {
 impl Pinned<'_> {
     /// Signs the request for this connection. `cluster` is what the server, verified by now, says it is of.
     pub fn request(self, cluster: ClusterId, identity: &SecretKey) -> Requested {
-        let Candidate { request, name, addresses, leaf_key, foreign, keys, level } = self.candidate;
+        let Candidate { request, name, addresses, leaf_key, foreign, keys, store, level } = self.candidate;
         let request = EnrollmentRequest {
             cluster,
             pin: self.token.pin(),
@@ -114,6 +116,7 @@ impl Pinned<'_> {
             foreign,
             endorsement: Endorsement::sign(identity, cluster, leaf_key, 0),
             keys,
+            store,
             feature_level: level,
             sponsor_leaf: self.channel.leaf,
             exporter: self.channel.exporter,
@@ -147,7 +150,7 @@ impl Requested {
         let member = view.members.get(&node).ok_or(JoinError::NotAdmitted)?;
         let mapped = self.request.foreign.as_ref().map(|foreign| &foreign.mapped);
         let certificate = member.leaf.key == self.request.leaf_key && member.mapped.as_ref() == mapped;
-        if member.keys != self.request.keys || !certificate {
+        if member.keys != self.request.keys || member.store != self.request.store || !certificate {
             return Err(JoinError::NotAdmitted);
         }
         Ok(Enrolled { node, name: member.name.clone() })

@@ -2,14 +2,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{AuthorityId, ClusterId, KeyId, RequestId, TokenId};
+use crate::id::{AuthorityId, ClusterId, KeyId, RequestId, StoreId, TokenId};
 use crate::key::{Endorsement, PublicKey, SecretKey, SignatureError};
 use crate::name::{Address, Name};
 use crate::transcript::Transcript;
 use crate::trust::member::{ForeignLeaf, MemberKeys};
 
 /// The version of the enrollment protocol.
-pub const ENROLL_VERSION: u16 = 1;
+pub const ENROLL_VERSION: u16 = 2;
 
 /// All that the joiner signs, and the signature. Replicated as it is: `apply` verifies it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +34,8 @@ pub struct EnrollmentRequest {
     pub endorsement: Endorsement,
     /// Its long-lived keys.
     pub keys: MemberKeys,
+    /// Its store.
+    pub store: StoreId,
     /// The newest feature level that its binary supports.
     pub feature_level: u32,
     /// SHA-256 of the sponsor's leaf certificate, DER.
@@ -75,6 +77,7 @@ impl EnrollmentRequest {
             .fixed(&self.keys.identity.0)
             .fixed(&self.keys.sealing)
             .fixed(&self.keys.ucan.0)
+            .fixed(&self.store.0)
             .fixed(&self.feature_level.to_be_bytes())
             .fixed(&self.sponsor_leaf)
             .fixed(&self.exporter)

@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{ClusterId, KeyId, NodeId};
+use crate::id::{ClusterId, KeyId, NodeId, StoreId};
 use crate::key::{Endorsement, SecretKey, SignatureError};
 use crate::transcript::Transcript;
 use crate::trust::command::Command;
@@ -42,6 +42,70 @@ pub struct ReturnRequest {
     /// By the identity key, over [`ReturnRequest::transcript`].
     #[serde(with = "crate::codec::bytes64")]
     pub signature: [u8; 64],
+}
+
+/// A member's return with a new store, because its own is lost, damaged or behind. Replicated as it is: `apply` verifies
+/// the signature itself, so that no member can take another's vote away by inventing its return.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreReturn {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The member that returns.
+    pub node: NodeId,
+    /// The store on record, which ends.
+    pub replaces: StoreId,
+    /// The new store.
+    pub store: StoreId,
+    /// The connection that it was made for: elsewhere it is worth nothing.
+    pub channel: ReturnChannel,
+    /// By the identity key, over [`StoreReturn::transcript`].
+    #[serde(with = "crate::codec::bytes64")]
+    pub signature: [u8; 64],
+}
+
+impl StoreReturn {
+    /// Signs the return of `node`, whose store `replaces` ends, with the store `store`, for one connection.
+    pub fn sign(
+        identity: &SecretKey,
+        (cluster, node): (ClusterId, NodeId),
+        (replaces, store): (StoreId, StoreId),
+        channel: ReturnChannel,
+    ) -> Self {
+        let unsigned = Self { cluster, node, replaces, store, channel, signature: [0; 64] };
+        Self { signature: identity.sign(&unsigned.transcript()), ..unsigned }
+    }
+
+    /// What the identity key signs: every field but the signature, and the exchange's version.
+    pub fn transcript(&self) -> Transcript {
+        Transcript::new(b"return with a new store")
+            .fixed(&RETURN_VERSION.to_be_bytes())
+            .fixed(&self.cluster.0)
+            .fixed(&self.node.0.to_be_bytes())
+            .fixed(&self.replaces.0)
+            .fixed(&self.store.0)
+            .fixed(&self.channel.leaf)
+            .fixed(&self.channel.exporter)
+    }
+
+    /// Checks the request against the connection that it came over and `view`, and makes the command to propose.
+    ///
+    /// Errors: a request of an evicted member is answered to the member alone. All else is decided by `apply`.
+    pub fn into_command(self, channel: &ReturnChannel, view: &View) -> Result<Command, ReturnError> {
+        if self.cluster != view.cluster {
+            return Err(ReturnError::Cluster);
+        }
+        if self.channel != *channel {
+            return Err(ReturnError::Relayed);
+        }
+        let evicted = || view.evicted.get(&self.node).map(|evicted| evicted.identity);
+        let recorded = view.members.get(&self.node).map(|member| member.keys.identity);
+        let identity = recorded.or_else(evicted).ok_or(Refused::NoSuchNode(self.node))?;
+        identity.verify(&self.transcript(), &self.signature)?;
+        match recorded {
+            Some(_) => Ok(Command::ReturnStore(Box::new(self))),
+            None => Err(Refused::AlreadyEvicted(self.node).into()),
+        }
+    }
 }
 
 /// Why a return is not passed on.

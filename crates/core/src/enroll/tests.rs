@@ -21,6 +21,7 @@ fn candidate(seed: u8) -> Candidate {
         leaf_key: request.leaf_key,
         foreign: None,
         keys: request.keys,
+        store: request.store,
     }
 }
 

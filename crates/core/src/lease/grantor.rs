@@ -73,6 +73,13 @@ impl Grantor {
         last.map_or(self.elected, |at| at.max(self.elected)).plus(self.length.waited_millis())
     }
 
+    /// Whether this leader has had no contact with `member` for the length of a lease: it granted no lease that may still
+    /// count, it has led for so long, and `answered`, the milliseconds since the member last answered it, are so many.
+    pub fn is_away(&self, member: NodeId, answered: Option<u64>, now: BootMillis) -> bool {
+        let answers = answered.is_some_and(|millis| millis < self.length.waited_millis());
+        !answers && now >= self.lease_end(member, Generation(u64::MAX))
+    }
+
     /// Whether `member` has held no lease of this leader for `millis`, which only a leader can say that has led for as long.
     pub fn is_silent(&self, member: NodeId, millis: u64, now: BootMillis) -> bool {
         let last = self.enforcers.get(&member).and_then(|enforcer| enforcer.grants.values().copied().max());

@@ -123,3 +123,20 @@ fn a_grant_that_can_never_count_keeps_no_later_one_out() {
     holder.granted(BootMillis(12_000), generation(1), TEN);
     assert_eq!(holder.deadline(), Some(BootMillis(22_000)), "when another leads");
 }
+
+#[test]
+fn member_is_away_only_after_a_lease_without_any_contact() {
+    let length = LeaseLength::from_secs(10).unwrap();
+    let waited = length.waited_millis();
+    let at = |millis| BootMillis(1_000_000 + millis);
+    let mut grantor = Grantor::new(at(0), length);
+    let node = NodeId(3);
+    assert!(!grantor.is_away(node, None, at(waited - 1)), "the leader before may have granted it one");
+    assert!(grantor.is_away(node, None, at(waited)));
+    assert!(!grantor.is_away(node, Some(waited - 1), at(waited)), "it answered");
+    assert!(grantor.is_away(node, Some(waited), at(waited)));
+    grantor.grant(node, Generation(7), at(waited));
+    assert!(!grantor.is_away(node, None, at(2 * waited - 1)));
+    assert!(grantor.is_away(node, None, at(2 * waited)));
+    assert!(grantor.is_away(NodeId(4), None, at(waited)), "another member's lease");
+}

@@ -153,6 +153,8 @@ pub fn permit(view: &View, from: NodeId, command: &Command) -> Result<(), NotPer
         // What was observed is the word of who passes it on, and only a voter's counts.
         Command::Admit(admission) => admission.witness.as_ref().is_none_or(|witness| votes && witness.by == from),
         Command::ProveHosts { witness, .. } => votes && witness.by == from,
+        // Signed by the member itself, whichever member passes it on.
+        Command::ReturnStore(_) => true,
         Command::ConfirmAuthority { node, .. }
         | Command::ReportFeatureLevel { node, .. }
         | Command::Renew { node, .. }
@@ -172,6 +174,7 @@ pub fn permit(view: &View, from: NodeId, command: &Command) -> Result<(), NotPer
         | Command::StagePolicy { .. }
         | Command::ChangePolicy(_)
         | Command::Label { .. }
+        | Command::BindStore { .. }
         | Command::EditHosts { .. }
         | Command::SetCluster(_)
         | Command::RaiseLevel { .. }

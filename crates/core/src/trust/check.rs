@@ -21,6 +21,7 @@ impl TrustState {
             Command::SetAddresses { node, addresses, signature } => self.check_move(*node, addresses, signature),
             Command::Renew { node, key, endorsement } => self.check_renewal(*node, *key, endorsement),
             Command::AdoptLeaf { node, renewal } => self.check_adoption(*node, *renewal),
+            Command::ReturnStore(request) => self.check_store_return(request),
             Command::SignStatement { number, node, signature } => self.check_signature(*number, *node, signature),
             Command::RenewPrincipal { role, in_use, spki } => {
                 self.check_principal_renewal(role, *in_use, spki, self.time().max(time))

@@ -14,7 +14,8 @@ use crate::authz::change::{ChangeId, PolicyChange};
 use crate::authz::label::LabelEdit;
 use crate::authz::{Rule, RuleId};
 use crate::codec::{self, CodecError, FIRST_LEVEL};
-use crate::id::{AuthorityId, ClusterId, GroupId, KeyId, NodeId, TokenId};
+use crate::enroll::returning::StoreReturn;
+use crate::id::{AuthorityId, ClusterId, GroupId, KeyId, NodeId, StoreId, TokenId};
 use crate::key::Endorsement;
 use crate::lease::LeaseLength;
 use crate::name::{Address, Host, Name};
@@ -103,6 +104,8 @@ pub struct Bootstrap {
     pub addresses: Vec<Address>,
     /// The founder's keys.
     pub keys: MemberKeys,
+    /// The founder's store.
+    pub store: StoreId,
     /// The founder's first leaf key.
     pub leaf_key: KeyId,
     /// The founder's certificate, if it was made elsewhere.
@@ -268,6 +271,15 @@ pub enum Command {
         /// In this order; all or none.
         edits: Vec<LabelEdit>,
     },
+    /// A member returns with a new store: it becomes a learner and leaves its groups. Signed with its identity key.
+    ReturnStore(Box<StoreReturn>),
+    /// Records the store that a member returned with, once the member has left the trust group.
+    BindStore {
+        /// The member.
+        node: NodeId,
+        /// Its new store.
+        store: StoreId,
+    },
     /// A voter found a member at hosts that it advertises: its certificates may hold them from now on.
     ProveHosts {
         /// Who was found.
@@ -320,6 +332,8 @@ impl Command {
             | Self::StagePolicy { .. }
             | Self::ChangePolicy(_)
             | Self::Label { .. }
+            | Self::ReturnStore(_)
+            | Self::BindStore { .. }
             | Self::ProveHosts { .. }
             | Self::EditHosts { .. }
             | Self::SetCluster(_) => FIRST_LEVEL,

@@ -160,6 +160,11 @@ impl Draft<'_> {
                 ("policy.staged", details)
             }
             Command::ChangePolicy(change) => ("policy.changed", self.policy(change)),
+            Command::ReturnStore(request) => {
+                let details = self.node(request.node).text("replaces", request.replaces);
+                ("node.returned", details.text("store", request.store))
+            }
+            Command::BindStore { node, store } => ("node.store_bound", self.node(*node).text("store", store)),
             Command::Label { role, edits } => {
                 let details = Object::default().text("principal", role).number("labels_count", count(edits.len()));
                 ("labels.changed", details.texts("labels", edits.iter().map(label), EVENT_LIST_LEN_MAX))

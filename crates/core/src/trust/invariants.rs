@@ -27,6 +27,9 @@ pub enum InvariantBroken {
     /// A key is on record for two purposes or two members.
     #[error("a key of node {0} is on record twice")]
     KeyTwice(NodeId),
+    /// A store is on record for two members.
+    #[error("a store of node {0} is on record twice")]
+    StoreTwice(NodeId),
     /// A certificate of a member may hold a host that is another's.
     #[error("a host of node {0} is another's")]
     HostTwice(NodeId),
@@ -71,6 +74,7 @@ impl TrustState {
         if let Some((id, _)) = overspent {
             return Err(InvariantBroken::TokenUses(*id));
         }
+        super::store_return::check_stores(view)?;
         let mut keys = BTreeSet::new();
         if let Some(member) = view.members.values().find(|m| m.keys().any(|key| !keys.insert(key))) {
             return Err(InvariantBroken::KeyTwice(member.id));

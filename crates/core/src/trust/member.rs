@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::author::Made;
 use super::hosts::{HostProof, LeafHosts};
-use crate::id::{AuthorityId, Generation, KeyId, NodeId, TokenId};
+use crate::id::{AuthorityId, Generation, KeyId, NodeId, StoreId, TokenId};
 use crate::key::PublicKey;
 use crate::name::{Address, Host, HostName, Name};
 use crate::time::{UnixMillis, Validity};
@@ -100,6 +100,10 @@ pub struct Member {
     pub suffrage: Suffrage,
     /// Its long-lived keys.
     pub keys: MemberKeys,
+    /// The store that counts as this member's: votes and answers under another one are refused.
+    pub store: StoreId,
+    /// The store that it returns with. It counts once the member has left the trust group.
+    pub returning: Option<StoreId>,
     /// Its certificate.
     pub leaf: Leaf,
     /// The node name that its certificate, made elsewhere, maps to; none where the cluster issues. One member's only.

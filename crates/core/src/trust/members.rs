@@ -12,6 +12,7 @@ use super::seal::{SealedCopy, confirm_transcript};
 use super::state::{Applied, LeafOf, TrustState};
 use super::view::View;
 use crate::enroll::EnrollmentRequest;
+use crate::group::GroupMembers;
 use crate::id::{AuthorityId, Generation, NodeId, TokenId};
 use crate::limits::{ADDRESSES_MAX, MEMBERS_MAX, VOTERS_MAX};
 use crate::name::{Address, Host};
@@ -56,6 +57,8 @@ impl TrustState {
             name: request.name.clone(),
             suffrage: token.suffrage,
             keys: request.keys,
+            store: request.store,
+            returning: None,
             leaf: self.leaf(
                 LeafOf { node, key: request.leaf_key, renewal: 0 },
                 request.foreign.as_ref(),
@@ -106,8 +109,10 @@ impl TrustState {
         let view = self.current()?;
         let member = self.member(*node)?;
         let mapped = request.foreign.as_ref().map(|foreign| &foreign.mapped);
-        let same =
-            member.keys == request.keys && member.leaf.key == request.leaf_key && member.mapped.as_ref() == mapped;
+        let same = member.keys == request.keys
+            && member.store == request.store
+            && member.leaf.key == request.leaf_key
+            && member.mapped.as_ref() == mapped;
         if !same || request.cluster != view.cluster {
             return Err(Refused::RequestReused);
         }
@@ -164,6 +169,9 @@ impl TrustState {
         for member in view.members.values() {
             if member.keys().any(|key| keys.contains(&key)) || member.keys.sealing == request.keys.sealing {
                 return Err(Refused::KeyTaken(member.id));
+            }
+            if member.owns(request.store) {
+                return Err(Refused::StoreTaken(request.store));
             }
             if member.name == request.name {
                 return Err(Refused::NameTaken { name: member.name.clone(), node: member.id });
@@ -238,6 +246,7 @@ impl TrustState {
         let member = self.member(node)?;
         match (member.suffrage, suffrage) {
             (now, wanted) if now == wanted => return Err(Refused::Unchanged(node, wanted)),
+            (_, Suffrage::Voter) if member.returning.is_some() => return Err(Refused::Returning(node)),
             (_, Suffrage::Voter) => check_room_for_voter(self.current()?)?,
             (_, Suffrage::Learner) => self.check_voter_may_leave(node, keep_authority)?,
         }
@@ -251,8 +260,18 @@ impl TrustState {
         })
     }
 
-    pub(super) fn evict(&mut self, node: NodeId, compromised: bool, keep_authority: bool) -> Applied {
+    pub(super) fn evict(
+        &mut self,
+        node: NodeId,
+        compromised: bool,
+        keep_authority: bool,
+        members: &GroupMembers,
+    ) -> Applied {
         let member = self.member(node)?.clone();
+        // INVARIANT: a voter leaves Raft before it is refused, or the refusal would cut the group off from its own quorum.
+        if members.voters.contains(&node) {
+            return Err(Refused::StillVotes(node));
+        }
         if member.suffrage == Suffrage::Voter {
             self.check_voter_may_leave(node, keep_authority)?;
         }
@@ -288,7 +307,7 @@ impl TrustState {
 
     /// A voter leaves only if another that opened the CA key remains, and its copy of that key is accounted for. Where
     /// the key is held elsewhere there are no copies.
-    fn check_voter_may_leave(&self, node: NodeId, keep_authority: bool) -> Result<(), Refused> {
+    pub(super) fn check_voter_may_leave(&self, node: NodeId, keep_authority: bool) -> Result<(), Refused> {
         let view = self.current()?;
         let (authority, record) = view.active_authority().ok_or(Refused::NoCluster)?;
         let copies = record.key.is_some();

@@ -23,6 +23,7 @@ mod renewal;
 pub mod seal;
 mod state;
 pub mod statement;
+mod store_return;
 mod tokens;
 pub mod view;
 

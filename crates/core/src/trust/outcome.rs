@@ -6,7 +6,7 @@ use super::join_token::TokenUnusable;
 use super::member::{Leaf, Suffrage};
 use crate::authz::change::{Changed, PolicyError};
 use crate::authz::label::LabelError;
-use crate::id::{AuthorityId, Generation, KeyId, NodeId, TokenId};
+use crate::id::{AuthorityId, Generation, KeyId, NodeId, StoreId, TokenId};
 use crate::name::{Address, Host, HostName, Name};
 use crate::principal::{Principal, Role};
 use crate::time::Validity;
@@ -214,6 +214,55 @@ pub enum Refused {
     /// The member has no sealed copy to confirm.
     #[error("node {0} has no sealed copy of the authority's key")]
     NotSealed(NodeId),
+    /// The member still votes in the trust group.
+    #[error("node {0} still votes in the trust group: it leaves the group before it is evicted")]
+    StillVotes(NodeId),
+    /// The member still receives the log under the store before.
+    #[error("node {0} is still in the trust group: it leaves the group before its new store counts")]
+    StillInGroup(NodeId),
+    /// The member is about to come back with a new store.
+    #[error("node {0} is returning with a new store: wait until `countersign status` shows it as a learner")]
+    Returning(NodeId),
+    /// The member does not return with this store.
+    #[error("node {node} does not return with store {store}")]
+    NotReturning {
+        /// The member.
+        node: NodeId,
+        /// The store.
+        store: StoreId,
+    },
+    /// The member has another store than the one that is to be replaced.
+    #[error("store of node {node} is {expected}, the return replaces {got}")]
+    OtherStore {
+        /// The member.
+        node: NodeId,
+        /// The recorded one.
+        expected: StoreId,
+        /// The one that the request names.
+        got: StoreId,
+    },
+    /// The store belongs to a member already.
+    #[error("store {0} is that of a member already")]
+    StoreTaken(StoreId),
+    /// The member answers under its recorded store: a second copy of it may not take its place.
+    #[error("{name} is alive at {address}")]
+    Alive {
+        /// The member's name.
+        name: Name,
+        /// Where it is on record.
+        address: Address,
+    },
+    /// The other voters cannot commit anything without the member that returns.
+    #[error(
+        "node {node} is one of {voters} voters and the others are no majority without it: its return cannot be \
+         committed, and recovering a cluster without a majority is not in this version"
+    )]
+    NoQuorumOfOthers {
+        /// The member.
+        node: NodeId,
+        /// The number of voters, itself included.
+        voters: u64,
+    },
     /// The member would be the last voter to leave.
     #[error("node {0} is the last voter; promote another first")]
     LastVoter(NodeId),

@@ -94,7 +94,7 @@ impl Recognition {
             return Err(AnswerError::Elsewhere);
         }
         let key = theirs.voters.get(&shown.node).or_else(|| self.newest.voters.get(&shown.node));
-        let key = key.ok_or(AnswerError::Signature)?;
+        let key = key.ok_or(AnswerError::Signature)?.identity;
         key.verify(&shown.transcript(&self.nonce), signature).map_err(|_| AnswerError::Signature)?;
         self.answered.insert(shown.node);
         self.evicted.extend(evicted);

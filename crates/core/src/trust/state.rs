@@ -15,11 +15,12 @@ use super::join_token::{Token, TokenRecord, token_id};
 use super::member::{ForeignLeaf, Issued, Leaf, Member, Suffrage};
 use super::outcome::{Limited, Outcome, Refused};
 use super::seal::SealedCopy;
-use super::statement::{Signed, Statement};
+use super::statement::{Signed, StatedVoter, Statement};
 use super::view::{Authority, AuthorityPhase, View};
 use crate::authz::Policy;
 use crate::authz::change::ChangeId;
 use crate::codec::{self, CodecError, FIRST_LEVEL};
+use crate::group::GroupMembers;
 use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId, RequestId, TokenId};
 use crate::lease::LeaseLength;
 use crate::limits::{GROUPS_MAX, SKEW_SECS};
@@ -187,15 +188,16 @@ impl TrustState {
         &self.chain
     }
 
-    /// Applies one command. Deterministic; a refused command changes nothing but the time.
+    /// Applies one command. Deterministic; a refused command changes nothing but the time. `members` are those of the
+    /// trust group by the entries before this one.
     ///
     /// Errors: only [`UnsupportedLevel`], after which the member must stop.
-    pub fn apply(&mut self, stamped: &Stamped) -> Result<Outcome, UnsupportedLevel> {
-        Ok(self.apply_recorded(stamped)?.outcome)
+    pub fn apply(&mut self, stamped: &Stamped, members: &GroupMembers) -> Result<Outcome, UnsupportedLevel> {
+        Ok(self.apply_recorded(stamped, members)?.outcome)
     }
 
     /// As [`Self::apply`], with the event of the change for whoever writes events down.
-    pub fn apply_recorded(&mut self, stamped: &Stamped) -> Result<Recorded, UnsupportedLevel> {
+    pub fn apply_recorded(&mut self, stamped: &Stamped, members: &GroupMembers) -> Result<Recorded, UnsupportedLevel> {
         let needed = stamped.level.max(stamped.command.level());
         if needed > self.known {
             return Err(UnsupportedLevel { needed, known: self.known });
@@ -210,7 +212,7 @@ impl TrustState {
         }
         let before = self.version();
         let made = Made::new(&stamped.author, self.time);
-        let outcome = self.carry_out(stamped, &made).unwrap_or_else(Outcome::Refused);
+        let outcome = self.carry_out(stamped, &made, members).unwrap_or_else(Outcome::Refused);
         let event = (self.version() != before).then(|| {
             let text = Draft { state: self, stamped, outcome: &outcome }.text();
             let (number, head) = (self.chain.count().saturating_add(1), self.chain.extend(&text.chained));
@@ -219,12 +221,12 @@ impl TrustState {
         Ok(Recorded { outcome, event })
     }
 
-    fn carry_out(&mut self, stamped: &Stamped, made: &Made) -> Applied {
+    fn carry_out(&mut self, stamped: &Stamped, made: &Made, members: &GroupMembers) -> Applied {
         match &stamped.command {
             Command::Bootstrap(bootstrap) => self.bootstrap(bootstrap, stamped.level, made),
             command => {
                 self.check_command_level(command.level())?;
-                self.dispatch(command, made)
+                self.dispatch(command, made, members)
             }
         }
     }
@@ -239,7 +241,7 @@ impl TrustState {
         self.revision = self.revision.saturating_add(1);
     }
 
-    fn dispatch(&mut self, command: &Command, made: &Made) -> Applied {
+    fn dispatch(&mut self, command: &Command, made: &Made, members: &GroupMembers) -> Applied {
         match command {
             Command::Bootstrap(_) => Err(Refused::ClusterExists),
             Command::AddJoinToken(record) => self.add_token(record, made),
@@ -254,7 +256,11 @@ impl TrustState {
             Command::SetSuffrage { node, suffrage, keep_authority } => {
                 self.set_suffrage(*node, *suffrage, *keep_authority)
             }
-            Command::Evict { node, compromised, keep_authority } => self.evict(*node, *compromised, *keep_authority),
+            Command::Evict { node, compromised, keep_authority } => {
+                self.evict(*node, *compromised, *keep_authority, members)
+            }
+            Command::ReturnStore(request) => self.return_store(request),
+            Command::BindStore { node, store } => self.bind_store(*node, *store, members),
             Command::IssuePrincipal { role, spki, ttl_secs } => self.issue_principal(role, spki, *ttl_secs, made),
             Command::RenewPrincipal { role, in_use, spki } => self.renew_principal(role, *in_use, spki, made),
             Command::RevokeKey(key) => self.revoke_key(*key),
@@ -317,6 +323,8 @@ impl TrustState {
             name: b.node_name.clone(),
             suffrage: Suffrage::Voter,
             keys: b.keys,
+            store: b.store,
+            returning: None,
             leaf,
             mapped: b.foreign.as_ref().map(|foreign| foreign.mapped.clone()),
             addresses: b.addresses.clone(),
@@ -349,7 +357,12 @@ impl TrustState {
             revoked_principals: BTreeSet::new(),
             groups: BTreeMap::new(),
             client_names: BTreeSet::new(),
-            statement: Arc::new(Statement::founding(b.cluster, founder, b.keys.identity, authority)),
+            statement: Arc::new(Statement::founding(
+                b.cluster,
+                founder,
+                StatedVoter { identity: b.keys.identity, store: b.store },
+                authority,
+            )),
             stated: 0,
         }));
         self.state_anew();

@@ -14,7 +14,7 @@ use super::member::Suffrage;
 use super::outcome::{Outcome, Refused, Signer};
 use super::state::{Applied, TrustState};
 use super::view::{AuthorityPhase, View};
-use crate::id::{AuthorityId, ClusterId, Generation, Incarnation, NodeId};
+use crate::id::{AuthorityId, ClusterId, Generation, Incarnation, NodeId, StoreId};
 use crate::key::PublicKey;
 use crate::transcript::Transcript;
 
@@ -31,12 +31,21 @@ pub struct Statement {
     pub generation: Generation,
     /// BLAKE3 of the statement before; zero for the founding.
     pub previous: [u8; 32],
-    /// Who is meant to vote, and by which identity key.
-    pub voters: BTreeMap<NodeId, PublicKey>,
+    /// The members that are meant to vote.
+    pub voters: BTreeMap<NodeId, StatedVoter>,
     /// The authorities that are trusted.
     pub authorities: BTreeSet<AuthorityId>,
     /// Who was evicted since the statement before.
     pub evicted: BTreeSet<NodeId>,
+}
+
+/// A voter, as a statement names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatedVoter {
+    /// Its identity key.
+    pub identity: PublicKey,
+    /// Its store: a member that was away may know only the store before.
+    pub store: StoreId,
 }
 
 /// An Ed25519 signature.
@@ -70,14 +79,14 @@ pub(super) const fn majority(voters: usize) -> usize {
 
 impl Statement {
     /// The first of a cluster.
-    pub fn founding(cluster: ClusterId, founder: NodeId, key: PublicKey, authority: AuthorityId) -> Self {
+    pub fn founding(cluster: ClusterId, founder: NodeId, voter: StatedVoter, authority: AuthorityId) -> Self {
         Self {
             cluster,
             incarnation: Incarnation(0),
             number: 0,
             generation: Generation(1),
             previous: [0; 32],
-            voters: BTreeMap::from([(founder, key)]),
+            voters: BTreeMap::from([(founder, voter)]),
             authorities: BTreeSet::from([authority]),
             evicted: BTreeSet::new(),
         }
@@ -92,7 +101,10 @@ impl Statement {
             .fixed(&self.generation.0.to_be_bytes())
             .fixed(&self.previous)
             .fixed(&(self.voters.len() as u64).to_be_bytes());
-        let voters = self.voters.iter().fold(start, |t, (id, key)| t.fixed(&id.0.to_be_bytes()).fixed(&key.0));
+        let voters = self
+            .voters
+            .iter()
+            .fold(start, |t, (id, voter)| t.fixed(&id.0.to_be_bytes()).fixed(&voter.identity.0).fixed(&voter.store.0));
         let authorities = voters.fixed(&(self.authorities.len() as u64).to_be_bytes());
         let authorities = self.authorities.iter().fold(authorities, |t, id| t.fixed(&id.0));
         let evicted = authorities.fixed(&(self.evicted.len() as u64).to_be_bytes());
@@ -108,7 +120,8 @@ impl Statement {
     fn next(&self, view: &View, holds_key: impl Fn(NodeId) -> bool) -> Option<Self> {
         // Not before it holds the CA key, as it must before it votes: one that never comes so far is not waited for.
         let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter && holds_key(m.id));
-        let voters: BTreeMap<_, _> = voters.map(|m| (m.id, m.keys.identity)).collect();
+        let voters: BTreeMap<_, _> =
+            voters.map(|m| (m.id, StatedVoter { identity: m.keys.identity, store: m.store })).collect();
         let trusted = view.authorities.iter().filter(|(_, a)| a.phase != AuthorityPhase::Tainted);
         let authorities: BTreeSet<_> = trusted.map(|(id, _)| *id).collect();
         let since = view.evicted.iter().filter(|(_, e)| e.generation > self.generation);
@@ -143,7 +156,7 @@ impl Signed {
         }
         let transcript = self.statement.transcript();
         let of_voter = |(node, signature): (&NodeId, &Signature)| {
-            before.voters.get(node).is_some_and(|key| key.verify(&transcript, &signature.0).is_ok())
+            before.voters.get(node).is_some_and(|voter| voter.identity.verify(&transcript, &signature.0).is_ok())
         };
         let valid = self.signatures.iter().filter(|entry| of_voter(*entry)).count();
         if valid < majority(before.voters.len()) { Err(ChainBroken::Signatures(number)) } else { Ok(()) }
@@ -185,7 +198,7 @@ impl TrustState {
         let refused = Refused::NotASigner { node, number };
         let index = usize::try_from(number).map_err(|_| refused.clone())?;
         let before = self.signers(index).ok_or(refused.clone())?;
-        let key = *before.voters.get(&node).ok_or(refused.clone())?;
+        let key = before.voters.get(&node).ok_or(refused.clone())?.identity;
         let enough = majority(before.voters.len());
         let signed = self.statements.get(index).ok_or(refused)?;
         key.verify(&signed.statement.transcript(), signature).map_err(|_| Refused::Signature(Signer::Identity))?;
@@ -237,10 +250,10 @@ impl TrustState {
         let index = (usize::try_from(view.stated).ok()?..=self.statements.len()).find(|index| {
             let Some(before) = self.signers(*index) else { return false };
             let signed = |id| self.statements.get(*index).is_some_and(|s| s.signatures.contains_key(id));
-            let stays = |id: &NodeId, key: &PublicKey| {
-                *id != leaving && view.members.get(id).is_some_and(|member| member.keys.identity == *key)
+            let stays = |id: &NodeId, voter: &StatedVoter| {
+                *id != leaving && view.members.get(id).is_some_and(|member| member.keys.identity == voter.identity)
             };
-            let signers = before.voters.iter().filter(|(id, key)| signed(id) || stays(id, key)).count();
+            let signers = before.voters.iter().filter(|(id, voter)| signed(id) || stays(id, voter)).count();
             before.voters.contains_key(&leaving) && signers < majority(before.voters.len())
         })?;
         u64::try_from(index).ok()

@@ -247,7 +247,7 @@ fn changed(member: &Inner, target: &Member) -> NodeChanged {
 #[cfg(test)]
 mod tests {
     use countersign_core::enroll::EnrollmentRequest;
-    use countersign_core::id::RequestId;
+    use countersign_core::id::{RequestId, StoreId};
     use countersign_core::key::{Endorsement, SecretKey};
     use countersign_core::name::{Address, Name};
     use countersign_core::secret::Secret;
@@ -297,6 +297,7 @@ mod tests {
             foreign: None,
             endorsement: Endorsement::sign(&key(1), view.cluster, leaf_key, 0),
             keys: MemberKeys { identity: key(1).public(), sealing: [1; 32], ucan: key(3).public() },
+            store: StoreId([2; 16]),
             feature_level: 1,
             sponsor_leaf: [3; 32],
             exporter: [4; 32],

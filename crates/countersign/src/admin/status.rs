@@ -225,6 +225,7 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
             "{name} is in quarantine here, refused by this member alone: evict it, or `countersign node quarantine --lift {name}`"
         ));
     }
+    warnings.extend(member.store_warnings(view));
     let [leaf, authority] = key_kinds(member);
     warnings.extend(shut_out(leaf, authority));
     let now = member.now();

@@ -160,7 +160,7 @@ async fn answers(request: &EnrollmentRequest, address: &Address, target: SocketA
 #[cfg(test)]
 mod tests {
     use countersign_core::enroll::dial_back::DialBack;
-    use countersign_core::id::{AuthorityId, ClusterId, KeyId, RequestId, TokenId};
+    use countersign_core::id::{AuthorityId, ClusterId, KeyId, RequestId, StoreId, TokenId};
     use countersign_core::key::{Endorsement, SecretKey};
     use countersign_core::limits::DIAL_BACKS_PER_TOKEN_MINUTE_MAX;
     use countersign_core::name::Name;
@@ -192,6 +192,7 @@ mod tests {
             foreign: None,
             endorsement: Endorsement::sign(&key(1), cluster, KeyId([3; 32]), 0),
             keys: MemberKeys { identity: key(1).public(), sealing: [1; 32], ucan: key(3).public() },
+            store: StoreId([2; 16]),
             feature_level: 1,
             sponsor_leaf: [3; 32],
             exporter: [4; 32],

@@ -10,6 +10,7 @@ use countersign_core::receipt::{Absence, Answer, Barrier, Receipt};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::clocks::VoterClocks;
 use countersign_core::trust::member::Suffrage;
+use countersign_core::trust::outcome::Refused;
 use countersign_net::{Clock, SystemClock};
 use countersign_raft::GroupState;
 use tokio::sync::watch;
@@ -199,6 +200,21 @@ impl Inner {
             tenure.grantor.grant(from, view.generation, boot_now());
             Ok(Some(Grant { generation: view.generation }))
         })?
+    }
+
+    /// Whether this leader has had no contact with `node` for the length of a lease, so that another store may take the place
+    /// of the node's. A node that answers is not replaced by a copy of itself.
+    pub(crate) fn check_away(&self, node: NodeId) -> Result<Result<(), Refused>, NotLeader> {
+        let answered = self.group.last_contact(node).map(|at| at.elapsed().as_millis());
+        let answered = answered.map(|millis| u64::try_from(millis).unwrap_or(u64::MAX));
+        if self.tenure(|tenure| tenure.grantor.is_away(node, answered, boot_now()))? {
+            return Ok(Ok(()));
+        }
+        let view = self.state.read().view().cloned();
+        let member = view.as_ref().and_then(|view| view.members.get(&node));
+        let alive =
+            member.and_then(|m| Some(Refused::Alive { name: m.name.clone(), address: m.addresses.first()?.clone() }));
+        Ok(Err(alive.unwrap_or(Refused::NoSuchNode(node))))
     }
 
     /// Waits until every member enforces `generation` or has no lease from before it, at most until `deadline`. Of the

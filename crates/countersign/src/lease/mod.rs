@@ -9,21 +9,23 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use countersign_api::cluster::LeaseRequest;
+use bytes::Bytes;
 use countersign_api::cluster::leases_client::LeasesClient;
+use countersign_api::cluster::{LeaseReply, LeaseRequest};
 use countersign_core::codec;
 use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{Fresh, Holder, LeaseClock, NoLease};
 use countersign_core::locked::Locked;
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_net::{Clock, SystemClock};
+use countersign_raft::Refusal;
 
 use crate::boot::boot_now;
 use crate::keys::{KeysError, random};
 use crate::member::Inner;
 use crate::recognize::Gate;
 pub(crate) use book::Book;
-pub(crate) use desk::{Ask, Desk, Grant};
+pub(crate) use desk::{Ask, Desk, Grant, NotLeader};
 pub(crate) use sublease::{Place, Subleases};
 
 /// How long an answer may take; a request that got none is made again.
@@ -220,6 +222,24 @@ impl Inner {
         Ask { enforced, clock, renew, receipts, subtenants: false }
     }
 
+    /// Whether the leader takes this member's store for the one on record, and answers under the one that is on record of it.
+    fn takes_store(&self, leader: NodeId, reply: &LeaseReply) -> bool {
+        if !reply.refused.is_empty() {
+            let refusal = codec::decode(&reply.refused).unwrap_or(Refusal::Invalid);
+            self.refused_for_store(leader, refusal);
+            return false;
+        }
+        self.stores.taken_by(leader);
+        let view = self.state.read().view().cloned();
+        let known = self.stores.of(view.as_deref(), leader);
+        let counts = known.iter().any(|store| store.0 == *reply.store);
+        if !counts {
+            // This member is behind, or that one is a copy: a lease of its would be worth nothing.
+            tracing::debug!(%leader, "no lease: the leader answers under another store than the one on record");
+        }
+        counts
+    }
+
     /// The leader's answer; none if there was none.
     async fn ask_lease(&self, leader: NodeId, ask: Ask) -> Option<Option<Grant>> {
         if leader == self.node {
@@ -234,6 +254,7 @@ impl Inner {
             renew: ask.renew,
             receipts: receipts.map(Into::into).collect(),
             subtenants: ask.subtenants,
+            store: Bytes::copy_from_slice(&self.own_store().0),
         };
         let mut client = LeasesClient::new(self.peers.channel(leader)?);
         let answer = tokio::time::timeout(ANSWER_DEADLINE, client.lease(request)).await.ok()?;
@@ -244,6 +265,9 @@ impl Inner {
                 return None;
             }
         };
+        if !self.takes_store(leader, &reply) {
+            return None;
+        }
         self.compare_clock((reply.time_millis > 0).then_some(UnixMillis(reply.time_millis)));
         if !reply.granted {
             return Some(None);

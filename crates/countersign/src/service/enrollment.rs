@@ -8,8 +8,9 @@ use countersign_api::cluster::{EnrollReply, EnrollRequest, ReturnReply, ReturnRe
 use countersign_api::convert::decoded;
 use countersign_core::codec;
 use countersign_core::enroll::EnrollmentRequest;
-use countersign_core::enroll::returning::{self, ReturnChannel, ReturnError, Returning};
+use countersign_core::enroll::returning::{self, ReturnChannel, ReturnError, Returning, StoreReturn};
 use countersign_core::enroll::sponsor::{SponsorSide, SponsoredRequest};
+use countersign_core::id::NodeId;
 use countersign_core::limits::{PREAUTH_FRAME_LEN_MAX, VIEWS_IN_FLIGHT_MAX};
 use countersign_core::principal::Role;
 use countersign_core::trust::author::{Actor, Claim};
@@ -137,9 +138,12 @@ impl Enrollment for EnrollmentService {
 
     async fn r#return(&self, request: Request<ReturnRequest>) -> Result<Response<ReturnReply>, Status> {
         let stranger = Stranger::of(&request)?;
-        let ReturnRequest { request, csr } = request.into_inner();
-        if request.len() > PREAUTH_FRAME_LEN_MAX {
+        let ReturnRequest { request, csr, store } = request.into_inner();
+        if request.len().max(store.len()) > PREAUTH_FRAME_LEN_MAX {
             return Err(Status::invalid_argument("request is too large"));
+        }
+        if !store.is_empty() {
+            return self.return_store(&stranger, &store).await;
         }
         let request: returning::ReturnRequest =
             decoded("request", &request).map_err(|error| unreadable("request", error))?;
@@ -183,6 +187,62 @@ impl Enrollment for EnrollmentService {
                 Err(not_now(&error))
             }
         }
+    }
+}
+
+impl EnrollmentService {
+    /// The return of a member with a new store, passed on to the leader: `apply` verifies the member's signature.
+    async fn return_store(&self, stranger: &Stranger, store: &Bytes) -> Result<Response<ReturnReply>, Status> {
+        let request: StoreReturn =
+            decoded("store", store).map_err(|_| Status::invalid_argument("malformed request"))?;
+        let member = self.member()?;
+        let (node, new) = (request.node, request.store);
+        let (remote, failure_id) = (stranger.remote, stranger.attempt);
+        let refused = |why: &Refused| {
+            tracing::warn!(%remote, %failure_id, %node, reason = %why, "return with a new store refused");
+            Ok(Response::new(ReturnReply { refused: encode_refusal(why), ..ReturnReply::default() }))
+        };
+        let channel = ReturnChannel { leaf: stranger.proof.presented, exporter: stranger.proof.exporter };
+        let view = member.endpoint.trust().load().view.clone();
+        let command = match request.into_command(&channel, &view) {
+            Ok(command) => command,
+            Err(ReturnError::Refused(why)) => return refused(&why),
+            Err(error) => {
+                tracing::warn!(%remote, %failure_id, %node, %error, "return with a new store refused");
+                return Err(Status::permission_denied(error.to_string()));
+            }
+        };
+        if let Some(refusal) = member.endpoint.denied(node) {
+            return Err(Status::permission_denied(refusal.to_string()));
+        }
+        if let Err(why) = member.others_decide(node) {
+            return refused(&why);
+        }
+        let (actor, source) = (Actor::Principal(Role::Node(node)), Some(remote.ip()));
+        let claim = Claim { actor, source, request: new_request().map_err(|_| Status::internal("no randomness"))? };
+        match member.command_of(&claim, command, &[]).await {
+            Ok(_) => {
+                tracing::info!(%node, %remote, store = %new, "node returns as a learner with a new store");
+                Ok(Response::new(ReturnReply::default()))
+            }
+            Err(CommandError::Refused(why)) => refused(&why),
+            Err(error) => {
+                tracing::warn!(%remote, %failure_id, %node, %error, "return with a new store failed");
+                Err(not_now(&error))
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Whether the other voters are a majority without `node`: else its return could not be committed.
+    fn others_decide(&self, node: NodeId) -> Result<(), Refused> {
+        let voters = self.group.status().voters;
+        let others = voters.iter().filter(|voter| **voter != node).count();
+        if voters.contains(&node) && others <= voters.len() / 2 {
+            return Err(Refused::NoQuorumOfOthers { node, voters: voters.len() as u64 });
+        }
+        Ok(())
     }
 }
 

@@ -2,21 +2,24 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use countersign_api::cluster::leases_server::Leases;
 use countersign_api::cluster::{BarrierReply, BarrierRequest, LeaseReply, LeaseRequest};
 use countersign_api::convert::decoded;
 use countersign_core::codec;
-use countersign_core::id::Generation;
+use countersign_core::id::{Generation, NodeId, StoreId};
 use countersign_core::receipt::Receipt;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::member::Suffrage;
 use countersign_net::{Clock, SystemClock};
+use countersign_raft::{Refusal, StoreFault};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::peers::{PeerService, caller};
 use super::unreadable;
 use crate::lease::Ask;
+use crate::member::Inner;
 
 /// Receipts that one request may carry.
 const RECEIPTS_MAX: usize = 64;
@@ -26,7 +29,8 @@ impl Leases for PeerService {
     async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseReply>, Status> {
         let from = caller(&request)?;
         let may_lease = super::recovery::may_lease(&request);
-        let LeaseRequest { generation, clock_millis, renew, receipts, subtenants } = request.into_inner();
+        let LeaseRequest { generation, clock_millis, renew, receipts, subtenants, store } = request.into_inner();
+        let store = store.as_ref().try_into().map(StoreId).map_err(|_| Status::invalid_argument("malformed store"))?;
         if receipts.len() > RECEIPTS_MAX {
             return Err(Status::invalid_argument("too many receipts"));
         }
@@ -34,6 +38,11 @@ impl Leases for PeerService {
         let receipts = receipts.map_err(|error| unreadable("receipt", error))?;
         let (enforced, clock) = (Generation(generation), UnixMillis(clock_millis));
         let member = self.member()?;
+        if let Err(refused) = member.counts(from, store) {
+            let refused = codec::encode(&refused).map_err(|_| Status::internal("refused"))?;
+            return Ok(Response::new(LeaseReply { refused: refused.into(), ..LeaseReply::default() }));
+        }
+        let own = Bytes::copy_from_slice(&member.own_store().0);
         let granted =
             member.serve_lease(from, Ask { enforced, clock, renew: renew && may_lease, receipts, subtenants }).await;
         let granted = granted.map_err(|_| Status::failed_precondition("not the leader"))?;
@@ -41,8 +50,14 @@ impl Leases for PeerService {
         // right clock a wrong one.
         let time_millis = member.stamp().map_or(0, |_| SystemClock.now().0);
         Ok(Response::new(match granted {
-            None => LeaseReply { time_millis, ..LeaseReply::default() },
-            Some(grant) => LeaseReply { granted: true, generation: grant.generation.0, time_millis },
+            None => LeaseReply { time_millis, store: own, ..LeaseReply::default() },
+            Some(grant) => LeaseReply {
+                granted: true,
+                generation: grant.generation.0,
+                time_millis,
+                store: own,
+                refused: Bytes::new(),
+            },
         }))
     }
 
@@ -62,5 +77,23 @@ impl Leases for PeerService {
         let barrier = barrier.map_err(|_| Status::failed_precondition("not the leader"))?;
         let report = codec::encode(&barrier).map_err(|_| Status::internal("report"))?;
         Ok(Response::new(BarrierReply { report: report.into() }))
+    }
+}
+
+impl Inner {
+    /// Whether `store` counts as the store of `node`, so that what it says of itself may be believed.
+    fn counts(&self, node: NodeId, store: StoreId) -> Result<(), Refusal> {
+        let view = self.state.read().view().cloned();
+        let stores = self.stores.of(view.as_deref(), node);
+        let Some(expected) = stores.first() else { return Err(Refusal::NotYet) };
+        if stores.contains(&store) {
+            return if self.group.is_rolled_back(node, store) { Err(Refusal::RolledBack) } else { Ok(()) };
+        }
+        // On its way back: it counts once the member has left the group.
+        if view.and_then(|view| view.members.get(&node)?.returning) == Some(store) {
+            return Err(Refusal::NotYet);
+        }
+        self.stores.distrusted(&StoreFault::Other { node, expected: *expected, got: store });
+        Err(Refusal::OtherStore)
     }
 }

@@ -77,7 +77,8 @@ mod tests {
     use countersign_core::lease::LeaseLength;
     use std::sync::Arc;
 
-    use countersign_core::id::{AuthorityId, ClusterId, NodeId, RequestId, TokenId};
+    use countersign_core::group::GroupMembers;
+    use countersign_core::id::{AuthorityId, ClusterId, NodeId, RequestId, StoreId, TokenId};
     use countersign_core::key::{Endorsement, SecretKey};
     use countersign_core::name::{Address, Host, HostName, Name};
     use countersign_core::principal::{Principal, TrustDomain};
@@ -138,6 +139,7 @@ mod tests {
                 node_name: Name::parse("n1").unwrap(),
                 addresses: vec![Address::parse("10.0.0.1:1").unwrap()],
                 keys: keys(),
+                store: StoreId([1; 16]),
                 leaf_key: KeyId([9; 32]),
                 foreign: Some(ForeignLeaf { mapped: HostName::parse("n1").unwrap(), validity: valid() }),
                 node_ttl_secs: 60,
@@ -148,7 +150,8 @@ mod tests {
             let mut state = TrustState::new();
             let command = Command::Bootstrap(Box::new(bootstrap));
             let author = Author::of_member(NodeId(1), RequestId([0; 16]));
-            state.apply(&Stamped { level: FEATURE_LEVEL, time: NOW, author, command }).unwrap();
+            let stamped = Stamped { level: FEATURE_LEVEL, time: NOW, author, command };
+            state.apply(&stamped, &GroupMembers::default()).unwrap();
             let trust = Trust::of_view(Arc::clone(state.view().unwrap()), None, NOW).unwrap();
             Self { authority, trust, rules: Rules::parse(&[r"dns:(.*)\.corp=node/$1", "uri"]).unwrap() }
         }
@@ -188,6 +191,7 @@ mod tests {
             foreign: None,
             endorsement: Endorsement::sign(&key(), CLUSTER, KeyId([5; 32]), 0),
             keys: keys(),
+            store: StoreId([2; 16]),
             feature_level: FEATURE_LEVEL,
             sponsor_leaf: [6; 32],
             exporter: [exporter; 32],

@@ -14,7 +14,7 @@ use countersign_core::key::SecretKey;
 use countersign_core::secret::Secret;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::member::Evicted;
-use countersign_core::trust::statement::{Signature, Signed, Statement};
+use countersign_core::trust::statement::{Signature, Signed, StatedVoter, Statement};
 use countersign_core::trust::view::View;
 use countersign_net::{
     Acceptor, AcceptorLimits, Credential, Dialer, Endpoint, RefusalRecord, Refusals, SystemClock, Trust,
@@ -117,11 +117,12 @@ impl Liar {
             view.evicted.insert(*id, evicted);
         }
         let before = Arc::clone(&view.statement);
+        let voter = StatedVoter { identity: ghost.identity.public(), ..before.voters[&ghost.node] };
         let statement = Arc::new(Statement {
             number: before.number + 1,
             generation: Generation(before.generation.0 + 1_000_000),
             previous: before.digest(),
-            voters: BTreeMap::from([(ghost.node, ghost.identity.public())]),
+            voters: BTreeMap::from([(ghost.node, voter)]),
             evicted: others.into_iter().collect(),
             ..Statement::clone(&before)
         });

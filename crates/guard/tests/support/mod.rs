@@ -9,7 +9,8 @@ use countersign_core::authz::change::PolicyChange;
 use countersign_core::authz::label::LabelEdit;
 use countersign_core::authz::text::RuleText;
 use countersign_core::authz::{Rule, RuleId};
-use countersign_core::id::{AuthorityId, ClusterId, Generation, KeyId, NodeId, RequestId, ed25519_spki};
+use countersign_core::group::GroupMembers;
+use countersign_core::id::{AuthorityId, ClusterId, Generation, KeyId, NodeId, RequestId, StoreId, ed25519_spki};
 use countersign_core::key::SecretKey;
 use countersign_core::lease::{Holder, LeaseClock, LeaseLength};
 use countersign_core::name::{Address, Name};
@@ -106,6 +107,7 @@ impl World {
             node_name: name("n1"),
             addresses: vec![Address::parse("10.0.0.1:1").unwrap()],
             keys: MemberKeys { identity: key(1).public(), sealing: [1; 32], ucan: key(2).public() },
+            store: StoreId([1; 16]),
             leaf_key: key(3).public().id(),
             foreign: None,
             node_ttl_secs: 3600,
@@ -149,7 +151,7 @@ impl World {
     pub fn commit(&self, command: Command) -> Outcome {
         let author = Author::of_member(NodeId(1), RequestId([0; 16]));
         let stamped = Stamped { level: FEATURE_LEVEL, time: self.clocks.now(), author, command };
-        let outcome = self.state.lock().unwrap().apply(&stamped).unwrap();
+        let outcome = self.state.lock().unwrap().apply(&stamped, &GroupMembers::default()).unwrap();
         assert!(!matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
         outcome
     }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use countersign_core::id::{AuthorityId, ClusterId, Generation, Incarnation, KeyId, NodeId, RequestId};
+use countersign_core::id::{AuthorityId, ClusterId, Generation, Incarnation, KeyId, NodeId, RequestId, StoreId};
 use countersign_core::key::{Endorsement, SecretKey};
 use countersign_core::name::{Address, Host, Name};
 use countersign_core::principal::{Principal, Role, TrustDomain};
@@ -17,7 +17,7 @@ use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::author::{Author, Made};
 use countersign_core::trust::member::{Evicted, Issued, Leaf, Member, MemberKeys, Suffrage};
-use countersign_core::trust::statement::Statement;
+use countersign_core::trust::statement::{StatedVoter, Statement};
 use countersign_core::trust::view::{self, AuthorityPhase, IssuedKey, View};
 use countersign_net::{
     Acceptor, AcceptorLimits, Clock, Credential, Dialer, Endpoint, EnrollStream, PeerStream, RefusalRecord, Refusals,
@@ -155,7 +155,12 @@ impl Cluster {
             revoked_principals: Default::default(),
             groups: BTreeMap::new(),
             client_names: Default::default(),
-            statement: Arc::new(Statement::founding(CLUSTER, NodeId(1), identity(1).public(), authority.id())),
+            statement: Arc::new(Statement::founding(
+                CLUSTER,
+                NodeId(1),
+                StatedVoter { identity: identity(1).public(), store: StoreId([1; 16]) },
+                authority.id(),
+            )),
             stated: 0,
         };
         Self { authority, nodes, client, view }
@@ -233,6 +238,8 @@ fn member(id: u64, leaf: &Identity) -> Member {
         name: Name::parse(&format!("n{id}")).unwrap(),
         suffrage: Suffrage::Voter,
         keys: MemberKeys { identity: seed, sealing: [0; 32], ucan: seed },
+        store: StoreId([id as u8; 16]),
+        returning: None,
         leaf: Leaf { key: leaf.id(), renewal: 1, serial: [1; 16], validity: valid(), issued: by_founder() },
         mapped: None,
         addresses: vec![],

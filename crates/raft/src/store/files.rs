@@ -9,7 +9,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use countersign_core::codec;
-use countersign_core::id::{GroupId, StoreId};
+use countersign_core::id::{GroupId, NodeId, StoreId};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::binding::{Identity, StorePlace};
@@ -32,7 +32,7 @@ const CONFIRMED: &str = "confirmed";
 pub(crate) enum Table {
     /// (group, index) → entry.
     Log,
-    /// (group, tag) → vote, committed, purged.
+    /// (group, tag) → vote, committed, purged; (group, tag, member) → what it acknowledged.
     Meta,
     /// (group, tag) → the snapshot's description and bytes.
     Snapshot,
@@ -46,6 +46,7 @@ pub(crate) enum Record {
     Purged = 3,
     SnapshotMeta = 4,
     SnapshotData = 5,
+    Acknowledged = 6,
 }
 
 /// The key of a log entry.
@@ -57,6 +58,13 @@ pub(crate) fn log_key(group: GroupId, index: u64) -> Vec<u8> {
 pub(crate) fn record_key(group: GroupId, record: Record) -> Vec<u8> {
     let mut key = group.0.to_be_bytes().to_vec();
     key.push(record as u8);
+    key
+}
+
+/// The key of a record of which a group has one for each member.
+pub(crate) fn member_key(group: GroupId, record: Record, node: NodeId) -> Vec<u8> {
+    let mut key = record_key(group, record);
+    key.extend(node.0.to_be_bytes());
     key
 }
 
@@ -81,7 +89,7 @@ impl Files {
     /// One of a group's single records.
     pub(crate) fn record(&self, group: GroupId, record: Record) -> Result<Option<fjall::Slice>, StoreError> {
         let table = match record {
-            Record::Vote | Record::Committed | Record::Purged => Table::Meta,
+            Record::Vote | Record::Committed | Record::Purged | Record::Acknowledged => Table::Meta,
             Record::SnapshotMeta | Record::SnapshotData => Table::Snapshot,
         };
         Ok(self.table(table).get(record_key(group, record))?)

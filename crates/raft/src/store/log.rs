@@ -21,6 +21,7 @@ use super::tail::Tail;
 use super::{Change, Files, Job, Record, Replaced, Store, StoreError, Table, log_key, record_key};
 use crate::hub::Assignments;
 use crate::limits::REPLICATE_LEN_MAX;
+use crate::memory::{Memory, Position};
 use crate::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
 
 /// A handle on one group's log. Clones share it.
@@ -30,6 +31,8 @@ pub(crate) struct GroupLog {
     store: Store,
     state: Arc<Locked<State>>,
     replaced: watch::Receiver<Replaced>,
+    /// What others acknowledged: follows what is committed.
+    memory: Memory,
     /// Told of what comes into the log and goes out of it.
     assignments: Arc<dyn Assignments>,
 }
@@ -46,11 +49,13 @@ impl GroupLog {
         store: &Store,
         group: GroupId,
         replaced: watch::Receiver<Replaced>,
+        memory: Memory,
         assignments: Arc<dyn Assignments>,
     ) -> Result<Self, StoreError> {
         let state = store.read(move |files| State::read(files, group)).await?;
         let open = state.committed.map_or(0, |committed| committed.index.saturating_add(1))..u64::MAX;
-        let log = Self { group, store: store.clone(), state: Arc::new(Locked::new(state)), replaced, assignments };
+        let state = Arc::new(Locked::new(state));
+        let log = Self { group, store: store.clone(), state, replaced, memory, assignments };
         for entry in log.entries(open, usize::MAX).await? {
             log.tell(&entry);
         }
@@ -64,6 +69,12 @@ impl GroupLog {
                 self.assignments.appended(self.group, entry.log_id.index, command);
             }
         }
+    }
+
+    /// Where this member's store stands: named in each answer.
+    pub(crate) fn position(&self) -> Position {
+        let state = self.state();
+        Position { vote: state.vote.unwrap_or_default(), last: state.tail.last().map(|id| id.index) }
     }
 
     fn state(&self) -> LockGuard<'_, State> {
@@ -260,7 +271,9 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
         if let Some(committed) = committed {
             let change = self.record(Record::Committed, &committed).map_err(|e| write_logs(&e))?;
-            self.store.submit(Job { changes: vec![change], sync: false, done: None });
+            let mut changes = self.memory.committed(&committed).map_err(|e| write_logs(&e))?;
+            changes.push(change);
+            self.store.submit(Job { changes, sync: false, done: None });
             self.state().committed = Some(committed);
         }
         Ok(())

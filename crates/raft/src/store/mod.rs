@@ -11,7 +11,7 @@ mod log;
 mod mark;
 mod snapshots;
 #[cfg(test)]
-mod suite;
+pub(crate) mod suite;
 mod tail;
 mod writer;
 
@@ -28,7 +28,7 @@ use tokio::sync::oneshot;
 pub use binding::{Binding, StorePlace};
 pub use error::OpenError;
 pub(crate) use error::StoreError;
-pub(crate) use files::{Files, Record, Table, log_key, record_key};
+pub(crate) use files::{Files, Record, Table, log_key, member_key, record_key};
 pub(crate) use log::GroupLog;
 pub(crate) use snapshots::{Replaced, Snapshots, StoredSnapshot};
 pub(crate) use writer::{Change, Done, Job};
@@ -41,6 +41,7 @@ use writer::{Message, Writer};
 pub struct Store(Arc<Shared>);
 
 struct Shared {
+    binding: Binding,
     /// Gone once the store is closed.
     files: Locked<Option<Files>>,
     queue: Sender<Message>,
@@ -78,6 +79,7 @@ impl Store {
             .spawn(move || writer.run(&messages))
             .map_err(|e| OpenError::io(&place.path, e))?;
         Ok(Self(Arc::new(Shared {
+            binding: place.binding,
             files: Locked::new(Some(files)),
             queue,
             failed,
@@ -88,6 +90,11 @@ impl Store {
     /// Writes what is queued, then releases the directory. Blocks; whoever still uses the store gets errors.
     pub fn close(&self) {
         self.0.close();
+    }
+
+    /// The member that the store was made for, with the id under which it answers.
+    pub fn binding(&self) -> Binding {
+        self.0.binding
     }
 
     /// Whether a write failed: nothing is accepted any more, and the process should end.

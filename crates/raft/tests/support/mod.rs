@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign_core::codec;
+use countersign_core::group::GroupMembers;
 use countersign_core::id::{ClusterId, GroupId, Incarnation, NodeId, StoreId};
 use countersign_raft::{
     ApplyError, Assignments, Binding, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, GroupStatus, Groups,
-    HubError, LogPosition, OpenError, RaftRpc, RestoreError, Store, StorePlace, Transport, TransportError,
+    HubError, LogPosition, OpenError, RaftRpc, RestoreError, Store, StoreFault, StorePlace, Transport, TransportError,
 };
 use tempfile::TempDir;
 
@@ -47,6 +48,9 @@ pub struct Recorder {
     updated: bool,
 }
 
+/// A command whose outcome names the members of the group when it was applied.
+pub const ROLL_CALL: &[u8] = b"roll call";
+
 /// A command that only an updated recorder knows.
 pub const NEWER: &[u8] = b"newer";
 
@@ -62,10 +66,13 @@ impl Recorder {
 }
 
 impl GroupMachine for Recorder {
-    fn apply(&mut self, at: LogPosition, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
+    fn apply(&mut self, at: LogPosition, members: &GroupMembers, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
         assert!(at.index > 0);
         if command == NEWER && !self.updated {
             return Err(ApplyError::new(std::io::Error::other("it needs a newer recorder")));
+        }
+        if command == ROLL_CALL {
+            return Ok(format!("{:?} {:?}", members.voters, members.learners).into_bytes());
         }
         self.commands.push(command.to_vec());
         Ok(self.commands.len().to_string().into_bytes())
@@ -85,23 +92,71 @@ impl GroupMachine for Recorder {
     }
 }
 
+/// The store of a member that has never been given another.
+pub fn first_store(node: NodeId) -> StoreId {
+    StoreId([node.0 as u8; 16])
+}
+
 /// Who belongs to which group; a group that is absent is not known.
 #[derive(Clone, Default)]
-pub struct Roster(Arc<Mutex<BTreeMap<GroupId, BTreeSet<NodeId>>>>);
+pub struct Roster {
+    groups: Arc<Mutex<BTreeMap<GroupId, BTreeSet<NodeId>>>>,
+    stores: Arc<Mutex<BTreeMap<NodeId, StoreId>>>,
+    faults: Arc<Mutex<Vec<StoreFault>>>,
+}
 
 impl Roster {
     pub fn set(&self, group: GroupId, members: &[u64]) {
-        self.0.lock().unwrap().insert(group, ids(members));
+        self.groups.lock().unwrap().insert(group, ids(members));
     }
 
     pub fn forget(&self, group: GroupId) {
-        self.0.lock().unwrap().remove(&group);
+        self.groups.lock().unwrap().remove(&group);
+    }
+
+    /// Puts another store of `node` on record.
+    pub fn bind(&self, node: NodeId, store: StoreId) {
+        self.stores.lock().unwrap().insert(node, store);
+    }
+
+    fn recorded(&self, node: NodeId) -> StoreId {
+        self.stores.lock().unwrap().get(&node).copied().unwrap_or_else(|| first_store(node))
+    }
+
+    /// What was refused for the store of who said it.
+    pub fn faults(&self) -> Vec<StoreFault> {
+        self.faults.lock().unwrap().clone()
     }
 }
 
-impl Assignments for Roster {
+/// The roster as one member has it.
+struct RosterOf {
+    roster: Roster,
+    me: NodeId,
+    own: StoreId,
+}
+
+impl Roster {
+    pub fn of(&self, me: NodeId, own: StoreId) -> Arc<dyn Assignments> {
+        Arc::new(RosterOf { roster: self.clone(), me, own })
+    }
+}
+
+impl Assignments for RosterOf {
     fn assigned(&self, group: GroupId, node: NodeId) -> Option<bool> {
-        self.0.lock().unwrap().get(&group).map(|members| members.contains(&node))
+        self.roster.groups.lock().unwrap().get(&group).map(|members| members.contains(&node))
+    }
+
+    fn stores(&self, _: GroupId, node: NodeId) -> Vec<StoreId> {
+        vec![self.roster.recorded(node)]
+    }
+
+    fn may_vote(&self, _: GroupId) -> bool {
+        self.roster.recorded(self.me) == self.own
+    }
+
+    fn distrusted(&self, _: GroupId, fault: &StoreFault) {
+        self.roster.faults.lock().unwrap().push(*fault);
     }
 }
 
@@ -245,8 +300,13 @@ pub struct Member {
 
 impl Member {
     pub fn open(number: u64, dir: TempDir, net: &Net, roster: &Roster) -> Self {
+        Self::copied(number, first_store(id(number)), dir, net, roster)
+    }
+
+    /// As a copy of the member that speaks under another store.
+    pub fn copied(number: u64, own: StoreId, dir: TempDir, net: &Net, roster: &Roster) -> Self {
         let store = open_store(number, dir.path()).unwrap();
-        let groups = Groups::new(id(number), store.clone(), net.wire(id(number)), Arc::new(roster.clone()));
+        let groups = Groups::new(id(number), own, store.clone(), net.wire(id(number)), roster.of(id(number), own));
         net.attach(id(number), groups.clone());
         Self { id: id(number), dir, store, groups, net: net.clone(), journals: BTreeMap::new() }
     }

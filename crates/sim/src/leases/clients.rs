@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use countersign_core::group::GroupMembers;
 use countersign_core::id::{Generation, KeyId, NodeId};
 use countersign_core::lease::NoLease;
 use countersign_core::peer::{Evidence, EvidenceParts, Wanted, judge};
@@ -53,6 +54,8 @@ impl Credential {
 pub(crate) struct Record {
     log: Vec<Arc<Entry>>,
     pub(crate) state: TrustState,
+    /// Who votes by the entries so far. Learners are not modelled.
+    members: GroupMembers,
     pub(crate) founding: Arc<Statement>,
     pub(crate) credentials: Vec<Credential>,
     presented: Vec<usize>,
@@ -71,6 +74,7 @@ impl Record {
         Ok(Self {
             log: machine.raft.log.clone(),
             state,
+            members: machine.raft.members_at(machine.raft.log.len()),
             founding,
             credentials,
             presented,
@@ -127,13 +131,18 @@ impl Record {
 
 impl Shop {
     /// Applies a command as every member does.
-    pub(crate) fn apply(&self, state: &mut TrustState, stamped: &Stamped) -> Result<Outcome, LeaseBroken> {
-        let outcome = state.apply(stamped)?;
+    pub(crate) fn apply(
+        &self,
+        state: &mut TrustState,
+        members: &GroupMembers,
+        stamped: &Stamped,
+    ) -> Result<Outcome, LeaseBroken> {
+        let outcome = state.apply(stamped, members)?;
         if let (Command::Renew { node, endorsement, .. }, true) =
             (&stamped.command, self.breaks(LeaseDanger::DropsOldCertificate))
         {
             let adopt = Command::AdoptLeaf { node: *node, renewal: endorsement.renewal };
-            state.apply(&Stamped { command: adopt, ..stamped.clone() })?;
+            state.apply(&Stamped { command: adopt, ..stamped.clone() }, members)?;
         }
         Ok(outcome)
     }
@@ -145,9 +154,16 @@ impl Shop {
             return if same { Ok(()) } else { Err(LeaseBroken::LogsDiffer(node)) };
         }
         self.record.log.push(Arc::clone(entry));
-        let Payload::Command(stamped) = &entry.payload else { return Ok(()) };
+        let stamped = match &entry.payload {
+            Payload::Command(stamped) => stamped,
+            Payload::Voters(voters) => {
+                self.record.members.voters.clone_from(voters);
+                return Ok(());
+            }
+            Payload::Blank => return Ok(()),
+        };
         let mut state = core::mem::take(&mut self.record.state);
-        let outcome = self.apply(&mut state, stamped);
+        let outcome = self.apply(&mut state, &self.record.members, stamped);
         self.record.state = state;
         self.record.committed_at = self.now;
         let outcome = outcome?;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use countersign_core::enroll::EnrollmentRequest;
+use countersign_core::group::GroupMembers;
 use countersign_core::id::{AuthorityId, ClusterId, NodeId, RequestId};
 use countersign_core::key::SecretKey;
 use countersign_core::lease::LeaseLength;
@@ -59,6 +60,7 @@ fn bootstrap(home: &Home, keys: &Keys, ca: &SecretKey, size: Size) -> Result<Com
         node_name: name(1)?,
         addresses: vec![address(1)?],
         keys: keys.public,
+        store: keys.store(),
         leaf_key: keys.leaf,
         foreign: None,
         node_ttl_secs: size.ttl_secs,
@@ -86,6 +88,7 @@ fn request(
         foreign: None,
         endorsement: keys.endorse(home.cluster, keys.leaf, 0),
         keys: keys.public,
+        store: keys.store(),
         feature_level: FEATURE_LEVEL,
         sponsor_leaf: [3; 32],
         exporter: [4; 32],
@@ -122,7 +125,7 @@ pub(crate) fn found(rng: &mut Rng, home: &Home, size: Size) -> Result<Vec<Machin
     let mut log = Vec::new();
     for command in commands {
         let entry = stamped(BEGIN, NodeId(1), command);
-        state.apply(&entry)?;
+        state.apply(&entry, &GroupMembers::default())?;
         log.push(Arc::new(Entry { term: 1, payload: Payload::Command(Box::new(entry)) }));
     }
     let voters: BTreeSet<NodeId> = (1..=size.voters).map(NodeId).collect();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use countersign_core::group::GroupMembers;
 use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{Holder, LeaseClock};
 use countersign_core::peer::{Evidence, EvidenceParts, Refusal, Scope, Wanted, judge};
@@ -12,7 +13,7 @@ use countersign_core::trust::TrustState;
 use countersign_core::trust::author::{permit, permit_in_recovery};
 use countersign_core::trust::clocks::{Anchor, VoterClocks};
 use countersign_core::trust::command::{Command, FEATURE_LEVEL};
-use countersign_core::trust::recognition::{Recognition, Shown};
+use countersign_core::trust::recognition::Recognition;
 use countersign_core::trust::statement::Statement;
 use countersign_core::trust::view::View;
 
@@ -72,6 +73,8 @@ pub(crate) struct Told {
 pub(crate) struct Process {
     pub(crate) state: TrustState,
     pub(crate) applied: usize,
+    /// Who votes by the entries that are applied.
+    members: GroupMembers,
     applied_at: BootMillis,
     pub(crate) enforced: Generation,
     pub(crate) holder: Holder,
@@ -95,10 +98,11 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    fn new(state: TrustState, applied: usize, at: BootMillis, since: u64) -> Self {
+    fn new(state: TrustState, applied: usize, members: GroupMembers, at: BootMillis, since: u64) -> Self {
         Self {
             state,
             applied,
+            members,
             applied_at: at,
             enforced: Generation(0),
             holder: Holder::default(),
@@ -153,7 +157,7 @@ impl Machine {
         let clocks = Clocks::draw(rng);
         let mut raft = Raft::new(node, log.to_vec());
         raft.restart(log.len(), clocks.boot(0).0, rng);
-        let mut process = Process::new(state.clone(), log.len(), clocks.boot(0), 0);
+        let mut process = Process::new(state.clone(), log.len(), raft.members_at(log.len()), clocks.boot(0), 0);
         process.enforced = process.generation();
         process.holder.enforced(process.enforced);
         let saved = (state.encode()?, log.len());
@@ -199,7 +203,8 @@ impl Machine {
         self.queue.clear();
         let now = self.boot(shop.now);
         let (bytes, applied) = &self.saved;
-        self.process = Process::new(TrustState::decode(FEATURE_LEVEL, bytes)?, *applied, now, shop.now);
+        let state = TrustState::decode(FEATURE_LEVEL, bytes)?;
+        self.process = Process::new(state, *applied, self.raft.members_at(*applied), now, shop.now);
         let kept = if shop.breaks(LeaseDanger::ForgetsAcknowledged) { *applied } else { self.kept };
         self.raft.restart(kept, now.0, &mut shop.rng);
         self.apply(shop)?;
@@ -221,9 +226,13 @@ impl Machine {
             let at = self.process.applied;
             let Some(entry) = self.raft.log.get(at).cloned() else { return Err(LeaseBroken::World) };
             shop.committed(self.node, at, &entry)?;
-            if let Payload::Command(stamped) = &entry.payload {
-                shop.apply(&mut self.process.state, stamped)?;
-                self.process.applied_at = self.boot(shop.now);
+            match &entry.payload {
+                Payload::Command(stamped) => {
+                    shop.apply(&mut self.process.state, &self.process.members, stamped)?;
+                    self.process.applied_at = self.boot(shop.now);
+                }
+                Payload::Voters(voters) => self.process.members.voters.clone_from(voters),
+                Payload::Blank => {}
             }
             self.process.applied += 1;
         }
@@ -485,13 +494,5 @@ impl Machine {
             self.grant_confirmed(shop);
         }
         Ok(())
-    }
-
-    fn show(&self, to: NodeId, nonce: [u8; 32], known: u64, shop: &mut Shop) {
-        let Some(view) = self.process.view() else { return };
-        let shown = Shown::of(self.node, self.process.state.newest_shown().unwrap_or(&view.statement));
-        let signature = shown.sign(&self.keys.identity(), &nonce);
-        let chain = self.process.state.chain_after(known).to_vec();
-        shop.send(self.node, to, Body::Shown { nonce, shown, chain, signature });
     }
 }

@@ -4,8 +4,10 @@ use countersign_core::id::{Generation, NodeId};
 use countersign_core::name::Name;
 use countersign_core::principal::Role;
 use countersign_core::trust::command::Command;
+use countersign_core::trust::recognition::Shown;
 
 use super::machine::Machine;
+use super::post::Body;
 use super::raft::Payload;
 use super::world::Shop;
 
@@ -88,6 +90,15 @@ impl Shop {
 }
 
 impl Machine {
+    /// Shows what the cluster has become to a member that was away.
+    pub(crate) fn show(&self, to: NodeId, nonce: [u8; 32], known: u64, shop: &mut Shop) {
+        let Some(view) = self.process.view() else { return };
+        let shown = Shown::of(self.node, self.process.state.newest_shown().unwrap_or(&view.statement));
+        let signature = shown.sign(&self.keys.identity(), &nonce);
+        let chain = self.process.state.chain_after(known).to_vec();
+        shop.send(self.node, to, Body::Shown { nonce, shown, chain, signature });
+    }
+
     /// One step towards what an operator wishes, once in a term.
     pub(crate) fn carry_out(&mut self, wish: usize, shop: &mut Shop) {
         let Some(command) = shop.record.wishes.get(wish).map(|wish| wish.command.clone()) else { return };

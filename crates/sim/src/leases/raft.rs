@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use countersign_core::group::GroupMembers;
 use countersign_core::id::NodeId;
 use countersign_core::trust::command::{Command, Stamped};
 
@@ -132,6 +133,15 @@ impl Raft {
             _ => None,
         });
         last.unwrap_or_default()
+    }
+
+    /// The members by the first `len` entries.
+    pub(crate) fn members_at(&self, len: usize) -> GroupMembers {
+        let last = self.log.iter().take(len).rev().find_map(|entry| match &entry.payload {
+            Payload::Voters(voters) => Some(voters.clone()),
+            Payload::Blank | Payload::Command(_) => None,
+        });
+        GroupMembers { voters: last.unwrap_or_default(), learners: BTreeSet::new() }
     }
 
     fn term_at(&self, len: usize) -> u64 {

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use countersign::datadir::DataDirError;
-use countersign::{BootstrapError, JoinError, KeysError, StartError, WayBack, advice_enrollment};
+use countersign::{BootstrapError, JoinError, KeysError, StartError, StoreReturnError, WayBack, advice_enrollment};
+use countersign_core::trust::outcome::Refused;
 
 use super::announce::quoted;
 use crate::failure::{Exit, Failure, chain};
@@ -11,7 +12,8 @@ use crate::failure::{Exit, Failure, chain};
 /// The failure for people.
 pub(super) fn failure(error: &StartError) -> Failure {
     let exit = match error {
-        StartError::Join(JoinError::Refused { .. }) => Exit::Refused,
+        StartError::Join(JoinError::Refused { .. })
+        | StartError::Return(StoreReturnError::Refused(_) | StoreReturnError::Evicted) => Exit::Refused,
         _ => Exit::Unreachable,
     };
     let reason = match error {
@@ -28,6 +30,7 @@ fn advice(error: &StartError) -> String {
     match error {
         StartError::DataDir(error) | StartError::Keys(KeysError::DataDir(error)) => data_dir(error),
         StartError::StoreLost { data, way, .. } | StartError::PartLost { data, way, .. } => way_back(data, *way),
+        StartError::Return(error) => of_return(error),
         StartError::NoMemberFile { .. } => format!("put member.json back; if it is lost, {JOIN_ANEW}"),
         StartError::Empty { .. } => "add --bootstrap to make a cluster, or --join-token and --join-addr".to_owned(),
         StartError::JoinUnfinished { .. } => {
@@ -67,6 +70,28 @@ fn advice(error: &StartError) -> String {
 /// What a host does that can no longer show which member it was.
 const JOIN_ANEW: &str = "evict this node on a voter and join it as another: countersign server --join-token @FILE \
                          --join-addr HOST:PORT --data OTHER";
+
+/// Why a member did not come back with a new store.
+fn of_return(error: &StoreReturnError) -> String {
+    match error {
+        StoreReturnError::DataDir(error) | StoreReturnError::Keys(KeysError::DataDir(error)) => data_dir(error),
+        StoreReturnError::Refused(Refused::Alive { .. }) => {
+            "stop the other copy of this node, wait for the length of a lease, and repeat the command".to_owned()
+        }
+        StoreReturnError::Refused(Refused::NoQuorumOfOthers { .. }) => {
+            "keep this directory as it is, and what is left of the other voters".to_owned()
+        }
+        StoreReturnError::Refused(Refused::AlreadyEvicted(_) | Refused::KeyRevoked) | StoreReturnError::Evicted => {
+            "join with another directory: countersign server --join-token @FILE --join-addr HOST:PORT --data OTHER".to_owned()
+        }
+        StoreReturnError::Refused(Refused::OtherStore { .. }) => JOIN_ANEW.to_owned(),
+        StoreReturnError::NotTaken(_) | StoreReturnError::Alone => {
+            "start the other voters, or name one that is up: countersign server --return-as-learner --join-addr HOST:PORT"
+                .to_owned()
+        }
+        _ => "look at the log; the same command goes on where it stopped".to_owned(),
+    }
+}
 
 /// How a member comes back that has lost a part of what it kept.
 fn way_back(data: &Path, way: WayBack) -> String {

@@ -87,6 +87,10 @@ fn lines(ready: &Ready, started: Started) -> Vec<String> {
     let mut lines = vec![match started {
         Started::Again => format!("node {node} (`{name}`) of cluster `{cluster}` is up again and listens on {listens}"),
         Started::Founded => format!("cluster `{cluster}` is made: node {node} (`{name}`) listens on {listens}"),
+        Started::Returned => format!(
+            "node {node} (`{name}`) is back in cluster `{cluster}` as a learner and listens on {listens}; \
+             `countersign node promote {name}` gives it its vote"
+        ),
         Started::Joined => format!("node {node} (`{name}`) has joined cluster `{cluster}` and listens on {listens}"),
     }];
     if let Some(authority) = &ready.authority {

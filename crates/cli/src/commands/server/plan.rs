@@ -52,7 +52,11 @@ pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
     if let Some(member) = stored_member(&config.data)? {
         let mut notes = ignored(config, &member)?;
         notes.extend(clients_shut_out(config));
-        return Ok(Plan { settings, start: Start::Existing, notes, said, requirements });
+        let start = match &config.mode {
+            Mode::Return { hint } => Start::ReturnAsLearner { hints: hint.iter().cloned().collect() },
+            Mode::Alone | Mode::Bootstrap | Mode::Join { .. } => Start::Existing,
+        };
+        return Ok(Plan { settings, start, notes, said, requirements });
     }
     let mut notes = clients_shut_out(config);
     let start = match &config.mode {
@@ -66,6 +70,12 @@ pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
             let token = join_token(token)?;
             check_reachable(&settings, sponsor)?;
             Start::Join { token, sponsor: sponsor.clone() }
+        }
+        Mode::Return { .. } => {
+            return Err(Failure::usage(
+                format!("data directory `{}` holds no member that could return", config.data.display()),
+                "give the member's own directory with --data",
+            ));
         }
     };
     Ok(Plan { settings, start, notes, said, requirements })
@@ -102,7 +112,7 @@ fn ignored(config: &ServerConfig, member: &MemberFile) -> Result<Vec<String>, Fa
     let holds = format!("data directory holds node `{}` of cluster `{}`", member.name, member.cluster_name);
     let mut notes = Vec::new();
     match config.mode {
-        Mode::Alone => {}
+        Mode::Alone | Mode::Return { .. } => {}
         Mode::Bootstrap => notes.push(format!("{holds}: --bootstrap is ignored")),
         Mode::Join { .. } => notes.push(format!("{holds}: --join-token and --join-addr are ignored")),
     }

@@ -64,6 +64,7 @@ pub(super) fn first_step(start: &Start) -> Option<String> {
     match start {
         Start::Join { sponsor, .. } => Some(format!("joining through {sponsor}: waiting to be admitted")),
         Start::Bootstrap(_) => Some("making the cluster".to_owned()),
+        Start::ReturnAsLearner { .. } => Some("returning: waiting until the cluster takes this node back".to_owned()),
         Start::Existing => None,
     }
 }

@@ -2,7 +2,7 @@
 
 use super::rig::*;
 use crate::enroll::EnrollmentRequest;
-use crate::id::{ClusterId, NodeId, RequestId, ed25519_spki};
+use crate::id::{ClusterId, NodeId, RequestId, StoreId, ed25519_spki};
 use crate::key::Endorsement;
 use crate::limits::{ADDRESSES_MAX, VOTERS_MAX};
 use crate::name::{Address, Host, HostName};
@@ -76,6 +76,7 @@ fn no_field_of_a_request_can_be_changed_after_the_token_signed_it() {
         EnrollmentRequest { request: RequestId([9; 16]), ..good() },
         EnrollmentRequest { leaf_key: leaf_key(9), ..good() },
         EnrollmentRequest { keys: keys(9), ..good() },
+        EnrollmentRequest { store: StoreId([9; 16]), ..good() },
         EnrollmentRequest { feature_level: 9, ..good() },
         EnrollmentRequest { exporter: [9; 32], ..good() },
         EnrollmentRequest { sponsor_leaf: [9; 32], ..good() },

@@ -4,6 +4,7 @@ use super::golden::sampled;
 use super::rig::*;
 use crate::authz::change::PolicyChange;
 use crate::authz::text::RuleText;
+use crate::group::GroupMembers;
 use crate::id::{NodeId, TokenId};
 use crate::limits::{ATTRIBUTE_LEN_MAX, ATTRIBUTES_MAX, EVENT_LEN_MAX, SUPER_USERS_MAX};
 use crate::principal::Role;
@@ -51,7 +52,7 @@ fn another_author_time_or_command_makes_another_head() {
     let command = Command::AddJoinToken(record(5, 1));
     let head = |stamped: &Stamped| {
         let mut state = rig.0.clone();
-        state.apply(stamped).unwrap();
+        state.apply(stamped, &GroupMembers::default()).unwrap();
         state.chain().head()
     };
     let good = stamped(NOW, command.clone());
@@ -96,7 +97,7 @@ fn head_and_count_survive_a_snapshot() {
     let mut restored = TrustState::decode(FEATURE_LEVEL, &rig.0.encode().unwrap()).unwrap();
     assert_eq!(restored.chain(), rig.0.chain());
     rig.apply(Command::RevokeJoinToken(token(5).id()));
-    restored.apply(&stamped(NOW, Command::RevokeJoinToken(token(5).id()))).unwrap();
+    restored.apply(&stamped(NOW, Command::RevokeJoinToken(token(5).id())), &GroupMembers::default()).unwrap();
     assert_eq!(restored.chain(), rig.0.chain());
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::rig::*;
 use crate::codec;
+use crate::group::GroupMembers;
 use crate::id::NodeId;
 use crate::limits::LEVEL_PROVEN_SECS;
 use crate::time::UnixMillis;
@@ -90,7 +91,7 @@ fn level_never_falls_and_rises_no_higher_than_members_know() {
     assert_eq!(behind(&rig.apply(raise(u32::MAX, &[], false))), [1, 2, 3, 4]);
     // An entry that names a level which this member does not know ends it, and changes nothing.
     let absurd = Stamped { level: u32::MAX, ..stamped(NOW, report(1, NEXT)) };
-    let stopped = rig.0.apply(&absurd);
+    let stopped = rig.0.apply(&absurd, &GroupMembers::default());
     assert_eq!(stopped, Err(UnsupportedLevel { needed: u32::MAX, known: NEXT }));
 }
 
@@ -109,7 +110,10 @@ fn refused_raise_stops_no_older_member_and_an_accepted_one_does() {
     let accepted = stamped(NOW, raise(NEXT, &[4], false));
     let bytes = accepted.encode().unwrap();
     assert_eq!(Stamped::decode(FEATURE_LEVEL, &bytes).as_ref(), Ok(&accepted), "it is read by all");
-    assert_eq!(older.0.apply(&accepted), Err(UnsupportedLevel { needed: NEXT, known: FEATURE_LEVEL }));
+    assert_eq!(
+        older.0.apply(&accepted, &GroupMembers::default()),
+        Err(UnsupportedLevel { needed: NEXT, known: FEATURE_LEVEL })
+    );
     assert_eq!(older.0.digest(), before);
 }
 
@@ -225,7 +229,7 @@ fn snapshot_of_a_level_is_read_by_whoever_knows_it_and_names_itself_to_others() 
 #[test]
 fn founder_that_knows_the_next_level_founds_at_it() {
     let mut state = TrustState::knowing(NEXT);
-    state.apply(&Stamped { level: NEXT, ..stamped(NOW, bootstrap()) }).unwrap();
+    state.apply(&Stamped { level: NEXT, ..stamped(NOW, bootstrap()) }, &GroupMembers::default()).unwrap();
     assert_eq!(state.level(), NEXT);
     assert!(state.behind(NEXT, &BTreeSet::new()).is_empty());
 }

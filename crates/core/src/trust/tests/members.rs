@@ -2,6 +2,7 @@
 
 use super::rig::*;
 use crate::codec::{self, CodecError};
+use crate::group::GroupMembers;
 use crate::id::{GroupId, NodeId};
 use crate::name::Address;
 use crate::trust::addresses_transcript;
@@ -213,10 +214,30 @@ fn groups_are_assigned_to_members_and_leave_with_them() {
 }
 
 #[test]
+fn a_voter_of_the_group_is_not_evicted_before_it_has_left() {
+    let nodes = |nodes: &[u64]| nodes.iter().copied().map(NodeId).collect();
+    let among = |voters: &[u64], learners: &[u64]| GroupMembers { voters: nodes(voters), learners: nodes(learners) };
+    let mut rig = Rig::three_voters();
+    // Demoted or not, and also where the incoming voters only or the current ones only hold it.
+    for voters in [&[1, 2, 3][..], &[2], &[1, 2]] {
+        let refused = rig.apply_among(&among(voters, &[]), evict(2, true));
+        assert_eq!(refused, Outcome::Refused(Refused::StillVotes(NodeId(2))), "{voters:?}");
+    }
+    rig.apply(suffrage(2, Suffrage::Learner, true));
+    rig.settle();
+    let refused = rig.apply_among(&among(&[1, 2, 3], &[]), evict(2, true));
+    assert_eq!(refused, Outcome::Refused(Refused::StillVotes(NodeId(2))));
+    assert!(rig.0.view().unwrap().members.contains_key(&NodeId(2)));
+    let evicted = rig.apply_among(&among(&[1, 3], &[2]), evict(2, true));
+    assert!(matches!(evicted, Outcome::Evicted { .. }), "{evicted:?}");
+}
+
+#[test]
 fn a_command_above_our_level_stops_the_member() {
     let mut state = TrustState::new();
     let above = Stamped { level: FEATURE_LEVEL + 1, ..stamped(NOW, bootstrap()) };
-    assert_eq!(state.apply(&above), Err(UnsupportedLevel { needed: FEATURE_LEVEL + 1, known: FEATURE_LEVEL }));
+    let refused = Err(UnsupportedLevel { needed: FEATURE_LEVEL + 1, known: FEATURE_LEVEL });
+    assert_eq!(state.apply(&above, &GroupMembers::default()), refused);
     assert_eq!(state, TrustState::new());
 }
 

@@ -13,4 +13,5 @@ mod principals;
 mod renewal;
 pub(crate) mod rig;
 mod statements;
+mod store_return;
 mod tokens;

@@ -1,7 +1,8 @@
 //! A small cluster made of numbered seeds, and one function to apply a command and look at what it did.
 
 use crate::enroll::EnrollmentRequest;
-use crate::id::{AuthorityId, ClusterId, KeyId, NodeId, RequestId};
+use crate::group::GroupMembers;
+use crate::id::{AuthorityId, ClusterId, KeyId, NodeId, RequestId, StoreId};
 use crate::key::{Endorsement, SecretKey};
 use crate::lease::LeaseLength;
 use crate::name::{Address, Name};
@@ -80,6 +81,7 @@ pub(crate) fn bootstrap() -> Command {
         node_name: name("n1"),
         addresses: vec![Address::parse("10.0.0.1:7001").unwrap()],
         keys: keys(1),
+        store: StoreId([1; 16]),
         leaf_key: leaf_key(1),
         foreign: None,
         node_ttl_secs: 86_400,
@@ -102,6 +104,7 @@ pub(crate) fn request(seed: u8, token_seed: u8) -> EnrollmentRequest {
         foreign: None,
         endorsement: Endorsement::sign(&key(seed), CLUSTER, leaf_key(seed), 0),
         keys: keys(seed),
+        store: StoreId([seed; 16]),
         feature_level: FEATURE_LEVEL,
         sponsor_leaf: [3; 32],
         exporter: [4; 32],
@@ -177,8 +180,17 @@ impl Rig {
         self.apply_at(NOW, command)
     }
 
+    /// Applies a command while the trust group has these members.
+    pub(crate) fn apply_among(&mut self, members: &GroupMembers, command: Command) -> Outcome {
+        self.apply_at_among(NOW, members, command)
+    }
+
     pub(crate) fn apply_at(&mut self, time: UnixMillis, command: Command) -> Outcome {
-        let Recorded { outcome, event } = self.0.apply_recorded(&stamped(time, command)).unwrap();
+        self.apply_at_among(time, &GroupMembers::default(), command)
+    }
+
+    fn apply_at_among(&mut self, time: UnixMillis, members: &GroupMembers, command: Command) -> Outcome {
+        let Recorded { outcome, event } = self.0.apply_recorded(&stamped(time, command), members).unwrap();
         self.0.check_invariants().unwrap();
         self.1.extend(event);
         outcome
@@ -187,7 +199,8 @@ impl Rig {
     /// Applies a command that must be refused, and must change nothing but the time.
     pub(crate) fn refused_at(&mut self, time: UnixMillis, command: Command) -> Refused {
         let mut before = self.0.clone();
-        before.apply(&stamped(time, Command::RevokeJoinToken(crate::id::TokenId([0; 8])))).unwrap();
+        let nothing = stamped(time, Command::RevokeJoinToken(crate::id::TokenId([0; 8])));
+        before.apply(&nothing, &GroupMembers::default()).unwrap();
         match self.apply_at(time, command) {
             Outcome::Refused(why) => {
                 assert_eq!(self.0, before, "a refusal changed the state");

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::rig::*;
-use crate::id::{AuthorityId, Generation, NodeId};
+use crate::id::{AuthorityId, Generation, NodeId, StoreId};
 use crate::trust::command::Command;
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Outcome, Refused, Signer};
 use crate::trust::recognition::{AnswerError, Recognition, Shown};
-use crate::trust::statement::{ChainBroken, Signature, Signed, Statement, follow};
+use crate::trust::statement::{ChainBroken, Signature, Signed, StatedVoter, Statement, follow};
 
 fn sign(rig: &mut Rig, number: usize, node: u8) -> Outcome {
     let statement = Arc::clone(&rig.0.statements()[number].statement);
@@ -170,8 +170,10 @@ fn old_keys_forge_no_successor() {
     assert_eq!(forged(&[], |_| {}), Err(ChainBroken::Signatures(number)));
     assert_eq!(forged(&[1], |_| {}), Err(ChainBroken::Signatures(number)), "one evicted voter alone");
     assert_eq!(forged(&[1, 9, 8], |_| {}), Err(ChainBroken::Signatures(number)), "with strangers");
-    let by_its_own_voters: fn(&mut Statement) =
-        |s| s.voters = [9, 8].map(|n| (NodeId(n.into()), key(n).public())).into();
+    let by_its_own_voters: fn(&mut Statement) = |s| {
+        let voter = |n| StatedVoter { identity: key(n).public(), store: StoreId([n; 16]) };
+        s.voters = [9, 8].map(|n| (NodeId(n.into()), voter(n))).into();
+    };
     assert_eq!(forged(&[9, 8], by_its_own_voters), Err(ChainBroken::Signatures(number)));
     let out_of_order: [fn(&mut Statement); 6] = [
         |s| s.number += 1,
@@ -189,13 +191,15 @@ fn old_keys_forge_no_successor() {
 #[test]
 fn a_signature_covers_every_field() {
     let statement = Statement::clone(&stated().0.statements().last().unwrap().statement);
-    let edits: [fn(&mut Statement); 8] = [
+    let edits: [fn(&mut Statement); 10] = [
         |s| s.cluster.0[0] ^= 1,
         |s| s.incarnation.0 += 1,
         |s| s.number += 1,
         |s| s.generation.0 += 1,
         |s| s.previous[0] ^= 1,
         |s| assert!(s.voters.pop_last().is_some()),
+        |s| s.voters.values_mut().for_each(|voter| voter.store.0[0] ^= 1),
+        |s| s.voters.values_mut().for_each(|voter| voter.identity = key(9).public()),
         |s| assert!(s.authorities.insert(AuthorityId([1; 32]))),
         |s| assert!(s.evicted.insert(NodeId(7))),
     ];

@@ -1,0 +1,237 @@
+//! Voters whose store is lost, emptied or older than what they promised: they never vote as if they had it, no revocation
+//! is undone, and the printed command brings them back.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    missing_docs
+)]
+
+mod support_cluster;
+
+use std::fs;
+use std::path::Path;
+use std::time::Instant;
+
+use serde_json::Value;
+use support_cluster::client::Client;
+use support_cluster::{Node, PATIENCE, World, pause};
+
+/// Copies what there is as it is now. Files before directories: a record of what was confirmed is not newer than that.
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    let mut entries: Vec<_> = fs::read_dir(from).unwrap().map(Result::unwrap).collect();
+    entries.sort_by_key(|entry| entry.file_type().unwrap().is_dir());
+    for entry in entries {
+        let (target, kind) = (to.join(entry.file_name()), entry.file_type().unwrap());
+        if kind.is_dir() {
+            copy(&entry.path(), &target);
+        } else if kind.is_file() {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+    fs::set_permissions(to, fs::metadata(from).unwrap().permissions()).unwrap();
+}
+
+fn replace(node: &Node, by: &Path) {
+    fs::remove_dir_all(&node.data).unwrap();
+    copy(by, &node.data);
+}
+
+/// Waits until the process of `node` has ended by itself; returns its exit code.
+fn ended(node: &mut Node) -> i32 {
+    let begun = Instant::now();
+    loop {
+        if let Some(status) = node.ended() {
+            node.kill();
+            return status.code().unwrap_or(-1);
+        }
+        assert!(begun.elapsed() < PATIENCE, "{} goes on:\n{}", node.name, node.log());
+        pause();
+    }
+}
+
+/// Starts a node that must not come up, and returns what it said.
+fn refused(node: &mut Node, flags: &[&str]) -> (i32, String) {
+    let before = node.log().len();
+    node.start(flags);
+    let code = ended(node);
+    (code, node.log()[before..].to_owned())
+}
+
+/// The node refuses to start and prints the one command that brings it back.
+fn assert_lost(node: &mut Node, way: &str) {
+    let (code, said) = refused(node, &[]);
+    let command = format!("try: countersign server --return-as-learner --data {}", node.data.display());
+    assert!(code == 3 && said.contains(&command), "{way}: {code} {said}");
+    assert!(!said.contains("discard") && !said.contains("empty the directory"), "{way}: {said}");
+}
+
+/// Ready members agree, and none of them takes in whom the cluster revoked.
+fn assert_agreed(nodes: &[&Node], revoked: &Client) {
+    let newest = nodes.iter().map(|node| node.until_ready()["generation"].as_u64().unwrap()).max();
+    let seen: Vec<Value> = nodes
+        .iter()
+        .map(|node| node.until(|status| status["ready"] == true && status["generation"].as_u64() >= newest))
+        .map(|status| status["members"].as_array().unwrap().iter().map(|m| m["identity"].clone()).collect())
+        .collect();
+    assert!(seen.iter().all(|members| *members == seen[0]), "{seen:?}");
+    for node in nodes {
+        assert!(revoked.connect(&node.address()).is_err(), "{} takes in whom the cluster revoked", node.name);
+    }
+}
+
+/// Until the node is back as a learner, as each of `nodes` sees it; then it is promoted, and votes again.
+fn until_back(nodes: &[&Node], back: &str) {
+    let is = |status: &Value, suffrage: &str| {
+        let members = status["members"].as_array().unwrap();
+        status["ready"] == true
+            && members.iter().any(|m| m["name"] == back && m["suffrage"] == suffrage && m["settled"] == true)
+    };
+    for node in nodes {
+        node.until(|status| is(status, "learner"));
+    }
+    nodes[0].ask(&["node", "promote", back]).ok();
+    for node in nodes {
+        node.until(|status| is(status, "voter"));
+    }
+}
+
+fn pay(world: &World, node: &Node) -> Client {
+    Client::issue(node, &world.path("out"), "pay")
+}
+
+#[test]
+fn wiped_voter_comes_back_by_the_printed_command_and_undoes_nothing() {
+    let world = World::new();
+    let mut nodes = world.voters_leased(3, None);
+    let client = pay(&world, &nodes[0]);
+    // One voter is down while a client is revoked.
+    nodes[2].stop();
+    nodes[0].ask(&["cert", "revoke", "client/pay"]).ok();
+    nodes[1].stop();
+    let whole = world.path("whole");
+    copy(&nodes[1].data, &whole);
+    for (way, name) in [("removed", "store"), ("its record removed", "store.confirmed")] {
+        let path = nodes[1].data.join(name);
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap()
+        } else {
+            fs::remove_file(path).unwrap()
+        }
+        assert_lost(&mut nodes[1], way);
+        replace(&nodes[1], &whole);
+    }
+    let store = nodes[1].data.join("store");
+    fs::remove_dir_all(&store).unwrap();
+    fs::create_dir(&store).unwrap();
+    assert_lost(&mut nodes[1], "emptied");
+    // The stale voter first, then the wiped one, with the leader down: neither leads, nothing is served.
+    nodes[0].stop();
+    nodes[2].start(&[]);
+    let (code, said) = refused(&mut nodes[1], &["--return-as-learner"]);
+    assert!(code == 3 || code == 1, "{code} {said}");
+    assert_ne!(nodes[2].ask(&["status"]).ok().json()["ready"], true);
+    // The one that knows comes back; the command that was printed goes on where it stopped.
+    nodes[0].start(&[]);
+    nodes[0].until_ready();
+    nodes[2].until_ready();
+    nodes[1].start(&["--return-as-learner"]);
+    let [first, wiped, stale] = &nodes[..] else { panic!("three") };
+    until_back(&[first, stale, wiped], "n2");
+    assert_agreed(&[first, wiped, stale], &client);
+    assert!(wiped.data.join("replaced").is_dir(), "what was there is kept");
+    // Restarted with the flag, it stays the voter that it is.
+    nodes[1].stop();
+    nodes[1].start(&["--return-as-learner"]);
+    nodes[1].until(|s| s["ready"] == true && s["members"][1]["suffrage"] == "voter");
+}
+
+#[test]
+fn older_copy_of_a_voter_does_not_count_and_comes_back() {
+    let world = World::new();
+    let mut nodes = world.voters_leased(3, None);
+    let client = pay(&world, &nodes[0]);
+    let leader = nodes[0].status()["raft"]["leader"].as_u64().unwrap();
+    let victim = nodes.iter().position(|node| node.status()["node"].as_u64() != Some(leader)).unwrap();
+    let name = nodes[victim].name.clone();
+    nodes[victim].stop();
+    let older = world.path("older");
+    copy(&nodes[victim].data, &older);
+    nodes[victim].start(&[]);
+    nodes[victim].until_ready();
+    let asked = &nodes[(victim + 1) % 3];
+    asked.ask(&["cert", "revoke", "client/pay"]).ok();
+    for _ in 0..3 {
+        asked.ask(&["token", "create"]).ok();
+    }
+    let generation = asked.status()["generation"].as_u64();
+    nodes[victim].until(|status| status["generation"].as_u64() >= generation);
+    // An older copy of the store alone, and of all but the member file and the record beside it: seen without anybody.
+    nodes[victim].stop();
+    let newer = world.path("newer");
+    copy(&nodes[victim].data, &newer);
+    for kept in [&["store"][..], &["store", "view.bin", "keys", "leaf.pem"]] {
+        for part in kept {
+            let (from, to) = (older.join(part), nodes[victim].data.join(part));
+            if from.is_dir() {
+                fs::remove_dir_all(&to).unwrap();
+                copy(&from, &to);
+            } else {
+                fs::copy(from, to).unwrap();
+            }
+        }
+        assert_lost(&mut nodes[victim], "an older copy of the store");
+        replace(&nodes[victim], &newer);
+    }
+    // Of the whole directory: only the others can tell.
+    replace(&nodes[victim], &older);
+    nodes[victim].start(&[]);
+    let others: Vec<&Node> = nodes.iter().filter(|node| node.name != name).collect();
+    let told = |status: &Value| status["warnings"].to_string().contains("was rolled back");
+    let begun = Instant::now();
+    while !others.iter().any(|node| told(&node.status())) {
+        assert!(begun.elapsed() < PATIENCE, "no member noticed the older copy:\n{}", nodes[victim].log());
+        pause();
+    }
+    nodes[victim].until(|s| s["ready"] == false && s["warnings"].to_string().contains("--return-as-learner"));
+    // It knows nothing of the revocation, and has no lease to serve anybody by.
+    let served = client.connect(&nodes[victim].address()).is_ok_and(|mut open| client.ask(&mut open).is_ok());
+    assert!(!served, "{}", nodes[victim].log());
+    nodes[victim].stop();
+    nodes[victim].start(&["--return-as-learner"]);
+    let all: Vec<&Node> = nodes.iter().collect();
+    until_back(&all, &name);
+    assert_agreed(&all, &client);
+}
+
+#[test]
+fn second_copy_of_a_living_member_is_not_taken_back() {
+    let world = World::new();
+    let nodes = world.voters_leased(3, None);
+    let mut second = world.node("second");
+    copy(&nodes[2].data, &second.data);
+    fs::remove_dir_all(second.data.join("store")).unwrap();
+    let (code, said) = refused(&mut second, &["--return-as-learner"]);
+    assert!(code == 1 && said.contains("n3 is alive at"), "{code} {said}");
+    let status = nodes[2].until_ready();
+    assert_eq!(status["members"][2]["suffrage"], "voter", "{status}");
+}
+
+#[test]
+fn without_a_majority_of_others_the_return_is_refused_by_name() {
+    let world = World::new();
+    let mut nodes = world.voters_leased(2, None);
+    nodes[1].stop();
+    fs::remove_dir_all(nodes[1].data.join("store")).unwrap();
+    assert_lost(&mut nodes[1], "removed");
+    let (code, said) = refused(&mut nodes[1], &["--return-as-learner"]);
+    assert!(code == 1 && said.contains("one of 2 voters") && said.contains("not in this version"), "{code} {said}");
+    // Without its keys it proves nothing.
+    fs::remove_dir_all(nodes[1].data.join("keys")).unwrap();
+    let (code, said) = refused(&mut nodes[1], &["--return-as-learner"]);
+    assert!(code == 3 && said.contains("keys/") && said.contains("evict this node"), "{code} {said}");
+}

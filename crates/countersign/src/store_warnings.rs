@@ -1,0 +1,69 @@
+//! What `status` says about stores that do not count: this member's own, and those of others.
+
+use countersign_core::id::NodeId;
+use countersign_core::trust::member::Member;
+use countersign_core::trust::view::View;
+use countersign_raft::{Refusal, StoreFault};
+
+use crate::member::Inner;
+
+impl Inner {
+    /// A line for each member whose store does not count, or that is on its way back with a new one.
+    pub(crate) fn store_warnings(&self, view: &View) -> Vec<String> {
+        let mut warnings: Vec<String> = view.members.values().filter_map(|member| self.store_warning(member)).collect();
+        for (peer, refusal) in self.stores.refusing() {
+            let by = view.members.get(&peer).map_or_else(|| peer.to_string(), |member| member.name.to_string());
+            let why = match refusal {
+                Refusal::RolledBack => "it is an older copy",
+                Refusal::OtherStore => "it is not the one on record",
+                Refusal::NotYet | Refusal::NotAssigned | Refusal::Outsider | Refusal::Invalid | Refusal::Stopped => {
+                    continue;
+                }
+            };
+            let data = self.data.path().display();
+            warnings.push(format!(
+                "{by} refuses this node's store: {why}; stop this node and run `countersign server --return-as-learner --data {data}`"
+            ));
+        }
+        warnings
+    }
+
+    fn store_warning(&self, member: &Member) -> Option<String> {
+        let name = &member.name;
+        if member.returning.is_some() {
+            return Some(format!("{name} is returning as a learner with a new store"));
+        }
+        if self.group.is_rolled_back(member.id, member.store) {
+            return Some(format!(
+                "{name} was rolled back: its store is an older copy and does not count; run `countersign server \
+                 --return-as-learner` there"
+            ));
+        }
+        match self.stores.fault(member.id)? {
+            StoreFault::Other { expected, got, .. } if expected == member.store => Some(format!(
+                "{name} speaks under another store ({got}) than the one on record: a copy of it is running, or its store was \
+                 made anew"
+            )),
+            StoreFault::Other { .. } | StoreFault::Log { .. } | StoreFault::Vote { .. } | StoreFault::Before { .. } => {
+                None
+            }
+        }
+    }
+
+    /// A leader refuses this member's store.
+    pub(crate) fn refused_for_store(&self, peer: NodeId, refusal: Refusal) {
+        match refusal {
+            Refusal::OtherStore | Refusal::RolledBack if self.stores.refused_by(peer, refusal) => {
+                tracing::error!(%peer, %refusal, "this node's store is refused: it must return with a new one");
+                if let Err(error) = crate::store_return::note_refused(&self.data, self.own_store()) {
+                    tracing::error!(error = %crate::chain(&error), "that the store is refused was not noted");
+                }
+            }
+            Refusal::OtherStore | Refusal::RolledBack => {}
+            // On its way back: its new store counts once the member has left the group and the record says so.
+            Refusal::NotYet | Refusal::NotAssigned | Refusal::Outsider | Refusal::Invalid | Refusal::Stopped => {
+                tracing::debug!(%peer, %refusal, "no lease");
+            }
+        }
+    }
+}
