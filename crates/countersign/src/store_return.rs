@@ -330,11 +330,7 @@ async fn ask(keys: &Keys, view: &View, before: Binding, stores: Stores, address:
     let request = StoreReturn::sign(&keys.identity, (before.cluster, before.node), ids, channel);
     let asked = ReturnRequest { store: codec::encode(&request)?.into(), ..ReturnRequest::default() };
     let ReturnReply { refused, .. } = client.r#return(asked).await?.into_inner();
-    if refused.is_empty() {
-        Ok(())
-    } else {
-        Err(NotTaken::Refused(decoded::<Refused>("refused", &refused)?))
-    }
+    if refused.is_empty() { Ok(()) } else { Err(NotTaken::Refused(decoded::<Refused>("refused", &refused)?)) }
 }
 
 async fn recognized(
