@@ -2,6 +2,7 @@
 
 mod acl;
 mod certificates;
+mod cluster;
 mod made;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ pub use acl::{
     AclAdd, AclApply, AclAsk, AclChanged, AclDecision, AclExplanation, AclFinding, AclFlip, AclHolder, AclLint,
     AclPlan, AclPolicy, AclWeighed, AclWho, AclWhoCan, LabelChange, LabelEdit, Labelled,
 };
+pub use cluster::{ClusterChange, ClusterSettings, GuardLevel, LevelRaise, MemberLevel};
 
 /// The OpenAPI 3.1 document of the admin API.
 pub const OPENAPI: &str = include_str!("../openapi.json");
@@ -320,61 +322,6 @@ pub struct NodeHost {
     pub host: String,
     /// `admin`, `join token`, `founder`, `reached by node N`, `loopback` or `client_names`.
     pub proof: String,
-}
-
-/// What is set for the whole cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClusterSettings {
-    /// The cluster's name.
-    pub cluster: String,
-    /// Its id, 32 hexadecimal digits.
-    pub cluster_id: String,
-    /// The namespace of its principals.
-    pub trust_domain: String,
-    /// The generation that shows this.
-    pub generation: u64,
-    /// Names that the certificates of all members hold.
-    pub client_names: Vec<String>,
-    /// Members whose certificates do not hold just these names yet. They renew by themselves.
-    pub renewing: Vec<String>,
-    /// The level: what members may use, since all of them know it.
-    pub level: u32,
-    /// Whether the level rises by itself.
-    pub level_auto: bool,
-    /// What each member's binary knows.
-    pub levels: Vec<MemberLevel>,
-}
-
-/// What one member's binary knows.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MemberLevel {
-    /// The member's name.
-    pub name: String,
-    /// The newest level that its binary knows, as it last reported.
-    pub level: u32,
-    /// When it first reported it, Unix time.
-    pub since: u64,
-}
-
-/// Raise the level of the cluster to the newest that all members know.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LevelRaise {
-    /// Learners that are not waited for, by name or number.
-    #[serde(default)]
-    pub without: Vec<String>,
-}
-
-/// Settings of the whole cluster to change; what is left out stays.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ClusterChange {
-    /// Names that the certificates of all members hold, in place of those before.
-    #[serde(default)]
-    pub client_names: Option<Vec<String>>,
-    /// Whether the level rises by itself once all members have known the next one for a day.
-    #[serde(default)]
-    pub level_auto: Option<bool>,
 }
 
 /// A member that the answering one refuses by itself, or does so no more.

@@ -58,7 +58,7 @@ fn poll(client: usize, sockets: &[PathBuf], over: &AtomicBool, answered: &Atomic
         if get(socket, path) {
             answered.fetch_add(1, Ordering::Relaxed);
         }
-        if turn % 500 == 0 {
+        if turn.is_multiple_of(500) {
             let data = socket.parent().unwrap().to_str().unwrap();
             run(&["status", "--data", data, "--json"]);
         }
@@ -72,7 +72,7 @@ fn change(nodes: &[Node], round: usize) -> usize {
     let asked = &nodes[round % nodes.len()];
     let name = format!("t{}", round / 2);
     let rule = ["--principal", "client/pay", "--action", "read", "--topic", &name];
-    let verb = if round % 2 == 0 { "add" } else { "remove" };
+    let verb = if round.is_multiple_of(2) { "add" } else { "remove" };
     let rules = asked.ask(&[&["acl", verb], &rule[..]].concat());
     let tokens = asked.ask(&["token", "create", "--ttl", "1m"]);
     [rules, tokens].iter().filter(|said| said.code == 0).count()

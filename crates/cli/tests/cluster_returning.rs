@@ -118,9 +118,9 @@ fn wiped_voter_comes_back_by_the_printed_command_and_undoes_nothing() {
     for (way, name) in [("removed", "store"), ("its record removed", "store.confirmed")] {
         let path = nodes[1].data.join(name);
         if path.is_dir() {
-            fs::remove_dir_all(path).unwrap()
+            fs::remove_dir_all(path).unwrap();
         } else {
-            fs::remove_file(path).unwrap()
+            fs::remove_file(path).unwrap();
         }
         assert_lost(&mut nodes[1], way);
         replace(&nodes[1], &whole);

@@ -343,8 +343,15 @@ fn learner_that_is_off_holds_nothing_up_and_stops_by_name_until_it_is_updated() 
     roll(&world, &mut members, &order, NEW);
     let node = &members[0].node;
     until_behind(node, 1);
+    // Also while it runs: a raise that is refused stops no member that knows less.
+    learner.spawn(&world, OLD, None);
+    learner.node.until_ready();
     let refused = node.ask(&["cluster", "level", "--raise"]);
     assert!(refused.code == 1 && refused.stderr.contains("n4"), "{refused:?}");
+    let generation = node.until_ready()["generation"].as_u64();
+    learner.node.until(|status| status["ready"] == true && status["generation"].as_u64() >= generation);
+    learner.say("stop");
+    learner.ended();
     let refused = node.ask(&["cluster", "level", "--raise", "--without", "n2"]);
     assert!(refused.code == 1 && refused.stderr.contains("votes"), "{refused:?}");
     node.ask(&["cluster", "level", "--raise", "--without", "n4"]).ok();

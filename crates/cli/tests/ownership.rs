@@ -192,7 +192,9 @@ fn a_mounted_secret_is_read_through_its_links_and_not_if_the_world_can() {
     symlink("..2026_11_29", secret.join("..data")).unwrap();
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-subj", "/CN=n1"])
-        .args(["-addext", "subjectAltName=DNS:localhost", "-days", "2", "-keyout"])
+        .args(["-addext", "subjectAltName=DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"])
+        .args(["-addext", "keyUsage=critical,digitalSignature", "-addext", "extendedKeyUsage=serverAuth"])
+        .args(["-days", "2", "-keyout"])
         .arg(secret.join("..data/tls.key"))
         .arg("-out")
         .arg(secret.join("..data/tls.crt"))

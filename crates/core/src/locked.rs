@@ -163,6 +163,9 @@ mod tests {
     fn a_lock_that_was_given_back_is_held_no_more() {
         let leaf = Locked::new(0);
         *leaf.lock() += 1;
-        assert_eq!((*leaf.lock(), order::refused(Order::Outer)), (1, None));
+        assert_eq!(*leaf.lock(), 1);
+        assert_eq!(order::refused(Order::Outer), None);
+        // A guard that is a temporary lives to the end of its statement: this is what once froze a member.
+        assert_eq!((*leaf.lock(), order::refused(Order::Outer)), (1, Some(Order::Leaf)));
     }
 }

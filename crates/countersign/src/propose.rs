@@ -184,12 +184,19 @@ impl Inner {
         let taken_by = author.taken_by;
         self.permit(taken_by, command)?;
         let encoded = encoded(command)?;
-        if let Err(why) = self.check_level(command) {
-            let done = Done { outcome: Outcome::Refused(why), chain: vec![], view: Bytes::new(), time: UnixMillis(0) };
-            return Ok(Attempt::Done(Box::new(done)));
-        }
         if self.group.status().state != GroupState::Leader {
             return Ok(Attempt::Elsewhere);
+        }
+        if let Err(why) = self.check_level(command) {
+            // One that was just elected may not have applied that the level has risen.
+            if self.group.ensure_linearizable().await.is_err() {
+                return Ok(Attempt::Elsewhere);
+            }
+            if self.check_level(command).is_err() {
+                let outcome = Outcome::Refused(why);
+                let done = Done { outcome, chain: vec![], view: Bytes::new(), time: UnixMillis(0) };
+                return Ok(Attempt::Done(Box::new(done)));
+            }
         }
         // What removes somebody is not even written where nobody can commit it: later, it would surprise.
         if matches!(command, Command::Evict { .. } | Command::SetSuffrage { .. } | Command::ReturnStore(_))
@@ -244,16 +251,9 @@ impl Inner {
         Some(Command::Admit(Box::new(Admission { request: request.clone(), witness })))
     }
 
-    /// What not all members know is not written: it would stop those that do not. Whether the level may be raised is for
-    /// `apply` to say, as long as the leader itself knows it.
+    /// What not all members know is not written: it would stop those that do not.
     fn check_level(&self, command: &Command) -> Result<(), Refused> {
-        let state = self.state.read();
-        let needed = command.level();
-        let enough = match command {
-            Command::RaiseLevel { .. } => needed <= state.known(),
-            _ => needed <= state.level(),
-        };
-        if enough { Ok(()) } else { Err(self.above_level(command)) }
+        if command.level() <= self.state.read().level() { Ok(()) } else { Err(self.above_level(command)) }
     }
 
     /// The refusal of a command that not all members know.

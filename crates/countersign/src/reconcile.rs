@@ -77,11 +77,16 @@ impl Inner {
     async fn reconcile(&self) -> Result<bool, StepError> {
         self.peers.retain(|node| self.endpoint.trust().load().view.members.contains_key(&node));
         let more = self.lead().await?;
-        // After what others wait for: a refusal of this member's own wishes must not stop the leader's work.
-        self.open_authority().await?;
-        self.correct_addresses().await?;
-        self.report_level().await?;
-        Ok(self.sign_statement().await? || more)
+        // What is refused of this member's own wishes stops neither the leader's work nor another wish: addresses may be
+        // refused for good, and others wait for its level and its signature.
+        let level = self.report_level().await;
+        let authority = self.open_authority().await;
+        let signed = self.sign_statement().await;
+        let addresses = self.correct_addresses().await;
+        level.and(authority)?;
+        let signed = signed?;
+        addresses?;
+        Ok(signed || more)
     }
 
     /// Takes one step of the leader; true if there may be another at once.

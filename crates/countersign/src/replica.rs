@@ -7,11 +7,11 @@ use std::time::Duration;
 use countersign_api::convert::{MessageError, decoded};
 use countersign_core::codec::CodecError;
 use countersign_core::id::{GroupId, NodeId, StoreId};
-use countersign_core::trust::TrustState;
 use countersign_core::trust::command::{Command, Stamped};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::View;
+use countersign_core::trust::{TrustState, UnreadableState};
 use countersign_net::Endpoint;
 use countersign_raft::{
     Assignments, Group, GroupConfig, Groups, InitializeError, OpenError, ProposeError, Refusal, StartError, Store,
@@ -248,7 +248,11 @@ impl Assignments for WeakAssigned {
         if group != GroupId::TRUST || self.assigned(group, member) == Some(true) {
             return self.assigned(group, member) == Some(true);
         }
-        let Ok(state) = TrustState::decode(this.known, snapshot) else { return false };
+        let state = match TrustState::decode(this.known, snapshot) {
+            Ok(state) => state,
+            // Installing it stops this member by name; refused here, the member would lag without a word.
+            Err(unreadable) => return matches!(unreadable, UnreadableState::Level(_)),
+        };
         let (Some(theirs), Some(ours)) = (state.view(), this.view()) else { return false };
         theirs.cluster == ours.cluster && (theirs.members.contains_key(&member) || theirs.evicted.contains_key(&member))
     }
@@ -384,7 +388,6 @@ pub(crate) mod tests {
         let replica =
             Replica::open((store_in(&store, ME), ME), FEATURE_LEVEL, Some(stored), events(&store)).await.unwrap();
         let handle = async |body: &[u8]| replica.groups.handle(LEADER, GroupId::TRUST, RaftRpc::Snapshot, body).await;
-
         let grown = state(&view(1, &[1, 2, 5], 9));
         for (body, outsider, claim) in [
             (snapshot(&[1, 2, 5, 6], &grown), 6, "named by Raft's members alone"),
@@ -397,7 +400,6 @@ pub(crate) mod tests {
             assert!(is(&refused), "{claim}: {refused}");
         }
         assert!(replica.state.read().view().is_none(), "nothing of them was taken");
-
         handle(&snapshot(&[1, 2, 5], &grown)).await.unwrap();
         let applied = replica.state.read().view().cloned().unwrap();
         assert_eq!(applied.members.keys().copied().collect::<Vec<_>>(), [1, 2, 5].map(NodeId));
@@ -488,7 +490,6 @@ pub(crate) mod tests {
         assert!(matches!(stopped, GroupStopped::Apply(_)), "{stopped:?}");
         assert!(crate::chain(&stopped).to_string().contains(&needs), "{}", crate::chain(&stopped));
         replica.groups.shutdown().await;
-
         let Err(again) = Replica::open((store_in(&store, LEADER), LEADER), FEATURE_LEVEL, None, events(&store)).await
         else {
             panic!("it started")

@@ -10,7 +10,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use countersign_api::cluster::enrollment_client::EnrollmentClient;
 use countersign_api::cluster::{ReturnReply, ReturnRequest};
 use countersign_api::convert::{MessageError, decoded};
@@ -112,7 +111,7 @@ impl From<Status> for NotTaken {
 
 impl NotTaken {
     /// The end of the attempt, if asking again or elsewhere would not change it.
-    fn is_final(self) -> Result<Self, StoreReturnError> {
+    fn or_final(self) -> Result<Self, StoreReturnError> {
         match self {
             Self::Evicted => Err(StoreReturnError::Evicted),
             // Its last lease has to run out first; without a cluster the sponsor is only starting.
@@ -291,7 +290,7 @@ async fn ask_all(
         for address in &addresses {
             let asking = ask(keys, view, before, stores, address);
             let asked = tokio::time::timeout(ANSWER_DEADLINE, asking).await.unwrap_or(Err(NotTaken::Slow));
-            match asked.map_err(NotTaken::is_final) {
+            match asked.map_err(NotTaken::or_final) {
                 Ok(()) => return Ok(()),
                 Err(ended) => {
                     let passing = ended?;
@@ -331,11 +330,7 @@ async fn ask(keys: &Keys, view: &View, before: Binding, stores: Stores, address:
     let request = StoreReturn::sign(&keys.identity, (before.cluster, before.node), ids, channel);
     let asked = ReturnRequest { store: codec::encode(&request)?.into(), ..ReturnRequest::default() };
     let ReturnReply { refused, .. } = client.r#return(asked).await?.into_inner();
-    if refused.is_empty() {
-        Ok(())
-    } else {
-        Err(NotTaken::Refused(decoded::<Refused>("refused", &Bytes::from(refused))?))
-    }
+    if refused.is_empty() { Ok(()) } else { Err(NotTaken::Refused(decoded::<Refused>("refused", &refused)?)) }
 }
 
 async fn recognized(

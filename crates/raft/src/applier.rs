@@ -31,7 +31,7 @@ pub(crate) struct Applier {
 
 /// What a group's machine is at. A watcher reads it without a lock, so it learns of a machine that stands still.
 ///
-/// A number that grows by one when the machine begins with some entries or a snapshot, and by one when it is done: it is odd
+/// A number that grows by one when the machine begins with an entry or with publishing, and by one when it is done: it is odd
 /// while the machine works.
 #[derive(Debug, Clone, Default)]
 pub struct Work(Arc<AtomicU64>);
@@ -112,8 +112,8 @@ impl Applier {
         // Restored before it is stored, so that a snapshot that this machine refuses is not found at the next start;
         // stored before it is published, so that nothing published is ever taken back.
         {
+            // Not watched: a large state takes as long as it takes, and would again after a restart.
             let mut applied = self.applied.lock().await;
-            let _working = self.work.begin();
             applied.machine.restore(&data).map_err(|e| failed(&e))?;
             // Together with the state, so that a snapshot being built now describes what it holds.
             (applied.last, applied.membership) = (meta.last_log_id, meta.last_membership.clone());
@@ -208,8 +208,13 @@ impl RaftStateMachine<TypeConfig> for Applier {
         I::IntoIter: OptionalSend,
     {
         let mut applied = self.applied.lock().await;
+        // Entry by entry: many that take long together are no machine that stands still.
+        let one = |entry| {
+            let _working = self.work.begin();
+            applied.apply(entry)
+        };
+        let outcomes = entries.into_iter().map(one).collect::<Result<_, _>>()?;
         let _working = self.work.begin();
-        let outcomes = entries.into_iter().map(|entry| applied.apply(entry)).collect::<Result<_, _>>()?;
         applied.publish();
         Ok(outcomes)
     }

@@ -38,7 +38,10 @@ pub(super) async fn run(args: Cluster, output: Output) -> Result<(), Failure> {
 /// The level, and the members whose binaries know another.
 fn level(settings: &ClusterSettings) -> String {
     let others = settings.levels.iter().filter(|member| member.level != settings.level);
-    let others: Vec<String> = others.map(|member| format!("{} knows {}", member.name, member.level)).collect();
+    let others = others.map(|member| format!("{} knows {}", member.name, member.level));
+    let guards = settings.guards.iter().filter(|guard| guard.level < settings.level);
+    let stranded = guards.map(|guard| format!("the guard of {} knows {}", guard.name, guard.level));
+    let others: Vec<String> = others.chain(stranded).collect();
     if others.is_empty() { settings.level.to_string() } else { format!("{} ({})", settings.level, others.join(", ")) }
 }
 

@@ -160,6 +160,12 @@ mod tests {
             let mut forged = lines.clone();
             forged[at] = line(Line::parse(&lines[at]).unwrap().text, Head([9; 32]));
             assert_eq!(broken_at(&forged), Some(at as u64 + 1), "another head");
+            // Altered, with the head that follows from that: then the next one does not follow.
+            let before = at.checked_sub(1).map_or(Head::default(), |at| Line::parse(&lines[at]).unwrap().head);
+            let text = Line::parse(&lines[at]).unwrap().text.replace("\"e\"", "\"f\"");
+            forged[at] = line(&text, before.after(&text));
+            let next = at as u64 + 2;
+            assert_eq!(broken_at(&forged), (next <= 8).then_some(next), "altered, head and all");
         }
         for at in 0..7 {
             let mut swapped = lines.clone();

@@ -307,10 +307,10 @@ impl Command {
     /// The level that a member needs to apply this.
     pub const fn level(&self) -> u32 {
         match self {
-            // Members that do not know the level stop here, and not at the first command that uses it.
-            Self::RaiseLevel { level, .. } => *level,
             Self::NoteForTesting(_) => LEVEL_FOR_TESTING,
-            Self::Bootstrap(_)
+            // Read by all: a member that lacks the level stops only once the level has risen (`TrustState::apply`).
+            Self::RaiseLevel { .. }
+            | Self::Bootstrap(_)
             | Self::AddJoinToken(_)
             | Self::RevokeJoinToken(_)
             | Self::RotateClusterToken(_)

@@ -52,9 +52,20 @@ impl TrustState {
     }
 
     pub(super) fn raise_level(&mut self, level: u32, without: &BTreeSet<NodeId>, by_itself: bool) -> Applied {
+        let generation = self.current()?.generation;
+        if !self.check_raise(level, without, by_itself)? {
+            return Ok(Outcome::Done(generation));
+        }
+        self.level = level;
+        // A generation of its own, so that every task that waits for news looks.
+        self.change(|_| {})
+    }
+
+    /// Whether the level rises to `level`; false where it is as high already.
+    pub(super) fn check_raise(&self, level: u32, without: &BTreeSet<NodeId>, by_itself: bool) -> Result<bool, Refused> {
         let view = self.current()?;
         if level <= self.level {
-            return Ok(Outcome::Done(view.generation));
+            return Ok(false);
         }
         let voter = |node: &&NodeId| view.members.get(node).is_some_and(|m| m.suffrage == Suffrage::Voter);
         if let Some(voter) = without.iter().find(voter) {
@@ -64,9 +75,7 @@ impl TrustState {
         if !behind.is_empty() || (by_itself && !self.level_auto) {
             return Err(Refused::AboveLevel { needed: level, level: self.level, behind });
         }
-        self.level = level;
-        // A generation of its own, so that every task that waits for news looks.
-        self.change(|_| {})
+        Ok(true)
     }
 
     pub(super) fn set_level_auto(&mut self, auto: bool) -> Applied {
@@ -86,10 +95,12 @@ impl TrustState {
         Err(Refused::AboveLevel { needed, level: self.level, behind: self.behind(needed, &BTreeSet::new()) })
     }
 
-    /// Members that do not know `level`, or have not known it for long enough to tell that their release is no bad one.
+    /// Members that do not know `level`, or have not known it for long enough to tell that their release is no bad one. A
+    /// learner that joined with it took nothing up: else a cluster that grows every day would never rise.
     fn unproven(&self, level: u32, without: &BTreeSet<NodeId>) -> Vec<(NodeId, Name)> {
-        let proven =
-            |m: &Member| m.feature_level >= level && self.time().secs_since(m.level_since) >= LEVEL_PROVEN_SECS;
+        let joined_with_it = |m: &Member| m.suffrage == Suffrage::Learner && m.level_since == m.admitted_at;
+        let for_long = |m: &Member| self.time().secs_since(m.level_since) >= LEVEL_PROVEN_SECS;
+        let proven = |m: &Member| m.feature_level >= level && (for_long(m) || joined_with_it(m));
         self.members_but(without).filter(|m| !proven(m)).map(named).collect()
     }
 

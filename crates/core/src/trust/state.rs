@@ -203,6 +203,13 @@ impl TrustState {
             return Err(UnsupportedLevel { needed, known: self.known });
         }
         self.time = self.time.max(stamped.time);
+        if let Command::RaiseLevel { level, without, by_itself } = &stamped.command
+            && *level > self.known
+            && self.check_raise(*level, without, *by_itself) == Ok(true)
+        {
+            // It has risen for the cluster, and this member lacks it. One that is refused stops no member.
+            return Err(UnsupportedLevel { needed: *level, known: self.known });
+        }
         let before = self.version();
         let made = Made::new(&stamped.author, self.time);
         let outcome = self.carry_out(stamped, &made, members).unwrap_or_else(Outcome::Refused);
@@ -217,8 +224,6 @@ impl TrustState {
     fn carry_out(&mut self, stamped: &Stamped, made: &Made, members: &GroupMembers) -> Applied {
         match &stamped.command {
             Command::Bootstrap(bootstrap) => self.bootstrap(bootstrap, stamped.level, made),
-            // Checks for itself whether enough members know it.
-            raise @ Command::RaiseLevel { .. } => self.dispatch(raise, made, members),
             command => {
                 self.check_command_level(command.level())?;
                 self.dispatch(command, made, members)

@@ -6,7 +6,7 @@ use axum::Json;
 use axum::extract::Path;
 use axum::extract::rejection::JsonRejection;
 use countersign_api::admin::{
-    ClusterChange, ClusterSettings, LevelRaise, MemberLevel, NodeHost, NodeHosts, NodeHostsChange,
+    ClusterChange, ClusterSettings, GuardLevel, LevelRaise, MemberLevel, NodeHost, NodeHosts, NodeHostsChange,
 };
 use countersign_core::id::NodeId;
 use countersign_core::name::Host;
@@ -77,6 +77,11 @@ pub(crate) async fn raise_level(
     Ok(Json(settings(&member)))
 }
 
+/// A guard on a host that is no member.
+fn guard((name, level): (String, u32)) -> GuardLevel {
+    GuardLevel { name, level }
+}
+
 /// Has the command applied here before anything is answered.
 async fn carry_out(member: &Acting, command: Command) -> Result<(), AdminError> {
     let done = member.command(command, &[]).await?;
@@ -102,6 +107,7 @@ fn settings(member: &Inner) -> ClusterSettings {
         level: state.level(),
         level_auto: state.level_auto(),
         levels: view.members.values().map(known).collect(),
+        guards: member.lease.subleases.below(u32::MAX).into_iter().map(guard).collect(),
     }
 }
 

@@ -250,6 +250,10 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
         }
     }
     warnings.extend(view.members.values().filter_map(|m| super::hosts::warning(view, m)));
+    let level = member.state.read().level();
+    warnings.extend(member.lease.subleases.below(level).into_iter().map(|(principal, knows)| {
+        format!("a guard of {principal} knows level {knows}, the cluster is at {level}: update it, or rules that it does not know make it deny")
+    }));
     if member.lease.millis_left().is_none() {
         warnings.push("no lease: this node serves no client until a leader with a quorum is heard".to_owned());
     }

@@ -29,11 +29,15 @@ pub(crate) enum Full {
 /// Places that each principal holds; who holds none is absent.
 type Held = Arc<Locked<BTreeMap<String, usize>>>;
 
+/// The newest level that each guard knows, as it last said, by the number of its place.
+type Levels = Arc<Locked<BTreeMap<u64, (String, u32)>>>;
+
 /// Whoever holds a place may be given leases.
 pub(crate) struct Place {
     pub(crate) tenant: Subtenant,
     principal: String,
     held: Held,
+    levels: Levels,
     sublessor: Arc<Locked<Sublessor>>,
     _place: OwnedSemaphorePermit,
 }
@@ -41,6 +45,7 @@ pub(crate) struct Place {
 impl Drop for Place {
     fn drop(&mut self) {
         self.sublessor.lock().depart(self.tenant, boot_now());
+        self.levels.lock().remove(&self.tenant.0);
         let mut held = self.held.lock();
         match held.get_mut(&self.principal) {
             Some(places) if *places > 1 => *places -= 1,
@@ -56,6 +61,7 @@ pub(crate) struct Subleases {
     acknowledged: watch::Sender<()>,
     places: Arc<Semaphore>,
     held: Held,
+    levels: Levels,
     next: AtomicU64,
     /// Whom it was told that leases are given to others, in which term. Until then none is.
     announced: Locked<Option<(NodeId, u64)>>,
@@ -75,6 +81,7 @@ impl Subleases {
             acknowledged: watch::Sender::new(()),
             places: Arc::new(Semaphore::new(SUBTENANTS_MAX)),
             held: Held::default(),
+            levels: Levels::default(),
             next: AtomicU64::new(1),
             announced: Locked::default(),
             marked: Locked::new(marked),
@@ -96,7 +103,18 @@ impl Subleases {
         held.insert(principal.to_owned(), own.saturating_add(1));
         let tenant = Subtenant(self.next.fetch_add(1, Ordering::Relaxed));
         let (held, sublessor) = (Arc::clone(&self.held), Arc::clone(&self.sublessor));
-        Ok(Place { tenant, principal: principal.to_owned(), held, sublessor, _place: place })
+        let levels = Arc::clone(&self.levels);
+        Ok(Place { tenant, principal: principal.to_owned(), held, levels, sublessor, _place: place })
+    }
+
+    /// The guard at this place says which level it knows.
+    pub(crate) fn knows(&self, place: &Place, level: u32) {
+        self.levels.lock().insert(place.tenant.0, (place.principal.clone(), level));
+    }
+
+    /// The guards at this member that know less than `level`, with what they know.
+    pub(crate) fn below(&self, level: u32) -> Vec<(String, u32)> {
+        self.levels.lock().values().filter(|(_, knows)| *knows < level).cloned().collect()
     }
 
     /// Whether leases are given, or may be: the leader is told with each request.

@@ -246,6 +246,7 @@ impl Watching {
         let enforced_here = *member.state.applied().borrow();
         if let Some(request) = &asked {
             self.level = request.level;
+            member.lease.subleases.knows(&self.unread.place, request.level);
         }
         let needed = member.state.read().policy_level();
         if self.level < needed {

@@ -297,8 +297,11 @@ fn moved_member_is_dialed_at_once_and_certified_once_found() {
 #[test]
 fn proof_by_an_admin_is_not_weakened_by_a_voter() {
     let mut rig = rig();
+    rig.apply(move_to(&rig, 4, &["10.0.0.4:1", "n4.example:1"]));
     rig.apply(edit(4, &["10.0.0.4"], &[]));
-    rig.apply(Command::ProveHosts { node: NodeId(4), witness: witness(1, &["10.0.0.4"]).unwrap() });
+    let found = witness(1, &["10.0.0.4", "n4.example"]).unwrap();
+    rig.apply(Command::ProveHosts { node: NodeId(4), witness: found });
+    assert_eq!(rig.0.view().unwrap().members[&NodeId(4)].proved[&host("n4.example")], HostProof::Voter(NodeId(1)));
     assert_eq!(rig.0.view().unwrap().members[&NodeId(4)].proved[&host("10.0.0.4")], HostProof::Admin);
     rig.apply(move_to(&rig, 4, &["10.0.0.44:1"]));
     assert_eq!(renewed(&mut rig, 4), ["10.0.0.4"]);

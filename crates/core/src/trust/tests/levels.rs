@@ -88,10 +88,46 @@ fn level_never_falls_and_rises_no_higher_than_members_know() {
     let before = rig.0.clone();
     assert!(matches!(rig.apply(raise(FEATURE_LEVEL, &[], false)), Outcome::Done(_)), "it is as high already");
     assert_eq!(rig.0.level(), before.level());
-    // A level that this member does not know ends it, and changes nothing.
-    let absurd = Stamped { level: u32::MAX, ..stamped(NOW, raise(u32::MAX, &[], false)) };
+    assert_eq!(behind(&rig.apply(raise(u32::MAX, &[], false))), [1, 2, 3, 4]);
+    // An entry that names a level which this member does not know ends it, and changes nothing.
+    let absurd = Stamped { level: u32::MAX, ..stamped(NOW, report(1, NEXT)) };
     let stopped = rig.0.apply(&absurd, &GroupMembers::default());
     assert_eq!(stopped, Err(UnsupportedLevel { needed: u32::MAX, known: NEXT }));
+}
+
+#[test]
+fn refused_raise_stops_no_older_member_and_an_accepted_one_does() {
+    let mut older = cluster();
+    for node in [1, 2, 3] {
+        older.apply(report(node, NEXT));
+    }
+    // The same state on a member that does not know the next level: a learner, 4.
+    let mut older = Rig(TrustState::decode(FEATURE_LEVEL, &older.0.encode().unwrap()).unwrap(), Vec::new());
+    assert_eq!(behind(&older.apply(raise(NEXT, &[], false))), [4]);
+    assert_eq!(older.apply(raise(NEXT, &[1, 4], false)), Outcome::Refused(Refused::LevelNeedsVoter(NodeId(1))));
+    assert!(matches!(older.apply(raise(NEXT, &[4], true)), Outcome::Refused(Refused::AboveLevel { .. })));
+    let before = older.0.digest();
+    let accepted = stamped(NOW, raise(NEXT, &[4], false));
+    let bytes = accepted.encode().unwrap();
+    assert_eq!(Stamped::decode(FEATURE_LEVEL, &bytes).as_ref(), Ok(&accepted), "it is read by all");
+    assert_eq!(
+        older.0.apply(&accepted, &GroupMembers::default()),
+        Err(UnsupportedLevel { needed: NEXT, known: FEATURE_LEVEL })
+    );
+    assert_eq!(older.0.digest(), before);
+}
+
+#[test]
+fn learner_that_joined_with_the_level_does_not_begin_the_day_again() {
+    let mut rig = cluster();
+    for node in [1, 2, 3, 4] {
+        rig.apply(report(node, NEXT));
+    }
+    rig.apply(Command::AddJoinToken(record(5, 1)));
+    let mut newer = request(5, 5);
+    newer.feature_level = NEXT;
+    rig.apply_at(later(&rig, LEVEL_PROVEN_SECS), Command::Admit(Box::new(newer.signed(&token(5).key()).into())));
+    assert!(rig.0.level_to_raise(&BTreeSet::new()).is_some());
 }
 
 #[test]
