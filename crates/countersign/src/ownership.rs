@@ -129,6 +129,8 @@ fn wanted(name: &str) -> Option<Kind> {
     match name {
         file::KEYS | file::STORE => Some(Kind::Directory),
         file::SOCKET => Some(Kind::Socket),
+        // Stores that were put aside are kept, and never opened.
+        file::REPLACED => None,
         name if file::ALL.contains(&name) => Some(Kind::File),
         _ => None,
     }
