@@ -64,7 +64,8 @@ async fn message_of_an_absurd_level_is_answered_and_changes_nothing() {
     let outcome: Outcome = codec::decode(&answer.outcome).unwrap();
     assert!(matches!(outcome, Outcome::Refused(Refused::AboveLevel { needed: ABSURD, .. })), "{outcome:?}");
     refused("claim", members.propose(propose(absurd(), absurd())).await);
-    let lease = LeaseRequest { receipts: vec![absurd()], ..LeaseRequest::default() };
+    let store = before.members[&thief.node].store.0.to_vec().into();
+    let lease = LeaseRequest { receipts: vec![absurd()], store, ..LeaseRequest::default() };
     refused("lease", LeasesClient::new(channel.clone()).lease(lease).await);
     let raft = |kind: &RaftRpc| RaftRequest {
         kind: codec::encode(kind).unwrap().into(),

@@ -16,8 +16,11 @@ use countersign_api::cluster::members_client::MembersClient;
 use countersign_api::cluster::raft_client::RaftClient;
 use countersign_api::cluster::whoami_server::WhoamiServer;
 use countersign_api::cluster::{AdminAddressRequest, ProposeRequest, RaftRequest};
+use countersign_core::codec;
+use countersign_core::id::RequestId;
 use countersign_core::peer::Scope;
 use countersign_core::time::UnixMillis;
+use countersign_core::trust::author::Claim;
 use countersign_core::trust::command::Command;
 use countersign_net::{Clock, SystemClock};
 use support::{Lifetimes, Node, cluster_living};
@@ -91,7 +94,8 @@ async fn a_member_whose_certificate_has_expired_renews_and_is_served_nothing_els
     let others = Command::AdoptLeaf { node: leader.member().node(), renewal: 9 };
     let level = Command::ReportFeatureLevel { node: thief.node, level: 1 };
     for command in [others, level] {
-        let request = ProposeRequest { command: command.encode().unwrap().into(), ..Default::default() };
+        let claim = codec::encode(&Claim::of_member(thief.node, RequestId([1; 16]))).unwrap().into();
+        let request = ProposeRequest { command: command.encode().unwrap().into(), claim, ..Default::default() };
         let refused = members.propose(request).await.unwrap_err();
         assert_eq!(refused.code(), Code::PermissionDenied, "{command:?}");
         assert!(refused.message().contains("has expired"), "{refused}");

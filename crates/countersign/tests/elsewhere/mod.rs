@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -192,7 +193,7 @@ pub fn copy(from: &Path, to: &Path) {
         let entry = entry.unwrap();
         let target = to.join(entry.file_name());
         if entry.file_type().unwrap().is_dir() {
-            fs::create_dir_all(&target).unwrap();
+            fs::DirBuilder::new().mode(0o700).create(&target).unwrap();
             copy(&entry.path(), &target);
         } else if entry.file_type().unwrap().is_file() {
             fs::copy(entry.path(), &target).unwrap();

@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,7 +35,7 @@ pub fn copy(from: &Path) -> TempDir {
         for entry in std::fs::read_dir(from).unwrap() {
             let (entry, to) = entry.map(|e| (e.path(), to.join(e.file_name()))).unwrap();
             if entry.is_dir() {
-                std::fs::create_dir(&to).unwrap();
+                std::fs::DirBuilder::new().mode(0o700).create(&to).unwrap();
                 tree(&entry, &to);
             } else if entry.is_file() {
                 std::fs::copy(&entry, &to).unwrap();
