@@ -16,6 +16,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use countersign_core::codec;
+use countersign_core::trust::member::Suffrage;
+use countersign_core::trust::view::View;
 use support_cluster::{Node, PATIENCE, World, pause, run};
 
 /// A start that must end by itself with 3, and what it said at its end.
@@ -153,7 +156,16 @@ fn a_founder_that_lost_its_store_knows_who_joined_since() {
     let world = World::new();
     let mut nodes = world.voters(2);
     let mut founder = nodes.remove(0);
-    // It wrote down who belongs to the cluster, so that it knows whom to ask.
+    // It writes down who belongs to the cluster, so that it knows whom to ask.
+    let voters = || {
+        let view: View = codec::decode(&fs::read(founder.data.join("view.bin")).unwrap()).unwrap();
+        view.members.values().filter(|member| member.suffrage == Suffrage::Voter).count()
+    };
+    let begun = Instant::now();
+    while voters() < 2 {
+        assert!(begun.elapsed() < PATIENCE, "the founder does not write down who joined");
+        pause();
+    }
     founder.kill();
     fs::remove_dir_all(founder.data.join("store")).unwrap();
     let said = refused_and_checked(&mut founder, &["--bootstrap"]);
