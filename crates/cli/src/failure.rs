@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::fmt::Display;
+use std::io::Write;
 use std::process::ExitCode;
 
 use countersign_core::trust::join_token::SECRET_PREFIX;
@@ -41,11 +42,13 @@ impl Failure {
 
     /// Writes the failure to standard error, as text or as one JSON object.
     pub(crate) fn report(&self, json: bool) -> ExitCode {
-        if json {
-            eprintln!("{}", serde_json::json!({ "error": self.reason, "try": self.next, "exit": self.exit as u8 }));
+        let text = if json {
+            serde_json::json!({ "error": self.reason, "try": self.next, "exit": self.exit as u8 }).to_string()
         } else {
-            eprintln!("error: {}\ntry: {}", self.reason, self.next);
-        }
+            format!("error: {}\ntry: {}", self.reason, self.next)
+        };
+        // Where nothing can be written, as on a full disk, the exit code still tells.
+        let _ = writeln!(std::io::stderr(), "{text}");
         ExitCode::from(self.exit as u8)
     }
 }

@@ -98,9 +98,9 @@ impl Drop for Mounted {
 fn a_full_disk_ends_the_process_and_loses_nothing_that_was_acknowledged() {
     let world = World::new();
     let Some(disk) = Mounted::small(world.path("disk")) else { return };
-    let mut node = world.node("disk/n1");
-    node.name = "n1".to_owned();
-    std::fs::create_dir_all(world.path("disk")).unwrap();
+    // Its log is on another disk: it has to say why it ends.
+    let mut node = world.node("n1");
+    node.data = world.path("disk/n1");
     node.start(&["--bootstrap", "--cluster-name", "test"]);
     node.until_ready();
     let filler = disk.0.join("filler");
