@@ -3,8 +3,8 @@
 #![allow(dead_code, unreachable_pub)]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
