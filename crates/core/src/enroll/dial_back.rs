@@ -24,7 +24,7 @@ pub const ANSWER_LEN: usize = 64;
 pub struct Challenge {
     /// Drawn for this question.
     pub nonce: [u8; 32],
-    /// Which address was dialed: [`address_digest`].
+    /// Which address was dialed: its digest.
     pub address: [u8; 32],
 }
 
