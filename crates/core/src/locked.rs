@@ -6,7 +6,7 @@
 //! of shipped code are of this type, and the replicated state is read as a shared snapshot, never through a guard.
 
 use core::ops::{Deref, DerefMut};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// Where a lock stands among those that one thread may hold at once: later ones are taken last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -46,6 +46,13 @@ impl<T> Locked<T> {
         let held = order::Entered::new(self.order);
         // A panic under the lock left the value as it was between two statements; each user keeps that state valid.
         LockGuard { value: self.value.lock().unwrap_or_else(PoisonError::into_inner), _order: held }
+    }
+}
+
+impl<T> Locked<T> {
+    /// Whether the lock could be had at this moment: for a watcher, which must not wait for it.
+    pub fn is_free(&self) -> bool {
+        !matches!(self.value.try_lock(), Err(TryLockError::WouldBlock))
     }
 }
 
@@ -164,6 +171,11 @@ mod tests {
         let leaf = Locked::new(0);
         *leaf.lock() += 1;
         assert_eq!(*leaf.lock(), 1);
+        assert!(leaf.is_free());
+        {
+            let _held = leaf.lock();
+            assert!(!leaf.is_free());
+        }
         assert_eq!(order::refused(Order::Outer), None);
         // A guard that is a temporary lives to the end of its statement: this is what once froze a member.
         assert_eq!((*leaf.lock(), order::refused(Order::Outer)), (1, Some(Order::Leaf)));

@@ -156,6 +156,11 @@ impl SharedState {
         }
     }
 
+    /// Whether the state could be read at this moment.
+    pub(crate) fn is_free(&self) -> bool {
+        self.0.applied_state.is_free()
+    }
+
     /// Never gives the state back.
     pub(crate) fn stall_for_testing(&self) {
         std::mem::forget(self.0.applied_state.lock());

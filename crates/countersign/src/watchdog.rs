@@ -1,4 +1,4 @@
-//! Ends a member whose state machine stands still: what starts it again (systemd, an orchestrator) gets a member that works,
+//! Ends a member whose state machine stands still, at an entry or because the state is never given back: what starts it again (systemd, an orchestrator) gets a member that works,
 //! where a frozen one would go on looking alive. It runs on a thread of its own and waits for no lock.
 
 use std::sync::Arc;
@@ -15,6 +15,9 @@ const LOOK: Duration = Duration::from_millis(250);
 /// The shortest time after which a machine is taken to stand still: on a loaded host, applying one entry may take as long
 /// as the shortest leases.
 const PATIENCE_MIN: Duration = Duration::from_secs(10);
+
+/// Stands for the state being held, which is no piece of work: those are odd and small.
+const STATE_HELD: u64 = u64::MAX - 1;
 
 /// Counts looks, not time: a process that was stopped, or a host that slept, is not a machine that stands still.
 struct Watch {
@@ -47,12 +50,15 @@ impl Watch {
 /// Watches the member until it stops.
 pub(crate) fn spawn(member: &Arc<Inner>) -> io::Result<()> {
     let (work, stop, alive) = (member.group.work(), member.stop.clone(), Arc::downgrade(member));
+    let state = member.state.clone();
     let (node, name) = (member.node, member.file.name.clone());
     let mut watch = Watch::new(member.state.read().lease().unwrap_or_default());
     thread::Builder::new().name("watchdog".to_owned()).spawn(move || {
         while !stop.is_cancelled() && alive.strong_count() > 0 {
             thread::park_timeout(LOOK);
-            if watch.look(work.under_way()) {
+            // Where every thread waits for the state, none is left to apply anything.
+            let working = if state.is_free() { work.under_way() } else { Some(STATE_HELD) };
+            if watch.look(working) {
                 let secs = LOOK.saturating_mul(watch.looks_max).as_secs();
                 tracing::error!(%node, %name, secs, "this member's state machine stands still: the process ends, start it again");
                 std::process::abort();
