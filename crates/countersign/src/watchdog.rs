@@ -1,5 +1,6 @@
-//! Ends a member whose state machine stands still, at an entry or because the state is never given back: what starts it again (systemd, an orchestrator) gets a member that works,
-//! where a frozen one would go on looking alive. It runs on a thread of its own and waits for no lock.
+//! Ends a member whose state machine stands still, at an entry or because the state is never given back. What starts it
+//! again (systemd, an orchestrator) gets a member that works, where a frozen one would go on looking alive. It runs on a
+//! thread of its own and waits for no lock.
 
 use std::sync::Arc;
 use std::time::Duration;
