@@ -440,7 +440,7 @@ fn rules_change_by_their_command_alone(before: &TrustState, state: &TrustState, 
 fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
     let mut runner = TestRunner::deterministic();
     let mut reached = BTreeSet::new();
-    for _ in 0..600 {
+    for _ in 0..2400 {
         let mut state = TrustState::new();
         for stamped in log().new_tree(&mut runner).unwrap().current() {
             let command = format!("{:?}", stamped.command);
