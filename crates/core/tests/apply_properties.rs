@@ -261,9 +261,9 @@ fn command() -> impl Strategy<Value = Command> {
             node,
             signature: key(CA_SEED).sign(&confirm_transcript(CLUSTER, pin(), if other.0 == 0 { other } else { node }, &[1])).to_vec(),
         }),
-        5 => (node(), suffrage(), any::<bool>())
+        8 => (node(), suffrage(), any::<bool>())
             .prop_map(|(node, suffrage, keep_authority)| Command::SetSuffrage { node, suffrage, keep_authority }),
-        2 => (node(), any::<bool>(), any::<bool>())
+        6 => (node(), any::<bool>(), any::<bool>())
             .prop_map(|(node, compromised, keep_authority)| Command::Evict { node, compromised, keep_authority }),
         2 => (role(), 20..26_u8, 0..999_u64, 0..40_usize).prop_map(|(role, n, ttl_secs, cut)| {
             let mut spki = spki(n);
