@@ -79,8 +79,25 @@ pub struct Status {
     pub key_protection: String,
     /// Live authenticated connections.
     pub connections: usize,
+    /// What members said of their states where these differ, which is why no lease is granted; empty while they agree.
+    pub differing: Vec<DifferingStatus>,
     /// What an operator should know.
     pub warnings: Vec<String>,
+}
+
+/// What one member said of its state at an index of the log at which others said something else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DifferingStatus {
+    /// The index.
+    pub index: u64,
+    /// The member.
+    pub node: u64,
+    /// The digest of its state: BLAKE3, 64 hexadecimal digits.
+    pub digest: String,
+    /// Revocations that it holds and another voter lacks, as far as they were compared.
+    pub holds: Vec<String>,
+    /// Revocations that it lacks and another voter holds.
+    pub lacks: Vec<String>,
 }
 
 /// Raft, as one member sees it.

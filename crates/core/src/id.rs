@@ -99,6 +99,10 @@ byte_id! {
     StoreId, 16
 }
 byte_id! {
+    /// A member's replicated state at one index of the log.
+    StateDigest, 32
+}
+byte_id! {
     /// An authority: SHA-256 of its DER certificate. It is what a join token pins.
     AuthorityId, 32
 }

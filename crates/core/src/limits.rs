@@ -147,6 +147,16 @@ pub const LEASE_SECS_MAX: u64 = 3600;
 pub const LEASE_DRIFT_PERMILLE: u64 = 10;
 /// Seconds after which a voter's reported clock counts no more: a few leases.
 pub const CLOCK_REPORT_SECS_MAX: u64 = 60;
+/// Entries of the log after which each member digests its state again, to compare it with the others'.
+pub const DIGEST_EVERY: u64 = 256;
+/// Digests of its own state that a member keeps: a member that is further behind is not compared.
+pub const DIGESTS_MAX: usize = 1024;
+/// Revocations in one answer, where members whose states differ compare them.
+pub const REVOCATIONS_PAGE_MAX: usize = 4096;
+/// Revocations of one voter that are compared; past it they are not, and the report says so.
+pub const REVOCATIONS_COMPARED_MAX: usize = 2_000_000;
+/// Revocations that the report about differing states lists.
+pub const REVOCATIONS_LISTED_MAX: usize = 64;
 /// Bytes of a resource's name. A Kafka topic has 249 at most, an HTTP route may have more.
 pub const RESOURCE_NAME_LEN_MAX: usize = 512;
 /// Bytes of a rule's id.

@@ -142,12 +142,14 @@ pub mod file {
     pub const RETURN: &str = "return.json";
     /// The store that other members refuse, if they do.
     pub const STORE_REFUSED: &str = "store.refused";
+    /// Members whose states differ.
+    pub const DIVERGENCE: &str = "divergence.bin";
     /// Stores that others have taken the place of.
     pub const REPLACED: &str = "replaced";
     /// The keys' directory.
     pub const KEYS: &str = "keys";
     /// Everything that may stand at the top of a data directory.
-    pub const ALL: [&str; 20] = [
+    pub const ALL: [&str; 21] = [
         MEMBER,
         LOCK,
         LEAF,
@@ -166,6 +168,7 @@ pub mod file {
         SUBLEASED,
         RETURN,
         STORE_REFUSED,
+        DIVERGENCE,
         REPLACED,
         KEYS,
     ];

@@ -14,6 +14,7 @@ use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::Author;
 use countersign_core::trust::clocks::Anchor;
 use countersign_core::trust::command::{Command, Stamped};
+use countersign_core::trust::digest::Digests;
 use countersign_core::trust::event::Event;
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::View;
@@ -106,6 +107,7 @@ struct Inner {
     publish: OnceLock<Publish>,
     applied: watch::Sender<Generation>,
     anchor: Locked<Anchor>,
+    digests: Locked<Digests>,
     events: OnceLock<Arc<EventCounts>>,
 }
 
@@ -125,6 +127,7 @@ impl SharedState {
             publish: OnceLock::new(),
             applied: watch::Sender::new(Generation(0)),
             anchor: Locked::default(),
+            digests: Locked::default(),
             events: OnceLock::new(),
         }))
     }
@@ -142,6 +145,11 @@ impl SharedState {
     /// The last applied stamp, with the moment at which it was applied here.
     pub(crate) fn anchor(&self) -> Anchor {
         *self.0.anchor.lock()
+    }
+
+    /// Looks at the digests of this member's own state.
+    pub(crate) fn with_digests<T>(&self, look: impl FnOnce(&Digests) -> T) -> T {
+        look(&self.0.digests.lock())
     }
 
     /// Has `publish` called for the present view and for each one to come. To be called once.
@@ -166,6 +174,11 @@ impl SharedState {
         std::mem::forget(self.0.applied_state.lock());
     }
 
+    /// Loses a revocation, as a state does that was damaged.
+    pub(crate) fn forget_key_for_testing(&self, key: KeyId) {
+        Arc::make_mut(&mut self.0.applied_state.lock().state).forget_key_for_testing(key);
+    }
+
     /// Changes whenever something was applied: by then it is in force, and every connection that it refuses is closed.
     pub(crate) fn applied(&self) -> watch::Receiver<Generation> {
         self.0.applied.subscribe()
@@ -177,7 +190,7 @@ impl SharedState {
         let events = Locked::new(events);
         let known = self.read().known();
         let (published, revocations) = (Generation(0), Vec::new());
-        TrustMachine { shared: self.clone(), known, overlay, stores, events, published, revocations }
+        TrustMachine { shared: self.clone(), known, overlay, stores, events, published, revocations, replaced: false }
     }
 
     /// How writing events went since the start: lines that failed, and events without a line.
@@ -200,6 +213,46 @@ pub(crate) struct TrustMachine {
     published: Generation,
     /// Applied since the last view was published.
     revocations: Vec<Revocation>,
+    /// The state was replaced, and what it includes is not known yet.
+    replaced: bool,
+}
+
+impl TrustMachine {
+    /// Digests the state, which includes the entries up to `applied`, if that is due.
+    fn digest(&self, applied: u64) {
+        let Some(index) = self.shared.with_digests(|digests| digests.due(applied)) else { return };
+        let digest = self.shared.read().digest().unwrap_or_else(|error| stop(&error));
+        self.shared.0.digests.lock().enter(index, digest);
+    }
+
+    /// Puts what was applied in force.
+    fn publish(&mut self, upto: Option<LogPosition>) {
+        let state = self.shared.read();
+        {
+            let mut anchor = self.shared.0.anchor.lock();
+            // The same stamp again says nothing: time went on meanwhile.
+            if state.time() > anchor.time {
+                *anchor = Anchor { time: state.time(), at: boot_now() };
+            }
+        }
+        let Some(view) = state.view() else { return };
+        if view.generation != self.published {
+            let in_force = |publish: &Publish| publish(view, state.time(), &self.revocations);
+            if !self.shared.0.publish.get().is_none_or(in_force) {
+                // Whoever waits for this member's word goes on waiting; the next entry tries again.
+                tracing::error!(generation = %view.generation, "what was applied is not in force and is not acknowledged");
+                return;
+            }
+            self.published = view.generation;
+            self.revocations.clear();
+        }
+        // Not before the view is in force: in between, somebody evicted would be refused by neither.
+        if let Some(upto) = upto {
+            self.overlay.applied(upto.index);
+            self.stores.applied(upto.index);
+        }
+        self.shared.0.applied.send_replace(view.generation);
+    }
 }
 
 impl GroupMachine for TrustMachine {
@@ -207,6 +260,7 @@ impl GroupMachine for TrustMachine {
     /// differ from all others', so the member stops; a newer binary goes on from here.
     fn apply(&mut self, at: LogPosition, members: &GroupMembers, command: &[u8]) -> Result<Vec<u8>, ApplyError> {
         let stamped = Stamped::decode(self.known, command).map_err(ApplyError::new)?;
+        self.digest(at.index.saturating_sub(1));
         let mut applied = self.shared.0.applied_state.lock();
         let AppliedState { state, changes } = &mut *applied;
         let state = Arc::make_mut(state);
@@ -240,35 +294,18 @@ impl GroupMachine for TrustMachine {
         let mut applied = self.shared.0.applied_state.lock();
         applied.changes.forget(upto);
         applied.state = Arc::new(restored);
+        self.replaced = true;
         Ok(())
     }
 
     fn applied_batch(&mut self, upto: Option<LogPosition>) {
-        let state = self.shared.read();
-        {
-            let mut anchor = self.shared.0.anchor.lock();
-            // The same stamp again says nothing: time went on meanwhile.
-            if state.time() > anchor.time {
-                *anchor = Anchor { time: state.time(), at: boot_now() };
-            }
+        self.publish(upto);
+        let Some(upto) = upto else { return };
+        if core::mem::take(&mut self.replaced) {
+            self.shared.0.digests.lock().replaced(upto.index);
         }
-        let Some(view) = state.view() else { return };
-        if view.generation != self.published {
-            let in_force = |publish: &Publish| publish(view, state.time(), &self.revocations);
-            if !self.shared.0.publish.get().is_none_or(in_force) {
-                // Whoever waits for this member's word goes on waiting; the next entry tries again.
-                tracing::error!(generation = %view.generation, "what was applied is not in force and is not acknowledged");
-                return;
-            }
-            self.published = view.generation;
-            self.revocations.clear();
-        }
-        // Not before the view is in force: in between, somebody evicted would be refused by neither.
-        if let Some(upto) = upto {
-            self.overlay.applied(upto.index);
-            self.stores.applied(upto.index);
-        }
-        self.shared.0.applied.send_replace(view.generation);
+        // Last: it takes time that grows with the state, and nobody waits for it.
+        self.digest(upto.index);
     }
 }
 
@@ -291,10 +328,49 @@ fn stop(error: &(dyn core::error::Error + 'static)) -> ! {
 
 #[cfg(test)]
 mod tests {
+    use countersign_core::id::{NodeId, RequestId};
+    use countersign_core::limits::DIGEST_EVERY;
     use countersign_core::trust::command::FEATURE_LEVEL;
+    use countersign_core::trust::digest::DigestAt;
 
     use super::*;
     use crate::datadir::DataDir;
+
+    #[test]
+    fn state_is_digested_as_it_was_at_the_index_although_only_blank_entries_pass_it() {
+        let data = tempfile::tempdir().unwrap();
+        let events = EventLog::open(&DataDir::open(data.path()).unwrap()).unwrap();
+        let shared = SharedState::knowing(FEATURE_LEVEL);
+        let mut machine = shared.machine(Arc::default(), Arc::default(), events);
+        let at = |index| LogPosition { term: 1, index };
+        let apply = |machine: &mut TrustMachine, index, command| {
+            let author = Author::of_member(NodeId(1), RequestId([0; 16]));
+            let stamped = Stamped { level: FEATURE_LEVEL, time: UnixMillis(1), author, command };
+            machine.apply(at(index), &GroupMembers::default(), &stamped.encode().unwrap()).unwrap();
+        };
+        let newest = || shared.with_digests(Digests::newest);
+        let revoke = |key| Command::RevokeKey(KeyId([key; 32]));
+        apply(&mut machine, 1, crate::replica::tests::bootstrap(1));
+        apply(&mut machine, DIGEST_EVERY - 1, revoke(1));
+        let then = shared.read().digest().unwrap();
+        machine.applied_batch(Some(at(DIGEST_EVERY - 1)));
+        assert_eq!(newest(), None);
+        // The entry at the index changes nothing, and the next one comes in the same run.
+        apply(&mut machine, DIGEST_EVERY + 1, revoke(2));
+        assert_eq!(newest(), Some(DigestAt { index: DIGEST_EVERY, digest: then }));
+        assert_ne!(shared.read().digest().unwrap(), then);
+        // With the run, where no command follows.
+        machine.applied_batch(Some(at(2 * DIGEST_EVERY)));
+        let now = shared.read().digest().unwrap();
+        assert_eq!(newest(), Some(DigestAt { index: 2 * DIGEST_EVERY, digest: now }));
+        // A snapshot past the index leaves nothing to compare until the next one.
+        let snapshot = machine.snapshot();
+        machine.restore(&snapshot).unwrap();
+        machine.applied_batch(Some(at(3 * DIGEST_EVERY + 1)));
+        assert_eq!(newest(), None);
+        machine.applied_batch(Some(at(4 * DIGEST_EVERY)));
+        assert_eq!(newest(), Some(DigestAt { index: 4 * DIGEST_EVERY, digest: now }));
+    }
 
     #[test]
     fn an_entry_of_a_newer_version_is_refused_by_the_level_that_it_needs() {

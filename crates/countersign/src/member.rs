@@ -8,20 +8,21 @@ use countersign_core::id::{NodeId, StoreId};
 use countersign_core::lease::{Fresh, NoLease};
 use countersign_core::limits::CACHE_TTL_SECS_MAX;
 use countersign_core::locked::{LockGuard, Locked};
-use countersign_core::name::{Address, Host, Name};
+use countersign_core::name::Name;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
 use countersign_guard::Guard;
 use countersign_net::{Acceptor, AcceptorLimits, Clock, Dialer, Endpoint, Refusals, SystemClock, Trust};
 use countersign_pki::key::KeyAlgorithm;
 use countersign_raft::{Groups, Store};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::authority::Keeper;
 use crate::bootstrap::{self, BootstrapError};
+use crate::bound::{Bound, node_name};
 use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
+use crate::divergence::Divergence;
 use crate::endpoints::Endpoints;
 use crate::events::EventLog;
 use crate::files::ForeignIdentity;
@@ -87,6 +88,7 @@ pub(crate) struct Inner {
     pub(crate) gate: Arc<Gate>,
     pub(crate) overlay: Arc<Overlay>,
     pub(crate) stores: Arc<Stores>,
+    pub(crate) divergence: Divergence,
     pub(crate) renewals: Renewals,
     /// What its next leaf keys sign with.
     pub(crate) key: KeyAlgorithm,
@@ -228,61 +230,6 @@ impl Member {
         self.0.tasks.wait().await;
         let _ = self.0.data.remove(file::SOCKET);
     }
-}
-
-/// The sockets, bound before anything is asked of anybody: a port in use costs nothing.
-struct Bound {
-    listener: TcpListener,
-    advertise: Vec<Address>,
-}
-
-impl Bound {
-    async fn open(data: &DataDir, settings: &Settings) -> Result<Self, StartError> {
-        let last = Endpoints::load(data);
-        let listener = bind_again(settings.cluster_addr, last.cluster).await?;
-        let local =
-            listener.local_addr().map_err(|source| StartError::Bind { address: settings.cluster_addr, source })?;
-        let advertise =
-            if settings.advertise.is_empty() { vec![advertisable(local)?] } else { settings.advertise.clone() };
-        // At once: a start that is killed after it was admitted comes back at the address that was recorded.
-        Endpoints { cluster: Some(local), advertise: advertise.clone(), https: last.https }.store(data)?;
-        Ok(Self { listener, advertise })
-    }
-}
-
-/// Binds `wanted`; for port 0, the port of the last start is tried first, so that a restart keeps its address.
-pub(crate) async fn bind_again(wanted: SocketAddr, last: Option<SocketAddr>) -> Result<TcpListener, StartError> {
-    if let Some(last) = last.filter(|last| wanted.port() == 0 && last.ip() == wanted.ip())
-        && let Ok(listener) = TcpListener::bind(last).await
-    {
-        return Ok(listener);
-    }
-    TcpListener::bind(wanted).await.map_err(|source| StartError::Bind { address: wanted, source })
-}
-
-/// A join command never says `0.0.0.0`: an address that means "any" falls back to the host's name.
-fn advertisable(local: SocketAddr) -> Result<Address, StartError> {
-    if !local.ip().is_unspecified() {
-        return Ok(Address { host: Host::Ip(local.ip().to_canonical()), port: local.port() });
-    }
-    let host = host_name();
-    match Host::parse(&host) {
-        Ok(host) if !host.is_loopback() => Ok(Address { host, port: local.port() }),
-        _ => Err(StartError::Advertise { address: local }),
-    }
-}
-
-fn host_name() -> String {
-    rustix::system::uname().nodename().to_string_lossy().to_lowercase()
-}
-
-fn node_name(settings: &Settings) -> Result<Name, StartError> {
-    if let Some(name) = &settings.name {
-        return Ok(name.clone());
-    }
-    let host = host_name();
-    let label = host.split('.').next().unwrap_or_default();
-    Name::parse(label).map_err(|source| StartError::HostName { host: label.to_owned(), source })
 }
 
 /// This node's certificate, where it is made elsewhere.
@@ -428,6 +375,7 @@ async fn assemble(
         gate: Arc::clone(&replica.gate),
         overlay: Arc::clone(&replica.overlay),
         stores: Arc::clone(&replica.stores),
+        divergence: Divergence::open(&data)?,
         renewals: Renewals::default(),
         key: settings.key,
         client_ttl_secs: settings.client_ttl_secs,
@@ -487,6 +435,7 @@ impl Inner {
         crate::recognize::spawn(self);
         crate::reconcile::spawn(self);
         crate::lease::spawn(self);
+        crate::divergence::spawn(self);
         hosts::spawn(self);
         crate::renewal::spawn(self);
         crate::returning::spawn(self);

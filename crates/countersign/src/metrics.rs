@@ -37,6 +37,8 @@ pub(crate) fn render(member: &Inner) -> String {
     gauge(&mut registry, "authority_held", "1 if this member can sign", u64::from(member.keeper.holds()));
     let unreachable = view.members.keys().filter(|id| **id != member.node && unreached(member, **id)).count();
     gauge(&mut registry, "members_unreachable", "Members not reached at the last attempt", unreachable as u64);
+    let differing = member.divergence.report().is_some();
+    gauge(&mut registry, "states_differ", "1 while no lease is granted because states differ", u64::from(differing));
     let lease = member.lease.millis_left().unwrap_or(0);
     gauge(&mut registry, "lease_millis_left", "Milliseconds until this member's lease ends, 0 without one", lease);
     gauge(&mut registry, "evicted", "Former members that are refused", view.evicted.len() as u64);

@@ -223,6 +223,10 @@ impl Inner {
                 Ok(Ok(())) => {}
             }
         }
+        if let Some(why) = self.check_state_of_new_voter(command) {
+            let done = self.certify(Outcome::Refused(why), command, spki);
+            return done.map(|done| Attempt::Done(Box::new(done)));
+        }
         let witnessed = self.witnessed(taken_by, command).await;
         // The author may have been evicted or demoted while this waited.
         self.permit(taken_by, command)?;

@@ -1,5 +1,6 @@
 //! Doors of a member that only tests open: what a member that runs well never does.
 
+use countersign_core::id::KeyId;
 use countersign_core::trust::command::Command;
 
 use crate::member::Member;
@@ -16,6 +17,12 @@ impl Member {
     #[doc(hidden)]
     pub fn notes_for_testing(&self) -> Vec<String> {
         self.0.state.read().notes_for_testing().to_vec()
+    }
+
+    /// Loses the revocation of `key` from this member's state, as one does whose memory or disk is damaged.
+    #[doc(hidden)]
+    pub fn forget_key_for_testing(&self, key: KeyId) {
+        self.0.state.forget_key_for_testing(key);
     }
 
     /// Has the state machine stand still, as one does that waits for a lock which is never given back.

@@ -11,7 +11,9 @@ use countersign_api::cluster::leases_client::LeasesClient;
 use countersign_api::cluster::members_client::MembersClient;
 use countersign_api::cluster::raft_client::RaftClient;
 use countersign_api::cluster::snapshots_client::SnapshotsClient;
-use countersign_api::cluster::{EnrollRequest, LeaseRequest, ProposeRequest, RaftRequest, ReturnRequest};
+use countersign_api::cluster::{
+    EnrollRequest, LeaseRequest, ProposeRequest, RaftRequest, ReturnRequest, RevocationsRequest,
+};
 use countersign_core::codec;
 use countersign_core::id::{NodeId, RequestId};
 use countersign_core::trust::author::Claim;
@@ -66,6 +68,9 @@ async fn message_of_an_absurd_level_is_answered_and_changes_nothing() {
     refused("claim", members.propose(propose(absurd(), absurd())).await);
     let store = before.members[&thief.node].store.0.to_vec().into();
     let lease = LeaseRequest { receipts: vec![absurd()], store, ..LeaseRequest::default() };
+    let digest = LeaseRequest { receipts: vec![], digest: absurd(), ..lease.clone() };
+    refused("digest", LeasesClient::new(channel.clone()).lease(digest).await);
+    refused("revocations", members.revocations(RevocationsRequest { after: absurd() }).await);
     refused("lease", LeasesClient::new(channel.clone()).lease(lease).await);
     let raft = |kind: &RaftRpc| RaftRequest {
         kind: codec::encode(kind).unwrap().into(),

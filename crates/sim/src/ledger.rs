@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use countersign_core::enroll::EnrollmentRequest;
-use countersign_core::id::{KeyId, NodeId, RequestId, TokenId};
+use countersign_core::id::{KeyId, NodeId, RequestId, StateDigest, TokenId};
 use countersign_core::name::{Address, Name};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::command::{Bootstrap, Command, Stamped};
@@ -26,7 +26,7 @@ pub(crate) struct Entry {
     pub(crate) stamped: Stamped,
     pub(crate) outcome: Outcome,
     /// Of the state after it.
-    pub(crate) digest: [u8; 32],
+    pub(crate) digest: StateDigest,
 }
 
 /// What a token may still do, counted here.

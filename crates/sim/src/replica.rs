@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use countersign_core::group::GroupMembers;
-use countersign_core::id::{Generation, NodeId, RequestId, TokenId};
+use countersign_core::id::{Generation, NodeId, RequestId, StateDigest, TokenId};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::TrustState;
 use countersign_core::trust::author::Claim;
@@ -47,7 +47,7 @@ impl Replica {
         self.time
     }
 
-    pub(crate) fn digest(&self) -> Result<[u8; 32], Broken> {
+    pub(crate) fn digest(&self) -> Result<StateDigest, Broken> {
         Ok(self.state.digest()?)
     }
 

@@ -118,7 +118,7 @@ impl World {
     pub(crate) fn report(&mut self) -> Result<Report, Broken> {
         let mut report = core::mem::take(&mut self.trace.report);
         report.committed = self.ledger.len();
-        report.digest = self.ledger.reference().digest()?;
+        report.digest = self.ledger.reference().digest()?.0;
         Ok(report)
     }
 

@@ -3,12 +3,14 @@
 //! [`TrustState::apply`] is total and deterministic: the same commands in the same order give the same bytes on every
 //! member. What handshakes need of it is its [`view::View`], copied on write and published whole.
 
+pub mod agreement;
 pub mod author;
 mod authorization;
 pub mod chain;
 mod check;
 pub mod clocks;
 pub mod command;
+pub mod digest;
 pub mod event;
 pub mod hosts;
 mod invariants;

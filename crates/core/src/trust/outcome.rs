@@ -252,6 +252,14 @@ pub enum Refused {
         /// Where it is on record.
         address: Address,
     },
+    /// The member's state is not what the leader's is: as a voter it would stop the cluster.
+    #[error("the state of node {node} differs from the leader's at log index {index}")]
+    StateDiffers {
+        /// The member.
+        node: NodeId,
+        /// The first index at which it is known to differ.
+        index: u64,
+    },
     /// The other voters cannot commit anything without the member that returns.
     #[error(
         "node {node} is one of {voters} voters and the others are no majority without it: its return cannot be \

@@ -35,8 +35,9 @@ use super::body::received;
 use super::https_files::HttpsFiles;
 use super::problem::{AdminError, new_request, numbered};
 use super::routes::{Port, Row, Terms, router};
+use crate::bound::bind_again;
 use crate::endpoints::Endpoints;
-use crate::member::{Inner, StartError, bind_again};
+use crate::member::{Inner, StartError};
 
 /// How long a connection may be silent.
 const IDLE_MAX: Duration = Duration::from_secs(10);

@@ -153,6 +153,11 @@ fn of_refused(why: &Refused) -> (StatusCode, &'static str, &'static str) {
             "last-voter",
             "make another voter first: `countersign node promote NAME`, and wait until it holds the CA key",
         ),
+        Refused::StateDiffers { .. } => (
+            StatusCode::CONFLICT,
+            "state-differs",
+            "stop the node and run `countersign server --return-as-learner` there, then repeat the command",
+        ),
         Refused::KeepAuthority(_) => {
             (StatusCode::CONFLICT, "keep-authority", "repeat with --keep-authority once its machine is wiped")
         }

@@ -159,6 +159,7 @@ fn of(member: &Inner, awaited: Vec<AwaitedStatus>) -> Status {
         signs: member.keeper.holds(),
         key_protection: key_protection(view).to_owned(),
         connections: member.endpoint.registry().connections().len(),
+        differing: member.differing(),
         warnings: warnings(member, view, &raft),
         raft: RaftStatus {
             state: state_label(raft.state).to_owned(),
@@ -225,6 +226,7 @@ fn warnings(member: &Inner, view: &View, raft: &GroupStatus) -> Vec<String> {
             "{name} is in quarantine here, refused by this member alone: evict it, or `countersign node quarantine --lift {name}`"
         ));
     }
+    warnings.extend(member.divergence_warnings(view));
     warnings.extend(member.store_warnings(view));
     let [leaf, authority] = key_kinds(member);
     warnings.extend(shut_out(leaf, authority));

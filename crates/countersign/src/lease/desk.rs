@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use countersign_core::id::{Generation, NodeId};
+use countersign_core::id::{Generation, NodeId, StoreId};
 use countersign_core::lease::{Grantor, Standing};
 use countersign_core::locked::{LockGuard, Locked, Order};
 use countersign_core::receipt::{Absence, Answer, Barrier, Receipt};
 use countersign_core::time::{BootMillis, UnixMillis};
+use countersign_core::trust::agreement::Report;
 use countersign_core::trust::clocks::VoterClocks;
+use countersign_core::trust::digest::DigestAt;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
 use countersign_net::{Clock, SystemClock};
@@ -37,6 +39,21 @@ pub(crate) struct Ask {
     pub(crate) receipts: Vec<Receipt>,
     /// It gives leases out of its own.
     pub(crate) subtenants: bool,
+    /// The store that it speaks for.
+    pub(crate) store: StoreId,
+    /// The newest digest of its state, if it has one.
+    pub(crate) digest: Option<DigestAt>,
+}
+
+/// What a leader answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// Heard, and no lease was asked for or may be granted.
+    Heard,
+    /// A lease.
+    Granted(Grant),
+    /// No lease, since states differ.
+    Differs(Report),
 }
 
 /// A lease, to be counted from before it was asked for.
@@ -158,7 +175,7 @@ impl Inner {
     }
 
     /// Takes in what a member says, and grants it a lease if it asks for one.
-    pub(crate) async fn serve_lease(&self, from: NodeId, ask: Ask) -> Result<Option<Grant>, NotLeader> {
+    pub(crate) async fn serve_lease(&self, from: NodeId, ask: Ask) -> Result<Answered, NotLeader> {
         // A follower may have applied what the leader has committed and not applied yet: its receipt for that is no lie.
         let mut applied = self.state.applied();
         let caught_up = applied.wait_for(|generation| *generation >= ask.enforced);
@@ -190,15 +207,19 @@ impl Inner {
             }
         })?;
         self.lease.desk.heard(from, ask.clock);
+        let compared = self.compare_states(from, ask.store, ask.digest);
         let asking = ask.renew.then(|| self.lease.desk.enter(from)).flatten();
-        let Some(_under_way) = asking else { return Ok(None) };
+        let Some(_under_way) = asking else { return Ok(compared.map_or(Answered::Heard, Answered::Differs)) };
         // Since the request came: a leader that was deposed in the meantime learns it here.
         self.group.ensure_linearizable().await.map_err(|_| NotLeader)?;
+        if let Some(report) = self.compare_states(from, ask.store, ask.digest) {
+            return Ok(Answered::Differs(report));
+        }
         self.tenure(|tenure| {
             let state = self.state.read();
             let view = state.view().filter(|view| view.members.contains_key(&from)).ok_or(NotLeader)?;
             tenure.grantor.grant(from, view.generation, boot_now());
-            Ok(Some(Grant { generation: view.generation }))
+            Ok(Answered::Granted(Grant { generation: view.generation }))
         })?
     }
 

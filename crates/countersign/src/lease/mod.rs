@@ -17,6 +17,7 @@ use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{Fresh, Holder, LeaseClock, NoLease};
 use countersign_core::locked::Locked;
 use countersign_core::time::{BootMillis, UnixMillis};
+use countersign_core::trust::digest::Digests;
 use countersign_net::{Clock, SystemClock};
 use countersign_raft::Refusal;
 
@@ -25,13 +26,15 @@ use crate::keys::{KeysError, random};
 use crate::member::Inner;
 use crate::recognize::Gate;
 pub(crate) use book::Book;
-pub(crate) use desk::{Ask, Desk, Grant, NotLeader};
+pub(crate) use desk::{Answered, Ask, Desk, Grant, NotLeader};
 pub(crate) use sublease::{Place, Subleases};
 
 /// How long an answer may take; a request that got none is made again.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
 /// How long to wait before asking again after a failure.
 const RETRY: Duration = Duration::from_millis(200);
+/// How long to wait before asking again where states differ: that ends by what an operator does.
+const DIFFERS_RETRY: Duration = Duration::from_secs(1);
 /// Receipts in one request.
 const RECEIPTS_MAX: usize = 32;
 
@@ -182,7 +185,7 @@ impl Inner {
             let ask = Ask { subtenants, ..self.ask(enforced, renew, told.receipts) };
             let last = ask.receipts.last().map_or(receipts, |receipt| receipt.generation);
             match self.ask_lease(leader, ask).await {
-                Some(grant) => {
+                Some(answered) => {
                     (told.enforced, told.receipts, told.subtenants) = (enforced, last, subtenants);
                     if subtenants {
                         self.lease.subleases.announced_to(leader, status.term);
@@ -191,17 +194,28 @@ impl Inner {
                         // Whoever judges by a wrong clock serves nobody.
                         self.lease.update(Holder::surrender);
                     }
-                    match grant {
+                    match answered {
                         // As long as the replicated state says, whatever the leader says.
-                        Some(Grant { generation }) => {
+                        Answered::Granted(Grant { generation }) => {
+                            if leader != self.node {
+                                self.states_agree();
+                            }
                             told.granted = Some(asked);
                             if self.clock.is_right() {
                                 self.lease.update(|holder| holder.granted(asked, generation, length));
                             }
                         }
                         // Asked for and not given: this member's certificate or the leader's has expired.
-                        None if renew => return RETRY,
-                        None => {}
+                        Answered::Differs(report) => {
+                            told.granted = None;
+                            self.lease.update(Holder::surrender);
+                            if leader != self.node {
+                                self.states_differ(&report);
+                            }
+                            return DIFFERS_RETRY;
+                        }
+                        Answered::Heard if renew => return RETRY,
+                        Answered::Heard => {}
                     }
                 }
                 None => return RETRY,
@@ -219,7 +233,8 @@ impl Inner {
         let cluster = self.endpoint.trust().load().view.cluster;
         let receipts = self.lease.book.receipts(told, enforced, cluster, self.node, &self.keys.identity, RECEIPTS_MAX);
         let clock: UnixMillis = SystemClock.now();
-        Ask { enforced, clock, renew, receipts, subtenants: false }
+        let digest = self.state.with_digests(Digests::newest);
+        Ask { enforced, clock, renew, receipts, subtenants: false, store: self.own_store(), digest }
     }
 
     /// Whether the leader takes this member's store for the one on record, and answers under the one that is on record of it.
@@ -241,7 +256,7 @@ impl Inner {
     }
 
     /// The leader's answer; none if there was none.
-    async fn ask_lease(&self, leader: NodeId, ask: Ask) -> Option<Option<Grant>> {
+    async fn ask_lease(&self, leader: NodeId, ask: Ask) -> Option<Answered> {
         if leader == self.node {
             let answer = self.serve_lease(leader, ask).await.ok();
             self.compare_clock(self.own_stamp());
@@ -254,7 +269,8 @@ impl Inner {
             renew: ask.renew,
             receipts: receipts.map(Into::into).collect(),
             subtenants: ask.subtenants,
-            store: Bytes::copy_from_slice(&self.own_store().0),
+            store: Bytes::copy_from_slice(&ask.store.0),
+            digest: ask.digest.and_then(|digest| codec::encode(&digest).ok()).unwrap_or_default().into(),
         };
         let mut client = LeasesClient::new(self.peers.channel(leader)?);
         let answer = tokio::time::timeout(ANSWER_DEADLINE, client.lease(request)).await.ok()?;
@@ -269,9 +285,13 @@ impl Inner {
             return None;
         }
         self.compare_clock((reply.time_millis > 0).then_some(UnixMillis(reply.time_millis)));
-        if !reply.granted {
-            return Some(None);
+        if !reply.differs.is_empty() {
+            // Unreadable, it still says that there is no lease.
+            return Some(Answered::Differs(codec::decode(&reply.differs).unwrap_or_default()));
         }
-        Some(Some(Grant { generation: Generation(reply.generation) }))
+        if !reply.granted {
+            return Some(Answered::Heard);
+        }
+        Some(Answered::Granted(Grant { generation: Generation(reply.generation) }))
     }
 }

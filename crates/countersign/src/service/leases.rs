@@ -10,6 +10,7 @@ use countersign_core::codec;
 use countersign_core::id::{Generation, NodeId, StoreId};
 use countersign_core::receipt::Receipt;
 use countersign_core::time::UnixMillis;
+use countersign_core::trust::digest::DigestAt;
 use countersign_core::trust::member::Suffrage;
 use countersign_net::{Clock, SystemClock};
 use countersign_raft::{Refusal, StoreFault};
@@ -18,7 +19,7 @@ use tonic::{Request, Response, Status};
 
 use super::peers::{PeerService, caller};
 use super::unreadable;
-use crate::lease::Ask;
+use crate::lease::{Answered, Ask};
 use crate::member::Inner;
 
 /// Receipts that one request may carry.
@@ -29,8 +30,13 @@ impl Leases for PeerService {
     async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseReply>, Status> {
         let from = caller(&request)?;
         let may_lease = super::recovery::may_lease(&request);
-        let LeaseRequest { generation, clock_millis, renew, receipts, subtenants, store } = request.into_inner();
+        let LeaseRequest { generation, clock_millis, renew, receipts, subtenants, store, digest } =
+            request.into_inner();
         let store = store.as_ref().try_into().map(StoreId).map_err(|_| Status::invalid_argument("malformed store"))?;
+        let digest: Option<DigestAt> = match digest.as_ref() {
+            [] => None,
+            bytes => Some(decoded("digest", bytes).map_err(|error| unreadable("digest", error))?),
+        };
         if receipts.len() > RECEIPTS_MAX {
             return Err(Status::invalid_argument("too many receipts"));
         }
@@ -43,21 +49,21 @@ impl Leases for PeerService {
             return Ok(Response::new(LeaseReply { refused: refused.into(), ..LeaseReply::default() }));
         }
         let own = Bytes::copy_from_slice(&member.own_store().0);
-        let granted =
-            member.serve_lease(from, Ask { enforced, clock, renew: renew && may_lease, receipts, subtenants }).await;
-        let granted = granted.map_err(|_| Status::failed_precondition("not the leader"))?;
+        let renew = renew && may_lease;
+        let answered =
+            member.serve_lease(from, Ask { enforced, clock, renew, receipts, subtenants, store, digest }).await;
+        let answered = answered.map_err(|_| Status::failed_precondition("not the leader"))?;
         // The leader's clock where the voters' bear it out, never the last stamp: a stamp that ran ahead would make every
         // right clock a wrong one.
         let time_millis = member.stamp().map_or(0, |_| SystemClock.now().0);
-        Ok(Response::new(match granted {
-            None => LeaseReply { time_millis, store: own, ..LeaseReply::default() },
-            Some(grant) => LeaseReply {
-                granted: true,
-                generation: grant.generation.0,
-                time_millis,
-                store: own,
-                refused: Bytes::new(),
-            },
+        let heard = LeaseReply { time_millis, store: own, ..LeaseReply::default() };
+        Ok(Response::new(match answered {
+            Answered::Heard => heard,
+            Answered::Granted(grant) => LeaseReply { granted: true, generation: grant.generation.0, ..heard },
+            Answered::Differs(report) => {
+                let differs = codec::encode(&report).map_err(|_| Status::internal("report"))?;
+                LeaseReply { differs: differs.into(), ..heard }
+            }
         }))
     }
 

@@ -8,7 +8,7 @@ use countersign_api::cluster::raft_server::Raft;
 use countersign_api::cluster::snapshots_server::Snapshots;
 use countersign_api::cluster::{
     AdminAddressReply, AdminAddressRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest, RecentReply,
-    RecentRequest,
+    RecentRequest, RevocationsReply, RevocationsRequest,
 };
 use countersign_api::convert::decoded;
 use countersign_core::codec;
@@ -133,6 +133,18 @@ impl Members for PeerService {
         caller(&request)?;
         let address = self.member()?.admin_address().map(|address| address.to_string()).unwrap_or_default();
         Ok(Response::new(AdminAddressReply { address }))
+    }
+
+    async fn revocations(&self, request: Request<RevocationsRequest>) -> Result<Response<RevocationsReply>, Status> {
+        caller(&request)?;
+        let after = request.into_inner().after;
+        let after = match after.as_ref() {
+            [] => None,
+            bytes => Some(decoded("revocation", bytes).map_err(|error| unreadable("revocation", error))?),
+        };
+        let (page, last) = self.member()?.revocations_page(after.as_ref());
+        let page = codec::encode(&page).map_err(|_| Status::internal("a revocation cannot be encoded"))?;
+        Ok(Response::new(RevocationsReply { page: page.into(), last }))
     }
 
     async fn recent(&self, request: Request<RecentRequest>) -> Result<Response<RecentReply>, Status> {

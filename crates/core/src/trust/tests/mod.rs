@@ -1,6 +1,7 @@
 //! The state machine, command by command. Each refusal leaves the state as it was.
 
 mod admission;
+mod agreement;
 mod authorization;
 mod events;
 mod foreign;

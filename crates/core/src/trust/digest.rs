@@ -1,0 +1,77 @@
+//! Digests of the state, by which members find out that their states differ.
+//!
+//! All members apply the same entries, so their states are equal at each index of the log. A member digests its state at
+//! each index that is divisible by [`DIGEST_EVERY`] and says the newest digest with each request for a lease. The digest is
+//! that of the state at the cluster's level, so members of different releases agree while a cluster is updated.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::TrustState;
+use crate::codec::CodecError;
+use crate::id::StateDigest;
+use crate::limits::{DIGEST_EVERY, DIGESTS_MAX};
+
+/// The digest of a state at an index of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DigestAt {
+    /// The index of the last entry that the state includes.
+    pub index: u64,
+    /// The digest.
+    pub digest: StateDigest,
+}
+
+impl TrustState {
+    /// The digest by which members compare their states: BLAKE3 of the state as a snapshot has it.
+    ///
+    /// Errors: [`CodecError`] where a part of the state has no encoding, which is a defect.
+    pub fn digest(&self) -> Result<StateDigest, CodecError> {
+        Ok(StateDigest(*blake3::hash(&self.encode()?).as_bytes()))
+    }
+}
+
+/// The digests of this member's own state, at most [`DIGESTS_MAX`] of them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Digests {
+    by_index: BTreeMap<u64, StateDigest>,
+    /// No digest is due for an index up to here.
+    upto: u64,
+}
+
+impl Digests {
+    /// At which index the present state is to be digested, while it includes the entries up to `applied`; none if it was
+    /// digested there, or if it is not known any more what the state was there.
+    ///
+    /// To be asked before each entry that changes the state and after each run of entries: in between, only entries that
+    /// leave the state as it is can have passed the index.
+    pub fn due(&self, applied: u64) -> Option<u64> {
+        let index = applied - applied % DIGEST_EVERY;
+        (index > self.upto).then_some(index)
+    }
+
+    /// Enters the digest at `index`. The oldest one goes if there are too many.
+    pub fn enter(&mut self, index: u64, digest: StateDigest) {
+        self.upto = self.upto.max(index);
+        self.by_index.insert(index, digest);
+        while self.by_index.len() > DIGESTS_MAX {
+            self.by_index.pop_first();
+        }
+    }
+
+    /// The state was replaced by one that includes the entries up to `applied`. What was digested before says nothing of it.
+    pub fn replaced(&mut self, applied: u64) {
+        // At the very index, the state that was put in place is the one to digest.
+        *self = Self { by_index: BTreeMap::new(), upto: applied.saturating_sub(1) / DIGEST_EVERY * DIGEST_EVERY };
+    }
+
+    /// The newest digest.
+    pub fn newest(&self) -> Option<DigestAt> {
+        self.by_index.last_key_value().map(|(index, digest)| DigestAt { index: *index, digest: *digest })
+    }
+
+    /// The digest at `index`, if it is kept.
+    pub fn at(&self, index: u64) -> Option<StateDigest> {
+        self.by_index.get(&index).copied()
+    }
+}

@@ -1,0 +1,148 @@
+//! Members whose states differ: the alarm, what it names, what it outlives, and what ends it.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+mod support;
+
+use countersign::LeaseLength;
+use countersign_api::admin::{DifferingStatus, Problem, Status};
+use countersign_core::id::KeyId;
+use countersign_core::limits::DIGEST_EVERY;
+use countersign_core::trust::member::Suffrage;
+use serde_json::json;
+use support::{Lifetimes, Node, cluster_living};
+
+/// Short, so that a lease that is not renewed ends soon.
+fn lifetimes() -> Lifetimes {
+    Lifetimes { lease: LeaseLength::from_secs(2).unwrap(), ..Lifetimes::default() }
+}
+
+/// Writes entries until each of `nodes` has applied one past the next index at which states are digested.
+async fn past_next_digest(nodes: &[&Node]) {
+    let applied = |status: &Status| status.raft.applied_index;
+    let next = (applied(&nodes[0].status().await) / DIGEST_EVERY + 1) * DIGEST_EVERY;
+    let mut on = false;
+    while applied(&nodes[0].status().await) <= next {
+        for _ in 0..16 {
+            nodes[0].local("POST", "/v1/cluster", json!({ "level_auto": on })).await;
+            on = !on;
+        }
+    }
+    for node in nodes {
+        node.until(|status| applied(status) > next).await;
+    }
+}
+
+fn is_silenced(status: &Status) -> bool {
+    status.lease_millis_left.is_none() && !status.ready
+}
+
+fn serves(status: &Status) -> bool {
+    status.lease_millis_left.is_some() && status.differing.is_empty()
+}
+
+fn of<'a>(status: &'a Status, node: &Node) -> Option<&'a DifferingStatus> {
+    status.differing.iter().find(|said| said.node == node.member().node().0)
+}
+
+async fn quarantine(on: &Node, whom: &str, lift: bool) {
+    let method = if lift { "DELETE" } else { "POST" };
+    on.local(method, &format!("/v1/nodes/{whom}/quarantine"), json!({})).await;
+}
+
+async fn states_differ(node: &Node) -> String {
+    let (_, metrics) = node.ask("GET", "/metrics", String::new()).await;
+    metrics.lines().find(|line| line.starts_with("countersign_states_differ")).unwrap().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_count() {
+    let nodes = cluster_living(3, lifetimes()).await;
+    let revoked = nodes[0].issue("client/gone").await.key;
+    nodes[0].revoke(&revoked).await;
+    let [n1, n2, n3] = nodes.try_into().map_err(drop).unwrap();
+    past_next_digest(&[&n1, &n2, &n3]).await;
+    for node in [&n1, &n2, &n3] {
+        node.until(serves).await;
+        assert_eq!(states_differ(node).await, "countersign_states_differ 0");
+    }
+
+    // The state of one loses a revocation, and nothing tells until the next digest.
+    n3.member().forget_key_for_testing(KeyId::parse(&revoked).unwrap());
+    past_next_digest(&[&n1, &n2, &n3]).await;
+    for node in [&n1, &n2, &n3] {
+        let told = |status: &Status| {
+            let holds = [&n1, &n2].iter().any(|right| of(status, right).is_some_and(|said| !said.holds.is_empty()));
+            is_silenced(status) && holds && of(status, &n3).is_some_and(|said| !said.lacks.is_empty())
+        };
+        node.until(told).await;
+        let status = node.status().await;
+        let wrong = of(&status, &n3).unwrap();
+        assert!(wrong.lacks[0].contains(&revoked) && wrong.holds.is_empty(), "{status:#?}");
+        assert!(status.differing.iter().all(|said| said.index == wrong.index && said.index % DIGEST_EVERY == 0));
+        assert!(status.differing.iter().filter(|said| said.node != 3).all(|said| said.digest != wrong.digest));
+        let said = status.warnings.join("\n");
+        assert!(said.contains("states of voters differ at log index") && said.contains("lacked by n3"), "{said}");
+        assert!(node.member().fresh().is_err());
+        assert_eq!(states_differ(node).await, "countersign_states_differ 1");
+    }
+
+    // It outlives a restart of the leader and the voter that differs, which says nothing any more.
+    let (data, name) = n3.stop().await;
+    let n1 = n1.restart().await;
+    for node in [&n1, &n2] {
+        node.until(|status| status.raft.leader.is_some() && is_silenced(status) && !status.differing.is_empty()).await;
+    }
+
+    // An operator goes on without it.
+    for node in [&n1, &n2] {
+        quarantine(node, "n3", false).await;
+    }
+    for node in [&n1, &n2] {
+        node.until(|status| serves(status) && status.ready).await;
+    }
+
+    // Counted again, it raises the alarm again.
+    for node in [&n1, &n2] {
+        quarantine(node, "n3", true).await;
+    }
+    for node in [&n1, &n2] {
+        node.until(|status| is_silenced(status) && !status.differing.is_empty()).await;
+    }
+
+    // Its store was not damaged: started again, it has what the log says, and says so.
+    let n3 = Node::open(data, name).await;
+    for node in [&n1, &n2, &n3] {
+        node.until(|status| serves(status) && status.ready).await;
+        assert_eq!(states_differ(node).await, "countersign_states_differ 0");
+    }
+    assert!(n3.member().view().revoked_keys.contains(&KeyId::parse(&revoked).unwrap()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn learner_whose_state_differs_loses_its_lease_alone_and_is_not_promoted() {
+    let n1 = Node::bootstrap_living("n1", lifetimes()).await;
+    let token = n1.token(Suffrage::Learner, 1).await;
+    let n2 = Node::join("n2", &token, &n1).await.unwrap();
+    let revoked = n1.issue("client/gone").await.key;
+    n1.revoke(&revoked).await;
+    for node in [&n1, &n2] {
+        node.settled(2).await;
+    }
+    n2.until(serves).await;
+    n2.member().forget_key_for_testing(KeyId::parse(&revoked).unwrap());
+    past_next_digest(&[&n1, &n2]).await;
+    n2.until(|status| is_silenced(status) && of(status, &n2).is_some()).await;
+    assert!(n2.status().await.warnings.iter().any(|line| line.contains("--return-as-learner")));
+    let status = n1.status().await;
+    assert!(serves(&status) && status.ready, "{status:#?}");
+    assert!(status.warnings.iter().any(|line| line.contains("the state of n2 differs")), "{status:#?}");
+    let (code, body) = n1.ask("POST", "/v1/nodes/n2/promote", "{}".to_owned()).await;
+    let problem: Problem = serde_json::from_str(&body).unwrap();
+    assert_eq!((code, problem.code.as_str()), (409, "state-differs"), "{body}");
+    assert!(n1.member().fresh().is_ok());
+
+    let n2 = n2.restart().await;
+    n2.until(|status| serves(status) && status.ready).await;
+    n1.local("POST", "/v1/nodes/n2/promote", json!({})).await;
+}
