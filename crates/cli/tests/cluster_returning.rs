@@ -235,3 +235,42 @@ fn without_a_majority_of_others_the_return_is_refused_by_name() {
     let (code, said) = refused(&mut nodes[1], &["--return-as-learner"]);
     assert!(code == 3 && said.contains("keys/") && said.contains("evict this node"), "{code} {said}");
 }
+
+#[test]
+fn node_that_lost_its_certificate_or_the_key_of_it_gets_another_by_the_printed_command() {
+    let world = World::new();
+    let mut nodes = world.voters_leased(3, None);
+    let client = pay(&world, &nodes[0]);
+    nodes[0].ask(&["cert", "revoke", "client/pay"]).ok();
+    let votes = |status: &Value| status["ready"] == true && status["members"][1]["suffrage"] == "voter";
+    nodes[1].stop();
+    let whole = world.path("whole");
+    copy(&nodes[1].data, &whole);
+    for part in ["leaf.pem", "keys/leaf.key"] {
+        replace(&nodes[1], &whole);
+        fs::remove_file(nodes[1].data.join(part)).unwrap();
+        assert_lost(&mut nodes[1], part);
+    }
+    nodes[1].start(&["--return-as-learner"]);
+    nodes[1].until(votes);
+    // Once there is another, it stands with its key in one file.
+    nodes[1].stop();
+    fs::remove_file(nodes[1].data.join("keys/renewed-leaf.pem")).unwrap();
+    assert_lost(&mut nodes[1], "renewed");
+    nodes[1].start(&["--return-as-learner"]);
+    nodes[1].until(votes);
+    // With the store gone as well, it comes back with both.
+    nodes[1].stop();
+    fs::remove_file(nodes[1].data.join("keys/renewed-leaf.pem")).unwrap();
+    fs::remove_dir_all(nodes[1].data.join("store")).unwrap();
+    assert_lost(&mut nodes[1], "certificate and store");
+    nodes[1].start(&["--return-as-learner"]);
+    let [first, back, last] = &nodes[..] else { panic!("three") };
+    until_back(&[first, last, back], "n2");
+    assert_agreed(&[first, back, last], &client);
+    // Its sealing key is recorded and cannot be replaced: the printed way is another.
+    nodes[1].stop();
+    fs::remove_file(nodes[1].data.join("keys/sealing.key")).unwrap();
+    let (code, said) = refused(&mut nodes[1], &[]);
+    assert!(code == 3 && said.contains("keys/sealing.key") && said.contains("evict this node"), "{code} {said}");
+}

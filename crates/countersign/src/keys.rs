@@ -104,8 +104,19 @@ pub(crate) fn stored_chain(data: &DataDir) -> Result<Option<SecretBytes>, DataDi
 /// The first key that a member has and that is not there; and whether the member is who it was without it.
 pub(crate) fn missing(data: &DataDir, issued: bool) -> Option<(&'static str, bool)> {
     let there = |name: &str| data.file(name).symlink_metadata().is_ok();
-    let own = [(IDENTITY, false), (UCAN, false), (SEALING, true)].into_iter().find(|(name, _)| !there(name));
+    let own = [(IDENTITY, false), (UCAN, false), (SEALING, false)].into_iter().find(|(name, _)| !there(name));
     own.or_else(|| (issued && !there(RENEWED) && !there(LEAF)).then_some((LEAF, true)))
+}
+
+/// Whether a member has no certificate any more, or not the key of it. The cluster issues another for its identity key.
+pub(crate) fn is_leaf_lost(data: &DataDir) -> bool {
+    let there = |name: &str| data.file(name).symlink_metadata().is_ok();
+    !there(RENEWED) && !(there(LEAF) && there(file::LEAF))
+}
+
+/// The key by which a member is known to its cluster.
+pub(crate) fn identity(data: &DataDir) -> Result<SecretKey, DataDirError> {
+    Ok(SecretKey::from_seed(seed(data, IDENTITY)?))
 }
 
 impl LeafKey {
@@ -156,7 +167,7 @@ impl Keys {
             }
         };
         Ok(Self {
-            identity: SecretKey::from_seed(seed(data, IDENTITY)?),
+            identity: identity(data)?,
             sealing: SealingKey::from_bytes(seed(data, SEALING)?)?,
             ucan: SecretKey::from_seed(seed(data, UCAN)?),
             leaf,

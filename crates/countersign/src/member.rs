@@ -111,7 +111,8 @@ impl Member {
         let held = match judged {
             Some(file) => {
                 stored::clear(&data)?;
-                let (file, started) = store_return::come_back(&data, file, foreign.clone(), &start).await?;
+                let (file, started) =
+                    store_return::come_back(&data, file, foreign.clone(), (&start, settings.key)).await?;
                 let stored = Stored::read(&data, file, foreign.clone())?;
                 let store = stored.open_store(&data)?;
                 Some((stored, store, started))

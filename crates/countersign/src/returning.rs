@@ -15,6 +15,7 @@ use countersign_api::convert::{MessageError, decoded};
 use countersign_core::codec::{self, CodecError};
 use countersign_core::enroll::returning::ReturnRequest;
 use countersign_core::id::{AuthorityId, KeyId, NodeId};
+use countersign_core::key::SecretKey;
 use countersign_core::limits::ENROLLMENT_REQUESTS_MAX;
 use countersign_core::locked::Locked;
 use countersign_core::name::Address;
@@ -22,6 +23,7 @@ use countersign_core::peer::Refusal;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
 use countersign_core::trust::statement::ChainBroken;
+use countersign_core::trust::view::View;
 use countersign_net::{
     Credential, CredentialError, DialCause, DialError, Dialer, RecognizedServer, Unrecognized, dial_return,
 };
@@ -90,27 +92,37 @@ fn meaning_of(error: &DialError) -> Option<Meaning> {
     }
 }
 
-/// Why nothing came of asking one member.
+/// Why one member issued no certificate to a member that asked by its identity key.
 #[derive(Debug, thiserror::Error)]
-enum ReturnFailure {
+pub enum ReturnFailure {
+    /// It was not reached.
     #[error(transparent)]
     Dial(#[from] DialError),
+    /// It could not carry it out.
     #[error("the answer was: {}", .0.message())]
     Server(#[source] Box<Status>),
+    /// Its answer cannot be read.
     #[error("the answer is malformed")]
     Message(#[from] MessageError),
+    /// What it shows of the cluster is not believed.
     #[error(transparent)]
     Follow(#[from] FollowError),
+    /// It is under no authority of the cluster, or the certificate is not.
     #[error("the server is not recognized")]
     Unrecognized(#[from] Unrecognized),
+    /// The keys.
     #[error(transparent)]
     Keys(#[from] KeysError),
+    /// The request for a certificate cannot be made.
     #[error("certificate request cannot be made")]
     Csr(#[from] CsrError),
+    /// The request cannot be encoded.
     #[error("request cannot be encoded")]
     Codec(#[from] CodecError),
+    /// The cluster refused.
     #[error("refused: {0}")]
     Refused(#[from] Refused),
+    /// The certificate is of another key.
     #[error("the new certificate does not fit its key")]
     Credential(#[from] CredentialError),
 }
@@ -123,13 +135,17 @@ impl From<Status> for ReturnFailure {
 
 /// Why statements were not followed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FollowError {
+pub enum FollowError {
+    /// The member could not answer.
     #[error("the answer was: {}", .0.message())]
     Server(#[source] Box<Status>),
+    /// Its answer cannot be read.
     #[error("the answer is malformed")]
     Message(#[from] MessageError),
+    /// The statements do not follow from those that are known.
     #[error("the statements shown are not believed")]
     Chain(#[from] ChainBroken),
+    /// No nonce could be drawn.
     #[error(transparent)]
     Keys(#[from] KeysError),
 }
@@ -284,27 +300,9 @@ impl Inner {
         server: &RecognizedServer,
     ) -> Result<(), ReturnFailure> {
         let NextLeaf { key } = self.next_leaf(self.shown_key())?;
-        let (cluster, mut number) = {
-            let trust = self.endpoint.trust().load();
-            let record = trust.view.members.get(&self.node).ok_or(Refused::NoSuchNode(self.node))?;
-            (trust.view.cluster, record.renewal().saturating_add(1))
-        };
-        let csr = create_csr(&key)?;
-        for _ in 0..NUMBERS_MAX {
-            let identity = &self.keys.identity;
-            let request = ReturnRequest::sign(identity, (cluster, self.node), (key.id(), number), server.channel());
-            let asked = Asked { request: codec::encode(&request)?.into(), csr: csr.clone().into(), ..Asked::default() };
-            let ReturnReply { chain, refused } = client.r#return(asked).await?.into_inner();
-            if refused.is_empty() {
-                return self.take_over(&key, chain.iter().map(|der| der.to_vec()).collect(), server, number);
-            }
-            match decoded("refused", &refused)? {
-                // What was renewed since this member's copy of its data.
-                Refused::RenewalOutOfOrder { next, .. } if next != number => number = next,
-                why => return Err(why.into()),
-            }
-        }
-        Err(Refused::RenewalOutOfOrder { node: self.node, next: number }.into())
+        let view = Arc::clone(&self.endpoint.trust().load().view);
+        let (chain, number) = next_chain(client, &self.keys.identity, (&view, self.node), &key, server).await?;
+        self.take_over(&key, chain, server, number)
     }
 
     /// Checks the certificate as its peers will, stores it with its key, and shows it from now on.
@@ -323,6 +321,34 @@ impl Inner {
         tracing::info!(renewal, key = %key.id(), "returned by the identity key");
         Ok(())
     }
+}
+
+/// The certificate chain that the cluster issues for `key` to the member that signs with `identity`, and the number of that
+/// renewal. `view` may be older than the cluster's.
+pub(crate) async fn next_chain(
+    client: &mut EnrollmentClient<Channel>,
+    identity: &SecretKey,
+    (view, node): (&View, NodeId),
+    key: &KeyPair,
+    server: &RecognizedServer,
+) -> Result<(Vec<Vec<u8>>, u64), ReturnFailure> {
+    let record = view.members.get(&node).ok_or(Refused::NoSuchNode(node))?;
+    let mut number = record.renewal().saturating_add(1);
+    let csr = create_csr(key)?;
+    for _ in 0..NUMBERS_MAX {
+        let request = ReturnRequest::sign(identity, (view.cluster, node), (key.id(), number), server.channel());
+        let asked = Asked { request: codec::encode(&request)?.into(), csr: csr.clone().into(), ..Asked::default() };
+        let ReturnReply { chain, refused } = client.r#return(asked).await?.into_inner();
+        if refused.is_empty() {
+            return Ok((chain.iter().map(|der| der.to_vec()).collect(), number));
+        }
+        match decoded("refused", &refused)? {
+            // What was renewed since this member's copy of its data.
+            Refused::RenewalOutOfOrder { next, .. } if next != number => number = next,
+            why => return Err(why.into()),
+        }
+    }
+    Err(Refused::RenewalOutOfOrder { node, next: number }.into())
 }
 
 /// Follows page after page of statements; false if there are more than one connection may ask for. Each page leads on, so

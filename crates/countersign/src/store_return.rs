@@ -4,43 +4,29 @@
 //! What is stored says how far it came: `return.json` names the new store before anybody is asked. Once the cluster has
 //! accepted the return, the store before it is put aside, `member.json` names the new one, and only then it is made.
 
+mod ask;
+
 use std::fs::DirBuilder;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use countersign_api::cluster::enrollment_client::EnrollmentClient;
-use countersign_api::cluster::{ReturnReply, ReturnRequest};
-use countersign_api::convert::{MessageError, decoded};
 use countersign_core::codec::{self, CodecError};
-use countersign_core::enroll::returning::{ReturnChannel, StoreReturn};
 use countersign_core::id::StoreId;
 use countersign_core::name::Address;
-use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
 use countersign_core::trust::view::View;
-use countersign_net::{DialError, Unrecognized, dial_enroll_mapped, dial_return};
+use countersign_pki::key::KeyAlgorithm;
 use countersign_raft::{Binding, OpenError, Store};
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
-use tonic::Status;
-use tonic::transport::Channel;
 
-use crate::channel::channel_over;
 use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file, sync_parent};
 use crate::files::ForeignIdentity;
-use crate::keys::{Keys, KeysError, random};
+use crate::keys::{self, Keys, KeysError, NextLeaf, random};
 use crate::member::Started;
-use crate::recognize::Followed;
-use crate::returning::follow_all;
 use crate::settings::Start;
-
-/// How long a member looks for another that takes it back.
-const DEADLINE: Duration = Duration::from_secs(30);
-/// How long one member may take to answer.
-const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
-const RETRY: Duration = Duration::from_millis(500);
+pub use ask::NotTaken;
+use ask::{Wanted, ask_all};
 
 /// Why a member did not come back. Nothing is lost: the same command goes on where it stopped.
 #[derive(Debug, thiserror::Error)]
@@ -71,59 +57,6 @@ pub enum StoreReturnError {
     Alone,
 }
 
-/// Why one member did not take this node back.
-#[derive(Debug, thiserror::Error)]
-pub enum NotTaken {
-    /// It was not reached.
-    #[error(transparent)]
-    Dial(#[from] DialError),
-    /// It could not carry it out.
-    #[error("the answer was: {}", .0.message())]
-    Server(#[source] Box<Status>),
-    /// Its answer cannot be read.
-    #[error("the answer is malformed")]
-    Message(#[from] MessageError),
-    /// What it shows of the cluster is not believed.
-    #[error("what it shows of the cluster is not believed")]
-    Shown(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// It is under no authority of the cluster.
-    #[error("the server is not recognized")]
-    Unrecognized(#[from] Unrecognized),
-    /// The request cannot be encoded.
-    #[error("request cannot be encoded")]
-    Codec(#[from] CodecError),
-    /// The cluster refused.
-    #[error("refused: {0}")]
-    Refused(#[source] Refused),
-    /// The voters attest that this member was evicted.
-    #[error("this node was evicted from its cluster")]
-    Evicted,
-    /// It did not answer in time.
-    #[error("no answer within {} seconds", ANSWER_DEADLINE.as_secs())]
-    Slow,
-}
-
-impl From<Status> for NotTaken {
-    fn from(status: Status) -> Self {
-        Self::Server(Box::new(status))
-    }
-}
-
-impl NotTaken {
-    /// The end of the attempt, if asking again or elsewhere would not change it.
-    fn or_final(self) -> Result<Self, StoreReturnError> {
-        match self {
-            Self::Evicted => Err(StoreReturnError::Evicted),
-            // Its last lease has to run out first; without a cluster the sponsor is only starting.
-            Self::Refused(why @ (Refused::Alive { .. } | Refused::NoCluster | Refused::NoSuchNode(_))) => {
-                Ok(Self::Refused(why))
-            }
-            Self::Refused(why) => Err(StoreReturnError::Refused(why)),
-            other => Ok(other),
-        }
-    }
-}
-
 /// A return under way, stored before anybody is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct ReturnFile {
@@ -138,17 +71,20 @@ struct Stores {
     store: StoreId,
 }
 
-/// The member of this directory, with a new store if it returns with one.
+/// The member of this directory, with a new store if it returns with one, and with another certificate if its own is lost.
 pub(crate) async fn come_back(
     data: &DataDir,
     member: MemberFile,
     foreign: Option<Arc<ForeignIdentity>>,
-    start: &Start,
+    (start, key): (&Start, KeyAlgorithm),
 ) -> Result<(MemberFile, Started), StoreReturnError> {
     let hints: &[Address] = match start {
         Start::ReturnAsLearner { hints } => {
+            if foreign.is_none() && keys::is_leaf_lost(data) {
+                fetch_leaf(data, &member, hints, key).await?;
+            }
             if !is_needed(data, &member)? {
-                tracing::info!("this member's store is whole and no member refuses it: it does not return");
+                tracing::info!("this member's store is whole and no member refuses it: it keeps its place");
                 return Ok((member, Started::Again));
             }
             hints
@@ -207,7 +143,7 @@ pub(crate) async fn carry_out(
     let returned = MemberFile::new(&after, member.cluster_name.clone(), member.name.clone());
     if before.store != stores.store {
         let view = stored_view(data)?;
-        ask_all(&keys, &view, before, stores, hints).await?;
+        ask_all(&view, before, Wanted::Place(&keys, stores), hints).await?;
         put_aside(data, before.store)?;
         data.write_member(&returned)?;
     }
@@ -272,100 +208,25 @@ fn put_aside(data: &DataDir, store: StoreId) -> Result<(), DataDirError> {
     Ok(())
 }
 
-/// Asks one member after the other until one takes this node back.
-async fn ask_all(
-    keys: &Keys,
-    view: &View,
-    before: Binding,
-    stores: Stores,
+/// Gets another certificate for this member, which is known by its identity key. The key of it is stored first.
+async fn fetch_leaf(
+    data: &DataDir,
+    member: &MemberFile,
     hints: &[Address],
+    algorithm: KeyAlgorithm,
 ) -> Result<(), StoreReturnError> {
-    let deadline = Instant::now() + DEADLINE;
-    let mut others: Vec<_> = view.members.values().filter(|member| member.id != before.node).collect();
-    others.sort_by_key(|member| member.suffrage != Suffrage::Voter);
-    let known = others.into_iter().flat_map(|member| member.addresses.first().cloned());
-    let addresses: Vec<Address> = hints.iter().cloned().chain(known).collect();
-    let mut last = None;
-    loop {
-        for address in &addresses {
-            let asking = ask(keys, view, before, stores, address);
-            let asked = tokio::time::timeout(ANSWER_DEADLINE, asking).await.unwrap_or(Err(NotTaken::Slow));
-            match asked.map_err(NotTaken::or_final) {
-                Ok(()) => return Ok(()),
-                Err(ended) => {
-                    let passing = ended?;
-                    tracing::info!(%address, reason = %crate::chain(&passing), "not taken back yet");
-                    // A refusal tells more than that another member was not reached.
-                    let telling =
-                        matches!(passing, NotTaken::Refused(_)) || !matches!(last, Some(NotTaken::Refused(_)));
-                    last = if telling { Some(passing) } else { last };
-                }
-            }
-        }
-        if Instant::now() + RETRY >= deadline {
-            return Err(match last {
-                None => StoreReturnError::Alone,
-                Some(NotTaken::Refused(why)) => StoreReturnError::Refused(why),
-                Some(other) => StoreReturnError::NotTaken(Box::new(other)),
-            });
-        }
-        // why: nothing on this host tells when a lease of the cluster has run out, or when another member is up
-        tokio::time::sleep(RETRY).await;
-    }
-}
-
-/// Recognizes the member at `address` by what the voters have signed since `view`, and asks it.
-async fn ask(keys: &Keys, view: &View, before: Binding, stores: Stores, address: &Address) -> Result<(), NotTaken> {
-    let (mut client, channel) = match keys.leaf.foreign() {
-        None => recognized(view, before, address).await?,
-        Some(foreign) => {
-            let pin = view.active_authority().map(|(pin, _)| pin).ok_or(NotTaken::Refused(Refused::NoCluster))?;
-            let stream = dial_enroll_mapped(address, pin, foreign.rules()).await?;
-            let sponsor = stream.channel();
-            let channel = ReturnChannel { leaf: sponsor.leaf, exporter: sponsor.exporter };
-            (EnrollmentClient::new(channel_over(&endpoint(), stream)), channel)
-        }
-    };
-    let ids = (stores.replaces, stores.store);
-    let request = StoreReturn::sign(&keys.identity, (before.cluster, before.node), ids, channel);
-    let asked = ReturnRequest { store: codec::encode(&request)?.into(), ..ReturnRequest::default() };
-    let ReturnReply { refused, .. } = client.r#return(asked).await?.into_inner();
-    if refused.is_empty() { Ok(()) } else { Err(NotTaken::Refused(decoded::<Refused>("refused", &refused)?)) }
-}
-
-async fn recognized(
-    view: &View,
-    before: Binding,
-    address: &Address,
-) -> Result<(EnrollmentClient<Channel>, ReturnChannel), NotTaken> {
-    let mut followed = Followed::from(Arc::clone(&view.statement));
-    let (client, presented) = loop {
-        let (stream, presented) = dial_return(address).await?;
-        let mut client = EnrollmentClient::new(channel_over(&endpoint(), stream));
-        let all = follow_all(&mut client, &mut followed).await;
-        if all.map_err(|error| NotTaken::Shown(Box::new(error)))? {
-            break (client, presented);
-        }
-    };
-    let Followed { newest, evicted } = followed;
-    if evicted.contains(&before.node) {
-        return Err(NotTaken::Evicted);
-    }
-    let server = presented.recognize(before.cluster, &newest.authorities, &evicted)?;
-    Ok((client, server.channel()))
-}
-
-fn endpoint() -> tonic::transport::Endpoint {
-    tonic::transport::Endpoint::from_static("http://member").timeout(ANSWER_DEADLINE)
+    let (identity, view, before) = (keys::identity(data)?, stored_view(data)?, binding(data, member)?);
+    let recorded = view.members.get(&before.node).ok_or(StoreReturnError::Refused(Refused::NoSuchNode(before.node)))?;
+    let NextLeaf { key } = NextLeaf::load_or_make(data, recorded.leaf.key, algorithm)?;
+    let wanted = Wanted::Certificate { data, identity: &identity, key: &key };
+    ask_all(&view, before, wanted, hints).await
 }
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use countersign_core::id::{ClusterId, Incarnation, NodeId};
     use countersign_core::name::Name;
-    use countersign_pki::key::KeyAlgorithm;
-
-    use super::*;
 
     fn member(store: u8) -> MemberFile {
         let (cluster, node, incarnation) = (ClusterId([1; 16]), NodeId(2), Incarnation(0));
