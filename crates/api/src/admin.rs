@@ -79,10 +79,21 @@ pub struct Status {
     pub key_protection: String,
     /// Live authenticated connections.
     pub connections: usize,
+    /// The chain over all changes, as far as this member has applied them.
+    pub changes: ChangesStatus,
     /// What members said of their states where these differ, which is why no lease is granted; empty while they agree.
     pub differing: Vec<DifferingStatus>,
     /// What an operator should know.
     pub warnings: Vec<String>,
+}
+
+/// Where the chain over all changes stands. Members with the same count have the same head.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangesStatus {
+    /// How many changes there were.
+    pub count: u64,
+    /// The hash over all of them, 64 hexadecimal digits.
+    pub head: String,
 }
 
 /// What one member said of its state at an index of the log at which others said something else.

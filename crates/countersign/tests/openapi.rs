@@ -151,13 +151,14 @@ fn schemas_have_the_fields_of_their_types() {
     let authority = json!({"fingerprint": "00", "not_after": 1, "imported": false, "key": null});
     let certificate =
         json!({"principal": "spiffe://td/node/1", "not_before": 0, "not_after": 1, "renews_at": null, "key": null});
+    let changes = json!({"count": 1, "head": "00"});
     let differing = json!({"index": 256, "node": 2, "digest": "00", "holds": ["x"], "lacks": ["x"]});
     let awaited = json!({"node": 2, "name": "n2", "generation": 1, "lease_ends_millis": 1});
     let status = json!({"node": 1, "name": "n1", "cluster": "c", "cluster_id": "00", "trust_domain": "td",
         "generation": 1, "ready": true, "lease_millis_left": null, "lease_secs": 10, "raft": raft, "members": [member], "evicted": [evicted],
         "awaited": [awaited],
         "authority": authority, "certificate": certificate, "signs": true, "key_protection": "x", "connections": 0,
-        "differing": [differing], "warnings": []});
+        "changes": changes, "differing": [differing], "warnings": []});
     let created = json!({"id": "00", "token": "cst_x:00", "not_after": 1, "uses": 1, "suffrage": "voter",
         "join_addr": "127.0.0.1:1"});
     let token = json!({"id": "00", "suffrage": "learner", "uses": 1, "uses_left": 1, "not_after": 1, "name": null,
@@ -187,6 +188,7 @@ fn schemas_have_the_fields_of_their_types() {
             check::<Status>("Status", &status, false),
             check::<RaftStatus>("RaftStatus", &raft, false),
             check::<MemberStatus>("MemberStatus", &member, false),
+            check::<ChangesStatus>("ChangesStatus", &changes, false),
             check::<DifferingStatus>("DifferingStatus", &differing, false),
             check::<EvictedStatus>("EvictedStatus", &evicted, false),
             check::<AwaitedStatus>("AwaitedStatus", &awaited, false),

@@ -23,6 +23,7 @@ fn write(text: &mut Text, status: &StatusAnswer, now: u64) {
         ("leader", or_dash(leader)),
         ("raft", format!("{}, term {}, applied {} of {}", raft.state, raft.term, raft.applied_index, raft.last_index)),
         ("generation", status.generation.to_string()),
+        ("changes", format!("{}, head {}", status.changes.count, status.changes.head)),
         (
             "authority",
             format!("{}{}", status.authority.fingerprint, if status.authority.imported { " (imported)" } else { "" }),

@@ -122,7 +122,8 @@ pub(crate) const KEYS: &[Key] = &[
     key("return_as_learner", Kind::Flag).flag(
         "return-as-learner",
         "BOOL",
-        "Come back with a new store, as a learner, if this member's store is lost or other members refuse it",
+        "Come back with a new store, as a learner, if this member's store is lost or other members refuse it; get another \
+         certificate if that is lost",
     ),
     key("cluster_addr", Kind::Text)
         .flag("cluster-addr", "HOST:PORT", "Where the cluster port is bound; port 0 takes any that is free")

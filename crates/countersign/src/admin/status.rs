@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use axum::Json;
 use countersign_api::admin::{
-    AuthorityStatus, AwaitedStatus, CertificateStatus, EvictedStatus, IssuedInfo, MadeInfo, MemberStatus, RaftStatus,
-    Status,
+    AuthorityStatus, AwaitedStatus, CertificateStatus, ChangesStatus, EvictedStatus, IssuedInfo, MadeInfo,
+    MemberStatus, RaftStatus, Status,
 };
 use countersign_core::limits::SKEW_SECS;
 use countersign_core::receipt::Answer;
@@ -159,6 +159,7 @@ fn of(member: &Inner, awaited: Vec<AwaitedStatus>) -> Status {
         signs: member.keeper.holds(),
         key_protection: key_protection(view).to_owned(),
         connections: member.endpoint.registry().connections().len(),
+        changes: changes(member),
         differing: member.differing(),
         warnings: warnings(member, view, &raft),
         raft: RaftStatus {
@@ -171,6 +172,12 @@ fn of(member: &Inner, awaited: Vec<AwaitedStatus>) -> Status {
             learners: raft.learners.iter().map(|id| id.0).collect(),
         },
     }
+}
+
+fn changes(member: &Inner) -> ChangesStatus {
+    let state = member.state.read();
+    let chain = state.chain();
+    ChangesStatus { count: chain.count(), head: chain.head().to_string() }
 }
 
 /// The kinds of key in the certificate that this member shows and in that of the active authority.
