@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask verify | fix | tidy | bench | load`.
+//! The project's own tasks: `cargo xtask verify | fix | tidy | soak | bench | load`.
 //!
 //! `verify` and `tidy` only read; `fix` is the one task that changes files. Nothing here ships to users.
 //! Read `verify` for the gate, `tidy` for the rules that no compiler knows.
@@ -20,6 +20,7 @@ usage: cargo xtask <task>
   verify          the gate: format, tidy, clippy, tests, docs; changes nothing
   fix             format, and apply what clippy can
   tidy            only the rules that no compiler knows; seconds
+  soak            what is too long for the gate: every restore drill; half an hour
   bench [args]    build and run the benchmarks of bench/
   load [args]     many callers on a cluster: calls per second, latencies, errors by kind";
 
@@ -44,6 +45,7 @@ fn run() -> Result<()> {
         "verify" => verify::run(&root),
         "fix" => fix(&root),
         "tidy" => tidy::run(&root),
+        "soak" => soak(&root),
         "bench" => bench(&root, &[], rest),
         "load" => bench(&root, &["load"], rest),
         _ => bail!("no task `{task}`\n{USAGE}"),
@@ -60,6 +62,13 @@ fn fix(root: &Path) -> Result<()> {
     cargo::run(root, &["clippy", "--fix", "--allow-dirty", "--workspace", "--all-targets"], &[])?;
     // Last, since what clippy writes is not formatted.
     cargo::run(root, &["fmt", "--all"], &[])
+}
+
+/// The tests that are marked as ignored because they take long.
+fn soak(root: &Path) -> Result<()> {
+    let test =
+        ["test", "--locked", "-p", "countersign-cli", "--test", "cluster_drills", "--", "--ignored", "--nocapture"];
+    cargo::run(root, &test, &[])
 }
 
 fn bench(root: &Path, task: &[&str], args: &[String]) -> Result<()> {

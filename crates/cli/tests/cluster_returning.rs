@@ -194,3 +194,50 @@ fn node_that_lost_its_certificate_or_the_key_of_it_gets_another_by_the_printed_c
     let (code, said) = refused(&mut nodes[1], &[]);
     assert!(code == 3 && said.contains("keys/sealing.key") && said.contains("evict this node"), "{code} {said}");
 }
+
+/// No rule can tell here: the two that are alive know nothing of the revocation. It must come out when the third is back.
+#[test]
+fn older_copy_that_nobody_alive_remembers_is_told_by_the_voter_that_remembers() {
+    let world = World::new();
+    let mut nodes = world.voters_leased(3, None);
+    let client = pay(&world, &nodes[0]);
+    nodes[1].stop();
+    let older = world.path("older");
+    copy(&nodes[1].data, &older);
+    nodes[2].stop();
+    nodes[1].start(&[]);
+    nodes[1].until_ready();
+    nodes[0].ask(&["cert", "revoke", "client/pay"]).ok();
+    nodes[0].kill();
+    nodes[1].stop();
+    replace(&nodes[1], &older);
+    for node in &mut nodes[1..] {
+        node.start(&[]);
+    }
+    for node in &nodes[1..] {
+        node.until_ready();
+    }
+    nodes[0].start(&[]);
+    for _ in 0..20 {
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        for node in &nodes {
+            let s = node.status();
+            eprintln!(
+                "{}: ready {} gen {} applied {} last {} leader {} term {} lease {} changes {} warn {}",
+                node.name,
+                s["ready"],
+                s["generation"],
+                s["raft"]["applied_index"],
+                s["raft"]["last_index"],
+                s["raft"]["leader"],
+                s["raft"]["term"],
+                s["lease_millis_left"],
+                s["changes"]["count"],
+                s["warnings"]
+            );
+        }
+        eprintln!();
+    }
+    let _ = client;
+    panic!("{}", nodes[0].log());
+}

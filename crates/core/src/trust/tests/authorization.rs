@@ -411,9 +411,8 @@ fn what_waits_for_its_change_is_in_a_snapshot() {
     let mut rig = Rig::founded();
     rig.apply(change(put([allow("a")])));
     rig.apply(stage_both(1, 0, [id("a")], [allow("b")]));
-    let mut other = Rig(
+    let mut other = Rig::of(
         crate::trust::TrustState::decode(crate::trust::command::FEATURE_LEVEL, &rig.0.encode().unwrap()).unwrap(),
-        vec![],
     );
     assert_eq!(other.0, rig.0);
     assert_eq!(other.apply(staged(1, 1)), rig.apply(staged(1, 1)));

@@ -1,20 +1,30 @@
-//! The encoding of a snapshot, byte for byte: what one version wrote, the next must read.
+//! The encodings of a snapshot and of a log, byte for byte: what one version wrote, the next must read.
+
+use std::collections::BTreeSet;
 
 use super::rig::*;
 use crate::authz::change::{ChangeId, PolicyChange};
 use crate::authz::label::LabelEdit;
 use crate::authz::text::RuleText;
 use crate::authz::{Requirement, Rule};
-use crate::id::{NodeId, ed25519_spki};
+use crate::enroll::returning::{ReturnChannel, StoreReturn};
+use crate::group::GroupMembers;
+use crate::id::{GroupId, NodeId, StoreId, ed25519_spki};
 use crate::key::Endorsement;
-use crate::name::Host;
+use crate::name::{Address, Host};
 use crate::principal::Role;
 use crate::trust::TrustState;
-use crate::trust::command::{Command, FEATURE_LEVEL};
+use crate::trust::addresses_transcript;
+use crate::trust::command::{Command, FEATURE_LEVEL, Stamped};
 use crate::trust::hosts::{ClusterSetting, Witness};
-use crate::trust::join_token::TokenRecord;
+use crate::trust::join_token::{TokenRecord, token_id};
+use crate::trust::member::Suffrage;
+use crate::trust::outcome::Outcome;
 
 const SNAPSHOT: &str = include_str!("golden_snapshot.hex");
+
+/// Three lines for an entry: the voters before it, the entry, and its outcome, as they are stored and answered.
+const LOG: &str = include_str!("golden_log.txt");
 
 fn rule(id: &str) -> Rule {
     let network = Some("10.0.0.0/8".to_owned());
@@ -93,6 +103,111 @@ fn a_snapshot_is_encoded_as_it_always_was() {
         TrustState::decode(FEATURE_LEVEL, &data_encoding::HEXLOWER.decode(SNAPSHOT.trim().as_bytes()).unwrap())
             .unwrap();
     assert_eq!(decoded, sample());
+}
+
+/// A log with every command that this level has.
+fn logged() -> Rig {
+    let mut rig = sampled();
+    let among = |voters: &[u64]| GroupMembers {
+        voters: voters.iter().copied().map(NodeId).collect(),
+        learners: BTreeSet::from([NodeId(4)]),
+    };
+    rig.apply(Command::RevokeJoinToken(token_id(record(5, 3).verifier)));
+    rig.apply(Command::RotateClusterToken(record(9, 3)));
+    rig.apply(Command::AssignGroup { group: GroupId(7), members: vec![NodeId(1), NodeId(2)] });
+    rig.apply(Command::ReportFeatureLevel { node: NodeId(2), level: 2 });
+    rig.apply(Command::RaiseLevel { level: 2, without: BTreeSet::from([NodeId(4)]), by_itself: false });
+    let addresses = vec![Address::parse("10.0.0.22:7001").unwrap(), Address::parse("n2.example:7001").unwrap()];
+    let signature = key(2).sign(&addresses_transcript(rig.0.view().unwrap(), NodeId(2), &addresses));
+    rig.apply(Command::SetAddresses { node: NodeId(2), addresses, signature });
+    rig.apply(Command::AdoptLeaf { node: NodeId(2), renewal: 1 });
+    rig.apply(Command::RevokeKey(key(61).public().id()));
+    rig.apply(Command::SetSuffrage { node: NodeId(4), suffrage: Suffrage::Voter, keep_authority: false });
+    let (leaf, exporter) = ([3; 32], [4; 32]);
+    let (replaces, store) = (StoreId([2; 16]), StoreId([72; 16]));
+    let ids = (CLUSTER, NodeId(2));
+    let back = StoreReturn::sign(&key(2), ids, (replaces, store), ReturnChannel { leaf, exporter });
+    rig.apply(Command::ReturnStore(Box::new(back)));
+    rig.apply_among(&among(&[1, 2]), Command::BindStore { node: NodeId(2), store });
+    rig.apply_among(&among(&[1]), Command::BindStore { node: NodeId(2), store });
+    rig
+}
+
+/// One name for each command. A new one needs a name here, and an entry in a golden log of its level.
+const fn name_of(command: &Command) -> Option<&'static str> {
+    Some(match command {
+        Command::Bootstrap(_) => "Bootstrap",
+        Command::AddJoinToken(_) => "AddJoinToken",
+        Command::RevokeJoinToken(_) => "RevokeJoinToken",
+        Command::RotateClusterToken(_) => "RotateClusterToken",
+        Command::Admit(_) => "Admit",
+        Command::SealAuthority { .. } => "SealAuthority",
+        Command::ConfirmAuthority { .. } => "ConfirmAuthority",
+        Command::SetSuffrage { .. } => "SetSuffrage",
+        Command::Evict { .. } => "Evict",
+        Command::IssuePrincipal { .. } => "IssuePrincipal",
+        Command::RevokeKey(_) => "RevokeKey",
+        Command::RevokePrincipal(_) => "RevokePrincipal",
+        Command::AssignGroup { .. } => "AssignGroup",
+        Command::ReportFeatureLevel { .. } => "ReportFeatureLevel",
+        Command::RaiseLevel { .. } => "RaiseLevel",
+        Command::SetAddresses { .. } => "SetAddresses",
+        Command::Renew { .. } => "Renew",
+        Command::AdoptLeaf { .. } => "AdoptLeaf",
+        Command::SignStatement { .. } => "SignStatement",
+        Command::RenewPrincipal { .. } => "RenewPrincipal",
+        Command::StagePolicy { .. } => "StagePolicy",
+        Command::ChangePolicy(_) => "ChangePolicy",
+        Command::Label { .. } => "Label",
+        Command::ProveHosts { .. } => "ProveHosts",
+        Command::EditHosts { .. } => "EditHosts",
+        Command::SetCluster(_) => "SetCluster",
+        Command::ReturnStore(_) => "ReturnStore",
+        Command::BindStore { .. } => "BindStore",
+        Command::NoteForTesting(_) => return None,
+    })
+}
+
+/// How many commands there are at this level.
+const COMMANDS: usize = 28;
+
+fn hex(bytes: &[u8]) -> String {
+    data_encoding::HEXLOWER.encode(bytes)
+}
+
+fn line(logged: &Logged) -> String {
+    let voters: Vec<String> = logged.members.voters.iter().map(ToString::to_string).collect();
+    let outcome = crate::codec::encode(&logged.outcome).unwrap();
+    let name = name_of(&logged.stamped.command).unwrap();
+    format!("{name} [{}]\n  {}\n  {}\n", voters.join(" "), hex(&logged.stamped.encode().unwrap()), hex(&outcome))
+}
+
+#[test]
+fn a_log_of_every_command_is_encoded_as_it_always_was() {
+    let rig = logged();
+    let names: BTreeSet<_> = rig.2.iter().filter_map(|logged| name_of(&logged.stamped.command)).collect();
+    assert_eq!(names.len(), COMMANDS, "{names:?}");
+    let all: String = rig.2.iter().map(line).collect();
+    let differs = all.lines().zip(LOG.lines()).find(|(now, then)| now != then);
+    assert!(all == LOG, "the encoding changed: raise the version or the feature level; first: {differs:?}\n{all}");
+}
+
+/// The entries are read as bytes alone: nothing here knows what they were made of.
+#[test]
+fn the_golden_log_leads_to_the_state_and_the_outcomes_that_it_led_to() {
+    let mut state = TrustState::new();
+    let lines: Vec<&str> = LOG.lines().collect();
+    let bytes = |line: &str| data_encoding::HEXLOWER.decode(line.trim().as_bytes()).unwrap();
+    for entry in lines.chunks(3) {
+        let voters = entry[0].split_once('[').unwrap().1.trim_end_matches(']');
+        let voters: BTreeSet<NodeId> = voters.split_whitespace().map(|node| NodeId(node.parse().unwrap())).collect();
+        let learners = if voters.is_empty() { BTreeSet::new() } else { BTreeSet::from([NodeId(4)]) };
+        let stamped = Stamped::decode(FEATURE_LEVEL, &bytes(entry[1])).unwrap();
+        let outcome = state.apply(&stamped, &GroupMembers { voters, learners }).unwrap();
+        let expected: Outcome = crate::codec::decode(&bytes(entry[2])).unwrap();
+        assert_eq!(outcome, expected, "{}", entry[0]);
+    }
+    assert_eq!(state, logged().0);
 }
 
 #[test]

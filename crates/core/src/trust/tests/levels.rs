@@ -18,7 +18,7 @@ const NEXT: u32 = LEVEL_FOR_TESTING;
 
 /// Three voters and a learner, 4, on a member that knows the next level; the cluster is at the first.
 fn cluster() -> Rig {
-    let mut rig = Rig(TrustState::knowing(NEXT), vec![]);
+    let mut rig = Rig::of(TrustState::knowing(NEXT));
     rig.apply(bootstrap());
     for node in [2, 3, 4] {
         rig.apply(Command::AddJoinToken(record(node, 1)));
@@ -102,7 +102,7 @@ fn refused_raise_stops_no_older_member_and_an_accepted_one_does() {
         older.apply(report(node, NEXT));
     }
     // The same state on a member that does not know the next level: a learner, 4.
-    let mut older = Rig(TrustState::decode(FEATURE_LEVEL, &older.0.encode().unwrap()).unwrap(), Vec::new());
+    let mut older = Rig::of(TrustState::decode(FEATURE_LEVEL, &older.0.encode().unwrap()).unwrap());
     assert_eq!(behind(&older.apply(raise(NEXT, &[], false))), [4]);
     assert_eq!(older.apply(raise(NEXT, &[1, 4], false)), Outcome::Refused(Refused::LevelNeedsVoter(NodeId(1))));
     assert!(matches!(older.apply(raise(NEXT, &[4], true)), Outcome::Refused(Refused::AboveLevel { .. })));

@@ -127,11 +127,23 @@ pub(crate) fn stamped(time: UnixMillis, command: Command) -> Stamped {
     Stamped { level: FEATURE_LEVEL, time, author: author(), command }
 }
 
-pub(crate) struct Rig(pub(crate) TrustState, pub(crate) Vec<Event>);
+/// An entry that was applied.
+pub(crate) struct Logged {
+    pub(crate) members: GroupMembers,
+    pub(crate) stamped: Stamped,
+    pub(crate) outcome: Outcome,
+}
+
+/// A state, its events and its log.
+pub(crate) struct Rig(pub(crate) TrustState, pub(crate) Vec<Event>, pub(crate) Vec<Logged>);
 
 impl Rig {
+    pub(crate) fn of(state: TrustState) -> Self {
+        Self(state, vec![], vec![])
+    }
+
     pub(crate) fn empty() -> Self {
-        Self(TrustState::new(), vec![])
+        Self::of(TrustState::new())
     }
 
     /// A cluster with its founder, node 1.
@@ -190,9 +202,11 @@ impl Rig {
     }
 
     fn apply_at_among(&mut self, time: UnixMillis, members: &GroupMembers, command: Command) -> Outcome {
-        let Recorded { outcome, event } = self.0.apply_recorded(&stamped(time, command), members).unwrap();
+        let stamped = stamped(time, command);
+        let Recorded { outcome, event } = self.0.apply_recorded(&stamped, members).unwrap();
         self.0.check_invariants().unwrap();
         self.1.extend(event);
+        self.2.push(Logged { members: members.clone(), stamped, outcome: outcome.clone() });
         outcome
     }
 

@@ -225,7 +225,7 @@ fn ask(rig: &Rig, recognition: &mut Recognition, node: u8) -> Result<(), AnswerE
 fn a_member_that_was_away_learns_whom_it_must_refuse_before_it_believes_anybody() {
     let mut rig = stated();
     let stored = Arc::clone(&rig.0.view().unwrap().statement);
-    let old = Rig(rig.0.clone(), vec![]);
+    let old = Rig::of(rig.0.clone());
     evict(&mut rig, 3);
     rig.settle();
     let mut recognition = Recognition::new(stored, [7; 32]);
@@ -261,7 +261,7 @@ fn an_answer_for_another_nonce_or_by_another_key_is_not_counted() {
 #[test]
 fn a_voter_that_is_behind_is_counted_and_one_of_another_history_is_not() {
     let old = stated();
-    let mut rig = Rig(old.0.clone(), vec![]);
+    let mut rig = Rig::of(old.0.clone());
     rig.apply(Command::AddJoinToken(voter_record(5, 1)));
     rig.apply(Command::Admit(Box::new(request(4, 5).into())));
     rig.open_authority(NodeId(4));
