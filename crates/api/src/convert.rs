@@ -7,6 +7,7 @@ use countersign_core::codec::{self, CodecError};
 use countersign_core::id::{ClusterId, NodeId};
 use countersign_core::principal::{PrincipalError, TrustDomain};
 use countersign_core::time::UnixMillis;
+use countersign_core::trust::outcome::Refused;
 use countersign_core::trust::view::View;
 
 /// A message does not hold what its schema promises.
@@ -39,6 +40,18 @@ pub enum MessageError {
 /// Decodes an `encoded` field.
 pub fn decoded<T: serde::de::DeserializeOwned>(field: &'static str, bytes: &[u8]) -> Result<T, MessageError> {
     codec::decode(bytes).map_err(|source| MessageError::Encoded { field, source })
+}
+
+/// Characters of a reason in words that are kept.
+const REASON_LEN_MAX: usize = 512;
+
+/// Decodes a refusal. One that this build does not know is [`Refused::Later`], in the words that came with it: printable
+/// characters, at most 512.
+///
+/// Errors: [`MessageError`] where there are no words either.
+pub fn refusal(refused: &[u8], reason: &str) -> Result<Refused, MessageError> {
+    let words: String = reason.chars().filter(|c| !c.is_control()).take(REASON_LEN_MAX).collect();
+    decoded("refused", refused).or_else(|error| if words.is_empty() { Err(error) } else { Ok(Refused::Later(words)) })
 }
 
 /// What a verified server says of its cluster.

@@ -153,6 +153,8 @@ pub const DIGEST_EVERY: u64 = 256;
 pub const DIGESTS_MAX: usize = 1024;
 /// Revocations in one answer, where members whose states differ compare them.
 pub const REVOCATIONS_PAGE_MAX: usize = 4096;
+/// Revocations that such an answer has at least, unless it is the last one.
+pub const REVOCATIONS_PAGE_MIN: usize = 1024;
 /// Revocations of one voter that are compared; past it they are not, and the report says so.
 pub const REVOCATIONS_COMPARED_MAX: usize = 2_000_000;
 /// Revocations that the report about differing states lists.

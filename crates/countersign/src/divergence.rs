@@ -13,52 +13,85 @@ use countersign_core::codec;
 use countersign_core::id::{NodeId, StateDigest, StoreId};
 use countersign_core::limits::REVOCATIONS_PAGE_MAX;
 use countersign_core::locked::{Locked, Order};
-use countersign_core::trust::agreement::{Agreement, Report, Revocation, RevocationsCompared, Said, Speaker, Uneven};
+use countersign_core::trust::agreement::{
+    Agreement, Judge, News, Report, Revocation, RevocationsCompared, Said, Speaker, Uneven,
+};
 use countersign_core::trust::command::Command;
 use countersign_core::trust::digest::DigestAt;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
 use countersign_core::trust::view::View;
 use countersign_raft::GroupState;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
-use crate::datadir::{DamageReason, DataDir, DataDirError, file};
+use crate::datadir::{DataDir, DataDirError, file};
 use crate::member::Inner;
 
 /// How long a voter may take to say which revocations it holds.
-const COMPARE_DEADLINE: Duration = Duration::from_secs(30);
+const COMPARE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long to wait before those are asked again that did not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// Characters of a digest in a line for people.
 const DIGEST_SHOWN: usize = 16;
 
+/// What a member says of its state with a request for a lease.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Compared {
+    /// The newest digest of it, if it has one.
+    pub(crate) digest: Option<DigestAt>,
+    /// What it knows of voters' disagreements.
+    pub(crate) disputed: Option<Report>,
+}
+
+/// What outlives a restart.
+#[derive(Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    agreement: Agreement,
+    /// This learner's own store, if its leader says that what it holds differs.
+    differs: Option<StoreId>,
+}
+
+impl Kept {
+    /// As it is stored; none where there is nothing to store.
+    fn encoded(&self) -> Option<Vec<u8>> {
+        let nothing = self.agreement.is_empty() && self.differs.is_none();
+        let encoded = (!nothing).then(|| codec::encode(self))?;
+        encoded
+            .inspect_err(|error| tracing::error!(error = %crate::chain(error), "what differs cannot be encoded"))
+            .ok()
+    }
+}
+
 #[derive(Default)]
 struct Known {
-    agreement: Agreement,
+    kept: Kept,
     /// The alarm that stands, as this member found it as leader or heard it from its leader. For a learner: that it differs.
     report: Option<Report>,
 }
 
-/// What this member knows of members whose states differ. It outlives a restart.
+/// What this member knows of members whose states differ.
 pub(crate) struct Divergence {
     /// Held while the own digests are looked at.
     known: Locked<Known>,
-    /// Wakes those who find out what the difference is.
+    /// Wakes the task that finds out what the difference is.
     raised: watch::Sender<()>,
+    /// Wakes the task that writes down what is to outlive a restart.
+    changed: watch::Sender<()>,
 }
 
 impl Divergence {
-    /// As it was at the last stop.
+    /// As it was at the last stop. A file that cannot be read is as good as lost: the leader finds it again.
     pub(crate) fn open(data: &DataDir) -> Result<Self, DataDirError> {
-        let agreement = match data.read(file::DIVERGENCE)? {
-            None => Agreement::default(),
-            Some(bytes) => codec::decode(&bytes).map_err(|_| DataDirError::Damaged {
-                path: data.file(file::DIVERGENCE),
-                reason: DamageReason::Parse,
-            })?,
-        };
-        let known = Locked::of(Order::Middle, Known { agreement, report: None });
-        Ok(Self { known, raised: watch::Sender::new(()) })
+        let kept = data.read(file::DIVERGENCE)?.map_or_else(Kept::default, |bytes| {
+            codec::decode(&bytes).unwrap_or_else(|error| {
+                let path = data.file(file::DIVERGENCE);
+                tracing::error!(path = %path.display(), error = %crate::chain(&error), "what differs cannot be read");
+                Kept::default()
+            })
+        });
+        let known = Locked::of(Order::Middle, Known { kept, report: None });
+        Ok(Self { known, raised: watch::Sender::new(()), changed: watch::Sender::new(()) })
     }
 
     /// The alarm that stands.
@@ -66,116 +99,155 @@ impl Divergence {
         self.known.lock().report.clone()
     }
 
-    /// What `me` and `speaker` said of their states where these are known to differ.
-    pub(crate) fn between(&self, me: NodeId, speaker: Speaker) -> Option<Report> {
-        self.known.lock().agreement.between(me, speaker)
+    /// What is known of voters' disagreements, to be told to a leader; none if there is nothing.
+    pub(crate) fn disputed(&self) -> Option<Report> {
+        let known = self.known.lock();
+        (!known.kept.agreement.is_empty()).then(|| known.kept.agreement.known())
     }
+}
 
-    /// Keeps what is known for the next start. What cannot be kept is said; the alarm stands until then all the same.
-    fn keep(&self, data: &DataDir) {
-        let agreement = self.known.lock().agreement.clone();
-        let kept = match codec::encode(&agreement) {
-            Ok(_) if agreement.is_empty() => data.remove(file::DIVERGENCE),
-            Ok(bytes) => data.write(file::DIVERGENCE, &bytes),
-            Err(error) => return tracing::error!(error = %crate::chain(&error), "disagreements cannot be encoded"),
-        };
-        if let Err(error) = kept {
-            tracing::error!(error = %crate::chain(&error), "that members' states differ could not be written down");
-        }
-    }
-
-    /// Puts `report` in place of the one that stood. True if it is about something else.
-    fn stands(&self, report: Option<Report>) -> bool {
-        let mut known = self.known.lock();
+impl Known {
+    /// Puts `report` in place of the one that stood. True if it is about something else; if not, what was found out stays.
+    fn stands(&mut self, report: Option<Report>) -> bool {
         let about = |report: &Option<Report>| report.as_ref().map(|report| report.disagreements.clone());
-        let news = about(&known.report) != about(&report);
+        let news = about(&self.report) != about(&report);
         if news {
-            known.report = report;
+            self.report = report;
         }
         news
     }
 }
 
+/// Whether this member was told that what `store` holds differs, so that it may return with another although its store is
+/// whole.
+pub(crate) fn is_known_to_differ(data: &DataDir, store: StoreId) -> Result<bool, DataDirError> {
+    let kept = data.read(file::DIVERGENCE)?.and_then(|bytes| codec::decode::<Kept>(&bytes).ok());
+    Ok(kept.is_some_and(|kept| kept.differs == Some(store)))
+}
+
 impl Inner {
-    /// As leader: compares what `from` says of its state, and decides whether it may have a lease. A report if not.
-    pub(crate) fn compare_states(&self, from: NodeId, store: StoreId, said: Option<DigestAt>) -> Option<Report> {
-        let (me, speaker) = ((self.node, self.own_store()), (from, store));
+    /// Compares with this member's own digests, as `with` says. None before there is a view.
+    fn judge<T>(&self, with: impl FnOnce(&mut Known, Judge<'_>) -> T) -> Option<T> {
         let view = self.state.read().view().cloned()?;
-        let quarantined = self.overlay.quarantined();
-        let (alarm, changed) = {
-            let mut known = self.divergence.known.lock();
-            let changed = match said {
-                Some(said) if from != self.node => {
-                    self.state.with_digests(|own| known.agreement.compare(me, own, speaker, said))
-                }
-                Some(_) | None => false,
-            };
-            (known.agreement.alarm(&view, &quarantined), changed)
-        };
-        if changed {
-            self.divergence.keep(&self.data);
+        let applied = self.group.status().applied.map_or(0, |at| at.index);
+        let me = (self.node, self.own_store());
+        let mut known = self.divergence.known.lock();
+        let before = known.kept.clone();
+        let done = self.state.with_digests(|own| with(&mut known, Judge { me, own, applied, view: &view }));
+        if known.kept != before {
+            self.divergence.changed.send_replace(());
         }
-        if self.divergence.stands(alarm.clone()) {
-            match &alarm {
-                None => {
-                    tracing::info!("the states of the voters that count do not differ any more: leases are granted");
-                }
-                Some(report) => {
-                    tracing::error!(report = %lines(report, &view).join("; "), "the states of voters differ: no lease is granted");
-                }
+        Some(done)
+    }
+
+    /// As leader: compares what `from` says of its state, and decides whether it may have a lease. A report if not.
+    pub(crate) fn compare_states(&self, from: Speaker, said: &Compared) -> Option<Report> {
+        let quarantined = self.overlay.quarantined();
+        let (alarm, news, learner) = self.judge(|known, by| {
+            let agreement = &mut known.kept.agreement;
+            if let Some(disputed) = &said.disputed {
+                agreement.merge(by, disputed);
             }
+            let news = match said.digest {
+                Some(digest) if from != by.me => agreement.compare(by, from, digest),
+                Some(_) | None => {
+                    agreement.refresh(by);
+                    News::None
+                }
+            };
+            let (alarm, learner) = (agreement.alarm(&quarantined), agreement.learner(by.me.0, from));
+            let changed = known.stands(alarm.clone());
+            // With what was found out about it.
+            (if alarm.is_some() { known.report.clone() } else { None }, (news, changed), learner)
+        })?;
+        let view = self.state.read().view().cloned()?;
+        let (news, changed) = news;
+        match &alarm {
+            Some(report) if changed => {
+                tracing::error!(report = %lines(report, &view).join("; "), "the states of voters differ: no lease is granted");
+            }
+            None if changed => tracing::info!("the states of the voters that count do not differ any more"),
+            Some(_) | None => {}
+        }
+        if changed {
             self.divergence.raised.send_replace(());
         }
-        if alarm.is_some() {
-            return self.divergence.report();
+        if let (News::Learner, Some(report)) = (news, &learner) {
+            tracing::error!(report = %lines(report, &view).join("; "), "the state of a learner differs");
         }
-        let report = self.divergence.between(self.node, speaker)?;
-        if changed {
-            tracing::error!(report = %lines(&report, &view).join("; "), "the state of a learner differs");
-        }
-        Some(report)
+        alarm.or(learner)
     }
 
     /// As leader: why a command may not make a voter of a member whose state is known to differ.
     pub(crate) fn check_state_of_new_voter(&self, command: &Command) -> Option<Refused> {
         let Command::SetSuffrage { node, suffrage: Suffrage::Voter, .. } = command else { return None };
         let store = self.state.read().view()?.members.get(node)?.store;
-        let index = *self.divergence.between(self.node, (*node, store))?.disagreements.keys().next()?;
+        let report = self.divergence.known.lock().kept.agreement.learner(self.node, (*node, store))?;
+        let index = *report.disagreements.keys().next()?;
         Some(Refused::StateDiffers { node: *node, index })
     }
 
-    /// The leader grants no lease, for this reason.
-    pub(crate) fn states_differ(&self, report: &Report) {
-        let Some(view) = self.state.read().view().cloned() else { return };
-        let votes = view.members.get(&self.node).is_some_and(|member| member.suffrage == Suffrage::Voter);
-        // A learner never leads, and what is only about itself ends with its store.
-        if votes && self.divergence.known.lock().agreement.take_up(report) {
-            self.divergence.keep(&self.data);
-        }
-        let news = self.divergence.stands(Some(report.clone()));
-        // What the leader has found out since it raised the alarm.
-        self.divergence.known.lock().report = Some(report.clone());
-        if news {
-            tracing::error!(report = %lines(report, &view).join("; "), "the leader grants no lease: states differ");
+    /// The leader grants no lease, for the reason in its report, if that can be read.
+    pub(crate) fn states_differ(&self, report: Option<Report>) {
+        let Some(report) = report else {
+            tracing::error!(
+                "the leader grants no lease, since states differ; its report cannot be read by this binary"
+            );
+            return;
+        };
+        let news = self.judge(|known, by| {
+            let learns = by.view.members.get(&by.me.0).is_none_or(|member| member.suffrage == Suffrage::Learner);
+            let mine = report.disagreements.values().any(|words| words.contains_key(&by.me.0));
+            known.kept.differs = (learns && mine).then_some(by.me.1);
+            let news = known.stands(Some(report.clone()));
+            // What the leader has found out since it raised the alarm.
+            known.report = Some(report.clone());
+            news
+        });
+        if news == Some(true)
+            && let Some(view) = self.state.read().view()
+        {
+            tracing::error!(report = %lines(&report, view).join("; "), "the leader grants no lease: states differ");
         }
     }
 
-    /// The leader grants leases: it knows of no voters that differ.
+    /// The leader granted a lease.
     pub(crate) fn states_agree(&self) {
-        if self.divergence.known.lock().agreement.clear() {
-            self.divergence.keep(&self.data);
-        }
-        if self.divergence.stands(None) {
+        let ended = self.judge(|known, _| {
+            known.kept.differs = None;
+            known.stands(None)
+        });
+        if ended == Some(true) {
             tracing::info!("the leader grants leases again");
         }
     }
 
+    /// What the leader knows of voters' disagreements, whether it lets them count or not. A voter keeps it.
+    pub(crate) fn follow_leader(&self, disputed: &Report) {
+        self.judge(|known, by| {
+            // A learner never leads.
+            if by.view.members.get(&by.me.0).is_some_and(|member| member.suffrage == Suffrage::Voter) {
+                known.kept.agreement.follow(by, disputed);
+            }
+        });
+    }
+
     /// Lines for people about states that differ; none while they agree as far as is known.
     pub(crate) fn divergence_warnings(&self, view: &View) -> Vec<String> {
-        let mut warnings = self.divergence.report().map(|report| lines(&report, view)).unwrap_or_default();
-        for member in view.members.values().filter(|member| member.suffrage == Suffrage::Learner) {
-            let differs = self.divergence.between(self.node, (member.id, member.store));
-            warnings.extend(differs.iter().flat_map(|report| lines(report, view)));
+        let (report, learners) = {
+            let known = self.divergence.known.lock();
+            let agreement = &known.kept.agreement;
+            let of = |node: NodeId| Some((node, view.members.get(&node)?.store));
+            let learners = agreement.learners().filter_map(|node| agreement.learner(self.node, of(node)?));
+            (known.report.clone(), learners.collect::<Vec<Report>>())
+        };
+        let mut warnings = report.map(|report| lines(&report, view)).unwrap_or_default();
+        warnings.extend(learners.iter().flat_map(|report| lines(report, view)));
+        if learners.len() > 1 {
+            warnings.push(
+                "several learners differ from this leader: its own state may be the wrong one; restart it, and see whether                  they still differ, before any of them returns"
+                    .to_owned(),
+            );
         }
         warnings
     }
@@ -207,29 +279,31 @@ impl Inner {
         (page, last)
     }
 
-    /// Finds out which revocations the voters of the alarm hold that others of them lack.
-    async fn find_uneven(&self) {
+    /// Finds out which revocations the voters of the alarm hold that others of them lack. True if all of them have said.
+    async fn find_uneven(&self) -> bool {
         let leads = self.group.status().state == GroupState::Leader;
-        let Some(mut report) = self.divergence.report().filter(|_| leads) else { return };
-        let Some(ours) = self.state.read().view().cloned() else { return };
-        let mut compared = Vec::new();
-        let others: BTreeSet<NodeId> = report.voters().into_iter().filter(|node| *node != self.node).collect();
-        report.unheard.clear();
+        let Some(mut report) = self.divergence.report().filter(|_| leads) else { return true };
+        let Some(ours) = self.state.read().view().cloned() else { return true };
+        let others: Vec<NodeId> = report.voters().into_iter().filter(|node| *node != self.node).collect();
+        let mut answers = Vec::new();
         for node in others {
-            match tokio::time::timeout(COMPARE_DEADLINE, self.compared_with(node, &ours)).await {
-                Ok(Some(with)) => compared.push((node, with)),
-                Ok(None) | Err(_) => drop(report.unheard.insert(node)),
-            }
+            let asked = tokio::time::timeout(COMPARE_DEADLINE, self.compared_with(node, &ours)).await;
+            answers.push((node, asked.ok().flatten()));
         }
-        report.unlisted = 0;
-        report.enter(self.node, &ours, compared.iter().map(|(node, with)| (*node, with)));
+        report.unheard = answers.iter().filter(|(_, with)| with.is_none()).map(|(node, _)| *node).collect();
+        let compared = answers.iter().filter_map(|(node, with)| Some((*node, with.as_ref()?)));
+        report.enter(self.node, &ours, compared);
         let mut known = self.divergence.known.lock();
-        let Some(stands) = known.report.as_mut().filter(|r| r.disagreements == report.disagreements) else { return };
-        if *stands != report {
-            *stands = report.clone();
-            drop(known);
+        let Some(stands) = known.report.as_mut().filter(|r| r.disagreements == report.disagreements) else {
+            return true;
+        };
+        let news = *stands != report;
+        *stands = report.clone();
+        drop(known);
+        if news {
             tracing::error!(report = %lines(&report, &ours).join("; "), "the states of voters differ in this");
         }
+        report.unheard.is_empty()
     }
 
     async fn compared_with<'a>(&self, node: NodeId, ours: &'a View) -> Option<RevocationsCompared<'a>> {
@@ -239,9 +313,6 @@ impl Inner {
             let after = compared.after().map(codec::encode).transpose().ok()?.unwrap_or_default();
             let reply = client.revocations(RevocationsRequest { after: Bytes::from(after) }).await.ok()?.into_inner();
             let page: Vec<Revocation> = decoded("revocations", &reply.page).ok()?;
-            if page.is_empty() && !reply.last {
-                return None; // it would never end
-            }
             compared.page(page, reply.last).ok()?;
             if reply.last {
                 return Some(compared);
@@ -250,20 +321,41 @@ impl Inner {
     }
 }
 
-/// Finds out what the difference is whenever an alarm is raised, until the member stops.
+/// Starts the task that finds out what the difference is, and the one that writes down what is known.
 pub(crate) fn spawn(member: &Arc<Inner>) {
     let this = Arc::clone(member);
     member.spawn(async move {
         let mut raised = this.divergence.raised.subscribe();
         loop {
-            this.find_uneven().await;
-            if this.divergence.report().is_none() {
+            if this.find_uneven().await {
                 if raised.changed().await.is_err() {
                     return;
                 }
             } else {
                 // why: a voter that was out of reach may answer later, and nothing tells so
                 let _ = tokio::time::timeout(ASK_AGAIN, raised.changed()).await;
+            }
+        }
+    });
+    let this = Arc::clone(member);
+    member.spawn(async move {
+        let mut changed = this.divergence.changed.subscribe();
+        let kept = || this.divergence.known.lock().kept.encoded();
+        let mut written = kept();
+        while changed.changed().await.is_ok() {
+            let kept = kept();
+            if kept == written {
+                continue;
+            }
+            let done = match &kept {
+                None => this.data.remove(file::DIVERGENCE),
+                Some(bytes) => this.data.write(file::DIVERGENCE, bytes),
+            };
+            match done {
+                Ok(()) => written = kept,
+                Err(error) => {
+                    tracing::error!(error = %crate::chain(&error), "that members' states differ could not be written down");
+                }
             }
         }
     });
@@ -284,8 +376,9 @@ fn lines(report: &Report, view: &View) -> Vec<String> {
             by.iter().map(|(node, said)| format!("{} {}", name(node), short(said.digest))).collect();
         lines.push(format!(
             "states of voters differ at log index {index} ({}): no lease is granted, so nobody serves clients; find out whose \
-             state is wrong, stop that node and run `countersign server --return-as-learner` there, or go on without it: \
-             `countersign node quarantine NODE` on every other voter; a command that unites the states is not in this version",
+             state is wrong and demote that node (`countersign node demote NODE --keep-authority`), then stop it and run \
+             `countersign server --return-as-learner` there; one that cannot be demoted: `countersign node quarantine NODE` on \
+             every other voter; a command that unites the states is not in this version",
             said.join(", ")
         ));
     }

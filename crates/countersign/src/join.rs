@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use countersign_api::cluster::enrollment_client::EnrollmentClient;
 use countersign_api::cluster::{EnrollRequest, ViewRequest};
-use countersign_api::convert::{ClusterInfo, Enrollment, MessageError, decoded};
+use countersign_api::convert::{ClusterInfo, Enrollment, MessageError, refusal};
 use countersign_core::codec::{self, CodecError};
 use countersign_core::enroll::joiner::{Candidate, JoinError as ProtocolError, Unpinned};
 use countersign_core::id::{AuthorityId, RequestId, StoreId};
@@ -232,7 +232,7 @@ async fn attempt(
     let reply = client.enroll(request).await.map_err(sponsor_error)?.into_inner();
     let skew = skew_secs(SystemClock.now(), UnixMillis(reply.time_millis));
     if !reply.refused.is_empty() {
-        return Err(JoinError::Refused { why: decoded("refused", &reply.refused)?, skew_secs: skew });
+        return Err(JoinError::Refused { why: refusal(&reply.refused, &reply.reason)?, skew_secs: skew });
     }
     let enrollment: Enrollment = reply.try_into()?;
     asked.accept(enrollment.node, &enrollment.view)?;

@@ -174,7 +174,7 @@ pub fn advice_enrollment(why: &Refused) -> &'static str {
             "choose another address with --advertise-addr"
         }
         Refused::KeyRevoked | Refused::EvictedSince(_) => {
-            "start with an empty data directory, so that new keys are made"
+            "choose another directory with --data, so that new keys are made"
         }
         Refused::CertificateMissing => {
             "start with --inter-broker-tls-cert, --inter-broker-tls-key and --inter-broker-tls-ca"
@@ -185,12 +185,13 @@ pub fn advice_enrollment(why: &Refused) -> &'static str {
         Refused::AboveLevel { .. } => {
             "update the members that are behind, then repeat the command; `countersign cluster level` shows what each knows"
         }
+        Refused::Later(_) => "install the release that the cluster's members run, then repeat the same command",
         Refused::LevelNeedsVoter(_) => "update that voter, or demote or evict it: `countersign node list`",
         Refused::CertificateUnwanted => "leave the --inter-broker-tls flags out",
         Refused::MappedTaken { .. } => {
             "have a certificate made for a name of its own, or evict the node that has this one"
         }
         Refused::Limit { .. } => "see `countersign node list`; use a learner token, or evict what is gone",
-        _ => "repeat the join; if it fails again, start with an empty data directory and a new token",
+        _ => "repeat the join; if it fails again, join with a new token and another directory: --data",
     }
 }

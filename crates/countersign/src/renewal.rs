@@ -183,7 +183,7 @@ impl Inner {
         let (cluster, number) = {
             let trust = self.endpoint.trust().load();
             let record = trust.view.members.get(&self.node).ok_or(RenewalError::NotAMember)?;
-            let again = record.leaf_of(key.id()).map(|leaf| leaf.renewal);
+            let again = record.leaf_of(key.id()).filter(|leaf| !leaf.has_ended(self.now())).map(|leaf| leaf.renewal);
             (trust.view.cluster, again.unwrap_or(record.renewal().saturating_add(1)))
         };
         let endorsement = Endorsement::sign(&self.keys.identity, cluster, key.id(), number);

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use countersign_api::cluster::enrollment_client::EnrollmentClient;
 use countersign_api::cluster::{ReturnReply, ReturnRequest as Asked, ViewRequest};
-use countersign_api::convert::{MessageError, decoded};
+use countersign_api::convert::{MessageError, refusal};
 use countersign_core::codec::{self, CodecError};
 use countersign_core::enroll::returning::ReturnRequest;
 use countersign_core::id::{AuthorityId, KeyId, NodeId};
@@ -338,11 +338,11 @@ pub(crate) async fn next_chain(
     for _ in 0..NUMBERS_MAX {
         let request = ReturnRequest::sign(identity, (view.cluster, node), (key.id(), number), server.channel());
         let asked = Asked { request: codec::encode(&request)?.into(), csr: csr.clone().into(), ..Asked::default() };
-        let ReturnReply { chain, refused } = client.r#return(asked).await?.into_inner();
+        let ReturnReply { chain, refused, reason } = client.r#return(asked).await?.into_inner();
         if refused.is_empty() {
             return Ok((chain.iter().map(|der| der.to_vec()).collect(), number));
         }
-        match decoded("refused", &refused)? {
+        match refusal(&refused, &reason)? {
             // What was renewed since this member's copy of its data.
             Refused::RenewalOutOfOrder { next, .. } if next != number => number = next,
             why => return Err(why.into()),

@@ -21,6 +21,7 @@ use countersign_raft::{Binding, OpenError, Store};
 use serde::{Deserialize, Serialize};
 
 use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file, sync_parent};
+use crate::divergence;
 use crate::files::ForeignIdentity;
 use crate::keys::{self, Keys, KeysError, NextLeaf, random};
 use crate::member::Started;
@@ -84,7 +85,7 @@ pub(crate) async fn come_back(
                 fetch_leaf(data, &member, hints, key).await?;
             }
             if !is_needed(data, &member)? {
-                tracing::info!("this member's store is whole and no member refuses it: it keeps its place");
+                tracing::info!("this member's store is whole and no member refuses it: this member keeps its place");
                 return Ok((member, Started::Again));
             }
             hints
@@ -99,9 +100,10 @@ pub(crate) async fn come_back(
     Ok((carry_out(data, member, hints, foreign).await?, Started::Returned))
 }
 
-/// Whether this member must return: its store is lost, peers refuse it, or a return is under way.
+/// Whether this member must return: its store is lost, peers refuse it, what it holds differs, or a return is under way.
 pub(crate) fn is_needed(data: &DataDir, member: &MemberFile) -> Result<bool, StoreReturnError> {
-    if data.file(file::RETURN).exists() || is_refused(data, member)? {
+    let differs = member.store().map_or(Ok(false), |store| divergence::is_known_to_differ(data, store));
+    if data.file(file::RETURN).exists() || is_refused(data, member)? || differs? {
         return Ok(true);
     }
     match Store::open(&data.store_place(binding(data, member)?)) {
@@ -149,7 +151,7 @@ pub(crate) async fn carry_out(
     }
     // Nothing has ever been promised by it: until `return.json` is gone, the member does not run.
     Store::create(&data.store_place(after), StoreId(*random::<16>()?.expose()))?;
-    for done in [file::STORE_REFUSED, file::RETURN] {
+    for done in [file::STORE_REFUSED, file::DIVERGENCE, file::RETURN] {
         data.remove(done)?;
     }
     Ok(returned)

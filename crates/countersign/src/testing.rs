@@ -19,10 +19,14 @@ impl Member {
         self.0.state.read().notes_for_testing().to_vec()
     }
 
-    /// Loses the revocation of `key` from this member's state, as one does whose memory or disk is damaged.
+    /// Loses the revocation of `key` from this member's state and its stored snapshot, as one does whose disk is damaged.
     #[doc(hidden)]
-    pub fn forget_key_for_testing(&self, key: KeyId) {
+    pub async fn forget_key_for_testing(&self, key: KeyId) -> Result<(), Box<dyn core::error::Error + Send + Sync>> {
         self.0.state.forget_key_for_testing(key);
+        let applied = self.0.group.status().applied;
+        self.0.group.snapshot_now().await?;
+        self.0.group.watch().wait_for(|status| status.snapshot >= applied).await?;
+        Ok(())
     }
 
     /// Has the state machine stand still, as one does that waits for a lock which is never given back.

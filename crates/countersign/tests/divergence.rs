@@ -4,13 +4,15 @@
 
 mod support;
 
-use countersign::LeaseLength;
+use countersign::{LeaseLength, Start, Started};
 use countersign_api::admin::{DifferingStatus, Problem, Status};
 use countersign_core::id::KeyId;
 use countersign_core::limits::DIGEST_EVERY;
+use countersign_core::name::Name;
 use countersign_core::trust::member::Suffrage;
 use serde_json::json;
 use support::{Lifetimes, Node, cluster_living};
+use tempfile::TempDir;
 
 /// Short, so that a lease that is not renewed ends soon.
 fn lifetimes() -> Lifetimes {
@@ -67,8 +69,8 @@ async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_cou
         assert_eq!(states_differ(node).await, "countersign_states_differ 0");
     }
 
-    // The state of one loses a revocation, and nothing tells until the next digest.
-    n3.member().forget_key_for_testing(KeyId::parse(&revoked).unwrap());
+    // What one holds, also on its disk, loses a revocation. Nothing tells until the next digest.
+    n3.member().forget_key_for_testing(KeyId::parse(&revoked).unwrap()).await.unwrap();
     past_next_digest(&[&n1, &n2, &n3]).await;
     for node in [&n1, &n2, &n3] {
         let told = |status: &Status| {
@@ -87,9 +89,10 @@ async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_cou
         assert_eq!(states_differ(node).await, "countersign_states_differ 1");
     }
 
-    // It outlives a restart of the leader and the voter that differs, which says nothing any more.
+    // It outlives a restart of all others, while the voter that differs is off and says nothing.
     let (data, name) = n3.stop().await;
-    let n1 = n1.restart().await;
+    let (first, second) = (n1.stop().await, n2.stop().await);
+    let (n1, n2) = (Node::open(first.0, first.1).await, Node::open(second.0, second.1).await);
     for node in [&n1, &n2] {
         node.until(|status| status.raft.leader.is_some() && is_silenced(status) && !status.differing.is_empty()).await;
     }
@@ -102,16 +105,35 @@ async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_cou
         node.until(|status| serves(status) && status.ready).await;
     }
 
-    // Counted again, it raises the alarm again.
+    // Counted again, it raises the alarm again, and being started again does not mend it.
     for node in [&n1, &n2] {
         quarantine(node, "n3", true).await;
     }
-    for node in [&n1, &n2] {
-        node.until(|status| is_silenced(status) && !status.differing.is_empty()).await;
+    let n3 = Node::open(data, name).await;
+    for node in [&n1, &n2, &n3] {
+        node.until(|status| is_silenced(status) && of(status, &n3).is_some()).await;
     }
 
-    // Its store was not damaged: started again, it has what the log says, and says so.
-    let n3 = Node::open(data, name).await;
+    // The way that is printed: demoted, it keeps nobody from serving, and it comes back with a new store.
+    assert!(
+        n1.status()
+            .await
+            .warnings
+            .iter()
+            .any(|line| line.contains("node demote") && line.contains("--return-as-learner"))
+    );
+    n1.local("POST", "/v1/nodes/n3/demote", json!({ "keep_authority": true })).await;
+    past_next_digest(&[&n1, &n2, &n3]).await;
+    for node in [&n1, &n2] {
+        node.until(|status| serves(status) && status.ready).await;
+    }
+    n3.until(|status| is_silenced(status) && of(status, &n3).is_some()).await;
+    let (data, name) = n3.stop().await;
+    let n3 = come_back(data, &name).await;
+    assert_eq!(n3.started, Started::Returned);
+    n3.until(|status| serves(status) && status.ready).await;
+    n1.local("POST", "/v1/nodes/n3/promote", json!({})).await;
+    past_next_digest(&[&n1, &n2, &n3]).await;
     for node in [&n1, &n2, &n3] {
         node.until(|status| serves(status) && status.ready).await;
         assert_eq!(states_differ(node).await, "countersign_states_differ 0");
@@ -119,9 +141,17 @@ async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_cou
     assert!(n3.member().view().revoked_keys.contains(&KeyId::parse(&revoked).unwrap()));
 }
 
+/// A process that has just ended counts as alive for the length of a lease.
+async fn come_back(data: TempDir, name: &Name) -> Node {
+    let start = || Start::ReturnAsLearner { hints: vec![] };
+    Node::start(data, name, start()).await.unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn learner_whose_state_differs_loses_its_lease_alone_and_is_not_promoted() {
-    let n1 = Node::bootstrap_living("n1", lifetimes()).await;
+    // Long: what ends the lease is what the leader says, not the time.
+    let lease = LeaseLength::from_secs(120).unwrap();
+    let n1 = Node::bootstrap_living("n1", Lifetimes { lease, ..Lifetimes::default() }).await;
     let token = n1.token(Suffrage::Learner, 1).await;
     let n2 = Node::join("n2", &token, &n1).await.unwrap();
     let revoked = n1.issue("client/gone").await.key;
@@ -130,7 +160,7 @@ async fn learner_whose_state_differs_loses_its_lease_alone_and_is_not_promoted()
         node.settled(2).await;
     }
     n2.until(serves).await;
-    n2.member().forget_key_for_testing(KeyId::parse(&revoked).unwrap());
+    n2.member().forget_key_for_testing(KeyId::parse(&revoked).unwrap()).await.unwrap();
     past_next_digest(&[&n1, &n2]).await;
     n2.until(|status| is_silenced(status) && of(status, &n2).is_some()).await;
     assert!(n2.status().await.warnings.iter().any(|line| line.contains("--return-as-learner")));
@@ -142,7 +172,11 @@ async fn learner_whose_state_differs_loses_its_lease_alone_and_is_not_promoted()
     assert_eq!((code, problem.code.as_str()), (409, "state-differs"), "{body}");
     assert!(n1.member().fresh().is_ok());
 
+    // It stays so over a restart, and ends by the way that is printed.
     let n2 = n2.restart().await;
-    n2.until(|status| serves(status) && status.ready).await;
-    n1.local("POST", "/v1/nodes/n2/promote", json!({})).await;
+    past_next_digest(&[&n1, &n2]).await;
+    n2.until(|status| is_silenced(status) && of(status, &n2).is_some()).await;
+    let (data, name) = n2.stop().await;
+    let refused = Node::start(data, &name, Start::ReturnAsLearner { hints: vec![] }).await.err().unwrap();
+    assert!(format!("{refused:?}").contains("Alive"), "its lease may still count elsewhere: {refused:?}");
 }

@@ -13,7 +13,7 @@ use super::digest::{DigestAt, Digests};
 use super::member::Suffrage;
 use super::view::View;
 use crate::id::{KeyId, NodeId, StateDigest, StoreId};
-use crate::limits::{REVOCATIONS_COMPARED_MAX, REVOCATIONS_LISTED_MAX, VOTERS_MAX};
+use crate::limits::{DIGEST_EVERY, REVOCATIONS_COMPARED_MAX, REVOCATIONS_LISTED_MAX, REVOCATIONS_PAGE_MIN, VOTERS_MAX};
 use crate::principal::Role;
 
 /// What a member said of its own state.
@@ -71,101 +71,187 @@ pub struct Uneven {
     pub lacked_by: BTreeSet<NodeId>,
 }
 
-/// The disagreements that this member knows of. A leader finds them; every member keeps those that its leader reports, over
-/// restarts, so that the next leader does not begin by granting leases.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Agreement {
-    disagreements: BTreeMap<u64, Disagreement>,
-}
-
 /// A member of the cluster, by number and store.
 pub type Speaker = (NodeId, StoreId);
 
+/// A member that compares, with what it compares by.
+#[derive(Debug, Clone, Copy)]
+pub struct Judge<'a> {
+    /// Itself.
+    pub me: Speaker,
+    /// The digests of its own state.
+    pub own: &'a Digests,
+    /// The index of the last entry that it has applied.
+    pub applied: u64,
+    /// The members, by its own state.
+    pub view: &'a View,
+}
+
+/// What a comparison found out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// Nothing that was not known.
+    None,
+    /// What is known of the voters has changed.
+    Voters,
+    /// The state of a learner differs that did not before.
+    Learner,
+}
+
+/// The disagreements that this member knows of. A leader finds them. Voters keep those that their leader knows, over restarts,
+/// and tell the next leader, so that it does not begin by granting leases.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agreement {
+    /// Between voters: never more than [`VOTERS_MAX`] words for each index, and as many indexes.
+    disagreements: BTreeMap<u64, Disagreement>,
+    /// Learners that differ from this member: what it said and what they said.
+    #[serde(skip)]
+    learners: BTreeMap<NodeId, (u64, Said, Said)>,
+    /// Up to which index a voter has agreed with this member, so that older words of it are known to be over.
+    #[serde(skip)]
+    agreed: BTreeMap<NodeId, (StoreId, u64)>,
+}
+
+impl Judge<'_> {
+    /// Whether `said` is the word of a voter, of the store on record.
+    fn counts(&self, node: NodeId, said: &Said) -> bool {
+        let member = self.view.members.get(&node).filter(|member| member.store == said.store);
+        member.is_some_and(|member| member.suffrage == Suffrage::Voter)
+    }
+}
+
 impl Agreement {
-    /// Compares what `speaker` said with `own`, the digests of `me`. Returns true if what is known has changed.
+    /// Compares what `speaker` said with the judge's own digests.
     ///
     /// An index at which there is no own digest proves nothing, either way.
-    pub fn compare(&mut self, me: Speaker, own: &Digests, speaker: Speaker, said: DigestAt) -> bool {
-        let Some(ours) = own.at(said.index) else { return false };
+    pub fn compare(&mut self, by: Judge<'_>, speaker: Speaker, said: DigestAt) -> News {
         let before = self.disagreements.clone();
         let (node, store) = speaker;
         let theirs = Said { store, digest: said.digest };
-        let later = self.disagreements.range(said.index.saturating_add(1)..);
-        let differs_later =
-            |(index, by): (&u64, &Disagreement)| by.get(&node).is_some_and(|word| own.at(*index) != Some(word.digest));
-        if later.into_iter().any(differs_later) {
-            return false; // what it says of an earlier index takes nothing back
+        let news = match by.own.at(said.index) {
+            None => News::None,
+            Some(ours) if by.counts(node, &theirs) => {
+                self.learners.remove(&node);
+                self.compare_voter(by, (node, theirs), (said.index, ours));
+                News::None
+            }
+            Some(ours) if ours == said.digest => {
+                self.learners.remove(&node);
+                News::None
+            }
+            Some(ours) => {
+                let word = (said.index, Said { store: by.me.1, digest: ours }, theirs);
+                let known = self.learners.insert(node, word).is_some_and(|(_, _, before)| before.store == store);
+                if known { News::None } else { News::Learner }
+            }
+        };
+        self.refresh(by);
+        if self.disagreements == before { news } else { News::Voters }
+    }
+
+    fn compare_voter(&mut self, by: Judge<'_>, (node, theirs): (NodeId, Said), (index, ours): (u64, StateDigest)) {
+        let mut later = self.disagreements.range(index.saturating_add(1)..);
+        let differs = |(index, words): (&u64, &Disagreement)| {
+            words.get(&node).is_some_and(|word| word.store == theirs.store && by.own.at(*index) != Some(word.digest))
+        };
+        if later.any(differs) {
+            return; // what it says of an earlier index takes nothing back
         }
-        self.drop_words(node, said.index);
-        if ours == said.digest {
+        for (_, words) in self.disagreements.range_mut(..index) {
+            words.remove(&node);
+        }
+        let agrees = ours == theirs.digest;
+        if agrees {
+            self.agreed.insert(node, (theirs.store, index));
             // Where others differ at this index, the report says who agrees with whom.
-            if let Some(by) = self.disagreements.get_mut(&said.index) {
-                by.insert(node, theirs);
+            if let Some(words) = self.disagreements.get_mut(&index) {
+                words.insert(node, theirs);
             }
         } else {
-            let by = self.disagreements.entry(said.index).or_default();
-            by.insert(node, theirs);
-            by.insert(me.0, Said { store: me.1, digest: ours });
+            let words = self.disagreements.entry(index).or_default();
+            words.insert(node, theirs);
+            words.insert(by.me.0, Said { store: by.me.1, digest: ours });
         }
-        self.prune();
+    }
+
+    /// Takes in what another member knows. Of its words only those count that a voter may have said: at an index that was
+    /// digested and is applied here, of a store on record, and not taken back since.
+    pub fn merge(&mut self, by: Judge<'_>, known: &Report) -> News {
+        let before = self.disagreements.clone();
+        let over = |node: &NodeId, store: StoreId, index: u64| {
+            self.agreed.get(node).is_some_and(|(of, upto)| *of == store && index <= *upto)
+        };
+        let at = |index: &u64| index.is_multiple_of(DIGEST_EVERY) && *index <= by.applied;
+        let words = known.disagreements.iter().rev().filter(|(index, _)| at(index)).take(VOTERS_MAX);
+        let words: Vec<(u64, NodeId, Said)> = words
+            .flat_map(|(index, words)| words.iter().map(|(node, said)| (*index, *node, *said)))
+            .filter(|(index, node, said)| by.counts(*node, said) && !over(node, said.store, *index))
+            .collect();
+        for (index, node, said) in words {
+            self.disagreements.entry(index).or_default().entry(node).or_insert(said);
+        }
+        self.refresh(by);
+        if self.disagreements == before { News::None } else { News::Voters }
+    }
+
+    /// Takes what the leader knows in place of what was known. Returns true if that has changed.
+    pub fn follow(&mut self, by: Judge<'_>, leader: &Report) -> bool {
+        let before = core::mem::take(&mut self.disagreements);
+        self.merge(by, leader);
         self.disagreements != before
     }
 
-    /// Takes up what a leader reports. Returns true if what is known has changed.
-    pub fn take_up(&mut self, report: &Report) -> bool {
-        let taken: BTreeMap<u64, Disagreement> =
-            report.disagreements.iter().take(VOTERS_MAX).map(|(index, by)| (*index, by.clone())).collect();
-        let changed = self.disagreements != taken;
-        self.disagreements = taken;
-        changed
+    /// Forgets words that do not count any more, puts this member's own digests in place of what it said before, and forgets
+    /// indexes at which nobody differs.
+    pub fn refresh(&mut self, by: Judge<'_>) {
+        for (index, words) in &mut self.disagreements {
+            words.retain(|node, said| by.counts(*node, said));
+            if let (Some(word), Some(digest)) = (words.get_mut(&by.me.0), by.own.at(*index)) {
+                word.digest = digest;
+            }
+        }
+        self.disagreements.retain(|_, words| differ(words));
+        while self.disagreements.len() > VOTERS_MAX {
+            self.disagreements.pop_first();
+        }
+        let recorded = |node: &NodeId| by.view.members.get(node);
+        self.learners.retain(|node, (_, _, theirs)| {
+            recorded(node).is_some_and(|member| member.suffrage == Suffrage::Learner && member.store == theirs.store)
+        });
+        self.agreed.retain(|node, (store, _)| recorded(node).is_some_and(|member| member.store == *store));
     }
 
-    /// Forgets everything. Returns true if there was anything.
-    pub fn clear(&mut self) -> bool {
-        !core::mem::take(&mut self.disagreements).is_empty()
+    /// All that is known of voters, whether they count or not.
+    pub fn known(&self) -> Report {
+        Report { disagreements: self.disagreements.clone(), ..Report::default() }
     }
 
-    /// Whether nothing is known.
+    /// Whether nothing is known of voters.
     pub fn is_empty(&self) -> bool {
         self.disagreements.is_empty()
     }
 
-    /// What voters disagree about; none if they do not. A voter in quarantine does not count, nor one whose store has been
-    /// replaced since it spoke.
-    pub fn alarm(&self, view: &View, quarantined: &BTreeSet<NodeId>) -> Option<Report> {
-        let counts = |node: &NodeId, said: &Said| {
-            let member = view.members.get(node).filter(|member| member.store == said.store);
-            member.is_some_and(|member| member.suffrage == Suffrage::Voter) && !quarantined.contains(node)
-        };
-        let counted = self.disagreements.iter().map(|(index, by)| {
-            let by: Disagreement = by.iter().filter(|(node, said)| counts(node, said)).map(|(n, s)| (*n, *s)).collect();
-            (*index, by)
+    /// What voters disagree about; none if they do not. A voter in quarantine does not count.
+    pub fn alarm(&self, quarantined: &BTreeSet<NodeId>) -> Option<Report> {
+        let counted = self.disagreements.iter().map(|(index, words)| {
+            let counts = |(node, _): &(&NodeId, &Said)| !quarantined.contains(*node);
+            (*index, words.iter().filter(counts).map(|(node, said)| (*node, *said)).collect::<Disagreement>())
         });
-        let disagreements: BTreeMap<u64, Disagreement> = counted.filter(|(_, by)| differ(by)).collect();
+        let disagreements: BTreeMap<u64, Disagreement> = counted.filter(|(_, words)| differ(words)).collect();
         (!disagreements.is_empty()).then(|| Report { disagreements, ..Report::default() })
     }
 
-    /// What `me` and `speaker` said where they differ; none if the state of `speaker` is not known to differ.
-    pub fn between(&self, me: NodeId, speaker: Speaker) -> Option<Report> {
+    /// The learners whose states are known to differ from this member's.
+    pub fn learners(&self) -> impl Iterator<Item = NodeId> {
+        self.learners.keys().copied()
+    }
+
+    /// What `me` and a learner said where they differ; none if its state is not known to differ.
+    pub fn learner(&self, me: NodeId, speaker: Speaker) -> Option<Report> {
         let (node, store) = speaker;
-        self.disagreements.iter().find_map(|(index, by)| {
-            let (ours, theirs) = (by.get(&me)?, by.get(&node)?);
-            let differ = theirs.store == store && theirs.digest != ours.digest;
-            let by = Disagreement::from([(me, *ours), (node, *theirs)]);
-            differ.then(|| Report { disagreements: [(*index, by)].into(), ..Report::default() })
-        })
-    }
-
-    /// Forgets what `node` said at indexes before `upto`.
-    fn drop_words(&mut self, node: NodeId, upto: u64) {
-        for (_, by) in self.disagreements.range_mut(..upto) {
-            by.remove(&node);
-        }
-    }
-
-    /// Forgets indexes at which nobody differs any more.
-    fn prune(&mut self) {
-        self.disagreements.retain(|_, by| differ(by));
+        let (index, ours, theirs) = self.learners.get(&node).filter(|(_, _, theirs)| theirs.store == store)?;
+        let words = Disagreement::from([(me, *ours), (node, *theirs)]);
+        Some(Report { disagreements: [(*index, words)].into(), ..Report::default() })
     }
 }
 
@@ -176,13 +262,23 @@ fn differ(by: &Disagreement) -> bool {
 }
 
 impl View {
-    /// Everything that is refused for good, in its order, from behind `after` on.
+    /// Everything that is refused for good, in its order, from behind `after` on. Finding the beginning costs no more than a
+    /// look-up.
     pub fn revocations(&self, after: Option<&Revocation>) -> impl Iterator<Item = Revocation> {
-        let members = self.evicted.keys().map(|node| Revocation::Member(*node));
-        let keys = self.revoked_keys.iter().map(|key| Revocation::Key(*key));
-        let principals = self.revoked_principals.iter().map(|role| Revocation::Principal(role.clone()));
-        let after = after.cloned();
-        members.chain(keys).chain(principals).filter(move |revocation| after.as_ref().is_none_or(|a| revocation > a))
+        use core::ops::Bound::{Excluded, Unbounded};
+        let (mut members, mut keys, mut principals) = (Some(Unbounded), Some(Unbounded), Unbounded);
+        match after.cloned() {
+            None => {}
+            Some(Revocation::Member(node)) => members = Some(Excluded(node)),
+            Some(Revocation::Key(key)) => (members, keys) = (None, Some(Excluded(key))),
+            Some(Revocation::Principal(role)) => (members, keys, principals) = (None, None, Excluded(role)),
+        }
+        let members = members.into_iter().flat_map(|from| self.evicted.range((from, Unbounded)));
+        let keys = keys.into_iter().flat_map(|from| self.revoked_keys.range((from, Unbounded)));
+        let principals = self.revoked_principals.range((principals, Unbounded));
+        let members = members.map(|(node, _)| Revocation::Member(*node));
+        let keys = keys.map(|key| Revocation::Key(*key));
+        members.chain(keys).chain(principals.map(|role| Revocation::Principal(role.clone())))
     }
 
     /// Whether it is refused here.
@@ -201,6 +297,12 @@ pub enum Incomparable {
     /// They do not come in their order.
     #[error("revocations come out of order")]
     Order,
+    /// A page that is not the last one is too short: there would be no end of them.
+    #[error("a page of {got} revocations, at least {REVOCATIONS_PAGE_MIN} are expected")]
+    Short {
+        /// How many it has.
+        got: usize,
+    },
     /// There are too many.
     #[error("more than {REVOCATIONS_COMPARED_MAX} revocations")]
     TooMany,
@@ -235,6 +337,9 @@ impl<'a> RevocationsCompared<'a> {
     ///
     /// Errors: [`Incomparable`].
     pub fn page(&mut self, page: Vec<Revocation>, last: bool) -> Result<(), Incomparable> {
+        if !last && page.len() < REVOCATIONS_PAGE_MIN {
+            return Err(Incomparable::Short { got: page.len() });
+        }
         self.seen = self.seen.saturating_add(page.len());
         if self.seen > REVOCATIONS_COMPARED_MAX {
             return Err(Incomparable::TooMany);
@@ -273,6 +378,19 @@ impl<'a> RevocationsCompared<'a> {
 }
 
 impl Report {
+    /// As much of a report that another member sent as such a report may have.
+    #[must_use]
+    pub fn bounded(self) -> Self {
+        let disagreements = self.disagreements.into_iter().rev().take(VOTERS_MAX);
+        let words = |words: Disagreement| words.into_iter().take(VOTERS_MAX).collect();
+        Self {
+            disagreements: disagreements.map(|(index, by)| (index, words(by))).collect(),
+            uneven: self.uneven.into_iter().take(REVOCATIONS_LISTED_MAX).collect(),
+            unlisted: self.unlisted,
+            unheard: self.unheard.into_iter().take(VOTERS_MAX).collect(),
+        }
+    }
+
     /// The voters that the report is about.
     pub fn voters(&self) -> BTreeSet<NodeId> {
         self.disagreements.values().flat_map(|by| by.keys().copied()).collect()

@@ -19,7 +19,9 @@ impl TrustState {
             Command::ProveHosts { node, witness } => self.check_proof(*node, witness),
             Command::ReportFeatureLevel { node, level } => self.check_level(*node, *level),
             Command::SetAddresses { node, addresses, signature } => self.check_move(*node, addresses, signature),
-            Command::Renew { node, key, endorsement } => self.check_renewal(*node, *key, endorsement),
+            Command::Renew { node, key, endorsement } => {
+                self.check_renewal(*node, *key, endorsement, self.time().max(time))
+            }
             Command::AdoptLeaf { node, renewal } => self.check_adoption(*node, *renewal),
             Command::ReturnStore(request) => self.check_store_return(request),
             Command::SignStatement { number, node, signature } => self.check_signature(*number, *node, signature),

@@ -45,6 +45,13 @@ pub struct Leaf {
     pub issued: Issued,
 }
 
+impl Leaf {
+    /// Whether it is past its end at `time`.
+    pub const fn has_ended(&self, time: UnixMillis) -> bool {
+        self.validity.not_after.0 < time.0
+    }
+}
+
 /// How a certificate came to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Issued {

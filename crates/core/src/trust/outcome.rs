@@ -252,6 +252,9 @@ pub enum Refused {
         /// Where it is on record.
         address: Address,
     },
+    /// A refusal of a later release, in the words of the member that refused.
+    #[error("{0}")]
+    Later(String),
     /// The member's state is not what the leader's is: as a voter it would stop the cluster.
     #[error("the state of node {node} differs from the leader's at log index {index}")]
     StateDiffers {

@@ -8,10 +8,18 @@ use super::outcome::{Outcome, Refused, Signer};
 use super::state::{Applied, LeafOf, TrustState};
 use crate::id::{KeyId, NodeId};
 use crate::key::Endorsement;
+use crate::time::UnixMillis;
 
 impl TrustState {
     /// Whether `key` may become the member's next leaf key; `Some` where it is already.
-    pub(super) fn check_renewal(&self, node: NodeId, key: KeyId, endorsement: &Endorsement) -> Checked {
+    /// `time` is that at which the member is answered.
+    pub(super) fn check_renewal(
+        &self,
+        node: NodeId,
+        key: KeyId,
+        endorsement: &Endorsement,
+        time: UnixMillis,
+    ) -> Checked {
         let member = self.member(node)?;
         let view = self.current()?;
         let (authority, record) = view.active_authority().ok_or(Refused::NoCluster)?;
@@ -21,7 +29,9 @@ impl TrustState {
         if endorsement.identity != member.keys.identity || endorsement.verify(view.cluster, key).is_err() {
             return Err(Refused::Signature(Signer::Identity));
         }
-        if member.leaf_of(key).is_some_and(|leaf| leaf.renewal == endorsement.renewal) {
+        // A member that was off for longer than the certificate lived never got it: its key is certified once more.
+        let lapsed = member.renewed.as_ref().is_some_and(|next| next.leaf.key == key && next.leaf.has_ended(time));
+        if !lapsed && member.leaf_of(key).is_some_and(|leaf| leaf.renewal == endorsement.renewal) {
             return self.renewed_outcome(node, key, true).map(Some);
         }
         let next = member.renewal().saturating_add(1);
@@ -31,7 +41,8 @@ impl TrustState {
         if view.revoked_keys.contains(&key) {
             return Err(Refused::KeyRevoked);
         }
-        if let Some(holder) = view.members.values().find(|m| m.keys().any(|k| k == key)) {
+        let takes = |m: &&Member| m.keys().any(|k| k == key) && !(lapsed && m.id == node);
+        if let Some(holder) = view.members.values().find(takes) {
             return Err(Refused::KeyTaken(holder.id));
         }
         Ok(None)
@@ -40,7 +51,7 @@ impl TrustState {
     /// Records `key` as the member's next leaf key, vouched for by its identity key: no other proof is needed, and nobody
     /// else can give this one. The same key again gets the same answer.
     pub(super) fn renew(&mut self, node: NodeId, key: KeyId, endorsement: &Endorsement, made: &Made) -> Applied {
-        if let Some(repeated) = self.check_renewal(node, key, endorsement)? {
+        if let Some(repeated) = self.check_renewal(node, key, endorsement, self.time())? {
             return Ok(repeated);
         }
         let member = self.member(node)?;

@@ -156,7 +156,7 @@ fn of_refused(why: &Refused) -> (StatusCode, &'static str, &'static str) {
         Refused::StateDiffers { .. } => (
             StatusCode::CONFLICT,
             "state-differs",
-            "stop the node and run `countersign server --return-as-learner` there, then repeat the command",
+            "stop the node and run `countersign server --return-as-learner` there; once it is back, repeat the command",
         ),
         Refused::KeepAuthority(_) => {
             (StatusCode::CONFLICT, "keep-authority", "repeat with --keep-authority once its machine is wiped")

@@ -10,7 +10,6 @@ use countersign_core::receipt::{Absence, Answer, Barrier, Receipt};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::agreement::Report;
 use countersign_core::trust::clocks::VoterClocks;
-use countersign_core::trust::digest::DigestAt;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
 use countersign_net::{Clock, SystemClock};
@@ -19,6 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::boot::boot_now;
+use crate::divergence::Compared;
 use crate::member::Inner;
 
 /// Revocations whose receipts the leader keeps.
@@ -41,8 +41,8 @@ pub(crate) struct Ask {
     pub(crate) subtenants: bool,
     /// The store that it speaks for.
     pub(crate) store: StoreId,
-    /// The newest digest of its state, if it has one.
-    pub(crate) digest: Option<DigestAt>,
+    /// What it says of its state.
+    pub(crate) compared: Compared,
 }
 
 /// What a leader answers.
@@ -52,8 +52,8 @@ pub(crate) enum Answered {
     Heard,
     /// A lease.
     Granted(Grant),
-    /// No lease, since states differ.
-    Differs(Report),
+    /// No lease, since states differ. No report where it cannot be read.
+    Differs(Option<Report>),
 }
 
 /// A lease, to be counted from before it was asked for.
@@ -207,13 +207,16 @@ impl Inner {
             }
         })?;
         self.lease.desk.heard(from, ask.clock);
-        let compared = self.compare_states(from, ask.store, ask.digest);
+        if let Some(report) = self.compare_states((from, ask.store), &ask.compared) {
+            return Ok(Answered::Differs(Some(report)));
+        }
         let asking = ask.renew.then(|| self.lease.desk.enter(from)).flatten();
-        let Some(_under_way) = asking else { return Ok(compared.map_or(Answered::Heard, Answered::Differs)) };
+        let Some(_under_way) = asking else { return Ok(Answered::Heard) };
         // Since the request came: a leader that was deposed in the meantime learns it here.
         self.group.ensure_linearizable().await.map_err(|_| NotLeader)?;
-        if let Some(report) = self.compare_states(from, ask.store, ask.digest) {
-            return Ok(Answered::Differs(report));
+        // Once more: another member may have spoken meanwhile.
+        if let Some(report) = self.compare_states((from, ask.store), &Compared::default()) {
+            return Ok(Answered::Differs(Some(report)));
         }
         self.tenure(|tenure| {
             let state = self.state.read();

@@ -17,11 +17,13 @@ use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{Fresh, Holder, LeaseClock, NoLease};
 use countersign_core::locked::Locked;
 use countersign_core::time::{BootMillis, UnixMillis};
+use countersign_core::trust::agreement::Report;
 use countersign_core::trust::digest::Digests;
 use countersign_net::{Clock, SystemClock};
 use countersign_raft::Refusal;
 
 use crate::boot::boot_now;
+use crate::divergence::Compared;
 use crate::keys::{KeysError, random};
 use crate::member::Inner;
 use crate::recognize::Gate;
@@ -109,6 +111,11 @@ impl Leasehold {
         let deadline = self.holder.lock().deadline();
         deadline.map(|deadline| deadline.since(boot_now())).filter(|left| *left > 0)
     }
+}
+
+/// An encoded field that may be absent.
+fn encoded<T: serde::Serialize>(value: Option<&T>) -> Bytes {
+    value.and_then(|value| codec::encode(value).ok()).unwrap_or_default().into()
 }
 
 /// What was told to whom last.
@@ -210,7 +217,7 @@ impl Inner {
                             told.granted = None;
                             self.lease.update(Holder::surrender);
                             if leader != self.node {
-                                self.states_differ(&report);
+                                self.states_differ(report);
                             }
                             return DIFFERS_RETRY;
                         }
@@ -233,8 +240,9 @@ impl Inner {
         let cluster = self.endpoint.trust().load().view.cluster;
         let receipts = self.lease.book.receipts(told, enforced, cluster, self.node, &self.keys.identity, RECEIPTS_MAX);
         let clock: UnixMillis = SystemClock.now();
-        let digest = self.state.with_digests(Digests::newest);
-        Ask { enforced, clock, renew, receipts, subtenants: false, store: self.own_store(), digest }
+        let compared =
+            Compared { digest: self.state.with_digests(Digests::newest), disputed: self.divergence.disputed() };
+        Ask { enforced, clock, renew, receipts, subtenants: false, store: self.own_store(), compared }
     }
 
     /// Whether the leader takes this member's store for the one on record, and answers under the one that is on record of it.
@@ -270,7 +278,8 @@ impl Inner {
             receipts: receipts.map(Into::into).collect(),
             subtenants: ask.subtenants,
             store: Bytes::copy_from_slice(&ask.store.0),
-            digest: ask.digest.and_then(|digest| codec::encode(&digest).ok()).unwrap_or_default().into(),
+            digest: encoded(ask.compared.digest.as_ref()),
+            disputed: encoded(ask.compared.disputed.as_ref()),
         };
         let mut client = LeasesClient::new(self.peers.channel(leader)?);
         let answer = tokio::time::timeout(ANSWER_DEADLINE, client.lease(request)).await.ok()?;
@@ -285,9 +294,14 @@ impl Inner {
             return None;
         }
         self.compare_clock((reply.time_millis > 0).then_some(UnixMillis(reply.time_millis)));
+        let report = |bytes: &[u8]| codec::decode::<Report>(bytes).ok().map(Report::bounded);
+        let disputed = if reply.disputed.is_empty() { Some(Report::default()) } else { report(&reply.disputed) };
+        if let Some(disputed) = disputed {
+            self.follow_leader(&disputed);
+        }
         if !reply.differs.is_empty() {
             // Unreadable, it still says that there is no lease.
-            return Some(Answered::Differs(codec::decode(&reply.differs).unwrap_or_default()));
+            return Some(Answered::Differs(report(&reply.differs)));
         }
         if !reply.granted {
             return Some(Answered::Heard);

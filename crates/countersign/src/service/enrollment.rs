@@ -160,7 +160,11 @@ impl Enrollment for EnrollmentService {
         let (remote, failure_id) = (stranger.remote, stranger.attempt);
         let refused = |why: &Refused| {
             tracing::warn!(%remote, %failure_id, %node, reason = %why, "return refused");
-            Ok(Response::new(ReturnReply { refused: encode_refusal(why), ..ReturnReply::default() }))
+            Ok(Response::new(ReturnReply {
+                refused: encode_refusal(why),
+                reason: why.to_string(),
+                ..ReturnReply::default()
+            }))
         };
         let command = match Returning::check(request, &channel, key, &trust.view) {
             Ok(returning) => returning.into_command(),
@@ -179,7 +183,7 @@ impl Enrollment for EnrollmentService {
         match member.command_of(&claim, command, &spki).await {
             Ok(done) => {
                 tracing::info!(%node, %remote, renewal = number, "node returned by its identity key");
-                Ok(Response::new(ReturnReply { chain: done.chain, refused: Bytes::new() }))
+                Ok(Response::new(ReturnReply { chain: done.chain, ..ReturnReply::default() }))
             }
             Err(CommandError::Refused(why)) => refused(&why),
             Err(error) => {
@@ -200,7 +204,11 @@ impl EnrollmentService {
         let (remote, failure_id) = (stranger.remote, stranger.attempt);
         let refused = |why: &Refused| {
             tracing::warn!(%remote, %failure_id, %node, reason = %why, "return with a new store refused");
-            Ok(Response::new(ReturnReply { refused: encode_refusal(why), ..ReturnReply::default() }))
+            Ok(Response::new(ReturnReply {
+                refused: encode_refusal(why),
+                reason: why.to_string(),
+                ..ReturnReply::default()
+            }))
         };
         let channel = ReturnChannel { leaf: stranger.proof.presented, exporter: stranger.proof.exporter };
         let view = member.endpoint.trust().load().view.clone();
@@ -269,7 +277,12 @@ fn wrong_kind(request: &EnrollmentRequest, view: &View) -> Option<Refused> {
 fn refused(member: &Inner, stranger: &Stranger, why: &Refused) -> EnrollReply {
     tracing::warn!(remote = %stranger.remote, failure_id = %stranger.attempt, reason = %why, "enrollment refused");
     member.refusals.enrollment(stranger, why);
-    EnrollReply { refused: encode_refusal(why), time_millis: member.now().0, ..EnrollReply::default() }
+    EnrollReply {
+        refused: encode_refusal(why),
+        reason: why.to_string(),
+        time_millis: member.now().0,
+        ..EnrollReply::default()
+    }
 }
 
 fn encode_refusal(why: &Refused) -> Bytes {

@@ -10,6 +10,7 @@ use countersign_core::codec;
 use countersign_core::id::{Generation, NodeId, StoreId};
 use countersign_core::receipt::Receipt;
 use countersign_core::time::UnixMillis;
+use countersign_core::trust::agreement::Report;
 use countersign_core::trust::digest::DigestAt;
 use countersign_core::trust::member::Suffrage;
 use countersign_net::{Clock, SystemClock};
@@ -19,6 +20,7 @@ use tonic::{Request, Response, Status};
 
 use super::peers::{PeerService, caller};
 use super::unreadable;
+use crate::divergence::Compared;
 use crate::lease::{Answered, Ask};
 use crate::member::Inner;
 
@@ -30,13 +32,18 @@ impl Leases for PeerService {
     async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseReply>, Status> {
         let from = caller(&request)?;
         let may_lease = super::recovery::may_lease(&request);
-        let LeaseRequest { generation, clock_millis, renew, receipts, subtenants, store, digest } =
+        let LeaseRequest { generation, clock_millis, renew, receipts, subtenants, store, digest, disputed } =
             request.into_inner();
         let store = store.as_ref().try_into().map(StoreId).map_err(|_| Status::invalid_argument("malformed store"))?;
         let digest: Option<DigestAt> = match digest.as_ref() {
             [] => None,
             bytes => Some(decoded("digest", bytes).map_err(|error| unreadable("digest", error))?),
         };
+        let disputed: Option<Report> = match disputed.as_ref() {
+            [] => None,
+            bytes => Some(decoded("disputed", bytes).map_err(|error| unreadable("disputed", error))?),
+        };
+        let compared = Compared { digest, disputed: disputed.map(Report::bounded) };
         if receipts.len() > RECEIPTS_MAX {
             return Err(Status::invalid_argument("too many receipts"));
         }
@@ -51,17 +58,18 @@ impl Leases for PeerService {
         let own = Bytes::copy_from_slice(&member.own_store().0);
         let renew = renew && may_lease;
         let answered =
-            member.serve_lease(from, Ask { enforced, clock, renew, receipts, subtenants, store, digest }).await;
+            member.serve_lease(from, Ask { enforced, clock, renew, receipts, subtenants, store, compared }).await;
         let answered = answered.map_err(|_| Status::failed_precondition("not the leader"))?;
         // The leader's clock where the voters' bear it out, never the last stamp: a stamp that ran ahead would make every
         // right clock a wrong one.
         let time_millis = member.stamp().map_or(0, |_| SystemClock.now().0);
-        let heard = LeaseReply { time_millis, store: own, ..LeaseReply::default() };
+        let disputed = member.divergence.disputed().and_then(|report| codec::encode(&report).ok()).unwrap_or_default();
+        let heard = LeaseReply { time_millis, store: own, disputed: disputed.into(), ..LeaseReply::default() };
         Ok(Response::new(match answered {
             Answered::Heard => heard,
             Answered::Granted(grant) => LeaseReply { granted: true, generation: grant.generation.0, ..heard },
             Answered::Differs(report) => {
-                let differs = codec::encode(&report).map_err(|_| Status::internal("report"))?;
+                let differs = codec::encode(&report.unwrap_or_default()).map_err(|_| Status::internal("report"))?;
                 LeaseReply { differs: differs.into(), ..heard }
             }
         }))

@@ -16,6 +16,7 @@ use countersign_core::id::{GroupId, NodeId};
 use countersign_core::limits::AUTHOR_LEN_MAX;
 use countersign_core::trust::author::Claim;
 use countersign_core::trust::command::Command;
+use countersign_core::trust::member::Suffrage;
 use countersign_guard::Caller;
 use countersign_raft::RaftRpc;
 use tonic::{Request, Response, Status};
@@ -136,13 +137,19 @@ impl Members for PeerService {
     }
 
     async fn revocations(&self, request: Request<RevocationsRequest>) -> Result<Response<RevocationsReply>, Status> {
-        caller(&request)?;
+        let from = caller(&request)?;
+        let member = self.member()?;
+        let view = member.state.read().view().cloned();
+        // Only a leader has a use for it.
+        if !view.is_some_and(|view| view.members.get(&from).is_some_and(|m| m.suffrage == Suffrage::Voter)) {
+            return Err(Status::permission_denied("not a voter"));
+        }
         let after = request.into_inner().after;
         let after = match after.as_ref() {
             [] => None,
             bytes => Some(decoded("revocation", bytes).map_err(|error| unreadable("revocation", error))?),
         };
-        let (page, last) = self.member()?.revocations_page(after.as_ref());
+        let (page, last) = member.revocations_page(after.as_ref());
         let page = codec::encode(&page).map_err(|_| Status::internal("a revocation cannot be encoded"))?;
         Ok(Response::new(RevocationsReply { page: page.into(), last }))
     }

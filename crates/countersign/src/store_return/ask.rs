@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use countersign_api::cluster::enrollment_client::EnrollmentClient;
 use countersign_api::cluster::{ReturnReply, ReturnRequest};
-use countersign_api::convert::{MessageError, decoded};
+use countersign_api::convert::{MessageError, refusal};
 use countersign_core::codec::{self, CodecError};
 use countersign_core::enroll::returning::{ReturnChannel, StoreReturn};
 use countersign_core::key::SecretKey;
@@ -90,10 +90,14 @@ impl NotTaken {
     fn or_final(self) -> Result<Self, StoreReturnError> {
         match self {
             Self::Evicted => Err(StoreReturnError::Evicted),
-            // Its last lease has to run out first; without a cluster the sponsor is only starting.
-            Self::Refused(why @ (Refused::Alive { .. } | Refused::NoCluster | Refused::NoSuchNode(_))) => {
-                Ok(Self::Refused(why))
-            }
+            // Its last lease has to run out first; without a cluster the sponsor is only starting, and one that is behind names
+            // another number than the leader does.
+            Self::Refused(
+                why @ (Refused::Alive { .. }
+                | Refused::NoCluster
+                | Refused::NoSuchNode(_)
+                | Refused::RenewalOutOfOrder { .. }),
+            ) => Ok(Self::Refused(why)),
             Self::Refused(why) => Err(StoreReturnError::Refused(why)),
             other => Ok(other),
         }
@@ -198,8 +202,8 @@ async fn ask_for_place(
     let ids = (stores.replaces, stores.store);
     let request = StoreReturn::sign(&keys.identity, (before.cluster, before.node), ids, channel);
     let asked = ReturnRequest { store: codec::encode(&request)?.into(), ..ReturnRequest::default() };
-    let ReturnReply { refused, .. } = client.r#return(asked).await?.into_inner();
-    if refused.is_empty() { Ok(()) } else { Err(NotTaken::Refused(decoded::<Refused>("refused", &refused)?)) }
+    let ReturnReply { refused, reason, .. } = client.r#return(asked).await?.into_inner();
+    if refused.is_empty() { Ok(()) } else { Err(NotTaken::Refused(refusal(&refused, &reason)?)) }
 }
 
 async fn recognized(

@@ -69,6 +69,28 @@ fn a_renewal_asked_for_again_gets_the_same_certificate() {
 }
 
 #[test]
+fn a_next_certificate_that_ended_before_its_member_had_it_is_issued_once_more_under_the_next_number() {
+    let mut rig = Rig::three_voters();
+    let first = renewed(rig.apply(renew(2, 2, next_key(80), 1)));
+    let end = first.leaf.validity.not_after;
+    let late = end.plus_secs(1);
+    // Not yet over, the same answer; over, another number, and the same key.
+    assert!(renewed(rig.apply_at(end, renew(2, 2, next_key(80), 1))).repeated);
+    let next = Refused::RenewalOutOfOrder { node: NodeId(2), next: 2 };
+    assert_eq!(rig.0.answered(&renew(2, 2, next_key(80), 1), late), Some(Outcome::Refused(next.clone())));
+    assert_eq!(rig.refused_at(late, renew(2, 2, next_key(80), 1)), next);
+    // Of nobody else.
+    assert_eq!(rig.refused_at(late, renew(3, 3, next_key(80), 1)), Refused::KeyTaken(NodeId(2)));
+    let again = renewed(rig.apply_at(late, renew(2, 2, next_key(80), 2)));
+    assert_eq!((again.leaf.key, again.leaf.renewal), (next_key(80), 2));
+    assert!(again.leaf.validity.not_after > late && again.leaf.serial != first.leaf.serial);
+    // The one in use is not renewed for its own key, however old it is.
+    rig.apply_at(late, adopt(2, 2));
+    let later = again.leaf.validity.not_after.plus_secs(1);
+    assert_eq!(rig.refused_at(later, renew(2, 2, next_key(80), 3)), Refused::KeyTaken(NodeId(2)));
+}
+
+#[test]
 fn a_member_that_lost_its_next_key_takes_another() {
     let mut rig = Rig::three_voters();
     rig.apply(renew(2, 2, next_key(80), 1));
