@@ -96,15 +96,16 @@ pub struct ChangesStatus {
     pub head: String,
 }
 
-/// What one member said of its state at an index of the log at which others said something else.
+/// What one member said of its state at an index of the log at which others said something else; or, without index and
+/// digest, a voter that holds committed entries which the leader's log lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DifferingStatus {
     /// The index.
-    pub index: u64,
+    pub index: Option<u64>,
     /// The member.
     pub node: u64,
     /// The digest of its state: BLAKE3, 64 hexadecimal digits.
-    pub digest: String,
+    pub digest: Option<String>,
     /// Revocations that it holds and another voter lacks, as far as they were compared.
     pub holds: Vec<String>,
     /// Revocations that it lacks and another voter holds.

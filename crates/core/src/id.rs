@@ -99,6 +99,10 @@ byte_id! {
     StoreId, 16
 }
 byte_id! {
+    /// A process of a member: 128 random bits, drawn at its start.
+    BootId, 16
+}
+byte_id! {
     /// A member's replicated state at one index of the log.
     StateDigest, 32
 }

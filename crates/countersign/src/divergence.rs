@@ -109,7 +109,9 @@ impl Divergence {
 impl Known {
     /// Puts `report` in place of the one that stood. True if it is about something else; if not, what was found out stays.
     fn stands(&mut self, report: Option<Report>) -> bool {
-        let about = |report: &Option<Report>| report.as_ref().map(|report| report.disagreements.clone());
+        let about = |report: &Option<Report>| {
+            report.as_ref().map(|report| (report.disagreements.clone(), report.conflicts.clone()))
+        };
         let news = about(&self.report) != about(&report);
         if news {
             self.report = report;
@@ -143,6 +145,7 @@ impl Inner {
     /// As leader: compares what `from` says of its state, and decides whether it may have a lease. A report if not.
     pub(crate) fn compare_states(&self, from: Speaker, said: &Compared) -> Option<Report> {
         let quarantined = self.overlay.quarantined();
+        let conflicts = self.stores.conflicts(|peer| self.group.last_contact(peer));
         let (alarm, news, learner) = self.judge(|known, by| {
             let agreement = &mut known.kept.agreement;
             if let Some(disputed) = &said.disputed {
@@ -155,7 +158,7 @@ impl Inner {
                     News::None
                 }
             };
-            let (alarm, learner) = (agreement.alarm(&quarantined), agreement.learner(by.me.0, from));
+            let (alarm, learner) = (agreement.alarm(by, &conflicts, &quarantined), agreement.learner(by.me.0, from));
             let changed = known.stands(alarm.clone());
             // With what was found out about it.
             (if alarm.is_some() { known.report.clone() } else { None }, (news, changed), learner)
@@ -198,7 +201,8 @@ impl Inner {
         let news = self.judge(|known, by| {
             let learns = by.view.members.get(&by.me.0).is_none_or(|member| member.suffrage == Suffrage::Learner);
             let mine = report.disagreements.values().any(|words| words.contains_key(&by.me.0));
-            known.kept.differs = (learns && mine).then_some(by.me.1);
+            let lacked = report.conflicts.contains(&by.me.0);
+            known.kept.differs = (lacked || (learns && mine)).then_some(by.me.1);
             let news = known.stands(Some(report.clone()));
             // What the leader has found out since it raised the alarm.
             known.report = Some(report.clone());
@@ -260,14 +264,22 @@ impl Inner {
             of.map(|(revocation, _)| revocation.to_string()).collect()
         };
         let status = |index: u64, node: &NodeId, said: &Said| DifferingStatus {
-            index,
+            index: Some(index),
             node: node.0,
-            digest: said.digest.to_string(),
+            digest: Some(said.digest.to_string()),
             holds: with(|uneven| &uneven.held_by, node),
             lacks: with(|uneven| &uneven.lacked_by, node),
         };
+        let ahead = report.conflicts.iter().map(|node| DifferingStatus {
+            index: None,
+            node: node.0,
+            digest: None,
+            holds: with(|uneven| &uneven.held_by, node),
+            lacks: with(|uneven| &uneven.lacked_by, node),
+        });
         let all = report.disagreements.iter();
-        all.flat_map(|(index, by)| by.iter().map(|(node, said)| status(*index, node, said))).collect()
+        let all = all.flat_map(|(index, by)| by.iter().map(|(node, said)| status(*index, node, said)));
+        all.chain(ahead).collect()
     }
 
     /// One page of what is refused here for good, from behind `after` on, and whether it is the last one.
@@ -294,9 +306,8 @@ impl Inner {
         let compared = answers.iter().filter_map(|(node, with)| Some((*node, with.as_ref()?)));
         report.enter(self.node, &ours, compared);
         let mut known = self.divergence.known.lock();
-        let Some(stands) = known.report.as_mut().filter(|r| r.disagreements == report.disagreements) else {
-            return true;
-        };
+        let same = |r: &&mut Report| r.disagreements == report.disagreements && r.conflicts == report.conflicts;
+        let Some(stands) = known.report.as_mut().filter(same) else { return true };
         let news = *stands != report;
         *stands = report.clone();
         drop(known);
@@ -321,7 +332,8 @@ impl Inner {
     }
 }
 
-/// Starts the task that finds out what the difference is, and the one that writes down what is known.
+/// Starts the tasks: one finds out what the difference is, one writes down what is known, one notes that leaders lack what is
+/// committed here.
 pub(crate) fn spawn(member: &Arc<Inner>) {
     let this = Arc::clone(member);
     member.spawn(async move {
@@ -335,6 +347,14 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
                 // why: a voter that was out of reach may answer later, and nothing tells so
                 let _ = tokio::time::timeout(ASK_AGAIN, raised.changed()).await;
             }
+        }
+    });
+    let this = Arc::clone(member);
+    member.spawn(async move {
+        let mut contradicted = this.stores.contradicted();
+        while contradicted.changed().await.is_ok() {
+            // No leader tells it: this member follows none that contradicts it.
+            this.judge(|known, by| known.kept.differs = Some(by.me.1));
         }
     });
     let this = Arc::clone(member);
@@ -380,6 +400,14 @@ fn lines(report: &Report, view: &View) -> Vec<String> {
              `countersign server --return-as-learner` there; one that cannot be demoted: `countersign node quarantine NODE` on \
              every other voter; a command that unites the states is not in this version",
             said.join(", ")
+        ));
+    }
+    for node in &report.conflicts {
+        let name = name(node);
+        lines.push(format!(
+            "{name} holds committed entries that the leader's log lacks: voters were restored from older copies; no lease is \
+             granted, so nobody serves clients; revoke again what {name} holds and others lack, then stop {name} and run \
+             `countersign server --return-as-learner` there; a command that unites the states is not in this version"
         ));
     }
     lines.extend(report.uneven.iter().map(|(revocation, uneven)| {

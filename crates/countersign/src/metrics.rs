@@ -48,7 +48,7 @@ pub(crate) fn render(member: &Inner) -> String {
     counter(&mut registry, "events_missing", "Events that this member's events file does not have", missing);
     counter(&mut registry, "renewals", "Renewals of this member's certificate", member.renewals.done());
     counter(&mut registry, "renewals_failed", "Attempts at one that failed", member.renewals.failed());
-    let refused = member.stores.refused();
+    let refused = member.stores.refusals();
     counter(&mut registry, "store_refusals", "Votes, answers and lease requests refused for their store", refused);
     let refusals = Family::<[(&str, &str); 1], Counter>::default();
     for (reason, count) in member.refusals.counts() {

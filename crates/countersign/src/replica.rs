@@ -235,10 +235,8 @@ impl Assignments for WeakAssigned {
     }
 
     fn refused_by(&self, _: GroupId, peer: NodeId, refusal: Refusal) {
-        if let Some(this) = self.0.upgrade()
-            && this.stores.refused_by(peer, refusal)
-        {
-            tracing::error!(%peer, %refusal, "this node's store is refused: it must return with a new one");
+        if let Some(this) = self.0.upgrade() {
+            this.stores.refused(peer, refusal, this.view().as_deref());
         }
     }
 

@@ -16,14 +16,22 @@ impl Inner {
             let why = match refusal {
                 Refusal::RolledBack => "it is an older copy",
                 Refusal::OtherStore => "it is not the one on record",
-                Refusal::NotYet | Refusal::NotAssigned | Refusal::Outsider | Refusal::Invalid | Refusal::Stopped => {
-                    continue;
-                }
+                Refusal::Conflict
+                | Refusal::NotYet
+                | Refusal::NotAssigned
+                | Refusal::Outsider
+                | Refusal::Invalid
+                | Refusal::Stopped => continue,
             };
             let data = self.data.path().display();
             warnings.push(format!(
                 "{by} refuses this node's store: {why}; stop this node and run `countersign server --return-as-learner --data {data}`"
             ));
+        }
+        if self.lease.is_replaced() {
+            warnings.push(
+                "another process runs with this node's keys and store, and counts: stop one of the two".to_owned(),
+            );
         }
         warnings
     }
@@ -32,6 +40,9 @@ impl Inner {
         let name = &member.name;
         if member.returning.is_some() {
             return Some(format!("{name} is returning as a learner with a new store"));
+        }
+        if self.runs_twice(member.id) {
+            return Some(format!("two processes run as {name}: a copy of its directory is in use; stop one of them"));
         }
         if self.group.is_rolled_back(member.id, member.store) {
             return Some(format!(
@@ -43,6 +54,10 @@ impl Inner {
             StoreFault::Other { expected, got, .. } if expected == member.store => Some(format!(
                 "{name} speaks under another store ({got}) than the one on record: a copy of it is running, or its store was \
                  made anew"
+            )),
+            StoreFault::Conflict { index, .. } => Some(format!(
+                "{name} leads without log entry {index}, which is committed here: voters were restored from older copies; see \
+                 `countersign status` there"
             )),
             StoreFault::Other { .. } | StoreFault::Log { .. } | StoreFault::Vote { .. } | StoreFault::Before { .. } => {
                 None
@@ -61,7 +76,12 @@ impl Inner {
             }
             Refusal::OtherStore | Refusal::RolledBack => {}
             // On its way back: its new store counts once the member has left the group and the record says so.
-            Refusal::NotYet | Refusal::NotAssigned | Refusal::Outsider | Refusal::Invalid | Refusal::Stopped => {
+            Refusal::Conflict
+            | Refusal::NotYet
+            | Refusal::NotAssigned
+            | Refusal::Outsider
+            | Refusal::Invalid
+            | Refusal::Stopped => {
                 tracing::debug!(%peer, %refusal, "no lease");
             }
         }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use countersign_core::id::{NodeId, StoreId};
 use countersign_core::locked::{LockGuard, Locked};
@@ -13,6 +14,7 @@ use countersign_core::trust::command::Command;
 use countersign_core::trust::statement::Statement;
 use countersign_core::trust::view::View;
 use countersign_raft::{Refusal, StoreFault};
+use tokio::sync::watch;
 
 /// Entries of the own log that bring a store: more cannot be on their way at once, one change of members waits for another.
 const LOGGED_MAX: usize = 64;
@@ -26,6 +28,8 @@ struct Known {
     faults: BTreeMap<NodeId, StoreFault>,
     /// Members that refuse this member's own store, and as what last.
     refused_by: BTreeMap<NodeId, Refusal>,
+    /// Members that hold committed entries which this member's log lacks: their stores, and when they said so last.
+    conflicts: BTreeMap<NodeId, (StoreId, Instant)>,
 }
 
 /// The stores of the members, as this member knows them beside the replicated record.
@@ -33,6 +37,8 @@ struct Known {
 pub(crate) struct Stores {
     known: Locked<Known>,
     refused: AtomicU64,
+    /// Changes when a leader turns out to lack what is committed here.
+    contradicted: watch::Sender<()>,
 }
 
 impl Stores {
@@ -100,13 +106,21 @@ impl Stores {
             (Some(StoreFault::Log { .. } | StoreFault::Vote { .. }), StoreFault::Before { .. }) => true,
             (_, _) => false,
         };
+        if !told && matches!(fault, StoreFault::Conflict { .. }) {
+            self.contradicted.send_replace(());
+        }
         if !told {
             tracing::error!(%fault, "what a member says does not count: it must return with a new store");
         }
     }
 
+    /// Changes when a leader turns out to lack what is committed here.
+    pub(crate) fn contradicted(&self) -> watch::Receiver<()> {
+        self.contradicted.subscribe()
+    }
+
     /// How often something was refused for the store of the member that said it.
-    pub(crate) fn refused(&self) -> u64 {
+    pub(crate) fn refusals(&self) -> u64 {
         self.refused.load(Ordering::Relaxed)
     }
 
@@ -115,9 +129,43 @@ impl Stores {
         self.lock().faults.get(&node).copied()
     }
 
+    /// `peer` refused a request of this member's for this member's store or log, by `view` that of the members.
+    pub(crate) fn refused(&self, peer: NodeId, refusal: Refusal, view: Option<&View>) {
+        match refusal {
+            Refusal::Conflict => {
+                let store = view.and_then(|view| view.members.get(&peer)).map(|member| member.store);
+                if store.is_some_and(|store| self.conflicts_with(peer, store)) {
+                    tracing::error!(%peer, "a voter holds committed entries that this leader's log lacks");
+                }
+            }
+            Refusal::OtherStore | Refusal::RolledBack => {
+                if self.refused_by(peer, refusal) {
+                    tracing::error!(%peer, %refusal, "this node's store is refused: it must return with a new one");
+                }
+            }
+            Refusal::NotYet | Refusal::NotAssigned | Refusal::Outsider | Refusal::Invalid | Refusal::Stopped => {}
+        }
+    }
+
     /// `peer` refuses what this member says, for this member's store. True if that is news.
     pub(crate) fn refused_by(&self, peer: NodeId, refusal: Refusal) -> bool {
         self.lock().refused_by.insert(peer, refusal) != Some(refusal)
+    }
+
+    /// `peer`, whose store on record is `store`, holds committed entries that this member's log lacks. True if that is news.
+    pub(crate) fn conflicts_with(&self, peer: NodeId, store: StoreId) -> bool {
+        let before = self.lock().conflicts.insert(peer, (store, Instant::now()));
+        before.is_none_or(|(before, _)| before != store)
+    }
+
+    /// The members that hold committed entries which this member's log lacks, as far as `heard` does not tell that they have
+    /// taken an append since.
+    pub(crate) fn conflicts(&self, heard: impl Fn(NodeId) -> Option<Instant>) -> BTreeMap<NodeId, StoreId> {
+        let mut known = self.lock().conflicts.clone();
+        let over = |peer: NodeId, at: Instant| heard(peer).is_some_and(|heard| heard > at);
+        known.retain(|peer, (_, at)| !over(*peer, *at));
+        self.lock().conflicts.retain(|peer, _| known.contains_key(peer));
+        known.into_iter().map(|(peer, (store, _))| (peer, store)).collect()
     }
 
     /// `peer` takes what this member says.
@@ -207,7 +255,7 @@ mod tests {
         for _ in 0..3 {
             stores.distrusted(&fault);
         }
-        assert_eq!((stores.refused(), stores.fault(NODE)), (3, Some(fault)));
+        assert_eq!((stores.refusals(), stores.fault(NODE)), (3, Some(fault)));
         assert!(stores.refused_by(NODE, Refusal::RolledBack) && !stores.refused_by(NODE, Refusal::RolledBack));
         assert_eq!(stores.refusing(), BTreeMap::from([(NODE, Refusal::RolledBack)]));
         stores.taken_by(NODE);

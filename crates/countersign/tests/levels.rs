@@ -67,7 +67,7 @@ async fn message_of_an_absurd_level_is_answered_and_changes_nothing() {
     assert!(matches!(outcome, Outcome::Refused(Refused::AboveLevel { needed: ABSURD, .. })), "{outcome:?}");
     refused("claim", members.propose(propose(absurd(), absurd())).await);
     let store = before.members[&thief.node].store.0.to_vec().into();
-    let lease = LeaseRequest { receipts: vec![absurd()], store, ..LeaseRequest::default() };
+    let lease = LeaseRequest { receipts: vec![absurd()], store, boot: vec![1; 16].into(), ..LeaseRequest::default() };
     let digest = LeaseRequest { receipts: vec![], digest: absurd(), ..lease.clone() };
     refused("digest", LeasesClient::new(channel.clone()).lease(digest).await);
     refused("revocations", members.revocations(RevocationsRequest { after: absurd() }).await);

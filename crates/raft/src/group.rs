@@ -202,6 +202,10 @@ impl Group {
         self.0.log.position()
     }
 
+    pub(crate) fn log(&self) -> &GroupLog {
+        &self.0.log
+    }
+
     pub(crate) fn memory(&self) -> &Memory {
         &self.0.memory
     }

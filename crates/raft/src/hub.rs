@@ -23,7 +23,7 @@ use crate::message::{Answered, Asked, Implausible, Request, SnapshotMessage, Tim
 use crate::status::GroupStopped;
 use crate::store::Store;
 use crate::transport::{RaftRpc, Refusal, Transport};
-use crate::types::{Snapshot, TypeConfig};
+use crate::types::{LogId, Snapshot, TypeConfig};
 
 /// Who belongs to which group, as the trust state says.
 pub trait Assignments: Send + Sync + 'static {
@@ -172,6 +172,7 @@ impl HubError {
             Self::Store {
                 fault: StoreFault::Log { .. } | StoreFault::Vote { .. } | StoreFault::Before { .. }, ..
             } => Refusal::RolledBack,
+            Self::Store { fault: StoreFault::Conflict { .. }, .. } => Refusal::Conflict,
             Self::NotAssigned { .. } => Refusal::NotAssigned,
             Self::Outsider { .. } => Refusal::Outsider,
             Self::Stopped { .. } => Refusal::Stopped,
@@ -317,10 +318,13 @@ impl Groups {
             // same. The votes that made it leader were given to its store.
             RaftRpc::Append => {
                 let asked: Asked<AppendEntriesRequest<TypeConfig>> = accept(&here, peer, body)?;
+                let ids = asked.request.prev_log_id.into_iter().chain(asked.request.entries.iter().map(|e| e.log_id));
+                self.may_follow(&here, peer, ids.collect()).await?;
                 answers.with(raft.append_entries(asked.request).await.map_err(|e| stopped(fatal(e)))?)
             }
             RaftRpc::Snapshot => {
                 let SnapshotMessage { vote, meta, data } = accept(&here, peer, body)?.request;
+                self.may_follow(&here, peer, meta.last_log_id.into_iter().collect()).await?;
                 let assignments = &self.0.context.assignments;
                 let outsider = {
                     let mut members = meta.last_membership.nodes().map(|(id, _)| NodeId(*id));
@@ -344,6 +348,19 @@ impl Groups {
         }
     }
 
+    /// Whether a leader's log agrees with what is committed here. The engine takes that for granted, and would follow one that
+    /// does not: two members that are ready would differ.
+    async fn may_follow(&self, here: &Group, peer: NodeId, ids: Vec<LogId>) -> Result<(), HubError> {
+        let group = here.id();
+        let contradicted = here.log().contradicts(&ids).await;
+        let contradicted = contradicted
+            .map_err(|error| HubError::Stopped { group, source: GroupStopped::Storage(Arc::new(error)) })?;
+        let Some(index) = contradicted else { return Ok(()) };
+        let fault = StoreFault::Conflict { node: peer, index };
+        self.0.context.assignments.distrusted(group, &fault);
+        Err(HubError::Store { group, fault })
+    }
+
     /// Whether this member may vote, and the candidate's store is the one that counts and holds what the candidate
     /// acknowledged: the first vote of a candidate is its own.
     fn may_be_elected(&self, here: &Group, peer: NodeId, asked: &Asked<VoteRequest<u64>>) -> Result<(), HubError> {
@@ -358,6 +375,12 @@ impl Groups {
             // A request of an earlier term may have been long on its way; Raft refuses it.
             if position.vote < floor.vote() { Ok(()) } else { here.memory().check(peer, &floor, &position) }
         });
+        // A later log that ends before what is committed here, or has another entry there, lacks it.
+        let checked =
+            checked.and_then(|()| match asked.request.last_log_id.and_then(|last| here.log().outvotes(last)) {
+                Some(index) => Err(StoreFault::Conflict { node: peer, index }),
+                None => Ok(()),
+            });
         checked.map_err(|fault| {
             assignments.distrusted(group, &fault);
             HubError::Store { group, fault }

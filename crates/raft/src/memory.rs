@@ -53,6 +53,15 @@ pub enum StoreFault {
         /// The term of the highest vote that it acknowledged.
         acknowledged: u64,
     },
+    /// It leads, or stands for election, without an entry that is committed here: it and others were restored from older
+    /// copies, and nobody who was there remembered what they had acknowledged.
+    #[error("the log of node {node} contradicts entry {index}, which is committed here")]
+    Conflict {
+        /// The member.
+        node: NodeId,
+        /// The index of the first such entry.
+        index: u64,
+    },
     /// It was found to be rolled back before.
     #[error("node {node} was rolled back, and has not returned with a new store since")]
     Before {
@@ -65,9 +74,11 @@ impl StoreFault {
     /// The member that it is about.
     pub const fn node(&self) -> NodeId {
         match self {
-            Self::Other { node, .. } | Self::Log { node, .. } | Self::Vote { node, .. } | Self::Before { node } => {
-                *node
-            }
+            Self::Other { node, .. }
+            | Self::Log { node, .. }
+            | Self::Vote { node, .. }
+            | Self::Conflict { node, .. }
+            | Self::Before { node } => *node,
         }
     }
 }

@@ -82,7 +82,9 @@ impl Link {
         let asked = codec::encode(&Asked { store: *own, request })?;
         let answer = transport.call(self.target, *group, kind, asked, deadline).await;
         let answer = answer.inspect_err(|error| {
-            if let TransportError::Refused(refusal @ (Refusal::OtherStore | Refusal::RolledBack)) = error {
+            if let TransportError::Refused(refusal @ (Refusal::OtherStore | Refusal::RolledBack | Refusal::Conflict)) =
+                error
+            {
                 assignments.refused_by(*group, self.target, *refusal);
             }
         })?;
@@ -445,6 +447,7 @@ mod tests {
         for (refusal, told) in [
             (Refusal::OtherStore, true),
             (Refusal::RolledBack, true),
+            (Refusal::Conflict, true),
             (Refusal::NotYet, false),
             (Refusal::NotAssigned, false),
         ] {

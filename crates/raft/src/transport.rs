@@ -66,6 +66,9 @@ pub enum Refusal {
     /// The sender's store is an older copy.
     #[error("the sender's store is an older copy: it lacks what the sender acknowledged")]
     RolledBack,
+    /// The sender's log contradicts what is committed there.
+    #[error("the sender's log lacks entries that are committed there")]
+    Conflict,
 }
 
 /// Why there is no answer.

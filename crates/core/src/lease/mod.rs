@@ -8,11 +8,13 @@
 mod fresh;
 mod grantor;
 mod holder;
+mod processes;
 mod sublease;
 
 pub use fresh::{Fresh, LeaseClock, NoLease};
 pub use grantor::{Grantor, Standing};
 pub use holder::Holder;
+pub use processes::Processes;
 pub use sublease::{Sublessor, Subtenant};
 
 use serde::{Deserialize, Serialize};

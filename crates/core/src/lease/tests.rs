@@ -1,7 +1,7 @@
 //! Leases at their limits.
 
-use super::{Grantor, Holder, LeaseClock, LeaseLength, LeaseLengthError, NoLease, Standing};
-use crate::id::{Generation, NodeId};
+use super::{Grantor, Holder, LeaseClock, LeaseLength, LeaseLengthError, NoLease, Processes, Standing};
+use crate::id::{BootId, Generation, NodeId};
 use crate::limits::LEASE_SECS_MAX;
 use crate::time::BootMillis;
 
@@ -139,4 +139,42 @@ fn member_is_away_only_after_a_lease_without_any_contact() {
     assert!(!grantor.is_away(node, None, at(2 * waited - 1)));
     assert!(grantor.is_away(node, None, at(2 * waited)));
     assert!(grantor.is_away(NodeId(4), None, at(waited)), "another member's lease");
+}
+
+#[test]
+fn of_two_processes_of_a_member_the_one_that_started_last_counts() {
+    let (length, at) = (LeaseLength::DEFAULT, |millis| BootMillis(1_000_000 + millis));
+    let [first, second, third] = [1, 2, 3].map(|n| BootId([n; 16]));
+    let (node, other) = (NodeId(3), NodeId(4));
+    let mut processes = Processes::default();
+    let mut counts = |boot, millis| processes.counts(node, boot, length, at(millis));
+    assert!(counts(first, 0) && counts(first, 1));
+    assert!(counts(second, 2), "a start does not wait for the lease of the process before it");
+    assert!(!counts(first, 3), "the one before it counts no more");
+    assert!(counts(second, 4) && !counts(first, 5));
+    assert!(counts(third, 6) && !counts(first, 7) && !counts(second, 8), "nor one before that");
+    // Once the one that counts has been silent for a lease, another may.
+    let silent = 6 + length.waited_millis();
+    assert!(!counts(first, silent - 1) && counts(first, silent));
+    assert!(!counts(third, silent + 1));
+    assert!(processes.are_two(node, length, at(silent + 2)));
+    assert!(!processes.are_two(node, length, at(silent + 1 + length.waited_millis())), "the other one is gone");
+    // Of each member by itself; and one that is gone is forgotten.
+    assert!(processes.counts(other, first, length, at(0)) && !processes.are_two(other, length, at(0)));
+    processes.keep(|member| member == other);
+    assert!(processes.counts(node, third, length, at(silent + 2)));
+}
+
+#[test]
+fn replaced_processes_are_remembered_up_to_the_limit() {
+    let (length, node, now) = (LeaseLength::DEFAULT, NodeId(1), BootMillis(1));
+    let boot = |n: u8| BootId([n; 16]);
+    let mut processes = Processes::default();
+    for n in 0..=8 {
+        assert!(processes.counts(node, boot(n), length, now));
+    }
+    assert!(!processes.counts(node, boot(0), length, now), "eight are remembered");
+    assert!(processes.counts(node, boot(9), length, now));
+    assert!(!processes.counts(node, boot(1), length, now));
+    assert!(processes.counts(node, boot(0), length, now), "the ninth is not: it would start again");
 }

@@ -33,6 +33,8 @@ pub type Disagreement = BTreeMap<NodeId, Said>;
 pub struct Report {
     /// Who said what, by index of the log: only voters that count, and only indexes at which they differ.
     pub disagreements: BTreeMap<u64, Disagreement>,
+    /// Voters that hold committed entries which the leader's log lacks.
+    pub conflicts: BTreeSet<NodeId>,
     /// Revocations that some of these voters hold and others lack, at most [`REVOCATIONS_LISTED_MAX`].
     pub uneven: BTreeMap<Revocation, Uneven>,
     /// How many more revocations are held unevenly.
@@ -115,7 +117,11 @@ pub struct Agreement {
 impl Judge<'_> {
     /// Whether `said` is the word of a voter, of the store on record.
     fn counts(&self, node: NodeId, said: &Said) -> bool {
-        let member = self.view.members.get(&node).filter(|member| member.store == said.store);
+        self.is_voter(node, said.store)
+    }
+
+    fn is_voter(&self, node: NodeId, store: StoreId) -> bool {
+        let member = self.view.members.get(&node).filter(|member| member.store == store);
         member.is_some_and(|member| member.suffrage == Suffrage::Voter)
     }
 }
@@ -231,14 +237,26 @@ impl Agreement {
         self.disagreements.is_empty()
     }
 
-    /// What voters disagree about; none if they do not. A voter in quarantine does not count.
-    pub fn alarm(&self, quarantined: &BTreeSet<NodeId>) -> Option<Report> {
+    /// What voters disagree about; none if they do not. `conflicts` are those that hold committed entries which the leader's
+    /// log lacks. A voter in quarantine does not count.
+    pub fn alarm(
+        &self,
+        by: Judge<'_>,
+        conflicts: &BTreeMap<NodeId, StoreId>,
+        quarantined: &BTreeSet<NodeId>,
+    ) -> Option<Report> {
         let counted = self.disagreements.iter().map(|(index, words)| {
             let counts = |(node, _): &(&NodeId, &Said)| !quarantined.contains(*node);
             (*index, words.iter().filter(counts).map(|(node, said)| (*node, *said)).collect::<Disagreement>())
         });
         let disagreements: BTreeMap<u64, Disagreement> = counted.filter(|(_, words)| differ(words)).collect();
-        (!disagreements.is_empty()).then(|| Report { disagreements, ..Report::default() })
+        let voter = |(node, store): (&NodeId, &StoreId)| {
+            let counts = by.is_voter(*node, *store) && !quarantined.contains(node);
+            counts.then_some(*node)
+        };
+        let conflicts: BTreeSet<NodeId> = conflicts.iter().filter_map(voter).collect();
+        let differ = !disagreements.is_empty() || !conflicts.is_empty();
+        differ.then(|| Report { disagreements, conflicts, ..Report::default() })
     }
 
     /// The learners whose states are known to differ from this member's.
@@ -385,6 +403,7 @@ impl Report {
         let words = |words: Disagreement| words.into_iter().take(VOTERS_MAX).collect();
         Self {
             disagreements: disagreements.map(|(index, by)| (index, words(by))).collect(),
+            conflicts: self.conflicts.into_iter().take(VOTERS_MAX).collect(),
             uneven: self.uneven.into_iter().take(REVOCATIONS_LISTED_MAX).collect(),
             unlisted: self.unlisted,
             unheard: self.unheard.into_iter().take(VOTERS_MAX).collect(),
@@ -393,7 +412,8 @@ impl Report {
 
     /// The voters that the report is about.
     pub fn voters(&self) -> BTreeSet<NodeId> {
-        self.disagreements.values().flat_map(|by| by.keys().copied()).collect()
+        let differing = self.disagreements.values().flat_map(|by| by.keys().copied());
+        differing.chain(self.conflicts.iter().copied()).collect()
     }
 
     /// Enters what was found by comparing `ours`, the revocations of `me`, with those of others. What `me` has in common with

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use countersign_core::id::{ClusterId, Generation, NodeId};
+use countersign_core::id::{BootId, ClusterId, Generation, NodeId};
 use countersign_core::key::SecretKey;
 use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::receipt::Receipt;
@@ -29,6 +29,11 @@ pub(crate) struct Book {
 }
 
 impl Book {
+    /// Drawn at this start.
+    pub(crate) const fn boot(&self) -> BootId {
+        BootId(self.boot)
+    }
+
     pub(crate) const fn new(boot: [u8; 16]) -> Self {
         Self { boot, entries: Locked::new(VecDeque::new()) }
     }

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use countersign_core::id::{Generation, NodeId, StoreId};
-use countersign_core::lease::{Grantor, Standing};
+use countersign_core::id::{BootId, Generation, NodeId, StoreId};
+use countersign_core::lease::{Grantor, Processes, Standing};
 use countersign_core::locked::{LockGuard, Locked, Order};
 use countersign_core::receipt::{Absence, Answer, Barrier, Receipt};
 use countersign_core::time::{BootMillis, UnixMillis};
@@ -41,6 +41,8 @@ pub(crate) struct Ask {
     pub(crate) subtenants: bool,
     /// The store that it speaks for.
     pub(crate) store: StoreId,
+    /// The process that asks.
+    pub(crate) boot: BootId,
     /// What it says of its state.
     pub(crate) compared: Compared,
 }
@@ -52,6 +54,8 @@ pub(crate) enum Answered {
     Heard,
     /// A lease.
     Granted(Grant),
+    /// No lease, since another process of the member counts.
+    Replaced,
     /// No lease, since states differ. No report where it cannot be read.
     Differs(Option<Report>),
 }
@@ -93,6 +97,8 @@ pub(crate) struct Desk {
     /// Voters' clocks outlive a term: they are readings, not promises.
     clocks: Locked<VoterClocks>,
     acknowledged: watch::Sender<()>,
+    /// Which process of each member counts. It outlives a term, as the clocks do.
+    processes: Locked<Processes>,
     /// Whose request for a lease is under way: one of each, since each asks a quorum.
     asking: Locked<BTreeSet<NodeId>>,
 }
@@ -111,6 +117,7 @@ impl Default for Desk {
         Self {
             tenure: Locked::of(Order::Outer, None),
             clocks: Locked::default(),
+            processes: Locked::default(),
             acknowledged: watch::Sender::new(()),
             asking: Locked::default(),
         }
@@ -174,8 +181,26 @@ impl Inner {
         self.tenure(silent).unwrap_or_default()
     }
 
+    /// Whether another process than `boot` counts as that of `member`.
+    fn is_replaced(&self, member: NodeId, boot: BootId) -> bool {
+        let state = self.state.read();
+        let (Some(view), Some(length)) = (state.view(), state.lease()) else { return false };
+        let mut processes = self.lease.desk.processes.lock();
+        processes.keep(|node| view.members.contains_key(&node));
+        view.members.contains_key(&member) && !processes.counts(member, boot, length, boot_now())
+    }
+
+    /// As leader: whether a second process of `member` has spoken of late.
+    pub(crate) fn runs_twice(&self, member: NodeId) -> bool {
+        let Some(length) = self.state.read().lease() else { return false };
+        self.lease.desk.processes.lock().are_two(member, length, boot_now())
+    }
+
     /// Takes in what a member says, and grants it a lease if it asks for one.
     pub(crate) async fn serve_lease(&self, from: NodeId, ask: Ask) -> Result<Answered, NotLeader> {
+        if self.is_replaced(from, ask.boot) {
+            return Ok(Answered::Replaced);
+        }
         // A follower may have applied what the leader has committed and not applied yet: its receipt for that is no lie.
         let mut applied = self.state.applied();
         let caught_up = applied.wait_for(|generation| *generation >= ask.enforced);

@@ -47,6 +47,8 @@ pub(crate) struct Leasehold {
     gate: Arc<Gate>,
     /// Given up for good.
     surrendered: AtomicBool,
+    /// Another process of this member counts.
+    replaced: AtomicBool,
     pub(crate) book: Arc<Book>,
     pub(crate) desk: Desk,
     pub(crate) subleases: Subleases,
@@ -61,6 +63,7 @@ impl Leasehold {
             clock: Arc::default(),
             gate,
             surrendered: AtomicBool::new(false),
+            replaced: AtomicBool::new(false),
             book: Arc::new(Book::new(boot)),
             desk: Desk::default(),
             subleases,
@@ -84,6 +87,19 @@ impl Leasehold {
     pub(crate) fn surrender(&self) {
         self.surrendered.store(true, Ordering::Release);
         self.update(Holder::surrender);
+    }
+
+    /// Notes whether the leader counts another process as this member.
+    fn replaced(&self, replaced: bool) {
+        if replaced && !self.replaced.swap(replaced, Ordering::AcqRel) {
+            tracing::error!("another process runs with this node's keys and store, and the leader counts that one");
+        }
+        self.replaced.store(replaced, Ordering::Release);
+    }
+
+    /// Whether the leader counts another process as this member.
+    pub(crate) fn is_replaced(&self) -> bool {
+        self.replaced.load(Ordering::Acquire)
     }
 
     /// Whether it was given up for good.
@@ -204,6 +220,7 @@ impl Inner {
                     match answered {
                         // As long as the replicated state says, whatever the leader says.
                         Answered::Granted(Grant { generation }) => {
+                            self.lease.replaced(false);
                             if leader != self.node {
                                 self.states_agree();
                             }
@@ -211,6 +228,12 @@ impl Inner {
                             if self.clock.is_right() {
                                 self.lease.update(|holder| holder.granted(asked, generation, length));
                             }
+                        }
+                        Answered::Replaced => {
+                            told.granted = None;
+                            self.lease.update(Holder::surrender);
+                            self.lease.replaced(true);
+                            return DIFFERS_RETRY;
                         }
                         // Asked for and not given: this member's certificate or the leader's has expired.
                         Answered::Differs(report) => {
@@ -242,7 +265,16 @@ impl Inner {
         let clock: UnixMillis = SystemClock.now();
         let compared =
             Compared { digest: self.state.with_digests(Digests::newest), disputed: self.divergence.disputed() };
-        Ask { enforced, clock, renew, receipts, subtenants: false, store: self.own_store(), compared }
+        Ask {
+            enforced,
+            clock,
+            renew,
+            receipts,
+            subtenants: false,
+            store: self.own_store(),
+            boot: self.lease.book.boot(),
+            compared,
+        }
     }
 
     /// Whether the leader takes this member's store for the one on record, and answers under the one that is on record of it.
@@ -278,6 +310,7 @@ impl Inner {
             receipts: receipts.map(Into::into).collect(),
             subtenants: ask.subtenants,
             store: Bytes::copy_from_slice(&ask.store.0),
+            boot: Bytes::copy_from_slice(&ask.boot.0),
             digest: encoded(ask.compared.digest.as_ref()),
             disputed: encoded(ask.compared.disputed.as_ref()),
         };
@@ -298,6 +331,9 @@ impl Inner {
         let disputed = if reply.disputed.is_empty() { Some(Report::default()) } else { report(&reply.disputed) };
         if let Some(disputed) = disputed {
             self.follow_leader(&disputed);
+        }
+        if reply.replaced {
+            return Some(Answered::Replaced);
         }
         if !reply.differs.is_empty() {
             // Unreadable, it still says that there is no lease.

@@ -7,7 +7,7 @@ use countersign_api::cluster::leases_server::Leases;
 use countersign_api::cluster::{BarrierReply, BarrierRequest, LeaseReply, LeaseRequest};
 use countersign_api::convert::decoded;
 use countersign_core::codec;
-use countersign_core::id::{Generation, NodeId, StoreId};
+use countersign_core::id::{BootId, Generation, NodeId, StoreId};
 use countersign_core::receipt::Receipt;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::agreement::Report;
@@ -32,9 +32,10 @@ impl Leases for PeerService {
     async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseReply>, Status> {
         let from = caller(&request)?;
         let may_lease = super::recovery::may_lease(&request);
-        let LeaseRequest { generation, clock_millis, renew, receipts, subtenants, store, digest, disputed } =
+        let LeaseRequest { generation, clock_millis, renew, receipts, subtenants, store, boot, digest, disputed } =
             request.into_inner();
         let store = store.as_ref().try_into().map(StoreId).map_err(|_| Status::invalid_argument("malformed store"))?;
+        let boot = boot.as_ref().try_into().map(BootId).map_err(|_| Status::invalid_argument("malformed boot"))?;
         let digest: Option<DigestAt> = match digest.as_ref() {
             [] => None,
             bytes => Some(decoded("digest", bytes).map_err(|error| unreadable("digest", error))?),
@@ -58,7 +59,7 @@ impl Leases for PeerService {
         let own = Bytes::copy_from_slice(&member.own_store().0);
         let renew = renew && may_lease;
         let answered =
-            member.serve_lease(from, Ask { enforced, clock, renew, receipts, subtenants, store, compared }).await;
+            member.serve_lease(from, Ask { enforced, clock, renew, receipts, subtenants, store, boot, compared }).await;
         let answered = answered.map_err(|_| Status::failed_precondition("not the leader"))?;
         // The leader's clock where the voters' bear it out, never the last stamp: a stamp that ran ahead would make every
         // right clock a wrong one.
@@ -68,6 +69,7 @@ impl Leases for PeerService {
         Ok(Response::new(match answered {
             Answered::Heard => heard,
             Answered::Granted(grant) => LeaseReply { granted: true, generation: grant.generation.0, ..heard },
+            Answered::Replaced => LeaseReply { replaced: true, ..heard },
             Answered::Differs(report) => {
                 let differs = codec::encode(&report.unwrap_or_default()).map_err(|_| Status::internal("report"))?;
                 LeaseReply { differs: differs.into(), ..heard }

@@ -77,6 +77,32 @@ impl GroupLog {
         Position { vote: state.vote.unwrap_or_default(), last: state.tail.last().map(|id| id.index) }
     }
 
+    /// The first of these ids of a leader's log, which ascend, that is another than this log's at an index that is committed
+    /// here.
+    pub(crate) async fn contradicts(&self, ids: &[LogId]) -> Result<Option<u64>, StoreError> {
+        let Some(committed) = self.state().committed else { return Ok(None) };
+        let (Some(first), Some(last)) = (ids.first(), ids.iter().rfind(|id| id.index <= committed.index)) else {
+            return Ok(None);
+        };
+        // Nearly always there is one, at the very end of what is committed.
+        if first.index == committed.index {
+            return Ok((*first != committed).then_some(first.index));
+        }
+        // What is purged is not known any more.
+        let ours = self.entries(first.index..last.index.saturating_add(1), usize::MAX).await?;
+        let differs = |id: &&LogId| ours.iter().any(|entry| entry.log_id.index == id.index && entry.log_id != **id);
+        Ok(ids.iter().find(differs).map(|id| id.index))
+    }
+
+    /// The index of an entry that is committed here, if a log that ends with `last` would win an election and lacks it.
+    pub(crate) fn outvotes(&self, last: LogId) -> Option<u64> {
+        let state = self.state();
+        let committed = state.committed?;
+        let wins = state.tail.last().is_none_or(|own| last > own);
+        let lacks = last.index < committed.index || (last.index == committed.index && last != committed);
+        (wins && lacks).then_some(committed.index)
+    }
+
     fn state(&self) -> LockGuard<'_, State> {
         self.state.lock()
     }

@@ -1,6 +1,6 @@
 //! Whether members' states agree: what is digested when, what raises the alarm, and what ends it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
@@ -64,7 +64,8 @@ fn heard(view: &View, words: &[(u64, u64, StateDigest)]) -> Agreement {
 }
 
 fn alarm(agreement: &Agreement) -> Option<Report> {
-    agreement.alarm(&BTreeSet::new())
+    let (view, own) = (view(), own());
+    agreement.alarm(judge(&view, 1, &own), &BTreeMap::new(), &BTreeSet::new())
 }
 
 /// A report with these words.
@@ -190,7 +191,9 @@ fn learner_that_differs_raises_no_alarm_and_is_known_to_differ() {
 fn alarm_ends_where_the_voter_is_in_quarantine_has_another_store_or_is_gone() {
     let before = view();
     let agreement = heard(&before, &[(3, AT, WRONG)]);
-    let quarantined = |node| agreement.alarm(&BTreeSet::from([NodeId(node)]));
+    let own = own();
+    let by = judge(&before, 1, &own);
+    let quarantined = |node| agreement.alarm(by, &BTreeMap::new(), &BTreeSet::from([NodeId(node)]));
     assert!(quarantined(3).is_none() && quarantined(1).is_none());
     assert!(quarantined(2).is_some(), "of those that differ one must not count");
     for (what, change) in [
@@ -201,7 +204,7 @@ fn alarm_ends_where_the_voter_is_in_quarantine_has_another_store_or_is_gone() {
         ("evicted", |view| drop(view.members.remove(&NodeId(3)))),
         ("a learner", |view| view.members.get_mut(&NodeId(3)).unwrap().suffrage = Suffrage::Learner),
     ] {
-        let (mut view, mut agreement, own) = (before.clone(), agreement.clone(), own());
+        let (mut view, mut agreement) = (before.clone(), agreement.clone());
         change(&mut view);
         agreement.refresh(judge(&view, 1, &own));
         assert!(alarm(&agreement).is_none() && agreement.is_empty(), "{what}");
@@ -304,6 +307,27 @@ fn attack_words_that_no_voter_can_have_said_are_not_taken_from_others() {
     let mut agreement = Agreement::default();
     agreement.merge(Judge { applied: u64::MAX, ..by }, &report(&view, &[many, far].concat()));
     assert_eq!(agreement.known().disagreements.len(), VOTERS_MAX);
+}
+
+#[test]
+fn voter_that_holds_committed_entries_which_the_leader_lacks_raises_the_alarm() {
+    let (view, own) = (view(), own());
+    let by = judge(&view, 1, &own);
+    let conflict = |node: u64, store| BTreeMap::from([(NodeId(node), store)]);
+    let stored = |node| speaker(&view, node).1;
+    let found = |conflicts: &BTreeMap<NodeId, StoreId>, quarantined: &[u64]| {
+        let quarantined = quarantined.iter().copied().map(NodeId).collect();
+        Agreement::default().alarm(by, conflicts, &quarantined).map(|report| report.conflicts)
+    };
+    assert_eq!(found(&conflict(3, stored(3)), &[]), Some(BTreeSet::from([NodeId(3)])));
+    for (what, conflicts, quarantined) in [
+        ("in quarantine", conflict(3, stored(3)), &[3][..]),
+        ("a learner", conflict(4, stored(4)), &[]),
+        ("a store that it had before", conflict(3, StoreId([99; 16])), &[]),
+        ("nobody", BTreeMap::new(), &[]),
+    ] {
+        assert_eq!(found(&conflicts, quarantined), None, "{what}");
+    }
 }
 
 /// A state in which these keys are revoked, with an eviction and a principal that all have.
