@@ -111,7 +111,8 @@ pub(crate) fn missing(data: &DataDir, issued: bool) -> Option<(&'static str, boo
 /// Whether a member has no certificate any more, or not the key of it. The cluster issues another for its identity key.
 pub(crate) fn is_leaf_lost(data: &DataDir) -> bool {
     let there = |name: &str| data.file(name).symlink_metadata().is_ok();
-    !there(RENEWED) && !(there(LEAF) && there(file::LEAF))
+    let first = there(LEAF) && there(file::LEAF);
+    !(first || there(RENEWED))
 }
 
 /// The key by which a member is known to its cluster.

@@ -82,10 +82,8 @@ impl Link {
         let asked = codec::encode(&Asked { store: *own, request })?;
         let answer = transport.call(self.target, *group, kind, asked, deadline).await;
         let answer = answer.inspect_err(|error| {
-            if let TransportError::Refused(refusal @ (Refusal::OtherStore | Refusal::RolledBack | Refusal::Conflict)) =
-                error
-            {
-                assignments.refused_by(*group, self.target, *refusal);
+            if let Some(refusal) = error.about_store() {
+                assignments.refused_by(*group, self.target, refusal);
             }
         })?;
         let Answered { store, position, answer } = codec::decode(&answer)?;

@@ -85,6 +85,20 @@ pub enum TransportError {
     Refused(#[from] Refusal),
 }
 
+impl TransportError {
+    /// The refusal that says something of what the sender stored, not of its request.
+    pub(crate) const fn about_store(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused(refusal @ (Refusal::OtherStore | Refusal::RolledBack | Refusal::Conflict)) => Some(*refusal),
+            Self::Refused(
+                Refusal::NotYet | Refusal::NotAssigned | Refusal::Outsider | Refusal::Invalid | Refusal::Stopped,
+            )
+            | Self::Unreachable
+            | Self::Timeout => None,
+        }
+    }
+}
+
 /// Carries requests to members.
 pub trait Transport: Send + Sync + 'static {
     /// Sends `body` to `target` and returns its answer, or gives up after `deadline`.

@@ -3,7 +3,7 @@
 //! In clear: nothing in it is secret, and the signature is good for one question. The voter sends [`CHALLENGE_LEN`] bytes
 //! and reads [`ANSWER_LEN`]. It tells whether it found the joiner, and nothing of what else is there.
 
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::IpAddr;
 
 use super::EnrollmentRequest;
 use crate::id::{AuthorityId, NodeId, TokenId};
@@ -96,13 +96,28 @@ pub fn is_answered(
 /// them the metadata service of a cloud (169.254.169.254). Never another member, nor a name that all members share.
 pub fn may_dial(view: &View, node: Option<NodeId>, ip: IpAddr, source: Option<IpAddr>) -> bool {
     let ip = ip.to_canonical();
-    if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+    if ip.is_unspecified() || ip.is_multicast() || !is_of_a_host(ip) {
         return false;
     }
     if (ip.is_loopback() || is_link_local(ip)) && source.map(|source| source.to_canonical()) != Some(ip) {
         return false;
     }
     ip.is_loopback() || view.check_host_free(node, &Host::Ip(ip)).is_ok()
+}
+
+/// Whether one host can have this address as its own, which is not so for:
+/// - "this network" and the reserved block with the broadcast address (RFC 1122 section 3.2.1.3, RFC 1112 section 4);
+/// - addresses that stand for one of IPv4, by which a rule on that one would be passed by: IPv4-compatible (RFC 4291 section
+///   2.5.5.1), NAT64 (RFC 6052, RFC 8215), Teredo (RFC 4380), 6to4 (RFC 3056).
+fn is_of_a_host(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => !matches!(ip.octets(), [0 | 240..=255, ..]),
+        IpAddr::V6(ip) => match ip.segments() {
+            [0, 0, 0, 0, 0, 0, high, low] => (high, low) == (0, 1),
+            [0x64, 0xff9b, ..] | [0x2001, 0, ..] | [0x2002, ..] => false,
+            _ => true,
+        },
+    }
 }
 
 const fn is_link_local(ip: IpAddr) -> bool {
@@ -204,6 +219,18 @@ mod tests {
             ("224.0.0.1", None, false),
             ("ff02::1", None, false),
             ("255.255.255.255", None, false),
+            ("240.0.0.1", None, false),
+            ("239.255.255.255", None, false),
+            ("0.1.2.3", None, false),
+            ("223.255.255.254", None, true),
+            // Other ways to write 10.0.0.1 and 127.0.0.1.
+            ("::10.0.0.1", None, false),
+            ("::7f00:1", None, false),
+            ("64:ff9b::10.0.0.1", None, false),
+            ("64:ff9b:1::10.0.0.1", None, false),
+            ("2002:a00:1::", None, false),
+            ("2001:0:a00:1::", None, false),
+            ("2001:1::1", None, true),
             // A member's address, also if the connection came from there: both stand behind one.
             ("10.0.0.1", None, false),
             ("::ffff:10.0.0.1", None, false),

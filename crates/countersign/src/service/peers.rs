@@ -141,7 +141,8 @@ impl Members for PeerService {
         let member = self.member()?;
         let view = member.state.read().view().cloned();
         // Only a leader has a use for it.
-        if !view.is_some_and(|view| view.members.get(&from).is_some_and(|m| m.suffrage == Suffrage::Voter)) {
+        let voter = view.and_then(|view| Some(view.members.get(&from)?.suffrage == Suffrage::Voter));
+        if voter != Some(true) {
             return Err(Status::permission_denied("not a voter"));
         }
         let after = request.into_inner().after;

@@ -218,7 +218,10 @@ pub(super) fn create(place: &StorePlace, own: StoreId) -> Result<(), OpenError> 
             return Err(OpenError::Foreign { path: path.clone(), expected, got });
         }
         drop(found);
-        fs::remove_dir_all(path).map_err(io)?;
+        // Out of the way in one step, since half of it would be taken for a damaged store; what stands there goes next.
+        let unused = built_aside(path);
+        remove_if_there(&unused).map_err(io)?;
+        fs::rename(path, &unused).map_err(io)?;
     }
     let confirmed = Mark::number(&place.record).map_err(|e| match e.kind() {
         ErrorKind::InvalidData => OpenError::corrupt(&place.record, e),
@@ -231,15 +234,25 @@ pub(super) fn create(place: &StorePlace, own: StoreId) -> Result<(), OpenError> 
     build(path, &Identity { binding: place.binding, own })
 }
 
+/// Where a store is built before it takes its place.
+fn built_aside(path: &Path) -> PathBuf {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".new");
+    PathBuf::from(aside)
+}
+
+fn remove_if_there(path: &Path) -> std::io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
 fn build(path: &Path, identity: &Identity) -> Result<(), OpenError> {
     let io = |e| OpenError::io(path, e);
     let database = |e| OpenError::database(path, e);
-    let mut new = path.as_os_str().to_owned();
-    new.push(".new");
-    let new = PathBuf::from(new);
-    if new.try_exists().map_err(io)? {
-        fs::remove_dir_all(&new).map_err(io)?;
-    }
+    let new = built_aside(path);
+    remove_if_there(&new).map_err(io)?;
     DirBuilder::new().recursive(true).mode(0o700).create(&new).map_err(io)?;
     let identity_bytes = codec::encode(identity).map_err(|e| OpenError::corrupt(path, e))?;
     let files = Files::open_tables(&new.join("tables")).map_err(database)?;

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign_core::group::GroupMembers;
 use countersign_core::id::{ClusterId, GroupId, Incarnation, NodeId, StoreId};
-use openraft::testing::{StoreBuilder, Suite, log_id};
+use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
+use openraft::testing::{StoreBuilder, Suite, blank_ent, log_id};
 use tokio::sync::watch;
 
 use super::{Binding, GroupLog, Replaced, Snapshots, Store, StorePlace};
@@ -84,4 +85,52 @@ fn the_storage_suite_passes_in_many_groups_of_one_store() {
     let builder = NextGroup { store: store.clone(), next: AtomicU64::new(255), everything };
     Suite::test_all(builder).unwrap();
     assert!(!store.failed());
+}
+
+/// A log with these ids, term and index, of which all up to `committed` are committed.
+async fn log_of(dir: &Path, ids: &[(u64, u64)], committed: u64) -> GroupLog {
+    let store = store_in(dir);
+    let memory = Memory::open(&store, GroupId(7)).await.unwrap();
+    let (_keep, everything) = watch::channel(Replaced::default());
+    let mut log = GroupLog::open(&store, GroupId(7), everything, memory, Arc::new(Nobody)).await.unwrap();
+    let entries = ids.iter().map(|(term, index)| blank_ent(*term, 1, *index));
+    log.blocking_append(entries).await.unwrap();
+    let last = ids.iter().find(|(_, index)| *index == committed).map(|(term, index)| log_id(*term, 1, *index));
+    log.save_committed(last).await.unwrap();
+    log
+}
+
+#[tokio::test]
+async fn log_that_contradicts_what_is_committed_is_told_from_one_that_replaces_what_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log_of(dir.path(), &[(1, 1), (1, 2), (2, 3), (2, 4), (2, 5)], 4).await;
+    let found = async |ids: &[(u64, u64)]| {
+        let ids: Vec<_> = ids.iter().map(|(term, index)| log_id(*term, 1, *index)).collect();
+        log.contradicts(&ids).await.unwrap()
+    };
+    // The same entries, later ones, and others in place of what is not committed.
+    for agrees in
+        [&[][..], &[(2, 4)], &[(2, 4), (2, 5)], &[(3, 5)], &[(2, 4), (3, 5)], &[(9, 6)], &[(1, 1), (1, 2), (2, 3)]]
+    {
+        assert_eq!(found(agrees).await, None, "{agrees:?}");
+    }
+    for (contradicts, at) in
+        [(&[(3, 4)][..], 4), (&[(3, 4), (3, 5)], 4), (&[(1, 2), (3, 3), (3, 4)], 3), (&[(1, 3)], 3), (&[(9, 1)], 1)]
+    {
+        assert_eq!(found(contradicts).await, Some(at), "{contradicts:?}");
+    }
+    // Of another leader of the same term.
+    assert_eq!(log.contradicts(&[log_id(2, 3, 4)]).await.unwrap(), Some(4));
+}
+
+#[tokio::test]
+async fn candidate_that_would_win_without_a_committed_entry_is_told_from_one_that_is_behind_or_ahead() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = log_of(dir.path(), &[(1, 1), (1, 2), (2, 3), (2, 4), (2, 5)], 4).await;
+    for (term, index, lacks) in [(3, 3, true), (3, 4, true), (3, 5, false), (2, 5, false), (2, 4, false), (1, 2, false)]
+    {
+        assert_eq!(log.outvotes(log_id(term, 1, index)), lacks.then_some(4), "{term} {index}");
+    }
+    let empty = tempfile::tempdir().unwrap();
+    assert_eq!(log_of(empty.path(), &[], 0).await.outvotes(log_id(1, 1, 1)), None);
 }
