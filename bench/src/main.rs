@@ -25,6 +25,7 @@ mod renewals;
 mod replicas;
 mod report;
 mod rounds;
+mod scale;
 mod servers;
 
 use std::env;
@@ -45,13 +46,24 @@ usage: cargo xtask bench [--binary PATH] [ROW…]
   renewals      certificates of nodes renewed by one leader
   authz         authorizations by handle and by name, beside a table by hand, HashMap, moka, casbin and Cedar
   policy        changes of rules and compiling them, and what they weigh
+  scale         what one command costs as principals and members grow
   instructions  instructions of an authorization, if valgrind is installed
 
   --binary PATH   the `countersign` to start, instead of building one
 Without a row: all of them, and docs/BENCHMARKS.md is rewritten.";
 
-const ROWS: [&str; 9] =
-    ["handshakes", "bytes", "commits", "enrollments", "evictions", "renewals", "authz", "policy", "instructions"];
+const ROWS: [&str; 10] = [
+    "handshakes",
+    "bytes",
+    "commits",
+    "enrollments",
+    "evictions",
+    "renewals",
+    "authz",
+    "policy",
+    "scale",
+    "instructions",
+];
 
 fn main() -> Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("bench has no parent directory")?;
@@ -97,6 +109,7 @@ fn main() -> Result<()> {
             "renewals" => renewals::run(&binary),
             "authz" => authz::run(),
             "policy" => authz::policy(),
+            "scale" => scale::run(),
             "instructions" => authz::instructions(),
             _ => enrollments::run(&binary),
         };

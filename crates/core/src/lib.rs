@@ -16,6 +16,7 @@ pub mod key;
 pub mod lease;
 pub mod limits;
 pub mod locked;
+pub mod map;
 pub mod mapped;
 pub mod name;
 pub mod peer;

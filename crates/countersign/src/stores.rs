@@ -195,7 +195,7 @@ mod tests {
     /// A view in which node 2 has the store `OLD`.
     fn recorded() -> View {
         let mut view = view(1, &[1, 2], 2);
-        view.members.get_mut(&NODE).unwrap().store = OLD;
+        view.members.update(&NODE, |member| member.store = OLD).unwrap();
         view
     }
 

@@ -170,7 +170,7 @@ fn schemas_have_the_fields_of_their_types() {
     let guard = json!({"name": "broker/b", "level": 1});
     let known = json!({"name": "n1", "level": 1, "since": 1});
     let cluster = json!({"cluster": "c", "cluster_id": "00", "trust_domain": "td", "generation": 1, "client_names": [],
-        "renewing": [], "level": 1, "level_auto": true, "levels": [known], "guards": [guard]});
+        "renewing": [], "level": 1, "level_auto": true, "levels": [known], "guards": [guard], "guards_unheard": []});
     let receipt = json!({"connections_closed": 1, "at_millis": 1, "boot": "00", "signature": "00"});
     let enforced = json!({"node": 1, "name": "n1", "state": "enforced", "lease_ends_millis": null, "receipt": receipt,
         "absence_signature": null});

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use countersign_core::id::{Generation, NodeId};
 use countersign_core::peer::{Refusal, Scope};
 use countersign_core::time::{UnixMillis, Validity};
+use countersign_core::trust::member::Member;
 use countersign_core::trust::view::{AuthorityPhase, View};
 use countersign_net::frame::FirstFrame;
 use countersign_net::stream::ClosedByTrust;
@@ -129,7 +130,7 @@ async fn a_revoked_key_a_tainted_authority_and_a_removed_client_end_their_connec
         let view = cluster.next(|view| match claim {
             0 => drop(view.revoked_keys.insert(key)),
             1 => view.authorities.values_mut().for_each(|a| a.phase = AuthorityPhase::Tainted),
-            _ => view.principals = Arc::default(),
+            _ => view.principals = Default::default(),
         });
         assert_eq!(server.endpoint.publish(view, NOW).unwrap().len(), 1);
         is_closed(&mut accepted, refusal).await;
@@ -146,8 +147,8 @@ async fn a_renewal_does_not_cut_the_connection_that_it_travels_on() {
     let mut accepted = server.peers.recv().await.unwrap();
     let renewed = cluster.issue(&Wish { endorsed: Some((2, 2)), ..wish(node_principal(2)) });
     let view = cluster.next(|view| {
-        let member = view.members.get_mut(&NodeId(2)).unwrap();
-        (member.leaf.key, member.leaf.renewal) = (renewed.id(), 2);
+        let next = |member: &mut Member| (member.leaf.key, member.leaf.renewal) = (renewed.id(), 2);
+        view.members.update(&NodeId(2), next).unwrap();
     });
     assert_eq!(server.endpoint.publish(view, NOW).unwrap(), []);
     accepted.write_all(b"certificate").await.unwrap();

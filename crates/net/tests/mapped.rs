@@ -9,6 +9,7 @@ use countersign_core::id::NodeId;
 use countersign_core::name::HostName;
 use countersign_core::peer::Refusal;
 use countersign_core::time::UnixMillis;
+use countersign_core::trust::member::Member;
 use countersign_net::{
     AcceptorLimits, Credential, DialCause, DialError, Dialer, Endpoint, Expected, ServedBy, ServiceClient,
     SponsorChain, Trust, dial_enroll, dial_enroll_mapped,
@@ -99,9 +100,12 @@ impl Mapped {
         let (_, mut record) = view.authorities.pop_first().unwrap();
         (record.certificate, record.key, record.imported) = (elsewhere.certificate.clone(), None, true);
         view.authorities.insert(countersign_core::id::AuthorityId::of_certificate(&elsewhere.certificate), record);
-        for (member, made) in view.members.values_mut().zip(&nodes) {
-            member.mapped = Some(HostName::parse(&format!("n{}", member.id)).unwrap());
-            member.leaf.key = key_of(made);
+        for (id, made) in (1..).map(NodeId).zip(&nodes) {
+            let mapped = |member: &mut Member| {
+                member.mapped = Some(HostName::parse(&format!("n{id}")).unwrap());
+                member.leaf.key = key_of(made);
+            };
+            view.members.update(&id, mapped).unwrap();
         }
         Self { cluster, elsewhere, nodes }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use countersign_core::id::NodeId;
 use countersign_core::peer::{Refusal, Scope};
 use countersign_core::time::{UnixMillis, Validity};
+use countersign_core::trust::member::Member;
 use countersign_core::trust::view::{AuthorityPhase, View};
 use countersign_net::{
     AcceptorLimits, ClosedConnection, DialCause, DialError, Dialer, Endpoint, Expected, PeerStream, QuicAcceptor,
@@ -22,8 +23,8 @@ fn expired() -> Cluster {
     let mut cluster = Cluster::new();
     for id in [1, 2] {
         let leaf = cluster.issue(&Wish { validity: ENDED, endorsed: Some((id, 1)), principal: node_principal(id) });
-        let record = &mut cluster.view.members.get_mut(&NodeId(id)).unwrap().leaf;
-        (record.key, record.validity) = (leaf.id(), ENDED);
+        let ended = |member: &mut Member| (member.leaf.key, member.leaf.validity) = (leaf.id(), ENDED);
+        cluster.view.members.update(&NodeId(id), ended).unwrap();
         cluster.nodes.insert(id, leaf);
     }
     cluster
@@ -161,8 +162,8 @@ async fn a_connection_in_recovery_ends_when_its_member_is_refused() {
         (
             "renewed since: it has the next certificate, and dials with it",
             |view| {
-                let leaf = &mut view.members.get_mut(&NodeId(2)).unwrap().leaf;
-                (leaf.key.0, leaf.renewal) = ([9; 32], 2);
+                let next = |member: &mut Member| (member.leaf.key.0, member.leaf.renewal) = ([9; 32], 2);
+                view.members.update(&NodeId(2), next).unwrap();
             },
             Some(Refusal::Superseded),
         ),
@@ -198,8 +199,10 @@ async fn a_dialer_does_not_keep_a_server_in_recovery_that_has_renewed() {
     let renewed = cluster.issue(&Wish { endorsed: Some((1, 2)), ..wish(node_principal(1)) });
     let (key, validity) = (renewed.id(), rig::valid());
     let view = cluster.next(|view| {
-        let leaf = &mut view.members.get_mut(&NodeId(1)).unwrap().leaf;
-        (leaf.key, leaf.renewal, leaf.validity) = (key, 2, validity);
+        let next = |member: &mut Member| {
+            (member.leaf.key, member.leaf.renewal, member.leaf.validity) = (key, 2, validity);
+        };
+        view.members.update(&NodeId(1), next).unwrap();
     });
     server.endpoint.publish_credential(renewed.credential());
     assert_eq!(two.publish(view, NOW).unwrap().len(), 1);

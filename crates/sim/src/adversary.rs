@@ -325,9 +325,8 @@ impl World {
             1 => false_view.authorities.clear(),
             _ if own == Some(node) => {
                 // Its own number, and the leaf key of somebody in between.
-                if let Some(member) = false_view.members.get_mut(&node) {
-                    member.leaf.key = KeyId(self.rng.bytes());
-                }
+                let key = KeyId(self.rng.bytes());
+                false_view.members.update(&node, |member| member.leaf.key = key);
             }
             _ => {}
         }

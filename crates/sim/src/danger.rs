@@ -2,7 +2,6 @@
 //! around the core; the core itself has no such door.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::enroll::joiner::{Enrolled, JoinError, Requested};
@@ -230,9 +229,7 @@ fn judge_with(
             }
         }
         (Danger::BelievesAnyLeaf, Some(node)) => {
-            if let Some(member) = view.members.get_mut(&node) {
-                member.leaf.key = parts.key;
-            }
+            view.members.update(&node, |member| member.leaf.key = parts.key);
         }
         (Danger::IgnoresValidity, _) => {
             parts.validity = Validity { not_before: UnixMillis(0), not_after: parts.validity.not_after.max(now) };
@@ -246,12 +243,13 @@ fn judge_with(
             let made = Made::new(&Author::of_member(NodeId(1), RequestId([0; 16])), not_before);
             let issued = Issued { authority: None, made };
             let issued = IssuedKey { not_after, not_before, ttl_secs: 60, renewed_from: None, issued };
-            Arc::make_mut(&mut view.principals).entry(role).or_default().entry(parts.key).or_insert(issued);
+            view.principals.update(&role, |keys| {
+                keys.entry(parts.key).or_insert(issued);
+            });
         }
         (Danger::BelievesAnyNode, Some(node)) => {
-            if let Some(mut member) =
-                view.members.values().next().cloned().filter(|_| !view.members.contains_key(&node))
-            {
+            let somebody = view.members.values().next().cloned();
+            if let Some(mut member) = somebody.filter(|_| !view.members.contains_key(&node)) {
                 member.leaf.key = parts.key;
                 view.members.insert(node, member);
             }

@@ -23,8 +23,10 @@ pub struct ClusterSettings {
     pub level_auto: bool,
     /// What each member's binary knows.
     pub levels: Vec<MemberLevel>,
-    /// Guards on other hosts that follow the answering member, and what they know.
+    /// Guards on other hosts that follow a member, and what they know.
     pub guards: Vec<GuardLevel>,
+    /// Members that did not say which guards follow them.
+    pub guards_unheard: Vec<String>,
 }
 
 /// What one member's binary knows.

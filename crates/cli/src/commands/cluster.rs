@@ -41,7 +41,9 @@ fn level(settings: &ClusterSettings) -> String {
     let others = others.map(|member| format!("{} knows {}", member.name, member.level));
     let guards = settings.guards.iter().filter(|guard| guard.level < settings.level);
     let stranded = guards.map(|guard| format!("the guard of {} knows {}", guard.name, guard.level));
-    let others: Vec<String> = others.chain(stranded).collect();
+    let unheard = settings.guards_unheard.iter();
+    let unheard = unheard.map(|member| format!("{member} did not say which guards follow it"));
+    let others: Vec<String> = others.chain(stranded).chain(unheard).collect();
     if others.is_empty() { settings.level.to_string() } else { format!("{} ({})", settings.level, others.join(", ")) }
 }
 

@@ -120,10 +120,14 @@ mod tests {
         for second in 0..100 {
             checks.due(&view, BootMillis(second * SECOND));
         }
-        view.members.get_mut(&NodeId(2)).unwrap().addresses = vec![Address::parse("n2.example:1").unwrap()];
+        view.members
+            .update(&NodeId(2), |member| member.addresses = vec![Address::parse("n2.example:1").unwrap()])
+            .unwrap();
         let due = checks.due(&view, BootMillis(100 * SECOND));
         assert_eq!(due, [HostCheck { node: NodeId(2), addresses: vec![Address::parse("n2.example:1").unwrap()] }]);
-        view.members.get_mut(&NodeId(2)).unwrap().addresses = vec![Address::parse("127.0.0.1:1").unwrap()];
+        view.members
+            .update(&NodeId(2), |member| member.addresses = vec![Address::parse("127.0.0.1:1").unwrap()])
+            .unwrap();
         assert!(checks.due(&view, BootMillis(1000 * SECOND)).is_empty());
         assert!(checks.0.is_empty(), "forgotten");
     }

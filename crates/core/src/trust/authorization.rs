@@ -137,16 +137,13 @@ impl TrustState {
         }
         self.change(|view| match role {
             Role::Node(node) => {
-                if let Some(member) = view.members.get_mut(node) {
-                    (member.role, member.attributes) = (after.role, after.attributes);
-                }
+                view.members.update(node, |member| (member.role, member.attributes) = (after.role, after.attributes));
             }
             Role::Broker(_) | Role::Client(_) | Role::Admin(_) => {
-                let labels = Arc::make_mut(&mut view.labels);
                 if after.is_empty() {
-                    labels.remove(role);
+                    view.labels.remove(role);
                 } else {
-                    labels.insert(role.clone(), after);
+                    view.labels.insert(role.clone(), after);
                 }
             }
         })

@@ -126,7 +126,7 @@ impl View {
         if self.client_names.contains(host) {
             return Err(Refused::HostShared(host.clone()));
         }
-        if let Some(member) = self.members.values().find(|m| Some(m.id) != except && holds(m, host)) {
+        if let Some(member) = self.members.with_host(host).find(|m| Some(m.id) != except) {
             return Err(Refused::HostTaken { host: host.clone(), by: Role::Node(member.id) });
         }
         self.check_no_broker(host)
@@ -159,14 +159,8 @@ impl View {
     }
 }
 
-/// Whether a member is reached at a host, its certificate holds it, or an admin gave it to the member.
-pub(super) fn holds(member: &Member, host: &Host) -> bool {
-    let renewed = member.renewed.as_ref();
-    let shared = member.hosts.shared.contains(host) || renewed.is_some_and(|next| next.hosts.shared.contains(host));
-    shared || holds_alone(member, host)
-}
-
-/// As [`holds`], but for names that all members share.
+/// Whether a member is reached at a host, its certificate holds it, or an admin gave it to the member: for itself, not as
+/// one of the names that all members share.
 fn holds_alone(member: &Member, host: &Host) -> bool {
     let next = member.renewed.as_ref().is_some_and(|renewed| renewed.hosts.own.contains(host));
     let added = member.proved.get(host) == Some(&HostProof::Admin);
@@ -202,12 +196,12 @@ impl TrustState {
             return Ok(done);
         }
         self.change(|view| {
-            if let Some(member) = view.members.get_mut(&node) {
+            view.members.update(&node, |member| {
                 for host in witness.hosts.iter().filter(|host| !host.is_loopback()) {
                     // What proves it already is not weakened.
                     member.proved.entry(host.clone()).or_insert(HostProof::Voter(witness.by));
                 }
-            }
+            });
         })
     }
 
@@ -263,7 +257,7 @@ impl TrustState {
         if self.member(node)?.proved == member.proved {
             return Ok(Outcome::Done(generation));
         }
-        self.change(|view| drop(view.members.insert(node, member)))
+        self.change(|view| view.members.insert(node, member))
     }
 
     /// Changes a setting of the cluster.
@@ -275,7 +269,7 @@ impl TrustState {
         let view = self.current()?;
         check_limit(Limited::ClientNames, &names.iter().collect::<Vec<_>>(), CLIENT_NAMES_MAX, CLIENT_NAMES_LEN_MAX)?;
         for name in names.iter().filter(|name| !name.is_loopback()) {
-            if let Some(member) = view.members.values().find(|member| holds_alone(member, name)) {
+            if let Some(member) = view.members.with_host(name).find(|member| holds_alone(member, name)) {
                 return Err(Refused::HostTaken { host: name.clone(), by: Role::Node(member.id) });
             }
             view.check_no_broker(name)?;

@@ -166,22 +166,19 @@ impl TrustState {
         if keys.iter().any(|key| view.revoked_keys.contains(key)) {
             return Err(Refused::KeyRevoked);
         }
-        for member in view.members.values() {
-            if member.keys().any(|key| keys.contains(&key)) || member.keys.sealing == request.keys.sealing {
-                return Err(Refused::KeyTaken(member.id));
-            }
-            if member.owns(request.store) {
-                return Err(Refused::StoreTaken(request.store));
-            }
-            if member.name == request.name {
-                return Err(Refused::NameTaken { name: member.name.clone(), node: member.id });
-            }
-            match &request.foreign {
-                Some(foreign) if member.mapped.as_ref() == Some(&foreign.mapped) => {
-                    return Err(Refused::MappedTaken { name: foreign.mapped.clone(), node: member.id });
-                }
-                _ => {}
-            }
+        let holder = keys.iter().find_map(|key| view.members.with_key(key));
+        if let Some(holder) = holder.or_else(|| view.members.with_sealing_key(&request.keys.sealing)) {
+            return Err(Refused::KeyTaken(holder));
+        }
+        if view.members.with_store(&request.store).is_some() {
+            return Err(Refused::StoreTaken(request.store));
+        }
+        if let Some(member) = view.members.named(&request.name) {
+            return Err(Refused::NameTaken { name: member.name.clone(), node: member.id });
+        }
+        let mapped = request.foreign.as_ref().map(|foreign| &foreign.mapped);
+        if let Some((name, node)) = mapped.and_then(|name| Some((name, view.members.mapped(name)?))) {
+            return Err(Refused::MappedTaken { name: name.clone(), node });
         }
         check_addresses_free(view, None, &request.addresses)
     }
@@ -254,9 +251,7 @@ impl TrustState {
             self.sealed.retain(|(_, holder), _| *holder != node);
         }
         self.change(|view| {
-            if let Some(member) = view.members.get_mut(&node) {
-                member.suffrage = suffrage;
-            }
+            view.members.update(&node, |member| member.suffrage = suffrage);
         })
     }
 
@@ -291,9 +286,7 @@ impl TrustState {
         let changed = self.change(|view| {
             view.members.remove(&node);
             view.revoked_keys.extend(member.keys());
-            for assigned in view.groups.values_mut() {
-                assigned.remove(&node);
-            }
+            view.groups.remove_member(&node);
             let generation = Generation(view.generation.0.saturating_add(1));
             let Member { name, mapped, keys, .. } = member;
             let record = Evicted { name, mapped, identity: keys.identity, at, generation };
@@ -311,9 +304,9 @@ impl TrustState {
         let view = self.current()?;
         let (authority, record) = view.active_authority().ok_or(Refused::NoCluster)?;
         let copies = record.key.is_some();
-        let other = view.members.values().any(|m| {
+        let other = view.members.voters().any(|m| {
             let opened = self.sealed.get(&(authority, m.id)).is_some_and(|copy| copy.opened);
-            m.id != node && m.suffrage == Suffrage::Voter && (opened || !copies)
+            m.id != node && (opened || !copies)
         });
         if !other {
             return Err(Refused::LastVoter(node));
@@ -343,20 +336,20 @@ impl TrustState {
         }
         let addresses = addresses.to_vec();
         self.change(|view| {
-            if let Some(member) = view.members.get_mut(&node) {
+            let generation = Generation(view.generation.0.saturating_add(1));
+            view.members.update(&node, |member| {
                 // A voter found it there, where it is no more.
                 let stays = |host: &Host| addresses.iter().any(|address| address.host == *host);
                 member.proved.retain(|host, proof| !matches!(proof, HostProof::Voter(_)) || stays(host));
                 member.addresses = addresses;
-                member.addresses_changed = Generation(view.generation.0.saturating_add(1));
-            }
+                member.addresses_changed = generation;
+            });
         })
     }
 }
 
 fn check_room_for_voter(view: &View) -> Result<(), Refused> {
-    let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter).count();
-    if voters >= VOTERS_MAX {
+    if view.members.voter_count() >= VOTERS_MAX {
         return Err(Refused::Limit { what: Limited::Voters, max: VOTERS_MAX as u64 });
     }
     Ok(())

@@ -26,6 +26,7 @@ pub mod seal;
 mod state;
 pub mod statement;
 mod store_return;
+pub mod tables;
 mod tokens;
 pub mod view;
 

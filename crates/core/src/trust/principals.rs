@@ -1,11 +1,9 @@
 //! Brokers, clients and admins in the state: each of their keys is on record before its certificate exists.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use super::author::Made;
 use super::check::Checked;
-use super::hosts::holds;
 use super::member::Issued;
 use super::outcome::{Grant, Limited, Outcome, Refused};
 use super::state::{Applied, TrustState, serial};
@@ -65,20 +63,18 @@ impl TrustState {
         {
             return Err(Refused::HostShared(Host::Dns(host.clone())));
         }
-        let members = view.members.values();
-        for member in members {
-            if member.keys().any(|k| k == key) {
-                return Err(Refused::KeyTaken(member.id));
-            }
-            match role {
-                Role::Broker(host) if holds(member, &Host::Dns(host.clone())) => {
-                    return Err(Refused::HostTaken { host: Host::Dns(host.clone()), by: Role::Node(member.id) });
-                }
-                _ => {}
+        if let Some(member) = view.members.with_key(&key) {
+            return Err(Refused::KeyTaken(member));
+        }
+        if let Role::Broker(host) = role {
+            let host = Host::Dns(host.clone());
+            let by = view.members.with_host(&host).next().map(|member| Role::Node(member.id));
+            if let Some(by) = by {
+                return Err(Refused::HostTaken { host, by });
             }
         }
         // Whoever shows somebody's request for a certificate does not hold the key: it would be revoked with their own.
-        if view.principals.iter().any(|(of, keys)| of != role && keys.contains_key(&key)) {
+        if view.principals.holder(&key).is_some_and(|of| of != role) {
             return Err(Refused::KeyReused);
         }
         let (authority, record) = view.active_authority().ok_or(Refused::NoCluster)?;
@@ -103,15 +99,16 @@ impl TrustState {
         let Validity { not_before, not_after } = validity;
         let grant = self.principal_grant(role, key, validity)?;
         self.change(|view| {
-            let keys = Arc::make_mut(&mut view.principals).entry(role.clone()).or_default();
-            keys.retain(|_, issued| issued.not_after >= now);
-            let issued = Issued { authority: Some(authority), made: made.clone() };
-            let issued = IssuedKey { not_after, not_before, ttl_secs, renewed_from, issued };
-            let record = keys.entry(key).or_insert_with(|| issued.clone());
-            // An earlier certificate of the same key is as good as it was, and what it came from is not forgotten.
-            if record.not_after < not_after {
-                *record = IssuedKey { renewed_from: record.renewed_from, ..issued };
-            }
+            view.principals.update(role, |keys| {
+                keys.retain(|_, issued| issued.not_after >= now);
+                let issued = Issued { authority: Some(authority), made: made.clone() };
+                let issued = IssuedKey { not_after, not_before, ttl_secs, renewed_from, issued };
+                let record = keys.entry(key).or_insert_with(|| issued.clone());
+                // An earlier certificate of the same key is as good as it was, and what it came from is not forgotten.
+                if record.not_after < not_after {
+                    *record = IssuedKey { renewed_from: record.renewed_from, ..issued };
+                }
+            });
         })?;
         Ok(Outcome::Issued(Box::new(grant)))
     }
@@ -189,21 +186,12 @@ impl TrustState {
     /// Refuses a key and what was renewed from it: whoever stole it may have renewed. Repeated, it changes nothing.
     pub(super) fn revoke_key(&mut self, key: KeyId) -> Applied {
         let view = self.current()?;
-        if let Some(member) = view.members.values().find(|m| m.keys().any(|k| k == key)) {
-            return Err(Refused::KeyOfNode(member.id));
+        if let Some(member) = view.members.with_key(&key) {
+            return Err(Refused::KeyOfNode(member));
         }
-        let mut doomed = BTreeSet::from([key]);
-        loop {
-            let of_doomed = view
-                .principals
-                .values()
-                .flatten()
-                .filter(|(_, issued)| issued.renewed_from.is_some_and(|from| doomed.contains(&from)));
-            let more: Vec<KeyId> = of_doomed.map(|(id, _)| *id).filter(|id| !doomed.contains(id)).collect();
-            if more.is_empty() {
-                break;
-            }
-            doomed.extend(more);
+        let (mut doomed, mut open) = (BTreeSet::from([key]), vec![key]);
+        while let Some(key) = open.pop() {
+            open.extend(view.principals.successors(&key).copied().filter(|successor| doomed.insert(*successor)));
         }
         doomed.retain(|key| !view.revoked_keys.contains(key));
         let keys = doomed.len();
@@ -231,11 +219,9 @@ impl TrustState {
         }
         let keys = known.len();
         self.change(|view| {
-            Arc::make_mut(&mut view.principals).remove(role);
+            view.principals.remove(role);
             // Whoever gets the name next is not what this one was.
-            if view.labels.contains_key(role) {
-                Arc::make_mut(&mut view.labels).remove(role);
-            }
+            view.labels.remove(role);
             view.revoked_keys.extend(known);
             view.revoked_principals.insert(role.clone());
         })?;

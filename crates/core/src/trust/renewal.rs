@@ -41,9 +41,9 @@ impl TrustState {
         if view.revoked_keys.contains(&key) {
             return Err(Refused::KeyRevoked);
         }
-        let takes = |m: &&Member| m.keys().any(|k| k == key) && !(lapsed && m.id == node);
-        if let Some(holder) = view.members.values().find(takes) {
-            return Err(Refused::KeyTaken(holder.id));
+        match view.members.with_key(&key) {
+            Some(holder) if holder != node || !lapsed => return Err(Refused::KeyTaken(holder)),
+            Some(_) | None => {}
         }
         Ok(None)
     }
@@ -60,9 +60,7 @@ impl TrustState {
         let leaf = self.leaf(LeafOf { node, key, renewal: endorsement.renewal }, None, authority, made)?;
         let renewed = Renewed { leaf, hosts: view.leaf_hosts(member) };
         self.change(|view| {
-            if let Some(member) = view.members.get_mut(&node) {
-                member.renewed = Some(renewed);
-            }
+            view.members.update(&node, |member| member.renewed = Some(renewed));
         })?;
         self.renewed_outcome(node, key, false)
     }
@@ -86,11 +84,11 @@ impl TrustState {
             return Ok(done);
         }
         self.change(|view| {
-            if let Some(member) = view.members.get_mut(&node)
-                && let Some(Renewed { leaf, hosts }) = member.renewed.take()
-            {
-                (member.leaf, member.hosts) = (leaf, hosts);
-            }
+            view.members.update(&node, |member| {
+                if let Some(Renewed { leaf, hosts }) = member.renewed.take() {
+                    (member.leaf, member.hosts) = (leaf, hosts);
+                }
+            });
         })
     }
 

@@ -16,7 +16,7 @@ use super::member::{ForeignLeaf, Issued, Leaf, Member, Suffrage};
 use super::outcome::{Limited, Outcome, Refused};
 use super::seal::SealedCopy;
 use super::statement::{Signed, StatedVoter, Statement};
-use super::view::{Authority, AuthorityPhase, View};
+use super::view::{Authority, AuthorityPhase, Groups, Members, Principals, View};
 use crate::authz::Policy;
 use crate::authz::change::ChangeId;
 use crate::codec::{self, CodecError, FIRST_LEVEL};
@@ -24,6 +24,7 @@ use crate::group::GroupMembers;
 use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId, RequestId, TokenId};
 use crate::lease::LeaseLength;
 use crate::limits::{GROUPS_MAX, SKEW_SECS};
+use crate::map::{Map, Set};
 use crate::time::{UnixMillis, Validity};
 
 /// A command needs a newer binary. The member stops: skipping it would make states differ.
@@ -54,15 +55,15 @@ pub enum UnreadableState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustState {
     pub(super) view: Option<Arc<View>>,
-    pub(super) tokens: BTreeMap<TokenId, Token>,
+    pub(super) tokens: Map<TokenId, Token>,
     /// Which member a request admitted, so that a retry gets its answer again.
-    pub(super) enrollments: BTreeMap<(TokenId, RequestId), NodeId>,
+    pub(super) enrollments: Map<(TokenId, RequestId), NodeId>,
     pub(super) sealed: BTreeMap<(AuthorityId, NodeId), SealedCopy>,
     pub(super) next_node: u64,
     pub(super) node_ttl_secs: u64,
     lease: LeaseLength,
     /// What the cluster has become, change by change, as its voters signed it. By number.
-    pub(super) statements: Vec<Signed>,
+    pub(super) statements: Arc<Vec<Signed>>,
     /// Changes that were sent in part.
     pub(super) staged: BTreeMap<ChangeId, Staged>,
     /// How often anything changed that the view does not show.
@@ -118,13 +119,13 @@ impl TrustState {
     pub fn knowing(known: u32) -> Self {
         Self {
             view: None,
-            tokens: BTreeMap::new(),
-            enrollments: BTreeMap::new(),
+            tokens: Map::new(),
+            enrollments: Map::new(),
             sealed: BTreeMap::new(),
             next_node: 0,
             node_ttl_secs: 0,
             lease: LeaseLength::default(),
-            statements: Vec::new(),
+            statements: Arc::default(),
             staged: BTreeMap::new(),
             revision: 0,
             chain: Chain::default(),
@@ -158,7 +159,7 @@ impl TrustState {
     }
 
     /// Join tokens on record, by id.
-    pub const fn tokens(&self) -> &BTreeMap<TokenId, Token> {
+    pub const fn tokens(&self) -> &Map<TokenId, Token> {
         &self.tokens
     }
 
@@ -348,14 +349,14 @@ impl TrustState {
             incarnation: Incarnation(0),
             generation: Generation(1),
             authorities: BTreeMap::from([(authority, record)]),
-            members: BTreeMap::from([(founder, member)]),
-            evicted: BTreeMap::new(),
-            principals: Arc::default(),
-            labels: Arc::default(),
+            members: Members::from([(founder, member)]),
+            evicted: Map::new(),
+            principals: Principals::default(),
+            labels: Map::new(),
             policy: Arc::new(policy),
-            revoked_keys: BTreeSet::new(),
-            revoked_principals: BTreeSet::new(),
-            groups: BTreeMap::new(),
+            revoked_keys: Set::new(),
+            revoked_principals: Set::new(),
+            groups: Groups::default(),
             client_names: BTreeSet::new(),
             statement: Arc::new(Statement::founding(
                 b.cluster,
@@ -378,13 +379,7 @@ impl TrustState {
             return Err(Refused::Limit { what: Limited::Groups, max: GROUPS_MAX as u64 });
         }
         let members: BTreeSet<NodeId> = members.iter().copied().collect();
-        self.change(|view| {
-            if members.is_empty() {
-                view.groups.remove(&group);
-            } else {
-                view.groups.insert(group, members);
-            }
-        })
+        self.change(|view| view.groups.assign(group, members))
     }
 
     fn report_level(&mut self, node: NodeId, level: u32) -> Applied {
@@ -393,9 +388,7 @@ impl TrustState {
         }
         let at = self.time;
         self.change(|view| {
-            if let Some(member) = view.members.get_mut(&node) {
-                (member.feature_level, member.level_since) = (level, at);
-            }
+            view.members.update(&node, |member| (member.feature_level, member.level_since) = (level, at));
         })
     }
 

@@ -180,7 +180,8 @@ impl TrustState {
     pub(super) fn state_anew(&mut self) {
         let Some(view) = &mut self.view else { return };
         if self.statements.is_empty() {
-            self.statements.push(Signed { statement: Arc::clone(&view.statement), signatures: BTreeMap::new() });
+            Arc::make_mut(&mut self.statements)
+                .push(Signed { statement: Arc::clone(&view.statement), signatures: BTreeMap::new() });
         }
         let (sealed, authority) = (&self.sealed, view.active_authority());
         let opened = |id, node| sealed.get(&(id, node)).is_some_and(|copy| copy.opened);
@@ -188,7 +189,7 @@ impl TrustState {
         if let Some(next) = view.statement.next(view, holds_key) {
             let next = Arc::new(next);
             Arc::make_mut(view).statement = Arc::clone(&next);
-            self.statements.push(Signed { statement: next, signatures: BTreeMap::new() });
+            Arc::make_mut(&mut self.statements).push(Signed { statement: next, signatures: BTreeMap::new() });
         }
     }
 
@@ -210,7 +211,7 @@ impl TrustState {
         if let Some(done) = self.check_signature(number, node, signature)? {
             return Ok(done);
         }
-        let signed = usize::try_from(number).ok().and_then(|index| self.statements.get_mut(index));
+        let signed = usize::try_from(number).ok().and_then(|index| Arc::make_mut(&mut self.statements).get_mut(index));
         signed.ok_or(Refused::NotASigner { node, number })?.signatures.insert(node, Signature(*signature));
         self.revise();
         let stated = (0..self.statements.len()).take_while(|index| self.is_complete(*index)).count();

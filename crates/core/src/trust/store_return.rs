@@ -55,7 +55,7 @@ impl TrustState {
         if member.store != request.replaces {
             return Err(Refused::OtherStore { node: member.id, expected: member.store, got: request.replaces });
         }
-        if view.members.values().any(|member| member.owns(request.store)) {
+        if view.members.with_store(&request.store).is_some() {
             return Err(Refused::StoreTaken(request.store));
         }
         if member.suffrage == Suffrage::Voter {
@@ -73,10 +73,10 @@ impl TrustState {
         let node = request.node;
         self.sealed.retain(|(_, holder), _| *holder != node);
         self.change(|view| {
-            if let Some(member) = view.members.get_mut(&node) {
+            view.members.update(&node, |member| {
                 member.suffrage = Suffrage::Learner;
                 member.returning = Some(request.store);
-            }
+            });
         })
     }
 
@@ -93,10 +93,10 @@ impl TrustState {
             return Err(Refused::StillInGroup(node));
         }
         self.change(|view| {
-            if let Some(member) = view.members.get_mut(&node) {
+            view.members.update(&node, |member| {
                 member.store = store;
                 member.returning = None;
-            }
+            });
         })
     }
 }

@@ -1,4 +1,5 @@
-//! The view: what the cluster is, as every handshake sees it. Copied on write, published whole.
+//! The view: what the cluster is, as every handshake sees it. Published whole; a copy shares what did not change with its
+//! original.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,10 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::member::{Evicted, Issued, Member};
 use super::statement::Statement;
+pub use super::tables::{Groups, IssuedKeys, Members, Principals};
 use crate::authz::label::Labels;
 use crate::authz::policy::Policy;
 use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId};
 use crate::key::PublicKey;
+use crate::map::{Map, Set};
 use crate::name::{Host, HostName, Name};
 use crate::principal::{Role, TrustDomain};
 use crate::time::{UnixMillis, Validity};
@@ -65,9 +68,6 @@ pub struct IssuedKey {
     pub issued: Issued,
 }
 
-/// Keys by broker, client or admin.
-pub type Principals = BTreeMap<Role, BTreeMap<KeyId, IssuedKey>>;
-
 /// What the cluster is at one generation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
@@ -84,21 +84,21 @@ pub struct View {
     /// The trust bundle.
     pub authorities: BTreeMap<AuthorityId, Authority>,
     /// Who belongs.
-    pub members: BTreeMap<NodeId, Member>,
+    pub members: Members,
     /// Who belonged once and is refused now.
-    pub evicted: BTreeMap<NodeId, Evicted>,
-    /// Brokers, clients and admins. Shared: copying a view does not copy them.
-    pub principals: Arc<Principals>,
-    /// Roles and attributes of brokers, clients and admins; a member has its own. Shared, as these are.
-    pub labels: Arc<BTreeMap<Role, Labels>>,
+    pub evicted: Map<NodeId, Evicted>,
+    /// Brokers, clients and admins.
+    pub principals: Principals,
+    /// Roles and attributes of brokers, clients and admins; a member has its own.
+    pub labels: Map<Role, Labels>,
     /// Who may do what. Shared: copying a view does not copy it.
     pub policy: Arc<Policy>,
     /// Keys refused for ever, whatever certificate carries them.
-    pub revoked_keys: BTreeSet<KeyId>,
+    pub revoked_keys: Set<KeyId>,
     /// Brokers, clients and admins of whose certificates only those issued since, and on record, count.
-    pub revoked_principals: BTreeSet<Role>,
+    pub revoked_principals: Set<Role>,
     /// Members assigned to each group but the trust group, which all members belong to.
-    pub groups: BTreeMap<GroupId, BTreeSet<NodeId>>,
+    pub groups: Groups,
     /// Names that the certificates of all members hold: of a load balancer, say. The one exception to one host, one member.
     pub client_names: BTreeSet<Host>,
     /// The last of the statements by which a member that was away recognizes its cluster.
@@ -112,7 +112,7 @@ impl View {
     /// rules in another way.
     #[must_use]
     pub fn without_policy(&self) -> Self {
-        Self { policy: Arc::default(), labels: Arc::default(), ..self.clone() }
+        Self { policy: Arc::default(), labels: Map::default(), ..self.clone() }
     }
 
     /// The authority that signs now.
@@ -122,7 +122,7 @@ impl View {
 
     /// The member of this name.
     pub fn member_named(&self, name: &Name) -> Option<&Member> {
-        self.members.values().find(|m| m.name == *name)
+        self.members.named(name)
     }
 
     /// Whether the key of the authority that signs now is held elsewhere: members bring certificates of their own.
@@ -132,8 +132,7 @@ impl View {
 
     /// The member that this mapped node name is bound to, or the last one that it was bound to until its eviction.
     pub fn node_mapped(&self, name: &HostName) -> Option<NodeId> {
-        let member = self.members.values().find(|m| m.mapped.as_ref() == Some(name)).map(|m| m.id);
-        member.or_else(|| {
+        self.members.mapped(name).or_else(|| {
             let mut evicted = self.evicted.iter().rev();
             evicted.find(|(_, e)| e.mapped.as_ref() == Some(name)).map(|(id, _)| *id)
         })

@@ -1,6 +1,8 @@
 //! Which names and addresses stand in certificates: of one member, and of all.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::Path;
@@ -8,6 +10,8 @@ use axum::extract::rejection::JsonRejection;
 use countersign_api::admin::{
     ClusterChange, ClusterSettings, GuardLevel, LevelRaise, MemberLevel, NodeHost, NodeHosts, NodeHostsChange,
 };
+use countersign_api::cluster::GuardsRequest;
+use countersign_api::cluster::members_client::MembersClient;
 use countersign_core::id::NodeId;
 use countersign_core::name::Host;
 use countersign_core::trust::command::Command;
@@ -19,9 +23,12 @@ use countersign_core::trust::view::View;
 use super::access::{Acting, Permitted};
 use super::problem::AdminError;
 use super::tokens::{hosts, parsed};
-use super::{acl, apply, nodes};
+use super::{acl, apply, nodes, recent};
 use crate::member::Inner;
 use crate::propose::CommandError;
+
+/// How long a member may take to say which guards follow it.
+const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
 pub(crate) async fn change(
     admin: Permitted,
@@ -44,7 +51,7 @@ pub(crate) async fn change(
 }
 
 pub(crate) async fn cluster(admin: Permitted) -> Result<Json<ClusterSettings>, AdminError> {
-    Ok(Json(settings(&*admin.member()?)))
+    Ok(Json(settings(&admin.member()?).await))
 }
 
 pub(crate) async fn set_cluster(
@@ -60,7 +67,7 @@ pub(crate) async fn set_cluster(
     if let Some(auto) = level_auto {
         carry_out(&member, Command::SetCluster(ClusterSetting::LevelAuto(auto))).await?;
     }
-    Ok(Json(settings(&member)))
+    Ok(Json(settings(&member).await))
 }
 
 pub(crate) async fn raise_level(
@@ -74,7 +81,7 @@ pub(crate) async fn raise_level(
     // To the newest that this member knows; where others know less, `apply` names them.
     let level = member.state.read().known();
     carry_out(&member, Command::RaiseLevel { level, without, by_itself: false }).await?;
-    Ok(Json(settings(&member)))
+    Ok(Json(settings(&member).await))
 }
 
 /// A guard on a host that is no member.
@@ -89,8 +96,21 @@ async fn carry_out(member: &Acting, command: Command) -> Result<(), AdminError> 
     apply::applied(member, generation, apply::BEHIND_MAX).await
 }
 
-fn settings(member: &Inner) -> ClusterSettings {
+/// The guards that follow a member; none if it does not say so in time.
+async fn guards_of(member: Arc<Inner>, of: NodeId) -> Option<Vec<GuardLevel>> {
+    let mut client = MembersClient::new(member.peers.channel(of)?);
+    let reply = tokio::time::timeout(ANSWER_DEADLINE, client.guards(GuardsRequest {})).await;
+    let guards = reply.ok()?.ok()?.into_inner().guards.into_iter();
+    Some(guards.map(|told| guard((told.name, told.level))).collect())
+}
+
+async fn settings(member: &Arc<Inner>) -> ClusterSettings {
     let view = acl::in_force(member);
+    let answers = recent::ask_others(member, &view, guards_of).await;
+    let unheard = answers.iter().filter(|(_, guards)| guards.is_none()).map(|(id, _)| *id);
+    let guards_unheard = recent::names(&view, unheard);
+    let own = member.lease.subleases.below(u32::MAX).into_iter().map(guard);
+    let guards = own.chain(answers.into_values().flatten().flatten()).collect();
     let state = member.state.read();
     let known =
         |m: &Member| MemberLevel { name: m.name.to_string(), level: m.feature_level, since: m.level_since.secs() };
@@ -107,7 +127,8 @@ fn settings(member: &Inner) -> ClusterSettings {
         level: state.level(),
         level_auto: state.level_auto(),
         levels: view.members.values().map(known).collect(),
-        guards: member.lease.subleases.below(u32::MAX).into_iter().map(guard).collect(),
+        guards,
+        guards_unheard,
     }
 }
 

@@ -1,6 +1,6 @@
 //! What was asked of the members of late: what a change of rules is tried on before it is made.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,26 +31,41 @@ pub(super) struct Recent {
 /// What every member of `view` records.
 pub(super) async fn of_all(member: &Arc<Inner>, view: &View) -> Recent {
     let mut all: BTreeSet<Recorded> = member.guard.recent().into_iter().collect();
-    let mut unheard: BTreeSet<NodeId> = view.members.keys().copied().filter(|id| *id != member.node).collect();
-    let mut others = unheard.clone().into_iter();
+    let mut unheard = BTreeSet::new();
+    for (id, told) in ask_others(member, view, told).await {
+        if !told.is_some_and(|told| added(&mut all, told)) {
+            unheard.insert(id);
+        }
+    }
+    Recent { requests: all.into_iter().collect(), unheard: names(view, unheard) }
+}
+
+/// What each other member of `view` answers, a few asked at once; none of those that do not.
+pub(super) async fn ask_others<T: Send + 'static, F: Future<Output = Option<T>> + Send + 'static>(
+    member: &Arc<Inner>,
+    view: &View,
+    ask: impl Fn(Arc<Inner>, NodeId) -> F,
+) -> BTreeMap<NodeId, Option<T>> {
+    let others: Vec<NodeId> = view.members.keys().copied().filter(|id| *id != member.node).collect();
+    let mut answers: BTreeMap<NodeId, Option<T>> = others.iter().map(|id| (*id, None)).collect();
+    let mut others = others.into_iter();
     let mut asked = JoinSet::new();
     loop {
         for id in others.by_ref().take(ASKED_AT_ONCE.saturating_sub(asked.len())) {
-            let this = Arc::clone(member);
-            asked.spawn(async move { (id, told(&this, id).await) });
+            let answer = ask(Arc::clone(member), id);
+            asked.spawn(async move { (id, answer.await) });
         }
         match asked.join_next().await {
-            None => break,
-            Some(Ok((id, Some(told)))) => {
-                if added(&mut all, told) {
-                    unheard.remove(&id);
-                }
-            }
-            Some(_) => {}
+            None => return answers,
+            Some(Ok((id, answer))) => drop(answers.insert(id, answer)),
+            Some(Err(_)) => {}
         }
     }
-    let name = |id: NodeId| view.members.get(&id).map(|member| member.name.to_string());
-    Recent { requests: all.into_iter().collect(), unheard: unheard.into_iter().filter_map(name).collect() }
+}
+
+/// The names of members.
+pub(super) fn names(view: &View, of: impl IntoIterator<Item = NodeId>) -> Vec<String> {
+    of.into_iter().filter_map(|id| view.members.get(&id)).map(|member| member.name.to_string()).collect()
 }
 
 /// Adds what one member told, unless that would be too much.
@@ -63,7 +78,7 @@ fn added(all: &mut BTreeSet<Recorded>, told: Vec<Recorded>) -> bool {
 }
 
 /// What one member records; nothing if it does not say so in time, or says what cannot be read.
-async fn told(member: &Inner, of: NodeId) -> Option<Vec<Recorded>> {
+async fn told(member: Arc<Inner>, of: NodeId) -> Option<Vec<Recorded>> {
     let channel = member.peers.channel(of)?;
     let mut client = MembersClient::new(channel).max_decoding_message_size(REPLY_LEN_MAX);
     let reply = tokio::time::timeout(ANSWER_DEADLINE, client.recent(RecentRequest {})).await;

@@ -47,6 +47,7 @@ pub(crate) const CALLS: &[Call] = &[
     ("countersign.v1.Members", "AdminAddress", CallAccess::Membership),
     ("countersign.v1.Members", "Recent", CallAccess::Membership),
     ("countersign.v1.Members", "Revocations", CallAccess::Membership),
+    ("countersign.v1.Members", "Guards", CallAccess::Membership),
     ("countersign.v1.Leases", "Lease", CallAccess::Membership),
     ("countersign.v1.Leases", "Barrier", CallAccess::Membership),
     ("countersign.v1.Certificates", "Renew", CallAccess::Own),

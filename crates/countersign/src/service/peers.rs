@@ -7,8 +7,8 @@ use countersign_api::cluster::members_server::Members;
 use countersign_api::cluster::raft_server::Raft;
 use countersign_api::cluster::snapshots_server::Snapshots;
 use countersign_api::cluster::{
-    AdminAddressReply, AdminAddressRequest, ProposeReply, ProposeRequest, RaftReply, RaftRequest, RecentReply,
-    RecentRequest, RevocationsReply, RevocationsRequest,
+    AdminAddressReply, AdminAddressRequest, GuardLevel, GuardsReply, GuardsRequest, ProposeReply, ProposeRequest,
+    RaftReply, RaftRequest, RecentReply, RecentRequest, RevocationsReply, RevocationsRequest,
 };
 use countersign_api::convert::decoded;
 use countersign_core::codec;
@@ -134,6 +134,12 @@ impl Members for PeerService {
         caller(&request)?;
         let address = self.member()?.admin_address().map(|address| address.to_string()).unwrap_or_default();
         Ok(Response::new(AdminAddressReply { address }))
+    }
+
+    async fn guards(&self, request: Request<GuardsRequest>) -> Result<Response<GuardsReply>, Status> {
+        caller(&request)?;
+        let guards = self.member()?.lease.subleases.below(u32::MAX).into_iter();
+        Ok(Response::new(GuardsReply { guards: guards.map(|(name, level)| GuardLevel { name, level }).collect() }))
     }
 
     async fn revocations(&self, request: Request<RevocationsRequest>) -> Result<Response<RevocationsReply>, Status> {

@@ -26,7 +26,7 @@ fn view() -> View {
     let mut view = View::clone(rig.0.view().unwrap());
     let attributes = [("g".to_owned(), "1".to_owned())].into();
     let labels = Labels { role: Some("W".to_owned()), attributes };
-    view.labels = Arc::new([(Role::Client(name("pay")), labels)].into());
+    view.labels = [(Role::Client(name("pay")), labels)].into();
     view
 }
 

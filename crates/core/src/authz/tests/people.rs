@@ -32,7 +32,7 @@ fn view_with(policy: Policy) -> View {
         rig.apply(Command::IssuePrincipal { role, spki, ttl_secs: 600 });
     }
     let held = Labels { role: Some("W".to_owned()), attributes: [("g".to_owned(), "1".to_owned())].into() };
-    let labels = Arc::new([(client("ab"), held), (client("c"), Labels::default())].into());
+    let labels = [(client("ab"), held), (client("c"), Labels::default())].into();
     View { policy: Arc::new(policy), labels, ..View::clone(rig.0.view().unwrap()) }
 }
 

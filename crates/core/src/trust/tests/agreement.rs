@@ -179,7 +179,7 @@ fn learner_that_differs_raises_no_alarm_and_is_known_to_differ() {
     assert_eq!(say(AT, WRONG), (News::Learner, 1));
     // Promoted, it counts.
     let mut promoted = view.clone();
-    promoted.members.get_mut(&NodeId(4)).unwrap().suffrage = Suffrage::Voter;
+    promoted.members.update(&NodeId(4), |member| member.suffrage = Suffrage::Voter).unwrap();
     assert_eq!(
         agreement.compare(judge(&promoted, 1, &own), speaker(&view, 4), DigestAt { index: AT, digest: WRONG }),
         News::Voters
@@ -199,10 +199,11 @@ fn alarm_ends_where_the_voter_is_in_quarantine_has_another_store_or_is_gone() {
     for (what, change) in [
         (
             "another store",
-            (|view| view.members.get_mut(&NodeId(3)).unwrap().store = StoreId([99; 16])) as fn(&mut View),
+            (|view| view.members.update(&NodeId(3), |member| member.store = StoreId([99; 16])).unwrap())
+                as fn(&mut View),
         ),
         ("evicted", |view| drop(view.members.remove(&NodeId(3)))),
-        ("a learner", |view| view.members.get_mut(&NodeId(3)).unwrap().suffrage = Suffrage::Learner),
+        ("a learner", |view| view.members.update(&NodeId(3), |member| member.suffrage = Suffrage::Learner).unwrap()),
     ] {
         let (mut view, mut agreement) = (before.clone(), agreement.clone());
         change(&mut view);

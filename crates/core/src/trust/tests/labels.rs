@@ -123,7 +123,7 @@ fn imported(labels: usize) -> Rig {
     let view = Arc::make_mut(rig.0.view.as_mut().unwrap());
     view.authorities.values_mut().for_each(|authority| authority.imported = true);
     let held = Labels { role: Some("W".to_owned()), ..Labels::default() };
-    view.labels = Arc::new((0..labels).map(|n| (client(&format!("c{n}")), held.clone())).collect());
+    view.labels = (0..labels).map(|n| (client(&format!("c{n}")), held.clone())).collect();
     rig
 }
 
