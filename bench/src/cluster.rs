@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
-use countersign_core::id::{ClusterId, Generation, Incarnation, NodeId};
+use countersign_core::id::{ClusterId, Generation, Incarnation, NodeId, RequestId, StoreId};
 use countersign_core::key::{Endorsement, SecretKey};
 use countersign_core::name::{Address, Host, Name};
 use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
-use countersign_core::trust::member::{Leaf, Member, MemberKeys, Suffrage};
-use countersign_core::trust::statement::Statement;
+use countersign_core::trust::author::{Author, Made};
+use countersign_core::trust::hosts::LeafHosts;
+use countersign_core::trust::member::{Issued, Leaf, Member, MemberKeys, Suffrage};
+use countersign_core::trust::statement::{StatedVoter, Statement};
 use countersign_core::trust::view::{self, AuthorityPhase, View};
 use countersign_net::{Clock, Credential, Endpoint, LoggedRefusals, SystemClock, Trust};
 use countersign_pki::authority::{Authority, AuthorityParts, LeafRequest, authority_info};
@@ -57,7 +59,12 @@ impl Cluster {
         };
         // Nobody here was away, so nobody reads it.
         let anybody = SecretKey::from_seed(Secret::new([0; 32])).public();
-        let statement = Statement::founding(CLUSTER, NodeId(1), anybody, authority.id());
+        let statement = Statement::founding(
+            CLUSTER,
+            NodeId(1),
+            StatedVoter { identity: anybody, store: StoreId([0; 16]) },
+            authority.id(),
+        );
         let mut cluster = Self {
             members: BTreeMap::new(),
             view: View {
@@ -67,14 +74,15 @@ impl Cluster {
                 incarnation: Incarnation(0),
                 generation: Generation(1),
                 authorities: BTreeMap::from([(authority.id(), record)]),
-                members: BTreeMap::new(),
-                evicted: BTreeMap::new(),
-                principals: Arc::default(),
-                labels: Arc::default(),
+                members: Default::default(),
+                evicted: Default::default(),
+                principals: Default::default(),
+                labels: Default::default(),
                 policy: Arc::default(),
                 revoked_keys: Default::default(),
                 revoked_principals: Default::default(),
-                groups: BTreeMap::new(),
+                groups: Default::default(),
+                client_names: Default::default(),
                 statement: Arc::new(statement),
                 stated: 0,
             },
@@ -102,22 +110,28 @@ impl Cluster {
             endorsement: Some(&Endorsement::sign(&identity, CLUSTER, key.id(), 0)),
         })?;
         let public = identity.public();
+        let made = Made::new(&Author::of_member(NodeId(1), RequestId([0; 16])), validity.not_before);
         let member = Member {
             id,
             name: Name::parse(&format!("n{id}"))?,
             suffrage: Suffrage::Voter,
             keys: MemberKeys { identity: public, sealing: [0; 32], ucan: public },
-            leaf: Leaf { key: key.id(), renewal: 0, serial, validity },
+            store: StoreId([u8::try_from(id.0)?; 16]),
+            returning: None,
+            leaf: Leaf { key: key.id(), renewal: 0, serial, validity, issued: Issued { authority: None, made } },
             mapped: None,
             addresses: vec![],
             addresses_changed: Generation(0),
-            hosts: vec![],
+            proved: Default::default(),
+            hosts: LeafHosts::default(),
             renewed: None,
             role: None,
             attributes: BTreeMap::new(),
             admitted_by: None,
             admitted_at: validity.not_before,
+            token_made: None,
             feature_level: 1,
+            level_since: validity.not_before,
         };
         self.view.members.insert(id, member);
         let chain = vec![leaf, self.authority.certificate().to_vec()];

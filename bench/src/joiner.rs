@@ -9,12 +9,13 @@ use countersign_api::cluster::{EnrollRequest, ProposeRequest, ViewRequest};
 use countersign_api::convert::{ClusterInfo, Enrollment, decoded};
 use countersign_core::codec;
 use countersign_core::enroll::joiner::{Candidate, Unpinned};
-use countersign_core::id::{ClusterId, NodeId, RequestId};
+use countersign_core::id::{ClusterId, NodeId, RequestId, StoreId};
 use countersign_core::key::{Endorsement, SecretKey};
 use countersign_core::name::{Address, Name};
 use countersign_core::secret::Secret;
 use countersign_core::time::UnixMillis;
-use countersign_core::trust::command::Command;
+use countersign_core::trust::author::Claim;
+use countersign_core::trust::command::{Command, FEATURE_LEVEL};
 use countersign_core::trust::join_token::JoinToken;
 use countersign_core::trust::member::MemberKeys;
 use countersign_core::trust::outcome::Refused;
@@ -55,6 +56,8 @@ impl Joiner {
             leaf_key: leaf.id(),
             foreign: None,
             keys,
+            store: StoreId(*random::<16>()?.expose()),
+            level: FEATURE_LEVEL,
         };
         Ok(Self { identity, leaf, candidate })
     }
@@ -116,7 +119,12 @@ impl Admitted {
         let key = KeyPair::generate(KeyAlgorithm::default())?;
         let endorsement = Endorsement::sign(&self.identity, self.cluster, key.id(), 1);
         let command = Command::Renew { node: self.node, key: key.id(), endorsement };
-        let request = ProposeRequest { command: codec::encode(&command)?.into(), spki: key.spki().into() };
+        let claim = Claim::of_member(self.node, RequestId([0; 16]));
+        let request = ProposeRequest {
+            command: command.encode()?.into(),
+            spki: key.spki().into(),
+            claim: codec::encode(&claim)?.into(),
+        };
         let reply = self.client.propose(request).await?.into_inner();
         reply.chain.first().context("no certificate was signed")?;
         Ok(())

@@ -14,9 +14,9 @@ use countersign_core::codec;
 use countersign_core::group::GroupMembers;
 use countersign_core::id::{ClusterId, GroupId, Incarnation, NodeId, StoreId};
 use countersign_net::{Acceptor, AcceptorLimits, Dialer, Endpoint, PeerStream};
-use countersign_raft::{Binding, StorePlace, 
-    ApplyError, Assignments, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, Groups, LogPosition, RaftRpc,
-    Refusal, RestoreError, Store, Transport, TransportError,
+use countersign_raft::{
+    ApplyError, Assignments, Binding, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, Groups, LogPosition,
+    RaftRpc, Refusal, RestoreError, Store, StorePlace, Transport, TransportError,
 };
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
@@ -162,8 +162,7 @@ pub(crate) async fn three() -> Result<Replicas> {
     for (node, listener) in listeners {
         let endpoint = cluster.endpoint(node.0)?;
         let directory = TempDir::new()?;
-        let binding =
-            Binding { cluster: ClusterId([1; 16]), node, incarnation: Incarnation(0), store: STORE };
+        let binding = Binding { cluster: ClusterId([1; 16]), node, incarnation: Incarnation(0), store: STORE };
         let at = |name| directory.path().join(name);
         let place = StorePlace { path: at("store"), record: at("record"), binding };
         Store::create(&place, StoreId([2; 16]))?;

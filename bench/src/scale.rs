@@ -289,7 +289,8 @@ fn table(title: &str, sizes: &[u64], kinds: &[Kind], grow: impl Fn(u64) -> Resul
 
 /// Every command at every size.
 pub(crate) fn run() -> Result<Report> {
-    let principals = table("One command, by principals on record", &PRINCIPALS, &Kind::OF_PRINCIPALS, |n| Grown::new(1, n))?;
+    let principals =
+        table("One command, by principals on record", &PRINCIPALS, &Kind::OF_PRINCIPALS, |n| Grown::new(1, n))?;
     let members = table("One command, by members", &MEMBERS, &Kind::OF_MEMBERS, |n| Grown::new(n, 0))?;
     Ok(Report { sections: vec![principals, members], ..Report::default() })
 }

@@ -119,7 +119,15 @@ impl Server {
 }
 
 pub(crate) fn token(suffrage: Suffrage, uses: u32) -> TokenCreate {
-    TokenCreate { suffrage, ttl_secs: 3600, uses, name: None, role: None, attributes: Default::default() }
+    TokenCreate {
+        suffrage,
+        ttl_secs: 3600,
+        uses,
+        name: None,
+        hosts: vec![],
+        role: None,
+        attributes: Default::default(),
+    }
 }
 
 impl Drop for Server {

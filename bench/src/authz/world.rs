@@ -8,12 +8,14 @@ use anyhow::{Context, Result};
 use countersign_core::authz::change::{PolicyChange, StagedRules};
 use countersign_core::authz::label::Labels;
 use countersign_core::authz::{NamePattern, Policy, PrincipalPattern, Rule, RuleId};
-use countersign_core::id::{Generation, KeyId};
+use countersign_core::id::{Generation, KeyId, NodeId, RequestId};
 use countersign_core::lease::{Holder, LeaseClock, LeaseLength};
 use countersign_core::name::Name;
 use countersign_core::peer::{Evidence, EvidenceParts, VerifiedPeer, Wanted, judge};
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::{BootMillis, UnixMillis, Validity};
+use countersign_core::trust::author::{Author, Made};
+use countersign_core::trust::member::Issued;
 use countersign_core::trust::view::{IssuedKey, View};
 use countersign_guard::{Action, ActionSet, Effect, Guard, Kind, Publisher, Session, Time};
 use countersign_net::{Clock, SystemClock};
@@ -140,15 +142,22 @@ pub(crate) fn with(rules: usize, policy: Policy, clocks: Clocks) -> Result<(Worl
     let (mut keys, mut labels) = (BTreeMap::new(), BTreeMap::new());
     for number in 0..count {
         let valid = validity();
-        let issued =
-            IssuedKey { not_after: valid.not_after, not_before: valid.not_before, ttl_secs: DAY, renewed_from: None };
+        let made = Made::new(&Author::of_member(NodeId(1), RequestId([0; 16])), valid.not_before);
+        let issued = Issued { authority: None, made };
+        let issued = IssuedKey {
+            not_after: valid.not_after,
+            not_before: valid.not_before,
+            ttl_secs: DAY,
+            renewed_from: None,
+            issued,
+        };
         keys.insert(client(number)?, BTreeMap::from([(key(number), issued)]));
         let role = Some(format!("worker-{}", number % ROLES));
         labels.insert(client(number)?, Labels { role, ..Labels::default() });
     }
     let view = Arc::new(View {
-        principals: Arc::new(keys),
-        labels: Arc::new(labels),
+        principals: keys.into_iter().collect(),
+        labels: labels.into(),
         policy: Arc::new(policy),
         ..Cluster::of(1)?.into_view()
     });
