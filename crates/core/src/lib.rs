@@ -23,6 +23,7 @@ pub mod peer;
 pub mod principal;
 pub mod receipt;
 pub mod secret;
+pub mod table;
 pub mod time;
 pub mod transcript;
 pub mod trust;

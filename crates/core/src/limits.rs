@@ -148,7 +148,7 @@ pub const LEASE_DRIFT_PERMILLE: u64 = 10;
 /// Seconds after which a voter's reported clock counts no more: a few leases.
 pub const CLOCK_REPORT_SECS_MAX: u64 = 60;
 /// Entries of the log after which each member digests its state again, to compare it with the others'.
-pub const DIGEST_EVERY: u64 = 256;
+pub const DIGEST_EVERY: u64 = 16;
 /// Digests of its own state that a member keeps: a member that is further behind is not compared.
 pub const DIGESTS_MAX: usize = 1024;
 /// Revocations in one answer, where members whose states differ compare them.

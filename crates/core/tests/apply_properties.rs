@@ -399,6 +399,8 @@ proptest! {
             prop_assert_eq!(outcomes.0, outcomes.1);
         }
         prop_assert_eq!(one.digest().unwrap(), other.digest().unwrap());
+        let read = TrustState::decode(FEATURE_LEVEL, &one.encode().unwrap()).unwrap();
+        prop_assert_eq!(one.digest().unwrap(), read.digest().unwrap());
     }
 
     #[test]

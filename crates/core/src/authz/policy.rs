@@ -12,6 +12,7 @@ use super::resource::{Kind, NamePattern};
 use super::rule::{PrincipalPattern, Requirement, Rule, RuleId};
 use super::subject::Subject;
 use crate::id::Generation;
+use crate::table::{Sum, Table};
 use crate::trust::author::Made;
 
 /// The rules about one sort of principal, by what they are about. A value of its own: whoever made something from it can see
@@ -80,13 +81,13 @@ fn places<'a>(rules: impl IntoIterator<Item = &'a Arc<Rule>>) -> Places<'a> {
 pub struct Policy {
     super_users: BTreeSet<PrincipalPattern>,
     requirements: BTreeMap<String, Requirement>,
-    rules: RedBlackTreeMapSync<RuleId, Arc<Rule>>,
+    rules: Table<RuleId, Arc<Rule>>,
     /// The same rules by whom they are about.
     groups: RedBlackTreeMapSync<PrincipalPattern, Arc<Group>>,
     /// Bytes that the rules take in a snapshot, about.
     weight: usize,
     /// Who put a rule in, and when. A policy that is no cluster's has no authors.
-    made: RedBlackTreeMapSync<RuleId, Arc<Made>>,
+    made: Table<RuleId, Arc<Made>>,
     /// Rules that end by themselves.
     timed: usize,
     /// The generation of the last change.
@@ -110,7 +111,7 @@ impl Policy {
 
     /// How many rules there are.
     pub fn len(&self) -> usize {
-        self.rules.size()
+        self.rules.len()
     }
 
     /// Whether there are none.
@@ -121,6 +122,12 @@ impl Policy {
     /// Bytes that the rules take in a snapshot, or somewhat less than these.
     pub const fn weight(&self) -> usize {
         self.weight
+    }
+
+    /// The digests of the rules and of their authors; the rest is [`Policy::super_users`], [`Policy::requirements`] and
+    /// [`Policy::changed`].
+    pub const fn sums(&self) -> [Sum; 2] {
+        [self.rules.sum(), self.made.sum()]
     }
 
     /// Whether no rule ends by itself.
@@ -163,7 +170,7 @@ impl Policy {
         for id in ids {
             if self.rules.contains_key(id) && !self.made.contains_key(id) {
                 self.weight = self.weight.saturating_add(made.weight());
-                self.made.insert_mut(id.clone(), Arc::clone(made));
+                self.made.insert(id.clone(), Arc::clone(made));
             }
         }
     }
@@ -249,7 +256,7 @@ impl Policy {
         for (id, rule) in rules {
             self.weight = self.weight.saturating_add(rule.weight());
             self.timed = self.timed.saturating_add(usize::from(rule.not_after.is_some()));
-            self.rules.insert_mut(id, rule);
+            self.rules.insert(id, rule);
         }
     }
 
@@ -258,9 +265,9 @@ impl Policy {
         let mut gone = Vec::new();
         for id in ids {
             if let Some(rule) = self.rules.get(id).cloned() {
-                self.rules.remove_mut(id);
+                self.rules.remove(id);
                 let made = self.made.get(id).map_or(0, |made| made.weight());
-                self.made.remove_mut(id);
+                self.made.remove(id);
                 self.weight = self.weight.saturating_sub(rule.weight()).saturating_sub(made);
                 self.timed = self.timed.saturating_sub(usize::from(rule.not_after.is_some()));
                 gone.push(rule);

@@ -8,8 +8,6 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::TrustState;
-use crate::codec::CodecError;
 use crate::id::StateDigest;
 use crate::limits::{DIGEST_EVERY, DIGESTS_MAX};
 
@@ -20,15 +18,6 @@ pub struct DigestAt {
     pub index: u64,
     /// The digest.
     pub digest: StateDigest,
-}
-
-impl TrustState {
-    /// The digest by which members compare their states: BLAKE3 of the state as a snapshot has it.
-    ///
-    /// Errors: [`CodecError`] where a part of the state has no encoding, which is a defect.
-    pub fn digest(&self) -> Result<StateDigest, CodecError> {
-        Ok(StateDigest(*blake3::hash(&self.encode()?).as_bytes()))
-    }
 }
 
 /// The digests of this member's own state, at most [`DIGESTS_MAX`] of them.

@@ -21,10 +21,12 @@ use crate::authz::Policy;
 use crate::authz::change::ChangeId;
 use crate::codec::{self, CodecError, FIRST_LEVEL};
 use crate::group::GroupMembers;
-use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId, RequestId, TokenId};
+use crate::id::{
+    AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId, RequestId, StateDigest, TokenId,
+};
 use crate::lease::LeaseLength;
 use crate::limits::{GROUPS_MAX, SKEW_SECS};
-use crate::map::{Map, Set};
+use crate::table::{Table, TableSet};
 use crate::time::{UnixMillis, Validity};
 
 /// A command needs a newer binary. The member stops: skipping it would make states differ.
@@ -55,9 +57,9 @@ pub enum UnreadableState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustState {
     pub(super) view: Option<Arc<View>>,
-    pub(super) tokens: Map<TokenId, Token>,
+    pub(super) tokens: Table<TokenId, Token>,
     /// Which member a request admitted, so that a retry gets its answer again.
-    pub(super) enrollments: Map<(TokenId, RequestId), NodeId>,
+    pub(super) enrollments: Table<(TokenId, RequestId), NodeId>,
     pub(super) sealed: BTreeMap<(AuthorityId, NodeId), SealedCopy>,
     pub(super) next_node: u64,
     pub(super) node_ttl_secs: u64,
@@ -119,8 +121,8 @@ impl TrustState {
     pub fn knowing(known: u32) -> Self {
         Self {
             view: None,
-            tokens: Map::new(),
-            enrollments: Map::new(),
+            tokens: Table::new(),
+            enrollments: Table::new(),
             sealed: BTreeMap::new(),
             next_node: 0,
             node_ttl_secs: 0,
@@ -159,7 +161,7 @@ impl TrustState {
     }
 
     /// Join tokens on record, by id.
-    pub const fn tokens(&self) -> &Map<TokenId, Token> {
+    pub const fn tokens(&self) -> &Table<TokenId, Token> {
         &self.tokens
     }
 
@@ -350,12 +352,12 @@ impl TrustState {
             generation: Generation(1),
             authorities: BTreeMap::from([(authority, record)]),
             members: Members::from([(founder, member)]),
-            evicted: Map::new(),
+            evicted: Table::new(),
             principals: Principals::default(),
-            labels: Map::new(),
+            labels: Table::new(),
             policy: Arc::new(policy),
-            revoked_keys: Set::new(),
-            revoked_principals: Set::new(),
+            revoked_keys: TableSet::new(),
+            revoked_principals: TableSet::new(),
             groups: Groups::default(),
             client_names: BTreeSet::new(),
             statement: Arc::new(Statement::founding(
@@ -467,6 +469,72 @@ impl TrustState {
         let (state, later): (Self, _) = codec::take(rest)?;
         let notes = if level >= LEVEL_FOR_TESTING { codec::exactly(later)? } else { codec::nothing(later)? };
         Ok(Self { level, known, notes, ..state })
+    }
+
+    /// The digest by which members compare their states, at the level of the cluster. It takes time by what is not in tables:
+    /// those keep their own ([`crate::table`]).
+    ///
+    /// Errors: [`CodecError`] where a part of the state has no encoding, which is a defect.
+    pub fn digest(&self) -> Result<StateDigest, CodecError> {
+        // All fields by name: a new one does not compile until it is here.
+        let Self {
+            view,
+            tokens,
+            enrollments,
+            sealed,
+            next_node,
+            node_ttl_secs,
+            lease,
+            statements,
+            staged,
+            revision,
+            chain,
+            time,
+            level,
+            level_auto,
+            known: _,
+            notes,
+        } = self;
+        let rest = (sealed, next_node, node_ttl_secs, lease, &**statements, staged, revision, chain, time, level_auto);
+        let mut parts = vec![codec::encode_at(*level, &rest)?];
+        parts.extend([tokens.sum(), enrollments.sum()].map(|sum| sum.to_bytes().to_vec()));
+        if let Some(view) = view {
+            let View {
+                cluster,
+                name,
+                trust_domain,
+                incarnation,
+                generation,
+                authorities,
+                members,
+                evicted,
+                principals,
+                labels,
+                policy,
+                revoked_keys,
+                revoked_principals,
+                groups,
+                client_names,
+                statement,
+                stated,
+            } = &**view;
+            let who = (cluster, name, trust_domain, incarnation, generation, authorities);
+            let rest = (client_names, statement, stated);
+            parts.push(codec::encode(&(who, rest))?);
+            parts.push(codec::encode(&(policy.super_users(), policy.requirements(), policy.changed()))?);
+            let tables = [members.sum(), evicted.sum(), principals.sum(), labels.sum()];
+            let more = [revoked_keys.sum(), revoked_principals.sum(), groups.sum()];
+            let all = tables.into_iter().chain(more).chain(policy.sums());
+            parts.extend(all.map(|sum| sum.to_bytes().to_vec()));
+        }
+        if *level >= LEVEL_FOR_TESTING {
+            parts.push(codec::appended(notes)?);
+        }
+        let mut hasher = blake3::Hasher::new_derive_key("countersign v1 state digest");
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_be_bytes()).update(&part);
+        }
+        Ok(StateDigest(*hasher.finalize().as_bytes()))
     }
 
     /// Forgets that `key` is revoked, as a state does that was damaged.

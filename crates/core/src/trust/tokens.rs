@@ -62,9 +62,8 @@ impl TrustState {
 
     pub(super) fn revoke_token(&mut self, id: TokenId) -> Applied {
         let generation = self.current()?.generation;
-        let token = self.tokens.get_mut(&id).ok_or(Refused::NoSuchToken(id))?;
-        if !token.record.revoked {
-            token.record.revoked = true;
+        let before = self.tokens.update(&id, |token| core::mem::replace(&mut token.record.revoked, true));
+        if !before.ok_or(Refused::NoSuchToken(id))? {
             self.revise();
         }
         Ok(Outcome::Done(generation))
@@ -83,8 +82,8 @@ impl TrustState {
         let now = self.time();
         let mut revoked = Vec::new();
         for id in ids {
-            if let Some(token) = self.tokens.get_mut(id).filter(|t| t.record.usable(now).is_ok()) {
-                token.record.revoked = true;
+            if self.tokens.get(id).is_some_and(|token| token.record.usable(now).is_ok()) {
+                self.tokens.update(id, |token| token.record.revoked = true);
                 revoked.push(*id);
             }
         }
@@ -102,8 +101,6 @@ impl TrustState {
     }
 
     pub(super) fn spend_token(&mut self, id: TokenId) {
-        if let Some(token) = self.tokens.get_mut(&id) {
-            token.record.uses_left = token.record.uses_left.saturating_sub(1);
-        }
+        self.tokens.update(&id, |token| token.record.uses_left = token.record.uses_left.saturating_sub(1));
     }
 }

@@ -13,9 +13,9 @@ use crate::authz::label::Labels;
 use crate::authz::policy::Policy;
 use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId};
 use crate::key::PublicKey;
-use crate::map::{Map, Set};
 use crate::name::{Host, HostName, Name};
 use crate::principal::{Role, TrustDomain};
+use crate::table::{Table, TableSet};
 use crate::time::{UnixMillis, Validity};
 
 /// The public half of an authority's key: with it `apply` checks that a voter opened its sealed copy.
@@ -86,17 +86,17 @@ pub struct View {
     /// Who belongs.
     pub members: Members,
     /// Who belonged once and is refused now.
-    pub evicted: Map<NodeId, Evicted>,
+    pub evicted: Table<NodeId, Evicted>,
     /// Brokers, clients and admins.
     pub principals: Principals,
     /// Roles and attributes of brokers, clients and admins; a member has its own.
-    pub labels: Map<Role, Labels>,
+    pub labels: Table<Role, Labels>,
     /// Who may do what. Shared: copying a view does not copy it.
     pub policy: Arc<Policy>,
     /// Keys refused for ever, whatever certificate carries them.
-    pub revoked_keys: Set<KeyId>,
+    pub revoked_keys: TableSet<KeyId>,
     /// Brokers, clients and admins of whose certificates only those issued since, and on record, count.
-    pub revoked_principals: Set<Role>,
+    pub revoked_principals: TableSet<Role>,
     /// Members assigned to each group but the trust group, which all members belong to.
     pub groups: Groups,
     /// Names that the certificates of all members hold: of a load balancer, say. The one exception to one host, one member.
@@ -112,7 +112,7 @@ impl View {
     /// rules in another way.
     #[must_use]
     pub fn without_policy(&self) -> Self {
-        Self { policy: Arc::default(), labels: Map::default(), ..self.clone() }
+        Self { policy: Arc::default(), labels: Table::default(), ..self.clone() }
     }
 
     /// The authority that signs now.

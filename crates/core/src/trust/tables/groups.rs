@@ -7,11 +7,12 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::id::{GroupId, NodeId};
 use crate::map::{Map, Set};
+use crate::table::{Sum, Table};
 
 /// Members by group. Each way of changing them keeps the index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Groups {
-    by_id: Map<GroupId, BTreeSet<NodeId>>,
+    by_id: Table<GroupId, BTreeSet<NodeId>>,
     of_member: Map<NodeId, Set<GroupId>>,
 }
 
@@ -35,10 +36,13 @@ impl Groups {
     /// Takes a member out of all its groups, which stay.
     pub fn remove_member(&mut self, node: &NodeId) {
         for group in self.of_member.remove(node).unwrap_or_default().iter() {
-            if let Some(members) = self.by_id.get_mut(group) {
-                members.remove(node);
-            }
+            self.by_id.update(group, |members| members.remove(node));
         }
+    }
+
+    /// The digest of all of them.
+    pub const fn sum(&self) -> Sum {
+        self.by_id.sum()
     }
 
     fn leave(&mut self, group: GroupId, node: &NodeId) {
@@ -66,7 +70,7 @@ impl Serialize for Groups {
 
 impl<'de> Deserialize<'de> for Groups {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let by_id = Map::<GroupId, BTreeSet<NodeId>>::deserialize(deserializer)?;
+        let by_id = Table::<GroupId, BTreeSet<NodeId>>::deserialize(deserializer)?;
         let mut all = Self::default();
         for (group, members) in &by_id {
             // A group whose members were all evicted stays, without any.

@@ -8,13 +8,14 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::id::{KeyId, NodeId, StoreId};
 use crate::map::{Map, Set};
 use crate::name::{Host, HostName, Name};
+use crate::table::{Sum, Table};
 use crate::trust::hosts::HostProof;
 use crate::trust::member::{Member, Suffrage};
 
 /// Members by number. Each way of changing one keeps the indexes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Members {
-    by_id: Map<NodeId, Member>,
+    by_id: Table<NodeId, Member>,
     keys: Map<KeyId, NodeId>,
     sealing_keys: Map<[u8; 32], NodeId>,
     stores: Map<StoreId, NodeId>,
@@ -45,6 +46,11 @@ impl Members {
         let done = change(&mut member);
         self.insert(*id, member);
         Some(done)
+    }
+
+    /// The digest of all of them.
+    pub const fn sum(&self) -> Sum {
+        self.by_id.sum()
     }
 
     /// The member that has this key, for whatever purpose.
@@ -182,7 +188,7 @@ impl Serialize for Members {
 
 impl<'de> Deserialize<'de> for Members {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let by_id = Map::<NodeId, Member>::deserialize(deserializer)?;
+        let by_id = Table::<NodeId, Member>::deserialize(deserializer)?;
         let mut all = Self::default();
         for (id, member) in &by_id {
             all.enter(*id, member);

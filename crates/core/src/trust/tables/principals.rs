@@ -8,6 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::id::KeyId;
 use crate::map::{Map, Set};
 use crate::principal::Role;
+use crate::table::{Sum, Table};
 use crate::trust::view::IssuedKey;
 
 /// The keys of one principal.
@@ -16,7 +17,7 @@ pub type IssuedKeys = BTreeMap<KeyId, IssuedKey>;
 /// Keys by broker, client or admin. Each way of changing them keeps the indexes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Principals {
-    by_role: Map<Role, IssuedKeys>,
+    by_role: Table<Role, IssuedKeys>,
     holders: Map<KeyId, Role>,
     /// The keys that were renewed from each.
     successors: Map<KeyId, Set<KeyId>>,
@@ -43,6 +44,11 @@ impl Principals {
         let keys = self.by_role.remove(role)?;
         keys.iter().for_each(|(key, issued)| self.leave(key, issued));
         Some(keys)
+    }
+
+    /// The digest of all of them.
+    pub const fn sum(&self) -> Sum {
+        self.by_role.sum()
     }
 
     /// The principal that has this key on record.
@@ -111,7 +117,7 @@ impl Serialize for Principals {
 
 impl<'de> Deserialize<'de> for Principals {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let by_role = Map::<Role, IssuedKeys>::deserialize(deserializer)?;
+        let by_role = Table::<Role, IssuedKeys>::deserialize(deserializer)?;
         let mut all = Self::default();
         for (role, keys) in &by_role {
             keys.iter().for_each(|(key, issued)| all.enter(role, *key, issued));

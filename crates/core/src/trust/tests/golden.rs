@@ -210,6 +210,23 @@ fn the_golden_log_leads_to_the_state_and_the_outcomes_that_it_led_to() {
     assert_eq!(state, logged().0);
 }
 
+/// Tables keep the sum of their entries' digests: it must be the one that they have when they are read.
+#[test]
+fn digest_of_a_state_changes_exactly_with_the_state_and_is_that_of_its_snapshot() {
+    let (mut state, log) = (TrustState::new(), logged().2);
+    let mut seen = BTreeSet::new();
+    for Logged { members, stamped, .. } in &log {
+        let before = (state.encode().unwrap(), state.digest().unwrap());
+        state.apply(stamped, members).unwrap();
+        let (encoded, digest) = (state.encode().unwrap(), state.digest().unwrap());
+        assert_eq!(encoded == before.0, digest == before.1, "{:?}", stamped.command);
+        let read = TrustState::decode(FEATURE_LEVEL, &encoded).unwrap();
+        assert_eq!((read.digest().unwrap(), &read), (digest, &state), "{:?}", stamped.command);
+        seen.insert(digest);
+    }
+    assert!(seen.len() > 30, "{}", seen.len());
+}
+
 #[test]
 fn a_damaged_snapshot_is_an_error_or_another_state_but_never_a_panic() {
     let good = sample().encode().unwrap();
