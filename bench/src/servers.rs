@@ -19,14 +19,14 @@ use crate::admin::AdminClient;
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Builds the release binary of this repository.
+/// Builds the binary of this repository as it is packaged.
 pub(crate) fn build(root: &Path) -> Result<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let build = ["build", "--release", "--package", "countersign-cli"];
+    let build = ["build", "--profile", "dist", "--package", "countersign-cli"];
     let status = Command::new(cargo).args(build).current_dir(root).status().context("cannot start cargo")?;
     ensure!(status.success(), "cannot build the binary");
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("release/countersign"))
+    Ok(target.join("dist/countersign"))
 }
 
 /// One server process; it is killed when this is dropped.

@@ -74,7 +74,7 @@ fn bench(root: &Path, task: &[&str], args: &[String]) -> Result<()> {
     if !root.join("bench/Cargo.toml").is_file() {
         bail!("no benchmarks: bench/Cargo.toml does not exist");
     }
-    let mut command = vec!["run", "--release", "--manifest-path", "bench/Cargo.toml", "--"];
+    let mut command = vec!["run", "--profile", "dist", "--manifest-path", "bench/Cargo.toml", "--"];
     command.extend(task);
     command.extend(args.iter().map(String::as_str));
     cargo::run(root, &command, &[])
