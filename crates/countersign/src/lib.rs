@@ -12,6 +12,7 @@ mod bound;
 mod chain;
 mod channel;
 mod client_renewal;
+pub mod control;
 pub mod datadir;
 mod divergence;
 mod endpoints;
@@ -62,6 +63,7 @@ pub use bootstrap::BootstrapError;
 pub use chain::chain;
 pub use channel::channel_over;
 pub use client_renewal::{RenewError, RenewedCertificate, renew_certificate};
+pub use control::{Control, ControlError, Evicted, Leaving};
 pub use countersign_core::lease::{Fresh, LeaseLength, NoLease};
 pub use countersign_guard::{
     Action, Caller, Denial, GENERATION, Guard, GuardLayer, Kind, MIN_GENERATION, Permit, Resource, Session,

@@ -4,12 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use countersign_core::enroll::dial_back::DialBack;
-use countersign_core::id::{NodeId, StoreId};
+use countersign_core::id::{NodeId, RequestId, StoreId};
 use countersign_core::lease::{Fresh, NoLease};
 use countersign_core::limits::CACHE_TTL_SECS_MAX;
 use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::name::Name;
 use countersign_core::time::UnixMillis;
+use countersign_core::trust::author::{Actor, Claim};
 use countersign_core::trust::view::View;
 use countersign_guard::Guard;
 use countersign_net::{Acceptor, AcceptorLimits, Clock, Dialer, Endpoint, Refusals, SystemClock, Trust};
@@ -21,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use crate::authority::Keeper;
 use crate::bootstrap::{self, BootstrapError};
 use crate::bound::{Bound, node_name};
+use crate::control::Control;
 use crate::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
 use crate::divergence::Divergence;
 use crate::endpoints::Endpoints;
@@ -29,7 +31,7 @@ use crate::files::ForeignIdentity;
 use crate::heard::Heard;
 use crate::hosts::{self, DialBacks};
 use crate::join;
-use crate::keys::{Keys, random};
+use crate::keys::{Keys, KeysError, random};
 use crate::lease::{Leasehold, Subleases};
 use crate::machine::SharedState;
 use crate::peers::Peers;
@@ -178,6 +180,19 @@ impl Member {
     /// Errors: without a lease this member serves no client.
     pub fn fresh(&self) -> Result<Fresh<'_>, NoLease> {
         self.0.lease.fresh()
+    }
+
+    /// Administers the cluster through this member, as an operator of its host does: whoever runs this process may do all of
+    /// it. Changes name the process's user as their author.
+    ///
+    /// What it changes has one number in the log and in the events: take another for the next task.
+    ///
+    /// # Errors
+    /// The operating system gave no randomness to number the request.
+    pub fn control(&self) -> Result<Control, KeysError> {
+        let uid = rustix::process::getuid().as_raw();
+        let request = RequestId(*random::<16>()?.expose());
+        Ok(Control::new(Arc::clone(&self.0), Claim { actor: Actor::Operator { uid }, source: None, request }))
     }
 
     /// Decides who may do what on this member, by the rules of its replicated state. For services of one's own; what is

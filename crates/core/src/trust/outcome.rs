@@ -85,6 +85,24 @@ pub enum Outcome {
     Staged,
 }
 
+impl Outcome {
+    /// The generation that shows a change which has no more to tell. None for any other outcome.
+    pub const fn generation(&self) -> Option<Generation> {
+        match self {
+            Self::Done(generation) => Some(*generation),
+            Self::Token(_)
+            | Self::Admitted(_)
+            | Self::Renewed(_)
+            | Self::Issued(_)
+            | Self::Evicted { .. }
+            | Self::Revoked { .. }
+            | Self::Refused(_)
+            | Self::Policy { .. }
+            | Self::Staged => None,
+        }
+    }
+}
+
 /// Names members that are behind.
 struct Behind<'a>(&'a [(NodeId, Name)]);
 

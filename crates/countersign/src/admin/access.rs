@@ -19,8 +19,8 @@ use countersign_core::trust::view::{IssuedKey, View};
 use countersign_net::https::HttpsPeer;
 
 use super::bounds::{Bounds, Place};
-use super::nodes;
 use super::problem::AdminError;
+use crate::control::{Control, named};
 use crate::member::Inner;
 use crate::propose::{CommandError, Done};
 
@@ -87,7 +87,7 @@ impl Access {
 
 /// A member has a name and a number; rules know its name.
 fn member_name(view: &View, text: String) -> String {
-    nodes::named(view, &text).map(|member| member.name.to_string()).unwrap_or(text)
+    named(view, &text).map(|member| member.name.to_string()).unwrap_or(text)
 }
 
 /// To whom a key was certified.
@@ -244,15 +244,17 @@ fn refused(peer: &HttpsPeer, status: StatusCode, code: &str, message: String) ->
 pub(crate) struct Permitted(Asker);
 
 /// The member, and for whom it acts: what it is asked to change is changed in the caller's name.
-pub(crate) struct Acting {
-    member: Arc<Inner>,
-    claim: Claim,
-}
+pub(crate) struct Acting(Control);
 
 impl Acting {
     /// Carries out a command of the caller, with the key to certify where it issues.
     pub(crate) async fn command(&self, command: Command, spki: &[u8]) -> Result<Done, CommandError> {
-        self.member.command_of(&self.claim, command, spki).await
+        self.0.command(command, spki).await
+    }
+
+    /// The use cases, in the caller's name.
+    pub(crate) const fn control(&self) -> &Control {
+        &self.0
     }
 }
 
@@ -260,7 +262,7 @@ impl Deref for Acting {
     type Target = Arc<Inner>;
 
     fn deref(&self) -> &Arc<Inner> {
-        &self.member
+        self.0.member()
     }
 }
 
@@ -273,7 +275,7 @@ impl Permitted {
     /// The member that carries out what the caller wants changed.
     pub(crate) fn acting(&self) -> Result<Acting, AdminError> {
         let claim = self.0.caller.claim(self.0.request).ok_or_else(unchecked)?;
-        Ok(Acting { member: self.0.admin.member()?, claim })
+        Ok(Acting(Control::new(self.0.admin.member()?, claim)))
     }
 
     /// Whether it was judged by this name, if it was judged by one: what is named may change after that.

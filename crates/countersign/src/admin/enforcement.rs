@@ -12,8 +12,13 @@ use crate::member::Inner;
 /// Waits until every member enforces the revocation of `generation` or denies, and tells what each said.
 pub(super) async fn of(member: &Inner, generation: Generation) -> Enforcement {
     let barrier = member.await_barrier(generation).await;
+    from(member, generation, barrier.as_ref())
+}
+
+/// What each member said of the revocation of `generation`.
+pub(super) fn from(member: &Inner, generation: Generation, barrier: Option<&Barrier>) -> Enforcement {
     let view = member.endpoint.trust().load().view.clone();
-    shown(generation, barrier.as_ref(), &view, SystemClock.now().0)
+    shown(generation, barrier, &view, SystemClock.now().0)
 }
 
 fn shown(generation: Generation, barrier: Option<&Barrier>, view: &View, now_millis: u64) -> Enforcement {

@@ -76,7 +76,7 @@ pub(crate) async fn raise_level(
 ) -> Result<Json<ClusterSettings>, AdminError> {
     let LevelRaise { without } = parsed(body)?;
     let member = admin.acting()?;
-    let without = without.iter().map(|node| Ok(nodes::find(&member, node)?.id));
+    let without = without.iter().map(|node| Ok(member.control().find(node)?));
     let without: BTreeSet<NodeId> = without.collect::<Result<_, AdminError>>()?;
     // To the newest that this member knows; where others know less, `apply` names them.
     let level = member.state.read().known();

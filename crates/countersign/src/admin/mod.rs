@@ -16,7 +16,6 @@ mod labels;
 mod leader;
 mod nodes;
 mod problem;
-mod quorum;
 mod recent;
 pub(crate) mod routes;
 pub(crate) mod socket;

@@ -6,8 +6,10 @@ use axum::response::{IntoResponse, Response};
 use countersign_api::admin::Problem;
 use countersign_core::authz::change::PolicyError;
 use countersign_core::id::RequestId;
+use countersign_core::name::Name;
 use countersign_core::trust::outcome::Refused;
 
+use crate::control::ControlError;
 use crate::propose::CommandError;
 use crate::refusals::advice_enrollment;
 
@@ -139,6 +141,52 @@ impl From<CommandError> for AdminError {
             CommandError::Message(_) | CommandError::Codec(_) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message, "update all members to one version")
             }
+        }
+    }
+}
+
+impl From<ControlError> for AdminError {
+    fn from(error: ControlError) -> Self {
+        let message = error.to_string();
+        let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+        match error {
+            ControlError::Command(error) => error.into(),
+            ControlError::UnknownNode { known, .. } => {
+                let known: Vec<&str> = known.iter().map(Name::as_str).collect();
+                let next = format!("name one of: {}", known.join(", "));
+                Self::new(StatusCode::NOT_FOUND, "unknown-node", message, next)
+            }
+            ControlError::EvictsItself(_) => {
+                Self::new(StatusCode::CONFLICT, "evicts-itself", message, "run the command on another voter")
+            }
+            ControlError::QuarantinesItself(_) => {
+                let next = "stop it, or run the command on other voters";
+                Self::new(StatusCode::CONFLICT, "quarantines-itself", message, next)
+            }
+            ControlError::NoQuorum { .. } => Self::new(
+                unavailable,
+                "no-quorum",
+                message,
+                "start the voters that are not reached, or mend the network between them; then repeat the command",
+            ),
+            ControlError::NotConverged { .. } => Self::new(
+                unavailable,
+                "not-settled",
+                message,
+                "see which members are not reached: `countersign status`; then repeat the command",
+            ),
+            ControlError::NotAttested { .. } => Self::new(
+                unavailable,
+                "not-stated",
+                message,
+                "start them, so that they sign, and repeat the command; until then, `countersign node quarantine` it",
+            ),
+            ControlError::NotStored(error) => Self::new(
+                unavailable,
+                "not-stored",
+                crate::chain(&error).to_string(),
+                "make room and see who owns the data directory, then repeat the command",
+            ),
         }
     }
 }

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::StatusCode;
 use countersign_api::cluster::AdminAddressRequest;
 use countersign_api::cluster::members_client::MembersClient;
 use countersign_core::id::NodeId;
 use countersign_core::trust::member::Member;
 use tokio::task::JoinSet;
 
-use super::problem::AdminError;
+use super::ControlError;
 use crate::member::Inner;
 
 /// How long a voter may take to show that it is there.
@@ -25,7 +24,7 @@ fn can_decide(voters: &BTreeSet<NodeId>, leaving: NodeId, reached: &BTreeSet<Nod
 }
 
 /// Errors, naming who is not reached and why, where `leaving` cannot be removed from the voters now. Nothing has changed.
-pub(super) async fn check(member: &Arc<Inner>, leaving: &Member) -> Result<(), AdminError> {
+pub(super) async fn check(member: &Arc<Inner>, leaving: &Member) -> Result<(), ControlError> {
     let voters = member.group.status().voters;
     if voters.iter().all(|id| *id == leaving.id) {
         return Ok(()); // that it is the last one is the state machine's to say
@@ -53,16 +52,7 @@ pub(super) async fn check(member: &Arc<Inner>, leaving: &Member) -> Result<(), A
         })
         .collect();
     let unreached: Vec<String> = unreached.into_iter().map(|(name, why)| format!("{name}{why}")).collect();
-    Err(AdminError::new(
-        StatusCode::SERVICE_UNAVAILABLE,
-        "no-quorum",
-        format!(
-            "node {} cannot be removed now, and nothing was changed: the voters that stay are no majority without {}",
-            leaving.name,
-            unreached.join(", ")
-        ),
-        "start the voters that are not reached, or mend the network between them; then repeat the command",
-    ))
+    Err(ControlError::NoQuorum { node: leaving.name.clone(), unreached })
 }
 
 async fn answers(member: &Inner, voter: NodeId) -> bool {
