@@ -201,7 +201,7 @@ async fn everybody_whom_rules_and_view_make_nobody_is_refused() {
         let key = view.members[&NodeId(3)].leaf.key;
         evict(view, 3);
         let name = HostName::parse("n3").unwrap();
-        view.evicted.get_mut(&NodeId(3)).unwrap().mapped = Some(name);
+        view.evicted.update(&NodeId(3), |gone| gone.mapped = Some(name)).unwrap();
         view.revoked_keys.insert(key);
     });
     let mut server = mapped.serve(1).await;

@@ -8,6 +8,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::TrustState;
+use super::command::LEVEL_FOR_TESTING;
+use super::view::View;
+use crate::codec::{self, CodecError};
 use crate::id::StateDigest;
 use crate::limits::{DIGEST_EVERY, DIGESTS_MAX};
 
@@ -18,6 +22,74 @@ pub struct DigestAt {
     pub index: u64,
     /// The digest.
     pub digest: StateDigest,
+}
+
+impl TrustState {
+    /// The digest by which members compare their states, at the level of the cluster. It takes time by what is not in tables:
+    /// those keep their own ([`crate::table`]).
+    ///
+    /// Errors: [`CodecError`] where a part of the state has no encoding, which is a defect.
+    pub fn digest(&self) -> Result<StateDigest, CodecError> {
+        // All fields by name: a new one does not compile until it is here.
+        let Self {
+            view,
+            tokens,
+            enrollments,
+            sealed,
+            next_node,
+            node_ttl_secs,
+            lease,
+            statements,
+            staged,
+            revision,
+            chain,
+            time,
+            level,
+            level_auto,
+            known: _,
+            notes,
+        } = self;
+        let rest = (sealed, next_node, node_ttl_secs, lease, &**statements, staged, revision, chain, time, level_auto);
+        let mut parts = vec![codec::encode_at(*level, &rest)?];
+        parts.extend([tokens.sum(), enrollments.sum()].map(|sum| sum.to_bytes().to_vec()));
+        if let Some(view) = view {
+            let View {
+                cluster,
+                name,
+                trust_domain,
+                incarnation,
+                generation,
+                authorities,
+                members,
+                evicted,
+                principals,
+                labels,
+                policy,
+                revoked_keys,
+                revoked_principals,
+                groups,
+                client_names,
+                statement,
+                stated,
+            } = &**view;
+            let who = (cluster, name, trust_domain, incarnation, generation, authorities);
+            let rest = (client_names, statement, stated);
+            parts.push(codec::encode(&(who, rest))?);
+            parts.push(codec::encode(&(policy.super_users(), policy.requirements(), policy.changed()))?);
+            let tables = [members.sum(), evicted.sum(), principals.sum(), labels.sum()];
+            let more = [revoked_keys.sum(), revoked_principals.sum(), groups.sum()];
+            let all = tables.into_iter().chain(more).chain(policy.sums());
+            parts.extend(all.map(|sum| sum.to_bytes().to_vec()));
+        }
+        if *level >= LEVEL_FOR_TESTING {
+            parts.push(codec::appended(notes)?);
+        }
+        let mut hasher = blake3::Hasher::new_derive_key("countersign v1 state digest");
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_be_bytes()).update(&part);
+        }
+        Ok(StateDigest(*hasher.finalize().as_bytes()))
+    }
 }
 
 /// The digests of this member's own state, at most [`DIGESTS_MAX`] of them.

@@ -21,9 +21,7 @@ use crate::authz::Policy;
 use crate::authz::change::ChangeId;
 use crate::codec::{self, CodecError, FIRST_LEVEL};
 use crate::group::GroupMembers;
-use crate::id::{
-    AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId, RequestId, StateDigest, TokenId,
-};
+use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId, RequestId, TokenId};
 use crate::lease::LeaseLength;
 use crate::limits::{GROUPS_MAX, SKEW_SECS};
 use crate::table::{Table, TableSet};
@@ -63,26 +61,26 @@ pub struct TrustState {
     pub(super) sealed: BTreeMap<(AuthorityId, NodeId), SealedCopy>,
     pub(super) next_node: u64,
     pub(super) node_ttl_secs: u64,
-    lease: LeaseLength,
+    pub(super) lease: LeaseLength,
     /// What the cluster has become, change by change, as its voters signed it. By number.
     pub(super) statements: Arc<Vec<Signed>>,
     /// Changes that were sent in part.
     pub(super) staged: BTreeMap<ChangeId, Staged>,
     /// How often anything changed that the view does not show.
-    revision: u64,
+    pub(super) revision: u64,
     /// The chain over all changes.
-    chain: Chain,
-    time: UnixMillis,
+    pub(super) chain: Chain,
+    pub(super) time: UnixMillis,
     /// The level of the cluster: stands before the encoded state.
     #[serde(skip)]
     pub(super) level: u32,
     pub(super) level_auto: bool,
     /// The newest level that this member can apply: of this member, not of the cluster.
     #[serde(skip)]
-    known: u32,
+    pub(super) known: u32,
     /// Since [`LEVEL_FOR_TESTING`].
     #[serde(skip)]
-    notes: Vec<String>,
+    pub(super) notes: Vec<String>,
 }
 
 impl Default for TrustState {
@@ -469,72 +467,6 @@ impl TrustState {
         let (state, later): (Self, _) = codec::take(rest)?;
         let notes = if level >= LEVEL_FOR_TESTING { codec::exactly(later)? } else { codec::nothing(later)? };
         Ok(Self { level, known, notes, ..state })
-    }
-
-    /// The digest by which members compare their states, at the level of the cluster. It takes time by what is not in tables:
-    /// those keep their own ([`crate::table`]).
-    ///
-    /// Errors: [`CodecError`] where a part of the state has no encoding, which is a defect.
-    pub fn digest(&self) -> Result<StateDigest, CodecError> {
-        // All fields by name: a new one does not compile until it is here.
-        let Self {
-            view,
-            tokens,
-            enrollments,
-            sealed,
-            next_node,
-            node_ttl_secs,
-            lease,
-            statements,
-            staged,
-            revision,
-            chain,
-            time,
-            level,
-            level_auto,
-            known: _,
-            notes,
-        } = self;
-        let rest = (sealed, next_node, node_ttl_secs, lease, &**statements, staged, revision, chain, time, level_auto);
-        let mut parts = vec![codec::encode_at(*level, &rest)?];
-        parts.extend([tokens.sum(), enrollments.sum()].map(|sum| sum.to_bytes().to_vec()));
-        if let Some(view) = view {
-            let View {
-                cluster,
-                name,
-                trust_domain,
-                incarnation,
-                generation,
-                authorities,
-                members,
-                evicted,
-                principals,
-                labels,
-                policy,
-                revoked_keys,
-                revoked_principals,
-                groups,
-                client_names,
-                statement,
-                stated,
-            } = &**view;
-            let who = (cluster, name, trust_domain, incarnation, generation, authorities);
-            let rest = (client_names, statement, stated);
-            parts.push(codec::encode(&(who, rest))?);
-            parts.push(codec::encode(&(policy.super_users(), policy.requirements(), policy.changed()))?);
-            let tables = [members.sum(), evicted.sum(), principals.sum(), labels.sum()];
-            let more = [revoked_keys.sum(), revoked_principals.sum(), groups.sum()];
-            let all = tables.into_iter().chain(more).chain(policy.sums());
-            parts.extend(all.map(|sum| sum.to_bytes().to_vec()));
-        }
-        if *level >= LEVEL_FOR_TESTING {
-            parts.push(codec::appended(notes)?);
-        }
-        let mut hasher = blake3::Hasher::new_derive_key("countersign v1 state digest");
-        for part in parts {
-            hasher.update(&(part.len() as u64).to_be_bytes()).update(&part);
-        }
-        Ok(StateDigest(*hasher.finalize().as_bytes()))
     }
 
     /// Forgets that `key` is revoked, as a state does that was damaged.
