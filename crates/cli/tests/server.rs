@@ -91,8 +91,16 @@ fn one_member_bootstraps_answers_stops_and_goes_on() {
     );
     assert!(!command.contains("0.0.0.0") && !command.contains("cst_"), "{command}");
 
-    let status = home.run(&["status", "--json", "--data", "d"]).ok().json();
-    assert_eq!((status["ready"].as_bool(), status["cluster_id"].as_str()), (Some(true), ready["cluster_id"].as_str()));
+    // It listens, and has its lease a moment later.
+    let begun = std::time::Instant::now();
+    let status = loop {
+        let status = home.run(&["status", "--json", "--data", "d"]).ok().json();
+        if status["ready"] == true {
+            break status;
+        }
+        assert!(begun.elapsed().as_secs() < 60, "{status}");
+    };
+    assert_eq!(status["cluster_id"].as_str(), ready["cluster_id"].as_str());
     home.run(&["server", "--data", "d", "--cluster-addr", "127.0.0.1:0"]).failed(3, "in use by another process");
     server.signal("HUP");
     home.run(&["status", "--data", "d"]).ok();
