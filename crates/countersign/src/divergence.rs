@@ -32,6 +32,8 @@ use crate::member::Inner;
 const COMPARE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long to wait before those are asked again that did not answer.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// How long to wait before something is noted again.
+const NOTE_AGAIN: Duration = Duration::from_secs(1);
 /// Characters of a digest in a line for people.
 const DIGEST_SHOWN: usize = 16;
 
@@ -145,10 +147,11 @@ impl Inner {
     /// As leader: compares what `from` says of its state, and decides whether it may have a lease. A report if not.
     pub(crate) fn compare_states(&self, from: Speaker, said: &Compared) -> Option<Report> {
         let quarantined = self.overlay.quarantined();
-        let conflicts = self.stores.conflicts(|peer| self.group.last_contact(peer));
+        let conflicts = self.stores.conflicts(self.group.status().term);
         let (alarm, news, learner) = self.judge(|known, by| {
             let agreement = &mut known.kept.agreement;
-            if let Some(disputed) = &said.disputed {
+            // A learner is believed about itself alone.
+            if let Some(disputed) = said.disputed.as_ref().filter(|_| by.is_voter(from.0, from.1)) {
                 agreement.merge(by, disputed);
             }
             let news = match said.digest {
@@ -229,10 +232,10 @@ impl Inner {
     /// What the leader knows of voters' disagreements, whether it lets them count or not. A voter keeps it.
     pub(crate) fn follow_leader(&self, disputed: &Report) {
         self.judge(|known, by| {
-            // A learner never leads.
-            if by.view.members.get(&by.me.0).is_some_and(|member| member.suffrage == Suffrage::Voter) {
-                known.kept.agreement.follow(by, disputed);
-            }
+            // A learner never leads, and nobody asks it.
+            let votes = by.view.members.get(&by.me.0).is_some_and(|member| member.suffrage == Suffrage::Voter);
+            let nothing = Report::default();
+            known.kept.agreement.follow(by, if votes { disputed } else { &nothing });
         });
     }
 
@@ -352,19 +355,27 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
     let this = Arc::clone(member);
     member.spawn(async move {
         let mut contradicted = this.stores.contradicted();
-        while contradicted.changed().await.is_ok() {
+        while contradicted.wait_for(|contradicted| *contradicted).await.is_ok() {
             // No leader tells it: this member follows none that contradicts it.
-            this.judge(|known, by| known.kept.differs = Some(by.me.1));
+            if this.judge(|known, by| known.kept.differs = Some(by.me.1)).is_some() {
+                this.stores.noted();
+            }
+            // why: before there is a view, nothing can be noted; and a leader that is refused comes again at once
+            tokio::time::sleep(NOTE_AGAIN).await;
         }
     });
     let this = Arc::clone(member);
     member.spawn(async move {
         let mut changed = this.divergence.changed.subscribe();
         let kept = || this.divergence.known.lock().kept.encoded();
-        let mut written = kept();
-        while changed.changed().await.is_ok() {
+        // Not what was read: that may have changed before this began.
+        let mut written = None;
+        loop {
             let kept = kept();
-            if kept == written {
+            if written.as_ref() == Some(&kept) {
+                if changed.changed().await.is_err() {
+                    return;
+                }
                 continue;
             }
             let done = match &kept {
@@ -372,9 +383,11 @@ pub(crate) fn spawn(member: &Arc<Inner>) {
                 Some(bytes) => this.data.write(file::DIVERGENCE, bytes),
             };
             match done {
-                Ok(()) => written = kept,
+                Ok(()) => written = Some(kept),
                 Err(error) => {
                     tracing::error!(error = %crate::chain(&error), "that members' states differ could not be written down");
+                    // why: nothing tells when there is room again
+                    tokio::time::sleep(NOTE_AGAIN).await;
                 }
             }
         }

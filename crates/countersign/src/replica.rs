@@ -236,7 +236,8 @@ impl Assignments for WeakAssigned {
 
     fn refused_by(&self, _: GroupId, peer: NodeId, refusal: Refusal) {
         if let Some(this) = self.0.upgrade() {
-            this.stores.refused(peer, refusal, this.view().as_deref());
+            let term = this.group.get().map_or(0, |group| group.status().term);
+            this.stores.refused(peer, refusal, this.view().as_deref(), term);
         }
     }
 

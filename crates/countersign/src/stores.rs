@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use countersign_core::id::{NodeId, StoreId};
 use countersign_core::locked::{LockGuard, Locked};
@@ -19,17 +19,21 @@ use tokio::sync::watch;
 /// Entries of the own log that bring a store: more cannot be on their way at once, one change of members waits for another.
 const LOGGED_MAX: usize = 64;
 
+/// How long a leader is said to lack entries after its last attempt.
+const CONFLICT_LASTS: Duration = Duration::from_secs(10);
+
 #[derive(Default)]
 struct Known {
     /// By the index of the entry, which may be cut off again while it is not committed.
     logged: BTreeMap<u64, (NodeId, StoreId)>,
     attested: Option<Arc<Statement>>,
-    /// Members that were refused for their store, and why last.
-    faults: BTreeMap<NodeId, StoreFault>,
+    /// Members that were refused for their store, why and when last.
+    faults: BTreeMap<NodeId, (StoreFault, Instant)>,
     /// Members that refuse this member's own store, and as what last.
     refused_by: BTreeMap<NodeId, Refusal>,
-    /// Members that hold committed entries which this member's log lacks: their stores, and when they said so last.
-    conflicts: BTreeMap<NodeId, (StoreId, Instant)>,
+    /// Members that hold committed entries which this member's log lacks: their stores, and the term of this member that they
+    /// refused.
+    conflicts: BTreeMap<NodeId, (StoreId, u64)>,
 }
 
 /// The stores of the members, as this member knows them beside the replicated record.
@@ -38,7 +42,7 @@ pub(crate) struct Stores {
     known: Locked<Known>,
     refused: AtomicU64,
     /// Changes when a leader turns out to lack what is committed here.
-    contradicted: watch::Sender<()>,
+    contradicted: watch::Sender<bool>,
 }
 
 impl Stores {
@@ -100,23 +104,28 @@ impl Stores {
     /// What a member said was refused for its store.
     pub(crate) fn distrusted(&self, fault: &StoreFault) {
         self.refused.fetch_add(1, Ordering::Relaxed);
-        let before = self.lock().faults.insert(fault.node(), *fault);
+        let before = self.lock().faults.insert(fault.node(), (*fault, Instant::now())).map(|(before, _)| before);
         let told = match (before, fault) {
             (Some(before), fault) if before == *fault => true,
             (Some(StoreFault::Log { .. } | StoreFault::Vote { .. }), StoreFault::Before { .. }) => true,
             (_, _) => false,
         };
-        if !told && matches!(fault, StoreFault::Conflict { .. }) {
-            self.contradicted.send_replace(());
+        if matches!(fault, StoreFault::Conflict { .. }) {
+            self.contradicted.send_replace(true);
         }
         if !told {
             tracing::error!(%fault, "what a member says does not count: it must return with a new store");
         }
     }
 
-    /// Changes when a leader turns out to lack what is committed here.
-    pub(crate) fn contradicted(&self) -> watch::Receiver<()> {
+    /// Whether a leader turned out to lack what is committed here, and that was not noted yet.
+    pub(crate) fn contradicted(&self) -> watch::Receiver<bool> {
         self.contradicted.subscribe()
+    }
+
+    /// It is noted.
+    pub(crate) fn noted(&self) {
+        self.contradicted.send_replace(false);
     }
 
     /// How often something was refused for the store of the member that said it.
@@ -126,15 +135,18 @@ impl Stores {
 
     /// Why `node` was refused last, if its store still is the one that was refused.
     pub(crate) fn fault(&self, node: NodeId) -> Option<StoreFault> {
-        self.lock().faults.get(&node).copied()
+        let (fault, at) = self.lock().faults.get(&node).copied()?;
+        // A leader tries again and again: one that has stopped does so no more, or lacks nothing any more.
+        let over = matches!(fault, StoreFault::Conflict { .. }) && at.elapsed() > CONFLICT_LASTS;
+        (!over).then_some(fault)
     }
 
     /// `peer` refused a request of this member's for this member's store or log, by `view` that of the members.
-    pub(crate) fn refused(&self, peer: NodeId, refusal: Refusal, view: Option<&View>) {
+    pub(crate) fn refused(&self, peer: NodeId, refusal: Refusal, view: Option<&View>, term: u64) {
         match refusal {
             Refusal::Conflict => {
                 let store = view.and_then(|view| view.members.get(&peer)).map(|member| member.store);
-                if store.is_some_and(|store| self.conflicts_with(peer, store)) {
+                if store.is_some_and(|store| self.conflicts_with(peer, store, term)) {
                     tracing::error!(%peer, "a voter holds committed entries that this leader's log lacks");
                 }
             }
@@ -152,20 +164,18 @@ impl Stores {
         self.lock().refused_by.insert(peer, refusal) != Some(refusal)
     }
 
-    /// `peer`, whose store on record is `store`, holds committed entries that this member's log lacks. True if that is news.
-    pub(crate) fn conflicts_with(&self, peer: NodeId, store: StoreId) -> bool {
-        let before = self.lock().conflicts.insert(peer, (store, Instant::now()));
-        before.is_none_or(|(before, _)| before != store)
+    /// `peer`, whose store on record is `store`, holds committed entries that the log of this member lacks, the leader of
+    /// `term`. True if that is news.
+    pub(crate) fn conflicts_with(&self, peer: NodeId, store: StoreId, term: u64) -> bool {
+        self.lock().conflicts.insert(peer, (store, term)) != Some((store, term))
     }
 
-    /// The members that hold committed entries which this member's log lacks, as far as `heard` does not tell that they have
-    /// taken an append since.
-    pub(crate) fn conflicts(&self, heard: impl Fn(NodeId) -> Option<Instant>) -> BTreeMap<NodeId, StoreId> {
-        let mut known = self.lock().conflicts.clone();
-        let over = |peer: NodeId, at: Instant| heard(peer).is_some_and(|heard| heard > at);
-        known.retain(|peer, (_, at)| !over(*peer, *at));
-        self.lock().conflicts.retain(|peer, _| known.contains_key(peer));
-        known.into_iter().map(|(peer, (store, _))| (peer, store)).collect()
+    /// The members that hold committed entries which the log of this member lacks, the leader of `term`. What it was refused
+    /// for in an earlier term may have been mended since.
+    pub(crate) fn conflicts(&self, term: u64) -> BTreeMap<NodeId, StoreId> {
+        let mut known = self.lock();
+        known.conflicts.retain(|_, (_, of)| *of == term);
+        known.conflicts.iter().map(|(peer, (store, _))| (*peer, *store)).collect()
     }
 
     /// `peer` takes what this member says.

@@ -23,7 +23,7 @@ use crate::message::{Answered, Asked, Implausible, Request, SnapshotMessage, Tim
 use crate::status::GroupStopped;
 use crate::store::Store;
 use crate::transport::{RaftRpc, Refusal, Transport};
-use crate::types::{LogId, Snapshot, TypeConfig};
+use crate::types::{LogId, Snapshot, TypeConfig, Vote};
 
 /// Who belongs to which group, as the trust state says.
 pub trait Assignments: Send + Sync + 'static {
@@ -146,6 +146,14 @@ pub enum HubError {
         #[source]
         fault: StoreFault,
     },
+    /// The candidate lacks an entry that is committed here.
+    #[error("node {peer} stands for election in group {group} without what is committed here")]
+    Lacks {
+        /// The group.
+        group: GroupId,
+        /// The verified sender.
+        peer: NodeId,
+    },
     /// This member's own store is not on record yet.
     #[error("this node's store is not on record in group {group} yet: it has no vote")]
     NoVote {
@@ -167,7 +175,7 @@ impl HubError {
     /// What the peer is told.
     pub fn refusal(&self) -> Refusal {
         match self {
-            Self::NotYet { .. } | Self::NoVote { .. } => Refusal::NotYet,
+            Self::NotYet { .. } | Self::NoVote { .. } | Self::Lacks { .. } => Refusal::NotYet,
             Self::Store { fault: StoreFault::Other { .. }, .. } => Refusal::OtherStore,
             Self::Store {
                 fault: StoreFault::Log { .. } | StoreFault::Vote { .. } | StoreFault::Before { .. }, ..
@@ -319,12 +327,12 @@ impl Groups {
             RaftRpc::Append => {
                 let asked: Asked<AppendEntriesRequest<TypeConfig>> = accept(&here, peer, body)?;
                 let ids = asked.request.prev_log_id.into_iter().chain(asked.request.entries.iter().map(|e| e.log_id));
-                self.may_follow(&here, peer, ids.collect()).await?;
+                self.may_follow(&here, &asked.request.vote, ids.collect()).await?;
                 answers.with(raft.append_entries(asked.request).await.map_err(|e| stopped(fatal(e)))?)
             }
             RaftRpc::Snapshot => {
                 let SnapshotMessage { vote, meta, data } = accept(&here, peer, body)?.request;
-                self.may_follow(&here, peer, meta.last_log_id.into_iter().collect()).await?;
+                self.may_follow(&here, &vote, meta.last_log_id.into_iter().collect()).await?;
                 let assignments = &self.0.context.assignments;
                 let outsider = {
                     let mut members = meta.last_membership.nodes().map(|(id, _)| NodeId(*id));
@@ -350,13 +358,18 @@ impl Groups {
 
     /// Whether a leader's log agrees with what is committed here. The engine takes that for granted, and would follow one that
     /// does not: two members that are ready would differ.
-    async fn may_follow(&self, here: &Group, peer: NodeId, ids: Vec<LogId>) -> Result<(), HubError> {
+    async fn may_follow(&self, here: &Group, leader: &Vote, ids: Vec<LogId>) -> Result<(), HubError> {
         let group = here.id();
         let contradicted = here.log().contradicts(&ids).await;
         let contradicted = contradicted
             .map_err(|error| HubError::Stopped { group, source: GroupStopped::Storage(Arc::new(error)) })?;
-        let Some(index) = contradicted else { return Ok(()) };
-        let fault = StoreFault::Conflict { node: peer, index };
+        let Some((theirs, ours)) = contradicted else { return Ok(()) };
+        // A leader that was deposed does not know yet what its successor has committed in place of its own entries, and Raft
+        // tells it. No leader of a later term lacks what was committed before.
+        if *leader < here.position().vote && theirs.leader_id < ours.leader_id {
+            return Ok(());
+        }
+        let fault = StoreFault::Conflict { node: NodeId(leader.leader_id.node_id), index: ours.index };
         self.0.context.assignments.distrusted(group, &fault);
         Err(HubError::Store { group, fault })
     }
@@ -375,16 +388,13 @@ impl Groups {
             // A request of an earlier term may have been long on its way; Raft refuses it.
             if position.vote < floor.vote() { Ok(()) } else { here.memory().check(peer, &floor, &position) }
         });
-        // A later log that ends before what is committed here, or has another entry there, lacks it.
-        let checked =
-            checked.and_then(|()| match asked.request.last_log_id.and_then(|last| here.log().outvotes(last)) {
-                Some(index) => Err(StoreFault::Conflict { node: peer, index }),
-                None => Ok(()),
-            });
         checked.map_err(|fault| {
             assignments.distrusted(group, &fault);
             HubError::Store { group, fault }
-        })
+        })?;
+        // No accusation: it may be a candidate that has not heard of a later leader, and cannot win.
+        let lacks = asked.request.last_log_id.is_some_and(|last| here.log().outvotes(last));
+        if lacks { Err(HubError::Lacks { group, peer }) } else { Ok(()) }
     }
 }
 

@@ -120,7 +120,8 @@ impl Judge<'_> {
         self.is_voter(node, said.store)
     }
 
-    fn is_voter(&self, node: NodeId, store: StoreId) -> bool {
+    /// Whether a member votes and this is its store, by the judge's own state.
+    pub fn is_voter(&self, node: NodeId, store: StoreId) -> bool {
         let member = self.view.members.get(&node).filter(|member| member.store == store);
         member.is_some_and(|member| member.suffrage == Suffrage::Voter)
     }

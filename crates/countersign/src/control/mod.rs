@@ -110,8 +110,10 @@ impl Control {
 
     /// The member of a number, as it is now.
     fn target(&self, node: NodeId) -> Result<Member, ControlError> {
+        let trust = self.member.endpoint.trust().load();
         let state = self.member.state.read();
-        let view = state.view().ok_or(CommandError::Refused(Refused::NoCluster))?;
+        // Before its log is here, a member knows the others by the view that it was admitted under.
+        let view = state.view().unwrap_or(&trust.view);
         if let Some(member) = view.members.get(&node) {
             return Ok(member.clone());
         }

@@ -78,29 +78,29 @@ impl GroupLog {
     }
 
     /// The first of these ids of a leader's log, which ascend, that is another than this log's at an index that is committed
-    /// here.
-    pub(crate) async fn contradicts(&self, ids: &[LogId]) -> Result<Option<u64>, StoreError> {
+    /// here; and this log's.
+    pub(crate) async fn contradicts(&self, ids: &[LogId]) -> Result<Option<(LogId, LogId)>, StoreError> {
         let Some(committed) = self.state().committed else { return Ok(None) };
         let (Some(first), Some(last)) = (ids.first(), ids.iter().rfind(|id| id.index <= committed.index)) else {
             return Ok(None);
         };
         // Nearly always there is one, at the very end of what is committed.
         if first.index == committed.index {
-            return Ok((*first != committed).then_some(first.index));
+            return Ok((*first != committed).then_some((*first, committed)));
         }
         // What is purged is not known any more.
         let ours = self.entries(first.index..last.index.saturating_add(1), usize::MAX).await?;
-        let differs = |id: &&LogId| ours.iter().any(|entry| entry.log_id.index == id.index && entry.log_id != **id);
-        Ok(ids.iter().find(differs).map(|id| id.index))
+        let other = |id: &LogId| ours.iter().map(|entry| entry.log_id).find(|our| our.index == id.index && our != id);
+        Ok(ids.iter().find_map(|id| Some((*id, other(id)?))))
     }
 
-    /// The index of an entry that is committed here, if a log that ends with `last` would win an election and lacks it.
-    pub(crate) fn outvotes(&self, last: LogId) -> Option<u64> {
+    /// Whether a log that ends with `last` would win this member's vote although it lacks what is committed here.
+    pub(crate) fn outvotes(&self, last: LogId) -> bool {
         let state = self.state();
-        let committed = state.committed?;
+        let Some(committed) = state.committed else { return false };
         let wins = state.tail.last().is_none_or(|own| last > own);
         let lacks = last.index < committed.index || (last.index == committed.index && last != committed);
-        (wins && lacks).then_some(committed.index)
+        wins && lacks
     }
 
     fn state(&self) -> LockGuard<'_, State> {

@@ -78,7 +78,7 @@ impl Members {
         self.mapped.get(name).copied()
     }
 
-    /// The members that hold a host, alone or with all others. None for loopback, which many share.
+    /// The members that hold a host, alone or with all others. Loopback is held by many.
     pub fn with_host(&self, host: &Host) -> impl Iterator<Item = &Member> {
         let ids = self.hosts.get(host).into_iter().flat_map(|ids| ids.iter());
         ids.filter_map(|id| self.by_id.get(id))
@@ -140,13 +140,13 @@ fn forget<K: Ord + Clone>(index: &mut Map<K, NodeId>, key: &K, id: NodeId) {
     }
 }
 
-/// Every host that a member holds but loopback, each once.
+/// Every host that a member holds, each once.
 fn hosts(member: &Member) -> BTreeSet<&Host> {
     let renewed = member.renewed.iter().flat_map(|next| next.hosts.own.iter().chain(&next.hosts.shared));
     let own = member.hosts.own.iter().chain(&member.hosts.shared);
     let added = member.proved.iter().filter(|(_, proof)| **proof == HostProof::Admin).map(|(host, _)| host);
     let advertised = member.addresses.iter().map(|address| &address.host);
-    own.chain(renewed).chain(added).chain(advertised).filter(|host| !host.is_loopback()).collect()
+    own.chain(renewed).chain(added).chain(advertised).collect()
 }
 
 impl Deref for Members {
