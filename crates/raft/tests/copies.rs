@@ -213,3 +213,61 @@ async fn machine_learns_the_members_that_the_log_had_at_each_entry() {
     let outcome = group.propose(ROLL_CALL.to_vec()).await.unwrap().outcome;
     assert_eq!(String::from_utf8(outcome).unwrap(), "{NodeId(1)} {}");
 }
+
+/// Until it hears of its successor, it sends its own entries where others are committed by now: Raft tells it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deposed_leader_with_entries_of_its_own_is_accused_of_nothing() {
+    let (net, roster, mut members, _) = running().await;
+    let deposed = members.remove(leader(&members, TRUST).await);
+    let others: Vec<u64> = members.iter().map(|member| member.id.0).collect();
+    net.isolate(deposed.id, &others, true);
+    // Written and never committed.
+    let lost = deposed.group(TRUST);
+    let lost = tokio::spawn(async move { lost.propose(b"lost".to_vec()).await });
+    let successor = leader(&members, TRUST).await;
+    propose(&members[successor], 10..20).await;
+    net.isolate(deposed.id, &others, false);
+    members.push(deposed);
+    level(&members, TRUST).await;
+    assert_eq!(roster.faults(), []);
+    assert!(!members[2].journal(TRUST).contains(&b"lost".to_vec()));
+    let _ = lost.await.unwrap();
+}
+
+/// Two voters were restored from older copies, or were down: they elect a leader and commit other entries in place of those
+/// that the third has committed. It keeps what it has, whatever the leader sends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leader_that_lacks_what_is_committed_is_not_followed() {
+    let (net, roster, mut members, follower) = running().await;
+    let stale = members.remove(follower);
+    let lead = leader(&members, TRUST).await;
+    let knows = members.remove(lead);
+    let restored = members.remove(0);
+    let (restored_number, stale_number) = (restored.id.0, stale.id.0);
+    // One is down, and the other one's directory is copied, before something is committed.
+    let stale_dir = stale.shutdown().await;
+    let older = tempfile::tempdir().unwrap();
+    copy(restored.dir.path(), older.path());
+    propose(&knows, 100..110).await;
+    let kept = knows.journal(TRUST);
+    let (knows_number, knows_dir) = (knows.id.0, knows.shutdown().await);
+    drop(restored.shutdown().await);
+    let mut back =
+        [Member::open(restored_number, older, &net, &roster), Member::open(stale_number, stale_dir, &net, &roster)];
+    for member in &mut back {
+        member.start(TRUST, config()).await;
+    }
+    let lead = leader(&back, TRUST).await;
+    propose(&back[lead], 200..205).await;
+    let mut knows = Member::open(knows_number, knows_dir, &net, &roster);
+    knows.start(TRUST, config()).await;
+    let conflict = |fault: &StoreFault| matches!(fault, StoreFault::Conflict { .. });
+    let waited = async {
+        while !roster.faults().iter().any(conflict) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), waited).await.expect("nothing was refused");
+    assert_eq!(knows.journal(TRUST), kept, "nothing was taken in place of what is committed");
+    assert_eq!(knows.group(TRUST).running().map_err(|stopped| stopped.to_string()), Ok(()));
+}
