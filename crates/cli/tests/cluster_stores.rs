@@ -83,6 +83,10 @@ fn a_voter_without_its_store_does_not_start_and_the_others_go_on() {
     lost.start(&[]);
     lost.until_ready();
     goes_on(&nodes);
+    // What was written meanwhile must have reached it: else the copy is no older one.
+    let count = |status: &serde_json::Value| status["changes"]["count"].as_u64();
+    let newest = count(&nodes[0].status());
+    lost.until(|status| count(status) >= newest);
     lost.stop();
     let good = world.path("good");
     copy(&lost.data, &good);
