@@ -30,7 +30,7 @@ const CA: &[u8] = b"a certificate is bytes to the state";
 /// Principals on record, the last as many as a cluster may have.
 const PRINCIPALS: [u64; 5] = [10, 1_000, 10_000, 50_000, 99_000];
 /// Members, the last nearly as many as a cluster may have.
-const MEMBERS: [u64; 4] = [4, 100, 1_000, 4_000];
+const MEMBERS: [u64; 4] = [4, 100, 1_000, 3_800];
 /// Commands of a kind that are timed for one figure.
 const TIMED: u64 = 200;
 
