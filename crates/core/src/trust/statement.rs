@@ -10,7 +10,6 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::check::Checked;
-use super::member::Suffrage;
 use super::outcome::{Outcome, Refused, Signer};
 use super::state::{Applied, TrustState};
 use super::view::{AuthorityPhase, View};
@@ -119,7 +118,7 @@ impl Statement {
     /// The statement that follows if `view` says anything else.
     fn next(&self, view: &View, holds_key: impl Fn(NodeId) -> bool) -> Option<Self> {
         // Not before it holds the CA key, as it must before it votes: one that never comes so far is not waited for.
-        let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter && holds_key(m.id));
+        let voters = view.members.voters().filter(|m| holds_key(m.id));
         let voters: BTreeMap<_, _> =
             voters.map(|m| (m.id, StatedVoter { identity: m.keys.identity, store: m.store })).collect();
         let trusted = view.authorities.iter().filter(|(_, a)| a.phase != AuthorityPhase::Tainted);
