@@ -210,7 +210,7 @@ impl Drill {
             }
         }
         stale.until(|_| true);
-        // Whoever is ready knows what was revoked, also while the leader is down.
+        // A member that is ready knows the revocation, also while the leader is down.
         for node in rest.iter().chain([&*stale]).chain((!self.loss.shows()).then_some(&*losing)) {
             let said = node.ask(&["status"]);
             if said.code == 0 && said.json()["ready"] == true {
@@ -247,7 +247,7 @@ impl Drill {
     }
 
     fn assert_revoked(self, node: &Node, client: &Client) {
-        assert!(client.connect(&node.address()).is_err(), "{self:?}: {} takes in whom the cluster revoked", node.name);
+        assert!(client.connect(&node.address()).is_err(), "{self:?}: {} accepts a revoked client", node.name);
         let status = node.status();
         let evicted = status["evicted"].as_array().unwrap().iter().any(|evicted| evicted["name"] == "gone");
         assert_eq!(evicted, self.change == Change::Eviction, "{self:?}: {status}");

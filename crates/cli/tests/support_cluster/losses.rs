@@ -59,7 +59,7 @@ pub fn assert_lost(node: &mut Node, way: &str) {
     assert!(!said.contains("discard") && !said.contains("empty the directory"), "{way}: {said}");
 }
 
-/// Ready members agree on everything that ever changed, and none of them takes in whom the cluster revoked.
+/// Ready members agree on everything that ever changed, and none of them accepts a revoked client.
 pub fn assert_agreed(nodes: &[&Node], revoked: &Client) {
     let newest = nodes.iter().map(|node| node.until_ready()["changes"]["count"].as_u64().unwrap()).max().unwrap();
     let caught_up = |status: &Value| status["ready"] == true && status["changes"]["count"].as_u64() >= Some(newest);
@@ -72,7 +72,7 @@ pub fn assert_agreed(nodes: &[&Node], revoked: &Client) {
         assert!(seen.iter().all(|(other, theirs)| other != count || theirs == head), "{seen:?}");
     }
     for node in nodes {
-        assert!(revoked.connect(&node.address()).is_err(), "{} takes in whom the cluster revoked", node.name);
+        assert!(revoked.connect(&node.address()).is_err(), "{} accepts a revoked client", node.name);
     }
 }
 

@@ -19,7 +19,7 @@ use crate::principal::Role;
 /// What a member said of its own state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Said {
-    /// The store that the state is in. A member that returned with another store is judged anew.
+    /// The store that the state is in. A member that returned with another store is compared again.
     pub store: StoreId,
     /// The digest.
     pub digest: StateDigest,
@@ -170,7 +170,7 @@ impl Agreement {
         let agrees = ours == theirs.digest;
         if agrees {
             self.agreed.insert(node, (theirs.store, index));
-            // Where others differ at this index, the report says who agrees with whom.
+            // Where others differ at this index, the report shows which members agree.
             if let Some(words) = self.disagreements.get_mut(&index) {
                 words.insert(node, theirs);
             }

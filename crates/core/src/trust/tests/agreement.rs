@@ -262,7 +262,7 @@ fn next_leader_has_the_alarm_from_the_leader_before_it_and_over_a_restart() {
     let newest = report(&view, &[(AT + 2 * DIGEST_EVERY, 2, RIGHT), (AT + 2 * DIGEST_EVERY, 3, WRONG)]);
     assert_eq!(next.merge(judge(&view, 2, &own), &newest), News::Voters);
     assert!(alarm(&next).is_some());
-    // A leader that knows nothing of it learns it from whoever does.
+    // A leader that does not know it learns it from a follower.
     let mut unknowing = Agreement::default();
     assert_eq!(unknowing.merge(judge(&view, 2, &Digests::default()), &found.known()), News::Voters);
     assert_eq!(alarm(&unknowing), alarm(&found));
