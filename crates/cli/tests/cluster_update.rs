@@ -160,11 +160,13 @@ async fn serve(told: Vec<&str>) -> i32 {
             for word in std::io::stdin().lines() {
                 let word = word.unwrap();
                 let answer = match word.split_once(' ') {
-                    Some(("note", note)) => match runtime.block_on(member.note_for_testing(note.to_owned())) {
-                        Ok(()) => "noted".to_owned(),
-                        Err(error) => format!("refused: {}", chain(&*error)),
-                    },
-                    _ if word == "notes" => member.notes_for_testing().join(","),
+                    Some(("note", note)) => {
+                        match runtime.block_on(member.node_for_testing().note_for_testing(note.to_owned())) {
+                            Ok(()) => "noted".to_owned(),
+                            Err(error) => format!("refused: {}", chain(&*error)),
+                        }
+                    }
+                    _ if word == "notes" => member.node_for_testing().notes_for_testing().join(","),
                     _ => {
                         runtime.block_on(member.shutdown());
                         "stopped".to_owned()

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use countersign_core::peer::Refusal;
 
 const PAGE: &str = include_str!("../../../docs/OPERATING.md");
-const METRICS: &str = include_str!("../../countersign/src/metrics.rs");
+const METRICS: &str = include_str!("../../control/src/metrics.rs");
 /// What all blocks together may take; one of them waits for something that does not happen.
 const DEADLINE: Duration = Duration::from_secs(180);
 

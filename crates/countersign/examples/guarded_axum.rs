@@ -8,7 +8,7 @@ use axum::extract::{FromRequestParts, Path, State};
 use axum::http::{StatusCode, request::Parts};
 use axum::routing::get;
 use countersign::{Action, Caller, Guard, Kind, Member};
-use countersign::{NewCluster, Settings, Start};
+use countersign::{NewCluster, Services, Settings, Start};
 
 /// Whoever calls, as the connection proved it.
 struct Peer(Caller);
@@ -38,9 +38,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let settings = Settings { name: Some("shop".parse()?), ..Settings::new(data, "127.0.0.1:7100".parse()?) };
     let (name, policy) = ("example".parse()?, Default::default());
     let cluster = NewCluster { name, trust_domain: None, token: None, authority: None, policy };
-    let (member, _) = Member::start(settings, Start::Bootstrap(cluster)).await?;
-    let app = Router::new().route("/orders/{topic}", get(orders)).with_state(member.guard().clone());
-    member.serve_http(app);
+    let (opened, _) = Member::open(settings, Start::Bootstrap(cluster)).await?;
+    let app = Router::new().route("/orders/{topic}", get(orders)).with_state(opened.member().guard().clone());
+    let member = opened.serve(Services::builder().http(app).build()).await?;
     tokio::signal::ctrl_c().await?;
     member.shutdown().await;
     Ok(())

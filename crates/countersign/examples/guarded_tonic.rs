@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use countersign::{Action, Caller, Guard, Kind, Outpost, OutpostSettings, Permit};
+use countersign::{Action, Caller, Guard, Kind, Permit, RemoteGuard, RemoteGuardSettings, Services};
 use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
 use countersign_api::cluster::{WhoamiReply, WhoamiRequest};
 use countersign_core::principal::TrustDomain;
@@ -48,10 +48,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let domain = TrustDomain::parse(&domain)?;
     let client = ServiceClient::new(bundle, domain, Arc::clone(&credential), Arc::new(SystemClock));
     let (controllers, listen) = (vec![member.parse()?], "127.0.0.1:7300".parse()?);
-    let settings = OutpostSettings { controllers, client, credential, listen };
-    let outpost = Outpost::connect(settings).await?;
-    outpost.serve(tonic::service::Routes::new(WhoamiServer::new(Greeter(outpost.guard().clone()))));
+    let settings = RemoteGuardSettings { controllers, client, credential, listen };
+    let connected = RemoteGuard::connect(settings).await?;
+    let greeter = Greeter(connected.guard().clone());
+    let remote = connected.serve(Services::builder().grpc(WhoamiServer::new(greeter)).build());
     tokio::signal::ctrl_c().await?;
-    outpost.shutdown().await;
+    remote.shutdown().await;
     Ok(())
 }

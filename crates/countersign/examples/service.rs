@@ -1,10 +1,10 @@
-//! Somebody's own gRPC service on the cluster port: every call carries the peer that the connection proved.
+//! An embedder's own gRPC service on the cluster port: every call carries the peer that the connection proved.
 //!
 //! `cargo run --example service -- DIR` founds a cluster of one in DIR and serves until Ctrl-C. Call it with a certificate
 //! from `countersign cert issue --client NAME`, and with a rule that lets it: `countersign acl add --data DIR --principal
-//! client/NAME --action write --resource service:countersign.v1.Whoami/Whoami`. Nobody else gets as far as the service.
+//! client/NAME --action write --resource service:countersign.v1.Whoami/Whoami`. No other caller reaches the service.
 
-use countersign::{Caller, Member, NewCluster, Settings, Start};
+use countersign::{Caller, Member, NewCluster, Services, Settings, Start};
 use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
 use countersign_api::cluster::{WhoamiReply, WhoamiRequest};
 use tonic::{Request, Response, Status};
@@ -36,8 +36,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         authority: None,
         policy: Default::default(),
     };
-    let (member, _) = Member::start(settings, Start::Bootstrap(cluster)).await?;
-    member.serve(tonic::service::Routes::new(WhoamiServer::new(Greeter { member: member.clone() })));
+    let (opened, _) = Member::open(settings, Start::Bootstrap(cluster)).await?;
+    let greeter = Greeter { member: opened.member().clone() };
+    let member = opened.serve(Services::builder().grpc(WhoamiServer::new(greeter)).build()).await?;
     tokio::signal::ctrl_c().await?;
     member.shutdown().await;
     Ok(())

@@ -9,7 +9,7 @@ use countersign_net::{Credential, CredentialError, DialError, ServiceClient, Unv
 use countersign_pki::csr::{CsrError, create_csr};
 use countersign_pki::key::KeyPair;
 
-use crate::channel::channel_over;
+use countersign_node::channel_over;
 
 /// Why a client's certificate was not renewed. The one in use is as good as it was.
 #[derive(Debug, thiserror::Error)]

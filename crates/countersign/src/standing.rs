@@ -23,11 +23,10 @@ pub enum Standing {
 impl Member {
     /// Where this member stands now.
     pub fn standing(&self) -> Standing {
-        let inner = &self.0;
-        let meant = self.view().members.get(&inner.node).map(|member| member.suffrage);
+        let meant = self.view().members.get(&self.node()).map(|member| member.suffrage);
         match meant {
-            Some(suffrage) if crate::admin::is_ready(inner) => {
-                let votes = inner.group.status().voters.contains(&inner.node);
+            Some(suffrage) if self.health().is_ready() => {
+                let votes = self.node.group.status().voters.contains(&self.node());
                 if votes || suffrage == Suffrage::Learner {
                     Standing::Settled(suffrage)
                 } else {
@@ -40,7 +39,7 @@ impl Member {
 
     /// Tells where this member stands, now and at each change, until it is what it is meant to be.
     pub async fn settle(&self, mut tell: impl FnMut(Standing)) {
-        let mut status = self.0.group.watch();
+        let mut status = self.node.group.watch();
         let mut last = None;
         loop {
             let standing = self.standing();

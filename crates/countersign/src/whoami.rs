@@ -13,7 +13,7 @@ pub struct WhoamiService {
 }
 
 impl WhoamiService {
-    /// The service of this member, to be handed to [`Member::serve`](crate::Member::serve).
+    /// The service of this member, to be handed to [`Services`](crate::Services).
     pub fn of(member: &crate::Member) -> WhoamiServer<Self> {
         WhoamiServer::new(Self { node: member.node().0 })
     }

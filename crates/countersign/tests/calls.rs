@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use countersign::{LeaseLength, WhoamiService, calls_for_testing};
+use countersign::{LeaseLength, calls_for_testing};
 use countersign_core::trust::member::Suffrage;
 use countersign_net::hostile::dial_as_stranger;
 use countersign_net::{Alpn, Credential};
@@ -20,7 +20,6 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use support::{Lifetimes, Node, agrees_with_golden, cluster_living};
 use tonic::Code;
-use tonic::service::Routes;
 
 const PROTO: &str = include_str!("../../api/proto/countersign/v1/cluster.proto");
 
@@ -70,7 +69,6 @@ fn rule(call: &str, access: &str) -> Option<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_call_is_answered_to_whom_its_row_says_under_one_protocol_and_to_nobody_else() {
     let node = Node::bootstrap("n1").await;
-    node.member().serve(Routes::new(WhoamiService::of(node.member())));
     let mut members = BTreeMap::new();
     for (name, suffrage) in [("voter", Suffrage::Voter), ("learner", Suffrage::Learner), ("evicted", Suffrage::Learner)]
     {

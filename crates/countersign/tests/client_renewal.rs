@@ -5,15 +5,10 @@
 mod ghost;
 mod support;
 
-#[allow(dead_code)]
-#[path = "../examples/service.rs"]
-mod example;
-
 use countersign::{RenewError, channel_over, renew_certificate};
 use countersign_api::cluster::RenewRequest;
 use countersign_api::cluster::certificates_client::CertificatesClient;
 use countersign_api::cluster::whoami_client::WhoamiClient;
-use countersign_api::cluster::whoami_server::WhoamiServer;
 use countersign_core::limits::CSR_LEN_MAX;
 use countersign_core::trust::member::Suffrage;
 use countersign_net::{ClientStream, Expected, ServiceClient};
@@ -25,11 +20,6 @@ use tonic::transport::{Channel, Endpoint};
 
 fn key() -> KeyPair {
     KeyPair::generate(KeyAlgorithm::default()).unwrap()
-}
-
-fn serve(node: &Node) {
-    let greeter = example::Greeter { member: node.member().clone() };
-    node.member().serve(tonic::service::Routes::new(WhoamiServer::new(greeter)));
 }
 
 fn certificates(stream: ClientStream) -> CertificatesClient<Channel> {
@@ -63,7 +53,6 @@ async fn a_client_renews_over_its_own_connection_and_the_old_certificate_goes_on
     let nodes = cluster_of(2).await;
     for node in &nodes {
         node.settled(2).await;
-        serve(node);
     }
     let client = nodes[0].client("pay").await;
     // At a member that may not lead: it passes the command on, and the leader signs.
@@ -88,7 +77,6 @@ async fn a_client_renews_over_its_own_connection_and_the_old_certificate_goes_on
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_was_revoked_renews_nothing() {
     let node = Node::bootstrap("n1").await;
-    serve(&node);
     node.settled(1).await;
     let client = node.client("pay").await;
     let mut open = certificates(client.dialer.dial(&node.address()).await.unwrap());
@@ -104,7 +92,6 @@ async fn whoever_was_revoked_renews_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_is_bounded_and_reads_nothing_but_a_key() {
     let node = Node::bootstrap("n1").await;
-    serve(&node);
     node.settled(1).await;
     let client = node.client("pay").await;
     let mut open = certificates(client.dialer.dial(&node.address()).await.unwrap());
@@ -127,14 +114,12 @@ async fn a_renewal_is_bounded_and_reads_nothing_but_a_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_refused_and_a_learner_says_who_can() {
     let node = Node::bootstrap("n1").await;
-    serve(&node);
     node.settled(1).await;
     let token = node.token(Suffrage::Learner, 1).await;
     let learner = Node::join("n2", &token, &node).await.unwrap();
     for of in [&node, &learner] {
         of.settled(2).await;
     }
-    serve(&learner);
     let client = node.client("pay").await;
     knows(&learner, 1).await;
     let error = renew_certificate(&client.dialer, &learner.address(), &key()).await.unwrap_err();
@@ -153,7 +138,6 @@ async fn without_a_lease_nothing_is_renewed() {
     let mut nodes = cluster_of(2).await;
     let left = nodes.remove(0);
     left.settled(2).await;
-    serve(&left);
     let client = left.client("pay").await;
     let mut open = certificates(client.dialer.dial(&left.address()).await.unwrap());
     nodes.remove(0).stop().await;

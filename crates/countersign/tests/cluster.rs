@@ -9,7 +9,7 @@ mod support;
 #[path = "../examples/service.rs"]
 mod example;
 
-use countersign::{JoinError, Start, StartError, Started};
+use countersign::{JoinError, Member, NodeError, Services, Start, StartError, Started};
 use countersign_api::cluster::whoami_server::WhoamiServer;
 use countersign_core::id::NodeId;
 use countersign_core::name::Name;
@@ -78,8 +78,9 @@ async fn one_use_admits_one_of_many_that_ask_at_once_through_different_nodes() {
     let outcomes = joining.join_all().await;
     let spent = Refused::Token(TokenUnusable::Spent);
     let admitted = outcomes.iter().filter(|o| o.is_ok()).count();
-    let refused =
-        outcomes.iter().filter(|o| matches!(o, Err(StartError::Join(JoinError::Refused { why, .. })) if *why == spent));
+    let refused = outcomes.iter().filter(
+        |o| matches!(o, Err(StartError::Node(NodeError::Join(JoinError::Refused { why, .. }))) if *why == spent),
+    );
     assert_eq!((admitted, refused.count()), (1, 5));
 }
 
@@ -91,7 +92,7 @@ async fn a_directory_without_its_member_file_is_neither_joined_nor_founded_over(
     let (data, name) = joined.stop().await;
     std::fs::remove_file(data.path().join("member.json")).unwrap();
     let again = Node::start(data, &name, Start::Join { token: token.parse(), sponsor: founder.address() }).await;
-    let Err(StartError::NoMemberFile { found, .. }) = again else { panic!("{:?}", again.err()) };
+    let Err(StartError::Node(NodeError::NoMemberFile { found, .. })) = again else { panic!("{:?}", again.err()) };
     assert_eq!(found, ["store", "store.confirmed", "keys", "view.bin", "leaf.pem"]);
 }
 
@@ -119,7 +120,10 @@ async fn an_evicted_voter_is_out_and_its_key_stays_refused() {
         .unwrap();
     let again = Node::start(data, &name, Start::Join { token: fresh.parse(), sponsor: nodes[0].address() }).await;
     let why = again.err().expect("the old key was admitted again");
-    assert!(matches!(why, StartError::Join(JoinError::Refused { why: Refused::KeyRevoked, .. })), "{why:?}");
+    assert!(
+        matches!(why, StartError::Node(NodeError::Join(JoinError::Refused { why: Refused::KeyRevoked, .. }))),
+        "{why:?}"
+    );
     // The host made anew under the same name, with new keys, is welcome.
     let anew = Node::join("n3", &fresh, &nodes[1]).await.unwrap();
     assert_eq!(anew.member().node(), NodeId(4));
@@ -137,9 +141,8 @@ async fn a_token_of_another_cluster_sends_nothing_and_says_what_was_met() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_embedded_service_sees_its_caller_and_a_revoked_one_is_cut_off() {
-    let node = Node::bootstrap("n1").await;
-    node.member()
-        .serve(tonic::service::Routes::new(WhoamiServer::new(example::Greeter { member: node.member().clone() })));
+    let greeter = |member: &Member| WhoamiServer::new(example::Greeter { member: member.clone() });
+    let node = Node::bootstrap_serving("n1", |member| Services::builder().grpc(greeter(member)).build()).await;
     let client = node.client("pay").await;
     let mut whoami = client.connect(&node).await.unwrap();
     let answer = whoami.ask().await.unwrap();

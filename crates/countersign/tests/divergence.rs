@@ -70,7 +70,7 @@ async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_cou
     }
 
     // What one holds, also on its disk, loses a revocation. Nothing tells until the next digest.
-    n3.member().forget_key_for_testing(KeyId::parse(&revoked).unwrap()).await.unwrap();
+    n3.member().node_for_testing().forget_key_for_testing(KeyId::parse(&revoked).unwrap()).await.unwrap();
     past_next_digest(&[&n1, &n2, &n3]).await;
     for node in [&n1, &n2, &n3] {
         let told = |status: &Status| {
@@ -165,7 +165,7 @@ async fn learner_whose_state_differs_loses_its_lease_alone_and_is_not_promoted()
         node.settled(2).await;
     }
     n2.until(serves).await;
-    n2.member().forget_key_for_testing(KeyId::parse(&revoked).unwrap()).await.unwrap();
+    n2.member().node_for_testing().forget_key_for_testing(KeyId::parse(&revoked).unwrap()).await.unwrap();
     past_next_digest(&[&n1, &n2]).await;
     n2.until(|status| is_silenced(status) && of(status, &n2).is_some()).await;
     assert!(n2.status().await.warnings.iter().any(|line| line.contains("--return-as-learner")));

@@ -6,7 +6,6 @@ mod support;
 
 use std::collections::BTreeSet;
 
-use countersign::WhoamiService;
 use countersign_api::admin::AclPlan;
 use countersign_core::name::Address;
 use countersign_net::https::dial_https;
@@ -15,7 +14,6 @@ use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
 use support::{Issued, Node, cluster_of};
-use tonic::service::Routes;
 
 async fn planned(node: &Node) -> AclPlan {
     let (status, said) = node.ask("POST", "/v1/acl/plan", json!({"policy": {"super_users": []}}).to_string()).await;
@@ -39,7 +37,6 @@ async fn status(node: &Node, Issued { bundle, credential, .. }: &Issued) -> u16 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_asked_of_any_member_on_any_port_would_flip() {
     let mut nodes = cluster_of(3).await;
-    nodes.iter().for_each(|node| node.member().serve(Routes::new(WhoamiService::of(node.member()))));
     let flips = async |node: &Node| {
         let AclPlan { flips, unheard, .. } = planned(node).await;
         let flip = |flip: &countersign_api::admin::AclFlip| {

@@ -8,7 +8,7 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use countersign::{FilesError, FilesMode, JoinError, Start, StartError, Started, chain};
+use countersign::{FilesError, FilesMode, JoinError, NodeError, Start, StartError, Started, chain};
 use countersign_core::id::NodeId;
 use countersign_core::limits::CHAIN_LEN_MAX;
 use countersign_core::name::{Address, Name};
@@ -70,7 +70,10 @@ async fn live_a_life(elsewhere: &Elsewhere) {
     // With its certificate, whatever else is new, it is refused; with a new one of the same name it is welcome.
     let same = join("n3", &token, &nodes[1].address(), Some(elsewhere.node("n3"))).await;
     let refused = same.err().unwrap();
-    assert!(matches!(&refused, StartError::Join(JoinError::Refused { why: Refused::KeyRevoked, .. })), "{refused:?}");
+    assert!(
+        matches!(&refused, StartError::Node(NodeError::Join(JoinError::Refused { why: Refused::KeyRevoked, .. }))),
+        "{refused:?}"
+    );
     elsewhere.make("n3");
     let anew = join("n3", &token, &nodes[1].address(), Some(elsewhere.node("n3"))).await.unwrap();
     assert_eq!(anew.member().node(), NodeId(4));
@@ -100,7 +103,10 @@ async fn founder_sends_no_more_certificates_than_joiners_read() {
     };
     let refused = found_with(CHAIN_LEN_MAX - 1).await.err().unwrap();
     let too_many = |got: &usize| *got == CHAIN_LEN_MAX + 1;
-    assert!(matches!(&refused, StartError::Files(FilesError::TooMany { got, .. }) if too_many(got)), "{refused:?}");
+    assert!(
+        matches!(&refused, StartError::Node(NodeError::Files(FilesError::TooMany { got, .. })) if too_many(got)),
+        "{refused:?}"
+    );
     let founder = found_with(CHAIN_LEN_MAX - 2).await.unwrap();
     let token = founder.token(Suffrage::Learner, 1).await;
     join("n2", &token, &founder.address(), Some(elsewhere.node("n2"))).await.unwrap();
@@ -113,12 +119,15 @@ async fn who_joins_without_a_fitting_certificate_is_refused_and_told_what_to_do(
     let sponsor = founder.address();
     let token = founder.token(Suffrage::Learner, 9).await;
     // Without files: the sponsor's certificate is none of our own profile.
-    assert!(matches!(join("n2", &token, &sponsor, None).await, Err(StartError::Join(JoinError::Dial { .. }))));
+    assert!(matches!(
+        join("n2", &token, &sponsor, None).await,
+        Err(StartError::Node(NodeError::Join(JoinError::Dial { .. })))
+    ));
     // Somebody else's name.
     elsewhere.make("other/n1");
     let taken = join("n2", &token, &sponsor, Some(elsewhere.node("other/n1"))).await.err().unwrap();
     let why = |error: StartError| match error {
-        StartError::Join(JoinError::Refused { why, .. }) => why,
+        StartError::Node(NodeError::Join(JoinError::Refused { why, .. })) => why,
         other => panic!("{other:?}"),
     };
     assert!(matches!(why(taken), Refused::MappedTaken { node: NodeId(1), .. }));
@@ -127,7 +136,10 @@ async fn who_joins_without_a_fitting_certificate_is_refused_and_told_what_to_do(
     assert_eq!(why(stolen), Refused::KeyTaken(NodeId(1)));
     // Another authority: nothing is sent.
     let foreign = join("n2", &token, &sponsor, Some(Elsewhere::offline().node("n2"))).await.err().unwrap();
-    assert!(matches!(foreign, StartError::Join(JoinError::Files(FilesError::OtherAuthority { .. }))), "{foreign:?}");
+    assert!(
+        matches!(foreign, StartError::Node(NodeError::Join(JoinError::Files(FilesError::OtherAuthority { .. })))),
+        "{foreign:?}"
+    );
     // Rules by which the joiner is another than by the sponsor's.
     let generous = countersign::Rules::parse(&["dns:n1.*=node/n1", "dns:(.*)=node/$1"]).unwrap();
     let files = FilesMode { mapping: generous, ..elsewhere.node("n2") };
@@ -139,7 +151,7 @@ async fn who_joins_without_a_fitting_certificate_is_refused_and_told_what_to_do(
     let files = Some(elsewhere.node("n2"));
     assert!(matches!(
         join("n2", &token, &issuing.address(), files).await,
-        Err(StartError::Join(JoinError::Files(FilesError::OtherAuthority { .. })))
+        Err(StartError::Node(NodeError::Join(JoinError::Files(FilesError::OtherAuthority { .. }))))
     ));
 }
 
@@ -167,7 +179,7 @@ async fn files_that_do_not_fit_are_refused_before_anything_is_made() {
         (FilesMode { mapping: rules(&["dns:.*=client/x"]), ..good() }, "which is no node", "makes a node's"),
     ];
     for (files, words, next) in cases {
-        let Err(StartError::Files(error)) = found(files).await else { panic!("{words}: started") };
+        let Err(StartError::Node(NodeError::Files(error))) = found(files).await else { panic!("{words}: started") };
         let shown = chain(&error).to_string();
         assert!(shown.contains(words), "{words}: {shown}");
         assert!(error.advice().contains(next), "{words}: {}", error.advice());
@@ -198,18 +210,18 @@ async fn a_member_restarts_only_with_its_own_files() {
     // And one whose cluster issues takes none.
     let (data, name) = Node::bootstrap("n1").await.stop().await;
     let error = Node::start_with(data, &name, Start::Existing, Some(elsewhere.node("n1"))).await.err().unwrap();
-    assert!(matches!(error, StartError::Files(FilesError::Unwanted)), "{error:?}");
+    assert!(matches!(error, StartError::Node(NodeError::Files(FilesError::Unwanted))), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_pass_by_chain_and_rule_and_nothing_is_issued() {
     let elsewhere = Elsewhere::offline();
     let node = found(elsewhere.node("n1")).await.unwrap();
-    node.member().serve(tonic::service::Routes::new(countersign::WhoamiService::of(node.member())));
     let domain = node.member().view().trust_domain.clone();
     let pay = elsewhere.client("client/pay", domain.clone());
     let dialer = pay.dialer.with_mapping(countersign::Rules::parse(&RULES).unwrap());
     let client = support::Client { key: pay.key, dialer };
+    node.until(|status| status.ready).await;
     let mut whoami = client.connect(&node).await.unwrap();
     assert!(whoami.ask().await.unwrap().ends_with("/client/pay"));
     node.revoke(&client.key).await;

@@ -7,7 +7,7 @@ mod support;
 
 use std::sync::Arc;
 
-use countersign::{BootstrapError, ImportedAuthority, NewCluster, Start, StartError, chain};
+use countersign::{BootstrapError, ImportedAuthority, NewCluster, NodeError, Start, StartError, chain};
 use countersign_core::name::Name;
 use countersign_core::principal::TrustDomain;
 use countersign_core::secret::SecretBytes;
@@ -37,7 +37,6 @@ async fn clients_made_offline_are_served_but_nobody_becomes_a_node_or_an_admin_o
     nodes.push(Node::join("n2", &token, &nodes[0]).await.unwrap());
     for node in &nodes {
         node.settled(2).await;
-        node.member().serve(tonic::service::Routes::new(countersign::WhoamiService::of(node.member())));
     }
     let status = nodes[1].status().await;
     assert!(status.authority.imported && status.signs, "the key is sealed to each voter");
@@ -79,10 +78,10 @@ async fn an_authority_is_founded_on_only_with_its_own_key_and_in_its_own_trust_d
     assert!(chain(&error).to_string().contains("do not belong together"), "{error:?}");
     let trust_domain = Some(TrustDomain::parse("elsewhere.example").unwrap());
     let error = found(NewCluster { trust_domain, ..imported(&elsewhere) }).await.err().unwrap();
-    assert!(matches!(error, StartError::Bootstrap(BootstrapError::TrustDomain { .. })), "{error:?}");
+    assert!(matches!(error, StartError::Node(NodeError::Bootstrap(BootstrapError::TrustDomain { .. }))), "{error:?}");
     // The same authority with and without its key: which is meant is nobody's to guess.
     let name = Name::parse("n1").unwrap();
     let start = Start::Bootstrap(imported(&elsewhere));
     let both = Node::start_with(tempfile::tempdir().unwrap(), &name, start, Some(elsewhere.node("n1"))).await;
-    assert!(matches!(both.err().unwrap(), StartError::Bootstrap(BootstrapError::TwoAuthorities)));
+    assert!(matches!(both.err().unwrap(), StartError::Node(NodeError::Bootstrap(BootstrapError::TwoAuthorities))));
 }

@@ -4,17 +4,7 @@
 
 mod support;
 
-#[allow(dead_code)]
-#[path = "../examples/service.rs"]
-mod example;
-
-use countersign_api::cluster::whoami_server::WhoamiServer;
-use support::{Node, cluster_of};
-
-fn serve(node: &Node) {
-    node.member()
-        .serve(tonic::service::Routes::new(WhoamiServer::new(example::Greeter { member: node.member().clone() })));
-}
+use support::cluster_of;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_member_holds_a_lease_and_serves_by_it() {
@@ -23,7 +13,6 @@ async fn every_member_holds_a_lease_and_serves_by_it() {
     for node in &nodes {
         node.settled(3).await;
         assert!(node.member().fresh().is_ok());
-        serve(node);
         let mut whoami = client.connect(node).await.unwrap();
         assert!(whoami.ask().await.unwrap().contains("client/pay"));
     }
@@ -35,7 +24,6 @@ async fn a_member_without_a_quorum_denies_once_its_lease_has_run_out() {
     let client = nodes[0].client("pay").await;
     let left = nodes.remove(0);
     left.settled(3).await;
-    serve(&left);
     let mut whoami = client.connect(&left).await.unwrap();
     whoami.ask().await.unwrap();
     for node in nodes {

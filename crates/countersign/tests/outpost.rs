@@ -8,17 +8,20 @@ mod support;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::{Action, Denial, Kind, LeaseLength, Outpost, OutpostError, OutpostSettings, Resource, channel_over};
+use countersign::{
+    Action, Denial, Kind, LeaseLength, RemoteGuard, RemoteGuardError, RemoteGuardSettings, Resource, Services,
+    channel_over,
+};
 use countersign_api::cluster::whoami_client::WhoamiClient;
 use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
 use countersign_api::cluster::{WhoamiReply, WhoamiRequest};
 use countersign_core::authz::text::RuleText;
 use countersign_core::id::Generation;
 use countersign_core::name::Address;
+use countersign_core::peer::VerifiedPeer;
 use countersign_net::{ServiceClient, SystemClock};
 use serde_json::{Value, json};
 use support::{Issued, Lifetimes, Node, cluster_living};
-use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 /// Answers, and says by whom it was called.
@@ -38,11 +41,11 @@ fn short() -> Lifetimes {
 }
 
 /// An outpost that has a lease.
-async fn outpost_of(nodes: &[&Node], issued: &Issued) -> Result<Outpost, OutpostError> {
+async fn outpost_of(nodes: &[&Node], issued: &Issued, services: Services) -> Result<RemoteGuard, RemoteGuardError> {
     let domain = nodes[0].member().view().trust_domain.clone();
     let client =
         ServiceClient::new(Arc::clone(&issued.bundle), domain, Arc::clone(&issued.credential), Arc::new(SystemClock));
-    let outpost = Outpost::connect(OutpostSettings {
+    let outpost = RemoteGuard::connect(RemoteGuardSettings {
         controllers: nodes.iter().map(|node| node.address()).collect(),
         client,
         credential: Arc::clone(&issued.credential),
@@ -56,7 +59,11 @@ async fn outpost_of(nodes: &[&Node], issued: &Issued) -> Result<Outpost, Outpost
         }
     };
     tokio::time::timeout(Duration::from_secs(60), leased).await.expect("no lease");
-    Ok(outpost)
+    Ok(outpost.serve(services))
+}
+
+fn greeting() -> Services {
+    Services::builder().grpc(WhoamiServer::new(Greeter)).build()
 }
 
 async fn put(node: &Node, rule: &RuleText) -> u64 {
@@ -103,7 +110,7 @@ impl Called {
     }
 }
 
-async fn connect(client: &ServiceClient, outpost: &Outpost) -> Result<Called, countersign_net::DialError> {
+async fn connect(client: &ServiceClient, outpost: &RemoteGuard) -> Result<Called, countersign_net::DialError> {
     let port = outpost.local_addr().unwrap().port();
     let stream = client.dial(&Address::parse(&format!("localhost:{port}")).unwrap()).await?;
     let endpoint = tonic::transport::Endpoint::from_static("http://outpost");
@@ -113,15 +120,13 @@ async fn connect(client: &ServiceClient, outpost: &Outpost) -> Result<Called, co
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_outside_decides_by_the_rules_of_the_cluster_and_stops_when_it_is_cut_off() {
     let nodes = cluster_living(3, short()).await;
-    nodes.iter().for_each(|node| node.member().serve(Routes::default()));
     let broker = nodes[0].issue("broker/localhost").await;
     let pay = nodes[0].client("pay").await;
     let shop = nodes[0].client("shop").await;
 
     remove(&nodes[0], "whoami").await;
     put(&nodes[0], &fetch_policy()).await;
-    let outpost = outpost_of(&[&nodes[2], &nodes[1]], &broker).await.unwrap();
-    outpost.serve(Routes::new(WhoamiServer::new(Greeter)));
+    let outpost = outpost_of(&[&nodes[2], &nodes[1]], &broker, greeting()).await.unwrap();
 
     // A client that is known and has no grant is connected and denied; with a grant it is served.
     let mut called = connect(&pay.dialer, &outpost).await.unwrap();
@@ -159,7 +164,7 @@ async fn a_broker_outside_decides_by_the_rules_of_the_cluster_and_stops_when_it_
     outpost.shutdown().await;
 }
 
-async fn outpost_denies(outpost: &Outpost) {
+async fn outpost_denies(outpost: &RemoteGuard) {
     while outpost.guard().fresh().is_ok() {
         // why: a lease lapses by the passing of time alone
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -169,13 +174,13 @@ async fn outpost_denies(outpost: &Outpost) {
 #[tokio::test(flavor = "multi_thread")]
 async fn however_many_wait_for_what_rules_say_of_a_principal_it_is_asked_for_once() {
     let nodes = cluster_living(1, short()).await;
-    nodes[0].member().serve(Routes::default());
     let broker = nodes[0].issue("broker/localhost").await;
     put(&nodes[0], &fetch_policy()).await;
     put(&nodes[0], &rule("reads", "client/pay", "read", "topic:orders")).await;
     let pay = nodes[0].client("pay").await;
-    let outpost = outpost_of(&[&nodes[0]], &broker).await.unwrap();
-    let peer = peer_of(&outpost, &pay.dialer).await;
+    let (services, mut seen) = seeing();
+    let outpost = outpost_of(&[&nodes[0]], &broker, services).await.unwrap();
+    let peer = peer_of(&outpost, &pay.dialer, &mut seen).await;
 
     assert!(matches!(outpost.guard().session(&peer, None), Err(Denial::Unfetched)));
     let asks = (0..50).map(|_| {
@@ -209,13 +214,13 @@ async fn however_many_wait_for_what_rules_say_of_a_principal_it_is_asked_for_onc
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_told_of_a_principal_is_kept_for_as_long_as_the_member_says_and_no_longer_in_an_open_session() {
     let nodes = cluster_living(1, Lifetimes { cache_ttl_secs: 1, ..Lifetimes::default() }).await;
-    nodes[0].member().serve(Routes::default());
     let broker = nodes[0].issue("broker/localhost").await;
     put(&nodes[0], &fetch_policy()).await;
     put(&nodes[0], &rule("reads", "client/pay", "read", "topic:orders")).await;
     let pay = nodes[0].client("pay").await;
-    let outpost = outpost_of(&[&nodes[0]], &broker).await.unwrap();
-    let (peer, guard) = (peer_of(&outpost, &pay.dialer).await, outpost.guard().clone());
+    let (services, mut seen) = seeing();
+    let outpost = outpost_of(&[&nodes[0]], &broker, services).await.unwrap();
+    let (peer, guard) = (peer_of(&outpost, &pay.dialer, &mut seen).await, outpost.guard().clone());
     guard.fetch(&peer).await.unwrap();
     let (session, orders) = (guard.session(&peer, None).unwrap(), Resource::new(Kind::TOPIC, "orders"));
     let asked = async |expected: Result<(), Denial>| {
@@ -236,11 +241,11 @@ async fn what_was_told_of_a_principal_is_kept_for_as_long_as_the_member_says_and
     outpost.shutdown().await;
 }
 
-/// The client as the outpost verified it, by a call that it serves.
-async fn peer_of(outpost: &Outpost, client: &ServiceClient) -> countersign_core::peer::VerifiedPeer {
+/// Services that tell which caller a call came from, on a path that needs no rule.
+fn seeing() -> (Services, tokio::sync::mpsc::Receiver<VerifiedPeer>) {
     use axum::Router;
     use axum::routing::any;
-    let (sender, mut receiver) = tokio::sync::mpsc::channel(1);
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
     let app = Router::new().route(
         "/countersign.v1.Certificates/Renew",
         any(move |request: axum::extract::Request| {
@@ -252,36 +257,41 @@ async fn peer_of(outpost: &Outpost, client: &ServiceClient) -> countersign_core:
             }
         }),
     );
-    outpost.serve(Routes::from(app));
+    (Services::builder().grpc_router(app).build(), receiver)
+}
+
+/// The client as the remote guard verified it, by a call that it serves.
+async fn peer_of(
+    outpost: &RemoteGuard,
+    client: &ServiceClient,
+    seen: &mut tokio::sync::mpsc::Receiver<VerifiedPeer>,
+) -> VerifiedPeer {
     let port = outpost.local_addr().unwrap().port();
     let stream = client.dial(&Address::parse(&format!("localhost:{port}")).unwrap()).await.unwrap();
     let channel = channel_over(&tonic::transport::Endpoint::from_static("http://outpost"), stream);
     // A path that needs no rule: what is asked for here is who calls.
     let mut renewing = countersign_api::cluster::certificates_client::CertificatesClient::new(channel);
     let _ = renewing.renew(countersign_api::cluster::RenewRequest { csr: Default::default() }).await;
-    receiver.recv().await.unwrap()
+    seen.recv().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_without_the_permission_is_told_nothing() {
     let nodes = cluster_living(1, short()).await;
-    nodes[0].member().serve(Routes::default());
     let broker = nodes[0].issue("broker/localhost").await;
     put(&nodes[0], &rule("elsewhere", "broker/localhost", "describe", "policy")).await;
-    let refused = outpost_of(&[&nodes[0]], &broker).await.err().unwrap();
-    assert!(matches!(refused, OutpostError::Untold), "{refused:?}");
+    let refused = outpost_of(&[&nodes[0]], &broker, Services::default()).await.err().unwrap();
+    assert!(matches!(refused, RemoteGuardError::Untold), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outpost_that_does_not_answer_is_waited_for_until_its_lease_has_run_out() {
     let nodes = cluster_living(1, short()).await;
-    nodes[0].member().serve(Routes::default());
     let broker = nodes[0].issue("broker/localhost").await;
     let pay = nodes[0].client("pay").await;
     put(&nodes[0], &fetch_policy()).await;
     put(&nodes[0], &rule("calls", "client/pay", "write", "service")).await;
-    let outpost = outpost_of(&[&nodes[0]], &broker).await.unwrap();
-    outpost.serve(Routes::new(WhoamiServer::new(Greeter)));
+    let outpost = outpost_of(&[&nodes[0]], &broker, greeting()).await.unwrap();
     let mut called = connect(&pay.dialer, &outpost).await.unwrap();
     called.ask().await.unwrap();
     // It goes on serving by what it knows, and hears nothing more.
@@ -296,14 +306,12 @@ async fn an_outpost_that_does_not_answer_is_waited_for_until_its_lease_has_run_o
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outpost_of_an_evicted_member_denies_when_a_removal_has_returned() {
     let nodes = cluster_living(3, short()).await;
-    nodes.iter().for_each(|node| node.member().serve(Routes::default()));
     let broker = nodes[0].issue("broker/localhost").await;
     let pay = nodes[0].client("pay").await;
     put(&nodes[0], &fetch_policy()).await;
     put(&nodes[0], &rule("calls", "client/pay", "write", "service")).await;
     // It knows no other member, and keeps to the lease that it has.
-    let outpost = outpost_of(&[&nodes[2]], &broker).await.unwrap();
-    outpost.serve(Routes::new(WhoamiServer::new(Greeter)));
+    let outpost = outpost_of(&[&nodes[2]], &broker, greeting()).await.unwrap();
     let mut called = connect(&pay.dialer, &outpost).await.unwrap();
     called.ask().await.unwrap();
     nodes[0].evict("n3").await;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use countersign::{LeaseLength, Outpost, OutpostSettings, channel_over};
+use countersign::{LeaseLength, RemoteGuard, RemoteGuardSettings, Services, channel_over};
 use countersign_api::cluster::policy_server::{Policy, PolicyServer};
 use countersign_api::cluster::whoami_client::WhoamiClient;
 use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
@@ -32,7 +32,6 @@ use serde_json::json;
 use support::{Issued, Lifetimes, Node, Plain, cluster_living};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
 struct Greeter;
@@ -111,9 +110,9 @@ impl Liar {
     }
 }
 
-async fn outpost(controllers: Vec<Address>, broker: &Issued, domain: TrustDomain) -> Outpost {
+async fn outpost(controllers: Vec<Address>, broker: &Issued, domain: TrustDomain) -> RemoteGuard {
     let (bundle, credential) = (Arc::clone(&broker.bundle), Arc::clone(&broker.credential));
-    Outpost::connect(OutpostSettings {
+    RemoteGuard::connect(RemoteGuardSettings {
         controllers,
         client: ServiceClient::new(bundle, domain, Arc::clone(&credential), Arc::new(SystemClock)),
         credential,
@@ -121,6 +120,7 @@ async fn outpost(controllers: Vec<Address>, broker: &Issued, domain: TrustDomain
     })
     .await
     .unwrap()
+    .serve(Services::builder().grpc(WhoamiServer::new(Greeter)).build())
 }
 
 async fn put(node: &Node, id: &str, principal: &str, actions: &str, kind: &str) {
@@ -134,7 +134,6 @@ async fn put(node: &Node, id: &str, principal: &str, actions: &str, kind: &str) 
 async fn an_outpost_believes_nothing_that_an_evicted_member_tells() {
     let lifetimes = Lifetimes { lease: LeaseLength::from_secs(2).unwrap(), ..Lifetimes::default() };
     let mut nodes = cluster_living(3, lifetimes).await;
-    nodes.iter().for_each(|node| node.member().serve(Routes::default()));
     let broker = nodes[0].issue("broker/localhost").await;
     let pay = nodes[0].client("pay").await;
     put(&nodes[0], "fetch-policy", "broker/*", "read", "policy").await;
@@ -148,7 +147,6 @@ async fn an_outpost_believes_nothing_that_an_evicted_member_tells() {
     let (data, _) = nodes.pop().unwrap().stop().await;
     let controllers = vec![nodes[1].address(), Address::parse(&n3.to_string()).unwrap()];
     let outpost = outpost(controllers, &broker, domain).await;
-    outpost.serve(Routes::new(WhoamiServer::new(Greeter)));
     let honest = outpost.guard().generation();
     assert!(honest > before.generation, "it knows of the eviction");
     let port = outpost.local_addr().unwrap().port();

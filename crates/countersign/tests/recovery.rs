@@ -5,16 +5,11 @@
 mod ghost;
 mod support;
 
-#[allow(dead_code)]
-#[path = "../examples/service.rs"]
-mod example;
-
 use std::time::Duration;
 
 use countersign::LeaseLength;
 use countersign_api::cluster::members_client::MembersClient;
 use countersign_api::cluster::raft_client::RaftClient;
-use countersign_api::cluster::whoami_server::WhoamiServer;
 use countersign_api::cluster::{AdminAddressRequest, ProposeRequest, RaftRequest};
 use countersign_core::codec;
 use countersign_core::id::RequestId;
@@ -62,8 +57,6 @@ async fn a_cluster_that_was_off_past_every_expiry_forms_again_unaided() {
     }
     for node in &nodes {
         node.settled(3).await;
-        node.member()
-            .serve(tonic::service::Routes::new(WhoamiServer::new(example::Greeter { member: node.member().clone() })));
         let mut whoami = client.connect(node).await.unwrap();
         assert!(whoami.ask().await.unwrap().contains("client/pay"));
     }

@@ -4,12 +4,7 @@
 
 mod support;
 
-#[allow(dead_code)]
-#[path = "../examples/service.rs"]
-mod example;
-
 use countersign::LeaseLength;
-use countersign_api::cluster::whoami_server::WhoamiServer;
 use support::{Lifetimes, Node, cluster_living};
 
 const SHORT: Lifetimes = Lifetimes { node_ttl_secs: 12, lease: LeaseLength::DEFAULT, cache_ttl_secs: 300 };
@@ -22,10 +17,6 @@ fn renewal(node: &Node) -> u64 {
 async fn certificates_renew_without_a_restart_and_nobody_notices() {
     let nodes = cluster_living(3, SHORT).await;
     let client = nodes[0].client("pay").await;
-    for node in &nodes {
-        node.member()
-            .serve(tonic::service::Routes::new(WhoamiServer::new(example::Greeter { member: node.member().clone() })));
-    }
     let before: Vec<u64> = nodes.iter().map(renewal).collect();
     for (node, before) in nodes.iter().zip(before) {
         let view = || node.member().view();

@@ -5,16 +5,11 @@
 mod ghost;
 mod support;
 
-#[allow(dead_code)]
-#[path = "../examples/service.rs"]
-mod example;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use countersign::{LeaseLength, channel_over};
 use countersign_api::cluster::enrollment_client::EnrollmentClient;
-use countersign_api::cluster::whoami_server::WhoamiServer;
 use countersign_api::cluster::{ReturnReply, ReturnRequest as Asked};
 use countersign_core::codec;
 use countersign_core::enroll::returning::{ReturnChannel, ReturnRequest};
@@ -31,11 +26,6 @@ use support::{Lifetimes, Node, cluster_living, cluster_of};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
-fn serve(node: &Node) {
-    let greeter = example::Greeter { member: node.member().clone() };
-    node.member().serve(tonic::service::Routes::new(WhoamiServer::new(greeter)));
-}
-
 async fn evicted(node: &Node) {
     node.until(|_| node.member().is_evicted()).await;
     assert!(node.member().fresh().is_err(), "no lease counts any more");
@@ -46,7 +36,6 @@ async fn an_evicted_node_learns_it_and_serves_nobody() {
     let nodes = cluster_living(3, Lifetimes { lease: LeaseLength::from_secs(60).unwrap(), ..Default::default() }).await;
     for node in &nodes {
         node.settled(3).await;
-        serve(node);
     }
     let client = nodes[0].client("pay").await;
     // Known where it was issued; the others follow.
@@ -202,7 +191,6 @@ async fn a_claim_of_eviction_without_the_voters_signatures_stops_nobody() {
     let mut nodes = cluster_of(3).await;
     for node in &nodes {
         node.settled(3).await;
-        serve(node);
     }
     let client = nodes[0].client("pay").await;
     let (data, _) = nodes.remove(0).stop().await;

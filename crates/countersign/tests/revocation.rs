@@ -4,24 +4,10 @@
 
 mod support;
 
-#[allow(dead_code)]
-#[path = "../examples/service.rs"]
-mod example;
-
 use countersign_api::admin::{CertificateRevoked, Problem};
-use countersign_api::cluster::whoami_server::WhoamiServer;
 use countersign_core::peer::Refusal;
 use countersign_net::DialCause;
 use support::{Client, Node, cluster_of};
-
-async fn serving(n: usize) -> Vec<Node> {
-    let nodes = cluster_of(n).await;
-    for node in &nodes {
-        let member = node.member().clone();
-        node.member().serve(tonic::service::Routes::new(WhoamiServer::new(example::Greeter { member })));
-    }
-    nodes
-}
 
 async fn revoke(node: &Node, path: &str) -> CertificateRevoked {
     let (status, body) = node.ask("DELETE", path, String::new()).await;
@@ -58,7 +44,7 @@ async fn is_refused(client: &Client, node: &Node, expected: Refusal) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_key_is_cut_off_on_every_member_before_the_answer() {
-    let nodes = serving(3).await;
+    let nodes = cluster_of(3).await;
     let (pay, other) = (nodes[0].client("pay").await, nodes[0].client("other").await);
     let mut open = Vec::new();
     for node in &nodes {
@@ -90,7 +76,7 @@ async fn a_revoked_key_is_cut_off_on_every_member_before_the_answer() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_revoked_principal_loses_all_its_keys_and_one_issued_later_counts() {
-    let nodes = serving(3).await;
+    let nodes = cluster_of(3).await;
     let (first, second) = (nodes[0].client("pay").await, nodes[0].client("pay").await);
     let other = nodes[0].client("payments").await;
     let mut open = Vec::new();
@@ -124,7 +110,7 @@ async fn a_revoked_principal_loses_all_its_keys_and_one_issued_later_counts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_nobodys_certificate_is_refused_and_changes_nothing() {
-    let nodes = serving(1).await;
+    let nodes = cluster_of(1).await;
     let node = &nodes[0];
     node.client("pay").await;
     let before = node.member().view();

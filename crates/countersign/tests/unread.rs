@@ -16,7 +16,6 @@ use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::json;
 use support::{Issued, Node};
-use tonic::service::Routes;
 
 /// A connection on which the server may send so many bytes of an answer before they are read.
 async fn connected(node: &Node, issued: &Issued, window: u32) -> SendRequest<Full<Bytes>> {
@@ -47,7 +46,6 @@ fn code(answer: &hyper::Response<Incoming>) -> Option<&str> {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_nobody_reads_are_few_and_in_nobody_else_s_way() {
     let node = Node::bootstrap("n1").await;
-    node.member().serve(Routes::default());
     // Long enough not to be taken for read once it is handed to a connection.
     let long = (0..300).map(|at| json!({"principal": "client/pay", "actions": ["read"], "topic": format!("t{at}")}));
     let mut rules: Vec<_> = long.collect();

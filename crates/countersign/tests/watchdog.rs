@@ -49,7 +49,7 @@ fn stall(data: String) {
             policy: Default::default(),
         };
         let (member, _) = Member::start(settings, Start::Bootstrap(cluster)).await.unwrap();
-        member.stall_for_testing();
+        member.node_for_testing().stall_for_testing();
         std::future::pending::<()>().await;
     });
 }

@@ -5,6 +5,7 @@
 
 mod support;
 
+use countersign::Services;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use countersign_core::trust::member::Suffrage;
 use countersign_net::https::{HttpsClientStream, dial_https};
 use countersign_net::{Clock, SystemClock};
 use http_body_util::BodyExt;
-use support::{Issued, Node, cluster_of};
+use support::{Issued, Node, cluster_around, cluster_of};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tower::ServiceExt;
 
@@ -197,12 +198,6 @@ async fn a_member_without_a_lease_takes_nobody_for_an_admin() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_that_streams_is_cut_when_the_lease_lapses() {
-    let nodes = cluster_of(3).await;
-    let client = nodes[0].client("pay").await;
-    nodes[0].settled(3).await;
-    let rule = r#"{"rule":{"principal":"client/pay","actions":["write"],"resource_prefix":"service:test.Echo/"}}"#;
-    let (status, body) = nodes[0].ask("POST", "/v1/acl/rules", rule.to_owned()).await;
-    assert_eq!(status, 200, "{body}");
     let quiet = async || {
         Body::from_stream(tokio_stream::StreamExt::chain(
             tokio_stream::once(Ok::<_, Infallible>(Bytes::from_static(b"begun"))),
@@ -212,7 +207,13 @@ async fn a_call_that_streams_is_cut_when_the_lease_lapses() {
     let services = axum::Router::new()
         .route("/test.Echo/Both", post(async |request: Request| request.into_body()))
         .route("/test.Echo/Quiet", post(quiet));
-    nodes[0].member().serve(tonic::service::Routes::from(services));
+    let founder = Node::bootstrap_serving("n1", |_| Services::builder().grpc_router(services).build()).await;
+    let nodes = cluster_around(founder, 3).await;
+    let client = nodes[0].client("pay").await;
+    nodes[0].settled(3).await;
+    let rule = r#"{"rule":{"principal":"client/pay","actions":["write"],"resource_prefix":"service:test.Echo/"}}"#;
+    let (status, body) = nodes[0].ask("POST", "/v1/acl/rules", rule.to_owned()).await;
+    assert_eq!(status, 200, "{body}");
     let stream = client.dialer.dial(&nodes[0].address()).await.unwrap();
     let endpoint = tonic::transport::Endpoint::from_static("http://cluster");
     let channel = countersign::channel_over(&endpoint, stream);

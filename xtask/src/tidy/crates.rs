@@ -4,13 +4,48 @@ use super::Finding;
 use super::metadata::{Built, Metadata, Package};
 
 /// Each crate of ours, and the crates of ours that it may depend on, in tests too. Any other edge fails.
-const EDGES: [(&str, &[&str]); 10] = [
+const EDGES: [(&str, &[&str]); 13] = [
     ("countersign-core", &[]),
     ("countersign-pki", &["countersign-core"]),
     ("countersign-net", &["countersign-core", "countersign-pki"]),
     ("countersign-raft", &["countersign-core"]),
     ("countersign-api", &["countersign-core"]),
     ("countersign-guard", &["countersign-core", "countersign-api"]),
+    (
+        "countersign-node",
+        &[
+            "countersign-core",
+            "countersign-pki",
+            "countersign-net",
+            "countersign-raft",
+            "countersign-api",
+            "countersign-guard",
+        ],
+    ),
+    (
+        "countersign-control",
+        &[
+            "countersign-core",
+            "countersign-pki",
+            "countersign-net",
+            "countersign-raft",
+            "countersign-api",
+            "countersign-guard",
+            "countersign-node",
+        ],
+    ),
+    (
+        "countersign-admin",
+        &[
+            "countersign-core",
+            "countersign-pki",
+            "countersign-net",
+            "countersign-api",
+            "countersign-guard",
+            "countersign-node",
+            "countersign-control",
+        ],
+    ),
     (
         "countersign",
         &[
@@ -20,6 +55,9 @@ const EDGES: [(&str, &[&str]); 10] = [
             "countersign-raft",
             "countersign-api",
             "countersign-guard",
+            "countersign-node",
+            "countersign-control",
+            "countersign-admin",
         ],
     ),
     (

@@ -10,7 +10,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use countersign::datadir::DataDirError;
-use countersign::{Member, StartError, Started, WhoamiService};
+use countersign::{Member, NodeError, Services, StartError, Started, WhoamiService};
 use countersign_core::authz::Requirement;
 use countersign_raft::GroupStopped;
 use sd_notify::NotifyState;
@@ -76,7 +76,7 @@ fn check_directory(config: &ServerConfig) -> Result<Option<String>, Failure> {
             Ok(Some(format!("`{data}` holds node `{}` of cluster `{}`", member.name, member.cluster_name)))
         }
         Ok(None) => Ok(Some(format!("`{data}` holds no member yet"))),
-        Err(StartError::DataDir(DataDirError::InUse { .. })) => {
+        Err(StartError::Node(NodeError::DataDir(DataDirError::InUse { .. }))) => {
             Ok(Some(format!("`{data}` is in use by a running server, and was not looked at")))
         }
         Err(error) => Err(advice::failure(&error)),
@@ -134,13 +134,17 @@ async fn serve(plan: Plan, output: Output, progress: &Progress) -> Result<(), Fa
     if let Some(first) = progress::first_step(&start) {
         progress.step(first);
     }
+    let starting = async {
+        let (opened, started) = Member::open(settings, start).await?;
+        let services = Services::builder().grpc(WhoamiService::of(opened.member())).build();
+        Ok((opened.serve(services).await?, started))
+    };
     let (member, started) = tokio::select! {
-        started = Member::start(settings, start) => started.map_err(|error| advice::failure(&error))?,
+        started = starting => started.map_err(|error| advice::failure(&error))?,
         () = signals.stop() => {
             return Err(Failure::unreachable("stopped by a signal before the member was up", "start it again: it goes on where it stopped"));
         }
     };
-    member.serve(tonic::service::Routes::new(WhoamiService::of(&member)));
     progress.end();
     announce::announce(&member, started, &data, output)?;
     // Nobody may be listening; that is no reason not to run.

@@ -9,8 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use countersign::{
-    CACHE_TTL_SECS, ClusterToken, FilesMode, LeaseLength, Member, NODE_TTL_SECS, NewCluster, Settings, Start,
-    StartError, Started, channel_over,
+    CACHE_TTL_SECS, ClusterToken, FilesMode, LeaseLength, Member, NODE_TTL_SECS, NewCluster, Services, Settings, Start,
+    StartError, Started, WhoamiService, channel_over,
 };
 use countersign_api::admin::{
     CertificateIssued, CertificateRequest, NodeChanged, NodeRemove, Status, TokenCreate, TokenCreated,
@@ -108,6 +108,21 @@ pub fn whoami_rule() -> Rule {
     text.rule().unwrap()
 }
 
+/// What a node of a test serves unless the test says otherwise.
+fn whoami(member: &Member) -> Services {
+    Services::builder().grpc(WhoamiService::of(member)).build()
+}
+
+async fn serving(
+    settings: Settings,
+    start: Start,
+    services: impl FnOnce(&Member) -> Services,
+) -> Result<(Member, Started), StartError> {
+    let (opened, started) = Member::open(settings, start).await?;
+    let services = services(opened.member());
+    Ok((opened.serve(services).await?, started))
+}
+
 /// The body of a request for a certificate.
 pub fn certificate_request(role: &str) -> String {
     let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
@@ -127,8 +142,8 @@ impl Node {
         start: Start,
         files: Option<FilesMode>,
     ) -> Result<Self, StartError> {
-        let (member, started) =
-            Member::start(settings(&data, name, files.clone(), Lifetimes::default()), start).await?;
+        let settings = settings(&data, name, files.clone(), Lifetimes::default());
+        let (member, started) = serving(settings, start, whoami).await?;
         Ok(Self { member: Some(member), started, data, name: name.clone(), files })
     }
 
@@ -137,11 +152,19 @@ impl Node {
         Self::start(data, &Name::parse(name).unwrap(), Start::Bootstrap(new_cluster())).await.unwrap()
     }
 
+    /// With services of its own.
+    pub async fn bootstrap_serving(name: &str, services: impl FnOnce(&Member) -> Services) -> Self {
+        let (data, name) = (tempfile::tempdir().unwrap(), Name::parse(name).unwrap());
+        let (settings, start) = (settings(&data, &name, None, Lifetimes::default()), Start::Bootstrap(new_cluster()));
+        let (member, started) = serving(settings, start, services).await.unwrap();
+        Self { member: Some(member), started, data, name, files: None }
+    }
+
     /// With lifetimes of its own.
     pub async fn bootstrap_living(name: &str, lifetimes: Lifetimes) -> Self {
         let (data, name) = (tempfile::tempdir().unwrap(), Name::parse(name).unwrap());
         let start = Start::Bootstrap(new_cluster());
-        let (member, started) = Member::start(settings(&data, &name, None, lifetimes), start).await.unwrap();
+        let (member, started) = serving(settings(&data, &name, None, lifetimes), start, whoami).await.unwrap();
         Self { member: Some(member), started, data, name, files: None }
     }
 
@@ -322,7 +345,11 @@ pub async fn cluster_of(n: usize) -> Vec<Node> {
 
 /// The same, with lifetimes of its own.
 pub async fn cluster_living(n: usize, lifetimes: Lifetimes) -> Vec<Node> {
-    let founder = Node::bootstrap_living("n1", lifetimes).await;
+    cluster_around(Node::bootstrap_living("n1", lifetimes).await, n).await
+}
+
+/// The same, of a founder that runs already.
+pub async fn cluster_around(founder: Node, n: usize) -> Vec<Node> {
     let mut nodes = vec![founder];
     for i in 2..=n {
         let token = nodes[0].token(Suffrage::Voter, 1).await;

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use countersign::datadir::DataDirError;
-use countersign::{BootstrapError, JoinError, KeysError, StartError, StoreReturnError, WayBack, advice_enrollment};
+use countersign::{
+    BootstrapError, JoinError, KeysError, NodeError, ServeError, StartError, StoreReturnError, WayBack,
+    advice_enrollment,
+};
 use countersign_core::trust::outcome::Refused;
 
 use super::announce::quoted;
@@ -11,13 +14,37 @@ use crate::failure::{Exit, Failure, chain};
 
 /// The failure for people.
 pub(super) fn failure(error: &StartError) -> Failure {
+    match error {
+        StartError::Node(error) => of_node(error),
+        StartError::Admin(error) => Failure::new(Exit::Unreachable, chain(error), advice_admin(error)),
+    }
+}
+
+fn advice_admin(error: &ServeError) -> String {
+    match error {
+        ServeError::Bind { .. } => IN_USE.to_owned(),
+        ServeError::Https(_) => {
+            "check --https-cert and --https-key (mode 0600, or 0440 of a group of this user), or leave \
+                                 them out"
+                .to_owned()
+        }
+        ServeError::DataDir(error) => data_dir(error),
+        ServeError::Socket { .. } => "look at the log; the same command goes on where it stopped".to_owned(),
+    }
+}
+
+/// What to do where an address is taken.
+const IN_USE: &str = "stop what listens there, or choose another address with --cluster-addr or --https-addr (port 0 takes \
+                      any that is free)";
+
+fn of_node(error: &NodeError) -> Failure {
     let exit = match error {
-        StartError::Join(JoinError::Refused { .. })
-        | StartError::Return(StoreReturnError::Refused(_) | StoreReturnError::Evicted) => Exit::Refused,
+        NodeError::Join(JoinError::Refused { .. })
+        | NodeError::Return(StoreReturnError::Refused(_) | StoreReturnError::Evicted) => Exit::Refused,
         _ => Exit::Unreachable,
     };
     let reason = match error {
-        StartError::Join(JoinError::Refused { skew_secs, .. }) if skew_secs.abs() > 60 => {
+        NodeError::Join(JoinError::Refused { skew_secs, .. }) if skew_secs.abs() > 60 => {
             let side = if *skew_secs > 0 { "ahead of" } else { "behind" };
             format!("{}; this host's clock is {} s {side} the cluster's", chain(error), skew_secs.abs())
         }
@@ -26,43 +53,38 @@ pub(super) fn failure(error: &StartError) -> Failure {
     Failure::new(exit, reason, advice(error))
 }
 
-fn advice(error: &StartError) -> String {
+fn advice(error: &NodeError) -> String {
     match error {
-        StartError::DataDir(error) | StartError::Keys(KeysError::DataDir(error)) => data_dir(error),
-        StartError::StoreLost { data, way, .. } | StartError::PartLost { data, way, .. } => way_back(data, *way),
-        StartError::Return(error) => of_return(error),
-        StartError::NoMemberFile { .. } => format!("put member.json back; if it is lost, {JOIN_ANEW}"),
-        StartError::Empty { .. } => "add --bootstrap to make a cluster, or --join-token and --join-addr".to_owned(),
-        StartError::JoinUnfinished { .. } => {
+        NodeError::DataDir(error) | NodeError::Keys(KeysError::DataDir(error)) => data_dir(error),
+        NodeError::StoreLost { data, way, .. } | NodeError::PartLost { data, way, .. } => way_back(data, *way),
+        NodeError::Return(error) => of_return(error),
+        NodeError::NoMemberFile { .. } => format!("put member.json back; if it is lost, {JOIN_ANEW}"),
+        NodeError::Empty { .. } => "add --bootstrap to make a cluster, or --join-token and --join-addr".to_owned(),
+        NodeError::JoinUnfinished { .. } => {
             "repeat the join with --join-token and --join-addr, or choose another directory with --data".to_owned()
         }
-        StartError::BootstrapUnfinished { .. } => {
+        NodeError::BootstrapUnfinished { .. } => {
             "repeat the start with --bootstrap, or join with another directory: --data".to_owned()
         }
-        StartError::Bind { .. } => {
-            "stop what listens there, or choose another address with --cluster-addr or --https-addr (port 0 takes any that \
-             is free)"
-                .to_owned()
+        NodeError::Bind { .. } => IN_USE.to_owned(),
+        NodeError::Advertise { .. } => "say where others reach this node with --advertise-addr HOST:PORT".to_owned(),
+        NodeError::HostName { .. } => "give the node a name with --name".to_owned(),
+        NodeError::Join(JoinError::DataDir(error) | JoinError::Keys(KeysError::DataDir(error))) => data_dir(error),
+        NodeError::Bootstrap(BootstrapError::DataDir(error) | BootstrapError::Keys(KeysError::DataDir(error))) => {
+            data_dir(error)
         }
-        StartError::Advertise { .. } => "say where others reach this node with --advertise-addr HOST:PORT".to_owned(),
-        StartError::HostName { .. } => "give the node a name with --name".to_owned(),
-        StartError::Join(JoinError::DataDir(error) | JoinError::Keys(KeysError::DataDir(error))) => data_dir(error),
-        StartError::Bootstrap(
-            BootstrapError::DataDir(error) | BootstrapError::Keys(KeysError::DataDir(error)),
-        ) => data_dir(error),
-        StartError::Join(JoinError::Refused { why, .. }) => advice_enrollment(why).to_owned(),
-        StartError::Join(JoinError::Dial { source, .. }) => format!(
+        NodeError::Join(JoinError::Refused { why, .. }) => advice_enrollment(why).to_owned(),
+        NodeError::Join(JoinError::Dial { source, .. }) => format!(
             "check --join-addr and that a member listens there; `countersign explain {}` there may tell more",
             source.failure_id
         ),
-        StartError::Files(error)
-        | StartError::Join(JoinError::Files(error))
-        | StartError::Bootstrap(BootstrapError::Files(error)) => error.advice().to_owned(),
-        StartError::Bootstrap(BootstrapError::TwoAuthorities) => {
+        NodeError::Files(error)
+        | NodeError::Join(JoinError::Files(error))
+        | NodeError::Bootstrap(BootstrapError::Files(error)) => error.advice().to_owned(),
+        NodeError::Bootstrap(BootstrapError::TwoAuthorities) => {
             "leave --ca out, or the --inter-broker-tls flags".to_owned()
         }
-        StartError::Bootstrap(_) => "correct it, and repeat the same command: it goes on where it stopped".to_owned(),
-        StartError::Https(_) => "check --https-cert and --https-key (mode 0600, or 0440 of a group of this user), or leave them out".to_owned(),
+        NodeError::Bootstrap(_) => "correct it, and repeat the same command: it goes on where it stopped".to_owned(),
         _ => "look at the log; the same command goes on where it stopped".to_owned(),
     }
 }

@@ -1,0 +1,77 @@
+//! Administration as JSON: the same routes on the local socket (the peer's uid checked) and on the HTTPS port (an admin
+//! certificate that policy allows it).
+//!
+//! A handler reads its request, calls one function of `countersign-control`, and writes the answer; the check before it
+//! ([`access`]) decides who may call. No handler holds steps of its own.
+
+mod access;
+mod acl;
+mod apply;
+mod asked;
+mod body;
+mod bounds;
+mod certificates;
+mod enforcement;
+mod hosts;
+mod https;
+mod https_files;
+mod labels;
+mod leader;
+mod nodes;
+mod problem;
+mod routes;
+mod socket;
+mod status;
+mod tokens;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use countersign_node::{Node, Settings};
+
+pub use https_files::HttpsError;
+#[doc(hidden)]
+pub use routes::endpoints_for_testing;
+
+/// Why administration is not served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The HTTPS port cannot be bound.
+    #[error("cannot listen on `{address}`")]
+    Bind {
+        /// Which.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The operator's certificate for the HTTPS port.
+    #[error("cannot serve HTTPS")]
+    Https(#[from] HttpsError),
+    /// The bound addresses cannot be written down.
+    #[error(transparent)]
+    DataDir(#[from] countersign_node::datadir::DataDirError),
+    /// The admin socket.
+    #[error("cannot serve the admin socket `{}`", path.display())]
+    Socket {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Serves administration of `node` on the local socket, and over HTTPS where that is wanted, until the node's tasks stop.
+///
+/// # Errors
+/// [`ServeError`]. What was begun ends with the node's tasks.
+pub async fn serve(node: &Node, settings: &Settings) -> Result<(), ServeError> {
+    let mut bound = None;
+    if let Some(address) = settings.https_addr {
+        bound = Some(https::spawn(node, address, settings.https_files.as_ref()).await?);
+    }
+    // A tool that finds the socket finds the addresses, too.
+    node.endpoints.serve_https(bound)?;
+    socket::spawn(node)
+}

@@ -1,0 +1,246 @@
+//! A service outside the cluster that decides by its rules: a broker with a certificate of its own, and no replica.
+//!
+//! It knows who belongs and whom rules let do what as members tell it, judges its callers as a member does, and serves
+//! nobody once it has heard nothing for as long as a lease lasts.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use countersign_core::locked::Locked;
+use countersign_core::name::Address;
+use countersign_core::peer::{Evidence, Refusal, Scope, Wanted, judge};
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::view::View;
+use countersign_guard::{ConnectError, Connecting, Controllers, Guard};
+use countersign_net::{
+    Acceptor, AcceptorLimits, Clock, Credential, Endpoint, LoggedRefusals, ServiceClient, SystemClock, Trust,
+};
+use countersign_node::{Clocks, Tasks, chain, channel_over, service};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Channel;
+
+use crate::services::Services;
+
+/// How long a member may take to tell the first view.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
+
+/// Where members are, and by what this service is known to them.
+pub struct RemoteGuardSettings {
+    /// Cluster ports of members; one is watched, the next when it is lost.
+    pub controllers: Vec<Address>,
+    /// How they are reached: with a certificate whose principal may `read` the cluster's `policy`.
+    pub client: ServiceClient,
+    /// The same certificate, which callers of this service are shown.
+    pub credential: Arc<Credential>,
+    /// Where callers are accepted.
+    pub listen: SocketAddr,
+}
+
+/// Why there is no remote guard.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoteGuardError {
+    /// No member is named.
+    #[error("no member is named")]
+    NoController,
+    /// No member told anything.
+    #[error("no member told this service anything within {} seconds: see its log, and whether its principal may `read` the cluster's `policy`", CONNECT_DEADLINE.as_secs())]
+    Untold,
+    /// The address cannot be bound.
+    #[error("`{address}` cannot be bound")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// A service on a host that is no member, which decides by the cluster's rules.
+pub struct RemoteGuard {
+    inner: Arc<countersign_guard::Outpost>,
+    endpoint: Endpoint,
+    acceptor: Arc<Acceptor>,
+    following: CancellationToken,
+    tasks: Tasks,
+}
+
+/// A remote guard that follows a member and serves no caller yet: what its services need can be taken from it.
+pub struct ConnectedGuard(RemoteGuard);
+
+impl ConnectedGuard {
+    /// Decides who may do what.
+    pub fn guard(&self) -> &Guard {
+        self.0.guard()
+    }
+
+    /// Serves `services` to the principals that the rules allow, as [`Opened::serve`](crate::Opened::serve) does.
+    pub fn serve(self, services: Services) -> RemoteGuard {
+        let guard = self.0;
+        let routes = service::guarded(guard.guard(), services.grpc, services.http);
+        let accepted = guard.acceptor.routes().services(service::WAITING_MAX);
+        service::run(&guard.tasks, accepted, routes, service::STREAMS_MAX);
+        guard.tasks.spawn(service::close_when_lapsed(guard.guard().clone(), guard.endpoint.clone()));
+        let accepting = Arc::clone(&guard.acceptor);
+        guard.tasks.spawn(async move { match accepting.run().await {} });
+        guard
+    }
+}
+
+impl RemoteGuard {
+    /// Returns once a member has told which members belong to the cluster.
+    ///
+    /// # Errors
+    /// [`RemoteGuardError`].
+    pub async fn connect(settings: RemoteGuardSettings) -> Result<ConnectedGuard, RemoteGuardError> {
+        let RemoteGuardSettings { controllers, client, credential, listen } = settings;
+        if controllers.is_empty() {
+            return Err(RemoteGuardError::NoController);
+        }
+        let endpoint = Arc::new(watch::Sender::new(None));
+        let mut told = endpoint.subscribe();
+        let (turn, followed) = (AtomicUsize::new(0), Arc::default());
+        let members = Members { controllers, turn, client, credential, endpoint: Arc::clone(&endpoint), followed };
+        let known = Arc::clone(&endpoint);
+        let clocks = Clocks(move || known.borrow().as_ref().map_or_else(|| SystemClock.now(), Endpoint::now));
+        let inner = Arc::new(countersign_guard::Outpost::new(Arc::new(members), Arc::new(clocks)));
+        let tasks = Tasks::default();
+        let following = tasks.stopping().child_token();
+        let (follower, stopped) = (Arc::clone(&inner), following.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = stopped.cancelled() => {}
+                never = follower.run() => match never {},
+            }
+        });
+        let told = tokio::time::timeout(CONNECT_DEADLINE, told.wait_for(Option::is_some)).await;
+        let Some(endpoint) = told.ok().and_then(Result::ok).and_then(|endpoint| endpoint.clone()) else {
+            tasks.stop();
+            return Err(RemoteGuardError::Untold);
+        };
+        let acceptor = Acceptor::bind(listen, endpoint.clone(), AcceptorLimits::default()).await;
+        let acceptor = acceptor.map_err(|source| {
+            tasks.stop();
+            RemoteGuardError::Bind { address: listen, source }
+        })?;
+        Ok(ConnectedGuard(Self { inner, endpoint, acceptor: Arc::new(acceptor), following, tasks }))
+    }
+
+    /// Decides who may do what.
+    pub fn guard(&self) -> &Guard {
+        self.inner.guard()
+    }
+
+    /// Questions that were sent to members so far: one for each principal that was not known, however many waited for it.
+    pub fn fetches(&self) -> u64 {
+        self.inner.fetches()
+    }
+
+    /// Where callers are accepted.
+    pub fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.acceptor.local_addr()
+    }
+
+    /// Hears nothing from members any more, as if the network had failed, and goes on serving.
+    #[doc(hidden)]
+    pub fn deafen_for_testing(&self) {
+        self.following.cancel();
+    }
+
+    /// Stops serving and following.
+    pub async fn shutdown(&self) {
+        self.tasks.stop();
+        self.tasks.ended().await;
+    }
+}
+
+impl Drop for RemoteGuard {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+struct Members {
+    controllers: Vec<Address>,
+    turn: AtomicUsize,
+    client: ServiceClient,
+    credential: Arc<Credential>,
+    /// Made from the first view.
+    endpoint: Arc<watch::Sender<Option<Endpoint>>>,
+    /// What the member proved that was dialed last.
+    followed: Arc<Locked<Option<Evidence>>>,
+}
+
+/// Whether whoever proved this may tell who belongs and what rules say: a member, and by the newest view that is known here
+/// one that still belongs. The key of an evicted one, and a broker's or a client's, tell nothing.
+fn may_tell(endpoint: Option<&Endpoint>, evidence: &Evidence) -> Result<(), Refusal> {
+    let Some(endpoint) = endpoint else {
+        return evidence.parts().principal.role.node_id().map(|_| ()).ok_or(Refusal::NotANode);
+    };
+    let view = Arc::clone(&endpoint.trust().load().view);
+    match judge(&view, evidence, Wanted::AnyNode, endpoint.now())?.scope() {
+        Scope::Full => Ok(()),
+        Scope::Recovery => Err(Refusal::Expired),
+    }
+}
+
+impl Members {
+    async fn dial(&self) -> Result<Channel, ConnectError> {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let at = turn.checked_rem(self.controllers.len()).and_then(|at| self.controllers.get(at));
+        let address = at.ok_or_else(|| ConnectError(Box::new(RemoteGuardError::NoController)))?;
+        let (endpoint, followed) = (self.endpoint.borrow().clone(), Arc::clone(&self.followed));
+        let client = self.client.clone().with_judge(Arc::new(move |evidence| {
+            may_tell(endpoint.as_ref(), evidence)?;
+            *followed.lock() = Some(evidence.clone());
+            Ok(())
+        }));
+        let stream = client.dial(address).await.map_err(|error| ConnectError(Box::new(error)))?;
+        tracing::info!(%address, "following the cluster");
+        Ok(channel_over(&tonic::transport::Endpoint::from_static("http://cluster"), stream))
+    }
+}
+
+impl Controllers for Members {
+    fn connect(&self) -> Connecting<'_> {
+        Box::pin(self.dial())
+    }
+
+    fn enforce(&self, view: &Arc<View>, time: UnixMillis) -> bool {
+        let known = self.endpoint.borrow().clone();
+        let Some(endpoint) = known else {
+            let trust = Trust::of_view(Arc::clone(view), Some(Arc::clone(&self.credential)), time);
+            return match trust {
+                Ok(trust) => {
+                    let endpoint = Endpoint::new(trust, SystemClock, Arc::<LoggedRefusals>::default());
+                    self.endpoint.send_replace(Some(endpoint));
+                    true
+                }
+                Err(error) => {
+                    tracing::error!(error = %chain(&error), "what a member told cannot be used");
+                    false
+                }
+            };
+        };
+        match endpoint.publish(Arc::clone(view), time) {
+            Ok(closed) => {
+                for connection in closed {
+                    tracing::info!(principal = %connection.principal, reason = %connection.refusal, "connection closed");
+                }
+            }
+            Err(error) => {
+                tracing::error!(error = %chain(&error), "what a member told cannot be put in force");
+                return false;
+            }
+        }
+        // The member that told of its own eviction, or whose key is known no more, is followed no further.
+        let followed = self.followed.lock().clone();
+        let still = followed.ok_or(Refusal::NotAMember).and_then(|evidence| may_tell(Some(&endpoint), &evidence));
+        still
+            .inspect_err(|refusal| tracing::warn!(%refusal, "the member that is followed may tell nothing more"))
+            .is_ok()
+    }
+}

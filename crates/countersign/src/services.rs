@@ -1,0 +1,64 @@
+//! Services of a program that embeds a member or a remote guard.
+
+use core::convert::Infallible;
+
+use axum::Router;
+use axum::http::Request;
+use axum::response::IntoResponse;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tower::Service;
+
+/// What is served to principals besides what each member serves by itself. Every call is decided by a rule before it reaches
+/// a service: gRPC as a `write` of the `service` `package.Service/Method`; HTTP as a `read` (GET, HEAD, OPTIONS), `delete` or
+/// `write` of the `service` that is its path. `grpc.health.v1` is served beside them, to every principal.
+#[derive(Default)]
+pub struct Services {
+    pub(crate) grpc: Routes,
+    pub(crate) http: Option<Router>,
+}
+
+impl Services {
+    /// Begins with no services.
+    pub fn builder() -> ServicesBuilder {
+        ServicesBuilder::default()
+    }
+}
+
+/// Collects services.
+#[derive(Default)]
+pub struct ServicesBuilder(Services);
+
+impl ServicesBuilder {
+    /// Adds a gRPC service.
+    #[must_use]
+    pub fn grpc<S>(mut self, service: S) -> Self
+    where
+        S: Service<Request<Body>, Error = Infallible> + NamedService + Clone + Send + Sync + 'static,
+        S::Response: IntoResponse,
+        S::Future: Send + 'static,
+    {
+        self.0.grpc = self.0.grpc.add_service(service);
+        self
+    }
+
+    /// Adds gRPC calls that a router of the embedder's own answers, with paths such as `/package.Service/Method`.
+    #[must_use]
+    pub fn grpc_router(mut self, router: Router) -> Self {
+        self.0.grpc = Routes::from(self.0.grpc.into_axum_router().merge(router));
+        self
+    }
+
+    /// Adds HTTP routes.
+    #[must_use]
+    pub fn http(mut self, app: Router) -> Self {
+        self.0.http = Some(self.0.http.unwrap_or_default().merge(app));
+        self
+    }
+
+    /// What was added.
+    pub fn build(self) -> Services {
+        self.0
+    }
+}

@@ -1,0 +1,62 @@
+//! The running member: parts that own state, tasks that drive one decision each, and what is served on the cluster port.
+//!
+//! Start with [`Node`]: its fields are the parts, and [`Node::run`] is the list of all tasks. Each task has a file of its own
+//! and names the parts that it is handed. What a member decides is decided in `countersign-core`; nothing here knows HTTP
+//! administration.
+
+mod boot;
+mod chain;
+mod channel;
+mod hosts;
+mod identity;
+#[cfg(test)]
+mod killed;
+mod leader_contact;
+mod lease;
+mod node;
+mod peers;
+mod refusals;
+pub mod service;
+mod settings;
+mod start_error;
+mod tasks;
+#[doc(hidden)]
+pub mod testing;
+mod time;
+mod trust;
+
+pub use boot::boot_now;
+pub use chain::chain;
+pub use channel::channel_over;
+pub use identity::bootstrap::BootstrapError;
+pub use identity::bound::bind_again;
+pub use identity::datadir;
+pub use identity::endpoints::{Endpoints, OwnEndpoints};
+pub use identity::files::FilesError;
+pub use identity::join::JoinError;
+pub use identity::keys::{KeysError, random};
+pub use identity::local::Local;
+pub use identity::store_return::{NotTaken, StoreReturnError};
+pub use leader_contact::LeaderContact;
+pub use lease::{Barriers, LeaseManager, Leasehold, Subleases};
+pub use node::{Node, Started};
+pub use peers::Peers;
+pub use refusals::{RefusalLog, advice, advice_enrollment};
+pub use settings::{
+    AUTHORITY_TTL_SECS, CACHE_TTL_SECS, CLIENT_TTL_SECS, ClusterToken, FilesMode, ImportedAuthority, Lifetimes,
+    NODE_TTL_SECS, NewCluster, Settings, Start,
+};
+pub use start_error::{StartError, WayBack};
+pub use tasks::Tasks;
+pub use tasks::renewal::Renewals;
+pub use time::{Clocks, ClusterTime};
+pub use trust::authority::{KeyHolder, SignError};
+pub use trust::denylist::Denylist;
+pub use trust::divergence::Divergence;
+pub use trust::in_flight::Busy;
+pub use trust::machine::SharedState;
+pub use trust::own_status::OwnStatus;
+pub use trust::propose::{CommandError, Done, Proposer, new_request};
+pub use trust::replica::ReplicaError;
+pub use trust::store_warnings::StoreWarnings;
+pub use trust::stores::Stores;

@@ -1,0 +1,197 @@
+//! Refused connections: logged once, counted by reason, and kept so that `explain` can answer on this member.
+//!
+//! The file is bounded: strangers cannot fill the disk.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use countersign_api::admin::RefusalInfo;
+use countersign_core::id::FailureId;
+use countersign_core::locked::{LockGuard, Locked};
+use countersign_core::peer::Refusal;
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::outcome::Refused;
+use countersign_net::{Clock, LoggedRefusals, RefusalRecord, Refusals, SystemClock};
+
+use crate::service::io::Stranger;
+
+/// Refusals kept; the oldest is forgotten.
+const KEPT_MAX: usize = 1024;
+/// Bytes of the file at which it is written anew with what is kept.
+const FILE_LEN_MAX: u64 = 1024 * 1024;
+
+/// The member's memory of refusals.
+pub struct RefusalLog {
+    logged: LoggedRefusals,
+    kept: Locked<Kept>,
+}
+
+struct Kept {
+    path: PathBuf,
+    recent: VecDeque<RefusalInfo>,
+    enrollments: BTreeMap<&'static str, u64>,
+}
+
+impl RefusalLog {
+    pub(crate) fn open(path: &Path) -> Self {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let mut recent: VecDeque<_> = text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        while recent.len() > KEPT_MAX {
+            recent.pop_front();
+        }
+        let kept = Kept { path: path.to_owned(), recent, enrollments: BTreeMap::new() };
+        Self { logged: LoggedRefusals::default(), kept: Locked::new(kept) }
+    }
+
+    /// The refusal of this failure id, if this member recorded it.
+    pub fn find(&self, id: FailureId) -> Option<RefusalInfo> {
+        let id = id.to_string();
+        self.lock().recent.iter().rev().find(|info| info.failure_id == id).cloned()
+    }
+
+    /// Refusals by reason, since the start: of connections, and of enrollments.
+    pub fn counts(&self) -> Vec<(&'static str, u64)> {
+        let mut counts: Vec<_> = self.logged.counts().into_iter().map(|(r, n)| (r.label(), n)).collect();
+        counts.extend(self.lock().enrollments.iter().map(|(label, n)| (*label, *n)));
+        counts
+    }
+
+    /// Keeps a refused enrollment.
+    pub(crate) fn enrollment(&self, stranger: &Stranger, why: &Refused) {
+        self.keep(RefusalInfo {
+            failure_id: stranger.attempt.to_string(),
+            at_millis: SystemClock.now().0,
+            source: stranger.remote.to_string(),
+            protocol: Some("enroll".to_owned()),
+            presented: None,
+            reason: "enrollment".to_owned(),
+            message: why.to_string(),
+            detail: None,
+            next: advice_enrollment(why).to_owned(),
+        });
+        *self.lock().enrollments.entry("enrollment").or_default() += 1;
+    }
+
+    fn keep(&self, info: RefusalInfo) {
+        let mut kept = self.lock();
+        if kept.recent.len() >= KEPT_MAX {
+            kept.recent.pop_front();
+        }
+        kept.recent.push_back(info);
+        if let Err(error) = kept.append() {
+            tracing::debug!(%error, "cannot record a refusal");
+        }
+    }
+
+    fn lock(&self) -> LockGuard<'_, Kept> {
+        self.kept.lock()
+    }
+}
+
+impl Kept {
+    fn append(&self) -> std::io::Result<()> {
+        let too_long = std::fs::metadata(&self.path).is_ok_and(|m| m.len() > FILE_LEN_MAX);
+        let mut options = OpenOptions::new();
+        options.create(true).mode(0o600);
+        let (mut file, lines): (_, Vec<_>) = if too_long {
+            (options.write(true).truncate(true).open(&self.path)?, self.recent.iter().collect())
+        } else {
+            (options.append(true).open(&self.path)?, self.recent.back().into_iter().collect())
+        };
+        for line in lines {
+            writeln!(file, "{}", serde_json::to_string(line)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Refusals for RefusalLog {
+    fn record(&self, record: RefusalRecord) {
+        self.logged.record(record.clone());
+        if record.repeated {
+            return;
+        }
+        let at: UnixMillis = SystemClock.now();
+        self.keep(RefusalInfo {
+            failure_id: record.failure_id.to_string(),
+            at_millis: at.0,
+            source: record.source.to_string(),
+            protocol: record.alpn.map(|alpn| alpn.to_string()),
+            presented: record.presented.as_ref().map(ToString::to_string),
+            reason: record.refusal.label().to_owned(),
+            message: record.refusal.to_string(),
+            detail: record.detail.clone(),
+            next: advice(record.refusal).to_owned(),
+        });
+    }
+}
+
+/// What an operator can do about a refusal.
+pub const fn advice(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::TrustDomain | Refusal::Cluster => {
+            "the peer belongs to another cluster: check the address it dials, or join it here with a token"
+        }
+        Refusal::Authority => "use a certificate of this cluster: `countersign cert issue`",
+        Refusal::NotYetValid => "compare the clocks of both hosts",
+        Refusal::Expired => {
+            "issue a client a new certificate: `countersign cert issue`; a node renews its own: see its log; check the clocks \
+             of both hosts"
+        }
+        Refusal::KeyRevoked | Refusal::Evicted => {
+            "if the host may come back, join it anew with another --data directory: `countersign token create`"
+        }
+        Refusal::NotAMember => "join it with a token: `countersign token create`",
+        Refusal::KeyUnknown | Refusal::Endorsement => {
+            "somebody else's certificate names this node: if you did not cause this, treat the CA key as stolen"
+        }
+        Refusal::Superseded => {
+            "the peer uses an earlier certificate: restart it, or look for a copy of its data directory"
+        }
+        Refusal::NotANode => "clients use the service protocol; only nodes may speak to nodes",
+        Refusal::WrongNode => "another node answers at this address: check `countersign node list`",
+        Refusal::PrincipalUnknown => "issue a certificate on this cluster: `countersign cert issue --client NAME`",
+        Refusal::Handshake => "the peer needs a certificate of this cluster, and TLS 1.3",
+        Refusal::Protocol => "the peer does not speak countersign: check what dials this port",
+        Refusal::Overloaded => "wait a minute; look for a peer that retries in a loop",
+        Refusal::Deadline => "check the network between the hosts",
+        Refusal::PrincipalRevoked => "issue it a new certificate, if it may come back: `countersign cert issue`",
+        Refusal::Quarantined => "evict it from the cluster: `countersign node evict`, or lift the quarantine",
+        Refusal::NoLease => "see `countersign status` there: it hears from no leader with a quorum",
+        Refusal::NotReady => "try again when `countersign status` says ready",
+    }
+}
+
+/// What an operator can do about a refused enrollment.
+pub fn advice_enrollment(why: &Refused) -> &'static str {
+    match why {
+        Refused::Token(_) => "make a new join token on a voter: `countersign token create`",
+        Refused::NameTaken { .. } | Refused::NameNotAdmitted(_) => "choose another name with --name",
+        Refused::AddressTaken { .. } | Refused::HostTaken { .. } | Refused::HostShared(_) | Refused::NoAddress => {
+            "choose another address with --advertise-addr"
+        }
+        Refused::KeyRevoked | Refused::EvictedSince(_) => {
+            "choose another directory with --data, so that new keys are made"
+        }
+        Refused::CertificateMissing => {
+            "start with --inter-broker-tls-cert, --inter-broker-tls-key and --inter-broker-tls-ca"
+        }
+        Refused::BelowLevel { .. } => {
+            "install the release that the cluster's members run, then repeat the same command"
+        }
+        Refused::AboveLevel { .. } => {
+            "update the members that are behind, then repeat the command; `countersign cluster level` shows what each knows"
+        }
+        Refused::Later(_) => "install the release that the cluster's members run, then repeat the same command",
+        Refused::LevelNeedsVoter(_) => "update that voter, or demote or evict it: `countersign node list`",
+        Refused::CertificateUnwanted => "leave the --inter-broker-tls flags out",
+        Refused::MappedTaken { .. } => {
+            "have a certificate made for a name of its own, or evict the node that has this one"
+        }
+        Refused::Limit { .. } => "see `countersign node list`; use a learner token, or evict what is gone",
+        _ => "repeat the join; if it fails again, join with a new token and another directory: --data",
+    }
+}

@@ -1,0 +1,80 @@
+//! Authenticated streams as tonic wants them. Who is at the other end travels with each call, as a request extension.
+
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use countersign_core::id::FailureId;
+use countersign_core::limits::ENROLLMENT_REQUESTS_MAX;
+use countersign_guard::Caller;
+use countersign_net::{EnrollStream, PeerStream, ServiceStream, SponsorProof};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::transport::server::Connected;
+use tonic::{Request, Status};
+
+/// What the sponsor knows of a connection that wants to enroll.
+#[derive(Debug, Clone)]
+pub struct Stranger {
+    pub(crate) proof: SponsorProof,
+    pub(crate) remote: SocketAddr,
+    pub(crate) attempt: FailureId,
+    /// How many requests this connection has made.
+    requests: Arc<AtomicUsize>,
+}
+
+impl Stranger {
+    /// Who makes this request, as long as its connection may make one more.
+    pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
+        // Absent only if the router were wired wrongly: refuse.
+        let stranger = request.extensions().get::<Self>().ok_or_else(|| Status::unauthenticated("no connection"))?;
+        if stranger.requests.fetch_add(1, Ordering::Relaxed) >= ENROLLMENT_REQUESTS_MAX {
+            return Err(Status::resource_exhausted("too many requests on one connection"));
+        }
+        Ok(stranger.clone())
+    }
+}
+
+/// A stream of ours, served by tonic.
+pub struct Served<S>(pub(crate) S);
+
+impl<S: AsyncRead + Unpin> AsyncRead for Served<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Served<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+impl Connected for Served<PeerStream> {
+    type ConnectInfo = Caller;
+    fn connect_info(&self) -> Caller {
+        Caller { peer: self.0.peer().clone(), validity: self.0.validity(), remote: self.0.remote() }
+    }
+}
+
+impl Connected for Served<ServiceStream> {
+    type ConnectInfo = Caller;
+    fn connect_info(&self) -> Caller {
+        Caller { peer: self.0.peer().clone(), validity: self.0.validity(), remote: self.0.remote() }
+    }
+}
+
+impl Connected for Served<EnrollStream> {
+    type ConnectInfo = Stranger;
+    fn connect_info(&self) -> Stranger {
+        let requests = Arc::default();
+        Stranger { proof: self.0.proof(), remote: self.0.remote(), attempt: self.0.attempt(), requests }
+    }
+}

@@ -1,0 +1,153 @@
+//! What a member serves on the cluster port: one router for each of the three protocols.
+
+mod bounds;
+mod certificates;
+pub mod endpoints;
+pub(crate) mod enrollment;
+pub mod io;
+mod leased;
+mod leases;
+pub(crate) mod peers;
+mod policy;
+mod presented;
+mod recovery;
+mod unread;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use countersign_api::cluster::certificates_server::CertificatesServer;
+use countersign_api::cluster::enrollment_server::EnrollmentServer;
+use countersign_api::cluster::leases_server::LeasesServer;
+use countersign_api::cluster::members_server::MembersServer;
+use countersign_api::cluster::policy_server::PolicyServer;
+use countersign_api::cluster::raft_server::RaftServer;
+use countersign_api::cluster::snapshots_server::SnapshotsServer;
+use countersign_api::convert::MessageError;
+use countersign_core::codec::CodecError;
+use countersign_core::limits::{
+    AUTHOR_LEN_MAX, CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, CSR_LEN_MAX, PEER_REQUESTS_MAX, PREAUTH_FRAME_LEN_MAX,
+    SLICE_LEN_MAX,
+};
+use countersign_guard::{Guard, GuardLayer};
+use countersign_raft::RaftRpc;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc::Receiver;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+
+use crate::node::Node;
+use crate::tasks::Tasks;
+use bounds::{Bounds, bounded};
+use certificates::CertificatesService;
+use enrollment::EnrollmentService;
+use io::Served;
+pub use leased::close_when_lapsed;
+use peers::PeerService;
+use policy::PolicyService;
+use unread::until_read;
+
+/// Connections handed over and not yet taken up.
+pub const WAITING_MAX: usize = 64;
+/// Streams that one connection of a principal may have open.
+pub const STREAMS_MAX: u32 = 1024;
+/// Streams that one connection of a member may have open; more would only be refused one by one.
+const PEER_STREAMS_MAX: u32 = PEER_REQUESTS_MAX as u32;
+/// Bytes of a message beside the one long field in it.
+const FRAMING: usize = 1024;
+
+/// The answer to a message whose field `what` cannot be read: nothing of the message was carried out.
+fn unreadable(what: &'static str, error: MessageError) -> Status {
+    match error {
+        MessageError::Encoded { source, .. } => undecodable(what, &source),
+        MessageError::Length { .. } | MessageError::TrustDomain(_) => {
+            Status::invalid_argument(format!("malformed {what}"))
+        }
+    }
+}
+
+/// The same where the field was decoded at the level that it names. A level that is not known is told as such, so that the
+/// sender learns that its message is no error and this member is older.
+fn undecodable(what: &'static str, error: &CodecError) -> Status {
+    match error {
+        CodecError::Level { .. } => Status::unimplemented(error.to_string()),
+        CodecError::Empty | CodecError::Version { .. } | CodecError::Trailing { .. } | CodecError::Malformed(_) => {
+            Status::invalid_argument(format!("malformed {what}"))
+        }
+    }
+}
+
+/// Serves enrollment and peers, and accepts from now on.
+pub(crate) fn spawn(node: &Node) {
+    let enrollment =
+        EnrollmentServer::new(EnrollmentService::of(node)).max_decoding_message_size(2 * PREAUTH_FRAME_LEN_MAX);
+    let strangers = node.acceptor.routes().enrollments(WAITING_MAX);
+    run(&node.tasks, strangers, Routes::new(enrollment), 4);
+
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let peers = PeerService::of(node);
+    let raft = RaftServer::new(peers.clone()).max_decoding_message_size(RaftRpc::MESSAGE_LEN_MAX + FRAMING);
+    let snapshots =
+        SnapshotsServer::new(peers.clone()).max_decoding_message_size(RaftRpc::Snapshot.len_max() + FRAMING);
+    let leases = LeasesServer::new(peers.clone());
+    let members = MembersServer::new(peers)
+        .max_decoding_message_size(COMMAND_LEN_MAX + CERTIFICATE_LEN_MAX + AUTHOR_LEN_MAX + FRAMING);
+    let routes = Routes::new(raft).add_service(snapshots).add_service(members).add_service(leases).add_service(health);
+    let recovery = from_fn_with_state(Arc::clone(&node.local), recovery::recovering);
+    let bounds = from_fn_with_state(Bounds::of(node.groups.clone()), bounded);
+    let routes = Routes::from(routes.into_axum_router().layer(recovery).layer(bounds));
+    let accepted = node.acceptor.routes().peers(WAITING_MAX);
+    run(&node.tasks, accepted, routes, PEER_STREAMS_MAX);
+    node.tasks.spawn(async move { reporter.set_serving::<RaftServer<PeerService>>().await });
+
+    node.tasks.spawn(close_when_lapsed(node.guard.clone(), node.local.endpoint.clone()));
+    let acceptor = Arc::clone(&node.acceptor);
+    node.tasks.spawn(async move { match acceptor.run().await {} });
+}
+
+/// Serves the embedder's services to the principals that the rules allow.
+pub fn spawn_services(node: &Node, services: Routes, app: Option<Router>) {
+    let certificates = CertificatesService::new(Arc::clone(&node.local), Arc::clone(&node.proposer));
+    let certificates = CertificatesServer::new(certificates).max_decoding_message_size(2 * CSR_LEN_MAX);
+    let policy = PolicyService::of(node, node.cache_ttl_secs);
+    let policy = PolicyServer::new(policy).max_encoding_message_size(SLICE_LEN_MAX);
+    let policy = Router::new().route_service(&format!("/{}/{{*call}}", PolicyServer::<PolicyService>::NAME), policy);
+    let services = services.add_service(certificates).into_axum_router().merge(policy.layer(from_fn(until_read)));
+    let routes = guarded(&node.guard, services.into(), app);
+    run(&node.tasks, node.acceptor.routes().services(WAITING_MAX), routes, STREAMS_MAX);
+}
+
+/// Services behind the guard, with what everybody may know of them beside it.
+pub fn guarded(guard: &Guard, services: Routes, app: Option<Router>) -> Routes {
+    let (_, health) = tonic_health::server::health_reporter();
+    let layer = GuardLayer::grpc(guard.clone()).without_rule(endpoints::without_rule);
+    let router = services.into_axum_router().layer(layer);
+    let app = app.map(|app| app.layer(GuardLayer::http(guard.clone())));
+    Routes::from(app.into_iter().fold(router, Router::merge)).add_service(health)
+}
+
+/// Serves `routes` on accepted connections until the member stops.
+pub fn run<S>(tasks: &Tasks, accepted: Receiver<S>, routes: Routes, streams: u32)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    Served<S>: Connected,
+{
+    let incoming = ReceiverStream::new(accepted).map(|stream| Ok::<_, std::io::Error>(Served(stream)));
+    let server = Server::builder()
+        .max_concurrent_streams(streams)
+        .initial_connection_window_size(4 * 1024 * 1024)
+        .initial_stream_window_size(4 * 1024 * 1024)
+        .add_routes(routes);
+    let stop = tasks.stopping();
+    tasks.spawn_finishing(async move {
+        if let Err(error) = server.serve_with_incoming_shutdown(incoming, stop.cancelled_owned()).await {
+            tracing::error!(error = %crate::chain(&error), "gRPC server ended");
+        }
+    });
+}
