@@ -13,7 +13,7 @@ use countersign_core::key::Endorsement;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::command::Command;
 use countersign_core::trust::outcome::Outcome;
-use countersign_net::{Credential, CredentialError, EvidenceRefused};
+use countersign_net::{Credential, CredentialError, CredentialRefused};
 
 use crate::datadir::DataDirError;
 use crate::keys::{KeysError, NextLeaf, random};
@@ -65,7 +65,7 @@ enum RenewalError {
     #[error("the new certificate does not fit its key")]
     Credential(#[from] CredentialError),
     #[error("the new certificate does not pass this node's own verifier")]
-    Verifier(#[from] EvidenceRefused),
+    Verifier(#[from] CredentialRefused),
     #[error("the renewal was not applied here in time")]
     NotApplied,
     #[error("this node is not on record")]
