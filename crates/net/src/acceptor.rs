@@ -1,7 +1,7 @@
 //! The acceptor of the cluster port: from a socket to a judged stream, or to a refusal that both ends know.
 //!
 //! The life of a connection: charge its source, take a place, read the ClientHello, choose by its one protocol which
-//! certificate to ask for, end the handshake, register, judge, say `Welcome` or `Refused`, hand over. All of it under one
+//! proof to ask for, end the handshake, register, judge, say `Welcome` or `Refused`, hand over. All of it under one
 //! deadline and one count of bytes. Nothing is read from the peer between its handshake and `Welcome`.
 
 use std::convert::Infallible;

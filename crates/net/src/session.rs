@@ -11,7 +11,7 @@ use tokio_rustls::{client, server};
 pub(crate) const ENROLL_EXPORTER: &[u8] = b"EXPORTER-countersign-enroll";
 
 /// Bytes between two ends that agreed on fresh keys.
-pub trait Session: AsyncRead + AsyncWrite + Send + Unpin {
+pub trait Session: AsyncRead + AsyncWrite + Send + Sync + Unpin {
     /// 32 bytes for `label` that both ends of this connection hold and no other connection has: a signature over them counts
     /// here alone (RFC 9266). Over TLS they are the exporter (RFC 5705, RFC 8446 §7.5) without a context.
     ///
@@ -32,7 +32,7 @@ pub enum Protection {
     },
 }
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for client::TlsStream<S> {
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Session for client::TlsStream<S> {
     fn channel_binding(&self, label: &[u8]) -> io::Result<[u8; 32]> {
         exported(self.get_ref().1, label)
     }
@@ -42,7 +42,7 @@ impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for client::TlsStream<S> 
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Session for server::TlsStream<S> {
+impl<S: AsyncRead + AsyncWrite + Send + Sync + Unpin> Session for server::TlsStream<S> {
     fn channel_binding(&self, label: &[u8]) -> io::Result<[u8; 32]> {
         exported(self.get_ref().1, label)
     }
