@@ -63,8 +63,8 @@ impl<'a> Permit<'a> {
     /// begun by then may end.
     ///
     /// # Errors
-    /// [`Denial::NoLease`] past [`Permit::deadline`], also where a rule or the proof ended; [`Denial::Outdated`] after any
-    /// change.
+    /// [`Denial::NoLease`] past [`Permit::deadline`], also where a rule or the proof ended; [`Denial::Outdated`] after
+    /// any change.
     pub fn holds(&self, guard: &Guard, fresh: &Fresh<'_>) -> Result<(), Denial> {
         if fresh.now() >= self.deadline {
             return Err(Denial::NoLease(NoLease));

@@ -29,7 +29,8 @@ impl Chains {
         self.mapping.as_ref()
     }
 
-    /// Validity in time is not decided here but with membership: that answer reaches the dialer, a TLS alert says nothing.
+    /// Validity in time is not decided here but with membership: that answer reaches the dialer, a TLS alert says
+    /// nothing.
     pub(crate) fn verify(
         &self,
         trust: &Trust,

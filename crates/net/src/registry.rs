@@ -81,8 +81,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Whether a member whose proof has expired may have it: members' own protocol on the cluster port, and nothing that an
-    /// embedder serves.
+    /// Whether a member whose proof has expired may have it: members' own protocol on the cluster port, and nothing
+    /// that an embedder serves.
     pub(crate) const fn recovers(&self) -> bool {
         matches!((&self.closer, self.alpn), (Closer::Tcp(_), Alpn::Peer))
     }
@@ -205,9 +205,9 @@ impl Registry {
 
     /// Judges every open connection under `view` and closes those that it refuses.
     ///
-    /// A connection whose key has been renewed since stays ([`verify_again`]): the new proof may be on its way over this
-    /// very connection. It ends with the old proof, or when its key is revoked. One in recovery does not stay: its proof
-    /// has no end left to wait for.
+    /// A connection whose key has been renewed since stays ([`verify_again`]): the new proof may be on its way over
+    /// this very connection. It ends with the old proof, or when its key is revoked. One in recovery does not stay: its
+    /// proof has no end left to wait for.
     pub fn rejudge(&self, view: &View, now: UnixMillis) -> Vec<ClosedConnection> {
         // Judging may verify signatures; handshakes do not wait for it.
         let open: Vec<(u64, Scope, Arc<Connection>)> =

@@ -1,5 +1,5 @@
-//! A session: what the users of a connection need of it, whatever protects it. Bytes both ways, a binding to this connection,
-//! and the protection by name. Nothing outside an implementation may ask how the keys were agreed on.
+//! A session: what the users of a connection need of it, whatever protects it. Bytes both ways, a binding to this
+//! connection, and the protection by name. Nothing outside an implementation may ask how the keys were agreed on.
 
 use std::io;
 
@@ -12,8 +12,8 @@ pub(crate) const ENROLL_EXPORTER: &[u8] = b"EXPORTER-countersign-enroll";
 
 /// Bytes between two ends that agreed on fresh keys.
 pub trait Session: AsyncRead + AsyncWrite + Send + Sync + Unpin {
-    /// 32 bytes for `label` that both ends of this connection hold and no other connection has: a signature over them counts
-    /// here alone (RFC 9266). Over TLS they are the exporter (RFC 5705, RFC 8446 §7.5) without a context.
+    /// 32 bytes for `label` that both ends of this connection hold and no other connection has: a signature over them
+    /// counts here alone (RFC 9266). Over TLS they are the exporter (RFC 5705, RFC 8446 §7.5) without a context.
     ///
     /// Errors: the keys are not agreed on yet.
     fn channel_binding(&self, label: &[u8]) -> io::Result<[u8; 32]>;

@@ -84,8 +84,8 @@ const EXEMPT: [(&str, &str); 1] = [
     ("process::", "crates/core/src/locked.rs"),
 ];
 
-/// Where a proof may be asserted (`CertificateProof::asserted`): where a certificate or a pre-shared key was verified, and
-/// in the tests of the judgement itself. Anywhere else somebody would make a proof without a check.
+/// Where a proof may be asserted (`CertificateProof::asserted`): where a certificate or a pre-shared key was verified,
+/// and in the tests of the judgement itself. Anywhere else somebody would make a proof without a check.
 const MAY_ASSERT: [&str; 7] = [
     "crates/pki/src/",
     "crates/core/src/handshake/",

@@ -1,7 +1,7 @@
 //! Proof by certificate (RFC 5280): what a verified path states, and what the cluster's record says of it.
 //!
-//! The one file of this module that knows authorities, endorsements and validity. It never verifies a signature of a path:
-//! that was done where the proof was asserted.
+//! The one file of this module that knows authorities, endorsements and validity. It never verifies a signature of a
+//! path: that was done where the proof was asserted.
 
 use std::sync::Arc;
 

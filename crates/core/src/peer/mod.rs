@@ -1,8 +1,8 @@
 //! The judgement on a connection: from what a handshake proved to a peer that may speak.
 //!
 //! Two steps. The transport proves possession of a key ([`Proof`]); [`verify`] then asks whether the cluster knows that
-//! key. Only `verify` makes a [`VerifiedPeer`], and it is called again whenever trust changes. What belongs to one kind of
-//! proof alone is never decided here: this file asks the proof.
+//! key. Only `verify` makes a [`VerifiedPeer`], and it is called again whenever trust changes. What belongs to one kind
+//! of proof alone is never decided here: this file asks the proof.
 
 use crate::id::{Generation, KeyId, NodeId};
 use crate::principal::{Principal, Role};
@@ -33,8 +33,8 @@ pub enum Wanted {
 pub enum Scope {
     /// All that its kind may.
     Full,
-    /// A member whose proof has expired: it may catch up with the trust group, ask for views, and renew. So a cluster that
-    /// was off past every expiry forms again unaided.
+    /// A member whose proof has expired: it may catch up with the trust group, ask for views, and renew. So a cluster
+    /// that was off past every expiry forms again unaided.
     Recovery,
 }
 
@@ -125,10 +125,11 @@ pub fn verify(proof: &Proof, view: &View, wanted: Wanted, now: UnixMillis) -> Re
     Ok(verified(proof, view, Scope::Full))
 }
 
-/// Decides whether a connection that was judged to be of `scope` may stay open under `view`, at `now`. A connection of full
-/// scope whose key was renewed since stays; its proof ends it.
+/// Decides whether a connection that was judged to be of `scope` may stay open under `view`, at `now`. A connection of
+/// full scope whose key was renewed since stays; its proof ends it.
 ///
-/// Errors: as [`verify`], and [`Refusal::Expired`] where nothing is left of full scope but recovery: the peer dials again.
+/// Errors: as [`verify`], and [`Refusal::Expired`] where nothing is left of full scope but recovery: the peer dials
+/// again.
 pub fn verify_again(proof: &Proof, scope: Scope, view: &View, wanted: Wanted, now: UnixMillis) -> Result<(), Refusal> {
     match (scope, verify(proof, view, wanted, now)) {
         (Scope::Full, Ok(VerifiedPeer { scope: Scope::Recovery, .. })) => Err(Refusal::Expired),
@@ -137,8 +138,8 @@ pub fn verify_again(proof: &Proof, scope: Scope, view: &View, wanted: Wanted, no
     }
 }
 
-/// Decides whether a peer that was verified before may still speak under `view`, without verifying a signature. A member's
-/// key counts as long as its member does, also if it is ahead of the record or was renewed since.
+/// Decides whether a peer that was verified before may still speak under `view`, without verifying a signature. A
+/// member's key counts as long as its member does, also if it is ahead of the record or was renewed since.
 pub fn still_known(view: &View, peer: &VerifiedPeer, now: UnixMillis) -> Result<(), Refusal> {
     let VerifiedPeer { proof, not_after, .. } = peer;
     if proof.principal().trust_domain != view.trust_domain {
