@@ -11,7 +11,7 @@ use countersign_core::authz::{NamePattern, Policy, PrincipalPattern, Rule, RuleI
 use countersign_core::id::{Generation, KeyId, NodeId, RequestId};
 use countersign_core::lease::{Holder, LeaseClock, LeaseLength};
 use countersign_core::name::Name;
-use countersign_core::peer::{Evidence, EvidenceParts, VerifiedPeer, Wanted, judge};
+use countersign_core::peer::{CertificateClaims, CertificateProof, Proof, VerifiedPeer, Wanted, verify};
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::{BootMillis, UnixMillis, Validity};
 use countersign_core::trust::author::{Author, Made};
@@ -205,15 +205,15 @@ fn key(number: usize) -> KeyId {
 impl World {
     /// A principal as its handshake would prove it.
     pub(crate) fn peer(&self, number: usize) -> Result<VerifiedPeer> {
-        let parts = EvidenceParts {
+        let proof = Proof::Certificate(CertificateProof::asserted(CertificateClaims {
             principal: Principal { trust_domain: self.view.trust_domain.clone(), role: client(number)? },
             key: key(number),
             authority: *self.view.authorities.keys().next().context("no authority")?,
             cluster: Some(self.view.cluster),
             endorsement: None,
             validity: validity(),
-        };
-        Ok(judge(&self.view, &Evidence::asserted(parts), Wanted::AnyPrincipal, SystemClock.now())?)
+        }));
+        Ok(verify(&proof, &self.view, Wanted::AnyPrincipal, SystemClock.now())?)
     }
 
     pub(crate) fn session(&self, number: usize) -> Result<Session> {

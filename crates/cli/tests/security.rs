@@ -43,14 +43,14 @@ fn an_authority_signs_brokers_and_clients_that_verify_everywhere() {
     home.run(&["security", "certs", "create-client", "--principal", "payment-service-producer"]).ok();
 
     let chain = verified(&home, "ca.pem", "broker.pem", Usage::Server);
-    let parts = chain.evidence().parts();
+    let parts = chain.claims();
     assert_eq!(parts.principal.to_string(), "spiffe://east.internal/broker/b1.example.org");
     let hosts: Vec<String> = chain.hosts().iter().map(ToString::to_string).collect();
     for host in ["b1.example.org", "b1", "10.0.0.1", "::1"] {
         assert!(hosts.iter().any(|h| h == host), "{host} is not in {hosts:?}");
     }
     let chain = verified(&home, "ca.pem", "payment-service-producer.pem", Usage::Client);
-    let principal = chain.evidence().parts().principal.to_string();
+    let principal = chain.claims().principal.to_string();
     assert_eq!(principal, "spiffe://east.internal/client/payment-service-producer");
     for (file, purpose, accepted) in [
         ("broker.pem", "sslserver", true),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use countersign_core::locked::Locked;
 use countersign_core::name::Address;
-use countersign_core::peer::{Evidence, Refusal, Scope, Wanted, judge};
+use countersign_core::peer::{Proof, Refusal, Scope, Wanted, verify};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
 use countersign_guard::{ConnectError, Connecting, Controllers, Guard};
@@ -171,17 +171,17 @@ struct Members {
     /// Made from the first view.
     endpoint: Arc<watch::Sender<Option<Endpoint>>>,
     /// What the member proved that was dialed last.
-    followed: Arc<Locked<Option<Evidence>>>,
+    followed: Arc<Locked<Option<Proof>>>,
 }
 
 /// Whether whoever proved this may tell who belongs and what rules say: a member, and by the newest view that is known here
 /// one that still belongs. The key of an evicted one, and a broker's or a client's, tell nothing.
-fn may_tell(endpoint: Option<&Endpoint>, evidence: &Evidence) -> Result<(), Refusal> {
+fn may_tell(endpoint: Option<&Endpoint>, proof: &Proof) -> Result<(), Refusal> {
     let Some(endpoint) = endpoint else {
-        return evidence.parts().principal.role.node_id().map(|_| ()).ok_or(Refusal::NotANode);
+        return proof.principal().role.node_id().map(|_| ()).ok_or(Refusal::NotANode);
     };
     let view = Arc::clone(&endpoint.trust().load().view);
-    match judge(&view, evidence, Wanted::AnyNode, endpoint.now())?.scope() {
+    match verify(proof, &view, Wanted::AnyNode, endpoint.now())?.scope() {
         Scope::Full => Ok(()),
         Scope::Recovery => Err(Refusal::Expired),
     }
@@ -193,9 +193,9 @@ impl Members {
         let at = turn.checked_rem(self.controllers.len()).and_then(|at| self.controllers.get(at));
         let address = at.ok_or_else(|| ConnectError(Box::new(RemoteGuardError::NoController)))?;
         let (endpoint, followed) = (self.endpoint.borrow().clone(), Arc::clone(&self.followed));
-        let client = self.client.clone().with_judge(Arc::new(move |evidence| {
-            may_tell(endpoint.as_ref(), evidence)?;
-            *followed.lock() = Some(evidence.clone());
+        let client = self.client.clone().with_judge(Arc::new(move |proof| {
+            may_tell(endpoint.as_ref(), proof)?;
+            *followed.lock() = Some(proof.clone());
             Ok(())
         }));
         let stream = client.dial(address).await.map_err(|error| ConnectError(Box::new(error)))?;
@@ -238,7 +238,7 @@ impl Controllers for Members {
         }
         // The member that told of its own eviction, or whose key is known no more, is followed no further.
         let followed = self.followed.lock().clone();
-        let still = followed.ok_or(Refusal::NotAMember).and_then(|evidence| may_tell(Some(&endpoint), &evidence));
+        let still = followed.ok_or(Refusal::NotAMember).and_then(|proof| may_tell(Some(&endpoint), &proof));
         still
             .inspect_err(|refusal| tracing::warn!(%refusal, "the member that is followed may tell nothing more"))
             .is_ok()

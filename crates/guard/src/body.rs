@@ -87,7 +87,7 @@ impl GuardedBody {
             }
             // The two clocks may disagree by a little: then it sleeps once more.
             let left = Duration::from_millis(self.going.until.since(now));
-            // why: a rule, and a certificate, ends by the passing of time alone
+            // why: a rule, and a proof, ends by the passing of time alone
             let ending = self.ending.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
             ready!(ending.as_mut().poll(cx));
             self.ending = None;

@@ -54,7 +54,7 @@ impl<'a> Permit<'a> {
         self.generation
     }
 
-    /// When it ends by itself: with the lease, the rules that were weighed, or the certificate.
+    /// When it ends by itself: with the lease, the rules that were weighed, or the proof of the peer.
     pub const fn deadline(&self) -> BootMillis {
         self.deadline
     }
@@ -63,8 +63,8 @@ impl<'a> Permit<'a> {
     /// begun by then may end.
     ///
     /// # Errors
-    /// [`Denial::NoLease`] past [`Permit::deadline`], also where a rule or the certificate ended; [`Denial::Outdated`] after any
-    /// change.
+    /// [`Denial::NoLease`] past [`Permit::deadline`], also where a rule or the proof ended; [`Denial::Outdated`] after
+    /// any change.
     pub fn holds(&self, guard: &Guard, fresh: &Fresh<'_>) -> Result<(), Denial> {
         if fresh.now() >= self.deadline {
             return Err(Denial::NoLease(NoLease));
@@ -108,7 +108,7 @@ pub enum Denial {
     /// What rules say of whoever asks is not here: [`Guard::fetch`] fetches it.
     #[error("rules about this principal are not here yet")]
     Unfetched,
-    /// A peer whose certificate has expired may recover, and nothing else.
+    /// A peer whose proof has expired may recover, and nothing else.
     #[error("certificate has expired")]
     RecoveryOnly,
 }

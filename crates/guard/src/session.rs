@@ -218,7 +218,8 @@ impl Session {
         Ok(permit)
     }
 
-    /// When what is answered now ends by itself: with the lease, with a rule that was weighed, with the certificate.
+    /// When what is answered now ends by itself: with the lease, with a rule that was weighed, with the proof of the
+    /// peer.
     #[inline]
     fn ends(&self, fresh: &Fresh<'_>) -> BootMillis {
         fresh.deadline().min(self.until.get())

@@ -17,7 +17,6 @@ use axum::response::Response;
 use axum::routing::any;
 use countersign_core::id::Generation;
 use countersign_core::lease::LeaseLength;
-use countersign_core::time::Validity;
 use countersign_core::trust::command::Command;
 use countersign_guard::{Caller, GENERATION, GuardLayer, MIN_GENERATION};
 use http_body_util::BodyExt;
@@ -28,8 +27,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tower::ServiceExt;
 
 fn caller(world: &World) -> Caller {
-    let validity = Validity { not_before: NOW, not_after: NOW.plus_secs(60) };
-    Caller { peer: world.peer("pay"), validity, remote: "10.0.0.7:1".parse().unwrap() }
+    Caller { peer: world.peer("pay"), remote: "10.0.0.7:1".parse().unwrap() }
 }
 
 /// Echoes a body; streams what is sent into a channel.

@@ -1,7 +1,7 @@
 //! The acceptor of the cluster port: from a socket to a judged stream, or to a refusal that both ends know.
 //!
 //! The life of a connection: charge its source, take a place, read the ClientHello, choose by its one protocol which
-//! certificate to ask for, end the handshake, register, judge, say `Welcome` or `Refused`, hand over. All of it under one
+//! proof to ask for, end the handshake, register, judge, say `Welcome` or `Refused`, hand over. All of it under one
 //! deadline and one count of bytes. Nothing is read from the peer between its handshake and `Welcome`.
 
 use std::convert::Infallible;
@@ -163,7 +163,8 @@ impl Shared {
         };
         let charged = match self.gate.charge(source) {
             Charge::Refused { repeated } => return refuse(attempt, repeated),
-            charge => charge == Charge::Taken,
+            Charge::Taken => true,
+            Charge::Overdrawn => false,
         };
         match self.gate.place() {
             // Boxed: the runtime moves a task about until it runs, and this one has kilobytes.
@@ -236,11 +237,11 @@ impl Shared {
         *place = own;
         let stranger = hello.prove(&self.endpoint).await?;
         let (slot, stranger) = stranger.reserve(&self.routes.enroll, attempt).await?;
-        let (tls, proof) = stranger.welcome().await?;
+        let (session, proof) = stranger.welcome().await?;
         // why: it is the deadline
         let deadline = tokio::time::sleep(self.limits.enrollment);
         let Some(place) = place.split(1) else { return Err(Failure::from(Refusal::Overloaded).into()) };
-        slot.send(EnrollStream::new(tls, proof, deadline, (place, share), attempt));
+        slot.send(EnrollStream::new(session, proof, deadline, (place, share), attempt));
         Ok(())
     }
 }

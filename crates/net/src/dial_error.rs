@@ -90,7 +90,14 @@ impl DialError {
             DialCause::Refused { code } => {
                 matches!(code.refusal(), Some(Refusal::NotReady | Refusal::Overloaded | Refusal::Deadline))
             }
-            _ => false,
+            DialCause::Alert { .. }
+            | DialCause::NotCountersign(_)
+            | DialCause::Pin { .. }
+            | DialCause::Untrusted(_)
+            | DialCause::Judged(_)
+            | DialCause::Host
+            | DialCause::NoCredential
+            | DialCause::Tls(_) => false,
         }
     }
 }
@@ -119,19 +126,26 @@ impl DialCause {
     }
 
     fn of_tls(error: Error) -> Self {
-        match error {
-            Error::AlertReceived(AlertDescription::NoApplicationProtocol) | Error::NoApplicationProtocol => {
-                Self::NotCountersign(Foreign::Protocol)
-            }
-            Error::AlertReceived(AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure)
-            | Error::InvalidMessage(_)
-            | Error::InappropriateMessage { .. }
-            | Error::InappropriateHandshakeMessage { .. }
-            | Error::PeerIncompatible(_)
-            | Error::PeerMisbehaved(_)
-            | Error::PeerSentOversizedRecord => Self::NotCountersign(Foreign::Tls(error)),
-            Error::AlertReceived(alert) => Self::Alert { alert: alert.into() },
-            other => Self::Tls(other),
+        let other_protocol = matches!(
+            error,
+            Error::AlertReceived(AlertDescription::NoApplicationProtocol) | Error::NoApplicationProtocol
+        );
+        if other_protocol {
+            return Self::NotCountersign(Foreign::Protocol);
         }
+        let other_tls = matches!(
+            error,
+            Error::AlertReceived(AlertDescription::ProtocolVersion | AlertDescription::HandshakeFailure)
+                | Error::InvalidMessage(_)
+                | Error::InappropriateMessage { .. }
+                | Error::InappropriateHandshakeMessage { .. }
+                | Error::PeerIncompatible(_)
+                | Error::PeerMisbehaved(_)
+                | Error::PeerSentOversizedRecord
+        );
+        if other_tls {
+            return Self::NotCountersign(Foreign::Tls(error));
+        }
+        if let Error::AlertReceived(alert) = error { Self::Alert { alert: alert.into() } } else { Self::Tls(error) }
     }
 }

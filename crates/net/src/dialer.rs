@@ -32,8 +32,9 @@ use crate::dial_error::{DialCause, DialError, Foreign};
 use crate::endpoint::Endpoint;
 use crate::frame::{FRAME_LEN, FirstFrame};
 use crate::registry::{Closer, Connection, Registration};
+use crate::session::Session;
 use crate::sni;
-use crate::stream::{PeerStream, ServiceStream, Tls};
+use crate::stream::{PeerStream, ServiceStream};
 use crate::trust::Trust;
 use crate::verifier::ChainVerifier;
 
@@ -45,6 +46,9 @@ pub enum Expected {
     /// Any member or broker whose certificate holds the dialed host.
     Host,
 }
+
+/// A welcomed session, its place in the registry, the peer, and where the peer is.
+type Dialed = (Box<dyn Session>, Registration, VerifiedPeer, SocketAddr);
 
 /// Dials as a member.
 #[derive(Clone)]
@@ -68,22 +72,17 @@ impl Dialer {
     /// Connects to the member `node` under the peer protocol; also if its certificate has expired, which the scope of the
     /// stream's peer says.
     pub async fn dial_peer(&self, address: &Address, node: NodeId) -> Result<PeerStream, DialError> {
-        let (tls, registration, peer, remote) = self.dial(address, Alpn::Peer, Expected::Node(node)).await?;
-        Ok(PeerStream::new(tls, registration, peer, remote))
+        let (session, registration, peer, remote) = self.dial(address, Alpn::Peer, Expected::Node(node)).await?;
+        Ok(PeerStream::new(session, registration, peer, remote))
     }
 
     /// Connects to a member or broker under the service protocol. Nobody serves with a certificate that has expired.
     pub async fn dial_service(&self, address: &Address, expected: Expected) -> Result<ServiceStream, DialError> {
-        let (tls, registration, peer, remote) = self.dial(address, Alpn::Service, expected).await?;
-        Ok(ServiceStream::new(tls, registration, peer, remote))
+        let (session, registration, peer, remote) = self.dial(address, Alpn::Service, expected).await?;
+        Ok(ServiceStream::new(session, registration, peer, remote))
     }
 
-    async fn dial(
-        &self,
-        address: &Address,
-        alpn: Alpn,
-        expected: Expected,
-    ) -> Result<(Tls, Registration, VerifiedPeer, SocketAddr), DialError> {
+    async fn dial(&self, address: &Address, alpn: Alpn, expected: Expected) -> Result<Dialed, DialError> {
         attempt(address, self.deadline, |failure_id| self.connect(address, alpn, expected, failure_id)).await
     }
 
@@ -93,20 +92,19 @@ impl Dialer {
         alpn: Alpn,
         expected: Expected,
         failure_id: FailureId,
-    ) -> Result<(Tls, Registration, VerifiedPeer, SocketAddr), DialCause> {
+    ) -> Result<Dialed, DialCause> {
         let trust = self.endpoint.trust().load();
         let credential = trust.credential.clone().ok_or(DialCause::NoCredential)?;
         let (wanted, name) = expected.name(failure_id, &trust);
         let verifier = server_verifier(&self.endpoint, &trust, expected, &address.host);
-        let Handshaken { mut tls, verified, remote } =
-            handshake(address, alpn, Some(&credential), &verifier, name).await?;
+        let Handshaken { tls, verified, remote } = handshake(address, alpn, Some(&credential), &verifier, name).await?;
         let closer = SockRef::from(tls.get_ref().0.socket()).try_clone().map_err(DialCause::Closed)?;
-        let evidence = verified.evidence().clone();
-        let connection = Connection { evidence, wanted, alpn, remote, dialed: true, closer: Closer::Tcp(closer) };
+        let proof = verified.proof();
+        let connection = Connection { proof, wanted, alpn, remote, dialed: true, closer: Closer::Tcp(closer) };
         let (registration, peer) = self.endpoint.admit(connection).map_err(DialCause::Judged)?;
-        read_welcome(&mut tls).await?;
+        let session = read_welcome(tls).await?;
         match registration.closed().refusal() {
-            None => Ok((tls.into(), registration, peer, remote)),
+            None => Ok((session, registration, peer, remote)),
             Some(refusal) => Err(DialCause::Judged(refusal)),
         }
     }
@@ -131,12 +129,12 @@ pub(crate) fn server_verifier(
 ) -> Arc<ChainVerifier<Arc<VerifiedChain>, DialCause>> {
     let (endpoint, trust, host) = (endpoint.clone(), Arc::clone(trust), host.clone());
     ChainVerifier::new(move |presented| {
-        let chain = endpoint.verify(&trust, presented, Usage::Server).map_err(DialCause::Untrusted)?;
+        let chain = endpoint.chains().verify(&trust, presented, Usage::Server).map_err(DialCause::Untrusted)?;
         let wanted = match expected {
             Expected::Node(node) => Wanted::Node(node),
             Expected::Host => Wanted::AnyPrincipal,
         };
-        endpoint.judge(&trust, chain.evidence(), wanted).map_err(DialCause::Judged)?;
+        endpoint.judge(&trust, &chain.proof(), wanted).map_err(DialCause::Judged)?;
         if expected == Expected::Host && !serves_host(&chain, &host) {
             return Err(DialCause::Host);
         }
@@ -146,7 +144,7 @@ pub(crate) fn server_verifier(
 
 /// Only nodes and brokers serve, and only at the hosts that their certificates hold.
 pub(crate) fn serves_host(chain: &VerifiedChain, host: &Host) -> bool {
-    let serves = matches!(chain.evidence().parts().principal.role, Role::Node(_) | Role::Broker(_));
+    let serves = matches!(chain.claims().principal.role, Role::Node(_) | Role::Broker(_));
     serves && chain.hosts().contains(host)
 }
 
@@ -219,11 +217,13 @@ async fn open(address: &Address) -> std::io::Result<(TcpStream, SocketAddr)> {
     Ok((socket, remote))
 }
 
-/// The acceptor's first frame; before it, nothing is sent and nobody is connected.
-pub(crate) async fn read_welcome(tls: &mut TlsStream<Counted>) -> Result<(), DialCause> {
+/// Reads the acceptor's first frame. Before it nothing is sent; from then on the acceptor may send as much as it likes.
+pub(crate) async fn read_welcome(mut tls: TlsStream<Counted>) -> Result<Box<dyn Session>, DialCause> {
     let mut frame = [0; FRAME_LEN];
     tls.read_exact(&mut frame).await.map_err(DialCause::of_io)?;
-    accept_frame(&frame)
+    accept_frame(&frame)?;
+    tls.get_mut().0.lift();
+    Ok(Box::new(tls))
 }
 
 pub(crate) fn accept_frame(frame: &[u8; FRAME_LEN]) -> Result<(), DialCause> {

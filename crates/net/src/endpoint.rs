@@ -7,21 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::id::NodeId;
-use countersign_core::mapped::MappedName;
-use countersign_core::peer::{Evidence, Refusal, Scope, VerifiedPeer, Wanted, judge};
-use countersign_core::principal::{Principal, Role};
+use countersign_core::peer::{Proof, Refusal, Scope, VerifiedPeer, Wanted, verify};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
-use countersign_pki::foreign::verify_foreign_chain;
-use countersign_pki::mapping::{Rules, Unmapped};
-use countersign_pki::verify::{BundleError, ChainError, Usage, VerifiedChain, verify_chain};
-use rustls_pki_types::CertificateDer;
+use countersign_pki::mapping::Rules;
+use countersign_pki::verify::{BundleError, ChainError, Usage};
 
 use crate::alpn::Alpn;
+use crate::chains::Chains;
 use crate::clock::Clock;
 use crate::credential::Credential;
 use crate::denied::Denied;
-use crate::memory::{ChainKey, ChainMemory};
 use crate::refusal::Refusals;
 use crate::registry::{ClosedConnection, Connection, Registration, Registry};
 use crate::trust::{LiveTrust, StaleGeneration, Trust};
@@ -39,7 +35,7 @@ pub enum PublishError {
 
 /// Why peers would refuse a credential.
 #[derive(Debug, thiserror::Error)]
-pub enum EvidenceRefused {
+pub enum CredentialRefused {
     /// Its chain.
     #[error("chain does not verify")]
     Chain(#[from] ChainError),
@@ -50,13 +46,11 @@ pub enum EvidenceRefused {
 
 struct Shared {
     trust: LiveTrust,
-    memory: ChainMemory,
+    chains: Chains,
     registry: Registry,
     denied: Denied,
     clock: Box<dyn Clock>,
     refusals: Arc<dyn Refusals>,
-    /// How certificates made elsewhere become principals; none where the cluster issues them.
-    mapping: Option<Rules>,
 }
 
 /// A member on the network. Clones are the same member.
@@ -77,9 +71,8 @@ impl Endpoint {
 
     fn with(trust: Trust, clock: impl Clock, refusals: Arc<dyn Refusals>, mapping: Option<Rules>) -> Self {
         Self(Arc::new(Shared {
-            mapping,
             trust: LiveTrust::new(trust),
-            memory: ChainMemory::default(),
+            chains: Chains::new(mapping),
             registry: Registry::default(),
             denied: Denied::default(),
             clock: Box::new(clock),
@@ -99,7 +92,7 @@ impl Endpoint {
 
     /// How certificates made elsewhere become principals, if they are made elsewhere.
     pub fn mapping(&self) -> Option<&Rules> {
-        self.0.mapping.as_ref()
+        self.0.chains.mapping()
     }
 
     pub(crate) fn refusals(&self) -> &dyn Refusals {
@@ -114,13 +107,7 @@ impl Endpoint {
     /// Puts `view` in force, then judges every open connection under it. When this returns, no connection that the view
     /// refuses is open, and no handshake will open one.
     pub fn publish(&self, view: Arc<View>, applied: UnixMillis) -> Result<Vec<ClosedConnection>, PublishError> {
-        let current = self.trust().load();
-        // Most views change a member, not an authority: parsing certificates again would be for nothing.
-        let bundle = if view.authorities == current.view.authorities {
-            Arc::clone(&current.bundle)
-        } else {
-            Trust::of_view(Arc::clone(&view), None, applied)?.bundle
-        };
+        let bundle = self.trust().load().bundle_of(&view)?;
         self.trust().publish(Arc::clone(&view), bundle, applied)?;
         Ok(self.registry().rejudge(&view, self.now()))
     }
@@ -139,11 +126,11 @@ impl Endpoint {
     }
 
     /// Whether peers will take `credential` for the member `node`: its chain verified in both roles, and judged, as theirs do.
-    pub fn check_own(&self, credential: &Credential, node: NodeId) -> Result<(), EvidenceRefused> {
+    pub fn check_own(&self, credential: &Credential, node: NodeId) -> Result<(), CredentialRefused> {
         let trust = self.trust().load();
         for usage in [Usage::Server, Usage::Client] {
             let verified = credential.verify(&trust.bundle, usage, self.now())?;
-            let peer = self.judge(&trust, verified.evidence(), Wanted::Node(node))?;
+            let peer = self.judge(&trust, &verified.proof(), Wanted::Node(node))?;
             if peer.scope() != Scope::Full {
                 return Err(Refusal::Expired.into());
             }
@@ -156,7 +143,7 @@ impl Endpoint {
         self.trust().publish_credential(credential);
     }
 
-    /// Ends each connection when its certificate does. Never returns; an acceptor runs it.
+    /// Ends each connection when its proof does. Never returns; an acceptor runs it.
     pub async fn expire_connections(&self) -> Infallible {
         /// The wall clock may be set while this sleeps, so it looks again at least this often.
         const LOOK_AGAIN: Duration = Duration::from_secs(30);
@@ -166,7 +153,7 @@ impl Endpoint {
                 tracing::info!(principal = %closed.principal, key = %closed.key, "connection closed: {}", closed.refusal);
             }
             let next = self.registry().next_expiry().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
-            // why: validity ends by the passing of time alone
+            // why: a proof expires by the passing of time alone
             let expiry = tokio::time::sleep(next.unwrap_or(LOOK_AGAIN).min(LOOK_AGAIN));
             tokio::select! {
                 () = expiry => {}
@@ -175,24 +162,14 @@ impl Endpoint {
         }
     }
 
-    /// The chain as verified under `trust`, now or before in the same generation. Validity in time is not judged here but
-    /// with membership, by `judge`: its answer reaches the dialer, a TLS alert says nothing.
-    pub(crate) fn verify(
-        &self,
-        trust: &Trust,
-        chain: &[CertificateDer<'_>],
-        usage: Usage,
-    ) -> Result<Arc<VerifiedChain>, ChainError> {
-        let key = ChainKey::of(chain, usage, &trust.view.trust_domain, trust.view.generation);
-        self.0.memory.recall_or(key, || match &self.0.mapping {
-            None => verify_chain(&trust.bundle, chain, usage, None),
-            Some(rules) => verify_mapped(rules, trust, chain, usage),
-        })
+    /// How presented chains become proofs here.
+    pub(crate) fn chains(&self) -> &Chains {
+        &self.0.chains
     }
 
     /// Judges a peer under `trust`, now.
-    pub(crate) fn judge(&self, trust: &Trust, evidence: &Evidence, wanted: Wanted) -> Result<VerifiedPeer, Refusal> {
-        let peer = judge(&trust.view, evidence, wanted, trust.at(self.0.clock.now()))?;
+    pub(crate) fn judge(&self, trust: &Trust, proof: &Proof, wanted: Wanted) -> Result<VerifiedPeer, Refusal> {
+        let peer = verify(proof, &trust.view, wanted, trust.at(self.0.clock.now()))?;
         self.0.denied.check(peer.principal())?;
         Ok(peer)
     }
@@ -200,13 +177,13 @@ impl Endpoint {
     /// Registers a connection whose handshake has ended, then judges it under the trust in force by now. Registered
     /// first: a view published in between either is the one that judges here, or finds the connection and closes it.
     pub(crate) fn admit(&self, connection: Connection) -> Result<(Registration, VerifiedPeer), Refusal> {
-        let (evidence, wanted) = (connection.evidence.clone(), connection.wanted);
+        let (proof, wanted) = (connection.proof.clone(), connection.wanted);
         if connection.alpn == Alpn::Service && !connection.dialed {
-            self.registry().check_room(&evidence.parts().principal)?;
+            self.registry().check_room(proof.principal())?;
         }
         let recovers = connection.recovers();
         let registration = self.registry().register(connection);
-        let peer = self.judge(&self.trust().load(), &evidence, wanted)?;
+        let peer = self.judge(&self.trust().load(), &proof, wanted)?;
         if peer.scope() == Scope::Recovery && !recovers {
             return Err(Refusal::Expired);
         }
@@ -216,24 +193,4 @@ impl Endpoint {
             Some(refusal) => Err(refusal),
         }
     }
-}
-
-/// A mapped node is the member that the view binds its name to, never one whose number the name happens to spell.
-fn verify_mapped(
-    rules: &Rules,
-    trust: &Trust,
-    chain: &[CertificateDer<'_>],
-    usage: Usage,
-) -> Result<VerifiedChain, ChainError> {
-    let foreign = verify_foreign_chain(&trust.bundle, chain, usage, None)?;
-    let role = match rules.map(foreign.names(), Some(&trust.view.trust_domain))? {
-        MappedName::Node(name) => match trust.view.node_mapped(&name) {
-            Some(node) => Role::Node(node),
-            None => return Err(Unmapped::Unbound { name }.into()),
-        },
-        MappedName::Broker(host) => Role::Broker(host),
-        MappedName::Client(name) => Role::Client(name),
-        MappedName::Admin(name) => Role::Admin(name),
-    };
-    foreign.believe(Principal { trust_domain: trust.view.trust_domain.clone(), role }, usage)
 }

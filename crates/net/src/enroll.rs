@@ -23,8 +23,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::alpn::Alpn;
 use crate::dial_error::{DialCause, DialError};
 use crate::dialer::{DEADLINE, Handshaken, attempt, handshake, read_welcome};
+use crate::session::{ENROLL_EXPORTER, Protection, Session};
 use crate::sni;
-use crate::stream::{ENROLL_EXPORTER, Unregistered, delegate_io};
+use crate::stream::{Unregistered, delegate_session};
 use crate::verifier::ChainVerifier;
 
 /// A connection to a member of the pinned cluster, verified from its leaf up.
@@ -64,7 +65,7 @@ impl core::fmt::Debug for PinnedStream {
     }
 }
 
-delegate_io!(PinnedStream, inner);
+delegate_session!(PinnedStream, inner);
 
 /// The chain that a sponsor proved to hold the key of, down to a node's leaf.
 #[derive(Debug, Clone)]
@@ -116,14 +117,12 @@ async fn dial(
     attempt(address, deadline, |failure_id| async move {
         let verifier = ChainVerifier::new(move |chain| verify(pin, chain, &read));
         let name = sni::enroll_name(failure_id);
-        let Handshaken { mut tls, verified, remote } = handshake(address, Alpn::Enroll, None, &verifier, name).await?;
-        let exporter = tls.get_ref().1.export_keying_material([0; 32], ENROLL_EXPORTER, None);
-        let exporter = exporter.map_err(DialCause::Tls)?;
-        read_welcome(&mut tls).await?;
-        tls.get_mut().0.lift();
+        let Handshaken { tls, verified, remote } = handshake(address, Alpn::Enroll, None, &verifier, name).await?;
+        let session = read_welcome(tls).await?;
+        let exporter = session.channel_binding(ENROLL_EXPORTER).map_err(DialCause::of_io)?;
         let Pinned { bundle, chain, leaf } = verified;
         let channel = SponsorChannel { authority: pin, leaf, exporter };
-        Ok(PinnedStream { inner: Unregistered(tls.into()), channel, chain, bundle, remote })
+        Ok(PinnedStream { inner: Unregistered { session }, channel, chain, bundle, remote })
     })
     .await
 }

@@ -22,7 +22,8 @@ use crate::endpoint::Endpoint;
 use crate::frame::FirstFrame;
 use crate::registry::{Closer, Connection, Registration};
 use crate::routes::Route;
-use crate::stream::{ENROLL_EXPORTER, SponsorProof, Tls};
+use crate::session::{ENROLL_EXPORTER, Session};
+use crate::stream::SponsorProof;
 use crate::trust::Trust;
 use crate::verifier::ChainVerifier;
 
@@ -110,7 +111,7 @@ impl Hello {
     pub(crate) async fn prove(self, endpoint: &Endpoint) -> Result<Stranger, Refused> {
         let trust = endpoint.trust().load();
         let tls = self.finish(&trust, None).await?;
-        let exporter = tls.get_ref().1.export_keying_material([0; 32], ENROLL_EXPORTER, None);
+        let exporter = tls.channel_binding(ENROLL_EXPORTER);
         let exporter = exporter.map_err(|e| Failure::of(Refusal::Handshake, &e))?;
         let presented = trust.credential.as_ref().and_then(|c| c.leaf_digest()).unwrap_or_default();
         Ok(Stranger { tls, proof: SponsorProof { exporter, presented } })
@@ -146,7 +147,7 @@ pub(crate) fn client_verifier(
     trust: &Arc<Trust>,
 ) -> Arc<ChainVerifier<Arc<VerifiedChain>, ChainError>> {
     let (endpoint, trust) = (endpoint.clone(), Arc::clone(trust));
-    ChainVerifier::new(move |chain| endpoint.verify(&trust, chain, Usage::Client))
+    ChainVerifier::new(move |chain| endpoint.chains().verify(&trust, chain, Usage::Client))
 }
 
 /// A plaintext alert, sent while no key has been agreed on.
@@ -170,12 +171,12 @@ impl Proven {
         attempt: &mut Attempt,
     ) -> Result<Judged, Refused> {
         let Self { tls, chain } = self;
-        let evidence = chain.evidence().clone();
-        attempt.presented = Some(evidence.parts().principal.clone());
+        let proof = chain.proof();
+        attempt.presented = Some(proof.principal().clone());
         let socket = SockRef::from(tls.get_ref().0.socket()).try_clone();
         let closer = Closer::Tcp(socket.map_err(|e| Failure::of(Refusal::Handshake, &e))?);
         let alpn = if wanted == Wanted::AnyPrincipal { Alpn::Service } else { Alpn::Peer };
-        let connection = Connection { evidence, wanted, alpn, remote: attempt.source, dialed: false, closer };
+        let connection = Connection { proof, wanted, alpn, remote: attempt.source, dialed: false, closer };
         match endpoint.admit(connection) {
             Ok((registration, peer)) => Ok(Judged { tls, registration, peer }),
             Err(refusal) => Err(refuse(tls, refusal, attempt).await),
@@ -195,7 +196,7 @@ impl Judged {
         self,
         route: &Route<S>,
         attempt: &mut Attempt,
-        stream: impl FnOnce(Tls, Registration, VerifiedPeer, core::net::SocketAddr) -> S,
+        stream: impl FnOnce(Box<dyn Session>, Registration, VerifiedPeer, core::net::SocketAddr) -> S,
     ) -> Result<(), Refused> {
         let Self { tls, registration, peer } = self;
         let (slot, tls) = reserve(route, tls, attempt).await?;
@@ -226,7 +227,7 @@ impl Stranger {
     }
 
     /// The generation is told to members only.
-    pub(crate) async fn welcome(self) -> Result<(Tls, SponsorProof), Refused> {
+    pub(crate) async fn welcome(self) -> Result<(Box<dyn Session>, SponsorProof), Refused> {
         Ok((welcome(self.tls, Generation(0)).await?, self.proof))
     }
 }
@@ -242,14 +243,18 @@ async fn reserve<S>(
     }
 }
 
-async fn welcome(mut tls: TlsStream<Counted>, generation: Generation) -> Result<Tls, Refused> {
+/// Says welcome. From then on the other end may send as much as it likes.
+async fn welcome(mut tls: TlsStream<Counted>, generation: Generation) -> Result<Box<dyn Session>, Refused> {
     let frame = FirstFrame::Welcome { generation }.encode();
     let sent = async {
         tls.write_all(&frame).await?;
         tls.flush().await
     };
     match sent.await {
-        Ok(()) => Ok(tls.into()),
+        Ok(()) => {
+            tls.get_mut().0.lift();
+            Ok(Box::new(tls))
+        }
         Err(error) => Err(Failure::of(Refusal::Handshake, &error).into()),
     }
 }

@@ -8,7 +8,6 @@ use countersign_core::limits::HANDSHAKE_MILLIS_MAX;
 use countersign_core::name::Address;
 use countersign_core::principal::TrustDomain;
 use rustls::server::danger::ClientCertVerifier;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 
@@ -17,6 +16,7 @@ use crate::config::server_config;
 use crate::credential::Credential;
 use crate::dial_error::{DialCause, DialError};
 use crate::dialer::{Handshaken, attempt, handshake, read_welcome};
+use crate::session::Session;
 use crate::sni;
 use crate::verifier::ChainVerifier;
 
@@ -27,15 +27,13 @@ pub async fn dial_as_stranger(
     address: &Address,
     alpn: Alpn,
     credential: Option<&Credential>,
-) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + 'static + use<>, DialError> {
+) -> Result<Box<dyn Session>, DialError> {
     attempt(address, DEADLINE, |failure_id| async move {
         let domain = TrustDomain::parse("internal").map_err(|_| DialCause::Host)?;
         let name = sni::server_name(failure_id, "stranger", &domain);
         let verifier = ChainVerifier::new(|_| Ok::<_, DialCause>(()));
-        let Handshaken { mut tls, .. } = handshake(address, alpn, credential, &verifier, name).await?;
-        read_welcome(&mut tls).await?;
-        tls.get_mut().0.lift();
-        Ok(tls)
+        let Handshaken { tls, .. } = handshake(address, alpn, credential, &verifier, name).await?;
+        read_welcome(tls).await
     })
     .await
 }

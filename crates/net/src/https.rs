@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use countersign_core::limits::HANDSHAKE_MILLIS_MAX;
 use countersign_core::name::{Address, Host};
-use countersign_core::peer::{Evidence, Refusal, VerifiedPeer, Wanted};
+use countersign_core::peer::{Proof, Refusal, VerifiedPeer, Wanted};
 use countersign_core::time::UnixMillis;
 use countersign_pki::foreign::{CertificateNames, ForeignChain, verify_foreign_chain};
 use countersign_pki::verify::{Bundle, Usage};
@@ -41,7 +41,7 @@ pub enum HttpsCertificate {
 #[derive(Clone)]
 pub struct HttpsPeer {
     endpoint: Endpoint,
-    evidence: Option<Evidence>,
+    proof: Option<Proof>,
     /// Where it is.
     pub remote: SocketAddr,
 }
@@ -51,7 +51,7 @@ impl HttpsPeer {
     /// `None` if it showed no certificate.
     pub fn verified(&self) -> Option<Result<VerifiedPeer, Refusal>> {
         let trust = self.endpoint.trust().load();
-        self.evidence.as_ref().map(|evidence| self.endpoint.judge(&trust, evidence, Wanted::AnyPrincipal))
+        self.proof.as_ref().map(|proof| self.endpoint.judge(&trust, proof, Wanted::AnyPrincipal))
     }
 }
 
@@ -89,15 +89,15 @@ pub async fn accept_https(
     };
     let resolver = shown.ok_or(HttpsError::NoCertificate)?.resolver();
     let (verifying, judged_by) = (endpoint.clone(), Arc::clone(&trust));
-    let verifier = ChainVerifier::optional(move |chain| verifying.verify(&judged_by, chain, Usage::Client));
+    let verifier = ChainVerifier::optional(move |chain| verifying.chains().verify(&judged_by, chain, Usage::Client));
     let config = server_config_for(HTTP, resolver, Some(Arc::clone(&verifier) as _)).map_err(HttpsError::Tls)?;
     let ended = tokio::time::timeout(DEADLINE, TlsAcceptor::from(Arc::new(config)).accept(socket)).await;
     let tls = ended.map_err(|_| HttpsError::Deadline)?.map_err(HttpsError::Io)?;
-    let evidence = match verifier.take_outcome() {
-        Some(Ok(chain)) => Some(chain.evidence().clone()),
-        _ => None,
+    let proof = match verifier.take_outcome() {
+        Some(Ok(chain)) => Some(chain.proof()),
+        Some(Err(_)) | None => None,
     };
-    Ok((tls, HttpsPeer { endpoint: endpoint.clone(), evidence, remote }))
+    Ok((tls, HttpsPeer { endpoint: endpoint.clone(), proof, remote }))
 }
 
 /// A dialed HTTPS connection to a member.

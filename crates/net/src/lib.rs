@@ -7,10 +7,13 @@
 //! Read [`acceptor`] for the life of an accepted connection, [`dialer`] for a dialed one, [`registry`] for how trust
 //! reaches the connections that are open, and [`trust`] for where it is kept.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 pub mod acceptor;
 pub mod alpn;
 mod attempt;
 mod budget;
+mod chains;
 pub mod clock;
 mod config;
 mod counted;
@@ -38,6 +41,7 @@ pub mod registry;
 pub mod returning;
 pub mod routes;
 pub mod service_client;
+pub mod session;
 mod share;
 mod sni;
 pub mod stream;
@@ -51,7 +55,7 @@ pub use clock::{Clock, SystemClock};
 pub use credential::{Credential, CredentialError};
 pub use dial_error::{DialCause, DialError};
 pub use dialer::{Dialer, Expected};
-pub use endpoint::{Endpoint, EvidenceRefused, PublishError};
+pub use endpoint::{CredentialRefused, Endpoint, PublishError};
 pub use enroll::{PinnedStream, SponsorChain, dial_enroll, dial_enroll_mapped, dial_enroll_within};
 pub use quic::{QuicConnection, QuicPurpose, QuicStream};
 pub use quic_acceptor::{QuicAcceptor, QuicBindError};
@@ -61,6 +65,7 @@ pub use registry::{ClosedConnection, LiveConnection, Registry};
 pub use returning::{PresentedServer, RecognizedServer, ReturnStream, Unrecognized, dial_return};
 pub use routes::Routes;
 pub use service_client::{ClientStream, Judge, ServedBy, ServiceClient, Unverified};
+pub use session::{Protection, Session};
 pub use stream::{EnrollStream, PeerStream, ServiceStream, SponsorProof};
 pub use trust::{LiveTrust, StaleGeneration, Trust};
 pub use view::{ViewStream, dial_view};

@@ -84,7 +84,7 @@ impl ChainMemory {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use core::cell::Cell;
 
     use countersign_core::principal::Principal;
@@ -104,7 +104,8 @@ mod tests {
         ChainKey::of(&chain, Usage::Client, &domain("td"), Generation(1))
     }
 
-    fn chain() -> VerifiedChain {
+    /// A client's chain, newly made and verified.
+    pub(crate) fn chain() -> VerifiedChain {
         let draw = || KeyPair::generate(KeyAlgorithm::default()).unwrap();
         let validity = Validity { not_before: UnixMillis(0), not_after: UnixMillis::from_secs(4_000_000_000) };
         let td = domain("td");

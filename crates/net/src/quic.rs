@@ -127,7 +127,7 @@ impl AsyncRead for QuicStream {
         match AsyncRead::poll_read(Pin::new(&mut self.recv), cx, buf) {
             // The connection may have been closed while this waited.
             Poll::Ready(Err(error)) => Poll::Ready(self.check().and(Err(error))),
-            other => other,
+            answered @ (Poll::Ready(Ok(())) | Poll::Pending) => answered,
         }
     }
 }

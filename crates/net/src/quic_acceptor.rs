@@ -256,11 +256,11 @@ impl Shared {
             }
             (Ok(_), None) => return Err((Refusal::Handshake.into(), None)),
         };
-        let evidence = chain.evidence().clone();
-        attempt.presented = Some(evidence.parts().principal.clone());
+        let proof = chain.proof();
+        attempt.presented = Some(proof.principal().clone());
         let (wanted, alpn) = (self.purpose.wanted(), self.purpose.alpn());
         let closer = Closer::Quic(connection.clone());
-        let entry = Connection { evidence, wanted, alpn, remote: attempt.source, dialed: false, closer };
+        let entry = Connection { proof, wanted, alpn, remote: attempt.source, dialed: false, closer };
         let judged = self.endpoint.admit(entry);
         let reserved = judged.and_then(|judged| self.route.reserve().map(|slot| (slot, judged)));
         match reserved {

@@ -75,9 +75,9 @@ impl QuicDialer {
         if protocol(&connection).as_deref() != Some(purpose.alpn().id()) {
             return Err(DialCause::NotCountersign(Foreign::Protocol));
         }
-        let evidence = chain.evidence().clone();
+        let proof = chain.proof();
         let closer = Closer::Quic(connection.clone());
-        let entry = Connection { evidence, wanted, alpn: purpose.alpn(), remote, dialed: true, closer };
+        let entry = Connection { proof, wanted, alpn: purpose.alpn(), remote, dialed: true, closer };
         let (registration, peer) = self.endpoint.admit(entry).map_err(|refusal| {
             connection.close(VarInt::from_u32(0), b"");
             DialCause::Judged(refusal)
@@ -111,7 +111,8 @@ async fn read_welcome(connection: &quinn::Connection) -> Result<(), DialCause> {
     let mut frame = [0; FRAME_LEN];
     stream.read_exact(&mut frame).await.map_err(|error| match error {
         quinn::ReadExactError::ReadError(quinn::ReadError::ConnectionLost(lost)) => of_connection(lost),
-        other => DialCause::Closed(io::Error::other(other)),
+        early @ quinn::ReadExactError::FinishedEarly(_) => DialCause::Closed(io::Error::other(early)),
+        failed @ quinn::ReadExactError::ReadError(_) => DialCause::Closed(io::Error::other(failed)),
     })?;
     accept_frame(&frame)
 }
@@ -127,8 +128,9 @@ fn of_connection(error: ConnectionError) -> DialCause {
             None => {}
         }
     }
-    match error {
-        ConnectionError::VersionMismatch => DialCause::NotCountersign(Foreign::Protocol),
-        other => DialCause::Closed(other.into()),
+    if error == ConnectionError::VersionMismatch {
+        DialCause::NotCountersign(Foreign::Protocol)
+    } else {
+        DialCause::Closed(error.into())
     }
 }

@@ -12,9 +12,9 @@ use std::sync::{Arc, OnceLock};
 use countersign_core::id::{KeyId, NodeId};
 use countersign_core::limits::{CONNECTIONS_PER_PRINCIPAL_MAX, SERVICE_CONNECTIONS_MAX};
 use countersign_core::locked::{LockGuard, Locked};
-use countersign_core::peer::{Evidence, Refusal, Scope, Wanted, judge};
+use countersign_core::peer::{Proof, Refusal, Scope, Wanted, verify_again};
 use countersign_core::principal::Principal;
-use countersign_core::time::{UnixMillis, Validity};
+use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
 use tokio::sync::Notify;
 
@@ -72,7 +72,7 @@ impl Closed {
 
 /// What is entered for one connection.
 pub(crate) struct Connection {
-    pub(crate) evidence: Evidence,
+    pub(crate) proof: Proof,
     pub(crate) wanted: Wanted,
     pub(crate) alpn: Alpn,
     pub(crate) remote: SocketAddr,
@@ -81,7 +81,7 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Whether a member whose certificate has expired may have it: members' own protocol on the cluster port, and nothing
+    /// Whether a member whose proof has expired may have it: members' own protocol on the cluster port, and nothing
     /// that an embedder serves.
     pub(crate) const fn recovers(&self) -> bool {
         matches!((&self.closer, self.alpn), (Closer::Tcp(_), Alpn::Peer))
@@ -107,21 +107,21 @@ impl Entry {
 struct Entries {
     last_id: u64,
     by_id: HashMap<u64, Entry>,
-    /// Last second of validity, then id; of those of full scope. In recovery the end of the certificate ends nothing.
+    /// Last second of the proof, then id; of those of full scope. In recovery the end of the proof ends nothing.
     by_expiry: BTreeSet<(u64, u64)>,
 }
 
 impl Entries {
     fn remove(&mut self, id: u64) -> Option<Entry> {
         let entry = self.by_id.remove(&id)?;
-        self.by_expiry.remove(&(last_second(&entry.connection.evidence), id));
+        self.by_expiry.remove(&(last_second(&entry.connection.proof), id));
         Some(entry)
     }
 }
 
-/// Certificates count whole seconds, both ends inclusive (RFC 5280 §4.1.2.5).
-const fn last_second(evidence: &Evidence) -> u64 {
-    evidence.parts().validity.not_after.secs()
+/// Proofs count whole seconds, the last one included.
+fn last_second(proof: &Proof) -> u64 {
+    proof.not_after().secs()
 }
 
 /// A connection that the registry has ended.
@@ -142,7 +142,7 @@ pub struct LiveConnection {
     pub principal: Principal,
     /// With which key.
     pub key: KeyId,
-    /// When its certificate ends, and the connection with it if it is of full scope.
+    /// The last moment at which its proof counts; the connection ends then if it is of full scope.
     pub not_after: UnixMillis,
     /// What it is for.
     pub alpn: Alpn,
@@ -180,22 +180,21 @@ impl Registry {
     /// Enters a connection. To be done before it is judged.
     pub(crate) fn register(&self, connection: Connection) -> Registration {
         let closed = Arc::new(Closed::default());
-        let validity = connection.evidence.parts().validity;
         let mut entries = self.lock();
         entries.last_id = entries.last_id.wrapping_add(1);
         let id = entries.last_id;
         let entry = Entry { connection: Arc::new(connection), closed: Arc::clone(&closed), scope: Scope::Recovery };
         entries.by_id.insert(id, entry);
         drop(entries);
-        Registration { registry: self.clone(), id, closed, validity }
+        Registration { registry: self.clone(), id, closed }
     }
 
-    /// The connection was judged to be of full scope: it ends with its certificate.
+    /// The connection was judged to be of full scope: it ends with its proof.
     fn widen(&self, id: u64) {
         let mut entries = self.lock();
         let Some(entry) = entries.by_id.get_mut(&id) else { return };
         entry.scope = Scope::Full;
-        let expiry = (last_second(&entry.connection.evidence), id);
+        let expiry = (last_second(&entry.connection.proof), id);
         entries.by_expiry.insert(expiry);
         let earliest = entries.by_expiry.first() == Some(&expiry);
         drop(entries);
@@ -206,25 +205,21 @@ impl Registry {
 
     /// Judges every open connection under `view` and closes those that it refuses.
     ///
-    /// A connection whose leaf has been renewed since stays: the new certificate may be on its way over this very
-    /// connection. It ends with the validity of the old leaf, or when its key is revoked. One in recovery does not: its
-    /// leaf has no end left to wait for.
+    /// A connection whose key has been renewed since stays ([`verify_again`]): the new proof may be on its way over
+    /// this very connection. It ends with the old proof, or when its key is revoked. One in recovery does not stay: its
+    /// proof has no end left to wait for.
     pub fn rejudge(&self, view: &View, now: UnixMillis) -> Vec<ClosedConnection> {
         // Judging may verify signatures; handshakes do not wait for it.
         let open: Vec<(u64, Scope, Arc<Connection>)> =
             self.lock().by_id.iter().map(|(id, entry)| (*id, entry.scope, Arc::clone(&entry.connection))).collect();
         let refused = open.into_iter().filter_map(|(id, scope, connection)| {
-            match (scope, judge(view, &connection.evidence, connection.wanted, now)) {
-                // Whoever was more than that dials again, and finds less.
-                (Scope::Full, Ok(peer)) if peer.scope() == Scope::Recovery => Some((id, Refusal::Expired)),
-                (_, Ok(_)) | (Scope::Full, Err(Refusal::Superseded)) => None,
-                (_, Err(refusal)) => Some((id, refusal)),
-            }
+            let Connection { proof, wanted, .. } = &*connection;
+            verify_again(proof, scope, view, *wanted, now).err().map(|refusal| (id, refusal))
         });
         refused.filter_map(|(id, refusal)| self.close(id, refusal)).collect()
     }
 
-    /// Closes every connection of full scope whose certificate is past its validity.
+    /// Closes every connection of full scope whose proof has expired.
     pub fn expire(&self, now: UnixMillis) -> Vec<ClosedConnection> {
         let over: Vec<u64> =
             self.lock().by_expiry.iter().take_while(|(last, _)| *last < now.secs()).map(|(_, id)| *id).collect();
@@ -234,7 +229,7 @@ impl Registry {
     /// Closes every connection of `principal`.
     pub fn close_principal(&self, principal: &Principal, refusal: Refusal) -> Vec<ClosedConnection> {
         let entries = self.lock();
-        let of = entries.by_id.iter().filter(|(_, e)| e.connection.evidence.parts().principal == *principal);
+        let of = entries.by_id.iter().filter(|(_, e)| e.connection.proof.principal() == principal);
         let ids: Vec<u64> = of.map(|(id, _)| *id).collect();
         drop(entries);
         ids.into_iter().filter_map(|id| self.close(id, refusal)).collect()
@@ -243,7 +238,7 @@ impl Registry {
     /// Closes every connection of the member `node`.
     pub(crate) fn close_node(&self, node: NodeId, refusal: Refusal) -> Vec<ClosedConnection> {
         let entries = self.lock();
-        let is = |entry: &Entry| entry.connection.evidence.parts().principal.role.node_id() == Some(node);
+        let is = |entry: &Entry| entry.connection.proof.principal().role.node_id() == Some(node);
         let ids: Vec<u64> = entries.by_id.iter().filter(|(_, entry)| is(entry)).map(|(id, _)| *id).collect();
         drop(entries);
         ids.into_iter().filter_map(|id| self.close(id, refusal)).collect()
@@ -261,8 +256,8 @@ impl Registry {
     fn close(&self, id: u64, refusal: Refusal) -> Option<ClosedConnection> {
         let entry = self.lock().remove(id)?;
         entry.close(refusal);
-        let parts = entry.connection.evidence.parts();
-        Some(ClosedConnection { principal: parts.principal.clone(), key: parts.key, refusal })
+        let proof = &entry.connection.proof;
+        Some(ClosedConnection { principal: proof.principal().clone(), key: proof.key(), refusal })
     }
 
     /// The connections that are open, for people.
@@ -271,11 +266,11 @@ impl Registry {
         let mut live: Vec<_> = entries.by_id.iter().collect();
         live.sort_unstable_by_key(|(id, _)| **id);
         let shown = live.into_iter().map(|(_, entry)| {
-            let (connection, parts) = (&entry.connection, entry.connection.evidence.parts());
+            let (connection, proof) = (&entry.connection, &entry.connection.proof);
             LiveConnection {
-                principal: parts.principal.clone(),
-                key: parts.key,
-                not_after: parts.validity.not_after,
+                principal: proof.principal().clone(),
+                key: proof.key(),
+                not_after: proof.not_after(),
                 alpn: connection.alpn,
                 remote: connection.remote,
                 dialed: connection.dialed,
@@ -293,7 +288,7 @@ impl Registry {
         let (mut all, mut own) = (0_usize, 0_usize);
         for connection in services {
             all += 1;
-            own += usize::from(connection.evidence.parts().principal == *principal);
+            own += usize::from(connection.proof.principal() == principal);
         }
         if all < self.0.services_max.load(Ordering::Relaxed) && own < CONNECTIONS_PER_PRINCIPAL_MAX {
             Ok(())
@@ -312,7 +307,7 @@ impl Registry {
         self.lock().by_id.len()
     }
 
-    /// The first moment at which some open connection is past its validity.
+    /// The first moment at which the proof of some open connection has expired.
     pub(crate) fn next_expiry(&self) -> Option<UnixMillis> {
         self.lock().by_expiry.first().map(|(last, _)| UnixMillis::from_secs(last.saturating_add(1)))
     }
@@ -328,14 +323,9 @@ pub(crate) struct Registration {
     registry: Registry,
     id: u64,
     closed: Arc<Closed>,
-    validity: Validity,
 }
 
 impl Registration {
-    pub(crate) const fn validity(&self) -> Validity {
-        self.validity
-    }
-
     pub(crate) const fn closed(&self) -> &Arc<Closed> {
         &self.closed
     }

@@ -24,8 +24,9 @@ use crate::alpn::Alpn;
 use crate::credential::Credential;
 use crate::dial_error::{DialCause, DialError};
 use crate::dialer::{DEADLINE, Handshaken, attempt, handshake, read_welcome};
+use crate::session::{ENROLL_EXPORTER, Protection, Session};
 use crate::sni;
-use crate::stream::{ENROLL_EXPORTER, Unregistered, delegate_io};
+use crate::stream::{Unregistered, delegate_session};
 use crate::verifier::ChainVerifier;
 
 /// Why a server is not believed to be a member of the recognized cluster.
@@ -45,7 +46,7 @@ pub struct ReturnStream {
     remote: SocketAddr,
 }
 
-delegate_io!(ReturnStream, inner);
+delegate_session!(ReturnStream, inner);
 
 impl core::fmt::Debug for ReturnStream {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -75,12 +76,10 @@ pub async fn dial_return(address: &Address) -> Result<(ReturnStream, PresentedSe
             ChainVerifier::new(|chain| Ok(chain.iter().map(|der| der.clone().into_owned()).collect()));
         let name = sni::enroll_name(failure_id);
         let handshaken = handshake(address, Alpn::Enroll, None, &verifier, name).await?;
-        let Handshaken { mut tls, verified: chain, remote } = handshaken;
-        let exporter = tls.get_ref().1.export_keying_material([0; 32], ENROLL_EXPORTER, None);
-        let exporter = exporter.map_err(DialCause::Tls)?;
-        read_welcome(&mut tls).await?;
-        tls.get_mut().0.lift();
-        Ok((ReturnStream { inner: Unregistered(tls.into()), remote }, PresentedServer { chain, exporter }))
+        let Handshaken { tls, verified: chain, remote } = handshaken;
+        let session = read_welcome(tls).await?;
+        let exporter = session.channel_binding(ENROLL_EXPORTER).map_err(DialCause::of_io)?;
+        Ok((ReturnStream { inner: Unregistered { session }, remote }, PresentedServer { chain, exporter }))
     })
     .await
 }
@@ -97,11 +96,11 @@ impl PresentedServer {
         let mut presented = self.chain.iter().map(|der| AuthorityId::of_certificate(der));
         let pin = presented.find(|id| authorities.contains(id)).ok_or(ChainError::PinNotPresented)?;
         let (bundle, verified) = pinned_chain(pin, &self.chain)?;
-        let parts = verified.evidence().parts();
-        if parts.cluster != Some(cluster) {
+        let claims = verified.claims();
+        if claims.cluster != Some(cluster) {
             return Err(Refusal::Cluster.into());
         }
-        if parts.principal.role.node_id().is_none_or(|node| evicted.contains(&node)) {
+        if claims.principal.role.node_id().is_none_or(|node| evicted.contains(&node)) {
             return Err(Refusal::Evicted.into());
         }
         let leaf = self.chain.first().map(|leaf| Sha256::digest(leaf).into()).unwrap_or_default();
@@ -124,7 +123,7 @@ impl RecognizedServer {
     ) -> Result<(), Unrecognized> {
         for usage in [Usage::Server, Usage::Client] {
             let verified = credential.verify(&self.bundle, usage, now)?;
-            if verified.evidence().parts().principal.role.node_id() != Some(node) {
+            if verified.claims().principal.role.node_id() != Some(node) {
                 return Err(Refusal::WrongNode.into());
             }
         }

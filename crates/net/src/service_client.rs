@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use countersign_core::mapped::MappedName;
 use countersign_core::name::{Address, Host};
-use countersign_core::peer::{Evidence, Refusal};
+use countersign_core::peer::{Proof, Refusal};
 use countersign_core::principal::{Principal, TrustDomain};
 use countersign_core::time::Validity;
 use countersign_pki::foreign::verify_foreign_chain;
@@ -26,8 +26,9 @@ use crate::clock::Clock;
 use crate::credential::Credential;
 use crate::dial_error::{DialCause, DialError};
 use crate::dialer::{DEADLINE, Handshaken, attempt, handshake, read_welcome, serves_host};
+use crate::session::{Protection, Session};
 use crate::sni;
-use crate::stream::{Unregistered, delegate_io, key_exchange};
+use crate::stream::{Unregistered, delegate_session};
 use crate::verifier::ChainVerifier;
 
 /// Dials as a client, from outside the cluster. Shown without its certificate's key.
@@ -43,7 +44,7 @@ pub struct ServiceClient {
 }
 
 /// Decides about a server whose chain was verified, beyond what its certificate says.
-pub type Judge = Arc<dyn Fn(&Evidence) -> Result<(), Refusal> + Send + Sync>;
+pub type Judge = Arc<dyn Fn(&Proof) -> Result<(), Refusal> + Send + Sync>;
 
 impl core::fmt::Debug for ServiceClient {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -114,7 +115,7 @@ impl ServiceClient {
         let now = self.clock.now();
         let principal = |of: &Credential, now| {
             let verified = of.verify_at(&self.bundle, Usage::Client, now)?;
-            Ok::<_, ChainError>(Box::new(verified.evidence().parts().principal.clone()))
+            Ok::<_, ChainError>(Box::new(verified.claims().principal.clone()))
         };
         // The one in use may have ended by now: that was for the server to judge.
         let (expected, got) = (principal(&self.credential, None)?, principal(&credential, Some(now))?);
@@ -140,26 +141,25 @@ impl ServiceClient {
                 None => client.accept(presented, &host),
                 Some(rules) => client.accept_mapped(rules, presented, &host),
             });
-            let Handshaken { mut tls, verified, remote } =
+            let Handshaken { tls, verified, remote } =
                 handshake(address, Alpn::Service, Some(&self.credential), &verifier, name).await?;
-            read_welcome(&mut tls).await?;
-            tls.get_mut().0.lift();
-            Ok(ClientStream { inner: Unregistered(tls.into()), server: verified, remote })
+            let session = read_welcome(tls).await?;
+            Ok(ClientStream { inner: Unregistered { session }, server: verified, remote })
         })
         .await
     }
 
     fn accept(&self, presented: &[CertificateDer<'_>], host: &Host) -> Result<ServedBy, DialCause> {
         let chain = verify_chain(&self.bundle, presented, Usage::Server, None).map_err(DialCause::Untrusted)?;
-        let parts = chain.evidence().parts();
-        if parts.principal.trust_domain != self.trust_domain {
+        let claims = chain.claims();
+        if claims.principal.trust_domain != self.trust_domain {
             return Err(DialCause::Judged(Refusal::TrustDomain));
         }
-        self.check_time(parts.validity)?;
+        self.check_time(claims.validity)?;
         if let Some(judge) = &self.judge {
-            judge(chain.evidence()).map_err(DialCause::Judged)?;
+            judge(&chain.proof()).map_err(DialCause::Judged)?;
         }
-        if serves_host(&chain, host) { Ok(ServedBy::Issued(parts.principal.clone())) } else { Err(DialCause::Host) }
+        if serves_host(&chain, host) { Ok(ServedBy::Issued(claims.principal.clone())) } else { Err(DialCause::Host) }
     }
 
     fn accept_mapped(
@@ -205,11 +205,6 @@ impl ClientStream {
     pub const fn remote(&self) -> SocketAddr {
         self.remote
     }
-
-    /// The key exchange that protects this connection, by its IANA name.
-    pub fn key_exchange(&self) -> Option<&'static str> {
-        key_exchange(&self.inner.0)
-    }
 }
 
 impl core::fmt::Debug for ClientStream {
@@ -218,4 +213,4 @@ impl core::fmt::Debug for ClientStream {
     }
 }
 
-delegate_io!(ClientStream, inner);
+delegate_session!(ClientStream, inner);

@@ -9,21 +9,14 @@ use std::task::{Context, Poll};
 
 use countersign_core::id::FailureId;
 use countersign_core::peer::{Refusal, VerifiedPeer};
-use countersign_core::time::Validity;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
 use crate::attempt::Attempt;
-use crate::counted::Counted;
 use crate::registry::{Closed, Registration};
+use crate::session::{Protection, Session};
 use crate::share::Share;
-
-/// TLS over TCP, from either end.
-pub(crate) type Tls = tokio_rustls::TlsStream<Counted>;
-
-/// The exporter's label (RFC 8446 §7.5) that binds an enrollment to its connection.
-pub(crate) const ENROLL_EXPORTER: &[u8] = b"EXPORTER-countersign-enroll";
 
 /// The registry has ended the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,27 +25,27 @@ pub struct ClosedByTrust(pub Refusal);
 
 /// A registered stream.
 struct Registered {
-    tls: Tls,
+    session: Box<dyn Session>,
     registration: Registration,
 }
 
 impl Registered {
-    /// The stream, unless the registry has ended it.
-    fn open(&mut self) -> io::Result<Pin<&mut Tls>> {
+    /// The session, unless the registry has ended it.
+    fn open(&mut self) -> io::Result<Pin<&mut dyn Session>> {
         match self.registration.closed().refusal() {
-            None => Ok(Pin::new(&mut self.tls)),
+            None => Ok(Pin::new(&mut *self.session)),
             Some(refusal) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, ClosedByTrust(refusal))),
         }
     }
 }
 
-/// Reads and writes through the method that gives out the stream while it may be used.
-macro_rules! delegate_io {
+/// A session through the one in the field, whose method `open` gives it out while its bytes may be used.
+macro_rules! delegate_session {
     ($stream:ty, $($field:ident).+) => {
         impl AsyncRead for $stream {
             fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
                 match self.get_mut().$($field).+.open() {
-                    Ok(tls) => tls.poll_read(cx, buf),
+                    Ok(session) => session.poll_read(cx, buf),
                     Err(error) => Poll::Ready(Err(error)),
                 }
             }
@@ -61,7 +54,7 @@ macro_rules! delegate_io {
         impl AsyncWrite for $stream {
             fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
                 match self.get_mut().$($field).+.open() {
-                    Ok(tls) => tls.poll_write(cx, buf),
+                    Ok(session) => session.poll_write(cx, buf),
                     Err(error) => Poll::Ready(Err(error)),
                 }
             }
@@ -72,7 +65,7 @@ macro_rules! delegate_io {
                 bufs: &[io::IoSlice<'_>],
             ) -> Poll<io::Result<usize>> {
                 match self.get_mut().$($field).+.open() {
-                    Ok(tls) => tls.poll_write_vectored(cx, bufs),
+                    Ok(session) => session.poll_write_vectored(cx, bufs),
                     Err(error) => Poll::Ready(Err(error)),
                 }
             }
@@ -83,22 +76,32 @@ macro_rules! delegate_io {
 
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 match self.get_mut().$($field).+.open() {
-                    Ok(tls) => tls.poll_flush(cx),
+                    Ok(session) => session.poll_flush(cx),
                     Err(error) => Poll::Ready(Err(error)),
                 }
             }
 
             fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 match self.get_mut().$($field).+.open() {
-                    Ok(tls) => tls.poll_shutdown(cx),
+                    Ok(session) => session.poll_shutdown(cx),
                     // Closed already, which is all that a shutdown asks for.
                     Err(_) => Poll::Ready(Ok(())),
                 }
             }
         }
+
+        impl Session for $stream {
+            fn channel_binding(&self, label: &[u8]) -> io::Result<[u8; 32]> {
+                self.$($field).+.session.channel_binding(label)
+            }
+
+            fn protection(&self) -> Protection {
+                self.$($field).+.session.protection()
+            }
+        }
     };
 }
-pub(crate) use delegate_io;
+pub(crate) use delegate_session;
 
 macro_rules! verified_stream {
     ($(#[$doc:meta])* $name:ident) => {
@@ -110,9 +113,13 @@ macro_rules! verified_stream {
         }
 
         impl $name {
-            pub(crate) fn new(mut tls: Tls, registration: Registration, peer: VerifiedPeer, remote: SocketAddr) -> Self {
-                tls.get_mut().0.lift();
-                Self { inner: Registered { tls, registration }, peer, remote }
+            pub(crate) const fn new(
+                session: Box<dyn Session>,
+                registration: Registration,
+                peer: VerifiedPeer,
+                remote: SocketAddr,
+            ) -> Self {
+                Self { inner: Registered { session, registration }, peer, remote }
             }
 
             /// Who is at the other end, as judged when the connection began; judged again whenever trust changes.
@@ -120,19 +127,9 @@ macro_rules! verified_stream {
                 &self.peer
             }
 
-            /// When the certificate that the other end shows is valid.
-            pub const fn validity(&self) -> Validity {
-                self.inner.registration.validity()
-            }
-
             /// Where the other end is.
             pub const fn remote(&self) -> SocketAddr {
                 self.remote
-            }
-
-            /// The key exchange that protects this connection, by its IANA name.
-            pub fn key_exchange(&self) -> Option<&'static str> {
-                key_exchange(&self.inner.tls)
             }
 
             /// Ends when trust ends the connection, with the reason. Holds nothing of the stream.
@@ -148,7 +145,7 @@ macro_rules! verified_stream {
             }
         }
 
-        delegate_io!($name, inner);
+        delegate_session!($name, inner);
     };
 }
 
@@ -160,10 +157,6 @@ verified_stream! {
 verified_stream! {
     /// A connection to any principal, accepted or dialed, under the service protocol.
     ServiceStream
-}
-
-pub(crate) fn key_exchange(tls: &Tls) -> Option<&'static str> {
-    tls.get_ref().1.negotiated_key_exchange_group().and_then(|group| group.name().as_str())
 }
 
 /// An accepted connection of a stranger: encrypted, this end proven, the other end unknown.
@@ -184,7 +177,7 @@ pub struct SponsorProof {
 }
 
 struct Timed {
-    tls: Tls,
+    session: Box<dyn Session>,
     /// A stranger that says nothing must not keep its place for ever.
     deadline: Pin<Box<Sleep>>,
     /// The place among the enrollments under way, and among those of its source.
@@ -192,9 +185,9 @@ struct Timed {
 }
 
 impl Timed {
-    fn open(&mut self, cx: &mut Context<'_>) -> io::Result<Pin<&mut Tls>> {
+    fn open(&mut self, cx: &mut Context<'_>) -> io::Result<Pin<&mut dyn Session>> {
         match self.deadline.as_mut().poll(cx) {
-            Poll::Pending => Ok(Pin::new(&mut self.tls)),
+            Poll::Pending => Ok(Pin::new(&mut *self.session)),
             Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
         }
     }
@@ -202,14 +195,13 @@ impl Timed {
 
 impl EnrollStream {
     pub(crate) fn new(
-        mut tls: Tls,
+        session: Box<dyn Session>,
         proof: SponsorProof,
         deadline: Sleep,
         place: (OwnedSemaphorePermit, Share),
         attempt: &mut Attempt,
     ) -> Self {
-        tls.get_mut().0.lift();
-        let inner = Timed { tls, deadline: Box::pin(deadline), _place: place };
+        let inner = Timed { session, deadline: Box::pin(deadline), _place: place };
         Self { inner, proof, remote: attempt.source, attempt: attempt.failure_id() }
     }
 
@@ -238,7 +230,7 @@ impl core::fmt::Debug for EnrollStream {
 impl AsyncRead for EnrollStream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut().inner.open(cx) {
-            Ok(tls) => tls.poll_read(cx, buf),
+            Ok(session) => session.poll_read(cx, buf),
             Err(error) => Poll::Ready(Err(error)),
         }
     }
@@ -247,28 +239,119 @@ impl AsyncRead for EnrollStream {
 impl AsyncWrite for EnrollStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut().inner.open(cx) {
-            Ok(tls) => tls.poll_write(cx, buf),
+            Ok(session) => session.poll_write(cx, buf),
             Err(error) => Poll::Ready(Err(error)),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut().inner.open(cx) {
-            Ok(tls) => tls.poll_flush(cx),
+            Ok(session) => session.poll_flush(cx),
             Err(error) => Poll::Ready(Err(error)),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner.tls).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().inner.session).poll_shutdown(cx)
+    }
+}
+
+impl Session for EnrollStream {
+    fn channel_binding(&self, label: &[u8]) -> io::Result<[u8; 32]> {
+        self.inner.session.channel_binding(label)
+    }
+
+    fn protection(&self) -> Protection {
+        self.inner.session.protection()
     }
 }
 
 /// A dialed stream that is in no registry: it belongs to no member.
-pub(crate) struct Unregistered(pub(crate) Tls);
+pub(crate) struct Unregistered {
+    pub(crate) session: Box<dyn Session>,
+}
 
 impl Unregistered {
-    pub(crate) const fn open(&mut self) -> io::Result<Pin<&mut Tls>> {
-        Ok(Pin::new(&mut self.0))
+    pub(crate) fn open(&mut self) -> io::Result<Pin<&mut dyn Session>> {
+        Ok(Pin::new(&mut *self.session))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countersign_core::peer::Wanted;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+    use crate::alpn::Alpn;
+    use crate::memory::tests::chain;
+    use crate::registry::{Closer, Connection, Registry};
+
+    /// A session without TLS.
+    struct InMemory(DuplexStream);
+
+    impl AsyncRead for InMemory {
+        fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(cx, buf)
+        }
+    }
+
+    impl AsyncWrite for InMemory {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, buf)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    impl Session for InMemory {
+        fn channel_binding(&self, label: &[u8]) -> io::Result<[u8; 32]> {
+            Ok([label.len() as u8; 32])
+        }
+
+        fn protection(&self) -> Protection {
+            Protection::Tls { key_exchange: Some("none") }
+        }
+    }
+
+    struct Stream {
+        inner: Registered,
+    }
+
+    delegate_session!(Stream, inner);
+
+    #[tokio::test]
+    async fn a_stream_over_any_session_carries_its_bytes_and_ends_with_trust() {
+        let (here, mut there) = tokio::io::duplex(64);
+        let (registry, proof) = (Registry::default(), chain().proof());
+        let principal = proof.principal().clone();
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        let registration = registry.register(Connection {
+            proof,
+            wanted: Wanted::AnyPrincipal,
+            alpn: Alpn::Service,
+            remote: "10.0.0.1:1".parse().unwrap(),
+            dialed: false,
+            closer: Closer::Tcp(socket),
+        });
+        let mut stream = Stream { inner: Registered { session: Box::new(InMemory(here)), registration } };
+        assert_eq!(stream.channel_binding(b"abc").unwrap(), [3; 32]);
+        assert_eq!(stream.protection(), Protection::Tls { key_exchange: Some("none") });
+        stream.write_all(b"ping").await.unwrap();
+        let mut got = [0; 4];
+        there.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"ping");
+        // It has arrived by the time that trust ends the connection, and is not handed out.
+        there.write_all(b"pong").await.unwrap();
+        assert_eq!(registry.close_principal(&principal, Refusal::KeyRevoked).len(), 1);
+        let error = stream.read_exact(&mut got).await.unwrap_err();
+        let closed = error.get_ref().and_then(|inner| inner.downcast_ref::<ClosedByTrust>());
+        assert_eq!(closed, Some(&ClosedByTrust(Refusal::KeyRevoked)));
     }
 }

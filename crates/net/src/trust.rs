@@ -32,15 +32,25 @@ impl Trust {
         credential: Option<Arc<Credential>>,
         last_applied: UnixMillis,
     ) -> Result<Self, BundleError> {
-        let trusted = view.authorities.values().filter(|a| a.phase != AuthorityPhase::Tainted);
-        let bundle = Arc::new(Bundle::new(trusted.map(|a| a.certificate.as_slice()))?);
+        let bundle = read_bundle(&view)?;
         Ok(Self { view, bundle, credential, last_applied })
+    }
+
+    /// The bundle of another view. Most views change a member, not an authority: the bundle stays as it is.
+    pub(crate) fn bundle_of(&self, view: &View) -> Result<Arc<Bundle>, BundleError> {
+        if view.authorities == self.view.authorities { Ok(Arc::clone(&self.bundle)) } else { read_bundle(view) }
     }
 
     /// The later of a clock's reading and the last applied time.
     pub fn at(&self, clock: UnixMillis) -> UnixMillis {
         clock.max(self.last_applied)
     }
+}
+
+/// Every authority that is not tainted, parsed.
+fn read_bundle(view: &View) -> Result<Arc<Bundle>, BundleError> {
+    let trusted = view.authorities.values().filter(|a| a.phase != AuthorityPhase::Tainted);
+    Ok(Arc::new(Bundle::new(trusted.map(|a| a.certificate.as_slice()))?))
 }
 
 /// A trust of an older generation than the current one was to be published.

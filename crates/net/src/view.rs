@@ -21,8 +21,9 @@ use crate::alpn::Alpn;
 use crate::dial_error::{DialCause, DialError};
 use crate::dialer::{Handshaken, attempt, handshake, read_welcome};
 use crate::endpoint::Endpoint;
+use crate::session::{Protection, Session};
 use crate::sni;
-use crate::stream::{Unregistered, delegate_io};
+use crate::stream::{Unregistered, delegate_session};
 use crate::verifier::ChainVerifier;
 
 /// A connection to a member that proved its certificate; this end stays anonymous.
@@ -37,7 +38,7 @@ impl core::fmt::Debug for ViewStream {
     }
 }
 
-delegate_io!(ViewStream, inner);
+delegate_session!(ViewStream, inner);
 
 /// Connects to the member `node` to ask for what it knows, within `deadline`.
 pub async fn dial_view(
@@ -49,15 +50,14 @@ pub async fn dial_view(
     attempt(address, deadline, |failure_id| async move {
         let (judging, trust) = (endpoint.clone(), endpoint.trust().load());
         let verifier = ChainVerifier::new(move |chain| {
-            let verified = judging.verify(&trust, chain, Usage::Server).map_err(DialCause::Untrusted)?;
-            let role = &verified.evidence().parts().principal.role;
+            let verified = judging.chains().verify(&trust, chain, Usage::Server).map_err(DialCause::Untrusted)?;
+            let role = &verified.claims().principal.role;
             if role.node_id() == Some(node) { Ok(()) } else { Err(DialCause::Judged(Refusal::WrongNode)) }
         });
         let name = sni::enroll_name(failure_id);
-        let Handshaken { mut tls, remote, .. } = handshake(address, Alpn::Enroll, None, &verifier, name).await?;
-        read_welcome(&mut tls).await?;
-        tls.get_mut().0.lift();
-        Ok(ViewStream { inner: Unregistered(tls.into()), remote })
+        let Handshaken { tls, remote, .. } = handshake(address, Alpn::Enroll, None, &verifier, name).await?;
+        let session = read_welcome(tls).await?;
+        Ok(ViewStream { inner: Unregistered { session }, remote })
     })
     .await
 }

@@ -12,7 +12,7 @@ use countersign_core::peer::Refusal;
 use countersign_core::principal::TrustDomain;
 use countersign_core::time::UnixMillis;
 use countersign_net::dial_error::Foreign;
-use countersign_net::{Alpn, DialCause, Endpoint, ServedBy, ServiceClient, Trust, dial_enroll};
+use countersign_net::{Alpn, DialCause, Endpoint, Protection, ServedBy, ServiceClient, Session, Trust, dial_enroll};
 use countersign_pki::verify::Bundle;
 use rig::{
     Cluster, DAY, ManualClock, NOW, Sink, Wish, authority, client_principal, dialed, domain, issue, node_principal,
@@ -144,7 +144,7 @@ async fn a_client_outside_the_cluster_is_served_by_the_host_it_dialed() {
     let mut server = cluster.serve(1).await;
     let mut stream = outside(&cluster, domain(), NOW).dial(&server.dialed()).await.unwrap();
     assert_eq!(stream.server(), &ServedBy::Issued(node_principal(1)));
-    assert_eq!(stream.key_exchange(), Some("X25519MLKEM768"));
+    assert_eq!(stream.protection(), Protection::Tls { key_exchange: Some("X25519MLKEM768") });
     let mut accepted = server.services.recv().await.unwrap();
     assert_eq!(accepted.peer().principal(), &client_principal("pay"));
     accepted.write_all(b"hello").await.unwrap();

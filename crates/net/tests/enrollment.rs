@@ -32,7 +32,7 @@ async fn a_joiner_reaches_its_cluster_and_both_ends_hold_the_same_exporter() {
     assert_ne!(channel.exporter, [0; 32]);
     assert_eq!(channel.authority, cluster.authority.id());
     assert_eq!(channel.leaf, <[u8; 32]>::from(Sha256::digest(&cluster.nodes[&1].chain[0])));
-    assert_eq!(issued(&joiner).evidence().parts().principal, node_principal(1));
+    assert_eq!(issued(&joiner).claims().principal, node_principal(1));
     assert_eq!(joiner.bundle().ids().collect::<Vec<_>>(), [cluster.authority.id()]);
     joiner.write_all(b"csr").await.unwrap();
     joiner.flush().await.unwrap();
@@ -146,7 +146,7 @@ async fn an_expired_sponsor_is_judged_by_the_answer_not_by_the_joiners_clock() {
     let server = cluster.serve(1).await;
     server.endpoint.publish_credential(old.credential());
     let joiner = dial_enroll(&server.dialed(), cluster.authority.id()).await.unwrap();
-    assert_eq!(issued(&joiner).evidence().parts().validity, validity);
+    assert_eq!(issued(&joiner).claims().validity, validity);
 }
 
 fn issued(joiner: &PinnedStream) -> &VerifiedChain {

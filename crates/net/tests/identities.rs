@@ -8,7 +8,7 @@ use countersign_core::name::{Address, Host, HostName};
 use countersign_core::peer::Refusal;
 use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::time::Validity;
-use countersign_net::{AcceptorLimits, DialCause, DialError, Expected};
+use countersign_net::{AcceptorLimits, DialCause, DialError, Expected, Protection, Session};
 use rig::{
     Cluster, Identity, ManualClock, NOW, Server, Wish, authority, client_principal, issue, node_principal, wish,
 };
@@ -24,8 +24,8 @@ async fn a_member_reaches_a_member_and_both_know_whom() {
     assert_eq!(accepted.peer().principal(), &node_principal(2));
     assert_eq!(accepted.peer().key(), cluster.nodes[&2].id());
     assert_eq!(dialed.peer().principal(), &node_principal(1));
-    assert_eq!(dialed.key_exchange(), Some("X25519MLKEM768"));
-    assert_eq!(accepted.key_exchange(), Some("X25519MLKEM768"));
+    assert_eq!(dialed.protection(), Protection::Tls { key_exchange: Some("X25519MLKEM768") });
+    assert_eq!(accepted.protection(), Protection::Tls { key_exchange: Some("X25519MLKEM768") });
 
     dialed.write_all(b"ping").await.unwrap();
     dialed.flush().await.unwrap();

@@ -9,7 +9,7 @@ use countersign_core::id::{AuthorityId, ClusterId, KeyId};
 use countersign_core::key::{Endorsement, PublicKey};
 use countersign_core::limits::{AUTHORITIES_MAX, CERTIFICATE_LEN_MAX, CHAIN_LEN_MAX};
 use countersign_core::name::{Host, HostName};
-use countersign_core::peer::{Evidence, EvidenceParts};
+use countersign_core::peer::{CertificateClaims, CertificateProof, Proof};
 use countersign_core::principal::{Principal, PrincipalError, Role};
 use countersign_core::time::{UnixMillis, Validity};
 use rustls_pki_types::CertificateDer;
@@ -142,15 +142,20 @@ pub enum ChainError {
 /// [`VerifiedChain::leaf_spki`]: chains are public, anybody can present one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedChain {
-    evidence: Evidence,
+    proof: CertificateProof,
     leaf_spki: Vec<u8>,
     hosts: Vec<Host>,
 }
 
 impl VerifiedChain {
     /// What the chain says, to be used only after CertificateVerify has been checked.
-    pub const fn evidence(&self) -> &Evidence {
-        &self.evidence
+    pub fn claims(&self) -> &CertificateClaims {
+        self.proof.claims()
+    }
+
+    /// The proof that the chain is once CertificateVerify has been checked.
+    pub fn proof(&self) -> Proof {
+        Proof::Certificate(self.proof.clone())
     }
 
     /// The leaf's key, DER `SubjectPublicKeyInfo`.
@@ -166,7 +171,7 @@ impl VerifiedChain {
 
 /// Verifies a presented chain: `chain[0]` is the leaf, the rest may help to find a path, in any order.
 ///
-/// With `now` none, validity is not judged (a joiner's clock may be wrong) but still returned in the evidence.
+/// With `now` none, validity is not judged (a joiner's clock may be wrong) but still returned in the claims.
 pub fn verify_chain(
     bundle: &Bundle,
     chain: &[CertificateDer<'_>],
@@ -212,15 +217,16 @@ pub(crate) struct Believed<'a> {
     pub(crate) endorsement: Option<Endorsement>,
 }
 
-/// The one place where evidence is made of a chain. It holds only once TLS has verified the CertificateVerify.
+/// The one place where a proof is made of a chain. It holds only once TLS has verified the CertificateVerify.
 pub(crate) fn believe(believed: Believed<'_>, usage: Usage) -> Result<VerifiedChain, ChainError> {
     let Believed { leaf, principal, authority, cluster, validity, hosts, endorsement } = believed;
     if usage == Usage::Server && !serves(&principal.role) {
         return Err(ChainError::Role);
     }
     let key = KeyId::of_spki(&leaf.spki);
-    let evidence = Evidence::asserted(EvidenceParts { principal, key, authority, cluster, endorsement, validity });
-    Ok(VerifiedChain { evidence, leaf_spki: leaf.spki.clone(), hosts })
+    let proof =
+        CertificateProof::asserted(CertificateClaims { principal, key, authority, cluster, endorsement, validity });
+    Ok(VerifiedChain { proof, leaf_spki: leaf.spki.clone(), hosts })
 }
 
 pub(crate) const fn serves(role: &Role) -> bool {
@@ -232,7 +238,7 @@ pub(crate) const fn serves(role: &Role) -> bool {
 pub fn pinned_chain(pin: AuthorityId, chain: &[CertificateDer<'_>]) -> Result<(Bundle, VerifiedChain), ChainError> {
     let bundle = pinned_bundle(pin, chain)?;
     let verified = verify_chain(&bundle, chain, Usage::Server, None)?;
-    match verified.evidence.parts().principal.role {
+    match verified.claims().principal.role {
         Role::Node(_) => Ok((bundle, verified)),
         Role::Broker(_) | Role::Client(_) | Role::Admin(_) => Err(ChainError::Role),
     }

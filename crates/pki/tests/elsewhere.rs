@@ -41,8 +41,8 @@ fn an_authority_made_offline_issues_what_the_cluster_believes() {
             let chain = certificates_from_pem(&made.certificate_pem).unwrap();
             let bundle = Bundle::new([authority.certificate()]).unwrap();
             let verified = verify_chain(&bundle, &chain, Usage::Client, Some(NOW)).unwrap();
-            assert_eq!(verified.evidence().parts().principal, principal);
-            assert_eq!((verified.hosts(), verified.evidence().parts().cluster), (hosts, None));
+            assert_eq!(verified.claims().principal, principal);
+            assert_eq!((verified.hosts(), verified.claims().cluster), (hosts, None));
             assert!(Credential::from_pem(&made.certificate_pem, made.key_pem.expose()).is_ok());
         }
         let client = principal("client/pay");
@@ -114,8 +114,8 @@ fn names_are_read_of_a_chain_that_verifies_and_whose_they_are_is_for_the_rules()
     assert_eq!(foreign.hosts(), [host("n7.corp.example"), host("n7")]);
     let principal = |role| Principal { trust_domain: domain.clone(), role };
     let verified = foreign.believe(principal(Role::Node(NodeId(3))), Usage::Server).unwrap();
-    assert_eq!((verified.evidence().parts().key, verified.hosts().len()), (foreign.key(), 2));
-    assert_eq!((&verified.evidence().parts().endorsement, verified.evidence().parts().cluster), (&None, None));
+    assert_eq!((verified.claims().key, verified.hosts().len()), (foreign.key(), 2));
+    assert_eq!((&verified.claims().endorsement, verified.claims().cluster), (&None, None));
     let app = elsewhere.issue("app", vec![dns("app.corp.example")]);
     assert_eq!(mapped(&app), Ok("client/app".to_owned()));
     let client = principal(Role::Client(Name::parse("app").unwrap()));

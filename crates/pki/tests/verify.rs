@@ -45,7 +45,7 @@ fn a_node_is_believed_with_all_that_its_certificate_says() {
         let leaf = authority.issue(&request).unwrap();
         for usage in [Usage::Server, Usage::Client] {
             let verified = verify_chain(&bundle(&[&authority]), &chain(&[&leaf]), usage, Some(NOW)).unwrap();
-            let parts = verified.evidence().parts();
+            let parts = verified.claims();
             assert_eq!(parts.principal, principal("node/3"));
             assert_eq!((parts.key, parts.authority), (leaf_key.id(), authority.id()));
             assert_eq!((parts.cluster, parts.validity), (Some(CLUSTER), around_now()));
@@ -127,7 +127,7 @@ fn pinned_authority_appended_to_a_foreign_leaf_is_refused() {
     let (good, forged) = (leaf(&real, "node/1"), leaf(&attackers, "node/1"));
     let (bundle, verified) = pinned_chain(real.id(), &chain(&[&good, real.certificate()])).unwrap();
     assert_eq!(bundle.ids().collect::<Vec<_>>(), [real.id()]);
-    assert_eq!(verified.evidence().parts().authority, real.id());
+    assert_eq!(verified.claims().authority, real.id());
     for presented in
         [&[forged.as_slice(), real.certificate()][..], &[&forged, attackers.certificate(), real.certificate()]]
     {
@@ -158,7 +158,7 @@ fn a_joiner_with_a_wrong_clock_verifies_but_learns_the_validity() {
     let leaf = leaf(&authority, "node/1"); // valid around now, its authority no longer
     let presented = chain(&[&leaf, authority.certificate()]);
     let (bundle, verified) = pinned_chain(authority.id(), &presented).unwrap();
-    assert_eq!(verified.evidence().parts().validity, around_now().intersect(&long_ago));
+    assert_eq!(verified.claims().validity, around_now().intersect(&long_ago));
     assert_eq!(
         verify_chain(&bundle, &presented, Usage::Server, Some(NOW)).unwrap_err(),
         ChainError::Path(PathError::Expired)
@@ -201,7 +201,7 @@ fn the_cross_signed_authority_leads_to_both() {
     let presented: &[&[u8]] = &[&leaf, &crossed];
     let under = |trusted: &[&Authority]| {
         let verified = verify_chain(&bundle(trusted), &chain(presented), Usage::Server, Some(NOW)).unwrap();
-        verified.evidence().parts().authority
+        verified.claims().authority
     };
     assert_eq!(under(&[&old]), old.id());
     assert_eq!(under(&[&new]), new.id());

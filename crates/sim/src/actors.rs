@@ -4,7 +4,7 @@
 use countersign_core::id::{AuthorityId, ClusterId, KeyId, NodeId, StoreId};
 use countersign_core::key::{Endorsement, SecretKey};
 use countersign_core::name::{Address, Name};
-use countersign_core::peer::EvidenceParts;
+use countersign_core::peer::CertificateClaims;
 use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
@@ -102,14 +102,14 @@ pub(crate) struct Host {
     /// Milliseconds by which its clock is ahead, or behind.
     pub(crate) drift: i64,
     /// What it proves in a handshake.
-    pub(crate) credential: EvidenceParts,
+    pub(crate) credential: CertificateClaims,
     pub(crate) renewal: u64,
 }
 
 impl Host {
     /// A member that was just admitted: its leaf is the one that it enrolled with.
     pub(crate) fn new(node: NodeId, keys: Keys, replica: Replica, home: &Home, validity: Validity) -> Self {
-        let credential = EvidenceParts {
+        let credential = CertificateClaims {
             principal: Principal { trust_domain: home.trust_domain.clone(), role: Role::Node(node) },
             key: keys.leaf,
             authority: home.authority,

@@ -3,7 +3,7 @@
 
 use countersign_core::id::{GroupId, KeyId, NodeId, ed25519_spki};
 use countersign_core::name::{HostName, Name};
-use countersign_core::peer::EvidenceParts;
+use countersign_core::peer::CertificateClaims;
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::Validity;
 use countersign_core::trust::command::{Command, FEATURE_LEVEL};
@@ -140,7 +140,7 @@ impl World {
         self.admin.certificates.push((role.clone(), spki.clone()));
         let principal = Principal { trust_domain: self.home.trust_domain.clone(), role: role.clone() };
         let (authority, cluster) = (self.home.authority, Some(self.home.cluster));
-        self.keep_evidence(EvidenceParts { principal, key, authority, cluster, endorsement: None, validity });
+        self.keep_evidence(CertificateClaims { principal, key, authority, cluster, endorsement: None, validity });
         Ok(Command::IssuePrincipal { role, spki, ttl_secs })
     }
 
@@ -201,7 +201,8 @@ impl World {
         host.renewal += 1;
         let endorsement = host.keys.endorse(self.home.cluster, leaf, host.renewal);
         self.ledger.history.endorse(host.keys.public.identity, leaf, host.renewal);
-        let renewed = EvidenceParts { key: leaf, endorsement: Some(endorsement), validity, ..host.credential.clone() };
+        let renewed =
+            CertificateClaims { key: leaf, endorsement: Some(endorsement), validity, ..host.credential.clone() };
         let old = core::mem::replace(&mut host.credential, renewed);
         self.trace.note(Event::Renewed, format_args!("node {}, renewal {}", host.node, host.renewal));
         self.keep_evidence(old);

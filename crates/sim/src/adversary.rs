@@ -7,7 +7,7 @@ use countersign_core::codec;
 use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::id::{ClusterId, KeyId, NodeId, RequestId};
 use countersign_core::name::HostName;
-use countersign_core::peer::EvidenceParts;
+use countersign_core::peer::CertificateClaims;
 use countersign_core::time::Validity;
 use countersign_core::trust::command::{Command, FEATURE_LEVEL};
 use countersign_core::trust::member::{ForeignLeaf, MemberKeys, Suffrage};
@@ -84,7 +84,7 @@ impl World {
     }
 
     /// On whose word a command reaches the leader: an honest member that forwards, or a machine of the adversary.
-    fn confederate(&mut self) -> Option<EvidenceParts> {
+    fn confederate(&mut self) -> Option<CertificateClaims> {
         let own = self.rng.pick(&self.adversary.machines).map(|host| host.credential.clone());
         let honest = self.rng.pick_of(self.hosts.values()).map(|host| host.credential.clone());
         if self.rng.one_in(3) { own.or(honest) } else { honest }

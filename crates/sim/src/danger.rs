@@ -8,7 +8,7 @@ use countersign_core::enroll::joiner::{Enrolled, JoinError, Requested};
 use countersign_core::enroll::sponsor::{SponsorError, SponsorSide, SponsoredRequest};
 use countersign_core::group::GroupMembers;
 use countersign_core::id::{AuthorityId, GroupId, NodeId, RequestId, TokenId};
-use countersign_core::peer::{Evidence, Refusal, VerifiedPeer, Wanted, judge};
+use countersign_core::peer::{CertificateClaims, CertificateProof, Proof, Refusal, VerifiedPeer, Wanted, verify};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::author::{Author, Made, NotPermitted, permit};
@@ -162,13 +162,13 @@ impl Faults {
     pub(crate) fn judge(
         &self,
         view: &View,
-        evidence: &Evidence,
+        claims: &CertificateClaims,
         wanted: Wanted,
         now: UnixMillis,
     ) -> Result<VerifiedPeer, Refusal> {
         match self.danger {
-            Some(danger) => judge_with(danger, &self.graves, view, evidence, wanted, now),
-            None => judge(view, evidence, wanted, now),
+            Some(danger) => judge_with(danger, &self.graves, view, claims, wanted, now),
+            None => verify(&proven(claims.clone()), view, wanted, now),
         }
     }
 
@@ -213,11 +213,11 @@ fn judge_with(
     danger: Danger,
     graves: &BTreeMap<NodeId, Member>,
     view: &View,
-    evidence: &Evidence,
+    claims: &CertificateClaims,
     wanted: Wanted,
     now: UnixMillis,
 ) -> Result<VerifiedPeer, Refusal> {
-    let (mut view, mut parts, mut wanted) = (view.clone(), evidence.parts().clone(), wanted);
+    let (mut view, mut parts, mut wanted) = (view.clone(), claims.clone(), wanted);
     let role = parts.principal.role.clone();
     match (danger, role.node_id()) {
         (Danger::ForgetsEvictions, _) => {
@@ -257,5 +257,10 @@ fn judge_with(
         (Danger::RefusesRenewedLeaves, Some(_)) => parts.endorsement = None,
         _ => {}
     }
-    judge(&view, &Evidence::asserted(parts), wanted, now)
+    verify(&proven(parts), &view, wanted, now)
+}
+
+/// As if a handshake had established the claims.
+fn proven(claims: CertificateClaims) -> Proof {
+    Proof::Certificate(CertificateProof::asserted(claims))
 }

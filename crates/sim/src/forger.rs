@@ -3,7 +3,7 @@
 use countersign_core::id::{AuthorityId, ClusterId, KeyId, NodeId};
 use countersign_core::key::Endorsement;
 use countersign_core::name::Name;
-use countersign_core::peer::{EvidenceParts, Wanted};
+use countersign_core::peer::{CertificateClaims, Wanted};
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::Validity;
 
@@ -15,9 +15,9 @@ use crate::world::World;
 /// is only proven by who holds it, and only its identity key endorses for a member.
 struct Loot {
     /// The credential of a member in good standing: seen, not held.
-    victim: EvidenceParts,
+    victim: CertificateClaims,
     /// A machine of the adversary's: held, keys and all.
-    machine: Option<(Keys, EvidenceParts)>,
+    machine: Option<(Keys, CertificateClaims)>,
     /// Keys made up on the spot.
     fresh: Keys,
 }
@@ -42,7 +42,7 @@ impl World {
         known.map_or(Ok(()), |parts| self.judge(judge, &parts, wanted).map(|_| ()))
     }
 
-    fn forge(&mut self, victim: EvidenceParts) -> Result<EvidenceParts, Broken> {
+    fn forge(&mut self, victim: CertificateClaims) -> Result<CertificateClaims, Broken> {
         let machine = self.rng.pick(&self.adversary.machines).map(|host| (host.keys, host.credential.clone()));
         let loot = Loot { victim, machine, fresh: Keys::draw(&mut self.rng) };
         match self.rng.below(3) {
@@ -53,16 +53,16 @@ impl World {
     }
 
     /// With the CA key and keys made up on the spot.
-    fn forge_member(&mut self, loot: Loot) -> Result<EvidenceParts, Broken> {
+    fn forge_member(&mut self, loot: Loot) -> Result<CertificateClaims, Broken> {
         let Loot { victim, fresh, .. } = loot;
         let renewal = self.rng.below(9);
-        let of = |endorsement| EvidenceParts { key: fresh.leaf, endorsement, ..victim.clone() };
+        let of = |endorsement| CertificateClaims { key: fresh.leaf, endorsement, ..victim.clone() };
         Ok(match self.rng.below(5) {
             0 => of(None),
             1 => of(Some(fresh.endorse(self.home.cluster, fresh.leaf, renewal))),
             // The victim's word for another key, or for another renewal.
             2 => of(victim.endorsement.clone().map(|e| Endorsement { renewal: e.renewal + renewal, ..e })),
-            3 => EvidenceParts {
+            3 => CertificateClaims {
                 endorsement: victim.endorsement.clone().map(|e| Endorsement { identity: fresh.public.identity, ..e }),
                 ..of(None)
             },
@@ -70,69 +70,69 @@ impl World {
                 let nobody = Role::Node(NodeId(1000 + self.rng.below(9)));
                 let endorsement = Some(fresh.endorse(self.home.cluster, fresh.leaf, renewal));
                 let principal = Principal { role: nobody, ..victim.principal.clone() };
-                EvidenceParts { principal, ..of(endorsement) }
+                CertificateClaims { principal, ..of(endorsement) }
             }
         })
     }
 
     /// With the CA key and the identity key of a machine that is, or was, a member.
-    fn forge_with_a_machine(&mut self, loot: Loot) -> Result<EvidenceParts, Broken> {
+    fn forge_with_a_machine(&mut self, loot: Loot) -> Result<CertificateClaims, Broken> {
         let Loot { victim, machine, fresh } = loot;
         let Some((keys, own)) = machine else { return Ok(victim) };
         let (cluster, renewal) = (self.home.cluster, self.rng.below(9));
         let validity = victim.validity;
         Ok(match self.rng.below(5) {
-            0 => EvidenceParts { validity, ..own },
+            0 => CertificateClaims { validity, ..own },
             1 => {
                 // Its own name and a new leaf: good until its eviction is applied, and never after.
                 self.ledger.history.endorse(keys.public.identity, fresh.leaf, renewal);
                 let endorsement = Some(keys.endorse(cluster, fresh.leaf, renewal));
-                EvidenceParts { key: fresh.leaf, endorsement, validity, ..own }
+                CertificateClaims { key: fresh.leaf, endorsement, validity, ..own }
             }
             2 => {
                 self.ledger.history.endorse(keys.public.identity, fresh.leaf, renewal);
                 let endorsement = Some(keys.endorse(cluster, fresh.leaf, renewal));
-                EvidenceParts { key: fresh.leaf, endorsement, ..victim }
+                CertificateClaims { key: fresh.leaf, endorsement, ..victim }
             }
-            3 => EvidenceParts { key: own.key, endorsement: own.endorsement, ..victim },
+            3 => CertificateClaims { key: own.key, endorsement: own.endorsement, ..victim },
             _ => {
                 let elsewhere = ClusterId(self.rng.bytes());
                 let endorsement = Some(keys.endorse(elsewhere, fresh.leaf, renewal + 1));
-                EvidenceParts { key: fresh.leaf, endorsement, validity, ..own }
+                CertificateClaims { key: fresh.leaf, endorsement, validity, ..own }
             }
         })
     }
 
     /// Around the member: other clusters, other times, other kinds of principal, a member's own earlier renewal.
-    fn forge_around(&mut self, loot: Loot) -> Result<EvidenceParts, Broken> {
+    fn forge_around(&mut self, loot: Loot) -> Result<CertificateClaims, Broken> {
         let Loot { victim, fresh, .. } = loot;
         let known = self.rng.pick(&self.wallet).cloned().unwrap_or_else(|| victim.clone());
         let named = |role| Principal { role, ..victim.principal.clone() };
         let name = Name::parse("root0").map_err(|_| Broken::World)?;
         let hour = 3600;
         Ok(match self.rng.below(9) {
-            0 => EvidenceParts {
+            0 => CertificateClaims {
                 principal: Principal { trust_domain: domain("west.internal")?, ..victim.principal.clone() },
                 ..victim
             },
-            1 => EvidenceParts { cluster: Some(ClusterId(self.rng.bytes())), ..victim },
-            2 => EvidenceParts { authority: AuthorityId(self.rng.bytes()), ..victim },
+            1 => CertificateClaims { cluster: Some(ClusterId(self.rng.bytes())), ..victim },
+            2 => CertificateClaims { authority: AuthorityId(self.rng.bytes()), ..victim },
             3 => {
                 let not_after = self.now.minus_secs(hour);
-                EvidenceParts { validity: Validity { not_before: not_after.minus_secs(hour), not_after }, ..victim }
+                CertificateClaims { validity: Validity { not_before: not_after.minus_secs(hour), not_after }, ..victim }
             }
             4 => {
                 let not_before = self.now.plus_secs(hour);
-                EvidenceParts { validity: Validity { not_before, not_after: not_before.plus_secs(hour) }, ..victim }
+                CertificateClaims { validity: Validity { not_before, not_after: not_before.plus_secs(hour) }, ..victim }
             }
-            5 => EvidenceParts { principal: named(Role::Admin(name)), key: known.key, endorsement: None, ..victim },
-            6 => EvidenceParts { principal: named(Role::Client(name)), key: KeyId(self.rng.bytes()), ..victim },
-            7 => EvidenceParts { principal: victim.principal.clone(), ..known },
+            5 => CertificateClaims { principal: named(Role::Admin(name)), key: known.key, endorsement: None, ..victim },
+            6 => CertificateClaims { principal: named(Role::Client(name)), key: KeyId(self.rng.bytes()), ..victim },
+            7 => CertificateClaims { principal: victim.principal.clone(), ..known },
             _ => match self.hosts.values().find(|host| host.credential == victim) {
                 // A second leaf under the number of the first: its member signed it, and it is not on record.
                 Some(host) => {
                     let endorsement = Some(host.keys.endorse(self.home.cluster, fresh.leaf, 0));
-                    EvidenceParts { key: fresh.leaf, endorsement, ..victim }
+                    CertificateClaims { key: fresh.leaf, endorsement, ..victim }
                 }
                 None => victim,
             },

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use countersign_core::id::{AuthorityId, ClusterId, KeyId, NodeId};
 use countersign_core::key::PublicKey;
-use countersign_core::peer::{EvidenceParts, Wanted};
+use countersign_core::peer::{CertificateClaims, Wanted};
 use countersign_core::principal::{Role, TrustDomain};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::member::MemberKeys;
@@ -101,7 +101,7 @@ impl History {
         &self,
         home: &Home,
         applied: usize,
-        parts: &EvidenceParts,
+        parts: &CertificateClaims,
         wanted: Wanted,
         now: UnixMillis,
     ) -> Result<(), Unfounded> {

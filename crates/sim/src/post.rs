@@ -6,7 +6,7 @@ use countersign_core::codec;
 use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::enroll::sponsor::{SponsorError, SponsorSide};
 use countersign_core::id::{KeyId, NodeId};
-use countersign_core::peer::{EvidenceParts, Scope, Wanted};
+use countersign_core::peer::{CertificateClaims, Scope, Wanted};
 use countersign_core::time::Validity;
 use countersign_core::trust::author::permit_in_recovery;
 use countersign_core::trust::command::Command;
@@ -62,7 +62,7 @@ pub(crate) enum Mail {
     /// From a joiner to its sponsor: the key of its CSR, and its request as bytes.
     Enroll { connection: u64, csr_key: KeyId, request: Vec<u8> },
     /// From a member to the one that it takes for the leader, on a connection that proves `evidence`.
-    Forward { to: NodeId, evidence: Box<EvidenceParts>, command: Box<Command>, reply: Option<u64> },
+    Forward { to: NodeId, evidence: Box<CertificateClaims>, command: Box<Command>, reply: Option<u64> },
     /// From the leader, by the sponsor, to whoever opened the connection.
     Answer { connection: u64, reply: Reply },
 }
@@ -78,7 +78,7 @@ impl World {
     }
 
     /// Has a member pass a command on to the leader, or now and then to somebody who is not.
-    pub(crate) fn forward(&mut self, evidence: EvidenceParts, command: Command, reply: Option<u64>) {
+    pub(crate) fn forward(&mut self, evidence: CertificateClaims, command: Command, reply: Option<u64>) {
         let stale = self.rng.one_in(12);
         let astray = if stale { self.any_host() } else { None };
         let to = astray.unwrap_or(self.leadership.leader);
@@ -152,7 +152,7 @@ impl World {
     fn receive_forward(
         &mut self,
         to: NodeId,
-        evidence: &EvidenceParts,
+        evidence: &CertificateClaims,
         command: Command,
         reply: Option<u64>,
     ) -> Result<(), Broken> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use countersign_core::id::{AuthorityId, ClusterId, NodeId};
 use countersign_core::key::SecretKey;
-use countersign_core::peer::{Evidence, EvidenceParts, Refusal, Scope, VerifiedPeer, Wanted};
+use countersign_core::peer::{CertificateClaims, Refusal, Scope, VerifiedPeer, Wanted};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 
@@ -47,7 +47,7 @@ pub(crate) struct World {
     pub(crate) mail: Vec<Mail>,
     pub(crate) connections: BTreeMap<u64, Connection>,
     /// Everything that was ever proven by anybody, or could be with a stolen CA key.
-    pub(crate) wallet: Vec<EvidenceParts>,
+    pub(crate) wallet: Vec<CertificateClaims>,
     serial: u64,
 }
 
@@ -143,7 +143,7 @@ impl World {
         SecretKey::from_seed(Secret::new(self.ca_key))
     }
 
-    pub(crate) fn keep_evidence(&mut self, parts: EvidenceParts) {
+    pub(crate) fn keep_evidence(&mut self, parts: CertificateClaims) {
         if self.wallet.len() >= WALLET_MAX {
             let at = self.rng.index(self.wallet.len());
             self.wallet.swap_remove(at);
@@ -155,13 +155,13 @@ impl World {
     pub(crate) fn judge(
         &mut self,
         judge: NodeId,
-        parts: &EvidenceParts,
+        parts: &CertificateClaims,
         wanted: Wanted,
     ) -> Result<Option<VerifiedPeer>, Broken> {
         let Some(host) = self.hosts.get(&judge) else { return Ok(None) };
         let Some(view) = host.replica.view() else { return Ok(None) };
         let now = host.judging_time(self.now);
-        let verdict = self.faults.judge(view, &Evidence::asserted(parts.clone()), wanted, now);
+        let verdict = self.faults.judge(view, parts, wanted, now);
         let role = &parts.principal.role;
         // A member that expired is taken for what it was, to recover and for nothing else.
         let expired = now.secs() > parts.validity.not_after.secs();

@@ -95,8 +95,8 @@ const EXEMPT: [(&str, &str); 1] = [
     ("process::", "crates/core/src/locked.rs"),
 ];
 
-/// Where `Evidence::asserted` may be called: where a certificate or a pre-shared key was verified, and in the tests of
-/// the judgement itself. Anywhere else somebody would make a proof without a check.
+/// Where a proof may be asserted (`CertificateProof::asserted`): where a certificate or a pre-shared key was verified,
+/// and in the tests of the judgement itself. Anywhere else somebody would make a proof without a check.
 const MAY_ASSERT: [&str; 7] = [
     "crates/pki/src/",
     "crates/core/src/handshake/",
@@ -168,7 +168,7 @@ fn assertions(file: &TextFile, code: &str) -> Vec<(usize, String)> {
     // The bare word, so that neither an alias of the type nor a method reference hides it.
     let calls = find_words(code, "asserted").filter(|at| !is_definition(code, *at));
     let calls = calls.filter(|at| !tests.iter().any(|test| test.contains(at)));
-    let what = "`asserted`: only a verifier, a handshake of core, or a test of core may assert evidence";
+    let what = "`asserted`: only a verifier, a handshake of core, or a test of core may assert a proof";
     calls.map(|at| (line_at(code, at), what.to_owned())).collect()
 }
 
@@ -251,8 +251,8 @@ mod tests {
     }
 
     #[test]
-    fn evidence_is_asserted_by_verifiers_and_tests_of_core_alone() {
-        let call = "let e = Evidence::asserted(parts);";
+    fn proof_is_asserted_by_verifiers_and_tests_of_core_alone() {
+        let call = "let proof = CertificateProof::asserted(claims);";
         for (path, allowed) in [
             ("crates/pki/src/verify.rs", true),
             ("crates/core/src/handshake/session.rs", true),
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn evidence_may_be_asserted_within_cfg_test_and_not_after_it() {
+    fn proof_may_be_asserted_within_cfg_test_and_not_after_it() {
         let text = "#[cfg(test)]\nmod tests {\n    fn f() { E::asserted(p); }\n}\nfn g() { E::asserted(p); }";
         assert_eq!(findings("crates/core/src/peer.rs", text), [6]);
         let text = "#[cfg(test)]\nmod tests;\nfn g() { E::asserted(p); }";

@@ -14,7 +14,7 @@ use countersign_core::id::{AuthorityId, ClusterId, Generation, KeyId, NodeId, Re
 use countersign_core::key::SecretKey;
 use countersign_core::lease::{Holder, LeaseClock, LeaseLength};
 use countersign_core::name::{Address, Name};
-use countersign_core::peer::{Evidence, EvidenceParts, VerifiedPeer, Wanted, judge};
+use countersign_core::peer::{CertificateClaims, CertificateProof, Proof, VerifiedPeer, Wanted, verify};
 use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{BootMillis, UnixMillis, Validity};
@@ -192,15 +192,15 @@ impl World {
 
     /// The client as its handshake proves it.
     pub fn peer(&self, name: &str) -> VerifiedPeer {
-        let parts = EvidenceParts {
+        let proof = Proof::Certificate(CertificateProof::asserted(CertificateClaims {
             principal: Principal { trust_domain: TrustDomain::parse("td").unwrap(), role: client(name) },
             key: self.key_id(name),
             authority: AuthorityId::of_certificate(CA),
             cluster: Some(CLUSTER),
             endorsement: None,
             validity: valid(),
-        };
-        judge(&self.view(), &Evidence::asserted(parts), Wanted::AnyPrincipal, self.clocks.now()).unwrap()
+        }));
+        verify(&proof, &self.view(), Wanted::AnyPrincipal, self.clocks.now()).unwrap()
     }
 
     pub fn session(&self, name: &str) -> Session {

@@ -267,7 +267,7 @@ fn store(
         // still has a certificate.
         let pinned = view.authorities.get(&pin).map(|authority| authority.certificate.as_slice());
         let verified = credential.verify(&Bundle::new(pinned)?, Usage::Server, enrollment.time)?;
-        if verified.evidence().parts().principal.role != Role::Node(enrollment.node) {
+        if verified.claims().principal.role != Role::Node(enrollment.node) {
             return Err(ProtocolError::NotAdmitted.into());
         }
         let chain: String = enrollment.chain.iter().map(|der| certificate_pem(der)).collect();

@@ -60,14 +60,14 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Served<S> {
 impl Connected for Served<PeerStream> {
     type ConnectInfo = Caller;
     fn connect_info(&self) -> Caller {
-        Caller { peer: self.0.peer().clone(), validity: self.0.validity(), remote: self.0.remote() }
+        Caller { peer: self.0.peer().clone(), remote: self.0.remote() }
     }
 }
 
 impl Connected for Served<ServiceStream> {
     type ConnectInfo = Caller;
     fn connect_info(&self) -> Caller {
-        Caller { peer: self.0.peer().clone(), validity: self.0.validity(), remote: self.0.remote() }
+        Caller { peer: self.0.peer().clone(), remote: self.0.remote() }
     }
 }
 

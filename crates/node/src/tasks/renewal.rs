@@ -13,7 +13,7 @@ use countersign_core::key::Endorsement;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::command::Command;
 use countersign_core::trust::outcome::Outcome;
-use countersign_net::{Credential, CredentialError, EvidenceRefused};
+use countersign_net::{Credential, CredentialError, CredentialRefused};
 
 use crate::identity::datadir::DataDirError;
 use crate::identity::keys::{KeysError, NextLeaf, random};
@@ -67,7 +67,7 @@ enum RenewalError {
     #[error("the new certificate does not fit its key")]
     Credential(#[from] CredentialError),
     #[error("the new certificate does not pass this node's own verifier")]
-    Verifier(#[from] EvidenceRefused),
+    Verifier(#[from] CredentialRefused),
     #[error("the renewal was not applied here in time")]
     NotApplied,
     #[error("this node is not on record")]

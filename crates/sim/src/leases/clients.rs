@@ -6,7 +6,7 @@ use std::sync::Arc;
 use countersign_core::group::GroupMembers;
 use countersign_core::id::{Generation, KeyId, NodeId};
 use countersign_core::lease::NoLease;
-use countersign_core::peer::{Evidence, EvidenceParts, Wanted, judge};
+use countersign_core::peer::{CertificateClaims, CertificateProof, Proof, Wanted, verify};
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::TrustState;
@@ -32,7 +32,7 @@ const AHEAD_MAX: u64 = 65_000;
 /// A certificate with its key, which the adversary has a copy of.
 #[derive(Debug)]
 pub(crate) struct Credential {
-    pub(crate) evidence: Evidence,
+    pub(crate) proof: Proof,
     /// The generation that it is on record from.
     generation: Generation,
     /// The wish that revoked it.
@@ -40,12 +40,12 @@ pub(crate) struct Credential {
 }
 
 impl Credential {
-    pub(crate) const fn role(&self) -> &Role {
-        &self.evidence.parts().principal.role
+    pub(crate) fn role(&self) -> &Role {
+        &self.proof.principal().role
     }
 
-    pub(crate) const fn key(&self) -> KeyId {
-        self.evidence.parts().key
+    pub(crate) fn key(&self) -> KeyId {
+        self.proof.key()
     }
 }
 
@@ -88,10 +88,11 @@ impl Record {
         self.out.contains_key(&node)
     }
 
-    fn learn(&mut self, parts: EvidenceParts, generation: Generation) {
+    fn learn(&mut self, parts: CertificateClaims, generation: Generation) {
         let revoked = parts.principal.role.node_id().and_then(|node| self.out.get(&node).copied());
         self.presented.push(self.credentials.len());
-        self.credentials.push(Credential { evidence: Evidence::asserted(parts), generation, revoked });
+        let proof = Proof::Certificate(CertificateProof::asserted(parts));
+        self.credentials.push(Credential { proof, generation, revoked });
         for (revoked, most) in [(false, GOOD_MAX), (true, REVOKED_MAX)] {
             let of = |at: &&usize| self.credentials.get(**at).is_some_and(|c| c.revoked.is_some() == revoked);
             if self.presented.iter().filter(of).count() > most {
@@ -179,7 +180,7 @@ impl Shop {
         let generation = self.record.state.view().map_or(Generation(0), |view| view.generation);
         let wish = self.record.wishes.iter().position(|w| w.generation.is_none() && w.command == *command);
         if let (Command::IssuePrincipal { role, spki, .. }, Outcome::Issued(grant)) = (command, outcome) {
-            let parts = EvidenceParts {
+            let parts = CertificateClaims {
                 principal: Principal { trust_domain: self.home.trust_domain.clone(), role: role.clone() },
                 key: KeyId::of_spki(spki),
                 authority: self.home.authority,
@@ -220,7 +221,7 @@ impl Shop {
     }
 
     /// A member uses a new certificate: the adversary sees it as everybody does.
-    pub(crate) fn published(&mut self, parts: &EvidenceParts) {
+    pub(crate) fn published(&mut self, parts: &CertificateClaims) {
         let generation = self.record.state.view().map_or(Generation(0), |view| view.generation);
         self.record.learn(parts.clone(), generation);
     }
@@ -302,7 +303,7 @@ impl Machine {
 
     fn judges(&self, credential: &Credential, shop: &Shop) -> Result<(), countersign_core::peer::Refusal> {
         let Some(view) = self.process.view() else { return Err(countersign_core::peer::Refusal::NotReady) };
-        judge(view, &credential.evidence, Wanted::AnyPrincipal, self.judging_time(shop.now)).map(|_| ())
+        verify(&credential.proof, view, Wanted::AnyPrincipal, self.judging_time(shop.now)).map(|_| ())
     }
 
     /// A client in good standing that this member knows of, whose certificate is valid by all clocks that are right.
@@ -312,7 +313,7 @@ impl Machine {
             && credential.role().node_id().is_none()
             && self.clocks.is_right()
             && self.process.generation() >= credential.generation
-            && credential.evidence.parts().validity.not_after > last
+            && credential.proof.not_after() > last
     }
 
     /// A handshake ends: its peer is judged again.

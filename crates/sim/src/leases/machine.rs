@@ -6,7 +6,7 @@ use std::sync::Arc;
 use countersign_core::group::GroupMembers;
 use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{Holder, LeaseClock};
-use countersign_core::peer::{Evidence, EvidenceParts, Refusal, Scope, Wanted, judge};
+use countersign_core::peer::{CertificateClaims, Proof, Refusal, Scope, Wanted, verify};
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::TrustState;
@@ -44,7 +44,7 @@ pub(crate) struct Machine {
     pub(crate) kept: usize,
     pub(crate) saved: (Vec<u8>, usize),
     /// Durable: the certificate in use, and the next.
-    pub(crate) credential: EvidenceParts,
+    pub(crate) credential: CertificateClaims,
     pub(crate) next: Option<Next>,
     pub(crate) up: bool,
     pub(crate) paused: bool,
@@ -146,7 +146,7 @@ impl Machine {
         rng: &mut Rng,
     ) -> Result<Self, LeaseBroken> {
         let leaf = state.view().and_then(|view| view.members.get(&node)).ok_or(LeaseBroken::World)?.leaf.clone();
-        let credential = EvidenceParts {
+        let credential = CertificateClaims {
             principal: Principal { trust_domain: home.trust_domain.clone(), role: Role::Node(node) },
             key: keys.leaf,
             authority: home.authority,
@@ -267,8 +267,8 @@ impl Machine {
         let open = self.process.connections.len();
         let record = &shop.record;
         self.process.connections.retain(|credential| {
-            let evidence = record.credentials.get(*credential).map(|c| &c.evidence);
-            evidence.is_some_and(|evidence| judge(&view, evidence, Wanted::AnyPrincipal, now).is_ok())
+            let proof = record.credentials.get(*credential).map(|c| &c.proof);
+            proof.is_some_and(|proof| verify(proof, &view, Wanted::AnyPrincipal, now).is_ok())
         });
         shop.shut(self.node, open - self.process.connections.len());
         self.enforce(view.generation, shop);
@@ -415,12 +415,12 @@ impl Machine {
 
     /// Whether a message of a member is taken: its certificate is judged as each connection is, and an eviction in the own
     /// log counts, committed or not.
-    fn scope_of(&self, evidence: &Evidence, from: NodeId, shop: &Shop) -> Result<Option<Scope>, LeaseBroken> {
+    fn scope_of(&self, proof: &Proof, from: NodeId, shop: &Shop) -> Result<Option<Scope>, LeaseBroken> {
         let Some(view) = self.process.view() else { return Ok(None) };
         if self.raft.evicts.contains(&from) {
             return Ok(None);
         }
-        match judge(view, evidence, Wanted::AnyNode, self.judging_time(shop.now)) {
+        match verify(proof, view, Wanted::AnyNode, self.judging_time(shop.now)) {
             Ok(peer) if peer.scope() == Scope::Recovery && shop.breaks(LeaseDanger::ExpiresRecovery) => Ok(None),
             Ok(peer) => Ok(Some(peer.scope())),
             // A clock that was set back lets nothing begin that the log here does not tell of yet.
@@ -430,13 +430,8 @@ impl Machine {
         }
     }
 
-    /// Takes in a message of a member whose certificate is `evidence`.
-    pub(crate) fn receive(
-        &mut self,
-        evidence: &Evidence,
-        message: Message,
-        shop: &mut Shop,
-    ) -> Result<(), LeaseBroken> {
+    /// Takes in a message of a member whose certificate is `proof`.
+    pub(crate) fn receive(&mut self, proof: &Proof, message: Message, shop: &mut Shop) -> Result<(), LeaseBroken> {
         let Message { from, body, .. } = message;
         // Questions and answers are for anybody, lease or not: they prove themselves.
         match body {
@@ -459,7 +454,7 @@ impl Machine {
             }
             _ => {}
         }
-        let Some(scope) = self.scope_of(evidence, from, shop)? else { return Ok(()) };
+        let Some(scope) = self.scope_of(proof, from, shop)? else { return Ok(()) };
         match body {
             Body::Raft(message) if self.process.recognized && !self.process.refused.contains(&from) => {
                 let (led, committed) = (self.raft.leads(), self.raft.committed);

@@ -1,7 +1,7 @@
 //! Renewal, one durable step at a time: the key, the certificate, its use, and the cluster's knowledge of its use.
 
 use countersign_core::id::KeyId;
-use countersign_core::peer::EvidenceParts;
+use countersign_core::peer::CertificateClaims;
 use countersign_core::trust::command::Command;
 
 use super::machine::Machine;
@@ -18,7 +18,7 @@ pub(crate) enum Next {
     /// The key is stored, and asked for until the cluster has it on record.
     Asked { key: KeyId, renewal: u64 },
     /// The certificate is stored, and not used yet.
-    Stored(Box<EvidenceParts>),
+    Stored(Box<CertificateClaims>),
 }
 
 impl Machine {
@@ -52,7 +52,7 @@ impl Machine {
                 match member.leaf_of(*key) {
                     Some(leaf) => {
                         let (key, validity, endorsement) = (*key, leaf.validity, Some(endorsement));
-                        let next = EvidenceParts { key, validity, endorsement, ..self.credential.clone() };
+                        let next = CertificateClaims { key, validity, endorsement, ..self.credential.clone() };
                         self.next = Some(Next::Stored(Box::new(next)));
                         None
                     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use countersign_core::id::NodeId;
 use countersign_core::lease::LeaseLength;
-use countersign_core::peer::Evidence;
+use countersign_core::peer::{CertificateProof, Proof};
 use countersign_core::trust::recognition::Shown;
 
 use super::clients::Record;
@@ -292,8 +292,8 @@ impl World {
             machine.inbox.push(message);
             return Ok(());
         }
-        let evidence = Evidence::asserted(parts);
-        self.act(to, None, |machine, shop| machine.receive(&evidence, message, shop))
+        let proof = Proof::Certificate(CertificateProof::asserted(parts));
+        self.act(to, None, |machine, shop| machine.receive(&proof, message, shop))
     }
 
     /// What an evicted machine answers: whatever keeps the asker as it is.

@@ -5,7 +5,7 @@ use crate::enroll::EnrollmentRequest;
 use crate::id::{KeyId, NodeId, RequestId};
 use crate::key::Endorsement;
 use crate::name::HostName;
-use crate::peer::{Evidence, EvidenceParts, Refusal, Wanted, judge};
+use crate::peer::{CertificateClaims, CertificateProof, Proof, Refusal, Wanted, verify};
 use crate::principal::{Principal, Role};
 use crate::time::Validity;
 use crate::trust::command::{Bootstrap, Command};
@@ -145,15 +145,15 @@ fn a_node_is_accepted_with_its_recorded_key_only_and_a_client_by_its_chain() {
     rig.apply(Command::RevokeKey(KeyId([66; 32])));
     let view = rig.0.view().unwrap();
     let ask = |role: Role, key: KeyId, wanted: Wanted| {
-        let parts = EvidenceParts {
+        let proof = Proof::Certificate(CertificateProof::asserted(CertificateClaims {
             principal: Principal { trust_domain: view.trust_domain.clone(), role },
             key,
             authority: pin(),
             cluster: None,
             endorsement: None,
             validity: foreign("x").validity,
-        };
-        judge(view, &Evidence::asserted(parts), wanted, NOW).map(|_| ())
+        }));
+        verify(&proof, view, wanted, NOW).map(|_| ())
     };
     let node = |id| Role::Node(NodeId(id));
     let client = || Role::Client(name("pay"));
