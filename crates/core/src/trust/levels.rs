@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
-use super::command::{Command, LEVEL_FOR_TESTING};
+use super::command::{Command, LEVEL_FOR_TESTING, RaiseLevel};
 use super::member::{Member, Suffrage};
-use super::outcome::{Outcome, Refused};
-use super::state::{Applied, TrustState};
+use super::outcome::Refused;
+use super::state::TrustState;
 use crate::codec::FIRST_LEVEL;
 use crate::id::NodeId;
 use crate::limits::LEVEL_PROVEN_SECS;
@@ -48,43 +48,7 @@ impl TrustState {
         let without: BTreeSet<NodeId> = silent.iter().copied().filter(|node| !votes(node)).collect();
         let level = self.level_known_by_all(&without);
         let wanted = self.level_auto && level > self.level && self.unproven(level, &without).is_empty();
-        wanted.then_some(Command::RaiseLevel { level, without, by_itself: true })
-    }
-
-    pub(super) fn raise_level(&mut self, level: u32, without: &BTreeSet<NodeId>, by_itself: bool) -> Applied {
-        let generation = self.current()?.generation;
-        if !self.check_raise(level, without, by_itself)? {
-            return Ok(Outcome::Done(generation));
-        }
-        self.level = level;
-        // A generation of its own, so that every task that waits for news looks.
-        self.change(|_| {})
-    }
-
-    /// Whether the level rises to `level`; false where it is as high already.
-    pub(super) fn check_raise(&self, level: u32, without: &BTreeSet<NodeId>, by_itself: bool) -> Result<bool, Refused> {
-        let view = self.current()?;
-        if level <= self.level {
-            return Ok(false);
-        }
-        let voter = |node: &&NodeId| view.members.get(node).is_some_and(|m| m.suffrage == Suffrage::Voter);
-        if let Some(voter) = without.iter().find(voter) {
-            return Err(Refused::LevelNeedsVoter(*voter));
-        }
-        let behind = if by_itself { self.unproven(level, without) } else { self.behind(level, without) };
-        if !behind.is_empty() || (by_itself && !self.level_auto) {
-            return Err(Refused::AboveLevel { needed: level, level: self.level, behind });
-        }
-        Ok(true)
-    }
-
-    pub(super) fn set_level_auto(&mut self, auto: bool) -> Applied {
-        let generation = self.current()?.generation;
-        if self.level_auto == auto {
-            return Ok(Outcome::Done(generation));
-        }
-        self.level_auto = auto;
-        self.change(|_| {})
+        wanted.then_some(Command::RaiseLevel(RaiseLevel { level, without, by_itself: true }))
     }
 
     /// Whether a command of `needed` level may be applied.
@@ -97,7 +61,7 @@ impl TrustState {
 
     /// Members that do not know `level`, or have not known it for long enough to tell that their release is no bad one. A
     /// learner that joined with it took nothing up: else a cluster that grows every day would never rise.
-    fn unproven(&self, level: u32, without: &BTreeSet<NodeId>) -> Vec<(NodeId, Name)> {
+    pub(super) fn unproven(&self, level: u32, without: &BTreeSet<NodeId>) -> Vec<(NodeId, Name)> {
         let joined_with_it = |m: &Member| m.suffrage == Suffrage::Learner && m.level_since == m.admitted_at;
         let for_long = |m: &Member| self.time().secs_since(m.level_since) >= LEVEL_PROVEN_SECS;
         let proven = |m: &Member| m.feature_level >= level && (for_long(m) || joined_with_it(m));
