@@ -303,7 +303,9 @@ pub fn still_known(view: &View, peer: &VerifiedPeer, now: UnixMillis) -> Result<
                 _ if recorded => {}
                 _ if view.revoked_principals.contains(role) => return Err(Refusal::PrincipalRevoked),
                 Role::Broker(_) | Role::Client(_) if elsewhere => {}
-                _ => return Err(Refusal::PrincipalUnknown),
+                Role::Node(_) | Role::Broker(_) | Role::Client(_) | Role::Admin(_) => {
+                    return Err(Refusal::PrincipalUnknown);
+                }
             }
         }
     }
