@@ -126,7 +126,7 @@ fn a_snapshot_is_encoded_as_it_always_was() {
 }
 
 /// A log with every command that this level has.
-fn logged() -> Rig {
+pub(super) fn logged() -> Rig {
     let mut rig = sampled();
     let among = |voters: &[u64]| GroupMembers {
         voters: voters.iter().copied().map(NodeId).collect(),
@@ -154,7 +154,7 @@ fn logged() -> Rig {
 }
 
 /// One name for each command. A new one needs a name here, and an entry in a golden log of its level.
-const fn name_of(command: &Command) -> Option<&'static str> {
+pub(super) const fn name_of(command: &Command) -> Option<&'static str> {
     Some(match command {
         Command::Bootstrap(_) => "Bootstrap",
         Command::AddJoinToken(_) => "AddJoinToken",
@@ -189,7 +189,7 @@ const fn name_of(command: &Command) -> Option<&'static str> {
 }
 
 /// How many commands there are at this level.
-const COMMANDS: usize = 28;
+pub(super) const COMMANDS: usize = 28;
 
 fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
