@@ -25,12 +25,7 @@ use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::author::Author;
-use countersign_core::trust::command::{
-    AddJoinToken, Admission, AdoptLeaf, AssignGroup, BindStore, Bootstrap, ClusterSetting, Command, ConfirmAuthority,
-    EditHosts, Evict, FEATURE_LEVEL, IssuePrincipal, Label, ProveHosts, Renew, RenewPrincipal, ReportFeatureLevel,
-    RevokeJoinToken, RevokeKey, RevokePrincipal, RotateClusterToken, SealAuthority, SealedKey, SetAddresses,
-    SetSuffrage, SignStatement, StagePolicy, Stamped,
-};
+use countersign_core::trust::command::*;
 use countersign_core::trust::hosts::Witness;
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
 use countersign_core::trust::member::{MemberKeys, Suffrage};

@@ -1,8 +1,8 @@
 //! The author of a command: who asked for it, and which member took the request.
 //!
-//! The author travels with each replicated entry. Forwarding carries no authority: the leader judges a forwarded command by
-//! the member that forwarded it ([`permit`]), and sets [`Author::taken_by`] from the peer that its transport verified. The
-//! rest of an author is what that member reports.
+//! The author travels with each replicated entry. Forwarding carries no authority: the leader judges a forwarded
+//! command by the member that forwarded it ([`permit`]), and sets [`Author::taken_by`] from the peer that its transport
+//! verified. The rest of an author is what that member reports.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -60,8 +60,8 @@ impl Claim {
 
     /// The author of `command` once `member` has taken the request: the leader itself, or the peer that forwarded it.
     ///
-    /// An admission proves its author, so its token and its request are taken from the command, not from the claim. No other
-    /// command is signed by a token: there, a claim to a token counts as the word of the member that made it.
+    /// An admission proves its author, so its token and its request are taken from the command, not from the claim. No
+    /// other command is signed by a token: there, a claim to a token counts as the word of the member that made it.
     pub fn taken_by(self, member: NodeId, command: &Command) -> Author {
         let Self { actor, source, request } = self;
         let source = source.map(|source| source.to_canonical());
@@ -100,8 +100,8 @@ pub(crate) enum Authorship {
     Member {
         /// The member.
         node: NodeId,
-        /// Whether it may say so while its certificate has expired: what renews that, and what a cluster that was off needs
-        /// to form again.
+        /// Whether it may say so while its certificate has expired: what renews that, and what a cluster that was off
+        /// needs to form again.
         in_recovery: bool,
     },
     /// What this voter observed: no other member passes it on.
@@ -110,7 +110,8 @@ pub(crate) enum Authorship {
     Voter,
 }
 
-/// The author of a replicated command. Its encoding takes [`AUTHOR_LEN_MAX`](crate::limits::AUTHOR_LEN_MAX) bytes at most.
+/// The author of a replicated command. Its encoding takes [`AUTHOR_LEN_MAX`](crate::limits::AUTHOR_LEN_MAX) bytes at
+/// most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Author {
     /// Who asked, as reported by `taken_by`.
@@ -179,8 +180,8 @@ impl Made {
 pub struct NotPermitted(pub NodeId);
 
 /// Decides whether member `from` may have `command` proposed that it forwards. An admission carries its own proof, the
-/// token's signature, so any member may sponsor one; a member speaks for itself; all else needs a voter. What the leader
-/// takes itself is not asked here.
+/// token's signature, so any member may sponsor one; a member speaks for itself; all else needs a voter. What the
+/// leader takes itself is not asked here.
 pub fn permit(view: &View, from: NodeId, command: &Command) -> Result<(), NotPermitted> {
     let member = view.members.get(&from).ok_or(NotPermitted(from))?;
     let votes = member.suffrage == Suffrage::Voter;
@@ -199,8 +200,8 @@ pub fn permit(view: &View, from: NodeId, command: &Command) -> Result<(), NotPer
 #[error("a certificate has expired: until it is renewed, node {0} may only renew and speak for itself")]
 pub struct RecoveryOnly(pub NodeId);
 
-/// Decides whether `from` may pass `command` on while its own certificate or the other end's has expired: what renews it and
-/// what a cluster that was off needs to form again, of the member itself. Asked besides [`permit`].
+/// Decides whether `from` may pass `command` on while its own certificate or the other end's has expired: what renews
+/// it and what a cluster that was off needs to form again, of the member itself. Asked besides [`permit`].
 pub fn permit_in_recovery(from: NodeId, command: &Command) -> Result<(), RecoveryOnly> {
     let own = match command.operation().authorship() {
         Authorship::Member { node, in_recovery } => in_recovery && node == from,

@@ -1,8 +1,9 @@
 //! Events: what each change of the state was, as one line of JSON for people and programs.
 //!
-//! Every member makes the same line of the same entry, and the state chains their bytes ([`super::chain`]). So what an event
-//! says changes only with the feature level. Names of events and fields are a contract (`docs/AUDIT.md`): fields may be
-//! added, none is renamed. Nothing secret is in an event: no token's secret, no request's body, no certificate request.
+//! Every member makes the same line of the same entry, and the state chains their bytes ([`super::chain`]). So what an
+//! event says changes only with the feature level. Names of events and fields are a contract (`docs/AUDIT.md`): fields
+//! may be added, none is renamed. Nothing secret is in an event: no token's secret, no request's body, no certificate
+//! request.
 
 use super::author::Author;
 use super::chain::{Head, line};
@@ -35,7 +36,8 @@ impl Event {
         Self { number, head, name, generation, details, chained }
     }
 
-    /// Its line in an events file, without the line feed; [`EVENT_LEN_MAX`](crate::limits::EVENT_LEN_MAX) bytes at most.
+    /// Its line in an events file, without the line feed; [`EVENT_LEN_MAX`](crate::limits::EVENT_LEN_MAX) bytes at
+    /// most.
     pub fn line(&self) -> String {
         line(&self.chained, self.head)
     }

@@ -1,8 +1,8 @@
 //! Which names and addresses stand in the certificates of members, and on whose word.
 //!
-//! A certificate that holds `postgres.internal` lets its owner be taken for the database. So what a member advertises is
-//! where it is dialed, and no more: a host stands in its certificate only if the join token names it, an admin added it, or
-//! a voter found the member there. Loopback is no claim on a name and needs no proof.
+//! A certificate that holds `postgres.internal` lets its owner be taken for the database. So what a member advertises
+//! is where it is dialed, and no more: a host stands in its certificate only if the join token names it, an admin added
+//! it, or a voter found the member there. Loopback is no claim on a name and needs no proof.
 
 use serde::{Deserialize, Serialize};
 
@@ -62,8 +62,8 @@ impl LeafHosts {
     }
 }
 
-/// What one member says that it observed: at these hosts it found the member that a command is about. Only a voter's word
-/// counts, and the leader lets no member speak in the name of another ([`super::author::permit`]).
+/// What one member says that it observed: at these hosts it found the member that a command is about. Only a voter's
+/// word counts, and the leader lets no member speak in the name of another ([`super::author::permit`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Witness {
     /// Who observed it.
@@ -91,7 +91,8 @@ impl View {
     }
 
     /// Whether `host` may become that of the member `except`, or of a newcomer. A host belongs to one member or broker,
-    /// whatever the port: a client that dials a host believes any certificate that holds it. On loopback many share a host.
+    /// whatever the port: a client that dials a host believes any certificate that holds it. On loopback many share a
+    /// host.
     pub(crate) fn check_host_free(&self, except: Option<NodeId>, host: &Host) -> Result<(), Refused> {
         if host.is_loopback() {
             return Ok(());
@@ -136,8 +137,8 @@ impl View {
     }
 }
 
-/// Whether a member is reached at a host, its certificate holds it, or an admin gave it to the member: for itself, not as
-/// one of the names that all members share.
+/// Whether a member is reached at a host, its certificate holds it, or an admin gave it to the member: for itself, not
+/// as one of the names that all members share.
 pub(super) fn holds_alone(member: &Member, host: &Host) -> bool {
     let next = member.renewed.as_ref().is_some_and(|renewed| renewed.hosts.own.contains(host));
     let added = member.proved.get(host) == Some(&HostProof::Admin);

@@ -1,7 +1,7 @@
 //! The level of the cluster: what its members may use, since all of them know it.
 //!
-//! It is part of the state and only rises. Nothing above it is proposed or stored, so a release can be taken back for as
-//! long as the level has not risen, and members can be replaced one by one, in any order.
+//! It is part of the state and only rises. Nothing above it is proposed or stored, so a release can be taken back for
+//! as long as the level has not risen, and members can be replaced one by one, in any order.
 
 use std::collections::BTreeSet;
 
@@ -40,8 +40,8 @@ impl TrustState {
         self.members_but(without).map(|m| m.feature_level).min().unwrap_or(self.level)
     }
 
-    /// What the leader proposes by itself: the newest level that all members have known for long enough. `silent` are the
-    /// members that have held no lease for as long; those of them that vote are waited for all the same.
+    /// What the leader proposes by itself: the newest level that all members have known for long enough. `silent` are
+    /// the members that have held no lease for as long; those of them that vote are waited for all the same.
     pub fn level_to_raise(&self, silent: &BTreeSet<NodeId>) -> Option<Command> {
         let view = self.view()?;
         let votes = |node: &NodeId| view.members.get(node).is_some_and(|m| m.suffrage == Suffrage::Voter);
@@ -59,8 +59,8 @@ impl TrustState {
         Err(Refused::AboveLevel { needed, level: self.level, behind: self.behind(needed, &BTreeSet::new()) })
     }
 
-    /// Members that do not know `level`, or have not known it for long enough to tell that their release is no bad one. A
-    /// learner that joined with it took nothing up: else a cluster that grows every day would never rise.
+    /// Members that do not know `level`, or have not known it for long enough to tell that their release is no bad one.
+    /// A learner that joined with it took nothing up: else a cluster that grows every day would never rise.
     pub(super) fn unproven(&self, level: u32, without: &BTreeSet<NodeId>) -> Vec<(NodeId, Name)> {
         let joined_with_it = |m: &Member| m.suffrage == Suffrage::Learner && m.level_since == m.admitted_at;
         let for_long = |m: &Member| self.time().secs_since(m.level_since) >= LEVEL_PROVEN_SECS;

@@ -47,8 +47,8 @@ pub enum UnreadableState {
 
 /// All that is replicated about trust.
 ///
-/// A field that a later level brings is left out of the derived encoding, which is that of the first level for good. It is
-/// appended by [`TrustState::encode`] once the cluster is at that level, and read by [`TrustState::decode`].
+/// A field that a later level brings is left out of the derived encoding, which is that of the first level for good. It
+/// is appended by [`TrustState::encode`] once the cluster is at that level, and read by [`TrustState::decode`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustState {
     pub(super) view: Option<Arc<View>>,
@@ -167,8 +167,8 @@ impl TrustState {
         &self.statements
     }
 
-    /// How long leases last; none before the bootstrap entry, when it is unknown: a member that took another length for it
-    /// would serve for longer than its leader waits.
+    /// How long leases last; none before the bootstrap entry, when it is unknown: a member that took another length for
+    /// it would serve for longer than its leader waits.
     pub fn lease(&self) -> Option<LeaseLength> {
         self.view.as_ref().map(|_| self.lease)
     }
@@ -221,9 +221,9 @@ impl TrustState {
         }
     }
 
-    /// What `apply` would answer at `time` without a change: a refusal, or the answer to what was done before. `None` where
-    /// the command must be applied to tell. The leader asks, so that members write nothing into the log that would change
-    /// nothing.
+    /// What `apply` would answer at `time` without a change: a refusal, or the answer to what was done before. `None`
+    /// where the command must be applied to tell. The leader asks, so that members write nothing into the log that
+    /// would change nothing.
     pub fn answered(&self, command: &Command, time: UnixMillis) -> Option<Outcome> {
         let checked = command.operation().unchanged(self, self.time.max(time));
         checked.unwrap_or_else(|why| Some(Outcome::Refused(why)))
@@ -239,8 +239,8 @@ impl TrustState {
         self.revision = self.revision.saturating_add(1);
     }
 
-    /// The leaf that the state records and the leader signs. Its serial follows from what it certifies, so that any voter
-    /// that signs the same grant makes the same certificate.
+    /// The leaf that the state records and the leader signs. Its serial follows from what it certifies, so that any
+    /// voter that signs the same grant makes the same certificate.
     pub(super) fn leaf_in(
         &self,
         cluster: ClusterId,

@@ -2,7 +2,8 @@
 //!
 //! Each change of voters, authorities or evictions makes a statement of what the cluster has become, signed with their
 //! identity keys by a majority of the voters of the statement *before* it, as a new root is in The Update Framework
-//! (specification §5.3.4). So an old CA key forges no successor, and a member that knows one statement recognizes all later ones.
+//! (specification §5.3.4). So an old CA key forges no successor, and a member that knows one statement recognizes all
+//! later ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -210,8 +211,8 @@ impl TrustState {
         open.and_then(|index| self.statements.get(index)).map(|signed| &signed.statement)
     }
 
-    /// The number of the first statement that could never be signed by enough were `leaving` evicted now; the one that its
-    /// eviction makes counts as well. Signatures that are given count, and so do those that members can still give.
+    /// The number of the first statement that could never be signed by enough were `leaving` evicted now; the one that
+    /// its eviction makes counts as well. Signatures that are given count, and so do those that members can still give.
     pub fn needs(&self, leaving: NodeId) -> Option<u64> {
         let view = self.view.as_ref()?;
         let index = (usize::try_from(view.stated).ok()?..=self.statements.len()).find(|index| {

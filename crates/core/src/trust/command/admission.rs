@@ -134,8 +134,8 @@ impl Admission {
 }
 
 impl TrustState {
-    /// Whether the request would be admitted now. The leader asks before it proposes, so that a stranger without a token
-    /// writes nothing into the log; `apply` decides again.
+    /// Whether the request would be admitted now. The leader asks before it proposes, so that a stranger without a
+    /// token writes nothing into the log; `apply` decides again.
     pub fn check_admission(&self, request: &EnrollmentRequest) -> Result<(), Refused> {
         if self.repeated(request)?.is_some() {
             return Ok(());
@@ -145,8 +145,9 @@ impl TrustState {
         self.check_free(request, token)
     }
 
-    /// The addresses of a joiner that a voter looks for it at: those that nothing else proves. Refused where the request
-    /// itself is: a joiner that has not proved its token is dialed nowhere. Nothing where it was admitted before.
+    /// The addresses of a joiner that a voter looks for it at: those that nothing else proves. Refused where the
+    /// request itself is: a joiner that has not proved its token is dialed nowhere. Nothing where it was admitted
+    /// before.
     pub fn hosts_to_prove(&self, request: &EnrollmentRequest) -> Result<Vec<Address>, Refused> {
         self.check_admission(request)?;
         if self.enrollments.contains_key(&(request.token, request.request)) || self.current()?.key_is_elsewhere() {

@@ -26,8 +26,8 @@ pub struct ProveHosts {
     pub witness: Witness,
 }
 
-/// Adds hosts to what certificates of a member hold, or takes away what an admin, its token or its founding gave. All or
-/// none.
+/// Adds hosts to what certificates of a member hold, or takes away what an admin, its token or its founding gave. All
+/// or none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EditHosts {
     /// The member.

@@ -113,8 +113,8 @@ impl Operation for RaiseLevel {
 }
 
 impl RaiseLevel {
-    /// Whether the binary of this member knows the level to which the cluster's is about to rise. One that is refused stops
-    /// no member.
+    /// Whether the binary of this member knows the level to which the cluster's is about to rise. One that is refused
+    /// stops no member.
     pub(in crate::trust) fn check_known(&self, state: &TrustState) -> Result<(), UnsupportedLevel> {
         if self.level > state.known && self.rises(state) == Ok(true) {
             return Err(UnsupportedLevel { needed: self.level, known: state.known });

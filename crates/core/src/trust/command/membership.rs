@@ -109,7 +109,8 @@ impl Operation for Evict {
     fn apply(&self, state: &mut TrustState, entry: &Entry<'_>) -> Applied {
         let Self { node, keep_authority, .. } = *self;
         let member = state.member(node)?.clone();
-        // INVARIANT: a voter leaves Raft before it is refused, or the refusal would cut the group off from its own quorum.
+        // INVARIANT: a voter leaves Raft before it is refused, or the refusal would cut the group off from its own
+        // quorum.
         if entry.members.voters.contains(&node) {
             return Err(Refused::StillVotes(node));
         }

@@ -1,7 +1,7 @@
 //! Every change of the trust state, as it is replicated. Checks that must be atomic happen in `apply`, never before.
 //!
-//! A command is a payload type with one `Operation` that answers all that is asked of it. Payloads are encoded without a
-//! frame, so the encoding of a command is that of its number and its fields.
+//! A command is a payload type with one `Operation` that answers all that is asked of it. Payloads are encoded without
+//! a frame, so the encoding of a command is that of its number and its fields.
 
 mod addresses;
 mod admission;
@@ -57,8 +57,8 @@ use crate::time::UnixMillis;
 /// The newest level that this build knows.
 pub const FEATURE_LEVEL: u32 = 1;
 
-/// The level after that: what a build that is not written yet will know. Tests give it to members, to see what becomes of
-/// those that do not know it.
+/// The level after that: what a build that is not written yet will know. Tests give it to members, to see what becomes
+/// of those that do not know it.
 #[doc(hidden)]
 pub const LEVEL_FOR_TESTING: u32 = FEATURE_LEVEL + 1;
 

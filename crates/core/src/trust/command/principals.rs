@@ -23,8 +23,8 @@ use crate::trust::view::{IssuedKey, View};
 /// Seconds that the renewal of a certificate lives of which there is no record: an authority made elsewhere signed it.
 const UNRECORDED_TTL_SECS: u64 = 86_400;
 
-/// DER prefixes of the `SubjectPublicKeyInfo` of Ed25519 (RFC 8410 §4) and P-256 (RFC 5480 §2.1.1) keys, with the length
-/// of the key.
+/// DER prefixes of the `SubjectPublicKeyInfo` of Ed25519 (RFC 8410 §4) and P-256 (RFC 5480 §2.1.1) keys, with the
+/// length of the key.
 const SUITABLE: [(&[u8], usize); 2] = [
     (&[0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00], 32),
     (
@@ -148,7 +148,8 @@ impl Operation for RenewPrincipal {
         self.wanted(view).check(state, now).map(|()| None)
     }
 
-    /// Decided when it is applied, so that a renewal that was under way when its certificate was revoked brings nothing.
+    /// Decided when it is applied, so that a renewal that was under way when its certificate was revoked brings
+    /// nothing.
     fn apply(&self, state: &mut TrustState, entry: &Entry<'_>) -> Applied {
         let wanted = self.wanted(state.current()?);
         wanted.record(state, &entry.made)
@@ -160,8 +161,8 @@ impl Operation for RenewPrincipal {
 }
 
 impl RenewPrincipal {
-    /// It lives as long as was recorded when the key in use was issued. What its certificate says now does not count: the
-    /// holder of a stolen CA key may have written that.
+    /// It lives as long as was recorded when the key in use was issued. What its certificate says now does not count:
+    /// the holder of a stolen CA key may have written that.
     fn wanted(&self, view: &View) -> Wanted<'_> {
         let Self { role, in_use, spki } = self;
         let recorded = view.principals.get(role).and_then(|keys| keys.get(in_use));

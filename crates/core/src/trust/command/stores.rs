@@ -1,8 +1,9 @@
-//! A member returns with a new store: it gives up its vote, leaves the trust group, and only then does its new store count.
+//! A member returns with a new store: it gives up its vote, leaves the trust group, and only then does its new store
+//! count.
 //!
-//! Three committed steps, in this order: the return is recorded and the member is meant to be a learner; the trust group
-//! removes the number altogether; the new store is recorded. So no entry, vote or answer of the old store is ever counted
-//! as one of the new store, or the reverse.
+//! Three committed steps, in this order: the return is recorded and the member is meant to be a learner; the trust
+//! group removes the number altogether; the new store is recorded. So no entry, vote or answer of the old store is ever
+//! counted as one of the new store, or the reverse.
 
 use serde::{Deserialize, Serialize};
 
