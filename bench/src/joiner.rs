@@ -15,7 +15,7 @@ use countersign_core::name::{Address, Name};
 use countersign_core::secret::Secret;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::Claim;
-use countersign_core::trust::command::{Command, FEATURE_LEVEL};
+use countersign_core::trust::command::{Command, FEATURE_LEVEL, Renew};
 use countersign_core::trust::join_token::JoinToken;
 use countersign_core::trust::member::MemberKeys;
 use countersign_core::trust::outcome::Refused;
@@ -118,7 +118,7 @@ impl Admitted {
     pub(crate) async fn renew(&mut self) -> Result<()> {
         let key = KeyPair::generate(KeyAlgorithm::default())?;
         let endorsement = Endorsement::sign(&self.identity, self.cluster, key.id(), 1);
-        let command = Command::Renew { node: self.node, key: key.id(), endorsement };
+        let command = Command::Renew(Renew { node: self.node, key: key.id(), endorsement });
         let claim = Claim::of_member(self.node, RequestId([0; 16]));
         let request = ProposeRequest {
             command: command.encode()?.into(),

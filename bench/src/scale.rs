@@ -16,7 +16,10 @@ use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::TrustState;
 use countersign_core::trust::author::Author;
-use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
+use countersign_core::trust::command::{
+    AddJoinToken, AssignGroup, Bootstrap, Command, Evict, FEATURE_LEVEL, IssuePrincipal, Label, Renew, RenewPrincipal,
+    RevokeKey, RevokePrincipal, SealedKey, Stamped,
+};
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
 use countersign_core::trust::member::{MemberKeys, Suffrage};
 use countersign_core::trust::outcome::Outcome;
@@ -136,7 +139,7 @@ impl Grown {
             revoked: false,
             cluster_token: false,
         };
-        self.apply(Command::AddJoinToken(record)).map(drop)
+        self.apply(Command::AddJoinToken(AddJoinToken(record))).map(drop)
     }
 
     fn admission(&mut self) -> Result<Command> {
@@ -168,7 +171,7 @@ impl Grown {
 
     fn issue(&mut self) -> Result<Command> {
         let n = self.number();
-        Ok(Command::IssuePrincipal { role: client(n)?, spki: spki(n), ttl_secs: 86_400 })
+        Ok(Command::IssuePrincipal(IssuePrincipal { role: client(n)?, spki: spki(n), ttl_secs: 86_400 }))
     }
 }
 
@@ -212,23 +215,33 @@ impl Kind {
             Self::Renew => {
                 // Of one that was just issued: each key is renewed once.
                 let n = grown.number();
-                grown.apply(Command::IssuePrincipal { role: client(n)?, spki: spki(n), ttl_secs: 86_400 })?;
+                grown.apply(Command::IssuePrincipal(IssuePrincipal {
+                    role: client(n)?,
+                    spki: spki(n),
+                    ttl_secs: 86_400,
+                }))?;
                 let in_use = KeyId::of_spki(&spki(n));
-                Command::RenewPrincipal { role: client(n)?, in_use, spki: spki(n + (1 << 41)) }
+                Command::RenewPrincipal(RenewPrincipal { role: client(n)?, in_use, spki: spki(n + (1 << 41)) })
             }
-            Self::RevokeKey => Command::RevokeKey(KeyId(bytes32(grown.number() + (1 << 42)))),
+            Self::RevokeKey => Command::RevokeKey(RevokeKey(KeyId(bytes32(grown.number() + (1 << 42))))),
             Self::RevokePrincipal => {
                 let n = grown.number();
-                grown.apply(Command::IssuePrincipal { role: client(n)?, spki: spki(n), ttl_secs: 86_400 })?;
-                Command::RevokePrincipal(client(n)?)
+                grown.apply(Command::IssuePrincipal(IssuePrincipal {
+                    role: client(n)?,
+                    spki: spki(n),
+                    ttl_secs: 86_400,
+                }))?;
+                Command::RevokePrincipal(RevokePrincipal(client(n)?))
             }
             Self::Label => {
                 let edit = LabelEdit { name: "zone".to_owned(), value: Some(format!("z{}", grown.number())) };
                 // The first client is the first number after the members.
                 let first = grown.state.view().context("a view")?.principals.keys().next().cloned();
-                Command::Label { role: first.context("a principal")?, edits: vec![edit] }
+                Command::Label(Label { role: first.context("a principal")?, edits: vec![edit] })
             }
-            Self::AssignGroup => Command::AssignGroup { group: GroupId(grown.number()), members: vec![NodeId(1)] },
+            Self::AssignGroup => {
+                Command::AssignGroup(AssignGroup { group: GroupId(grown.number()), members: vec![NodeId(1)] })
+            }
             Self::AdmitMember => grown.admission()?,
             Self::RenewMember => {
                 let n = grown.number();
@@ -238,11 +251,11 @@ impl Kind {
                 let seed = if id.0 == 1 { 1 } else { id.0 + 1 };
                 let (key, renewal) = (KeyId(bytes32(n + (1 << 43))), member.renewal() + 1);
                 let endorsement = Endorsement::sign(&secret(seed), CLUSTER, key, renewal);
-                Command::Renew { node: id, key, endorsement }
+                Command::Renew(Renew { node: id, key, endorsement })
             }
             Self::EvictMember => {
                 let last = grown.state.view().context("a view")?.members.keys().next_back().copied();
-                Command::Evict { node: last.context("a member")?, compromised: false, keep_authority: true }
+                Command::Evict(Evict { node: last.context("a member")?, compromised: false, keep_authority: true })
             }
         })
     }

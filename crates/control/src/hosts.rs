@@ -9,8 +9,7 @@ use countersign_api::cluster::GuardsRequest;
 use countersign_api::cluster::members_client::MembersClient;
 use countersign_core::id::NodeId;
 use countersign_core::name::Host;
-use countersign_core::trust::command::Command;
-use countersign_core::trust::hosts::ClusterSetting;
+use countersign_core::trust::command::{ClusterSetting, Command, EditHosts, RaiseLevel};
 use countersign_core::trust::member::Member;
 use countersign_core::trust::view::View;
 use countersign_node::Peers;
@@ -27,7 +26,7 @@ impl Control {
     /// # Errors
     /// [`ControlError::Command`], [`ControlError::Behind`].
     pub async fn edit_hosts(&self, node: NodeId, add: Vec<Host>, remove: Vec<Host>) -> Result<Arc<View>, ControlError> {
-        self.change_cluster(Command::EditHosts { node, add, remove }).await?;
+        self.change_cluster(Command::EditHosts(EditHosts { node, add, remove })).await?;
         Ok(self.view())
     }
 
@@ -54,7 +53,7 @@ impl Control {
     /// [`ControlError::Command`], [`ControlError::Behind`].
     pub async fn raise_level(&self, without: BTreeSet<NodeId>) -> Result<(), ControlError> {
         let level = self.parts.state.read().known();
-        self.change_cluster(Command::RaiseLevel { level, without, by_itself: false }).await
+        self.change_cluster(Command::RaiseLevel(RaiseLevel { level, without, by_itself: false })).await
     }
 
     /// The settings of the cluster, with the levels that its members and the remote guards know. Each other member is asked

@@ -3,7 +3,7 @@
 use countersign_core::authz::label::LabelEdit;
 use countersign_core::id::Generation;
 use countersign_core::principal::Role;
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{Command, Label};
 
 use crate::{Control, ControlError};
 
@@ -14,7 +14,7 @@ impl Control {
     /// # Errors
     /// [`ControlError::Command`]; [`ControlError::Behind`] if this member has not applied it in time.
     pub async fn label(&self, role: Role, edits: Vec<LabelEdit>) -> Result<Generation, ControlError> {
-        let generation = self.carry_out(Command::Label { role, edits }).await?;
+        let generation = self.carry_out(Command::Label(Label { role, edits })).await?;
         self.applied(generation).await?;
         Ok(generation)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use countersign_core::id::{Generation, NodeId, TokenId};
 use countersign_core::receipt::Barrier;
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{Command, Evict, SetSuffrage};
 use countersign_core::trust::member::{Member, Suffrage};
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_node::CommandError;
@@ -45,7 +45,7 @@ impl Control {
     /// [`ControlError`]. Repeated, it goes on where it stopped.
     pub async fn promote(&self, node: NodeId) -> Result<(), ControlError> {
         let target = self.target(node)?;
-        let command = Command::SetSuffrage { node, suffrage: Suffrage::Voter, keep_authority: false };
+        let command = Command::SetSuffrage(SetSuffrage { node, suffrage: Suffrage::Voter, keep_authority: false });
         match self.command(command, &[]).await {
             // Asked for before, and maybe not there yet: wait for the rest.
             Ok(_) | Err(CommandError::Refused(Refused::Unchanged(..))) => {}
@@ -77,7 +77,7 @@ impl Control {
         let votes = target.suffrage == Suffrage::Voter;
         let demoted = if votes { self.leave_voters(&target, keep_authority).await? } else { None };
         self.attested(&target, demoted).await?;
-        let done = self.command(Command::Evict { node, compromised, keep_authority }, &[]).await?;
+        let done = self.command(Command::Evict(Evict { node, compromised, keep_authority }), &[]).await?;
         let (generation, tokens_revoked) = done.answered(|outcome| match outcome {
             Outcome::Evicted { generation, tokens_revoked } => Some((generation, tokens_revoked)),
             _ => None,
@@ -118,7 +118,7 @@ impl Control {
     async fn leave_voters(&self, target: &Member, keep_authority: bool) -> Result<Option<Generation>, ControlError> {
         quorum::check(&self.parts, target).await?;
         let node = target.id;
-        let command = Command::SetSuffrage { node, suffrage: Suffrage::Learner, keep_authority };
+        let command = Command::SetSuffrage(SetSuffrage { node, suffrage: Suffrage::Learner, keep_authority });
         let votes = || self.parts.group.status().voters.contains(&node);
         let demoted = match self.command(command, &[]).await {
             Ok(done) => done.outcome.generation(),
@@ -173,6 +173,7 @@ mod tests {
     use countersign_core::key::{Endorsement, SecretKey};
     use countersign_core::name::{Address, Name};
     use countersign_core::secret::Secret;
+    use countersign_core::trust::command::{AddJoinToken, ConfirmAuthority, ReportFeatureLevel, SealAuthority};
     use countersign_core::trust::join_token::{JoinToken, TokenRecord};
     use countersign_core::trust::member::MemberKeys;
 
@@ -186,7 +187,10 @@ mod tests {
     async fn admit_silent_voter(node: &Node) {
         // So much log that Raft never counts it as caught up, and goes on without it.
         for level in 0..150 {
-            node.proposer.own_command(Command::ReportFeatureLevel { node: NodeId(1), level }, &[]).await.unwrap();
+            node.proposer
+                .own_command(Command::ReportFeatureLevel(ReportFeatureLevel { node: NodeId(1), level }), &[])
+                .await
+                .unwrap();
         }
         let view = node.local.view();
         let (authority, _) = view.active_authority().unwrap();
@@ -209,7 +213,7 @@ mod tests {
             revoked,
             cluster_token,
         };
-        node.proposer.own_command(Command::AddJoinToken(record), &[]).await.unwrap();
+        node.proposer.own_command(Command::AddJoinToken(AddJoinToken(record)), &[]).await.unwrap();
         let leaf_key = key(2).public().id();
         let request = EnrollmentRequest {
             cluster: view.cluster,
@@ -230,10 +234,16 @@ mod tests {
         };
         node.proposer.own_command(Command::Admit(Box::new(request.signed(&token.key()).into())), &[]).await.unwrap();
         let (voter, sealed) = (NodeId(2), vec![9]);
-        node.proposer.own_command(Command::SealAuthority { authority, node: voter, sealed }, &[]).await.unwrap();
+        node.proposer
+            .own_command(Command::SealAuthority(SealAuthority { authority, node: voter, sealed }), &[])
+            .await
+            .unwrap();
         let copy = node.state.read().sealed()[&(authority, voter)].ciphertext.clone();
         let signature = node.key_holder.confirm_for_testing(&view, voter, &copy).unwrap();
-        node.proposer.own_command(Command::ConfirmAuthority { authority, node: voter, signature }, &[]).await.unwrap();
+        node.proposer
+            .own_command(Command::ConfirmAuthority(ConfirmAuthority { authority, node: voter, signature }), &[])
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
@@ -254,7 +264,7 @@ mod tests {
         let how = Leaving { keep_authority: true, ..Leaving::default() };
         let again = control.evict(target.id, how).await.unwrap_err();
         assert!(matches!(again, ControlError::NotAttested { .. }), "{again}");
-        let evict = Command::Evict { node: target.id, compromised: false, keep_authority: true };
+        let evict = Command::Evict(Evict { node: target.id, compromised: false, keep_authority: true });
         let refused = node.proposer.own_command(evict, &[]).await.unwrap_err();
         assert!(
             matches!(refused, CommandError::Refused(Refused::SignatureMissing { node: NodeId(2), .. })),

@@ -12,7 +12,7 @@ use countersign_core::authz::{Flip, Lint, Policy, Rule, RuleId, dry_run, lint};
 use countersign_core::codec;
 use countersign_core::id::Generation;
 use countersign_core::limits::COMMAND_LEN_MAX;
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{Command, StagePolicy};
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
 use countersign_node::{CommandError, random};
@@ -205,7 +205,9 @@ fn in_parts(change: PolicyChange, id: ChangeId) -> Result<(Vec<Command>, PolicyC
     for rule in core::mem::take(&mut change.put) {
         parts.with_room_for(&rule)?.put.push(rule);
     }
-    let staged = |(part, StagedRules { remove, put }): (u32, _)| Command::StagePolicy { change: id, part, remove, put };
+    let staged = |(part, StagedRules { remove, put }): (u32, _)| {
+        Command::StagePolicy(StagePolicy { change: id, part, remove, put })
+    };
     let parts: Vec<Command> = (0..).zip(parts.all).map(staged).collect();
     let count = u32::try_from(parts.len()).map_err(|_| CommandError::TooLong { got: len })?;
     change.staged = Some(StagedParts { change: id, parts: count });
@@ -271,13 +273,13 @@ mod tests {
         let mut all = StagedRules::default();
         let mut lens = Vec::new();
         for (at, command) in parts.iter().enumerate() {
-            let Command::StagePolicy { change, part, remove, put } = command.clone() else { panic!() };
+            let Command::StagePolicy(StagePolicy { change, part, remove, put }) = command.clone() else { panic!() };
             assert_eq!((change, part as usize), (id, at));
             assert!(!remove.is_empty() || !put.is_empty());
             all.remove.extend(remove.iter().cloned());
             all.put.extend(put.iter().cloned());
             // As long as if it were the last that there can be.
-            let command = Command::StagePolicy { change, part: u32::MAX, remove, put };
+            let command = Command::StagePolicy(StagePolicy { change, part: u32::MAX, remove, put });
             lens.push(command.encode().unwrap().len());
         }
         (all, lens)

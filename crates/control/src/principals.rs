@@ -7,7 +7,7 @@ use countersign_core::id::{Generation, KeyId, NodeId};
 use countersign_core::principal::{Principal, Role};
 use countersign_core::receipt::Barrier;
 use countersign_core::time::Validity;
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{Command, IssuePrincipal, RevokeKey, RevokePrincipal};
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::View;
 use countersign_node::CommandError;
@@ -59,7 +59,7 @@ impl Control {
     pub async fn issue_certificate(&self, wanted: NewCertificate) -> Result<IssuedCertificate, ControlError> {
         let NewCertificate { role, spki, ttl_secs } = wanted;
         let ttl_secs = ttl_secs.unwrap_or(self.parts.client_ttl_secs);
-        let command = Command::IssuePrincipal { role, spki: spki.clone(), ttl_secs };
+        let command = Command::IssuePrincipal(IssuePrincipal { role, spki: spki.clone(), ttl_secs });
         let done = self.command(command, &spki).await?;
         let mut chain = done.chain.iter().map(|der| der.to_vec());
         let (leaf, authority) = (chain.next(), chain.next());
@@ -87,7 +87,7 @@ impl Control {
         if principal.is_none() && !elsewhere && !view.revoked_keys.contains(&key) {
             return Err(ControlError::UnknownKey(key));
         }
-        self.revoke(Command::RevokeKey(key), principal.map(|role| principal_of(&view, role))).await
+        self.revoke(Command::RevokeKey(RevokeKey(key)), principal.map(|role| principal_of(&view, role))).await
     }
 
     /// Refuses every certificate that a broker, client or admin has; one issued later counts. Waits as
@@ -101,7 +101,7 @@ impl Control {
             return Err(of_node(&view, node));
         }
         let principal = Some(principal_of(&view, &role));
-        self.revoke(Command::RevokePrincipal(role), principal).await
+        self.revoke(Command::RevokePrincipal(RevokePrincipal(role)), principal).await
     }
 
     async fn revoke(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use countersign_core::id::TokenId;
 use countersign_core::name::{Address, Host, Name};
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{AddJoinToken, Command, RevokeJoinToken, RotateClusterToken};
 use countersign_core::trust::join_token::{JoinToken, Token, TokenRecord};
 use countersign_core::trust::member::Suffrage;
 use countersign_node::{ClusterToken, random};
@@ -47,7 +47,7 @@ impl Control {
     /// [`ControlError`]: no authority signs, a limit is exceeded, or the command was not carried out.
     pub async fn create_token(&self, wanted: NewToken) -> Result<CreatedToken, ControlError> {
         let (token, record) = self.make_token(wanted)?;
-        self.command(Command::AddJoinToken(record.clone()), &[]).await?;
+        self.command(Command::AddJoinToken(AddJoinToken(record.clone())), &[]).await?;
         Ok(self.created(token, record))
     }
 
@@ -60,7 +60,7 @@ impl Control {
         let (name, role, hosts, attributes) = (None, None, vec![], BTreeMap::new());
         let (token, record) = self.make_token(NewToken { suffrage, uses, ttl_secs, name, hosts, role, attributes })?;
         let record = TokenRecord { cluster_token: true, ..record };
-        self.command(Command::RotateClusterToken(record.clone()), &[]).await?;
+        self.command(Command::RotateClusterToken(RotateClusterToken(record.clone())), &[]).await?;
         Ok(self.created(token, record))
     }
 
@@ -77,7 +77,7 @@ impl Control {
         // Before and after: a record that was ended may be forgotten at once, and this member may be behind the leader.
         let known = || self.parts.state.read().tokens().get(&token).cloned();
         let before = known();
-        self.command(Command::RevokeJoinToken(token), &[]).await?;
+        self.command(Command::RevokeJoinToken(RevokeJoinToken(token)), &[]).await?;
         before.or_else(known).ok_or(ControlError::TokenForgotten(token))
     }
 

@@ -6,6 +6,9 @@
 //! Read [`peer`] for how a connection is judged, [`trust`] for what is replicated, [`authz`] for who may do what, [`lease`]
 //! for how a member that hears nothing any more comes to deny.
 
+// Tests may say "any other".
+#![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
+
 pub mod authz;
 pub mod codec;
 pub mod enroll;

@@ -212,7 +212,7 @@ impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
             Host::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]:{}", self.port),
-            host => write!(f, "{host}:{}", self.port),
+            host @ (Host::Ip(IpAddr::V4(_)) | Host::Dns(_)) => write!(f, "{host}:{}", self.port),
         }
     }
 }

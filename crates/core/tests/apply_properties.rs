@@ -25,8 +25,8 @@ use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::author::Author;
-use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
-use countersign_core::trust::hosts::{Admission, ClusterSetting, Witness};
+use countersign_core::trust::command::*;
+use countersign_core::trust::hosts::Witness;
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
 use countersign_core::trust::member::{MemberKeys, Suffrage};
 use countersign_core::trust::outcome::Outcome;
@@ -240,62 +240,62 @@ fn label_edit() -> impl Strategy<Value = LabelEdit> {
 fn command() -> impl Strategy<Value = Command> {
     prop_oneof![
         3 => (0..3_u8, 0..3_u32, removals(), vec(rule(), 0..3)).prop_map(|(n, part, remove, put)| {
-            Command::StagePolicy { change: ChangeId([n; 16]), part, remove, put }
+            Command::StagePolicy(StagePolicy { change: ChangeId([n; 16]), part, remove, put })
         }),
         4 => policy_change().prop_map(|change| Command::ChangePolicy(Box::new(change))),
-        3 => (role(), vec(label_edit(), 0..3)).prop_map(|(role, edits)| Command::Label { role, edits }),
+        3 => (role(), vec(label_edit(), 0..3)).prop_map(|(role, edits)| Command::Label(Label { role, edits })),
         1 => Just(bootstrap()),
-        5 => record().prop_map(Command::AddJoinToken),
-        1 => (200..206_u8).prop_map(|t| Command::RevokeJoinToken(token(t).id())),
-        1 => record().prop_map(Command::RotateClusterToken),
+        5 => record().prop_map(AddJoinToken).prop_map(Command::AddJoinToken),
+        1 => (200..206_u8).prop_map(|t| Command::RevokeJoinToken(RevokeJoinToken(token(t).id()))),
+        1 => record().prop_map(RotateClusterToken).prop_map(Command::RotateClusterToken),
         9 => (2..9_u8, 200..206_u8, 0..24_u8, prop::option::of(witness())).prop_map(|(n, t, d, witness)| {
             Command::Admit(Box::new(Admission { request: request(n, t, d), witness }))
         }),
-        3 => (node(), witness()).prop_map(|(node, witness)| Command::ProveHosts { node, witness }),
+        3 => (node(), witness()).prop_map(|(node, witness)| Command::ProveHosts(ProveHosts { node, witness })),
         3 => (node(), vec(host(), 0..3), vec(host(), 0..3))
-            .prop_map(|(node, add, remove)| Command::EditHosts { node, add, remove }),
+            .prop_map(|(node, add, remove)| Command::EditHosts(EditHosts { node, add, remove })),
         2 => vec(host(), 0..3).prop_map(|names| Command::SetCluster(ClusterSetting::ClientNames(names))),
-        2 => node().prop_map(|node| Command::SealAuthority { authority: pin(), node, sealed: vec![9] }),
-        2 => (node(), node()).prop_map(|(node, other)| Command::ConfirmAuthority {
+        2 => node().prop_map(|node| Command::SealAuthority(SealAuthority { authority: pin(), node, sealed: vec![9] })),
+        2 => (node(), node()).prop_map(|(node, other)| Command::ConfirmAuthority(ConfirmAuthority {
             authority: pin(),
             node,
             signature: key(CA_SEED).sign(&confirm_transcript(CLUSTER, pin(), if other.0 == 0 { other } else { node }, &[1])).to_vec(),
-        }),
+        })),
         8 => (node(), suffrage(), any::<bool>())
-            .prop_map(|(node, suffrage, keep_authority)| Command::SetSuffrage { node, suffrage, keep_authority }),
+            .prop_map(|(node, suffrage, keep_authority)| Command::SetSuffrage(SetSuffrage { node, suffrage, keep_authority })),
         6 => (node(), any::<bool>(), any::<bool>())
-            .prop_map(|(node, compromised, keep_authority)| Command::Evict { node, compromised, keep_authority }),
+            .prop_map(|(node, compromised, keep_authority)| Command::Evict(Evict { node, compromised, keep_authority })),
         2 => (role(), 20..26_u8, 0..999_u64, 0..40_usize).prop_map(|(role, n, ttl_secs, cut)| {
             let mut spki = spki(n);
             spki.truncate(44 + 30 - cut.max(30));
-            Command::IssuePrincipal { role, spki, ttl_secs }
+            Command::IssuePrincipal(IssuePrincipal { role, spki, ttl_secs })
         }),
         2 => (role(), 20..26_u8, 20..26_u8).prop_map(|(role, n, next)| {
-            Command::RenewPrincipal { role, in_use: KeyId::of_spki(&spki(n)), spki: spki(next) }
+            Command::RenewPrincipal(RenewPrincipal { role, in_use: KeyId::of_spki(&spki(n)), spki: spki(next) })
         }),
-        1 => revocable().prop_map(Command::RevokeKey),
+        1 => revocable().prop_map(RevokeKey).prop_map(Command::RevokeKey),
         1 => (0..3_u64, vec(node(), 0..3))
-            .prop_map(|(group, members)| Command::AssignGroup { group: GroupId(group), members }),
-        1 => (node(), any::<u32>()).prop_map(|(node, level)| Command::ReportFeatureLevel { node, level }),
+            .prop_map(|(group, members)| Command::AssignGroup(AssignGroup { group: GroupId(group), members })),
+        1 => (node(), any::<u32>()).prop_map(|(node, level)| Command::ReportFeatureLevel(ReportFeatureLevel { node, level })),
         1 => ((1..4_u64).prop_map(NodeId), 1..4_u8, vec(1..60_u8, 0..3)).prop_map(|(node, signer, addresses)| {
             let addresses: Vec<Address> = addresses.into_iter().map(address).collect();
             let signature = key(signer).sign(&addresses_transcript(&bare_view(), node, &addresses));
-            Command::SetAddresses { node, addresses, signature }
+            Command::SetAddresses(SetAddresses { node, addresses, signature })
         }),
         6 => ((1..3_u64).prop_map(NodeId), 1..3_u8, 30..33_u8, 0..3_u64).prop_map(|(node, signer, n, renewal)| {
             let endorsement = Endorsement::sign(&key(signer), CLUSTER, leaf(n), renewal);
-            Command::Renew { node, key: leaf(n), endorsement }
+            Command::Renew(Renew { node, key: leaf(n), endorsement })
         }),
-        2 => (node(), 0..4_u64).prop_map(|(node, renewal)| Command::AdoptLeaf { node, renewal }),
+        2 => (node(), 0..4_u64).prop_map(|(node, renewal)| Command::AdoptLeaf(AdoptLeaf { node, renewal })),
         12 => (2..9_u8).prop_map(|seed| {
             let (stores, channel) = ((StoreId([seed; 16]), StoreId([42; 16])), ReturnChannel { leaf: [3; 32], exporter: [4; 32] });
             Command::ReturnStore(Box::new(StoreReturn::sign(&key(seed), (CLUSTER, NodeId(2)), stores, channel)))
         }),
-        8 => Just(Command::BindStore { node: NodeId(2), store: StoreId([42; 16]) }),
-        1 => role().prop_map(Command::RevokePrincipal),
+        8 => Just(Command::BindStore(BindStore { node: NodeId(2), store: StoreId([42; 16]) })),
+        1 => role().prop_map(RevokePrincipal).prop_map(Command::RevokePrincipal),
         1 => (0..2_u64, node(), 1..3_u8).prop_map(|(number, node, signer)| {
             let signature = key(signer).sign(&bare_view().statement.transcript());
-            Command::SignStatement { number, node, signature }
+            Command::SignStatement(SignStatement { number, node, signature })
         }),
     ]
 }
@@ -329,7 +329,7 @@ fn log() -> impl Strategy<Value = Vec<Stamped>> {
         // A change in two parts seldom comes together by chance.
         if begins == 1 {
             let change = ChangeId([0; 16]);
-            let part = |part| Command::StagePolicy { change, part, remove: vec![], put: vec![] };
+            let part = |part| Command::StagePolicy(StagePolicy { change, part, remove: vec![], put: vec![] });
             let staged = Some(StagedParts { change, parts: 2 });
             let whole = Command::ChangePolicy(Box::new(PolicyChange { staged, ..PolicyChange::default() }));
             log.splice(0..0, [part(0), part(1), whole].map(|command| at(0, command)));
@@ -343,7 +343,7 @@ fn log() -> impl Strategy<Value = Vec<Stamped>> {
 
 /// The state in which nothing but the time was changed by `stamped`.
 fn with_time_of(mut state: TrustState, stamped: &Stamped) -> TrustState {
-    let nothing = Command::RevokeJoinToken(TokenId([0; 8]));
+    let nothing = Command::RevokeJoinToken(RevokeJoinToken(TokenId([0; 8])));
     let refused = state.apply(&Stamped { command: nothing, ..stamped.clone() }, &among(stamped));
     assert!(matches!(refused, Ok(Outcome::Refused(_))));
     state

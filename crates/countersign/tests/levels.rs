@@ -17,7 +17,7 @@ use countersign_api::cluster::{
 use countersign_core::codec;
 use countersign_core::id::{NodeId, RequestId};
 use countersign_core::trust::author::Claim;
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{Command, RaiseLevel};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_net::dial_enroll;
@@ -58,7 +58,7 @@ async fn message_of_an_absurd_level_is_answered_and_changes_nothing() {
     let channel = countersign::channel_over(&endpoint, stream);
     let mut members = MembersClient::new(channel.clone());
     let claim: bytes::Bytes = codec::encode(&Claim::of_member(thief.node, RequestId([1; 16]))).unwrap().into();
-    let raise = Command::RaiseLevel { level: ABSURD, without: Default::default(), by_itself: false };
+    let raise = Command::RaiseLevel(RaiseLevel { level: ABSURD, without: Default::default(), by_itself: false });
     let propose = |command: bytes::Bytes, claim| ProposeRequest { command, claim, ..ProposeRequest::default() };
     refused("command", members.propose(propose(absurd(), claim.clone())).await);
     // It is read by all, and refused: no member knows the level.

@@ -16,7 +16,7 @@ use countersign_core::id::RequestId;
 use countersign_core::peer::Scope;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::Claim;
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{AdoptLeaf, Command, ReportFeatureLevel};
 use countersign_net::{Clock, SystemClock};
 use support::{Lifetimes, Node, cluster_living};
 use tonic::Code;
@@ -84,8 +84,8 @@ async fn a_member_whose_certificate_has_expired_renews_and_is_served_nothing_els
     let refused = members.admin_address(AdminAddressRequest {}).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains("has expired"), "{refused}");
-    let others = Command::AdoptLeaf { node: leader.member().node(), renewal: 9 };
-    let level = Command::ReportFeatureLevel { node: thief.node, level: 1 };
+    let others = Command::AdoptLeaf(AdoptLeaf { node: leader.member().node(), renewal: 9 });
+    let level = Command::ReportFeatureLevel(ReportFeatureLevel { node: thief.node, level: 1 });
     for command in [others, level] {
         let claim = codec::encode(&Claim::of_member(thief.node, RequestId([1; 16]))).unwrap().into();
         let request = ProposeRequest { command: command.encode().unwrap().into(), claim, ..Default::default() };

@@ -126,14 +126,24 @@ impl HttpBody for GuardedBody {
                         while let Poll::Ready(Some(_)) = Pin::new(&mut self.changes).poll_next(cx) {
                             changed = true;
                         }
-                        // Without a lease its connection is closed, by whoever keeps the connections.
+                        // Without a lease its connection is closed, by the keeper of the connections.
                         match changed.then(|| self.poll_check(cx)) {
                             // Once more, so that the next change wakes it, too.
                             Some(Poll::Ready(Ok(()))) => {}
                             Some(Poll::Ready(Err(denial @ (Denial::Denied(_) | Denial::Refused(_))))) => {
                                 break self.end(&denial);
                             }
-                            _ => break Poll::Pending,
+                            None
+                            | Some(
+                                Poll::Pending
+                                | Poll::Ready(Err(
+                                    Denial::NoLease(_)
+                                    | Denial::Outdated { .. }
+                                    | Denial::Behind { .. }
+                                    | Denial::Unfetched
+                                    | Denial::RecoveryOnly,
+                                )),
+                            ) => break Poll::Pending,
                         }
                     };
                 }

@@ -305,10 +305,10 @@ fn longest(prefixes: &[Prefix], name: &str, begins: u128) -> Option<Cell> {
         // Of texts that begin the same name the longer one comes later.
         return prefixes.iter().rev().find(|prefix| prefix.begins(name, begins)).map(|prefix| prefix.cell);
     }
-    // Whatever begins the name is not greater than it; so is the greatest such text, or one that it begins with.
+    // No text that begins the name is greater than it; so is the greatest such text, or one that it begins with.
     let mut at = prefixes.partition_point(|prefix| match prefix.head.cmp(&begins) {
         Ordering::Equal => *prefix.text <= *name,
-        unequal => unequal.is_lt(),
+        unequal @ (Ordering::Less | Ordering::Greater) => unequal.is_lt(),
     });
     while let Some(prefix) = at.checked_sub(1).and_then(|at| prefixes.get(at)) {
         if prefix.begins(name, begins) {

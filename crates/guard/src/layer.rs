@@ -210,6 +210,7 @@ impl Speaks {
         if self == Self::Grpc {
             return status.into_http::<Body>().into_response();
         }
+        #[expect(clippy::wildcard_enum_match_arm, reason = "an enum of another crate, of which a denial uses few")]
         let code = match status.code() {
             tonic::Code::PermissionDenied => StatusCode::FORBIDDEN,
             tonic::Code::Unauthenticated => StatusCode::UNAUTHORIZED,

@@ -9,6 +9,9 @@
 //!
 //! [`decide`]: countersign_core::authz::decide
 
+// Tests may say "any other".
+#![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
+
 mod body;
 mod caller;
 mod cells;

@@ -205,11 +205,10 @@ impl Session {
         }
         let decision =
             decide(&policy, generation, &Question { subject: &subject, action, kind, name, from: self.from, now });
-        let rule = match &decision.reason {
-            _ if decision.effect == Effect::Deny => return Err(Denial::Denied(decision)),
-            Reason::Rule(id) => policy.rule(id),
-            _ => None,
-        };
+        if decision.effect == Effect::Deny {
+            return Err(Denial::Denied(decision));
+        }
+        let rule = if let Reason::Rule(id) = &decision.reason { policy.rule(id) } else { None };
         let ends =
             rule.and_then(|rule| rule.not_after).map_or(self.peer.not_after(), |last| last.min(self.peer.not_after()));
         self.until.set(self.until.get().min(until));

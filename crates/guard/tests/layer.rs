@@ -17,7 +17,7 @@ use axum::response::Response;
 use axum::routing::any;
 use countersign_core::id::Generation;
 use countersign_core::lease::LeaseLength;
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{Command, RevokePrincipal};
 use countersign_guard::{Caller, GENERATION, GuardLayer, MIN_GENERATION};
 use http_body_util::BodyExt;
 use support::{NOW, World, client, rule};
@@ -85,7 +85,7 @@ async fn a_route_is_open_to_whom_a_rule_lets_in_by_the_method_that_it_allows() {
     }
     world.put([rule("b", "allow client/pay write,delete service:/ec…")]);
     assert_eq!((status(&world, "POST", "/echo").await, status(&world, "DELETE", "/echo").await), (200, 200));
-    world.apply(Command::RevokePrincipal(client("pay")));
+    world.apply(Command::RevokePrincipal(RevokePrincipal(client("pay"))));
     assert_eq!(world.guard.generation(), world.view().generation);
 }
 
@@ -195,7 +195,7 @@ async fn a_stream_without_traffic_is_woken_to_be_ended() {
     let ending = async { body.frame().await.unwrap().unwrap().into_trailers().unwrap() };
     let revoking = async {
         tokio::task::yield_now().await;
-        world.apply(Command::RevokePrincipal(client("pay")));
+        world.apply(Command::RevokePrincipal(RevokePrincipal(client("pay"))));
     };
     let (trailers, ()) = tokio::join!(ending, revoking);
     assert_eq!(trailers["grpc-status"], "16");

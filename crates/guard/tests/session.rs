@@ -12,7 +12,7 @@ use countersign_core::lease::LeaseLength;
 use countersign_core::limits::RESOURCE_NAME_LEN_MAX;
 use countersign_core::peer::Refusal;
 use countersign_core::time::UnixMillis;
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{Command, RevokeKey, RevokePrincipal};
 use countersign_guard::{Action, Decision, Denial, Effect, Kind, Reason, Resource, RuleId, Session};
 use support::{NOW, World, client, rule};
 
@@ -85,10 +85,10 @@ fn a_revoked_principal_is_denied_on_the_session_that_it_has() {
     world.put([rule("a", "allow client/* read topic")]);
     let (pay, shop, orders) = (world.session("pay"), world.session("shop"), topic("orders"));
     assert_eq!(may(&world, &pay, Action::Read, &orders), Ok(()));
-    world.apply(Command::RevokePrincipal(client("pay")));
+    world.apply(Command::RevokePrincipal(RevokePrincipal(client("pay"))));
     assert_eq!(may(&world, &pay, Action::Read, &orders), Err(Denial::Refused(Refusal::KeyRevoked)));
     assert_eq!(may(&world, &shop, Action::Read, &orders), Ok(()));
-    world.apply(Command::RevokeKey(world.key_id("shop")));
+    world.apply(Command::RevokeKey(RevokeKey(world.key_id("shop"))));
     assert_eq!(may(&world, &shop, Action::Read, &orders), Err(Denial::Refused(Refusal::KeyRevoked)));
     assert!(matches!(world.guard.session(shop.peer(), None), Err(Denial::Refused(_))));
 }
@@ -280,7 +280,7 @@ fn what_is_committed_and_not_published_is_not_in_force_and_is_whole_when_it_is()
     let world = World::new(&["pay"]);
     world.put([rule("a", "allow client/pay read topic:orders")]);
     let (session, orders) = (world.session("pay"), topic("orders"));
-    world.commit(Command::RevokePrincipal(client("pay")));
+    world.commit(Command::RevokePrincipal(RevokePrincipal(client("pay"))));
     assert_eq!(may(&world, &session, Action::Read, &orders), Ok(()));
     world.publish();
     assert!(may(&world, &session, Action::Read, &orders).is_err());

@@ -2,7 +2,7 @@
 
 use countersign_core::id::KeyId;
 use countersign_core::name::Name;
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{Command, NoteForTesting};
 
 use crate::node::Node;
 use crate::settings::{ClusterToken, NewCluster, Settings, Start};
@@ -12,7 +12,7 @@ impl Node {
     /// Proposes what the level after the newest brings.
     #[doc(hidden)]
     pub async fn note_for_testing(&self, note: String) -> Result<(), Box<dyn core::error::Error + Send + Sync>> {
-        self.proposer.own_command(Command::NoteForTesting(note), &[]).await?;
+        self.proposer.own_command(Command::NoteForTesting(NoteForTesting(note)), &[]).await?;
         Ok(())
     }
 

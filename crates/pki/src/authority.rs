@@ -250,9 +250,9 @@ pub fn authority_info(der: &[u8]) -> Result<AuthorityInfo, IssueError> {
 /// The trust domain that an authority's certificate names.
 pub(crate) fn trust_domain(authority: &Certificate) -> Option<TrustDomain> {
     let names = authority.extensions.subject_alt_name.as_ref().map_or(&[][..], |names| &names.value);
-    names.iter().find_map(|name| match name {
-        GeneralName::Uri(uri) => uri.strip_prefix("spiffe://").and_then(|domain| TrustDomain::parse(domain).ok()),
-        _ => None,
+    names.iter().find_map(|name| {
+        let GeneralName::Uri(uri) = name else { return None };
+        uri.strip_prefix("spiffe://").and_then(|domain| TrustDomain::parse(domain).ok())
     })
 }
 

@@ -76,29 +76,29 @@ fn check_name(constraints: &NameConstraints, name: &GeneralName, budget: &mut Bu
 }
 
 fn same_form(base: &GeneralName, name: &GeneralName) -> bool {
-    match (base, name) {
-        (GeneralName::Unread(a), GeneralName::Unread(b)) => a == b,
-        _ => discriminant(base) == discriminant(name),
+    if let (GeneralName::Unread(a), GeneralName::Unread(b)) = (base, name) {
+        return a == b;
     }
+    discriminant(base) == discriminant(name)
 }
 
 /// Whether every host that `name` may stand for lies within `base`.
 fn permits(base: &GeneralName, name: &GeneralName) -> bool {
-    match (base, name) {
-        (GeneralName::Dns(base), GeneralName::Dns(name)) => within(base, name.strip_prefix("*.").unwrap_or(name)),
-        _ => matches(base, name).unwrap_or(false),
+    if let (GeneralName::Dns(base), GeneralName::Dns(name)) = (base, name) {
+        return within(base, name.strip_prefix("*.").unwrap_or(name));
     }
+    matches(base, name).unwrap_or(false)
 }
 
 /// Whether some host that `name` may stand for lies within `base`.
 fn excludes(base: &GeneralName, name: &GeneralName) -> bool {
-    match (base, name) {
-        (GeneralName::Dns(base), GeneralName::Dns(name)) => match name.strip_prefix("*.") {
+    if let (GeneralName::Dns(base), GeneralName::Dns(name)) = (base, name) {
+        return match name.strip_prefix("*.") {
             Some(suffix) => within(base, suffix) || within(suffix, base),
             None => within(base, name),
-        },
-        _ => matches(base, name).unwrap_or(true),
+        };
     }
+    matches(base, name).unwrap_or(true)
 }
 
 /// None if it cannot be decided.
@@ -108,7 +108,15 @@ fn matches(base: &GeneralName, name: &GeneralName) -> Option<bool> {
         (GeneralName::Email(base), GeneralName::Email(name)) => mailbox_within(base, name),
         (GeneralName::Uri(base), GeneralName::Uri(name)) => uri_host(name).map(|host| host_within(base, host)),
         (GeneralName::Directory(base), GeneralName::Directory(name)) => directory_within(base, name).ok(),
-        _ => None,
+        (
+            GeneralName::Email(_)
+            | GeneralName::Dns(_)
+            | GeneralName::Directory(_)
+            | GeneralName::Uri(_)
+            | GeneralName::Ip(_)
+            | GeneralName::Unread(_),
+            _,
+        ) => None,
     }
 }
 

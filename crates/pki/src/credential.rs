@@ -125,9 +125,9 @@ fn is_pem(text: &str) -> bool {
 }
 
 fn read_key(text: &str) -> Result<Arc<dyn rustls::sign::SigningKey>, CredentialError> {
-    let mut der = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| match error {
-        RustlsPemError::NoItemsFound if is_pem(text) => CredentialError::NoKey,
-        _ => CredentialError::KeyPem,
+    let mut der = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| {
+        let none = matches!(error, RustlsPemError::NoItemsFound) && is_pem(text);
+        if none { CredentialError::NoKey } else { CredentialError::KeyPem }
     })?;
     let key = any_supported_type(&der).map_err(|_| CredentialError::Key);
     der.zeroize();
@@ -159,9 +159,6 @@ fn check_intermediate(certificate: &Certificate) -> Result<(), ()> {
 
 fn uris(leaf: &Certificate) -> Vec<String> {
     let names = leaf.extensions.subject_alt_name.as_ref().map_or(&[][..], |names| &names.value);
-    let uri = |name: &GeneralName| match name {
-        GeneralName::Uri(uri) => Some(uri.clone()),
-        _ => None,
-    };
+    let uri = |name: &GeneralName| if let GeneralName::Uri(uri) = name { Some(uri.clone()) } else { None };
     names.iter().filter_map(uri).collect()
 }

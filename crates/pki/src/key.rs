@@ -106,10 +106,9 @@ impl KeyPair {
     /// Reads the first private key of a PEM text: `PRIVATE KEY` (PKCS#8) or `EC PRIVATE KEY` (RFC 5915).
     pub fn from_pem(text: &str) -> Result<Self, KeyError> {
         use rustls_pki_types::pem::Error;
-        let mut key = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| match error {
-            Error::NoItemsFound => KeyError::Missing,
-            _ => KeyError::Pem,
-        })?;
+        let mut key = PrivateKeyDer::from_pem_slice(text.as_bytes())
+            .map_err(|error| if matches!(error, Error::NoItemsFound) { KeyError::Missing } else { KeyError::Pem })?;
+        #[expect(clippy::wildcard_enum_match_arm, reason = "an enum of another crate, which may grow")]
         let pair = match &key {
             PrivateKeyDer::Pkcs8(der) => Self::from_pkcs8_der(&SecretBytes::new(der.secret_pkcs8_der().to_vec())),
             PrivateKeyDer::Sec1(der) => {

@@ -3,6 +3,9 @@
 //! Nothing here opens a file or a socket, reads a clock, or knows Raft or policy: bytes come in, typed results go out.
 //! Read [`authority`] for what is issued, [`verify`] for what is believed.
 
+// Tests may say "any other".
+#![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
+
 pub mod authority;
 mod certificate;
 mod constraint;

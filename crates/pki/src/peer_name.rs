@@ -31,7 +31,7 @@ pub(crate) fn names_peer(leaf: &Certificate, wanted: &PeerName) -> bool {
         (GeneralName::Dns(pattern), PeerName::Dns(wanted)) => dns_matches(pattern, wanted),
         (GeneralName::Ip(octets), PeerName::Ip(wanted)) => ip(octets) == Some(wanted.to_canonical()),
         (GeneralName::Email(address), PeerName::Email(wanted)) => mailbox_matches(address, wanted),
-        _ => false,
+        (_, PeerName::Dns(_) | PeerName::Ip(_) | PeerName::Email(_)) => false,
     })
 }
 
@@ -63,7 +63,7 @@ fn contradicts(common: &str, names: &[GeneralName]) -> bool {
     names.iter().any(|name| match name {
         GeneralName::Ip(octets) => address.is_some() && ip(octets) == address,
         GeneralName::Dns(name) => name.eq_ignore_ascii_case(common) || is_idn(common) || is_sibling(common, name),
-        _ => false,
+        GeneralName::Email(_) | GeneralName::Directory(_) | GeneralName::Uri(_) | GeneralName::Unread(_) => false,
     })
 }
 
@@ -72,7 +72,7 @@ fn spelling(name: &GeneralName) -> Option<String> {
     match name {
         GeneralName::Dns(name) => Some(name.clone()),
         GeneralName::Ip(octets) => ip(octets).map(|address| address.to_string()),
-        _ => None,
+        GeneralName::Email(_) | GeneralName::Directory(_) | GeneralName::Uri(_) | GeneralName::Unread(_) => None,
     }
 }
 

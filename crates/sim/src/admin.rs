@@ -6,7 +6,10 @@ use countersign_core::name::{HostName, Name};
 use countersign_core::peer::CertificateClaims;
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::Validity;
-use countersign_core::trust::command::{Command, FEATURE_LEVEL};
+use countersign_core::trust::command::{
+    AddJoinToken, AssignGroup, Command, ConfirmAuthority, Evict, FEATURE_LEVEL, IssuePrincipal, ReportFeatureLevel,
+    RevokeJoinToken, RevokeKey, RotateClusterToken, SealAuthority, SetAddresses, SetSuffrage,
+};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::seal::confirm_transcript;
 use countersign_core::trust::{addresses_transcript, view::View};
@@ -68,16 +71,21 @@ impl World {
 
     fn draw_command(&mut self) -> Result<Option<Command>, Broken> {
         Ok(match self.rng.below(26) {
-            0..5 => Some(Command::AddJoinToken(self.draw_token()?.record)),
-            5 => self.rng.pick(&self.admin.tokens).map(|token| Command::RevokeJoinToken(token.held().id())),
-            6 => Some(Command::RotateClusterToken(self.draw_token()?.record)),
+            0..5 => Some(Command::AddJoinToken(AddJoinToken(self.draw_token()?.record))),
+            5 => self
+                .rng
+                .pick(&self.admin.tokens)
+                .map(|token| Command::RevokeJoinToken(RevokeJoinToken(token.held().id()))),
+            6 => Some(Command::RotateClusterToken(RotateClusterToken(self.draw_token()?.record))),
             7..9 => self.draw_suffrage(Suffrage::Voter),
             9 => self.draw_suffrage(Suffrage::Learner),
             10..13 => self.draw_eviction(),
             13..15 => Some(self.draw_certificate()?),
             15 => self.draw_revocation(),
             16 => self.draw_group(),
-            17 => self.member().map(|node| Command::ReportFeatureLevel { node, level: FEATURE_LEVEL }),
+            17 => {
+                self.member().map(|node| Command::ReportFeatureLevel(ReportFeatureLevel { node, level: FEATURE_LEVEL }))
+            }
             18 => self.draw_addresses()?,
             19..22 => self.draw_seal(),
             22..25 => self.draw_confirmation(),
@@ -112,7 +120,7 @@ impl World {
         let keep_authority = !self.rng.one_in(3);
         // A voter that nobody runs would only wait: promote those that run.
         let node = if suffrage == Suffrage::Voter { self.any_host() } else { self.member() };
-        node.map(|node| Command::SetSuffrage { node, suffrage, keep_authority })
+        node.map(|node| Command::SetSuffrage(SetSuffrage { node, suffrage, keep_authority }))
     }
 
     fn draw_eviction(&mut self) -> Option<Command> {
@@ -121,7 +129,7 @@ impl World {
             return None;
         }
         let (compromised, keep_authority) = (self.rng.one_in(4), !self.rng.one_in(3));
-        self.member().map(|node| Command::Evict { node, compromised, keep_authority })
+        self.member().map(|node| Command::Evict(Evict { node, compromised, keep_authority }))
     }
 
     fn draw_certificate(&mut self) -> Result<Command, Broken> {
@@ -141,22 +149,25 @@ impl World {
         let principal = Principal { trust_domain: self.home.trust_domain.clone(), role: role.clone() };
         let (authority, cluster) = (self.home.authority, Some(self.home.cluster));
         self.keep_evidence(CertificateClaims { principal, key, authority, cluster, endorsement: None, validity });
-        Ok(Command::IssuePrincipal { role, spki, ttl_secs })
+        Ok(Command::IssuePrincipal(IssuePrincipal { role, spki, ttl_secs }))
     }
 
     /// Revokes a principal's key, or a member's leaf key: it must make another. A member's identity key ends by eviction.
     fn draw_revocation(&mut self) -> Option<Command> {
         if self.rng.one_in(3) {
-            return self.rng.pick_of(self.hosts.values()).map(|host| Command::RevokeKey(host.credential.key));
+            return self
+                .rng
+                .pick_of(self.hosts.values())
+                .map(|host| Command::RevokeKey(RevokeKey(host.credential.key)));
         }
-        self.rng.pick(&self.admin.certificates).map(|(_, spki)| Command::RevokeKey(KeyId::of_spki(spki)))
+        self.rng.pick(&self.admin.certificates).map(|(_, spki)| Command::RevokeKey(RevokeKey(KeyId::of_spki(spki))))
     }
 
     fn draw_group(&mut self) -> Option<Command> {
         let group = GroupId(self.rng.below(4));
         let members = [self.member()?, self.member()?].to_vec();
         let members = if self.rng.one_in(6) { Vec::new() } else { members };
-        Some(Command::AssignGroup { group, members })
+        Some(Command::AssignGroup(AssignGroup { group, members }))
     }
 
     fn draw_addresses(&mut self) -> Result<Option<Command>, Broken> {
@@ -165,7 +176,7 @@ impl World {
         let Some(view) = host.replica.view() else { return Ok(None) };
         let signature = host.keys.identity().sign(&addresses_transcript(view, host.node, &addresses));
         self.ledger.sign_addresses(host.node, &addresses);
-        Ok(Some(Command::SetAddresses { node: host.node, addresses, signature }))
+        Ok(Some(Command::SetAddresses(SetAddresses { node: host.node, addresses, signature })))
     }
 
     /// A copy of the CA key for a voter that has none.
@@ -175,7 +186,7 @@ impl World {
         let voters = self.view()?.members.values().filter(|m| m.suffrage == Suffrage::Voter);
         let without: Vec<NodeId> = voters.map(|m| m.id).filter(|id| !sealed.contains_key(&(authority, *id))).collect();
         let node = *self.rng.pick(&without)?;
-        Some(Command::SealAuthority { authority, node, sealed: self.rng.bytes::<8>().to_vec() })
+        Some(Command::SealAuthority(SealAuthority { authority, node, sealed: self.rng.bytes::<8>().to_vec() }))
     }
 
     /// A voter opens its copy, and so has the CA key to show it with.
@@ -190,7 +201,7 @@ impl World {
         self.ledger.open(node);
         let transcript = confirm_transcript(self.home.cluster, authority, node, &ciphertext);
         let signature = self.ca().sign(&transcript).to_vec();
-        Some(Command::ConfirmAuthority { authority, node, signature })
+        Some(Command::ConfirmAuthority(ConfirmAuthority { authority, node, signature }))
     }
 
     /// A member makes a new leaf key, endorses it, and has it certified.

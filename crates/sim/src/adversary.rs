@@ -9,7 +9,9 @@ use countersign_core::id::{ClusterId, KeyId, NodeId, RequestId};
 use countersign_core::name::HostName;
 use countersign_core::peer::CertificateClaims;
 use countersign_core::time::Validity;
-use countersign_core::trust::command::{Command, FEATURE_LEVEL};
+use countersign_core::trust::command::{
+    AddJoinToken, Command, ConfirmAuthority, FEATURE_LEVEL, SetAddresses, SetSuffrage,
+};
 use countersign_core::trust::member::{ForeignLeaf, MemberKeys, Suffrage};
 
 use crate::actors::{Host, Keys, Token, draw_address, draw_name};
@@ -165,7 +167,7 @@ impl World {
         let recorded = self.rng.pick(&self.adversary.commands).cloned();
         let command = if self.rng.one_in(2) { overheard.or(recorded) } else { recorded };
         // Taking leave is an operator's business: replaying it would only empty the cluster.
-        let Some(command) = command.filter(|c| !matches!(c, Command::Evict { .. })) else { return Ok(()) };
+        let Some(command) = command.filter(|c| !matches!(c, Command::Evict(_))) else { return Ok(()) };
         self.trace.note(Event::Replayed, format_args!(""));
         self.pass_on(command);
         Ok(())
@@ -288,20 +290,28 @@ impl World {
         let unopened: Vec<NodeId> = sealed.filter(|(_, copy)| !copy.opened).map(|((_, holder), _)| *holder).collect();
         let voter = self.rng.pick(&unopened).copied().unwrap_or(node);
         let command = match self.rng.below(5) {
-            0 => Command::SetSuffrage { node, suffrage: Suffrage::Voter, keep_authority: true },
-            1 => Command::AddJoinToken(Token::draw(&mut self.rng, authority, self.now).record),
-            2 => Command::SetAddresses { node, addresses: vec![draw_address(&mut self.rng)?], signature: [7; 64] },
-            3 => Command::ConfirmAuthority { authority, node: voter, signature: vec![7; 64] },
+            0 => Command::SetSuffrage(SetSuffrage { node, suffrage: Suffrage::Voter, keep_authority: true }),
+            1 => Command::AddJoinToken(AddJoinToken(Token::draw(&mut self.rng, authority, self.now).record)),
+            2 => Command::SetAddresses(SetAddresses {
+                node,
+                addresses: vec![draw_address(&mut self.rng)?],
+                signature: [7; 64],
+            }),
+            3 => Command::ConfirmAuthority(ConfirmAuthority { authority, node: voter, signature: vec![7; 64] }),
             _ => {
                 // What one voter showed, in the name of another.
                 let shown = self.adversary.commands.iter().find_map(|command| match command {
-                    Command::ConfirmAuthority { signature, .. } => Some(signature.clone()),
+                    Command::ConfirmAuthority(ConfirmAuthority { signature, .. }) => Some(signature.clone()),
                     _ => None,
                 });
-                Command::ConfirmAuthority { authority, node: voter, signature: shown.unwrap_or_default() }
+                Command::ConfirmAuthority(ConfirmAuthority {
+                    authority,
+                    node: voter,
+                    signature: shown.unwrap_or_default(),
+                })
             }
         };
-        if matches!(command, Command::SetAddresses { .. } | Command::ConfirmAuthority { .. }) && self.rng.one_in(2) {
+        if matches!(command, Command::SetAddresses(_) | Command::ConfirmAuthority(_)) && self.rng.one_in(2) {
             self.pass_on(command);
             return Ok(());
         }

@@ -7,7 +7,12 @@ use countersign_core::id::NodeId;
 use countersign_core::lease::LeaseLength;
 use countersign_core::name::Name;
 use countersign_core::time::Validity;
-use countersign_core::trust::command::{Bootstrap, Command, SealedKey, Stamped};
+use countersign_core::trust::command::{
+    AddJoinToken, AdoptLeaf, AssignGroup, BindStore, Bootstrap, Command, ConfirmAuthority, EditHosts, Evict,
+    IssuePrincipal, Label, NoteForTesting, ProveHosts, RaiseLevel, Renew, RenewPrincipal, ReportFeatureLevel,
+    RevokeJoinToken, RevokeKey, RevokePrincipal, RotateClusterToken, SealAuthority, SealedKey, SetAddresses,
+    SetSuffrage, SignStatement, StagePolicy, Stamped,
+};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::AuthorityKey;
@@ -103,7 +108,7 @@ impl World {
         if entry.time < self.ledger.reference().state().time() {
             self.trace.note(Event::StampBehind, format_args!("at index {}", self.ledger.len()));
         }
-        if let Command::Evict { node, .. } = &command
+        if let Command::Evict(Evict { node, .. }) = &command
             && let Some(member) = self.ledger.view().and_then(|view| view.members.get(node))
         {
             self.faults.bury(member.clone());
@@ -118,7 +123,7 @@ impl World {
         }
         let evicted = matches!(outcome_of(self.ledger.entries()), Some(Outcome::Evicted { .. }));
         self.adversary.read_log(&mut self.rng, &command);
-        if let (Command::Evict { node, .. }, true) = (&command, evicted) {
+        if let (Command::Evict(Evict { node, .. }), true) = (&command, evicted) {
             self.hand_over(*node);
         }
         Ok(())
@@ -188,7 +193,7 @@ impl World {
             if outcome != entry.outcome {
                 return Err(Broken::OutcomesDiffer { node, index });
             }
-            touched |= matches!(entry.stamped.command, Command::Evict { .. } | Command::RevokeKey(_));
+            touched |= matches!(entry.stamped.command, Command::Evict(_) | Command::RevokeKey(_));
             if leads && let Some(connection) = self.leadership.replies.remove(&index) {
                 answers.push((connection, outcome, host.replica.view().cloned()));
             }
@@ -262,39 +267,39 @@ fn check_digest(node: NodeId, replica: &Replica, log: &[Entry]) -> Result<(), Br
 fn describe(command: &Command, outcome: Option<&Outcome>) -> String {
     let what = match command {
         Command::Bootstrap(_) => "bootstrap".to_owned(),
-        Command::AddJoinToken(record) => format!("add token {record}"),
-        Command::RevokeJoinToken(token) => format!("revoke token {token}"),
-        Command::RotateClusterToken(record) => format!("rotate to token {record}"),
+        Command::AddJoinToken(AddJoinToken(record)) => format!("add token {record}"),
+        Command::RevokeJoinToken(RevokeJoinToken(token)) => format!("revoke token {token}"),
+        Command::RotateClusterToken(RotateClusterToken(record)) => format!("rotate to token {record}"),
         Command::Admit(admission) => {
             let request = &admission.request;
             format!("admit {} by {} as {}", request.request, request.token, request.name)
         }
-        Command::SealAuthority { node, .. } => format!("seal to {node}"),
-        Command::ConfirmAuthority { node, .. } => format!("opened by {node}"),
-        Command::SetSuffrage { node, suffrage, .. } => format!("make {node} a {suffrage}"),
-        Command::Evict { node, compromised, .. } => format!("evict {node}, compromised: {compromised}"),
-        Command::IssuePrincipal { role, .. } => format!("issue {role}"),
-        Command::RenewPrincipal { role, in_use, .. } => format!("renew {role} from {in_use}"),
-        Command::RevokeKey(key) => format!("revoke key {key}"),
-        Command::AssignGroup { group, members } => format!("assign group {group} to {members:?}"),
-        Command::ReportFeatureLevel { node, level } => format!("{node} knows level {level}"),
-        Command::RaiseLevel { level, without, .. } => format!("raise level to {level} without {without:?}"),
-        Command::NoteForTesting(note) => format!("note {note}"),
-        Command::SetAddresses { node, .. } => format!("addresses of {node}"),
-        Command::ProveHosts { node, witness } => format!("hosts of {node}, seen by {}", witness.by),
-        Command::EditHosts { node, .. } => format!("hosts of {node}"),
+        Command::SealAuthority(SealAuthority { node, .. }) => format!("seal to {node}"),
+        Command::ConfirmAuthority(ConfirmAuthority { node, .. }) => format!("opened by {node}"),
+        Command::SetSuffrage(SetSuffrage { node, suffrage, .. }) => format!("make {node} a {suffrage}"),
+        Command::Evict(Evict { node, compromised, .. }) => format!("evict {node}, compromised: {compromised}"),
+        Command::IssuePrincipal(IssuePrincipal { role, .. }) => format!("issue {role}"),
+        Command::RenewPrincipal(RenewPrincipal { role, in_use, .. }) => format!("renew {role} from {in_use}"),
+        Command::RevokeKey(RevokeKey(key)) => format!("revoke key {key}"),
+        Command::AssignGroup(AssignGroup { group, members }) => format!("assign group {group} to {members:?}"),
+        Command::ReportFeatureLevel(ReportFeatureLevel { node, level }) => format!("{node} knows level {level}"),
+        Command::RaiseLevel(RaiseLevel { level, without, .. }) => format!("raise level to {level} without {without:?}"),
+        Command::NoteForTesting(NoteForTesting(note)) => format!("note {note}"),
+        Command::SetAddresses(SetAddresses { node, .. }) => format!("addresses of {node}"),
+        Command::ProveHosts(ProveHosts { node, witness }) => format!("hosts of {node}, seen by {}", witness.by),
+        Command::EditHosts(EditHosts { node, .. }) => format!("hosts of {node}"),
         Command::SetCluster(_) => "a setting of the cluster".to_owned(),
-        Command::RevokePrincipal(role) => format!("revoke {role}"),
-        Command::Renew { node, endorsement, .. } => format!("renewal {} of {node}", endorsement.renewal),
-        Command::AdoptLeaf { node, renewal } => format!("{node} uses renewal {renewal}"),
-        Command::SignStatement { number, node, .. } => format!("{node} signs statement {number}"),
-        Command::StagePolicy { part, remove, put, .. } => {
+        Command::RevokePrincipal(RevokePrincipal(role)) => format!("revoke {role}"),
+        Command::Renew(Renew { node, endorsement, .. }) => format!("renewal {} of {node}", endorsement.renewal),
+        Command::AdoptLeaf(AdoptLeaf { node, renewal }) => format!("{node} uses renewal {renewal}"),
+        Command::SignStatement(SignStatement { number, node, .. }) => format!("{node} signs statement {number}"),
+        Command::StagePolicy(StagePolicy { part, remove, put, .. }) => {
             format!("part {part} of a change of rules: take out {}, put in {}", remove.len(), put.len())
         }
         Command::ChangePolicy(change) => format!("take out {} rules, put in {}", change.remove.len(), change.put.len()),
-        Command::Label { role, .. } => format!("label {role}"),
+        Command::Label(Label { role, .. }) => format!("label {role}"),
         Command::ReturnStore(request) => format!("{} returns with store {}", request.node, request.store),
-        Command::BindStore { node, store } => format!("store {store} of {node}"),
+        Command::BindStore(BindStore { node, store }) => format!("store {store} of {node}"),
     };
     match outcome {
         None => what,

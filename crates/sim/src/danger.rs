@@ -12,7 +12,7 @@ use countersign_core::peer::{CertificateClaims, CertificateProof, Proof, Refusal
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::author::{Author, Made, NotPermitted, permit};
-use countersign_core::trust::command::{Command, Stamped};
+use countersign_core::trust::command::{AddJoinToken, AssignGroup, Command, Stamped};
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
 use countersign_core::trust::member::{Issued, Member};
 use countersign_core::trust::outcome::{Outcome, Refused, Signer};
@@ -118,8 +118,8 @@ impl Faults {
         let nobody = GroupMembers::default();
         let again = |command| Stamped { command, ..stamped.clone() };
         match &stamped.command {
-            Command::AddJoinToken(record) if self.has(Danger::ForgetsToSpend) => {
-                state.apply(&again(Command::AddJoinToken(with_one_more_use(record))), &nobody)
+            Command::AddJoinToken(AddJoinToken(record)) if self.has(Danger::ForgetsToSpend) => {
+                state.apply(&again(Command::AddJoinToken(AddJoinToken(with_one_more_use(record)))), &nobody)
             }
             Command::RevokeJoinToken(_) | Command::RevokeKey(_) if self.has(Danger::ForgetsRevocations) => {
                 Ok(state.view().map_or(Outcome::Refused(Refused::NoCluster), |view| Outcome::Done(view.generation)))
@@ -146,7 +146,10 @@ impl Faults {
             _ if self.has(Danger::ChangesOnRefusal) => {
                 let outcome = state.apply(stamped, &nobody)?;
                 if matches!(outcome, Outcome::Refused(_)) {
-                    state.apply(&again(Command::AssignGroup { group: GroupId(9), members: Vec::new() }), &nobody)?;
+                    state.apply(
+                        &again(Command::AssignGroup(AssignGroup { group: GroupId(9), members: Vec::new() })),
+                        &nobody,
+                    )?;
                 }
                 Ok(outcome)
             }

@@ -8,7 +8,10 @@ use countersign_core::enroll::EnrollmentRequest;
 use countersign_core::id::{KeyId, NodeId, RequestId, StateDigest, TokenId};
 use countersign_core::name::{Address, Name};
 use countersign_core::time::UnixMillis;
-use countersign_core::trust::command::{Bootstrap, Command, Stamped};
+use countersign_core::trust::command::{
+    AddJoinToken, Bootstrap, Command, ConfirmAuthority, Evict, IssuePrincipal, RevokeJoinToken, RevokeKey,
+    RotateClusterToken, SetAddresses, SetSuffrage, Stamped,
+};
 use countersign_core::trust::join_token::{TokenRecord, token_id};
 use countersign_core::trust::member::{MemberKeys, Suffrage};
 use countersign_core::trust::outcome::{Admitted, Outcome};
@@ -135,21 +138,21 @@ impl Ledger {
         match (command, outcome) {
             (Command::Bootstrap(bootstrap), Outcome::Admitted(admitted)) => self.found(index, bootstrap, admitted),
             (Command::Admit(admission), Outcome::Admitted(admitted)) => self.admit(index, &admission.request, admitted),
-            (Command::AddJoinToken(record), _) => {
+            (Command::AddJoinToken(AddJoinToken(record)), _) => {
                 self.tokens.insert(token_id(record.verifier), TokenLife::of(record));
                 Ok(Event::TokenAdded)
             }
-            (Command::RotateClusterToken(record), _) => {
+            (Command::RotateClusterToken(RotateClusterToken(record)), _) => {
                 self.end_tokens(|_, life| life.cluster_token);
                 let life = TokenLife { cluster_token: true, ..TokenLife::of(record) };
                 self.tokens.insert(token_id(record.verifier), life);
                 Ok(Event::TokenRotated)
             }
-            (Command::RevokeJoinToken(token), _) => {
+            (Command::RevokeJoinToken(RevokeJoinToken(token)), _) => {
                 self.end_tokens(|id, _| id == token);
                 Ok(Event::TokenRevoked)
             }
-            (Command::Evict { node, compromised, .. }, _) => {
+            (Command::Evict(Evict { node, compromised, .. }), _) => {
                 self.history.evict(index, *node);
                 if *compromised {
                     self.end_tokens(|_, _| true);
@@ -159,19 +162,19 @@ impl Ledger {
                 self.end_tokens(|id, _| Some(*id) == token);
                 Ok(Event::Evicted)
             }
-            (Command::IssuePrincipal { role, spki, .. }, Outcome::Issued(grant)) => {
+            (Command::IssuePrincipal(IssuePrincipal { role, spki, .. }), Outcome::Issued(grant)) => {
                 self.history.issue(index, role, KeyId::of_spki(spki), grant.validity.not_after)?;
                 Ok(Event::Issued)
             }
-            (Command::RevokeKey(key), _) => {
+            (Command::RevokeKey(RevokeKey(key)), _) => {
                 self.history.revoke(index, *key);
                 Ok(Event::KeyEnded)
             }
-            (Command::SetAddresses { node, addresses, .. }, _) => {
+            (Command::SetAddresses(SetAddresses { node, addresses, .. }), _) => {
                 let signed = self.addresses.contains(&(*node, addresses.clone()));
                 if signed { Ok(Event::AddressesChanged) } else { Err(Broken::AddressesUnsigned(*node)) }
             }
-            (Command::ConfirmAuthority { node, .. }, _) => {
+            (Command::ConfirmAuthority(ConfirmAuthority { node, .. }), _) => {
                 if self.opened.contains(node) {
                     Ok(Event::Opened)
                 } else {
@@ -262,11 +265,11 @@ impl Ledger {
 /// The event of a command that changes neither tokens nor identities.
 const fn plain(command: &Command) -> Event {
     match command {
-        Command::SetSuffrage { suffrage: Suffrage::Voter, .. } => Event::Promoted,
-        Command::SetSuffrage { suffrage: Suffrage::Learner, .. } => Event::Demoted,
-        Command::SealAuthority { .. } => Event::Sealed,
-        Command::AssignGroup { .. } => Event::GroupAssigned,
-        Command::ReportFeatureLevel { .. } => Event::LevelReported,
+        Command::SetSuffrage(SetSuffrage { suffrage: Suffrage::Voter, .. }) => Event::Promoted,
+        Command::SetSuffrage(SetSuffrage { suffrage: Suffrage::Learner, .. }) => Event::Demoted,
+        Command::SealAuthority(_) => Event::Sealed,
+        Command::AssignGroup(_) => Event::GroupAssigned,
+        Command::ReportFeatureLevel(_) => Event::LevelReported,
         _ => Event::Committed,
     }
 }

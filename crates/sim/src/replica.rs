@@ -7,7 +7,7 @@ use countersign_core::id::{Generation, NodeId, RequestId, StateDigest, TokenId};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::TrustState;
 use countersign_core::trust::author::Claim;
-use countersign_core::trust::command::{Command, FEATURE_LEVEL, Stamped};
+use countersign_core::trust::command::{Command, FEATURE_LEVEL, RevokeJoinToken, Stamped};
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::View;
 
@@ -67,7 +67,8 @@ impl Replica {
         let mut before = self.state.clone();
         let outcome = self.apply(stamped, faults)?;
         if matches!(outcome, Outcome::Refused(_)) {
-            let nothing = Stamped { command: Command::RevokeJoinToken(TokenId([0; 8])), ..stamped.clone() };
+            let nothing =
+                Stamped { command: Command::RevokeJoinToken(RevokeJoinToken(TokenId([0; 8]))), ..stamped.clone() };
             before.apply(&nothing, &GroupMembers::default())?;
             if before != self.state {
                 return Err(Broken::RefusalChanged);

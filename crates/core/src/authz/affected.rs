@@ -1,4 +1,4 @@
-//! Whom a change concerns: what caches elsewhere forget, and nothing else.
+//! The principals that a change concerns: what caches elsewhere forget, and nothing else.
 
 use std::collections::BTreeSet;
 
@@ -8,13 +8,13 @@ use crate::principal::Role;
 use crate::trust::command::Command;
 use crate::trust::view::View;
 
-/// Principals named one by one in one change; past it everybody is concerned.
+/// Principals named one by one in one change; past it all are concerned.
 const NAMED_MAX: usize = 256;
 
-/// About whom rules, roles or attributes say something else after a change.
+/// The principals about which rules, roles or attributes say something else after a change.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Affected {
-    /// Everybody.
+    /// All of them.
     pub everybody: bool,
     /// These.
     pub principals: BTreeSet<PrincipalPattern>,
@@ -28,26 +28,28 @@ impl Affected {
         Self { everybody: true, principals: BTreeSet::new(), who: true }
     }
 
-    /// Whom `command` would concern, applied to `view`. Rather too many than one too few.
-    pub fn by(command: &Command, view: Option<&View>) -> Self {
-        let Some(view) = view else { return Self::everything() };
-        match command {
-            Command::ChangePolicy(change) => Self::by_change(change, view),
-            Command::StagePolicy { .. } | Command::AddJoinToken(_) | Command::RevokeJoinToken(_) => Self::default(),
-            Command::Label { role, .. } => Self { principals: [exactly(role)].into(), ..Self::default() },
-            // Its labels go with it.
-            Command::RevokePrincipal(role) => Self { principals: [exactly(role)].into(), who: true, ..Self::default() },
-            Command::Evict { node, .. } => {
-                Self { principals: [exactly(&Role::Node(*node))].into(), who: true, ..Self::default() }
-            }
-            // A newcomer has a role from its token; whoever asked about it before was told that it has none.
-            Command::Admit(_) => Self { principals: [nodes()].into(), who: true, ..Self::default() },
-            Command::Bootstrap(_) => Self::everything(),
-            _ => Self { who: true, ..Self::default() },
-        }
+    /// Only who belongs, and by which keys.
+    pub(crate) fn identities() -> Self {
+        Self { who: true, ..Self::default() }
     }
 
-    fn by_change(change: &PolicyChange, view: &View) -> Self {
+    /// One principal.
+    pub(crate) fn principal(role: &Role) -> Self {
+        Self { principals: [PrincipalPattern::Exact(role.to_string().into())].into(), ..Self::default() }
+    }
+
+    /// All members.
+    pub(crate) fn nodes() -> Self {
+        Self { principals: [PrincipalPattern::Prefix("node/".into())].into(), ..Self::default() }
+    }
+
+    /// What `command` would concern, applied to `view`. Rather too many than one too few.
+    pub fn by(command: &Command, view: Option<&View>) -> Self {
+        view.map_or_else(Self::everything, |view| command.operation().affects(view))
+    }
+
+    /// What a change of the rules would concern.
+    pub(crate) fn by_change(change: &PolicyChange, view: &View) -> Self {
         let named = change.remove.len().saturating_add(change.put.len());
         let general = change.super_users.is_some() || change.requirements.is_some() || change.staged.is_some();
         if general || named > NAMED_MAX {
@@ -69,12 +71,4 @@ impl Affected {
             self.principals.clear();
         }
     }
-}
-
-fn exactly(role: &Role) -> PrincipalPattern {
-    PrincipalPattern::Exact(role.to_string().into())
-}
-
-fn nodes() -> PrincipalPattern {
-    PrincipalPattern::Prefix("node/".into())
 }

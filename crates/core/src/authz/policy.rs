@@ -226,10 +226,9 @@ impl Policy {
         let floor = |text: &str| {
             let from = PrincipalPattern::Prefix("".into());
             let upto = PrincipalPattern::Prefix(text.into());
-            match self.groups.range(from..=upto).next_back()? {
-                found @ (PrincipalPattern::Prefix(prefix), _) => Some((&**prefix, found)),
-                _ => None,
-            }
+            let found = self.groups.range(from..=upto).next_back()?;
+            let PrincipalPattern::Prefix(prefix) = found.0 else { return None };
+            Some((&**prefix, found))
         };
         at(&PrincipalPattern::Any)
             .chain(at(&PrincipalPattern::Exact(subject.name.as_str().into())))

@@ -130,14 +130,14 @@ impl PrincipalPattern {
         }
     }
 
-    /// Whether it is surely about everybody whom `other` is about.
+    /// Whether it is surely about each principal that `other` is about.
     pub fn covers(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Any, _) => true,
             (Self::Exact(a), Self::Exact(b)) => a == b,
             (Self::Prefix(a), Self::Exact(b) | Self::Prefix(b)) => b.starts_with(&**a),
             (Self::Role(a), Self::Role(b)) => a.covers(b),
-            _ => false,
+            (Self::Exact(_) | Self::Prefix(_) | Self::Role(_), _) => false,
         }
     }
 
@@ -280,7 +280,7 @@ impl Rule {
             Some(network) if network.trunc() != network => Err(RuleError::Network),
             // No address would be in it, and a deny would deny nobody.
             Some(network) if canonical(network) != network => Err(RuleError::MappedNetwork),
-            _ => Ok(()),
+            Some(_) | None => Ok(()),
         }
     }
 

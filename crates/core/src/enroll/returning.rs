@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{ClusterId, KeyId, NodeId, StoreId};
 use crate::key::{Endorsement, SecretKey, SignatureError};
 use crate::transcript::Transcript;
-use crate::trust::command::Command;
+use crate::trust::command::{Command, Renew};
 use crate::trust::outcome::Refused;
 use crate::trust::view::View;
 
@@ -209,13 +209,14 @@ impl Returning {
     /// The renewal to propose.
     pub fn into_command(self) -> Command {
         let ReturnRequest { node, leaf_key: key, endorsement, .. } = self.0;
-        Command::Renew { node, key, endorsement }
+        Command::Renew(Renew { node, key, endorsement })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::trust::command::Evict;
     use crate::trust::outcome::Outcome;
     use crate::trust::tests::rig::{CLUSTER, Rig, key, leaf_key};
 
@@ -289,7 +290,7 @@ mod tests {
     #[test]
     fn an_evicted_member_does_not_return() {
         let mut rig = Rig::three_voters();
-        rig.apply(Command::Evict { node: NodeId(2), compromised: false, keep_authority: true });
+        rig.apply(Command::Evict(Evict { node: NodeId(2), compromised: false, keep_authority: true }));
         assert_eq!(check(&rig, request(1)), Err(Refused::AlreadyEvicted(NodeId(2)).into()));
         let stranger = ReturnRequest::sign(&key(99), (CLUSTER, NodeId(2)), (next(), 1), HERE);
         assert_eq!(check(&rig, stranger), Err(ReturnError::Identity(SignatureError)), "told to the member alone");

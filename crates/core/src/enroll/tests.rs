@@ -6,7 +6,7 @@ use crate::enroll::EnrollmentRequest;
 use crate::id::{AuthorityId, ClusterId, NodeId, RequestId};
 use crate::key::Endorsement;
 use crate::name::HostName;
-use crate::trust::command::Command;
+use crate::trust::command::{AddJoinToken, Command};
 use crate::trust::member::ForeignLeaf;
 use crate::trust::outcome::Outcome;
 use crate::trust::tests::rig::{self, CLUSTER, Rig};
@@ -47,7 +47,7 @@ fn a_joiner_signs_nothing_for_a_server_under_another_authority() {
 #[test]
 fn an_enrollment_goes_from_unpinned_to_enrolled() {
     let mut cluster = Rig::founded();
-    cluster.apply(Command::AddJoinToken(rig::record(5, 1)));
+    cluster.apply(Command::AddJoinToken(AddJoinToken(rig::record(5, 1))));
     let token = rig::token(5);
     let asked = Unpinned::new(&token, candidate(2)).pin(channel(rig::pin())).unwrap().request(CLUSTER, &rig::key(2));
     let view = cluster.0.view().unwrap().clone();

@@ -7,7 +7,7 @@ use crate::id::{AuthorityId, ClusterId, NodeId, ed25519_spki};
 use crate::key::Endorsement;
 use crate::principal::{Principal, Role, TrustDomain};
 use crate::time::Validity;
-use crate::trust::command::Command;
+use crate::trust::command::{AdoptLeaf, Command, Evict, IssuePrincipal, Renew, RevokeKey, RevokePrincipal};
 use crate::trust::tests::rig::{self, CLUSTER, NOW, Rig, key, leaf_key, name};
 use crate::trust::view::{AuthorityPhase, View};
 
@@ -39,9 +39,9 @@ fn client(seed: u8) -> CertificateClaims {
 fn view() -> Arc<View> {
     let mut rig = Rig::three_voters();
     let spki = ed25519_spki(&key(60).public().0).to_vec();
-    rig.apply(Command::IssuePrincipal { role: Role::Client(name("pay")), spki, ttl_secs: 60 });
-    rig.apply(Command::RevokeKey(key(61).public().id()));
-    rig.apply(Command::Evict { node: NodeId(3), compromised: false, keep_authority: true });
+    rig.apply(Command::IssuePrincipal(IssuePrincipal { role: Role::Client(name("pay")), spki, ttl_secs: 60 }));
+    rig.apply(Command::RevokeKey(RevokeKey(key(61).public().id())));
+    rig.apply(Command::Evict(Evict { node: NodeId(3), compromised: false, keep_authority: true }));
     Arc::clone(rig.0.view().unwrap())
 }
 
@@ -128,7 +128,7 @@ fn the_next_certificate_and_the_one_in_use_both_count() {
     let mut rig = Rig::three_voters();
     let next = leaf_key(40);
     let endorsement = Endorsement::sign(&key(2), CLUSTER, next, 1);
-    rig.apply(Command::Renew { node: NodeId(2), key: next, endorsement });
+    rig.apply(Command::Renew(Renew { node: NodeId(2), key: next, endorsement }));
     let ask = |rig: &Rig, key, endorsement| {
         let proof = proof(CertificateClaims { key, endorsement, ..parts(2) });
         verify(&proof, rig.0.view().unwrap(), Wanted::AnyNode, NOW).map(|_| ())
@@ -137,7 +137,7 @@ fn the_next_certificate_and_the_one_in_use_both_count() {
     assert_eq!((ask(&rig, leaf_key(2), first.clone()), ask(&rig, next, None)), (Ok(()), Ok(())));
     let other = Some(Endorsement::sign(&key(2), CLUSTER, leaf_key(41), 1));
     assert_eq!(ask(&rig, leaf_key(41), other), Err(Refusal::Superseded), "a number counts for one key");
-    rig.apply(Command::AdoptLeaf { node: NodeId(2), renewal: 1 });
+    rig.apply(Command::AdoptLeaf(AdoptLeaf { node: NodeId(2), renewal: 1 }));
     assert_eq!((ask(&rig, leaf_key(2), first), ask(&rig, next, None)), (Err(Refusal::Superseded), Ok(())));
 }
 
@@ -145,14 +145,16 @@ fn the_next_certificate_and_the_one_in_use_both_count() {
 fn a_revoked_principal_is_refused_with_every_certificate_it_had() {
     let mut rig = Rig::founded();
     let role = Role::Client(name("pay"));
-    let issue = |seed: u8| Command::IssuePrincipal {
-        role: Role::Client(name("pay")),
-        spki: ed25519_spki(&key(seed).public().0).to_vec(),
-        ttl_secs: 60,
+    let issue = |seed: u8| {
+        Command::IssuePrincipal(IssuePrincipal {
+            role: Role::Client(name("pay")),
+            spki: ed25519_spki(&key(seed).public().0).to_vec(),
+            ttl_secs: 60,
+        })
     };
     rig.apply(issue(60));
     rig.apply(issue(61));
-    rig.apply(Command::RevokePrincipal(role));
+    rig.apply(Command::RevokePrincipal(RevokePrincipal(role)));
     rig.apply(issue(62));
     let mut imported = View::clone(rig.0.view().unwrap());
     imported.authorities.get_mut(&rig::pin()).unwrap().imported = true;
@@ -274,8 +276,8 @@ fn an_open_connection_outlives_a_renewal_and_nothing_else() {
     let mut rig = Rig::three_voters();
     let next = leaf_key(40);
     let endorsement = Endorsement::sign(&key(2), CLUSTER, next, 1);
-    rig.apply(Command::Renew { node: NodeId(2), key: next, endorsement });
-    rig.apply(Command::AdoptLeaf { node: NodeId(2), renewal: 1 });
+    rig.apply(Command::Renew(Renew { node: NodeId(2), key: next, endorsement }));
+    rig.apply(Command::AdoptLeaf(AdoptLeaf { node: NodeId(2), renewal: 1 }));
     let renewed = Arc::clone(rig.0.view().unwrap());
     let late = NOW.plus_secs(61);
     let again = |scope, view: &View, now| verify_again(&proof(parts(2)), scope, view, Wanted::AnyNode, now);
@@ -290,7 +292,7 @@ fn an_open_connection_outlives_a_renewal_and_nothing_else() {
     ] {
         assert_eq!(again(scope, &view(), now), expected, "{scope:?}");
     }
-    rig.apply(Command::Evict { node: NodeId(2), compromised: false, keep_authority: true });
+    rig.apply(Command::Evict(Evict { node: NodeId(2), compromised: false, keep_authority: true }));
     let gone = Arc::clone(rig.0.view().unwrap());
     for scope in [Scope::Full, Scope::Recovery] {
         assert_eq!(again(scope, &gone, NOW), Err(Refusal::Evicted));

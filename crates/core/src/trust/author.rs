@@ -1,8 +1,8 @@
 //! The author of a command: who asked for it, and which member took the request.
 //!
-//! The author travels with each replicated entry. Forwarding carries no authority: the leader judges a forwarded command by
-//! the member that forwarded it ([`permit`]), and sets [`Author::taken_by`] from the peer that its transport verified. The
-//! rest of an author is what that member reports.
+//! The author travels with each replicated entry. Forwarding carries no authority: the leader judges a forwarded
+//! command by the member that forwarded it ([`permit`]), and sets [`Author::taken_by`] from the peer that its transport
+//! verified. The rest of an author is what that member reports.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -60,21 +60,58 @@ impl Claim {
 
     /// The author of `command` once `member` has taken the request: the leader itself, or the peer that forwarded it.
     ///
-    /// An admission proves its author, so its token and its request are taken from the command, not from the claim. No other
-    /// command is signed by a token: there, a claim to a token counts as the word of the member that made it.
+    /// An admission proves its author, so its token and its request are taken from the command, not from the claim. No
+    /// other command is signed by a token: there, a claim to a token counts as the word of the member that made it.
     pub fn taken_by(self, member: NodeId, command: &Command) -> Author {
         let Self { actor, source, request } = self;
         let source = source.map(|source| source.to_canonical());
-        let (actor, request) = match (command, actor) {
-            (Command::Admit(admit), _) => (Actor::Token(admit.request.token), admit.request.request),
-            (_, Actor::Token(_)) => (Actor::Principal(Role::Node(member)), request),
-            (_, actor @ (Actor::Principal(_) | Actor::Operator { .. })) => (actor, request),
+        let (actor, request) = match command.operation().authorship() {
+            Authorship::Joiner { token, request, .. } => (Actor::Token(token), request),
+            Authorship::Founder
+            | Authorship::Returner
+            | Authorship::Member { .. }
+            | Authorship::Witness(_)
+            | Authorship::Voter => match actor {
+                Actor::Token(_) => (Actor::Principal(Role::Node(member)), request),
+                Actor::Principal(_) | Actor::Operator { .. } => (actor, request),
+            },
         };
         Author { actor, taken_by: member, source, request }
     }
 }
 
-/// The author of a replicated command. Its encoding takes [`AUTHOR_LEN_MAX`](crate::limits::AUTHOR_LEN_MAX) bytes at most.
+/// Whose word a command is, and so which members may pass it on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Authorship {
+    /// The founder's: no member passes it on.
+    Founder,
+    /// A joiner's, signed with its token: any member sponsors it, but what was observed counts from that voter alone.
+    Joiner {
+        /// The token.
+        token: TokenId,
+        /// The joiner's request.
+        request: RequestId,
+        /// The voter that observed the joiner, if one did.
+        witness: Option<NodeId>,
+    },
+    /// A returning member's, signed with its identity key: any member passes it on.
+    Returner,
+    /// A member's own: that member passes it on, or a voter.
+    Member {
+        /// The member.
+        node: NodeId,
+        /// Whether it may say so while its certificate has expired: what renews that, and what a cluster that was off
+        /// needs to form again.
+        in_recovery: bool,
+    },
+    /// What this voter observed: no other member passes it on.
+    Witness(NodeId),
+    /// A voter's: its own work, or the request of a caller that it has judged.
+    Voter,
+}
+
+/// The author of a replicated command. Its encoding takes [`AUTHOR_LEN_MAX`](crate::limits::AUTHOR_LEN_MAX) bytes at
+/// most.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Author {
     /// Who asked, as reported by `taken_by`.
@@ -143,43 +180,17 @@ impl Made {
 pub struct NotPermitted(pub NodeId);
 
 /// Decides whether member `from` may have `command` proposed that it forwards. An admission carries its own proof, the
-/// token's signature, so any member may sponsor one; a member speaks for itself; all else needs a voter. What the leader
-/// takes itself is not asked here.
+/// token's signature, so any member may sponsor one; a member speaks for itself; all else needs a voter. What the
+/// leader takes itself is not asked here.
 pub fn permit(view: &View, from: NodeId, command: &Command) -> Result<(), NotPermitted> {
     let member = view.members.get(&from).ok_or(NotPermitted(from))?;
     let votes = member.suffrage == Suffrage::Voter;
-    let allowed = match command {
-        Command::Bootstrap(_) => false,
-        // What was observed is the word of who passes it on, and only a voter's counts.
-        Command::Admit(admission) => admission.witness.as_ref().is_none_or(|witness| votes && witness.by == from),
-        Command::ProveHosts { witness, .. } => votes && witness.by == from,
-        // Signed by the member itself, whichever member passes it on.
-        Command::ReturnStore(_) => true,
-        Command::ConfirmAuthority { node, .. }
-        | Command::ReportFeatureLevel { node, .. }
-        | Command::Renew { node, .. }
-        | Command::AdoptLeaf { node, .. }
-        | Command::SignStatement { node, .. }
-        | Command::SetAddresses { node, .. } => *node == from || votes,
-        Command::AddJoinToken(_)
-        | Command::RevokeJoinToken(_)
-        | Command::RotateClusterToken(_)
-        | Command::SealAuthority { .. }
-        | Command::SetSuffrage { .. }
-        | Command::Evict { .. }
-        | Command::IssuePrincipal { .. }
-        | Command::RenewPrincipal { .. }
-        | Command::RevokeKey(_)
-        | Command::RevokePrincipal(_)
-        | Command::StagePolicy { .. }
-        | Command::ChangePolicy(_)
-        | Command::Label { .. }
-        | Command::BindStore { .. }
-        | Command::EditHosts { .. }
-        | Command::SetCluster(_)
-        | Command::RaiseLevel { .. }
-        | Command::NoteForTesting(_)
-        | Command::AssignGroup { .. } => votes,
+    let allowed = match command.operation().authorship() {
+        Authorship::Founder => false,
+        Authorship::Joiner { witness: None, .. } | Authorship::Returner => true,
+        Authorship::Joiner { witness: Some(by), .. } | Authorship::Witness(by) => votes && by == from,
+        Authorship::Member { node, .. } => node == from || votes,
+        Authorship::Voter => votes,
     };
     if allowed { Ok(()) } else { Err(NotPermitted(from)) }
 }
@@ -189,15 +200,16 @@ pub fn permit(view: &View, from: NodeId, command: &Command) -> Result<(), NotPer
 #[error("a certificate has expired: until it is renewed, node {0} may only renew and speak for itself")]
 pub struct RecoveryOnly(pub NodeId);
 
-/// Decides whether `from` may pass `command` on while its own certificate or the other end's has expired: what renews it and
-/// what a cluster that was off needs to form again, of the member itself. Asked besides [`permit`].
+/// Decides whether `from` may pass `command` on while its own certificate or the other end's has expired: what renews
+/// it and what a cluster that was off needs to form again, of the member itself. Asked besides [`permit`].
 pub fn permit_in_recovery(from: NodeId, command: &Command) -> Result<(), RecoveryOnly> {
-    let own = match command {
-        Command::Renew { node, .. }
-        | Command::AdoptLeaf { node, .. }
-        | Command::SignStatement { node, .. }
-        | Command::ConfirmAuthority { node, .. } => *node == from,
-        _ => false,
+    let own = match command.operation().authorship() {
+        Authorship::Member { node, in_recovery } => in_recovery && node == from,
+        Authorship::Founder
+        | Authorship::Joiner { .. }
+        | Authorship::Returner
+        | Authorship::Witness(_)
+        | Authorship::Voter => false,
     };
     if own { Ok(()) } else { Err(RecoveryOnly(from)) }
 }
@@ -212,6 +224,10 @@ mod tests {
     use crate::limits::AUTHOR_LEN_MAX;
     use crate::name::HostName;
     use crate::principal::Role;
+    use crate::trust::command::{
+        AddJoinToken, AdoptLeaf, ConfirmAuthority, Evict, Label, Renew, ReportFeatureLevel, RevokeKey,
+        RotateClusterToken, SealAuthority, SetAddresses, SetSuffrage, SignStatement, StagePolicy,
+    };
     use crate::trust::tests::rig::{CLUSTER, Rig, bootstrap, key, record, request};
 
     /// The longest author that there is: of a broker with the longest name.
@@ -236,7 +252,7 @@ mod tests {
             source: Some("::ffff:10.0.0.9".parse().unwrap()),
             request: RequestId([5; 16]),
         };
-        let author = claim.taken_by(NodeId(3), &Command::RevokeKey(KeyId([0; 32])));
+        let author = claim.taken_by(NodeId(3), &Command::RevokeKey(RevokeKey(KeyId([0; 32]))));
         assert_eq!(author.actor, Actor::Operator { uid: 1000 });
         assert_eq!((author.taken_by, author.request), (NodeId(3), RequestId([5; 16])));
         assert_eq!(author.source, Some([10, 0, 0, 9].into()), "one address has one spelling");
@@ -256,7 +272,7 @@ mod tests {
         }
         // Nothing but an admission is signed by a token.
         let claim = Claim { actor: token, source: None, request: RequestId([1; 16]) };
-        let author = claim.taken_by(NodeId(2), &Command::RevokeKey(KeyId([0; 32])));
+        let author = claim.taken_by(NodeId(2), &Command::RevokeKey(RevokeKey(KeyId([0; 32]))));
         assert_eq!(author, Author::of_member(NodeId(2), RequestId([1; 16])));
     }
 
@@ -266,10 +282,14 @@ mod tests {
         let of = |node: u64| {
             let node = NodeId(node);
             [
-                Command::Renew { node, key: KeyId([1; 32]), endorsement: endorsement.clone() },
-                Command::AdoptLeaf { node, renewal: 1 },
-                Command::SignStatement { number: 1, node, signature: [0; 64] },
-                Command::ConfirmAuthority { authority: AuthorityId([1; 32]), node, signature: vec![] },
+                Command::Renew(Renew { node, key: KeyId([1; 32]), endorsement: endorsement.clone() }),
+                Command::AdoptLeaf(AdoptLeaf { node, renewal: 1 }),
+                Command::SignStatement(SignStatement { number: 1, node, signature: [0; 64] }),
+                Command::ConfirmAuthority(ConfirmAuthority {
+                    authority: AuthorityId([1; 32]),
+                    node,
+                    signature: vec![],
+                }),
             ]
         };
         for (own, others) in of(2).iter().zip(&of(3)) {
@@ -279,12 +299,12 @@ mod tests {
         for command in [
             bootstrap(),
             Command::Admit(Box::new(request(7, 5).into())),
-            Command::AddJoinToken(record(6, 1)),
-            Command::ReportFeatureLevel { node: NodeId(2), level: 1 },
-            Command::SetAddresses { node: NodeId(2), addresses: vec![], signature: [0; 64] },
-            Command::Evict { node: NodeId(2), compromised: false, keep_authority: true },
-            Command::SealAuthority { authority: AuthorityId([1; 32]), node: NodeId(2), sealed: vec![] },
-            Command::RevokeKey(KeyId([0; 32])),
+            Command::AddJoinToken(AddJoinToken(record(6, 1))),
+            Command::ReportFeatureLevel(ReportFeatureLevel { node: NodeId(2), level: 1 }),
+            Command::SetAddresses(SetAddresses { node: NodeId(2), addresses: vec![], signature: [0; 64] }),
+            Command::Evict(Evict { node: NodeId(2), compromised: false, keep_authority: true }),
+            Command::SealAuthority(SealAuthority { authority: AuthorityId([1; 32]), node: NodeId(2), sealed: vec![] }),
+            Command::RevokeKey(RevokeKey(KeyId([0; 32]))),
         ] {
             assert_eq!(permit_in_recovery(NodeId(2), &command), Err(RecoveryOnly(NodeId(2))), "{command:?}");
         }
@@ -293,23 +313,23 @@ mod tests {
     #[test]
     fn a_learner_sponsors_and_speaks_for_itself_but_administers_nothing() {
         let mut rig = Rig::three_voters();
-        rig.apply(Command::AddJoinToken(record(5, 1)));
+        rig.apply(Command::AddJoinToken(AddJoinToken(record(5, 1))));
         rig.apply(Command::Admit(Box::new(request(4, 5).into())));
         let view = rig.0.view().unwrap();
         let ask = |from, command: &Command| permit(view, NodeId(from), command).is_ok();
-        let own = |node| Command::ReportFeatureLevel { node: NodeId(node), level: 1 };
+        let own = |node| Command::ReportFeatureLevel(ReportFeatureLevel { node: NodeId(node), level: 1 });
         assert!(ask(4, &Command::Admit(Box::new(request(7, 5).into()))) && ask(4, &own(4)));
         let administering = [
             own(1),
             bootstrap(),
-            Command::AddJoinToken(record(6, 1)),
-            Command::RotateClusterToken(record(6, 1)),
-            Command::Evict { node: NodeId(1), compromised: false, keep_authority: true },
-            Command::SetSuffrage { node: NodeId(4), suffrage: Suffrage::Voter, keep_authority: true },
-            Command::RevokeKey(KeyId([0; 32])),
+            Command::AddJoinToken(AddJoinToken(record(6, 1))),
+            Command::RotateClusterToken(RotateClusterToken(record(6, 1))),
+            Command::Evict(Evict { node: NodeId(1), compromised: false, keep_authority: true }),
+            Command::SetSuffrage(SetSuffrage { node: NodeId(4), suffrage: Suffrage::Voter, keep_authority: true }),
+            Command::RevokeKey(RevokeKey(KeyId([0; 32]))),
             Command::ChangePolicy(Box::default()),
-            Command::StagePolicy { change: ChangeId([0; 16]), part: 0, remove: vec![], put: vec![] },
-            Command::Label { role: Role::Node(NodeId(4)), edits: vec![] },
+            Command::StagePolicy(StagePolicy { change: ChangeId([0; 16]), part: 0, remove: vec![], put: vec![] }),
+            Command::Label(Label { role: Role::Node(NodeId(4)), edits: vec![] }),
         ];
         for command in &administering {
             assert!(!ask(4, command), "{command:?}");

@@ -1,19 +1,16 @@
 //! Which names and addresses stand in the certificates of members, and on whose word.
 //!
-//! A certificate that holds `postgres.internal` lets its owner be taken for the database. So what a member advertises is
-//! where it is dialed, and no more: a host stands in its certificate only if the join token names it, an admin added it, or
-//! a voter found the member there. Loopback is no claim on anybody's name and needs no proof.
+//! A certificate that holds `postgres.internal` lets its owner be taken for the database. So what a member advertises
+//! is where it is dialed, and no more: a host stands in its certificate only if the join token names it, an admin added
+//! it, or a voter found the member there. Loopback is no claim on a name and needs no proof.
 
 use serde::{Deserialize, Serialize};
 
-use super::check::Checked;
 use super::member::{Member, Suffrage};
-use super::outcome::{Limited, Outcome, Refused};
-use super::state::{Applied, TrustState};
+use super::outcome::{Limited, Refused};
 use super::view::View;
-use crate::enroll::EnrollmentRequest;
 use crate::id::NodeId;
-use crate::limits::{ADDRESSES_MAX, CLIENT_NAMES_LEN_MAX, CLIENT_NAMES_MAX, NODE_HOSTS_LEN_MAX, NODE_HOSTS_MAX};
+use crate::limits::ADDRESSES_MAX;
 use crate::name::{Address, Host};
 use crate::principal::Role;
 
@@ -65,38 +62,14 @@ impl LeafHosts {
     }
 }
 
-/// What one member says that it observed: at these hosts it found the member that a command is about. Only a voter's word
-/// counts, and the leader lets nobody speak in the name of another ([`super::author::permit`]).
+/// What one member says that it observed: at these hosts it found the member that a command is about. Only a voter's
+/// word counts, and the leader lets no member speak in the name of another ([`super::author::permit`]).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Witness {
     /// Who observed it.
     pub by: NodeId,
     /// Where the member was found; nothing, if it was looked for and not found.
     pub hosts: Vec<Host>,
-}
-
-/// A request to be admitted, with what its sponsor observed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Admission {
-    /// What the joiner signed.
-    pub request: EnrollmentRequest,
-    /// Where the joiner was found; none where no voter has looked.
-    pub witness: Option<Witness>,
-}
-
-impl From<EnrollmentRequest> for Admission {
-    fn from(request: EnrollmentRequest) -> Self {
-        Self { request, witness: None }
-    }
-}
-
-/// A setting of the whole cluster.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ClusterSetting {
-    /// Names that all members share, such as that of a load balancer. They replace those before.
-    ClientNames(Vec<Host>),
-    /// Whether the leader raises the level by itself.
-    LevelAuto(bool),
 }
 
 impl View {
@@ -118,7 +91,8 @@ impl View {
     }
 
     /// Whether `host` may become that of the member `except`, or of a newcomer. A host belongs to one member or broker,
-    /// whatever the port: who dials a host believes any certificate that holds it. On loopback many share a host.
+    /// whatever the port: a client that dials a host believes any certificate that holds it. On loopback many share a
+    /// host.
     pub(crate) fn check_host_free(&self, except: Option<NodeId>, host: &Host) -> Result<(), Refused> {
         if host.is_loopback() {
             return Ok(());
@@ -142,7 +116,7 @@ impl View {
         self.members.values().find(taken).map(|member| member.id)
     }
 
-    fn check_no_broker(&self, host: &Host) -> Result<(), Refused> {
+    pub(super) fn check_no_broker(&self, host: &Host) -> Result<(), Refused> {
         let Host::Dns(name) = host else { return Ok(()) };
         let broker = Role::Broker(name.clone());
         if self.principals.contains_key(&broker) {
@@ -152,22 +126,27 @@ impl View {
     }
 
     /// Where the word of `witness` may count: at hosts that are advertised, if it is a voter's.
-    fn witnessed<'a>(&self, witness: &'a Witness, advertised: &'a [Address]) -> impl Iterator<Item = &'a Host> {
+    pub(super) fn witnessed<'a>(
+        &self,
+        witness: &'a Witness,
+        advertised: &'a [Address],
+    ) -> impl Iterator<Item = &'a Host> {
         let votes = self.members.get(&witness.by).is_some_and(|m| m.suffrage == Suffrage::Voter);
         let advertised = move |host: &&Host| votes && advertised.iter().any(|address| address.host == **host);
         witness.hosts.iter().take(ADDRESSES_MAX).filter(advertised)
     }
 }
 
-/// Whether a member is reached at a host, its certificate holds it, or an admin gave it to the member: for itself, not as
-/// one of the names that all members share.
-fn holds_alone(member: &Member, host: &Host) -> bool {
+/// Whether a member is reached at a host, its certificate holds it, or an admin gave it to the member: for itself, not
+/// as one of the names that all members share.
+pub(super) fn holds_alone(member: &Member, host: &Host) -> bool {
     let next = member.renewed.as_ref().is_some_and(|renewed| renewed.hosts.own.contains(host));
     let added = member.proved.get(host) == Some(&HostProof::Admin);
     next || added || member.hosts.own.contains(host) || member.addresses.iter().any(|a| a.host == *host)
 }
 
-fn check_limit(what: Limited, hosts: &[&Host], count_max: usize, len_max: usize) -> Result<(), Refused> {
+/// Whether there are at most `count_max` hosts of at most `len_max` bytes together.
+pub(super) fn check_limit(what: Limited, hosts: &[&Host], count_max: usize, len_max: usize) -> Result<(), Refused> {
     if hosts.len() > count_max {
         return Err(Refused::Limit { what, max: count_max as u64 });
     }
@@ -175,109 +154,4 @@ fn check_limit(what: Limited, hosts: &[&Host], count_max: usize, len_max: usize)
         return Err(Refused::Limit { what, max: len_max as u64 });
     }
     Ok(())
-}
-
-impl TrustState {
-    /// The addresses of a joiner that a voter looks for it at: those that nothing else proves. Refused where the request
-    /// itself is: a joiner that has not proved its token is dialed nowhere. Nothing where it was admitted before.
-    pub fn hosts_to_prove(&self, request: &EnrollmentRequest) -> Result<Vec<Address>, Refused> {
-        self.check_admission(request)?;
-        if self.enrollments.contains_key(&(request.token, request.request)) || self.current()?.key_is_elsewhere() {
-            return Ok(vec![]);
-        }
-        let token = self.usable_token(request.token)?;
-        let named = |address: &&Address| address.host.is_loopback() || token.record.hosts.contains(&address.host);
-        Ok(request.addresses.iter().filter(|address| !named(address)).cloned().collect())
-    }
-
-    /// Records what a voter observed of a running member.
-    pub(super) fn prove_hosts(&mut self, node: NodeId, witness: &Witness) -> Applied {
-        if let Some(done) = self.check_proof(node, witness)? {
-            return Ok(done);
-        }
-        self.change(|view| {
-            view.members.update(&node, |member| {
-                for host in witness.hosts.iter().filter(|host| !host.is_loopback()) {
-                    // What proves it already is not weakened.
-                    member.proved.entry(host.clone()).or_insert(HostProof::Voter(witness.by));
-                }
-            });
-        })
-    }
-
-    /// Whether what `witness` says is to be recorded; `Some` where all of it is known.
-    pub(super) fn check_proof(&self, node: NodeId, witness: &Witness) -> Checked {
-        let view = self.current()?;
-        let member = self.member(node)?;
-        if self.member(witness.by)?.suffrage != Suffrage::Voter {
-            return Err(Refused::NotAVoter(witness.by));
-        }
-        for host in &witness.hosts {
-            if !view.witnessed(witness, &member.addresses).any(|seen| seen == host) {
-                return Err(Refused::HostNotAdvertised { host: host.clone(), node });
-            }
-            view.check_host_free(Some(node), host)?;
-        }
-        let known = witness.hosts.iter().all(|host| host.is_loopback() || member.proved.contains_key(host));
-        Ok(known.then_some(Outcome::Done(view.generation)))
-    }
-
-    /// What proves hosts of a joiner: its token, and what a voter observed.
-    pub(super) fn proofs(&self, admission: &Admission) -> Result<super::member::Proved, Refused> {
-        let view = self.current()?;
-        let Admission { request, witness } = admission;
-        let seen = witness.iter().flat_map(|witness| {
-            let seen = view.witnessed(witness, &request.addresses).filter(|host| !host.is_loopback());
-            seen.map(|host| (host.clone(), HostProof::Voter(witness.by)))
-        });
-        let named = self.usable_token(request.token)?.record.hosts.iter().map(|host| (host.clone(), HostProof::Token));
-        Ok(seen.chain(named).collect())
-    }
-
-    /// Adds hosts to a member, or takes away what an admin, its token or its founding gave it. All or none.
-    pub(super) fn edit_hosts(&mut self, node: NodeId, add: &[Host], remove: &[Host]) -> Applied {
-        let view = self.current()?;
-        let generation = view.generation;
-        let mut member = self.member(node)?.clone();
-        for host in remove {
-            match member.proved.get(host) {
-                Some(HostProof::Admin | HostProof::Token | HostProof::Founder) => drop(member.proved.remove(host)),
-                // It would come back at once.
-                Some(HostProof::Voter(_)) => return Err(Refused::HostNotAdded { host: host.clone(), node }),
-                None => {}
-            }
-        }
-        for host in add {
-            view.check_host_free(Some(node), host)?;
-            member.proved.insert(host.clone(), HostProof::Admin);
-        }
-        let added = member.proved.iter().filter(|(_, proof)| **proof == HostProof::Admin);
-        let added: Vec<&Host> = added.map(|(host, _)| host).collect();
-        check_limit(Limited::NodeHosts, &added, NODE_HOSTS_MAX, NODE_HOSTS_LEN_MAX)?;
-        if self.member(node)?.proved == member.proved {
-            return Ok(Outcome::Done(generation));
-        }
-        self.change(|view| view.members.insert(node, member))
-    }
-
-    /// Changes a setting of the cluster.
-    pub(super) fn set_cluster(&mut self, setting: &ClusterSetting) -> Applied {
-        let names = match setting {
-            ClusterSetting::ClientNames(names) => names,
-            ClusterSetting::LevelAuto(auto) => return self.set_level_auto(*auto),
-        };
-        let view = self.current()?;
-        check_limit(Limited::ClientNames, &names.iter().collect::<Vec<_>>(), CLIENT_NAMES_MAX, CLIENT_NAMES_LEN_MAX)?;
-        for name in names.iter().filter(|name| !name.is_loopback()) {
-            if let Some(member) = view.members.with_host(name).find(|member| holds_alone(member, name)) {
-                return Err(Refused::HostTaken { host: name.clone(), by: Role::Node(member.id) });
-            }
-            view.check_no_broker(name)?;
-        }
-        let names = names.iter().cloned().collect();
-        if view.client_names == names {
-            return Ok(Outcome::Done(view.generation));
-        }
-        self.change(|view| view.client_names = names)
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::member::Suffrage;
+use super::member::{Member, Suffrage};
 use super::state::TrustState;
 use crate::id::{NodeId, RequestId, TokenId};
 
@@ -74,7 +74,11 @@ impl TrustState {
         if let Some((id, _)) = overspent {
             return Err(InvariantBroken::TokenUses(*id));
         }
-        super::store_return::check_stores(view)?;
+        let mut stores = BTreeSet::new();
+        let twice = |m: &&Member| !stores.insert(m.store) || m.returning.is_some_and(|store| !stores.insert(store));
+        if let Some(member) = view.members.values().find(twice) {
+            return Err(InvariantBroken::StoreTwice(member.id));
+        }
         let mut keys = BTreeSet::new();
         if let Some(member) = view.members.values().find(|m| m.keys().any(|key| !keys.insert(key))) {
             return Err(InvariantBroken::KeyTwice(member.id));

@@ -1,14 +1,14 @@
 //! The level of the cluster: what its members may use, since all of them know it.
 //!
-//! It is part of the state and only rises. Nothing above it is proposed or stored, so a release can be taken back for as
-//! long as the level has not risen, and members can be replaced one by one, in any order.
+//! It is part of the state and only rises. Nothing above it is proposed or stored, so a release can be taken back for
+//! as long as the level has not risen, and members can be replaced one by one, in any order.
 
 use std::collections::BTreeSet;
 
-use super::command::{Command, LEVEL_FOR_TESTING};
+use super::command::{Command, LEVEL_FOR_TESTING, RaiseLevel};
 use super::member::{Member, Suffrage};
-use super::outcome::{Outcome, Refused};
-use super::state::{Applied, TrustState};
+use super::outcome::Refused;
+use super::state::TrustState;
 use crate::codec::FIRST_LEVEL;
 use crate::id::NodeId;
 use crate::limits::LEVEL_PROVEN_SECS;
@@ -40,51 +40,15 @@ impl TrustState {
         self.members_but(without).map(|m| m.feature_level).min().unwrap_or(self.level)
     }
 
-    /// What the leader proposes by itself: the newest level that all members have known for long enough. `silent` are the
-    /// members that have held no lease for as long; those of them that vote are waited for all the same.
+    /// What the leader proposes by itself: the newest level that all members have known for long enough. `silent` are
+    /// the members that have held no lease for as long; those of them that vote are waited for all the same.
     pub fn level_to_raise(&self, silent: &BTreeSet<NodeId>) -> Option<Command> {
         let view = self.view()?;
         let votes = |node: &NodeId| view.members.get(node).is_some_and(|m| m.suffrage == Suffrage::Voter);
         let without: BTreeSet<NodeId> = silent.iter().copied().filter(|node| !votes(node)).collect();
         let level = self.level_known_by_all(&without);
         let wanted = self.level_auto && level > self.level && self.unproven(level, &without).is_empty();
-        wanted.then_some(Command::RaiseLevel { level, without, by_itself: true })
-    }
-
-    pub(super) fn raise_level(&mut self, level: u32, without: &BTreeSet<NodeId>, by_itself: bool) -> Applied {
-        let generation = self.current()?.generation;
-        if !self.check_raise(level, without, by_itself)? {
-            return Ok(Outcome::Done(generation));
-        }
-        self.level = level;
-        // A generation of its own, so that every task that waits for news looks.
-        self.change(|_| {})
-    }
-
-    /// Whether the level rises to `level`; false where it is as high already.
-    pub(super) fn check_raise(&self, level: u32, without: &BTreeSet<NodeId>, by_itself: bool) -> Result<bool, Refused> {
-        let view = self.current()?;
-        if level <= self.level {
-            return Ok(false);
-        }
-        let voter = |node: &&NodeId| view.members.get(node).is_some_and(|m| m.suffrage == Suffrage::Voter);
-        if let Some(voter) = without.iter().find(voter) {
-            return Err(Refused::LevelNeedsVoter(*voter));
-        }
-        let behind = if by_itself { self.unproven(level, without) } else { self.behind(level, without) };
-        if !behind.is_empty() || (by_itself && !self.level_auto) {
-            return Err(Refused::AboveLevel { needed: level, level: self.level, behind });
-        }
-        Ok(true)
-    }
-
-    pub(super) fn set_level_auto(&mut self, auto: bool) -> Applied {
-        let generation = self.current()?.generation;
-        if self.level_auto == auto {
-            return Ok(Outcome::Done(generation));
-        }
-        self.level_auto = auto;
-        self.change(|_| {})
+        wanted.then_some(Command::RaiseLevel(RaiseLevel { level, without, by_itself: true }))
     }
 
     /// Whether a command of `needed` level may be applied.
@@ -95,9 +59,9 @@ impl TrustState {
         Err(Refused::AboveLevel { needed, level: self.level, behind: self.behind(needed, &BTreeSet::new()) })
     }
 
-    /// Members that do not know `level`, or have not known it for long enough to tell that their release is no bad one. A
-    /// learner that joined with it took nothing up: else a cluster that grows every day would never rise.
-    fn unproven(&self, level: u32, without: &BTreeSet<NodeId>) -> Vec<(NodeId, Name)> {
+    /// Members that do not know `level`, or have not known it for long enough to tell that their release is no bad one.
+    /// A learner that joined with it took nothing up: else a cluster that grows every day would never rise.
+    pub(super) fn unproven(&self, level: u32, without: &BTreeSet<NodeId>) -> Vec<(NodeId, Name)> {
         let joined_with_it = |m: &Member| m.suffrage == Suffrage::Learner && m.level_since == m.admitted_at;
         let for_long = |m: &Member| self.time().secs_since(m.level_since) >= LEVEL_PROVEN_SECS;
         let proven = |m: &Member| m.feature_level >= level && (for_long(m) || joined_with_it(m));

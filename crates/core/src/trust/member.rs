@@ -141,6 +141,30 @@ pub struct Member {
     pub level_since: UnixMillis,
 }
 
+impl Member {
+    /// The number of the newest renewal on record.
+    pub fn renewal(&self) -> u64 {
+        self.renewed.as_ref().map_or(self.leaf.renewal, |renewed| renewed.leaf.renewal)
+    }
+
+    /// The certificate on record for `key`: the member's own, or its next one.
+    pub fn leaf_of(&self, key: KeyId) -> Option<&Leaf> {
+        let next = self.renewed.as_ref().map(|renewed| &renewed.leaf);
+        [Some(&self.leaf), next].into_iter().flatten().find(|leaf| leaf.key == key)
+    }
+
+    /// Every key on record for the member but its sealing key.
+    pub fn keys(&self) -> impl Iterator<Item = KeyId> + '_ {
+        let next = self.renewed.as_ref().map(|renewed| renewed.leaf.key);
+        [self.keys.identity.id(), self.leaf.key, self.keys.ucan.id()].into_iter().chain(next)
+    }
+
+    /// Whether `store` is this member's, now or after its return.
+    pub fn owns(&self, store: StoreId) -> bool {
+        self.store == store || self.returning == Some(store)
+    }
+}
+
 /// A former member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Evicted {
@@ -148,7 +172,7 @@ pub struct Evicted {
     pub name: Name,
     /// The node name that its certificate mapped to, if it was made elsewhere.
     pub mapped: Option<HostName>,
-    /// Its identity key, refused for ever.
+    /// Its identity key, refused without end.
     pub identity: PublicKey,
     /// When it was evicted.
     pub at: UnixMillis,

@@ -5,9 +5,7 @@
 
 pub mod agreement;
 pub mod author;
-mod authorization;
 pub mod chain;
-mod check;
 pub mod clocks;
 pub mod command;
 pub mod digest;
@@ -17,21 +15,16 @@ mod invariants;
 pub mod join_token;
 mod levels;
 pub mod member;
-mod members;
 pub mod outcome;
-mod principals;
 pub mod recognition;
-mod renewal;
 pub mod seal;
 mod state;
 pub mod statement;
-mod store_return;
 pub mod tables;
-mod tokens;
 pub mod view;
 
+pub use command::addresses_transcript;
 pub use invariants::InvariantBroken;
-pub use members::addresses_transcript;
 pub use state::{Recorded, TrustState, UnreadableState, UnsupportedLevel};
 
 #[cfg(test)]

@@ -2,16 +2,15 @@
 //!
 //! Each change of voters, authorities or evictions makes a statement of what the cluster has become, signed with their
 //! identity keys by a majority of the voters of the statement *before* it, as a new root is in The Update Framework
-//! (specification §5.3.4). So an old CA key forges no successor, and whoever knows one statement recognizes all later ones.
+//! (specification §5.3.4). So an old CA key forges no successor, and a member that knows one statement recognizes all
+//! later ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::check::Checked;
-use super::outcome::{Outcome, Refused, Signer};
-use super::state::{Applied, TrustState};
+use super::state::TrustState;
 use super::view::{AuthorityPhase, View};
 use crate::id::{AuthorityId, ClusterId, Generation, Incarnation, NodeId, StoreId};
 use crate::key::PublicKey;
@@ -176,7 +175,7 @@ pub fn follow(known: &Arc<Statement>, chain: &[Signed]) -> Result<(Arc<Statement
 
 impl TrustState {
     /// Makes the next statement if the view has come to say something else.
-    pub(super) fn state_anew(&mut self) {
+    pub(super) fn make_statement(&mut self) {
         let Some(view) = &mut self.view else { return };
         if self.statements.is_empty() {
             Arc::make_mut(&mut self.statements)
@@ -192,43 +191,12 @@ impl TrustState {
         }
     }
 
-    /// Whether `node` may sign statement `number` so; `Some` where that adds nothing.
-    pub(super) fn check_signature(&self, number: u64, node: NodeId, signature: &[u8; 64]) -> Checked {
-        let generation = self.current()?.generation;
-        let refused = Refused::NotASigner { node, number };
-        let index = usize::try_from(number).map_err(|_| refused.clone())?;
-        let before = self.signers(index).ok_or(refused.clone())?;
-        let key = before.voters.get(&node).ok_or(refused.clone())?.identity;
-        let enough = majority(before.voters.len());
-        let signed = self.statements.get(index).ok_or(refused)?;
-        key.verify(&signed.statement.transcript(), signature).map_err(|_| Refused::Signature(Signer::Identity))?;
-        let adds = signed.signatures.len() < enough && !signed.signatures.contains_key(&node);
-        Ok((!adds).then_some(Outcome::Done(generation)))
-    }
-
-    pub(super) fn sign_statement(&mut self, number: u64, node: NodeId, signature: &[u8; 64]) -> Applied {
-        if let Some(done) = self.check_signature(number, node, signature)? {
-            return Ok(done);
-        }
-        let signed = usize::try_from(number).ok().and_then(|index| Arc::make_mut(&mut self.statements).get_mut(index));
-        signed.ok_or(Refused::NotASigner { node, number })?.signatures.insert(node, Signature(*signature));
-        self.revise();
-        let stated = (0..self.statements.len()).take_while(|index| self.is_complete(*index)).count();
-        let stated = u64::try_from(stated).unwrap_or(u64::MAX).saturating_sub(1);
-        let view = self.current()?;
-        if view.stated >= stated {
-            return Ok(Outcome::Done(view.generation));
-        }
-        // Members tell by the generation that they know it.
-        self.change(|view| view.stated = stated)
-    }
-
-    /// Whose voters sign the statement at `index`: the one before it; the founder signs its own.
-    fn signers(&self, index: usize) -> Option<&Arc<Statement>> {
+    /// The statement whose voters sign that at `index`: the one before it; the founder signs its own.
+    pub(super) fn signers(&self, index: usize) -> Option<&Arc<Statement>> {
         self.statements.get(index.saturating_sub(1)).map(|signed| &signed.statement)
     }
 
-    fn is_complete(&self, index: usize) -> bool {
+    pub(super) fn is_complete(&self, index: usize) -> bool {
         let enough = self.signers(index).map(|before| majority(before.voters.len()));
         self.statements.get(index).zip(enough).is_some_and(|(signed, enough)| signed.signatures.len() >= enough)
     }
@@ -243,8 +211,8 @@ impl TrustState {
         open.and_then(|index| self.statements.get(index)).map(|signed| &signed.statement)
     }
 
-    /// The number of the first statement that could never be signed by enough were `leaving` evicted now; the one that its
-    /// eviction makes counts as well. Signatures that are given count, and so do those that members can still give.
+    /// The number of the first statement that could never be signed by enough were `leaving` evicted now; the one that
+    /// its eviction makes counts as well. Signatures that are given count, and so do those that members can still give.
     pub fn needs(&self, leaving: NodeId) -> Option<u64> {
         let view = self.view.as_ref()?;
         let index = (usize::try_from(view.stated).ok()?..=self.statements.len()).find(|index| {

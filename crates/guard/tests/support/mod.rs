@@ -20,7 +20,7 @@ use countersign_core::secret::Secret;
 use countersign_core::time::{BootMillis, UnixMillis, Validity};
 use countersign_core::trust::TrustState;
 use countersign_core::trust::author::Author;
-use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
+use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, IssuePrincipal, Label, SealedKey, Stamped};
 use countersign_core::trust::member::MemberKeys;
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::{AuthorityKey, View};
@@ -136,7 +136,7 @@ impl World {
 
     pub fn issue(&self, name: &str) {
         let spki = ed25519_spki(&self.key_of(name).public().0).to_vec();
-        self.apply(Command::IssuePrincipal { role: client(name), spki, ttl_secs: 86_400 });
+        self.apply(Command::IssuePrincipal(IssuePrincipal { role: client(name), spki, ttl_secs: 86_400 }));
     }
 
     fn key_of(&self, name: &str) -> SecretKey {
@@ -187,7 +187,7 @@ impl World {
 
     pub fn label(&self, role: Role, name: &str, value: Option<&str>) {
         let edits = vec![LabelEdit { name: name.to_owned(), value: value.map(str::to_owned) }];
-        self.apply(Command::Label { role, edits });
+        self.apply(Command::Label(Label { role, edits }));
     }
 
     /// The client as its handshake proves it.

@@ -13,7 +13,7 @@ use countersign_core::enroll::host_checks::{HostCheck, HostChecks};
 use countersign_core::id::NodeId;
 use countersign_core::name::{Address, Host};
 use countersign_core::principal::Role;
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{Command, ProveHosts};
 use countersign_core::trust::hosts::Witness;
 use countersign_core::trust::view::View;
 use countersign_net::{Alpn, Dialer};
@@ -72,7 +72,7 @@ impl HostLookup {
             return;
         }
         let witness = Witness { by: self.local.node, hosts };
-        if let Err(error) = self.proposer.own_command(Command::ProveHosts { node, witness }, &[]).await {
+        if let Err(error) = self.proposer.own_command(Command::ProveHosts(ProveHosts { node, witness }), &[]).await {
             tracing::debug!(%node, error = %crate::chain(&error), "where the member was found is not recorded yet");
         }
     }

@@ -7,9 +7,10 @@ use countersign_core::key::SecretKey;
 use countersign_core::locked::{LockGuard, Locked};
 use countersign_core::receipt::Receipt;
 use countersign_core::time::UnixMillis;
+use countersign_core::trust::command::Revoked;
 use countersign_net::ClosedConnection;
 
-use crate::trust::machine::{Revocation, Revoked};
+use crate::trust::machine::Revocation;
 
 /// Revocations remembered; whoever asks for a receipt asks at once.
 const ENTRIES_MAX: usize = 256;

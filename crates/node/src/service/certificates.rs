@@ -9,7 +9,7 @@ use countersign_core::limits::PRINCIPAL_KEYS_MAX;
 use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::{Actor, Claim};
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{Command, RenewPrincipal};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Limited, Refused};
 use countersign_core::trust::view::View;
@@ -69,7 +69,7 @@ impl Certificates for CertificatesService {
         let _place = self.places.try_acquire().map_err(busy)?;
         let (actor, source) = (Actor::Principal(role.clone()), Some(remote.ip()));
         let claim = Claim { actor, source, request: new_request().map_err(|_| Status::internal("no randomness"))? };
-        let command = Command::RenewPrincipal { role, in_use, spki: spki.clone() };
+        let command = Command::RenewPrincipal(RenewPrincipal { role, in_use, spki: spki.clone() });
         match self.proposer.command_of(&claim, command, &spki).await {
             Ok(done) => {
                 tracing::info!(principal = %peer.principal(), %remote, "certificate renewed over its own connection");

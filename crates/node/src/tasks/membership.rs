@@ -9,7 +9,7 @@ use countersign_core::id::{AuthorityId, NodeId, StoreId};
 use countersign_core::limits::LEVEL_PROVEN_SECS;
 use countersign_core::trust::TrustState;
 use countersign_core::trust::clocks::StampError;
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{BindStore, Command, SealAuthority};
 use countersign_core::trust::member::Suffrage;
 use countersign_raft::{Group, GroupState, GroupStatus, MembershipError};
 
@@ -116,7 +116,7 @@ impl Membership {
             Step::SetVoters(voters) => drop(self.group.set_voters(&voters, true).await?),
             Step::Remove(node) => drop(self.group.remove(node).await?),
             Step::BindStore { node, store } => {
-                drop(self.proposer.own_command(Command::BindStore { node, store }, &[]).await?);
+                drop(self.proposer.own_command(Command::BindStore(BindStore { node, store }), &[]).await?);
             }
             Step::HandOver(node) => {
                 let _ = self.group.step_down_to(node).await;
@@ -125,7 +125,9 @@ impl Membership {
             Step::Seal { authority, node, sealing } => {
                 let view = self.local.endpoint.trust().load().view.clone();
                 let sealed = self.key_holder.seal_to(&view, node, &sealing)?;
-                self.proposer.own_command(Command::SealAuthority { authority, node, sealed }, &[]).await?;
+                self.proposer
+                    .own_command(Command::SealAuthority(SealAuthority { authority, node, sealed }), &[])
+                    .await?;
             }
         }
         Ok(true)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::trust::addresses_transcript;
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{Command, ConfirmAuthority, ReportFeatureLevel, SetAddresses, SignStatement};
 use countersign_raft::Group;
 
 use crate::identity::endpoints::OwnEndpoints;
@@ -85,7 +85,9 @@ impl OwnRecord {
         let Some(member) = state.view().and_then(|view| view.members.get(&self.local.node)) else { return Ok(()) };
         let level = state.known();
         if member.feature_level != level {
-            self.proposer.own_command(Command::ReportFeatureLevel { node: self.local.node, level }, &[]).await?;
+            self.proposer
+                .own_command(Command::ReportFeatureLevel(ReportFeatureLevel { node: self.local.node, level }), &[])
+                .await?;
         }
         Ok(())
     }
@@ -103,7 +105,10 @@ impl OwnRecord {
         if let Some((view, authority, ciphertext)) = to_confirm {
             let signature = self.key_holder.confirm(&view, self.local.node, &ciphertext)?;
             self.proposer
-                .own_command(Command::ConfirmAuthority { authority, node: self.local.node, signature }, &[])
+                .own_command(
+                    Command::ConfirmAuthority(ConfirmAuthority { authority, node: self.local.node, signature }),
+                    &[],
+                )
                 .await?;
         }
         Ok(())
@@ -114,7 +119,8 @@ impl OwnRecord {
         let statement = self.state.read().to_sign(self.local.node).cloned();
         let Some(statement) = statement else { return Ok(false) };
         let signature = self.local.keys.identity.sign(&statement.transcript());
-        let command = Command::SignStatement { number: statement.number, node: self.local.node, signature };
+        let command =
+            Command::SignStatement(SignStatement { number: statement.number, node: self.local.node, signature });
         self.proposer.own_command(command, &[]).await?;
         Ok(true)
     }
@@ -129,7 +135,7 @@ impl OwnRecord {
             return Ok(());
         }
         let signature = self.local.keys.identity.sign(&addresses_transcript(&view, self.local.node, &advertised));
-        let command = Command::SetAddresses { node: self.local.node, addresses: advertised, signature };
+        let command = Command::SetAddresses(SetAddresses { node: self.local.node, addresses: advertised, signature });
         self.proposer.own_command(command, &[]).await?;
         Ok(())
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use countersign_core::id::{Generation, KeyId};
 use countersign_core::key::Endorsement;
 use countersign_core::time::{UnixMillis, Validity};
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{AdoptLeaf, Command, Renew};
 use countersign_core::trust::outcome::Outcome;
 use countersign_net::{Credential, CredentialError, CredentialRefused};
 
@@ -138,7 +138,7 @@ impl Renewal {
             };
             if !adopted {
                 // Of an earlier start, maybe: said again, it changes nothing.
-                let adopt = Command::AdoptLeaf { node: self.local.node, renewal: leaf.renewal };
+                let adopt = Command::AdoptLeaf(AdoptLeaf { node: self.local.node, renewal: leaf.renewal });
                 adopted = leaf.renewal == record.map_or(0, |record| record.leaf.renewal)
                     || self.proposer.own_command(adopt, &[]).await.is_ok();
             }
@@ -196,7 +196,7 @@ impl Renewal {
             (trust.view.cluster, again.unwrap_or(record.renewal().saturating_add(1)))
         };
         let endorsement = Endorsement::sign(&self.local.keys.identity, cluster, key.id(), number);
-        let command = Command::Renew { node: self.local.node, key: key.id(), endorsement };
+        let command = Command::Renew(Renew { node: self.local.node, key: key.id(), endorsement });
         let done = self.proposer.own_command(command, &key.spki()).await?;
         let Outcome::Renewed(renewed) = done.outcome else { return Err(CommandError::Unknown.into()) };
         self.applied_here(renewed.generation).await?;

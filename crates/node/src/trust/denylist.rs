@@ -9,11 +9,12 @@ use countersign_core::id::NodeId;
 use countersign_core::locked::{LockGuard, Locked, Order};
 use countersign_core::peer::Refusal;
 use countersign_core::principal::Role;
+use countersign_core::trust::command::Revoked;
 use countersign_net::{ClosedConnection, Endpoint};
 use serde::{Deserialize, Serialize};
 
 use crate::identity::datadir::{DamageReason, DataDir, DataDirError, file};
-use crate::trust::machine::{Revocation, Revoked};
+use crate::trust::machine::Revocation;
 
 /// As stored.
 #[derive(Debug, Default, Serialize, Deserialize)]

@@ -16,7 +16,7 @@ use countersign_core::locked::{Locked, Order};
 use countersign_core::trust::agreement::{
     Agreement, Judge, News, Report, Revocation, RevocationsCompared, Said, Speaker, Uneven,
 };
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{Command, SetSuffrage};
 use countersign_core::trust::digest::DigestAt;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
@@ -205,7 +205,7 @@ impl Divergence {
 
     /// As leader: why a command may not make a voter of a member whose state is known to differ.
     pub(crate) fn check_state_of_new_voter(&self, command: &Command) -> Option<Refused> {
-        let Command::SetSuffrage { node, suffrage: Suffrage::Voter, .. } = command else { return None };
+        let Command::SetSuffrage(SetSuffrage { node, suffrage: Suffrage::Voter, .. }) = command else { return None };
         let store = self.state.read().view()?.members.get(node)?.store;
         let report = self.known.lock().kept.agreement.learner(self.local.node, (*node, store))?;
         let index = *report.disagreements.keys().next()?;

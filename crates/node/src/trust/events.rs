@@ -255,7 +255,7 @@ mod tests {
     use countersign_core::time::UnixMillis;
     use countersign_core::trust::TrustState;
     use countersign_core::trust::author::Author;
-    use countersign_core::trust::command::{Command, FEATURE_LEVEL, Stamped};
+    use countersign_core::trust::command::{Command, FEATURE_LEVEL, RevokeKey, Stamped};
 
     use super::*;
     use crate::trust::replica::tests::bootstrap;
@@ -270,7 +270,7 @@ mod tests {
         let mut state = TrustState::new();
         let mut history = History { states: vec![], events: vec![] };
         for at in 0..n {
-            let command = if at == 0 { bootstrap(1) } else { Command::RevokeKey(KeyId([at; 32])) };
+            let command = if at == 0 { bootstrap(1) } else { Command::RevokeKey(RevokeKey(KeyId([at; 32]))) };
             let author = Author::of_member(NodeId(1), RequestId([at; 16]));
             let stamped = Stamped { level: FEATURE_LEVEL, time: UnixMillis::from_secs(1_800_000_000), author, command };
             history.events.extend(state.apply_recorded(&stamped, &GroupMembers::default()).unwrap().event);

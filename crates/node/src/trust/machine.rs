@@ -9,11 +9,10 @@ use countersign_core::codec;
 use countersign_core::group::GroupMembers;
 use countersign_core::id::{Generation, KeyId};
 use countersign_core::locked::Locked;
-use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::Author;
 use countersign_core::trust::clocks::Anchor;
-use countersign_core::trust::command::{Command, Stamped};
+use countersign_core::trust::command::{Command, Effect, Revoked, Stamped};
 use countersign_core::trust::digest::Digests;
 use countersign_core::trust::event::Event;
 use countersign_core::trust::outcome::Outcome;
@@ -39,26 +38,11 @@ pub(crate) struct Revocation {
     pub(crate) whom: Revoked,
 }
 
-/// Who or what is refused.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Revoked {
-    Principal(Role),
-    Key(KeyId),
-}
-
 impl Revocation {
     fn of(command: &Command, outcome: &Outcome) -> Option<Self> {
-        let (generation, whom) = match (command, outcome) {
-            (Command::Evict { node, .. }, Outcome::Evicted { generation, .. }) => {
-                (*generation, Revoked::Principal(Role::Node(*node)))
-            }
-            (Command::RevokePrincipal(role), Outcome::Revoked { generation, .. }) => {
-                (*generation, Revoked::Principal(role.clone()))
-            }
-            (Command::RevokeKey(key), Outcome::Revoked { generation, .. }) => (*generation, Revoked::Key(*key)),
-            _ => return None,
-        };
-        Some(Self { generation, whom })
+        let Effect::Revokes(whom) = command.effect() else { return None };
+        let (Outcome::Evicted { generation, .. } | Outcome::Revoked { generation, .. }) = outcome else { return None };
+        Some(Self { generation: *generation, whom })
     }
 }
 
@@ -330,7 +314,7 @@ fn stop(error: &(dyn core::error::Error + 'static)) -> ! {
 mod tests {
     use countersign_core::id::{NodeId, RequestId};
     use countersign_core::limits::DIGEST_EVERY;
-    use countersign_core::trust::command::FEATURE_LEVEL;
+    use countersign_core::trust::command::{FEATURE_LEVEL, RevokeKey};
     use countersign_core::trust::digest::DigestAt;
 
     use super::*;
@@ -349,7 +333,7 @@ mod tests {
             machine.apply(at(index), &GroupMembers::default(), &stamped.encode().unwrap()).unwrap();
         };
         let newest = || shared.with_digests(Digests::newest);
-        let revoke = |key| Command::RevokeKey(KeyId([key; 32]));
+        let revoke = |key| Command::RevokeKey(RevokeKey(KeyId([key; 32])));
         apply(&mut machine, 1, crate::trust::replica::tests::bootstrap(1));
         apply(&mut machine, DIGEST_EVERY - 1, revoke(1));
         let then = shared.read().digest().unwrap();

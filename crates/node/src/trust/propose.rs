@@ -14,8 +14,7 @@ use countersign_core::limits::COMMAND_LEN_MAX;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::{Author, Claim, NotPermitted, permit};
 use countersign_core::trust::clocks::StampError;
-use countersign_core::trust::command::{Command, Stamped};
-use countersign_core::trust::hosts::Admission;
+use countersign_core::trust::command::{Admission, Command, Effect, Stamped};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
@@ -241,7 +240,7 @@ impl Proposer {
             }
         }
         // What removes somebody is not even written where nobody can commit it: later, it would surprise.
-        if matches!(command, Command::Evict { .. } | Command::SetSuffrage { .. } | Command::ReturnStore(_))
+        if matches!(command, Command::Evict(_) | Command::SetSuffrage(_) | Command::ReturnStore(_))
             && self.group.ensure_linearizable().await.is_err()
         {
             return Ok(Attempt::Elsewhere);
@@ -336,20 +335,19 @@ impl Proposer {
             done.time = state.time();
             state.view().cloned()
         };
-        let chain = match (&done.outcome, command) {
-            (Outcome::Admitted(admitted), Command::Admit(admission)) if KeyId::of_spki(spki) == admitted.leaf.key => {
+        let certified = KeyId::of_spki(spki);
+        let chain = match (&done.outcome, command.effect()) {
+            (Outcome::Admitted(admitted), Effect::CertifiesNode(endorsement)) if certified == admitted.leaf.key => {
                 if let Some(view) = view {
                     // Rules come with the log: until it has that, a joiner lets nobody do anything.
                     done.view = codec::encode::<View>(&view.without_policy())?.into();
                 }
-                self.key_holder.sign_admitted(admitted, &admission.request.endorsement, spki)?
+                self.key_holder.sign_admitted(admitted, endorsement, spki)?
             }
-            (Outcome::Renewed(renewed), Command::Renew { endorsement, .. })
-                if KeyId::of_spki(spki) == renewed.leaf.key =>
-            {
+            (Outcome::Renewed(renewed), Effect::CertifiesNode(endorsement)) if certified == renewed.leaf.key => {
                 self.key_holder.sign_admitted(renewed, endorsement, spki)?
             }
-            (Outcome::Issued(grant), Command::IssuePrincipal { spki, .. } | Command::RenewPrincipal { spki, .. }) => {
+            (Outcome::Issued(grant), Effect::CertifiesPrincipal(spki)) => {
                 self.key_holder.sign_principal(grant, spki)?
             }
             _ => vec![],
@@ -402,8 +400,10 @@ impl Proposer {
 mod tests {
     use countersign_core::id::TokenId;
     use countersign_core::limits::COMMANDS_PER_AUTHOR_MAX;
-    use countersign_core::trust::command::FEATURE_LEVEL;
-    use countersign_core::trust::hosts::ClusterSetting;
+    use countersign_core::trust::command::{
+        AdoptLeaf, ClusterSetting, FEATURE_LEVEL, ReportFeatureLevel, RevokeJoinToken, SealAuthority, SetAddresses,
+        SignStatement,
+    };
 
     use super::*;
     use crate::testing::founded;
@@ -418,15 +418,15 @@ mod tests {
         let member = founded(data.path()).await.unwrap();
         let (inner, group) = (&member.proposer, &member.group);
         let node = member.local.node;
-        let reported = |level| Command::ReportFeatureLevel { node, level };
+        let reported = |level| Command::ReportFeatureLevel(ReportFeatureLevel { node, level });
         inner.own_command(Command::SetCluster(ClusterSetting::LevelAuto(false)), &[]).await.unwrap();
         let written = || group.status().last_log;
         let before = written();
         for command in [
             reported(FEATURE_LEVEL),
-            Command::SignStatement { number: 9, node, signature: [0; 64] },
-            Command::AdoptLeaf { node, renewal: 3 },
-            Command::SetAddresses { node, addresses: vec![], signature: [0; 64] },
+            Command::SignStatement(SignStatement { number: 9, node, signature: [0; 64] }),
+            Command::AdoptLeaf(AdoptLeaf { node, renewal: 3 }),
+            Command::SetAddresses(SetAddresses { node, addresses: vec![], signature: [0; 64] }),
         ] {
             inner.propose_for(node, claim(), &command, &[]).await.unwrap().unwrap();
         }
@@ -442,10 +442,12 @@ mod tests {
         let member = founded(data.path()).await.unwrap();
         let (inner, group) = (&member.proposer, &member.group);
         let of_length = |len: usize| {
-            let sealed = |n: usize| Command::SealAuthority {
-                authority: countersign_core::id::AuthorityId([7; 32]),
-                node: NodeId(9),
-                sealed: vec![0; n],
+            let sealed = |n: usize| {
+                Command::SealAuthority(SealAuthority {
+                    authority: countersign_core::id::AuthorityId([7; 32]),
+                    node: NodeId(9),
+                    sealed: vec![0; n],
+                })
             };
             // All but what is around the bytes.
             let around = codec::encode(&sealed(len)).unwrap().len() - len;
@@ -472,7 +474,7 @@ mod tests {
     async fn an_author_with_too_much_waiting_is_told_to_try_again_and_others_are_served() {
         let data = tempfile::tempdir().unwrap();
         let member = founded(data.path()).await.unwrap();
-        let command = Command::RevokeJoinToken(TokenId([7; 8]));
+        let command = Command::RevokeJoinToken(RevokeJoinToken(TokenId([7; 8])));
         let flood = |node| -> Vec<_> {
             (0..COMMANDS_PER_AUTHOR_MAX).map(|_| member.proposer.in_flight.enter(node, 1).unwrap()).collect()
         };

@@ -7,7 +7,7 @@ use std::time::Duration;
 use countersign_api::convert::{MessageError, decoded};
 use countersign_core::codec::CodecError;
 use countersign_core::id::{GroupId, NodeId, StoreId};
-use countersign_core::trust::command::{Command, Stamped};
+use countersign_core::trust::command::{Command, Evict, Stamped};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::View;
@@ -192,7 +192,7 @@ impl Assignments for WeakAssigned {
         let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) else { return };
         let Ok(Stamped { command, .. }) = Stamped::decode(this.known, command) else { return };
         this.stores.logged(index, &command);
-        if let Command::Evict { node, .. } = command
+        if let Command::Evict(Evict { node, .. }) = command
             && node != this.me
         {
             this.denylist.logged(index, node);
@@ -272,7 +272,7 @@ pub(crate) mod tests {
     use countersign_core::time::{UnixMillis, Validity};
     use countersign_core::trust::author::Author;
     use countersign_core::trust::chain::Chain;
-    use countersign_core::trust::command::{Bootstrap, FEATURE_LEVEL, SealedKey};
+    use countersign_core::trust::command::{Bootstrap, FEATURE_LEVEL, RevokeKey, SealedKey};
     use countersign_core::trust::member::{Member, MemberKeys};
     use countersign_core::trust::view::AuthorityKey;
     use countersign_raft::{
@@ -310,7 +310,7 @@ pub(crate) mod tests {
     }
 
     fn evict(node: u64) -> Command {
-        Command::Evict { node: NodeId(node), compromised: false, keep_authority: true }
+        Command::Evict(Evict { node: NodeId(node), compromised: false, keep_authority: true })
     }
 
     pub(crate) fn bootstrap(cluster: u8) -> Command {
@@ -461,7 +461,7 @@ pub(crate) mod tests {
         };
         let nothing = Generation(0);
         assert_eq!(apply(1, bootstrap(1)), (nothing, (Generation(1), 0)));
-        let revoke = |key| Command::RevokeKey(KeyId([key; 32]));
+        let revoke = |key| Command::RevokeKey(RevokeKey(KeyId([key; 32])));
         denylist.logged(2, NodeId(9));
         assert_eq!(apply(2, revoke(1)), (nothing, (Generation(2), 1)));
         assert_eq!(denylist.refuses(), BTreeSet::from([NodeId(9)]));

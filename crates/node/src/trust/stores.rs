@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use countersign_core::id::{NodeId, StoreId};
 use countersign_core::locked::{LockGuard, Locked};
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{BindStore, Command};
 use countersign_core::trust::statement::Statement;
 use countersign_core::trust::view::View;
 use countersign_raft::{Refusal, StoreFault};
@@ -75,7 +75,7 @@ impl Stores {
     pub(crate) fn logged(&self, index: u64, command: &Command) {
         let brings = match command {
             Command::Bootstrap(bootstrap) => (crate::identity::bootstrap::FOUNDER, bootstrap.store),
-            Command::BindStore { node, store } => (*node, *store),
+            Command::BindStore(BindStore { node, store }) => (*node, *store),
             _ => return,
         };
         let mut known = self.lock();
@@ -193,6 +193,7 @@ impl Stores {
 mod tests {
     use countersign_core::key::SecretKey;
     use countersign_core::secret::Secret;
+    use countersign_core::trust::command::ReportFeatureLevel;
     use countersign_core::trust::statement::StatedVoter;
 
     use super::*;
@@ -210,7 +211,7 @@ mod tests {
     }
 
     fn bind(store: StoreId) -> Command {
-        Command::BindStore { node: NODE, store }
+        Command::BindStore(BindStore { node: NODE, store })
     }
 
     #[test]
@@ -219,7 +220,7 @@ mod tests {
         assert_eq!(stores.of(Some(&view), NODE), [OLD]);
         assert_eq!(stores.of(Some(&view), NodeId(9)), []);
         stores.logged(5, &bind(NEW));
-        stores.logged(6, &Command::ReportFeatureLevel { node: NODE, level: 1 });
+        stores.logged(6, &Command::ReportFeatureLevel(ReportFeatureLevel { node: NODE, level: 1 }));
         assert_eq!(stores.of(Some(&view), NODE), [OLD, NEW]);
         assert!(stores.is_logged(NODE, NEW) && !stores.is_logged(NodeId(1), NEW));
         stores.truncated(6);

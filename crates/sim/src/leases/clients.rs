@@ -10,7 +10,9 @@ use countersign_core::peer::{CertificateClaims, CertificateProof, Proof, Wanted,
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::TrustState;
-use countersign_core::trust::command::{Command, Stamped};
+use countersign_core::trust::command::{
+    AdoptLeaf, Command, Evict, IssuePrincipal, Renew, RevokeKey, RevokePrincipal, Stamped,
+};
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::statement::Statement;
 
@@ -106,9 +108,9 @@ impl Record {
     fn revoke(&mut self, wish: usize, command: &Command) {
         for credential in self.credentials.iter_mut().filter(|c| c.revoked.is_none()) {
             let hit = match command {
-                Command::Evict { node, .. } => credential.role().node_id() == Some(*node),
-                Command::RevokeKey(key) => credential.key() == *key,
-                Command::RevokePrincipal(role) => credential.role() == role,
+                Command::Evict(Evict { node, .. }) => credential.role().node_id() == Some(*node),
+                Command::RevokeKey(RevokeKey(key)) => credential.key() == *key,
+                Command::RevokePrincipal(RevokePrincipal(role)) => credential.role() == role,
                 _ => false,
             };
             if hit {
@@ -121,8 +123,8 @@ impl Record {
     pub(crate) fn good(&self) -> impl Iterator<Item = &Credential> + '_ {
         let wished = |c: &Credential| {
             self.wishes.iter().any(|wish| match &wish.command {
-                Command::RevokeKey(key) => c.key() == *key,
-                Command::RevokePrincipal(role) => c.role() == role,
+                Command::RevokeKey(RevokeKey(key)) => c.key() == *key,
+                Command::RevokePrincipal(RevokePrincipal(role)) => c.role() == role,
                 _ => false,
             })
         };
@@ -139,10 +141,10 @@ impl Shop {
         stamped: &Stamped,
     ) -> Result<Outcome, LeaseBroken> {
         let outcome = state.apply(stamped, members)?;
-        if let (Command::Renew { node, endorsement, .. }, true) =
+        if let (Command::Renew(Renew { node, endorsement, .. }), true) =
             (&stamped.command, self.breaks(LeaseDanger::DropsOldCertificate))
         {
-            let adopt = Command::AdoptLeaf { node: *node, renewal: endorsement.renewal };
+            let adopt = Command::AdoptLeaf(AdoptLeaf { node: *node, renewal: endorsement.renewal });
             state.apply(&Stamped { command: adopt, ..stamped.clone() }, members)?;
         }
         Ok(outcome)
@@ -179,7 +181,8 @@ impl Shop {
     fn account(&mut self, command: &Command, outcome: &Outcome) {
         let generation = self.record.state.view().map_or(Generation(0), |view| view.generation);
         let wish = self.record.wishes.iter().position(|w| w.generation.is_none() && w.command == *command);
-        if let (Command::IssuePrincipal { role, spki, .. }, Outcome::Issued(grant)) = (command, outcome) {
+        if let (Command::IssuePrincipal(IssuePrincipal { role, spki, .. }), Outcome::Issued(grant)) = (command, outcome)
+        {
             let parts = CertificateClaims {
                 principal: Principal { trust_domain: self.home.trust_domain.clone(), role: role.clone() },
                 key: KeyId::of_spki(spki),
@@ -212,7 +215,7 @@ impl Shop {
         if refused {
             return;
         }
-        if let Command::Evict { node, .. } = command {
+        if let Command::Evict(Evict { node, .. }) = command {
             self.record.out.insert(*node, at);
             self.report.evictions += 1;
             self.captured.push(*node);

@@ -54,7 +54,9 @@ pub fn lease_cost(seed: u64, members: u64, revocations: u32) -> Result<Cost, Lea
     let keys: Vec<_> = world.shop.record.good().map(|credential| credential.key()).collect();
     let (began, messages) = (world.shop.now, world.shop.lease_messages);
     for key in keys {
-        world.wish(Wish::of(countersign_core::trust::command::Command::RevokeKey(key)));
+        world.wish(Wish::of(countersign_core::trust::command::Command::RevokeKey(
+            countersign_core::trust::command::RevokeKey(key),
+        )));
         world.run_until(world.shop.now + STEP)?;
     }
     let burst = per(messages, world.shop.lease_messages, world.shop.now - began) / members as f64;

@@ -12,7 +12,9 @@ use countersign_core::name::{Address, Name};
 use countersign_core::secret::Secret;
 use countersign_core::time::Validity;
 use countersign_core::trust::TrustState;
-use countersign_core::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey};
+use countersign_core::trust::command::{
+    AddJoinToken, Bootstrap, Command, ConfirmAuthority, FEATURE_LEVEL, SealAuthority, SealedKey,
+};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::seal::confirm_transcript;
 use countersign_core::trust::view::AuthorityKey;
@@ -108,7 +110,7 @@ pub(crate) fn found(rng: &mut Rng, home: &Home, size: Size) -> Result<Vec<Machin
         token
     };
     let (voter, learner) = (token(rng, Suffrage::Voter), token(rng, Suffrage::Learner));
-    commands.extend([&voter, &learner].map(|token| Command::AddJoinToken(token.record.clone())));
+    commands.extend([&voter, &learner].map(|token| Command::AddJoinToken(AddJoinToken(token.record.clone()))));
     for (node, keys) in (1..).zip(&all).skip(1) {
         let votes = node <= size.voters;
         let token = if votes { &voter } else { &learner };
@@ -117,8 +119,8 @@ pub(crate) fn found(rng: &mut Rng, home: &Home, size: Size) -> Result<Vec<Machin
             let (authority, node, sealed) = (home.authority, NodeId(node), vec![9]);
             let transcript = confirm_transcript(home.cluster, authority, node, &sealed);
             let signature = ca.sign(&transcript).to_vec();
-            commands.push(Command::SealAuthority { authority, node, sealed });
-            commands.push(Command::ConfirmAuthority { authority, node, signature });
+            commands.push(Command::SealAuthority(SealAuthority { authority, node, sealed }));
+            commands.push(Command::ConfirmAuthority(ConfirmAuthority { authority, node, signature }));
         }
     }
     let mut state = TrustState::new();

@@ -12,7 +12,7 @@ use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::TrustState;
 use countersign_core::trust::author::{permit, permit_in_recovery};
 use countersign_core::trust::clocks::{Anchor, VoterClocks};
-use countersign_core::trust::command::{Command, FEATURE_LEVEL};
+use countersign_core::trust::command::{Command, FEATURE_LEVEL, SignStatement};
 use countersign_core::trust::recognition::Recognition;
 use countersign_core::trust::statement::Statement;
 use countersign_core::trust::view::View;
@@ -409,7 +409,7 @@ impl Machine {
         let (Some(leader), true) = (self.raft.leader, shop.rng.one_in(4)) else { return };
         let Some(statement) = self.process.state.to_sign(self.node) else { return };
         let signature = self.keys.identity().sign(&statement.transcript());
-        let command = Command::SignStatement { number: statement.number, node: self.node, signature };
+        let command = Command::SignStatement(SignStatement { number: statement.number, node: self.node, signature });
         shop.send(self.node, leader, Body::Forward(Box::new(command)));
     }
 

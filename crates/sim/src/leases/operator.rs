@@ -3,7 +3,7 @@
 use countersign_core::id::{Generation, NodeId};
 use countersign_core::name::Name;
 use countersign_core::principal::Role;
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{Command, Evict, IssuePrincipal, RevokeKey, RevokePrincipal};
 use countersign_core::trust::recognition::Shown;
 
 use super::machine::Machine;
@@ -35,19 +35,19 @@ impl Wish {
     }
 
     pub(crate) const fn revokes(&self) -> bool {
-        matches!(self.command, Command::Evict { .. } | Command::RevokeKey(_) | Command::RevokePrincipal(_))
+        matches!(self.command, Command::Evict(_) | Command::RevokeKey(_) | Command::RevokePrincipal(_))
     }
 
     const fn victim(&self) -> Option<NodeId> {
         match self.command {
-            Command::Evict { node, .. } => Some(node),
+            Command::Evict(Evict { node, .. }) => Some(node),
             _ => None,
         }
     }
 }
 
 pub(crate) const fn eviction(node: NodeId) -> Command {
-    Command::Evict { node, compromised: true, keep_authority: true }
+    Command::Evict(Evict { node, compromised: true, keep_authority: true })
 }
 
 impl Shop {
@@ -55,7 +55,7 @@ impl Shop {
         let mut spki = SPKI.to_vec();
         spki.extend(self.rng.bytes::<32>());
         let name = Name::parse(&format!("c{}", self.rng.below(400))).ok()?;
-        Some(Command::IssuePrincipal { role: Role::Client(name), spki, ttl_secs: CLIENT_TTL_SECS })
+        Some(Command::IssuePrincipal(IssuePrincipal { role: Role::Client(name), spki, ttl_secs: CLIENT_TTL_SECS }))
     }
 
     /// Draws the next wish.
@@ -68,8 +68,8 @@ impl Shop {
         let command = match self.rng.below(10) {
             _ if good.len() < CLIENTS => self.issue(),
             0 => self.whom_to_evict().map(eviction),
-            1..5 => self.rng.pick(&good).map(|(_, key)| Command::RevokeKey(*key)),
-            5..8 => self.rng.pick(&good).map(|(role, _)| Command::RevokePrincipal(role.clone())),
+            1..5 => self.rng.pick(&good).map(|(_, key)| Command::RevokeKey(RevokeKey(*key))),
+            5..8 => self.rng.pick(&good).map(|(role, _)| Command::RevokePrincipal(RevokePrincipal(role.clone()))),
             _ => self.issue(),
         };
         let pending = |command: &Command| self.record.wishes.iter().any(|wish| wish.command == *command);
@@ -105,7 +105,7 @@ impl Machine {
         if self.process.desk.as_ref().is_none_or(|desk| desk.proposed.contains(&wish)) {
             return;
         }
-        if let Command::Evict { node, .. } = command
+        if let Command::Evict(Evict { node, .. }) = command
             && !self.may_evict(node, shop)
         {
             return;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use countersign_core::group::GroupMembers;
 use countersign_core::id::NodeId;
-use countersign_core::trust::command::{Command, Stamped};
+use countersign_core::trust::command::{Command, Evict, Stamped};
 
 use crate::rng::Rng;
 
@@ -218,7 +218,7 @@ impl Raft {
     fn note_evictions(&mut self, entries: &[Arc<Entry>]) {
         self.evicts.extend(entries.iter().filter_map(|entry| match &entry.payload {
             Payload::Command(stamped) => match &stamped.command {
-                Command::Evict { node, .. } => Some(*node),
+                Command::Evict(Evict { node, .. }) => Some(*node),
                 _ => None,
             },
             _ => None,

@@ -2,7 +2,7 @@
 
 use countersign_core::id::KeyId;
 use countersign_core::peer::CertificateClaims;
-use countersign_core::trust::command::Command;
+use countersign_core::trust::command::{AdoptLeaf, Command, Renew};
 
 use super::machine::Machine;
 use super::post::Body;
@@ -40,7 +40,7 @@ impl Machine {
         let adopts = member.leaf.key != self.credential.key && member.leaf_of(self.credential.key).is_some();
         let (number, node, cluster) = (self.renewal() + 1, self.node, shop.home.cluster);
         let forward = match &self.next {
-            None if adopts => Some(Command::AdoptLeaf { node, renewal: self.renewal() }),
+            None if adopts => Some(Command::AdoptLeaf(AdoptLeaf { node, renewal: self.renewal() })),
             None if self.judging_time(shop.now).0 < self.due() => return,
             None if self.process.renewed_at > 0 && shop.now < self.process.renewed_at + PAUSE => return,
             None => {
@@ -56,7 +56,7 @@ impl Machine {
                         self.next = Some(Next::Stored(Box::new(next)));
                         None
                     }
-                    None => Some(Command::Renew { node, key: *key, endorsement }),
+                    None => Some(Command::Renew(Renew { node, key: *key, endorsement })),
                 }
             }
             Some(Next::Stored(next)) => {
@@ -65,7 +65,7 @@ impl Machine {
                 self.process.renewed_at = shop.now;
                 shop.report.renewals += 1;
                 shop.published(&self.credential);
-                Some(Command::AdoptLeaf { node, renewal: number })
+                Some(Command::AdoptLeaf(AdoptLeaf { node, renewal: number }))
             }
         };
         self.process.acted_at = shop.now;

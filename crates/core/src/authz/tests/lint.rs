@@ -12,7 +12,7 @@ use crate::authz::text::RuleText;
 use crate::authz::{Effect, Finding, Lint, NamePattern, NeverWhy, Policy, Rule, RuleId, decide, lint};
 use crate::id::ed25519_spki;
 use crate::principal::Role;
-use crate::trust::command::Command;
+use crate::trust::command::{Command, IssuePrincipal};
 use crate::trust::tests::rig::{NOW, Rig, key, name};
 use crate::trust::view::View;
 
@@ -21,7 +21,7 @@ fn view() -> View {
     let mut rig = Rig::three_voters();
     for (role, seed) in [(Role::Client(name("pay")), 60), (Role::Admin(name("root")), 61)] {
         let spki = ed25519_spki(&key(seed).public().0).to_vec();
-        rig.apply(Command::IssuePrincipal { role, spki, ttl_secs: 600 });
+        rig.apply(Command::IssuePrincipal(IssuePrincipal { role, spki, ttl_secs: 600 }));
     }
     let mut view = View::clone(rig.0.view().unwrap());
     let attributes = [("g".to_owned(), "1".to_owned())].into();

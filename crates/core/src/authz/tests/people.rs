@@ -16,7 +16,7 @@ use crate::authz::{
 };
 use crate::id::{Generation, NodeId, ed25519_spki};
 use crate::principal::Role;
-use crate::trust::command::Command;
+use crate::trust::command::{Command, IssuePrincipal};
 use crate::trust::tests::rig::{NOW, Rig, key, name};
 use crate::trust::view::View;
 
@@ -29,7 +29,7 @@ fn view_with(policy: Policy) -> View {
     let mut rig = Rig::three_voters();
     for (role, seed) in [(client("a"), 60), (client("ab"), 61), (Role::Admin(name("root")), 62)] {
         let spki = ed25519_spki(&key(seed).public().0).to_vec();
-        rig.apply(Command::IssuePrincipal { role, spki, ttl_secs: 600 });
+        rig.apply(Command::IssuePrincipal(IssuePrincipal { role, spki, ttl_secs: 600 }));
     }
     let held = Labels { role: Some("W".to_owned()), attributes: [("g".to_owned(), "1".to_owned())].into() };
     let labels = [(client("ab"), held), (client("c"), Labels::default())].into();

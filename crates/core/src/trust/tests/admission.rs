@@ -8,8 +8,8 @@ use crate::limits::{ADDRESSES_MAX, VOTERS_MAX};
 use crate::name::{Address, Host, HostName};
 use crate::principal::Role;
 use crate::trust::addresses_transcript;
-use crate::trust::command::Command;
-use crate::trust::hosts::{Admission, Witness};
+use crate::trust::command::{AddJoinToken, Admission, Command, Evict, IssuePrincipal, SetAddresses};
+use crate::trust::hosts::Witness;
 use crate::trust::join_token::{TokenRecord, TokenUnusable};
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Limited, Outcome, Refused, Signer};
@@ -20,7 +20,7 @@ fn admit(request: EnrollmentRequest) -> Command {
 
 fn with_token(uses: u32) -> Rig {
     let mut rig = Rig::founded();
-    rig.apply(Command::AddJoinToken(record(5, uses)));
+    rig.apply(Command::AddJoinToken(AddJoinToken(record(5, uses))));
     rig
 }
 
@@ -57,9 +57,9 @@ fn a_request_id_does_not_serve_other_keys() {
 fn an_evicted_node_does_not_return_by_its_old_request_nor_by_a_fresh_token() {
     let mut rig = with_token(1);
     rig.apply(admit(request(2, 5)));
-    rig.apply(Command::Evict { node: NodeId(2), compromised: false, keep_authority: false });
+    rig.apply(Command::Evict(Evict { node: NodeId(2), compromised: false, keep_authority: false }));
     assert_eq!(rig.refused(admit(request(2, 5))), Refused::EvictedSince(NodeId(2)));
-    rig.apply(Command::AddJoinToken(record(6, 1)));
+    rig.apply(Command::AddJoinToken(AddJoinToken(record(6, 1))));
     assert_eq!(rig.refused(admit(request(2, 6))), Refused::KeyRevoked);
     // A host made anew under the same name and address, with new keys, is welcome.
     let anew = EnrollmentRequest { name: name("n2"), addresses: request(2, 6).addresses, ..request(7, 6) };
@@ -109,12 +109,12 @@ fn a_token_holder_cannot_claim_an_identity_key_that_it_does_not_hold() {
 fn suffrage_role_and_name_come_from_the_token() {
     let mut rig = Rig::founded();
     let gpu = std::collections::BTreeMap::from([("gpu".to_owned(), "true".to_owned())]);
-    rig.apply(Command::AddJoinToken(TokenRecord {
+    rig.apply(Command::AddJoinToken(AddJoinToken(TokenRecord {
         name: Some(name("n2")),
         role: Some("Worker".to_owned()),
         attributes: gpu.clone(),
         ..voter_record(5, 2)
-    }));
+    })));
     assert_eq!(rig.refused(admit(request(3, 5))), Refused::NameNotAdmitted(name("n2")));
     rig.apply(admit(request(2, 5)));
     let member = rig.0.view().unwrap().members.get(&NodeId(2)).unwrap();
@@ -152,12 +152,15 @@ fn a_host_belongs_to_one_member_or_broker_whatever_the_port() {
     assert_eq!(rig.refused(at(3, "10.0.0.2:9")), taken("10.0.0.2:9", NodeId(2)));
     let broker = Role::Broker(HostName::parse("b1.example.org").unwrap());
     let spki = ed25519_spki(&key(77).public().0).to_vec();
-    rig.apply(Command::IssuePrincipal { role: broker.clone(), spki: spki.clone(), ttl_secs: 60 });
+    rig.apply(Command::IssuePrincipal(IssuePrincipal { role: broker.clone(), spki: spki.clone(), ttl_secs: 60 }));
     let refused = rig.refused(at(3, "b1.example.org:9"));
     assert_eq!(refused, Refused::HostTaken { host: Host::parse("b1.example.org").unwrap(), by: broker });
     rig.apply(at(3, "n3.example.org:1"));
     let role = Role::Broker(HostName::parse("n3.example.org").unwrap());
-    assert!(matches!(rig.refused(Command::IssuePrincipal { role, spki, ttl_secs: 60 }), Refused::HostTaken { .. }));
+    assert!(matches!(
+        rig.refused(Command::IssuePrincipal(IssuePrincipal { role, spki, ttl_secs: 60 })),
+        Refused::HostTaken { .. }
+    ));
 }
 
 #[test]
@@ -168,7 +171,7 @@ fn a_member_that_moved_gets_no_certificate_for_its_new_host_by_repeating_its_old
     let moved = vec![Address::parse("10.9.9.9:1").unwrap()];
     let view = rig.0.view().unwrap().clone();
     let signature = key(2).sign(&addresses_transcript(&view, NodeId(2), &moved));
-    rig.apply(Command::SetAddresses { node: NodeId(2), addresses: moved, signature });
+    rig.apply(Command::SetAddresses(SetAddresses { node: NodeId(2), addresses: moved, signature }));
     let Outcome::Admitted(again) = rig.apply(admit(request(2, 5))) else { panic!() };
     assert_eq!(again.hosts, [Host::parse("10.0.0.2").unwrap()]);
 }
@@ -221,7 +224,7 @@ fn a_member_has_one_to_eight_addresses() {
 #[test]
 fn voters_are_bounded() {
     let mut rig = Rig::founded();
-    rig.apply(Command::AddJoinToken(voter_record(5, 20)));
+    rig.apply(Command::AddJoinToken(AddJoinToken(voter_record(5, 20))));
     for seed in 2..=VOTERS_MAX as u8 {
         assert!(matches!(rig.apply(admit(request(seed, 5))), Outcome::Admitted(_)), "{seed}");
     }
@@ -232,7 +235,7 @@ fn voters_are_bounded() {
 #[test]
 fn nothing_is_admitted_before_there_is_a_cluster_and_none_is_made_twice() {
     let mut rig = Rig::empty();
-    assert_eq!(rig.refused(Command::AddJoinToken(record(5, 1))), Refused::NoCluster);
+    assert_eq!(rig.refused(Command::AddJoinToken(AddJoinToken(record(5, 1)))), Refused::NoCluster);
     assert_eq!(rig.refused(admit(request(2, 5))), TokenUnusable::Unknown.into());
     rig.apply(bootstrap());
     assert_eq!(rig.refused(bootstrap()), Refused::ClusterExists);

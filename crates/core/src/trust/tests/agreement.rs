@@ -15,7 +15,7 @@ use crate::trust::TrustState;
 use crate::trust::agreement::{
     Agreement, Incomparable, Judge, News, Report, Revocation, RevocationsCompared, Said, Speaker,
 };
-use crate::trust::command::Command;
+use crate::trust::command::{AddJoinToken, Command, RevokeKey, SetSuffrage};
 use crate::trust::digest::{DigestAt, Digests};
 use crate::trust::member::{Evicted, Suffrage};
 use crate::trust::view::View;
@@ -30,11 +30,15 @@ fn view() -> View {
     let mut rig = Rig::empty();
     rig.apply(bootstrap());
     for node in [2, 3, 4] {
-        rig.apply(Command::AddJoinToken(record(node, 1)));
+        rig.apply(Command::AddJoinToken(AddJoinToken(record(node, 1))));
         rig.apply(Command::Admit(Box::new(request(node, node).into())));
     }
     for node in [2, 3] {
-        rig.apply(Command::SetSuffrage { node: NodeId(node), suffrage: Suffrage::Voter, keep_authority: false });
+        rig.apply(Command::SetSuffrage(SetSuffrage {
+            node: NodeId(node),
+            suffrage: Suffrage::Voter,
+            keep_authority: false,
+        }));
     }
     View::clone(rig.0.view().unwrap())
 }
@@ -121,7 +125,7 @@ fn states_that_differ_in_anything_have_different_digests() {
     rig.apply(bootstrap());
     let before = rig.0.digest().unwrap();
     let key = KeyId([7; 32]);
-    rig.apply(Command::RevokeKey(key));
+    rig.apply(Command::RevokeKey(RevokeKey(key)));
     let revoked = rig.0.digest().unwrap();
     assert_ne!(revoked, before);
     assert_eq!(TrustState::decode(1, &rig.0.encode().unwrap()).unwrap().digest().unwrap(), revoked);

@@ -13,7 +13,7 @@ use crate::limits::{
     STAGED_SECS_MAX, SUPER_USERS_MAX,
 };
 use crate::principal::Role;
-use crate::trust::command::{Bootstrap, Command};
+use crate::trust::command::{Bootstrap, Command, IssuePrincipal, StagePolicy};
 use crate::trust::outcome::{Outcome, Refused};
 
 fn rule(id: &str, principal: &str, effect: Effect) -> Rule {
@@ -50,7 +50,7 @@ fn stage(change: u8, part: u32, rules: impl Into<Vec<Rule>>) -> Command {
 }
 
 fn stage_both(change: u8, part: u32, remove: impl Into<Vec<RuleId>>, rules: impl Into<Vec<Rule>>) -> Command {
-    Command::StagePolicy { change: ChangeId([change; 16]), part, remove: remove.into(), put: rules.into() }
+    Command::StagePolicy(StagePolicy { change: ChangeId([change; 16]), part, remove: remove.into(), put: rules.into() })
 }
 
 fn sent(of: u8, parts: u32) -> PolicyChange {
@@ -421,5 +421,5 @@ fn what_waits_for_its_change_is_in_a_snapshot() {
 
 fn issue(client: &str) -> Command {
     let spki = ed25519_spki(&key(60).public().0).to_vec();
-    Command::IssuePrincipal { role: Role::Client(name(client)), spki, ttl_secs: 60 }
+    Command::IssuePrincipal(IssuePrincipal { role: Role::Client(name(client)), spki, ttl_secs: 60 })
 }

@@ -11,7 +11,9 @@ use crate::principal::Role;
 use crate::trust::TrustState;
 use crate::trust::author::{Actor, Made};
 use crate::trust::chain::{Head, Line};
-use crate::trust::command::{Command, FEATURE_LEVEL, Stamped};
+use crate::trust::command::{
+    AddJoinToken, Command, FEATURE_LEVEL, Label, RevokeJoinToken, RevokePrincipal, SealAuthority, Stamped,
+};
 use crate::trust::member::Suffrage;
 
 const EVENTS: &str = include_str!("golden_events.jsonl");
@@ -49,7 +51,7 @@ fn every_event_is_one_json_object_that_follows_from_the_one_before() {
 #[test]
 fn another_author_time_or_command_makes_another_head() {
     let rig = Rig::founded();
-    let command = Command::AddJoinToken(record(5, 1));
+    let command = Command::AddJoinToken(AddJoinToken(record(5, 1)));
     let head = |stamped: &Stamped| {
         let mut state = rig.0.clone();
         state.apply(stamped, &GroupMembers::default()).unwrap();
@@ -59,7 +61,7 @@ fn another_author_time_or_command_makes_another_head() {
     let author = author();
     for other in [
         stamped(NOW.plus_secs(1), command),
-        stamped(NOW, Command::AddJoinToken(record(5, 2))),
+        stamped(NOW, Command::AddJoinToken(AddJoinToken(record(5, 2)))),
         Stamped { author: crate::trust::author::Author { taken_by: NodeId(2), ..author.clone() }, ..good.clone() },
         Stamped { author: crate::trust::author::Author { source: None, ..author.clone() }, ..good.clone() },
         Stamped {
@@ -76,18 +78,18 @@ fn another_author_time_or_command_makes_another_head() {
 fn refusals_and_repeated_commands_are_no_changes() {
     let mut rig = sampled();
     let count = rig.0.chain().count();
-    rig.refused(Command::RevokeJoinToken(TokenId([9; 8])));
-    rig.refused(Command::AddJoinToken(record(5, 3)));
+    rig.refused(Command::RevokeJoinToken(RevokeJoinToken(TokenId([9; 8]))));
+    rig.refused(Command::AddJoinToken(AddJoinToken(record(5, 3))));
     // What admitted node 4 already, and addresses that node 2 has.
     rig.apply(Command::Admit(Box::new(request(4, 5).into())));
-    rig.apply(Command::Label { role: Role::Client(name("shop")), edits: vec![] });
-    rig.apply(Command::RevokePrincipal(Role::Client(name("pay"))));
+    rig.apply(Command::Label(Label { role: Role::Client(name("shop")), edits: vec![] }));
+    rig.apply(Command::RevokePrincipal(RevokePrincipal(Role::Client(name("pay")))));
     rig.apply(Command::ChangePolicy(Box::default()));
-    rig.apply(Command::SealAuthority { authority: pin(), node: NodeId(2), sealed: vec![1, 2] });
+    rig.apply(Command::SealAuthority(SealAuthority { authority: pin(), node: NodeId(2), sealed: vec![1, 2] }));
     assert_eq!(rig.0.chain().count(), count);
-    rig.apply(Command::RevokeJoinToken(token(5).id()));
+    rig.apply(Command::RevokeJoinToken(RevokeJoinToken(token(5).id())));
     assert_eq!(rig.0.chain().count(), count + 1);
-    rig.apply(Command::RevokeJoinToken(token(5).id()));
+    rig.apply(Command::RevokeJoinToken(RevokeJoinToken(token(5).id())));
     assert_eq!(rig.0.chain().count(), count + 1);
 }
 
@@ -96,8 +98,10 @@ fn head_and_count_survive_a_snapshot() {
     let mut rig = sampled();
     let mut restored = TrustState::decode(FEATURE_LEVEL, &rig.0.encode().unwrap()).unwrap();
     assert_eq!(restored.chain(), rig.0.chain());
-    rig.apply(Command::RevokeJoinToken(token(5).id()));
-    restored.apply(&stamped(NOW, Command::RevokeJoinToken(token(5).id())), &GroupMembers::default()).unwrap();
+    rig.apply(Command::RevokeJoinToken(RevokeJoinToken(token(5).id())));
+    restored
+        .apply(&stamped(NOW, Command::RevokeJoinToken(RevokeJoinToken(token(5).id()))), &GroupMembers::default())
+        .unwrap();
     assert_eq!(restored.chain(), rig.0.chain());
 }
 
@@ -163,7 +167,10 @@ fn longest_event_stays_within_its_limit() {
     rig.apply(Command::ChangePolicy(Box::new(change)));
     rig.apply(Command::ChangePolicy(Box::new(PolicyChange { remove, ..PolicyChange::default() })));
     let attributes = (0..ATTRIBUTES_MAX).map(|at| (format!("{at:063}"), "v".repeat(ATTRIBUTE_LEN_MAX))).collect();
-    rig.apply(Command::AddJoinToken(crate::trust::join_token::TokenRecord { attributes, ..record(5, 1) }));
+    rig.apply(Command::AddJoinToken(AddJoinToken(crate::trust::join_token::TokenRecord {
+        attributes,
+        ..record(5, 1)
+    })));
     let lens: Vec<usize> = rig.1.iter().map(|event| event.line().len()).collect();
     assert!(lens.iter().all(|len| *len <= EVENT_LEN_MAX), "{lens:?}");
     assert!(lens.iter().any(|len| *len > EVENT_LEN_MAX / 3), "{lens:?}");

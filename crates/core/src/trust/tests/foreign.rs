@@ -8,7 +8,9 @@ use crate::name::HostName;
 use crate::peer::{CertificateClaims, CertificateProof, Proof, Refusal, Wanted, verify};
 use crate::principal::{Principal, Role};
 use crate::time::Validity;
-use crate::trust::command::{Bootstrap, Command};
+use crate::trust::command::{
+    AddJoinToken, Bootstrap, Command, ConfirmAuthority, Evict, IssuePrincipal, RevokeKey, SealAuthority, SetSuffrage,
+};
 use crate::trust::member::{ForeignLeaf, Suffrage};
 use crate::trust::outcome::{Outcome, Refused, Signer};
 
@@ -36,7 +38,7 @@ fn admit(request: EnrollmentRequest) -> Command {
 fn founded() -> Rig {
     let mut rig = Rig::empty();
     assert!(matches!(rig.apply(bootstrap_with(|_| {})), Outcome::Admitted(_)));
-    rig.apply(Command::AddJoinToken(voter_record(5, 9)));
+    rig.apply(Command::AddJoinToken(AddJoinToken(voter_record(5, 9))));
     rig
 }
 
@@ -63,7 +65,7 @@ fn a_cluster_has_either_the_ca_key_or_nodes_with_certificates_of_their_own() {
     let mut elsewhere = founded();
     assert_eq!(elsewhere.refused(admit(request(2, 5))), Refused::CertificateMissing);
     let mut issuing = Rig::founded();
-    issuing.apply(Command::AddJoinToken(record(5, 9)));
+    issuing.apply(Command::AddJoinToken(AddJoinToken(record(5, 9))));
     assert_eq!(issuing.refused(admit(bringing(2, "n2"))), Refused::CertificateUnwanted);
 }
 
@@ -96,14 +98,18 @@ fn an_evicted_node_is_known_by_its_mapped_name_and_its_key_never_returns() {
     let mut rig = founded();
     rig.apply(admit(bringing(2, "n2")));
     let mapped = HostName::parse("n2").unwrap();
-    rig.apply(Command::SetSuffrage { node: NodeId(2), suffrage: Suffrage::Learner, keep_authority: false });
+    rig.apply(Command::SetSuffrage(SetSuffrage {
+        node: NodeId(2),
+        suffrage: Suffrage::Learner,
+        keep_authority: false,
+    }));
     rig.settle();
     assert!(matches!(
-        rig.apply(Command::Evict { node: NodeId(2), compromised: false, keep_authority: false }),
+        rig.apply(Command::Evict(Evict { node: NodeId(2), compromised: false, keep_authority: false })),
         Outcome::Evicted { .. }
     ));
     assert_eq!(rig.0.view().unwrap().node_mapped(&mapped), Some(NodeId(2)), "to be refused as evicted");
-    rig.apply(Command::AddJoinToken(record(6, 9)));
+    rig.apply(Command::AddJoinToken(AddJoinToken(record(6, 9))));
     let with_six = |r: EnrollmentRequest| EnrollmentRequest { token: token(6).id(), ..r }.signed(&token(6).key());
     let same_certificate = EnrollmentRequest { leaf_key: leaf_key(2), ..bringing(7, "n2") };
     let endorsement = Endorsement::sign(&key(7), CLUSTER, leaf_key(2), 0);
@@ -118,10 +124,11 @@ fn an_evicted_node_is_known_by_its_mapped_name_and_its_key_never_returns() {
 fn voters_leave_without_a_word_about_a_key_that_they_never_held_but_one_stays() {
     let mut rig = founded();
     rig.apply(admit(bringing(2, "n2")));
-    let leave = |node, suffrage| Command::SetSuffrage { node: NodeId(node), suffrage, keep_authority: false };
+    let leave =
+        |node, suffrage| Command::SetSuffrage(SetSuffrage { node: NodeId(node), suffrage, keep_authority: false });
     assert!(matches!(rig.apply(leave(1, Suffrage::Learner)), Outcome::Done(_)));
     assert_eq!(rig.refused(leave(2, Suffrage::Learner)), Refused::LastVoter(NodeId(2)));
-    let evict = Command::Evict { node: NodeId(2), compromised: false, keep_authority: true };
+    let evict = Command::Evict(Evict { node: NodeId(2), compromised: false, keep_authority: true });
     assert_eq!(rig.refused(evict), Refused::LastVoter(NodeId(2)));
 }
 
@@ -131,10 +138,10 @@ fn nothing_is_issued_sealed_or_confirmed() {
     let spki = crate::id::ed25519_spki(&key(60).public().0).to_vec();
     let role = Role::Client(name("pay"));
     let elsewhere = Refused::KeyElsewhere(pin());
-    assert_eq!(rig.refused(Command::IssuePrincipal { role, spki, ttl_secs: 60 }), elsewhere);
-    let seal = Command::SealAuthority { authority: pin(), node: NodeId(1), sealed: vec![1] };
+    assert_eq!(rig.refused(Command::IssuePrincipal(IssuePrincipal { role, spki, ttl_secs: 60 })), elsewhere);
+    let seal = Command::SealAuthority(SealAuthority { authority: pin(), node: NodeId(1), sealed: vec![1] });
     assert_eq!(rig.refused(seal), elsewhere);
-    let confirm = Command::ConfirmAuthority { authority: pin(), node: NodeId(1), signature: vec![1] };
+    let confirm = Command::ConfirmAuthority(ConfirmAuthority { authority: pin(), node: NodeId(1), signature: vec![1] });
     assert_eq!(rig.refused(confirm), elsewhere);
 }
 
@@ -142,7 +149,7 @@ fn nothing_is_issued_sealed_or_confirmed() {
 fn a_node_is_accepted_with_its_recorded_key_only_and_a_client_by_its_chain() {
     let mut rig = founded();
     rig.apply(admit(bringing(2, "n2")));
-    rig.apply(Command::RevokeKey(KeyId([66; 32])));
+    rig.apply(Command::RevokeKey(RevokeKey(KeyId([66; 32]))));
     let view = rig.0.view().unwrap();
     let ask = |role: Role, key: KeyId, wanted: Wanted| {
         let proof = Proof::Certificate(CertificateProof::asserted(CertificateClaims {

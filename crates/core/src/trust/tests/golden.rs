@@ -15,8 +15,12 @@ use crate::name::{Address, Host};
 use crate::principal::Role;
 use crate::trust::TrustState;
 use crate::trust::addresses_transcript;
-use crate::trust::command::{Command, FEATURE_LEVEL, Stamped};
-use crate::trust::hosts::{ClusterSetting, Witness};
+use crate::trust::command::{
+    AddJoinToken, AdoptLeaf, AssignGroup, BindStore, ClusterSetting, Command, EditHosts, Evict, FEATURE_LEVEL,
+    IssuePrincipal, Label, ProveHosts, RaiseLevel, Renew, RenewPrincipal, ReportFeatureLevel, RevokeJoinToken,
+    RevokeKey, RevokePrincipal, RotateClusterToken, SetAddresses, SetSuffrage, SignStatement, StagePolicy, Stamped,
+};
+use crate::trust::hosts::Witness;
 use crate::trust::join_token::{TokenRecord, token_id};
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::Outcome;
@@ -63,35 +67,51 @@ pub(super) fn sample() -> TrustState {
 /// A state with some of everything, by nearly every command.
 pub(super) fn sampled() -> Rig {
     let mut rig = Rig::three_voters();
-    rig.apply(Command::AddJoinToken(record(5, 3)));
+    rig.apply(Command::AddJoinToken(AddJoinToken(record(5, 3))));
     rig.apply(Command::Admit(Box::new(request(4, 5).into())));
-    rig.apply(Command::Evict { node: NodeId(3), compromised: false, keep_authority: true });
+    rig.apply(Command::Evict(Evict { node: NodeId(3), compromised: false, keep_authority: true }));
     let next = key(80).public().id();
     let endorsement = Endorsement::sign(&key(2), CLUSTER, next, 1);
-    rig.apply(Command::Renew { node: NodeId(2), key: next, endorsement });
-    rig.apply(Command::IssuePrincipal {
+    rig.apply(Command::Renew(Renew { node: NodeId(2), key: next, endorsement }));
+    rig.apply(Command::IssuePrincipal(IssuePrincipal {
         role: Role::Client(name("pay")),
         spki: ed25519_spki(&key(60).public().0).to_vec(),
         ttl_secs: 60,
-    });
-    rig.apply(Command::RevokePrincipal(Role::Client(name("pay"))));
+    }));
+    rig.apply(Command::RevokePrincipal(RevokePrincipal(Role::Client(name("pay")))));
     let spki = |seed| ed25519_spki(&key(seed).public().0).to_vec();
-    rig.apply(Command::IssuePrincipal { role: Role::Client(name("shop")), spki: spki(61), ttl_secs: 60 });
+    rig.apply(Command::IssuePrincipal(IssuePrincipal {
+        role: Role::Client(name("shop")),
+        spki: spki(61),
+        ttl_secs: 60,
+    }));
     let in_use = key(61).public().id();
-    rig.apply(Command::RenewPrincipal { role: Role::Client(name("shop")), in_use, spki: spki(62) });
+    rig.apply(Command::RenewPrincipal(RenewPrincipal { role: Role::Client(name("shop")), in_use, spki: spki(62) }));
     rig.apply(Command::ChangePolicy(Box::new(policy_change())));
-    rig.apply(Command::Label { role: Role::Node(NodeId(2)), edits: vec![edit("role", "Worker"), edit("gpu", "true")] });
-    rig.apply(Command::Label { role: Role::Client(name("shop")), edits: vec![edit("zone", "eu")] });
+    rig.apply(Command::Label(Label {
+        role: Role::Node(NodeId(2)),
+        edits: vec![edit("role", "Worker"), edit("gpu", "true")],
+    }));
+    rig.apply(Command::Label(Label { role: Role::Client(name("shop")), edits: vec![edit("zone", "eu")] }));
     let remove = vec![rule("pay").id];
-    rig.apply(Command::StagePolicy { change: ChangeId([9; 16]), part: 0, remove, put: vec![rule("staged")] });
+    rig.apply(Command::StagePolicy(StagePolicy {
+        change: ChangeId([9; 16]),
+        part: 0,
+        remove,
+        put: vec![rule("staged")],
+    }));
     let transcript = rig.0.statements()[3].statement.transcript();
-    rig.apply(Command::SignStatement { number: 3, node: NodeId(1), signature: key(1).sign(&transcript) });
+    rig.apply(Command::SignStatement(SignStatement {
+        number: 3,
+        node: NodeId(1),
+        signature: key(1).sign(&transcript),
+    }));
     let host = |text| Host::parse(text).unwrap();
-    rig.apply(Command::AddJoinToken(TokenRecord { hosts: vec![host("db.example")], ..record(6, 3) }));
+    rig.apply(Command::AddJoinToken(AddJoinToken(TokenRecord { hosts: vec![host("db.example")], ..record(6, 3) })));
     rig.apply(Command::SetCluster(ClusterSetting::ClientNames(vec![host("lb.example")])));
-    rig.apply(Command::EditHosts { node: NodeId(2), add: vec![host("n2.example")], remove: vec![] });
+    rig.apply(Command::EditHosts(EditHosts { node: NodeId(2), add: vec![host("n2.example")], remove: vec![] }));
     let witness = Witness { by: NodeId(1), hosts: vec![host("10.0.0.4")] };
-    rig.apply(Command::ProveHosts { node: NodeId(4), witness });
+    rig.apply(Command::ProveHosts(ProveHosts { node: NodeId(4), witness }));
     rig
 }
 
@@ -106,70 +126,70 @@ fn a_snapshot_is_encoded_as_it_always_was() {
 }
 
 /// A log with every command that this level has.
-fn logged() -> Rig {
+pub(super) fn logged() -> Rig {
     let mut rig = sampled();
     let among = |voters: &[u64]| GroupMembers {
         voters: voters.iter().copied().map(NodeId).collect(),
         learners: BTreeSet::from([NodeId(4)]),
     };
-    rig.apply(Command::RevokeJoinToken(token_id(record(5, 3).verifier)));
-    rig.apply(Command::RotateClusterToken(record(9, 3)));
-    rig.apply(Command::AssignGroup { group: GroupId(7), members: vec![NodeId(1), NodeId(2)] });
-    rig.apply(Command::ReportFeatureLevel { node: NodeId(2), level: 2 });
-    rig.apply(Command::RaiseLevel { level: 2, without: BTreeSet::from([NodeId(4)]), by_itself: false });
+    rig.apply(Command::RevokeJoinToken(RevokeJoinToken(token_id(record(5, 3).verifier))));
+    rig.apply(Command::RotateClusterToken(RotateClusterToken(record(9, 3))));
+    rig.apply(Command::AssignGroup(AssignGroup { group: GroupId(7), members: vec![NodeId(1), NodeId(2)] }));
+    rig.apply(Command::ReportFeatureLevel(ReportFeatureLevel { node: NodeId(2), level: 2 }));
+    rig.apply(Command::RaiseLevel(RaiseLevel { level: 2, without: BTreeSet::from([NodeId(4)]), by_itself: false }));
     let addresses = vec![Address::parse("10.0.0.22:7001").unwrap(), Address::parse("n2.example:7001").unwrap()];
     let signature = key(2).sign(&addresses_transcript(rig.0.view().unwrap(), NodeId(2), &addresses));
-    rig.apply(Command::SetAddresses { node: NodeId(2), addresses, signature });
-    rig.apply(Command::AdoptLeaf { node: NodeId(2), renewal: 1 });
-    rig.apply(Command::RevokeKey(key(61).public().id()));
-    rig.apply(Command::SetSuffrage { node: NodeId(4), suffrage: Suffrage::Voter, keep_authority: false });
+    rig.apply(Command::SetAddresses(SetAddresses { node: NodeId(2), addresses, signature }));
+    rig.apply(Command::AdoptLeaf(AdoptLeaf { node: NodeId(2), renewal: 1 }));
+    rig.apply(Command::RevokeKey(RevokeKey(key(61).public().id())));
+    rig.apply(Command::SetSuffrage(SetSuffrage { node: NodeId(4), suffrage: Suffrage::Voter, keep_authority: false }));
     let (leaf, exporter) = ([3; 32], [4; 32]);
     let (replaces, store) = (StoreId([2; 16]), StoreId([72; 16]));
     let ids = (CLUSTER, NodeId(2));
     let back = StoreReturn::sign(&key(2), ids, (replaces, store), ReturnChannel { leaf, exporter });
     rig.apply(Command::ReturnStore(Box::new(back)));
-    rig.apply_among(&among(&[1, 2]), Command::BindStore { node: NodeId(2), store });
-    rig.apply_among(&among(&[1]), Command::BindStore { node: NodeId(2), store });
+    rig.apply_among(&among(&[1, 2]), Command::BindStore(BindStore { node: NodeId(2), store }));
+    rig.apply_among(&among(&[1]), Command::BindStore(BindStore { node: NodeId(2), store }));
     rig
 }
 
 /// One name for each command. A new one needs a name here, and an entry in a golden log of its level.
-const fn name_of(command: &Command) -> Option<&'static str> {
+pub(super) const fn name_of(command: &Command) -> Option<&'static str> {
     Some(match command {
         Command::Bootstrap(_) => "Bootstrap",
         Command::AddJoinToken(_) => "AddJoinToken",
         Command::RevokeJoinToken(_) => "RevokeJoinToken",
         Command::RotateClusterToken(_) => "RotateClusterToken",
         Command::Admit(_) => "Admit",
-        Command::SealAuthority { .. } => "SealAuthority",
-        Command::ConfirmAuthority { .. } => "ConfirmAuthority",
-        Command::SetSuffrage { .. } => "SetSuffrage",
-        Command::Evict { .. } => "Evict",
-        Command::IssuePrincipal { .. } => "IssuePrincipal",
+        Command::SealAuthority(_) => "SealAuthority",
+        Command::ConfirmAuthority(_) => "ConfirmAuthority",
+        Command::SetSuffrage(_) => "SetSuffrage",
+        Command::Evict(_) => "Evict",
+        Command::IssuePrincipal(_) => "IssuePrincipal",
         Command::RevokeKey(_) => "RevokeKey",
         Command::RevokePrincipal(_) => "RevokePrincipal",
-        Command::AssignGroup { .. } => "AssignGroup",
-        Command::ReportFeatureLevel { .. } => "ReportFeatureLevel",
-        Command::RaiseLevel { .. } => "RaiseLevel",
-        Command::SetAddresses { .. } => "SetAddresses",
-        Command::Renew { .. } => "Renew",
-        Command::AdoptLeaf { .. } => "AdoptLeaf",
-        Command::SignStatement { .. } => "SignStatement",
-        Command::RenewPrincipal { .. } => "RenewPrincipal",
-        Command::StagePolicy { .. } => "StagePolicy",
+        Command::AssignGroup(_) => "AssignGroup",
+        Command::ReportFeatureLevel(_) => "ReportFeatureLevel",
+        Command::RaiseLevel(_) => "RaiseLevel",
+        Command::SetAddresses(_) => "SetAddresses",
+        Command::Renew(_) => "Renew",
+        Command::AdoptLeaf(_) => "AdoptLeaf",
+        Command::SignStatement(_) => "SignStatement",
+        Command::RenewPrincipal(_) => "RenewPrincipal",
+        Command::StagePolicy(_) => "StagePolicy",
         Command::ChangePolicy(_) => "ChangePolicy",
-        Command::Label { .. } => "Label",
-        Command::ProveHosts { .. } => "ProveHosts",
-        Command::EditHosts { .. } => "EditHosts",
+        Command::Label(_) => "Label",
+        Command::ProveHosts(_) => "ProveHosts",
+        Command::EditHosts(_) => "EditHosts",
         Command::SetCluster(_) => "SetCluster",
         Command::ReturnStore(_) => "ReturnStore",
-        Command::BindStore { .. } => "BindStore",
+        Command::BindStore(_) => "BindStore",
         Command::NoteForTesting(_) => return None,
     })
 }
 
 /// How many commands there are at this level.
-const COMMANDS: usize = 28;
+pub(super) const COMMANDS: usize = 28;
 
 fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)

@@ -9,8 +9,11 @@ use crate::name::{Address, Host, HostName};
 use crate::principal::Role;
 use crate::trust::addresses_transcript;
 use crate::trust::author::permit;
-use crate::trust::command::Command;
-use crate::trust::hosts::{Admission, ClusterSetting, HostProof, Witness};
+use crate::trust::command::{
+    AddJoinToken, Admission, AdoptLeaf, ClusterSetting, Command, EditHosts, IssuePrincipal, ProveHosts, Renew,
+    SetAddresses,
+};
+use crate::trust::hosts::{HostProof, Witness};
 use crate::trust::join_token::TokenRecord;
 use crate::trust::outcome::{Admitted, Limited, Outcome, Refused};
 
@@ -29,8 +32,11 @@ fn witness(by: u64, texts: &[&str]) -> Option<Witness> {
 /// Voters 1 to 3, and a learner, 4. Token 6 names `db.example`, token 5 nothing.
 fn rig() -> Rig {
     let mut rig = Rig::three_voters();
-    rig.apply(Command::AddJoinToken(record(5, 9)));
-    rig.apply(Command::AddJoinToken(TokenRecord { hosts: hosts(&["db.example", "10.0.9.9"]), ..record(6, 9) }));
+    rig.apply(Command::AddJoinToken(AddJoinToken(record(5, 9))));
+    rig.apply(Command::AddJoinToken(AddJoinToken(TokenRecord {
+        hosts: hosts(&["db.example", "10.0.9.9"]),
+        ..record(6, 9)
+    })));
     rig.apply(Command::Admit(Box::new(request(4, 5).into())));
     rig
 }
@@ -63,8 +69,10 @@ fn renewed(rig: &mut Rig, node: u8) -> Vec<String> {
     let number = rig.0.view().unwrap().members[&id].renewal() + 1;
     let leaf = KeyId([node.wrapping_mul(16) + number as u8; 32]);
     let endorsement = Endorsement::sign(&key(node), CLUSTER, leaf, number);
-    let Outcome::Renewed(admitted) = rig.apply(Command::Renew { node: id, key: leaf, endorsement }) else { panic!() };
-    rig.apply(Command::AdoptLeaf { node: id, renewal: number });
+    let Outcome::Renewed(admitted) = rig.apply(Command::Renew(Renew { node: id, key: leaf, endorsement })) else {
+        panic!()
+    };
+    rig.apply(Command::AdoptLeaf(AdoptLeaf { node: id, renewal: number }));
     shown(&admitted)
 }
 
@@ -72,11 +80,11 @@ fn move_to(rig: &Rig, node: u8, addresses: &[&str]) -> Command {
     let addresses: Vec<Address> = addresses.iter().map(|text| Address::parse(text).unwrap()).collect();
     let node_id = NodeId(node.into());
     let signature = key(node).sign(&addresses_transcript(rig.0.view().unwrap(), node_id, &addresses));
-    Command::SetAddresses { node: node_id, addresses, signature }
+    Command::SetAddresses(SetAddresses { node: node_id, addresses, signature })
 }
 
 fn edit(node: u64, add: &[&str], remove: &[&str]) -> Command {
-    Command::EditHosts { node: NodeId(node), add: hosts(add), remove: hosts(remove) }
+    Command::EditHosts(EditHosts { node: NodeId(node), add: hosts(add), remove: hosts(remove) })
 }
 
 fn client_names(names: &[&str]) -> Command {
@@ -85,7 +93,7 @@ fn client_names(names: &[&str]) -> Command {
 
 fn broker(name: &str) -> Command {
     let role = Role::Broker(HostName::parse(name).unwrap());
-    Command::IssuePrincipal { role, spki: ed25519_spki(&key(77).public().0).to_vec(), ttl_secs: 60 }
+    Command::IssuePrincipal(IssuePrincipal { role, spki: ed25519_spki(&key(77).public().0).to_vec(), ttl_secs: 60 })
 }
 
 #[test]
@@ -150,7 +158,7 @@ fn member_speaks_for_itself_alone_when_it_proves_hosts() {
     ] {
         let seen = by.and_then(|by| witness(by, &["n5.example"]));
         let mut commands = vec![admit(asked(), seen.clone())];
-        commands.extend(seen.map(|witness| Command::ProveHosts { node: NodeId(4), witness }));
+        commands.extend(seen.map(|witness| Command::ProveHosts(ProveHosts { node: NodeId(4), witness })));
         for command in commands {
             assert_eq!(permit(view, NodeId(from), &command).is_ok(), allowed, "{from} as {by:?}: {command:?}");
         }
@@ -277,7 +285,9 @@ fn moved_member_is_dialed_at_once_and_certified_once_found() {
     let address = |rig: &Rig| rig.0.view().unwrap().members[&NodeId(5)].addresses[0].to_string();
     assert_eq!(address(&rig), "postgres.internal:1");
     assert!(renewed(&mut rig, 5).is_empty(), "neither the new one, nor the one where it is no more");
-    let found = |by: u64, text: &str| Command::ProveHosts { node: NodeId(5), witness: witness(by, &[text]).unwrap() };
+    let found = |by: u64, text: &str| {
+        Command::ProveHosts(ProveHosts { node: NodeId(5), witness: witness(by, &[text]).unwrap() })
+    };
     for by in [4, 5] {
         assert_eq!(rig.refused(found(by, "postgres.internal")), Refused::NotAVoter(NodeId(by)));
     }
@@ -300,7 +310,7 @@ fn proof_by_an_admin_is_not_weakened_by_a_voter() {
     rig.apply(move_to(&rig, 4, &["10.0.0.4:1", "n4.example:1"]));
     rig.apply(edit(4, &["10.0.0.4"], &[]));
     let found = witness(1, &["10.0.0.4", "n4.example"]).unwrap();
-    rig.apply(Command::ProveHosts { node: NodeId(4), witness: found });
+    rig.apply(Command::ProveHosts(ProveHosts { node: NodeId(4), witness: found }));
     assert_eq!(rig.0.view().unwrap().members[&NodeId(4)].proved[&host("n4.example")], HostProof::Voter(NodeId(1)));
     assert_eq!(rig.0.view().unwrap().members[&NodeId(4)].proved[&host("10.0.0.4")], HostProof::Admin);
     rig.apply(move_to(&rig, 4, &["10.0.0.44:1"]));
@@ -338,16 +348,16 @@ fn hosts_of_tokens_nodes_and_the_cluster_are_bounded() {
     };
     let limit = |what, max: usize| Refused::Limit { what, max: max as u64 };
     let mut rig = rig();
-    let token = |hosts| Command::AddJoinToken(TokenRecord { hosts, ..record(9, 1) });
+    let token = |hosts| Command::AddJoinToken(AddJoinToken(TokenRecord { hosts, ..record(9, 1) }));
     assert_eq!(rig.refused(token(names(TOKEN_HOSTS_MAX + 1, 8))), limit(Limited::TokenHosts, TOKEN_HOSTS_MAX));
     assert!(matches!(rig.apply(token(names(TOKEN_HOSTS_MAX, 8))), Outcome::Token(_)));
 
-    let add = |add| Command::EditHosts { node: NodeId(4), add, remove: vec![] };
+    let add = |add| Command::EditHosts(EditHosts { node: NodeId(4), add, remove: vec![] });
     assert_eq!(rig.refused(add(names(NODE_HOSTS_MAX + 1, 8))), limit(Limited::NodeHosts, NODE_HOSTS_MAX));
     let len = NODE_HOSTS_LEN_MAX / NODE_HOSTS_MAX;
     let mut long = names(NODE_HOSTS_MAX, len);
     assert!(matches!(rig.apply(add(long.clone())), Outcome::Done(_)));
-    rig.apply(Command::EditHosts { node: NodeId(4), add: vec![], remove: long.clone() });
+    rig.apply(Command::EditHosts(EditHosts { node: NodeId(4), add: vec![], remove: long.clone() }));
     long[0] = host(&format!("{}.{}", "b".repeat(len - 1), "c"));
     assert_eq!(rig.refused(add(long)), limit(Limited::NodeHosts, NODE_HOSTS_LEN_MAX));
 

@@ -9,7 +9,7 @@ use crate::authz::label::{LabelEdit, LabelError, Labels};
 use crate::id::{NodeId, ed25519_spki};
 use crate::limits::{ATTRIBUTES_MAX, PRINCIPALS_MAX};
 use crate::principal::Role;
-use crate::trust::command::Command;
+use crate::trust::command::{AddJoinToken, Command, Evict, IssuePrincipal, Label, RevokePrincipal};
 use crate::trust::join_token::TokenRecord;
 use crate::trust::outcome::{Limited, Outcome, Refused};
 use crate::trust::view::View;
@@ -17,7 +17,7 @@ use crate::trust::view::View;
 fn label(role: &Role, edits: &[(&str, Option<&str>)]) -> Command {
     let edit =
         |(name, value): &(&str, Option<&str>)| LabelEdit { name: (*name).to_owned(), value: value.map(str::to_owned) };
-    Command::Label { role: role.clone(), edits: edits.iter().map(edit).collect() }
+    Command::Label(Label { role: role.clone(), edits: edits.iter().map(edit).collect() })
 }
 
 fn client(text: &str) -> Role {
@@ -26,7 +26,7 @@ fn client(text: &str) -> Role {
 
 fn issue(text: &str) -> Command {
     let spki = ed25519_spki(&key(60).public().0).to_vec();
-    Command::IssuePrincipal { role: client(text), spki, ttl_secs: 60 }
+    Command::IssuePrincipal(IssuePrincipal { role: client(text), spki, ttl_secs: 60 })
 }
 
 fn view(rig: &Rig) -> &View {
@@ -44,7 +44,11 @@ const NOTHING: &str = "{} {}";
 fn a_member_has_the_labels_of_its_token_until_an_admin_changes_them() {
     let mut rig = Rig::founded();
     let attributes = BTreeMap::from([("gpu".to_owned(), "true".to_owned())]);
-    rig.apply(Command::AddJoinToken(TokenRecord { role: Some("Worker".to_owned()), attributes, ..record(5, 1) }));
+    rig.apply(Command::AddJoinToken(AddJoinToken(TokenRecord {
+        role: Some("Worker".to_owned()),
+        attributes,
+        ..record(5, 1)
+    })));
     rig.apply(Command::Admit(Box::new(request(2, 5).into())));
     let node = Role::Node(NodeId(2));
     assert_eq!(shown(&rig, &node), r#"{"Worker"} {"gpu": "true"}"#);
@@ -69,7 +73,7 @@ fn a_client_has_labels_as_long_as_it_has_certificates() {
         assert_eq!(shown(&rig, &other), NOTHING);
         assert_eq!(rig.refused(label(&other, &[("role", Some("W"))])), Refused::NoSuchPrincipal(other));
     }
-    rig.apply(Command::RevokePrincipal(pay.clone()));
+    rig.apply(Command::RevokePrincipal(RevokePrincipal(pay.clone())));
     assert_eq!(shown(&rig, &pay), NOTHING, "whoever gets the name next is somebody else");
     assert!(view(&rig).labels.is_empty());
     assert_eq!(rig.refused(label(&pay, &[("role", Some("W"))])), Refused::NoSuchPrincipal(pay));
@@ -85,7 +89,7 @@ fn labels_are_changed_together_or_not_at_all() {
         assert_eq!(refused, LabelError::Word(bad.to_owned()).into());
     }
     let many = |n: usize| (0..n).map(|i| LabelEdit { name: format!("a{i}"), value: Some("1".to_owned()) });
-    let labels = |n| Command::Label { role: Role::Node(NodeId(1)), edits: many(n).collect() };
+    let labels = |n| Command::Label(Label { role: Role::Node(NodeId(1)), edits: many(n).collect() });
     assert_eq!(rig.refused(labels(ATTRIBUTES_MAX + 1)), LabelError::TooMany.into());
     assert!(matches!(rig.apply(labels(ATTRIBUTES_MAX)), Outcome::Done(_)));
 }
@@ -109,7 +113,7 @@ fn who_is_no_member_any_more_has_no_labels() {
     let mut rig = Rig::three_voters();
     let node = Role::Node(NodeId(3));
     rig.apply(label(&node, &[("role", Some("W"))]));
-    rig.apply(Command::Evict { node: NodeId(3), compromised: false, keep_authority: true });
+    rig.apply(Command::Evict(Evict { node: NodeId(3), compromised: false, keep_authority: true }));
     assert_eq!(shown(&rig, &node), NOTHING);
     assert_eq!(rig.refused(label(&node, &[("role", Some("W"))])), Refused::AlreadyEvicted(NodeId(3)));
     let unknown = Role::Node(NodeId(9));
@@ -133,7 +137,7 @@ fn whom_an_authority_elsewhere_certified_has_labels_without_a_record() {
     let pay = client("pay");
     rig.apply(label(&pay, &[("role", Some("W"))]));
     assert_eq!(shown(&rig, &pay), r#"{"W"} {}"#);
-    rig.apply(Command::RevokePrincipal(pay.clone()));
+    rig.apply(Command::RevokePrincipal(RevokePrincipal(pay.clone())));
     assert_eq!(shown(&rig, &pay), NOTHING);
     assert_eq!(
         rig.refused(label(&pay, &[("role", Some("W"))])),

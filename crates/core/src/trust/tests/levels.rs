@@ -8,8 +8,10 @@ use crate::group::GroupMembers;
 use crate::id::NodeId;
 use crate::limits::LEVEL_PROVEN_SECS;
 use crate::time::UnixMillis;
-use crate::trust::command::{Command, FEATURE_LEVEL, LEVEL_FOR_TESTING, Stamped};
-use crate::trust::hosts::ClusterSetting;
+use crate::trust::command::{
+    AddJoinToken, ClusterSetting, Command, FEATURE_LEVEL, LEVEL_FOR_TESTING, NoteForTesting, RaiseLevel,
+    ReportFeatureLevel, SetSuffrage, Stamped,
+};
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Outcome, Refused};
 use crate::trust::{TrustState, UnreadableState, UnsupportedLevel};
@@ -21,22 +23,26 @@ fn cluster() -> Rig {
     let mut rig = Rig::of(TrustState::knowing(NEXT));
     rig.apply(bootstrap());
     for node in [2, 3, 4] {
-        rig.apply(Command::AddJoinToken(record(node, 1)));
+        rig.apply(Command::AddJoinToken(AddJoinToken(record(node, 1))));
         rig.apply(Command::Admit(Box::new(request(node, node).into())));
     }
     for node in [2, 3] {
-        rig.apply(Command::SetSuffrage { node: NodeId(node), suffrage: Suffrage::Voter, keep_authority: false });
+        rig.apply(Command::SetSuffrage(SetSuffrage {
+            node: NodeId(node),
+            suffrage: Suffrage::Voter,
+            keep_authority: false,
+        }));
     }
     assert_eq!(rig.0.level(), FEATURE_LEVEL);
     rig
 }
 
 fn report(node: u8, level: u32) -> Command {
-    Command::ReportFeatureLevel { node: NodeId(node.into()), level }
+    Command::ReportFeatureLevel(ReportFeatureLevel { node: NodeId(node.into()), level })
 }
 
 fn raise(level: u32, without: &[u64], by_itself: bool) -> Command {
-    Command::RaiseLevel { level, without: without.iter().copied().map(NodeId).collect(), by_itself }
+    Command::RaiseLevel(RaiseLevel { level, without: without.iter().copied().map(NodeId).collect(), by_itself })
 }
 
 fn later(rig: &Rig, secs: u64) -> UnixMillis {
@@ -56,12 +62,12 @@ fn level_waits_for_every_member_and_the_refusal_names_who_is_behind() {
     for (node, rest) in [(1, vec![2, 3, 4]), (3, vec![2, 4]), (4, vec![2])] {
         rig.apply(report(node, NEXT));
         assert_eq!(behind(&rig.apply(raise(NEXT, &[], false))), rest);
-        assert_eq!(behind(&rig.apply(Command::NoteForTesting("early".to_owned()))), rest);
+        assert_eq!(behind(&rig.apply(Command::NoteForTesting(NoteForTesting("early".to_owned())))), rest);
     }
     rig.apply(report(2, NEXT));
     assert!(matches!(rig.apply(raise(NEXT, &[], false)), Outcome::Done(_)));
     assert_eq!(rig.0.level(), NEXT);
-    assert!(matches!(rig.apply(Command::NoteForTesting("now".to_owned())), Outcome::Done(_)));
+    assert!(matches!(rig.apply(Command::NoteForTesting(NoteForTesting("now".to_owned()))), Outcome::Done(_)));
     assert_eq!(rig.0.notes_for_testing(), ["now"]);
 }
 
@@ -123,7 +129,7 @@ fn learner_that_joined_with_the_level_does_not_begin_the_day_again() {
     for node in [1, 2, 3, 4] {
         rig.apply(report(node, NEXT));
     }
-    rig.apply(Command::AddJoinToken(record(5, 1)));
+    rig.apply(Command::AddJoinToken(AddJoinToken(record(5, 1))));
     let mut newer = request(5, 5);
     newer.feature_level = NEXT;
     rig.apply_at(later(&rig, LEVEL_PROVEN_SECS), Command::Admit(Box::new(newer.signed(&token(5).key()).into())));
@@ -186,7 +192,7 @@ fn joiner_below_the_level_keeps_its_token() {
     for node in 1..=4 {
         rig.apply(report(node, NEXT));
     }
-    rig.apply(Command::AddJoinToken(record(5, 1)));
+    rig.apply(Command::AddJoinToken(AddJoinToken(record(5, 1))));
     rig.apply(raise(NEXT, &[], false));
     let refused = rig.apply(Command::Admit(Box::new(request(5, 5).into())));
     assert_eq!(refused, Outcome::Refused(Refused::BelowLevel { level: NEXT, got: FEATURE_LEVEL }));
@@ -209,7 +215,7 @@ fn snapshot_of_a_level_is_read_by_whoever_knows_it_and_names_itself_to_others() 
         rig.apply(report(node, NEXT));
     }
     rig.apply(raise(NEXT, &[], false));
-    rig.apply(Command::NoteForTesting("kept".to_owned()));
+    rig.apply(Command::NoteForTesting(NoteForTesting("kept".to_owned())));
     let next = rig.0.encode().unwrap();
     let again = TrustState::decode(NEXT, &next).unwrap();
     assert_eq!((&again, again.notes_for_testing()), (&rig.0, &["kept".to_owned()][..]));

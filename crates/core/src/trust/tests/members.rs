@@ -6,18 +6,21 @@ use crate::group::GroupMembers;
 use crate::id::{GroupId, NodeId};
 use crate::name::Address;
 use crate::trust::addresses_transcript;
-use crate::trust::command::{Command, FEATURE_LEVEL, Stamped, UnreadableEntry};
+use crate::trust::command::{
+    AddJoinToken, AdoptLeaf, AssignGroup, Command, ConfirmAuthority, Evict, FEATURE_LEVEL, Renew, ReportFeatureLevel,
+    RevokeKey, RotateClusterToken, SealAuthority, SetAddresses, SetSuffrage, SignStatement, Stamped, UnreadableEntry,
+};
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Limited, Outcome, Refused, Signer};
 use crate::trust::seal::confirm_transcript;
 use crate::trust::{TrustState, UnsupportedLevel};
 
 fn suffrage(node: u64, suffrage: Suffrage, keep_authority: bool) -> Command {
-    Command::SetSuffrage { node: NodeId(node), suffrage, keep_authority }
+    Command::SetSuffrage(SetSuffrage { node: NodeId(node), suffrage, keep_authority })
 }
 
 fn evict(node: u64, keep_authority: bool) -> Command {
-    Command::Evict { node: NodeId(node), compromised: false, keep_authority }
+    Command::Evict(Evict { node: NodeId(node), compromised: false, keep_authority })
 }
 
 #[test]
@@ -36,7 +39,7 @@ fn the_last_voter_cannot_leave() {
     let mut rig = Rig::founded();
     assert_eq!(rig.refused(evict(1, true)), Refused::LastVoter(NodeId(1)));
     // A voter that never opened the CA key could not go on alone.
-    rig.apply(Command::AddJoinToken(voter_record(5, 1)));
+    rig.apply(Command::AddJoinToken(AddJoinToken(voter_record(5, 1))));
     rig.apply(Command::Admit(Box::new(request(2, 5).into())));
     assert_eq!(rig.refused(suffrage(1, Suffrage::Learner, true)), Refused::LastVoter(NodeId(1)));
     rig.open_authority(NodeId(2));
@@ -61,7 +64,7 @@ fn an_evicted_node_is_named_and_stays_evicted() {
 fn eviction_ends_the_token_that_admitted_the_node_and_compromise_ends_all() {
     let mut rig = Rig::founded();
     for (seed, uses) in [(5, 4), (6, 4), (7, 1)] {
-        rig.apply(Command::AddJoinToken(record(seed, uses)));
+        rig.apply(Command::AddJoinToken(AddJoinToken(record(seed, uses))));
     }
     for seed in [2, 3] {
         rig.apply(Command::Admit(Box::new(request(seed, 5).into())));
@@ -71,7 +74,7 @@ fn eviction_ends_the_token_that_admitted_the_node_and_compromise_ends_all() {
         other => panic!("{other:?}"),
     };
     assert_eq!(ended(rig.apply(evict(2, false))), vec![token(5).id()]);
-    let compromised = Command::Evict { node: NodeId(3), compromised: true, keep_authority: false };
+    let compromised = Command::Evict(Evict { node: NodeId(3), compromised: true, keep_authority: false });
     let mut all = vec![token(6).id(), token(7).id()];
     all.sort();
     assert_eq!(ended(rig.apply(compromised)), all, "single-use ones too: its holder may have made them");
@@ -80,18 +83,19 @@ fn eviction_ends_the_token_that_admitted_the_node_and_compromise_ends_all() {
 #[test]
 fn only_the_holder_of_the_authority_key_confirms_a_sealed_copy() {
     let mut rig = Rig::founded();
-    rig.apply(Command::AddJoinToken(voter_record(5, 1)));
+    rig.apply(Command::AddJoinToken(AddJoinToken(voter_record(5, 1))));
     rig.apply(Command::Admit(Box::new(request(2, 5).into())));
-    let confirm = |signature| Command::ConfirmAuthority { authority: pin(), node: NodeId(2), signature };
+    let confirm =
+        |signature| Command::ConfirmAuthority(ConfirmAuthority { authority: pin(), node: NodeId(2), signature });
     assert_eq!(rig.refused(confirm(vec![0; 64])), Refused::NotSealed(NodeId(2)));
-    rig.apply(Command::SealAuthority { authority: pin(), node: NodeId(2), sealed: vec![9] });
+    rig.apply(Command::SealAuthority(SealAuthority { authority: pin(), node: NodeId(2), sealed: vec![9] }));
     let for_another = key(250).sign(&confirm_transcript(CLUSTER, pin(), NodeId(3), &[9])).to_vec();
     let by_another = key(2).sign(&confirm_transcript(CLUSTER, pin(), NodeId(2), &[9])).to_vec();
     for forged in [vec![], vec![0; 64], for_another, by_another] {
         assert_eq!(rig.refused(confirm(forged)), Refused::Signature(Signer::Authority));
     }
     rig.open_authority(NodeId(2));
-    rig.apply(Command::SealAuthority { authority: pin(), node: NodeId(2), sealed: vec![7] });
+    rig.apply(Command::SealAuthority(SealAuthority { authority: pin(), node: NodeId(2), sealed: vec![7] }));
     assert_eq!(rig.0.sealed().get(&(pin(), NodeId(2))).unwrap().ciphertext, [9], "an opened copy was replaced");
 }
 
@@ -101,8 +105,8 @@ fn an_old_proof_says_nothing_of_a_later_sealed_copy() {
     let old = key(250).sign(&confirm_transcript(CLUSTER, pin(), NodeId(2), &[9])).to_vec();
     rig.apply(suffrage(2, Suffrage::Learner, true));
     rig.apply(suffrage(2, Suffrage::Voter, false));
-    rig.apply(Command::SealAuthority { authority: pin(), node: NodeId(2), sealed: vec![66] });
-    let replayed = Command::ConfirmAuthority { authority: pin(), node: NodeId(2), signature: old };
+    rig.apply(Command::SealAuthority(SealAuthority { authority: pin(), node: NodeId(2), sealed: vec![66] }));
+    let replayed = Command::ConfirmAuthority(ConfirmAuthority { authority: pin(), node: NodeId(2), signature: old });
     assert_eq!(rig.refused(replayed), Refused::Signature(Signer::Authority));
 }
 
@@ -110,7 +114,7 @@ fn an_old_proof_says_nothing_of_a_later_sealed_copy() {
 fn the_key_of_a_member_is_not_revoked_but_the_member_evicted() {
     let mut rig = Rig::three_voters();
     for key in [keys(2).identity.id(), keys(2).ucan.id(), leaf_key(2)] {
-        assert_eq!(rig.refused(Command::RevokeKey(key)), Refused::KeyOfNode(NodeId(2)));
+        assert_eq!(rig.refused(Command::RevokeKey(RevokeKey(key))), Refused::KeyOfNode(NodeId(2)));
     }
 }
 
@@ -121,7 +125,7 @@ fn an_old_change_of_addresses_does_not_come_back() {
         let view = rig.0.view().unwrap();
         let addresses = vec![Address::parse(&format!("10.0.0.2:{port}")).unwrap()];
         let signature = key(2).sign(&addresses_transcript(view, NodeId(2), &addresses));
-        Command::SetAddresses { node: NodeId(2), addresses, signature }
+        Command::SetAddresses(SetAddresses { node: NodeId(2), addresses, signature })
     };
     let first = to(&rig, 1);
     rig.apply(first.clone());
@@ -133,7 +137,7 @@ fn an_old_change_of_addresses_does_not_come_back() {
 #[test]
 fn evicting_the_founder_ends_the_cluster_token_that_lies_on_its_disk() {
     let mut rig = Rig::three_voters();
-    rig.apply(Command::RotateClusterToken(record(5, 8)));
+    rig.apply(Command::RotateClusterToken(RotateClusterToken(record(5, 8))));
     let Outcome::Evicted { tokens_revoked, .. } = rig.apply(evict(1, true)) else { panic!() };
     assert_eq!(tokens_revoked, vec![token(5).id()]);
 }
@@ -141,7 +145,7 @@ fn evicting_the_founder_ends_the_cluster_token_that_lies_on_its_disk() {
 #[test]
 fn what_is_said_again_changes_nothing_and_is_known_before_it_is_proposed() {
     let mut rig = Rig::three_voters();
-    let report = |level| Command::ReportFeatureLevel { node: NodeId(2), level };
+    let report = |level| Command::ReportFeatureLevel(ReportFeatureLevel { node: NodeId(2), level });
     rig.apply(report(7));
     let view = rig.0.view().unwrap().clone();
     let same = Outcome::Done(view.generation);
@@ -149,12 +153,12 @@ fn what_is_said_again_changes_nothing_and_is_known_before_it_is_proposed() {
     assert_eq!(rig.apply(report(7)), same);
     let addresses = vec![Address::parse("10.0.0.2:7001").unwrap()];
     let signature = key(2).sign(&addresses_transcript(&view, NodeId(2), &addresses));
-    let stay = Command::SetAddresses { node: NodeId(2), addresses, signature };
+    let stay = Command::SetAddresses(SetAddresses { node: NodeId(2), addresses, signature });
     assert_eq!(rig.0.answered(&stay, NOW), Some(same.clone()));
     assert_eq!(rig.apply(stay), same);
     assert_eq!(*rig.0.view().unwrap(), view);
     assert_eq!(rig.0.answered(&report(8), NOW), None, "this is to be applied");
-    let stranger = Command::ReportFeatureLevel { node: NodeId(9), level: 1 };
+    let stranger = Command::ReportFeatureLevel(ReportFeatureLevel { node: NodeId(9), level: 1 });
     assert_eq!(rig.0.answered(&stranger, NOW), Some(Outcome::Refused(Refused::NoSuchNode(NodeId(9)))));
 }
 
@@ -163,12 +167,12 @@ fn what_would_be_refused_is_known_before_it_is_proposed() {
     let mut rig = Rig::three_voters();
     let endorsement = crate::key::Endorsement::sign(&key(2), CLUSTER, leaf_key(3), 1);
     for command in [
-        Command::SignStatement { number: 1, node: NodeId(3), signature: [0; 64] },
-        Command::SignStatement { number: 99, node: NodeId(1), signature: [0; 64] },
-        Command::AdoptLeaf { node: NodeId(2), renewal: 1 },
-        Command::Renew { node: NodeId(2), key: leaf_key(3), endorsement: endorsement.clone() },
-        Command::Renew { node: NodeId(3), key: leaf_key(9), endorsement },
-        Command::SetAddresses { node: NodeId(2), addresses: vec![], signature: [0; 64] },
+        Command::SignStatement(SignStatement { number: 1, node: NodeId(3), signature: [0; 64] }),
+        Command::SignStatement(SignStatement { number: 99, node: NodeId(1), signature: [0; 64] }),
+        Command::AdoptLeaf(AdoptLeaf { node: NodeId(2), renewal: 1 }),
+        Command::Renew(Renew { node: NodeId(2), key: leaf_key(3), endorsement: endorsement.clone() }),
+        Command::Renew(Renew { node: NodeId(3), key: leaf_key(9), endorsement }),
+        Command::SetAddresses(SetAddresses { node: NodeId(2), addresses: vec![], signature: [0; 64] }),
         Command::Admit(Box::new(request(9, 77).into())),
     ] {
         let answered = rig.0.answered(&command, NOW);
@@ -183,10 +187,12 @@ fn addresses_change_by_identity_signature_only() {
     let mut rig = Rig::three_voters();
     let wanted = vec![Address::parse("10.0.0.77:7001").unwrap()];
     let view = rig.0.view().unwrap().clone();
-    let set = |signer: u8, node: u64, addresses: &[Address]| Command::SetAddresses {
-        node: NodeId(node),
-        addresses: addresses.to_vec(),
-        signature: key(signer).sign(&addresses_transcript(&view, NodeId(node), &wanted)),
+    let set = |signer: u8, node: u64, addresses: &[Address]| {
+        Command::SetAddresses(SetAddresses {
+            node: NodeId(node),
+            addresses: addresses.to_vec(),
+            signature: key(signer).sign(&addresses_transcript(&view, NodeId(node), &wanted)),
+        })
     };
     assert_eq!(rig.refused(set(3, 2, &wanted)), Refused::Signature(Signer::Identity));
     let others = [wanted.clone(), wanted.clone()].concat();
@@ -199,9 +205,11 @@ fn addresses_change_by_identity_signature_only() {
 #[test]
 fn groups_are_assigned_to_members_and_leave_with_them() {
     let mut rig = Rig::three_voters();
-    let assign = |group, members: &[u64]| Command::AssignGroup {
-        group: GroupId(group),
-        members: members.iter().map(|id| NodeId(*id)).collect(),
+    let assign = |group, members: &[u64]| {
+        Command::AssignGroup(AssignGroup {
+            group: GroupId(group),
+            members: members.iter().map(|id| NodeId(*id)).collect(),
+        })
     };
     assert_eq!(rig.refused(assign(7, &[1, 9])), Refused::NoSuchNode(NodeId(9)));
     assert!(matches!(rig.refused(assign(0, &[1])), Refused::Limit { what: Limited::Groups, .. }));

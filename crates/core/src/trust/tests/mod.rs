@@ -10,6 +10,7 @@ mod hosts;
 mod labels;
 mod levels;
 mod members;
+mod operations;
 mod principals;
 mod renewal;
 pub(crate) mod rig;

@@ -4,12 +4,12 @@ use super::rig::*;
 use crate::id::{KeyId, NodeId, ed25519_spki};
 use crate::limits::{PRINCIPAL_KEYS_MAX, PRINCIPAL_TTL_SECS_MAX};
 use crate::principal::Role;
-use crate::trust::command::Command;
+use crate::trust::command::{Command, IssuePrincipal, RenewPrincipal, RevokeKey, RevokePrincipal};
 use crate::trust::outcome::{Limited, Outcome, Refused};
 
 fn issue(seed: u8, ttl_secs: u64) -> Command {
     let spki = ed25519_spki(&key(seed).public().0).to_vec();
-    Command::IssuePrincipal { role: Role::Client(name("pay")), spki, ttl_secs }
+    Command::IssuePrincipal(IssuePrincipal { role: Role::Client(name("pay")), spki, ttl_secs })
 }
 
 #[test]
@@ -32,10 +32,10 @@ fn lifetimes_keys_and_roles_are_checked() {
     assert_eq!(rig.refused(issue(60, PRINCIPAL_TTL_SECS_MAX + 1)), limit);
     for spki in [vec![], vec![0x30], [ed25519_spki(&[1; 32]).as_slice(), &[0]].concat()] {
         let key = KeyId::of_spki(&spki);
-        let command = Command::IssuePrincipal { role: Role::Admin(name("root")), spki, ttl_secs: 60 };
+        let command = Command::IssuePrincipal(IssuePrincipal { role: Role::Admin(name("root")), spki, ttl_secs: 60 });
         assert_eq!(rig.refused(command), Refused::KeyUnsuitable(key));
     }
-    let node = Command::IssuePrincipal { role: Role::Node(NodeId(1)), spki: vec![], ttl_secs: 60 };
+    let node = Command::IssuePrincipal(IssuePrincipal { role: Role::Node(NodeId(1)), spki: vec![], ttl_secs: 60 });
     assert_eq!(rig.refused(node), Refused::NotIssued(Role::Node(NodeId(1))));
 }
 
@@ -43,14 +43,14 @@ fn lifetimes_keys_and_roles_are_checked() {
 fn nobody_has_the_key_of_somebody_else_certified_for_themselves() {
     let mut rig = Rig::founded();
     let spki = ed25519_spki(&key(70).public().0).to_vec();
-    let of_root = Command::IssuePrincipal { role: Role::Admin(name("root")), spki, ttl_secs: 60 };
+    let of_root = Command::IssuePrincipal(IssuePrincipal { role: Role::Admin(name("root")), spki, ttl_secs: 60 });
     rig.apply(of_root.clone());
     rig.apply(issue(60, 60));
     // The request for a certificate is no secret, and signed by the right key.
     assert_eq!(rig.refused(renew(60, 70)), Refused::KeyReused);
     assert_eq!(rig.refused(issue(70, 60)), Refused::KeyReused);
     // So it does not go with them.
-    rig.apply(Command::RevokePrincipal(Role::Client(name("pay"))));
+    rig.apply(Command::RevokePrincipal(RevokePrincipal(Role::Client(name("pay")))));
     assert!(!rig.0.view().unwrap().revoked_keys.contains(&key(70).public().id()));
     assert!(matches!(rig.apply(of_root), Outcome::Issued(_)), "for its holder it is");
 }
@@ -59,7 +59,7 @@ fn nobody_has_the_key_of_somebody_else_certified_for_themselves() {
 fn renew(in_use: u8, next: u8) -> Command {
     let id = key(in_use).public().id();
     let spki = ed25519_spki(&key(next).public().0).to_vec();
-    Command::RenewPrincipal { role: Role::Client(name("pay")), in_use: id, spki }
+    Command::RenewPrincipal(RenewPrincipal { role: Role::Client(name("pay")), in_use: id, spki })
 }
 
 #[test]
@@ -119,7 +119,11 @@ fn who_loses_a_renewed_key_renews_again_once_it_is_revoked() {
     let mut rig = Rig::founded();
     rig.apply(issue(60, 60));
     rig.apply(renew(60, 61));
-    assert_eq!(rig.apply(Command::RevokeKey(key(61).public().id())), revoked(&rig, 1), "not the key before it");
+    assert_eq!(
+        rig.apply(Command::RevokeKey(RevokeKey(key(61).public().id()))),
+        revoked(&rig, 1),
+        "not the key before it"
+    );
     assert!(matches!(rig.apply(renew(60, 62)), Outcome::Issued(_)));
 }
 
@@ -137,13 +141,13 @@ fn what_was_renewed_from_a_stolen_key_is_revoked_with_it() {
     rig.apply_at(NOW.plus_secs(61), renew(61, 62));
     rig.apply_at(NOW.plus_secs(61), issue(90, 60));
     // The first has ended and is off the record.
-    let outcome = rig.apply(Command::RevokeKey(key(60).public().id()));
+    let outcome = rig.apply(Command::RevokeKey(RevokeKey(key(60).public().id())));
     assert_eq!(outcome, revoked(&rig, 3));
     let view = rig.0.view().unwrap();
     let is_revoked = |seed| view.revoked_keys.contains(&key(seed).public().id());
     assert_eq!([60, 61, 62, 90].map(is_revoked), [true, true, true, false]);
     assert_eq!(rig.refused_at(NOW.plus_secs(61), renew(62, 63)), Refused::KeyRevoked);
-    let outcome = rig.apply(Command::RevokeKey(key(60).public().id()));
+    let outcome = rig.apply(Command::RevokeKey(RevokeKey(key(60).public().id())));
     assert_eq!(outcome, revoked(&rig, 0));
 }
 
@@ -155,16 +159,16 @@ fn nobody_renews_with_a_key_that_does_not_count() {
     rig.apply(issue(60, 60));
     assert_eq!(rig.refused(renew(60, 60)), nobody, "the same key: its end would move");
     let node = Role::Node(NodeId(1));
-    let Command::RenewPrincipal { in_use, spki, .. } = renew(60, 61) else { panic!() };
-    let as_node = Command::RenewPrincipal { role: node.clone(), in_use, spki: spki.clone() };
+    let Command::RenewPrincipal(RenewPrincipal { in_use, spki, .. }) = renew(60, 61) else { panic!() };
+    let as_node = Command::RenewPrincipal(RenewPrincipal { role: node.clone(), in_use, spki: spki.clone() });
     assert_eq!(rig.refused(as_node), Refused::NotIssued(node));
     let role = Role::Admin(name("pay"));
-    let promoted = Command::RenewPrincipal { role: role.clone(), in_use, spki };
+    let promoted = Command::RenewPrincipal(RenewPrincipal { role: role.clone(), in_use, spki });
     assert_eq!(rig.refused(promoted), Refused::NoSuchPrincipal(role), "another role than the key's");
-    rig.apply(Command::RevokeKey(key(60).public().id()));
+    rig.apply(Command::RevokeKey(RevokeKey(key(60).public().id())));
     assert_eq!(rig.refused(renew(60, 61)), Refused::KeyRevoked);
     rig.apply(issue(62, 60));
-    rig.apply(Command::RevokePrincipal(Role::Client(name("pay"))));
+    rig.apply(Command::RevokePrincipal(RevokePrincipal(Role::Client(name("pay")))));
     assert_eq!(rig.refused(renew(62, 63)), Refused::KeyRevoked, "under way when it was revoked");
     rig.apply(issue(64, 60));
     assert_eq!(rig.refused_at(NOW.plus_secs(61), renew(64, 65)), nobody, "expired");
@@ -174,7 +178,7 @@ fn nobody_renews_with_a_key_that_does_not_count() {
 fn a_revoked_or_taken_key_is_not_certified_again() {
     let mut rig = Rig::founded();
     rig.apply(issue(60, 60));
-    rig.apply(Command::RevokeKey(key(60).public().id()));
+    rig.apply(Command::RevokeKey(RevokeKey(key(60).public().id())));
     assert_eq!(rig.refused(issue(60, 60)), Refused::KeyRevoked);
     assert_eq!(rig.refused(issue(1, 60)), Refused::KeyTaken(NodeId(1)), "a member's identity key");
     assert_eq!(rig.refused(issue(51, 60)), Refused::KeyTaken(NodeId(1)), "a member's leaf key");
@@ -207,14 +211,20 @@ fn issuing_raises_the_generation_and_is_reproducible() {
 fn revoking_a_principal_revokes_its_keys_and_says_how_many() {
     let mut rig = Rig::founded();
     let role = Role::Client(name("pay"));
-    assert_eq!(rig.refused(Command::RevokePrincipal(role.clone())), Refused::NoSuchPrincipal(role.clone()));
+    assert_eq!(
+        rig.refused(Command::RevokePrincipal(RevokePrincipal(role.clone()))),
+        Refused::NoSuchPrincipal(role.clone())
+    );
     let node = Role::Node(NodeId(1));
-    assert_eq!(rig.refused(Command::RevokePrincipal(node.clone())), Refused::NotIssued(node));
+    assert_eq!(rig.refused(Command::RevokePrincipal(RevokePrincipal(node.clone()))), Refused::NotIssued(node));
     rig.apply(issue(60, 60));
     rig.apply(issue(61, 60));
-    let Outcome::Revoked { generation, keys: 2 } = rig.apply(Command::RevokePrincipal(role.clone())) else { panic!() };
+    let Outcome::Revoked { generation, keys: 2 } = rig.apply(Command::RevokePrincipal(RevokePrincipal(role.clone())))
+    else {
+        panic!()
+    };
     assert_eq!(rig.0.view().unwrap().generation, generation);
-    let again = rig.apply(Command::RevokePrincipal(role));
+    let again = rig.apply(Command::RevokePrincipal(RevokePrincipal(role)));
     assert_eq!(again, Outcome::Revoked { generation, keys: 0 });
     assert_eq!(rig.refused(issue(60, 60)), Refused::KeyRevoked);
     assert!(matches!(rig.apply(issue(62, 60)), Outcome::Issued(_)), "a new key may be certified");
@@ -223,7 +233,7 @@ fn revoking_a_principal_revokes_its_keys_and_says_how_many() {
 #[test]
 fn revoking_a_key_again_changes_nothing() {
     let mut rig = Rig::founded();
-    let revoke = || Command::RevokeKey(key(60).public().id());
+    let revoke = || Command::RevokeKey(RevokeKey(key(60).public().id()));
     let Outcome::Revoked { generation, keys: 1 } = rig.apply(revoke()) else { panic!() };
     assert_eq!(rig.apply(revoke()), Outcome::Revoked { generation, keys: 0 });
 }

@@ -4,7 +4,7 @@ use super::rig::*;
 use crate::id::{KeyId, NodeId};
 use crate::key::Endorsement;
 use crate::name::{Address, Host};
-use crate::trust::command::Command;
+use crate::trust::command::{AdoptLeaf, Command, Evict, ProveHosts, Renew, RevokeKey, SetAddresses};
 use crate::trust::hosts::Witness;
 use crate::trust::outcome::{Admitted, Outcome, Refused, Signer};
 use crate::trust::{addresses_transcript, member::Member};
@@ -15,11 +15,11 @@ fn next_key(n: u8) -> KeyId {
 
 fn renew(signer: u8, node: u64, leaf: KeyId, renewal: u64) -> Command {
     let endorsement = Endorsement::sign(&key(signer), CLUSTER, leaf, renewal);
-    Command::Renew { node: NodeId(node), key: leaf, endorsement }
+    Command::Renew(Renew { node: NodeId(node), key: leaf, endorsement })
 }
 
 fn adopt(node: u64, renewal: u64) -> Command {
-    Command::AdoptLeaf { node: NodeId(node), renewal }
+    Command::AdoptLeaf(AdoptLeaf { node: NodeId(node), renewal })
 }
 
 fn renewed(outcome: Outcome) -> Admitted {
@@ -112,10 +112,10 @@ fn only_the_identity_key_renews() {
     assert_eq!(rig.refused(renew(3, 2, next_key(80), 1)), refused, "another member's word");
     assert_eq!(rig.refused(renew(52, 2, next_key(80), 1)), refused, "the leaf key's word");
     let of_another = Endorsement::sign(&key(2), CLUSTER, next_key(81), 1);
-    let command = Command::Renew { node: NodeId(2), key: next_key(80), endorsement: of_another };
+    let command = Command::Renew(Renew { node: NodeId(2), key: next_key(80), endorsement: of_another });
     assert_eq!(rig.refused(command), refused, "for another key");
     let elsewhere = Endorsement::sign(&key(2), crate::id::ClusterId([9; 16]), next_key(80), 1);
-    let command = Command::Renew { node: NodeId(2), key: next_key(80), endorsement: elsewhere };
+    let command = Command::Renew(Renew { node: NodeId(2), key: next_key(80), endorsement: elsewhere });
     assert_eq!(rig.refused(command), refused, "in another cluster");
 }
 
@@ -126,7 +126,7 @@ fn a_key_that_is_taken_revoked_or_out_of_order_is_not_certified() {
         let holder = if taken == leaf_key(2) { 2 } else { 3 };
         assert_eq!(rig.refused(renew(2, 2, taken, 1)), Refused::KeyTaken(NodeId(holder)));
     }
-    rig.apply(Command::RevokeKey(next_key(82)));
+    rig.apply(Command::RevokeKey(RevokeKey(next_key(82))));
     assert_eq!(rig.refused(renew(2, 2, next_key(82), 1)), Refused::KeyRevoked);
     for number in [0, 2, u64::MAX] {
         let refused = rig.refused(renew(2, 2, next_key(80), number));
@@ -140,7 +140,7 @@ fn a_key_that_is_taken_revoked_or_out_of_order_is_not_certified() {
 fn an_evicted_member_renews_nothing_and_its_next_key_is_revoked_too() {
     let mut rig = Rig::three_voters();
     rig.apply(renew(3, 3, next_key(80), 1));
-    rig.apply(Command::Evict { node: NodeId(3), compromised: false, keep_authority: true });
+    rig.apply(Command::Evict(Evict { node: NodeId(3), compromised: false, keep_authority: true }));
     let revoked = &rig.0.view().unwrap().revoked_keys;
     assert!(revoked.contains(&next_key(80)) && revoked.contains(&leaf_key(3)));
     assert_eq!(rig.refused(renew(3, 3, next_key(81), 2)), Refused::AlreadyEvicted(NodeId(3)));
@@ -152,14 +152,14 @@ fn the_next_certificate_holds_the_addresses_of_now_and_keeps_them_from_others() 
     let mut rig = Rig::three_voters();
     let found = |rig: &mut Rig, text: &str| {
         let witness = Witness { by: NodeId(1), hosts: vec![Host::parse(text).unwrap()] };
-        assert!(matches!(rig.apply(Command::ProveHosts { node: NodeId(2), witness }), Outcome::Done(_)));
+        assert!(matches!(rig.apply(Command::ProveHosts(ProveHosts { node: NodeId(2), witness })), Outcome::Done(_)));
     };
     found(&mut rig, "10.0.0.2");
     rig.apply(renew(2, 2, next_key(79), 1));
     rig.apply(adopt(2, 1));
     let addresses = vec![Address::parse("10.0.9.2:7001").unwrap()];
     let signature = key(2).sign(&addresses_transcript(rig.0.view().unwrap(), NodeId(2), &addresses));
-    rig.apply(Command::SetAddresses { node: NodeId(2), addresses: addresses.clone(), signature });
+    rig.apply(Command::SetAddresses(SetAddresses { node: NodeId(2), addresses: addresses.clone(), signature }));
     found(&mut rig, "10.0.9.2");
     let next = renewed(rig.apply(renew(2, 2, next_key(80), 2)));
     assert_eq!(next.hosts, [addresses[0].host.clone()]);
@@ -167,7 +167,7 @@ fn the_next_certificate_holds_the_addresses_of_now_and_keeps_them_from_others() 
     let old = vec![Address::parse("10.0.0.2:7001").unwrap()];
     let take = |rig: &Rig| {
         let signature = key(3).sign(&addresses_transcript(rig.0.view().unwrap(), NodeId(3), &old));
-        Command::SetAddresses { node: NodeId(3), addresses: old.clone(), signature }
+        Command::SetAddresses(SetAddresses { node: NodeId(3), addresses: old.clone(), signature })
     };
     let command = take(&rig);
     assert_eq!(rig.refused(command), Refused::AddressTaken { address: old[0].clone(), node: NodeId(2) });

@@ -10,7 +10,10 @@ use crate::principal::{Role, TrustDomain};
 use crate::secret::Secret;
 use crate::time::{UnixMillis, Validity};
 use crate::trust::author::{Actor, Author};
-use crate::trust::command::{Bootstrap, Command, FEATURE_LEVEL, SealedKey, Stamped};
+use crate::trust::command::{
+    AddJoinToken, Bootstrap, Command, ConfirmAuthority, FEATURE_LEVEL, RevokeJoinToken, SealAuthority, SealedKey,
+    SignStatement, Stamped,
+};
 use crate::trust::event::Event;
 use crate::trust::join_token::{JoinToken, TokenRecord};
 use crate::trust::member::{MemberKeys, Suffrage};
@@ -156,7 +159,7 @@ impl Rig {
     /// A cluster with voters 1 to 3, each of which opened the CA key.
     pub(crate) fn three_voters() -> Self {
         let mut rig = Self::founded();
-        rig.apply(Command::AddJoinToken(voter_record(200, 2)));
+        rig.apply(Command::AddJoinToken(AddJoinToken(voter_record(200, 2))));
         for seed in [2, 3] {
             rig.apply(Command::Admit(Box::new(request(seed, 200).into())));
             rig.open_authority(NodeId(u64::from(seed)));
@@ -177,14 +180,14 @@ impl Rig {
         let id = NodeId(node.into());
         if let Some(statement) = self.0.to_sign(id).cloned() {
             let signature = key(node).sign(&statement.transcript());
-            self.apply(Command::SignStatement { number: statement.number, node: id, signature });
+            self.apply(Command::SignStatement(SignStatement { number: statement.number, node: id, signature }));
         }
     }
 
     pub(crate) fn open_authority(&mut self, node: NodeId) {
-        self.apply(Command::SealAuthority { authority: pin(), node, sealed: vec![9] });
+        self.apply(Command::SealAuthority(SealAuthority { authority: pin(), node, sealed: vec![9] }));
         let signature = key(250).sign(&confirm_transcript(CLUSTER, pin(), node, &[9])).to_vec();
-        let outcome = self.apply(Command::ConfirmAuthority { authority: pin(), node, signature });
+        let outcome = self.apply(Command::ConfirmAuthority(ConfirmAuthority { authority: pin(), node, signature }));
         assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
     }
 
@@ -213,7 +216,7 @@ impl Rig {
     /// Applies a command that must be refused, and must change nothing but the time.
     pub(crate) fn refused_at(&mut self, time: UnixMillis, command: Command) -> Refused {
         let mut before = self.0.clone();
-        let nothing = stamped(time, Command::RevokeJoinToken(crate::id::TokenId([0; 8])));
+        let nothing = stamped(time, Command::RevokeJoinToken(RevokeJoinToken(crate::id::TokenId([0; 8]))));
         before.apply(&nothing, &GroupMembers::default()).unwrap();
         match self.apply_at(time, command) {
             Outcome::Refused(why) => {

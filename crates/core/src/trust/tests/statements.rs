@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::rig::*;
 use crate::id::{AuthorityId, Generation, NodeId, StoreId};
-use crate::trust::command::Command;
+use crate::trust::command::{AddJoinToken, Command, Evict, RevokeKey, SetSuffrage, SignStatement};
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Outcome, Refused, Signer};
 use crate::trust::recognition::{AnswerError, Recognition, Shown};
@@ -14,7 +14,7 @@ use crate::trust::statement::{ChainBroken, Signature, Signed, StatedVoter, State
 fn sign(rig: &mut Rig, number: usize, node: u8) -> Outcome {
     let statement = Arc::clone(&rig.0.statements()[number].statement);
     let signature = key(node).sign(&statement.transcript());
-    rig.apply(Command::SignStatement { number: number as u64, node: NodeId(node.into()), signature })
+    rig.apply(Command::SignStatement(SignStatement { number: number as u64, node: NodeId(node.into()), signature }))
 }
 
 /// Voters 1 to 3, and every statement signed by all who may and are awaited.
@@ -25,7 +25,7 @@ fn stated() -> Rig {
 }
 
 fn evict(rig: &mut Rig, node: u64) {
-    rig.apply(Command::Evict { node: NodeId(node), compromised: false, keep_authority: true });
+    rig.apply(Command::Evict(Evict { node: NodeId(node), compromised: false, keep_authority: true }));
 }
 
 fn generation(rig: &Rig) -> Generation {
@@ -36,8 +36,8 @@ fn generation(rig: &Rig) -> Generation {
 fn a_change_of_voters_authorities_or_evictions_makes_a_statement_and_nothing_else_does() {
     let mut rig = stated();
     let count = rig.0.statements().len();
-    rig.apply(Command::RevokeKey(key(99).public().id()));
-    rig.apply(Command::AddJoinToken(record(5, 1)));
+    rig.apply(Command::RevokeKey(RevokeKey(key(99).public().id())));
+    rig.apply(Command::AddJoinToken(AddJoinToken(record(5, 1))));
     rig.apply(Command::Admit(Box::new(request(4, 5).into())));
     assert_eq!(rig.0.statements().len(), count, "a learner, a token, a key");
     evict(&mut rig, 4);
@@ -45,7 +45,7 @@ fn a_change_of_voters_authorities_or_evictions_makes_a_statement_and_nothing_els
     assert_eq!((rig.0.statements().len(), last.evicted.contains(&NodeId(4))), (count + 1, true));
     assert_eq!(last.generation, generation(&rig));
     assert_eq!(rig.0.view().unwrap().statement, *last);
-    rig.apply(Command::SetSuffrage { node: NodeId(3), suffrage: Suffrage::Learner, keep_authority: true });
+    rig.apply(Command::SetSuffrage(SetSuffrage { node: NodeId(3), suffrage: Suffrage::Learner, keep_authority: true }));
     assert_eq!(rig.0.statements().len(), count + 2);
 }
 
@@ -72,17 +72,17 @@ fn a_majority_of_the_voters_before_signs_and_members_see_when_it_has() {
 #[test]
 fn who_must_sign_is_not_evicted_before_it_has() {
     let mut rig = Rig::founded();
-    rig.apply(Command::AddJoinToken(voter_record(5, 2)));
+    rig.apply(Command::AddJoinToken(AddJoinToken(voter_record(5, 2))));
     rig.apply(Command::Admit(Box::new(request(2, 5).into())));
     rig.open_authority(NodeId(2));
-    let evict_2 = || Command::Evict { node: NodeId(2), compromised: true, keep_authority: true };
+    let evict_2 = || Command::Evict(Evict { node: NodeId(2), compromised: true, keep_authority: true });
     let missing = |number| Refused::SignatureMissing { node: NodeId(2), number };
-    let of_founder = Command::Evict { node: NodeId(1), compromised: false, keep_authority: true };
+    let of_founder = Command::Evict(Evict { node: NodeId(1), compromised: false, keep_authority: true });
     assert_eq!(rig.refused(of_founder), Refused::SignatureMissing { node: NodeId(1), number: 0 });
     rig.settle();
     // Of two voters both must sign: not even the eviction's own statement could be completed.
     assert_eq!(rig.refused(evict_2()), missing(2));
-    rig.apply(Command::SetSuffrage { node: NodeId(2), suffrage: Suffrage::Learner, keep_authority: true });
+    rig.apply(Command::SetSuffrage(SetSuffrage { node: NodeId(2), suffrage: Suffrage::Learner, keep_authority: true }));
     let demoted = generation(&rig);
     assert_eq!(rig.refused(evict_2()), missing(2));
     assert_eq!(rig.0.unsigned(), [NodeId(1), NodeId(2)].into());
@@ -90,7 +90,7 @@ fn who_must_sign_is_not_evicted_before_it_has() {
     assert_eq!(rig.refused(evict_2()), missing(2), "its own signature is the one that is missing");
     assert_eq!((rig.0.unsigned(), rig.0.is_stated(demoted)), ([NodeId(2)].into(), false));
     // Somebody who never had to sign is no part of this.
-    rig.apply(Command::AddJoinToken(record(6, 1)));
+    rig.apply(Command::AddJoinToken(AddJoinToken(record(6, 1))));
     rig.apply(Command::Admit(Box::new(request(3, 6).into())));
     assert_eq!((rig.0.needs(NodeId(3)), rig.0.needs(NodeId(2))), (None, Some(2)));
     rig.sign_one(2);
@@ -103,11 +103,11 @@ fn who_must_sign_is_not_evicted_before_it_has() {
 #[test]
 fn a_dead_voter_is_evicted_without_its_signature_where_the_others_are_enough() {
     let mut rig = stated();
-    rig.apply(Command::SetSuffrage { node: NodeId(3), suffrage: Suffrage::Learner, keep_authority: true });
+    rig.apply(Command::SetSuffrage(SetSuffrage { node: NodeId(3), suffrage: Suffrage::Learner, keep_authority: true }));
     evict(&mut rig, 3);
     assert!(rig.0.view().unwrap().evicted.contains_key(&NodeId(3)), "two of three can sign, and need not have");
     // Now each of the two must.
-    let second = Command::Evict { node: NodeId(2), compromised: false, keep_authority: true };
+    let second = Command::Evict(Evict { node: NodeId(2), compromised: false, keep_authority: true });
     assert!(matches!(rig.refused(second), Refused::SignatureMissing { .. }));
     for node in [1, 2].repeat(4) {
         rig.sign_one(node);
@@ -123,7 +123,7 @@ fn nobody_else_signs() {
     let statement = Arc::clone(&rig.0.statements()[number as usize].statement);
     let command = |number, node, by: u8| {
         let signature = key(by).sign(&statement.transcript());
-        Command::SignStatement { number, node: NodeId(node), signature }
+        Command::SignStatement(SignStatement { number, node: NodeId(node), signature })
     };
     assert_eq!(rig.refused(command(number, 9, 9)), Refused::NotASigner { node: NodeId(9), number });
     assert_eq!(rig.refused(command(number, 1, 9)), Refused::Signature(Signer::Identity));
@@ -134,7 +134,7 @@ fn nobody_else_signs() {
     // Of another statement.
     let other = Arc::clone(&rig.0.statements()[0].statement);
     let signature = key(1).sign(&other.transcript());
-    let command = Command::SignStatement { number, node: NodeId(1), signature };
+    let command = Command::SignStatement(SignStatement { number, node: NodeId(1), signature });
     assert_eq!(rig.refused(command), Refused::Signature(Signer::Identity));
 }
 
@@ -262,7 +262,7 @@ fn an_answer_for_another_nonce_or_by_another_key_is_not_counted() {
 fn a_voter_that_is_behind_is_counted_and_one_of_another_history_is_not() {
     let old = stated();
     let mut rig = Rig::of(old.0.clone());
-    rig.apply(Command::AddJoinToken(voter_record(5, 1)));
+    rig.apply(Command::AddJoinToken(AddJoinToken(voter_record(5, 1))));
     rig.apply(Command::Admit(Box::new(request(4, 5).into())));
     rig.open_authority(NodeId(4));
     rig.settle();
@@ -284,7 +284,7 @@ fn a_voter_that_is_behind_is_counted_and_one_of_another_history_is_not() {
 #[test]
 fn a_voter_that_never_came_so_far_as_to_hold_the_key_is_not_waited_for() {
     let mut rig = Rig::founded();
-    rig.apply(Command::AddJoinToken(voter_record(5, 1)));
+    rig.apply(Command::AddJoinToken(AddJoinToken(voter_record(5, 1))));
     rig.apply(Command::Admit(Box::new(request(2, 5).into())));
     assert_eq!(rig.0.view().unwrap().statement.voters.len(), 1, "it may have died since");
     evict(&mut rig, 2);

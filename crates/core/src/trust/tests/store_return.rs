@@ -6,7 +6,7 @@ use crate::group::GroupMembers;
 use crate::id::{ClusterId, NodeId, StoreId};
 use crate::key::SignatureError;
 use crate::trust::author::permit;
-use crate::trust::command::Command;
+use crate::trust::command::{AddJoinToken, BindStore, Command, Evict, SetSuffrage};
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Outcome, Refused, Signer};
 
@@ -23,7 +23,7 @@ fn returning(request: StoreReturn) -> Command {
 }
 
 fn bind(store: StoreId) -> Command {
-    Command::BindStore { node: NodeId(2), store }
+    Command::BindStore(BindStore { node: NodeId(2), store })
 }
 
 fn among(voters: &[u64], learners: &[u64]) -> GroupMembers {
@@ -107,10 +107,14 @@ fn store_that_no_return_named_is_not_bound() {
     let other = StoreId([73; 16]);
     assert_eq!(rig.refused(bind(other)), Refused::NotReturning { node: NodeId(2), store: other });
     assert_eq!(
-        rig.refused(Command::SetSuffrage { node: NodeId(2), suffrage: Suffrage::Voter, keep_authority: true }),
+        rig.refused(Command::SetSuffrage(SetSuffrage {
+            node: NodeId(2),
+            suffrage: Suffrage::Voter,
+            keep_authority: true
+        })),
         Refused::Returning(NodeId(2))
     );
-    rig.apply(Command::Evict { node: NodeId(2), compromised: false, keep_authority: true });
+    rig.apply(Command::Evict(Evict { node: NodeId(2), compromised: false, keep_authority: true }));
     assert_eq!(rig.refused(bind(NEW)), Refused::AlreadyEvicted(NodeId(2)));
     assert_eq!(rig.refused(returning(request(OLD, NEW))), Refused::AlreadyEvicted(NodeId(2)));
 }
@@ -127,7 +131,7 @@ fn promoted_again_the_member_is_stated_with_its_new_store() {
     let mut rig = Rig::three_voters();
     rig.apply(returning(request(OLD, NEW)));
     rig.apply(bind(NEW));
-    rig.apply(Command::SetSuffrage { node: NodeId(2), suffrage: Suffrage::Voter, keep_authority: true });
+    rig.apply(Command::SetSuffrage(SetSuffrage { node: NodeId(2), suffrage: Suffrage::Voter, keep_authority: true }));
     rig.open_authority(NodeId(2));
     rig.settle();
     assert_eq!(rig.0.newest_shown().unwrap().voters[&NodeId(2)].store, NEW);
@@ -145,7 +149,7 @@ fn server_passes_on_what_was_signed_for_its_connection_only() {
     assert_eq!(check(&rig, pretended), Err(ReturnError::Identity(SignatureError)));
     let forged = StoreReturn::sign(&key(9), (CLUSTER, NodeId(2)), (OLD, NEW), HERE);
     assert_eq!(check(&rig, forged.clone()), Err(ReturnError::Identity(SignatureError)));
-    rig.apply(Command::Evict { node: NodeId(2), compromised: false, keep_authority: true });
+    rig.apply(Command::Evict(Evict { node: NodeId(2), compromised: false, keep_authority: true }));
     assert_eq!(check(&rig, forged), Err(ReturnError::Identity(SignatureError)), "told to the member alone");
     assert_eq!(check(&rig, request(OLD, NEW)), Err(Refused::AlreadyEvicted(NodeId(2)).into()));
 }
@@ -153,7 +157,7 @@ fn server_passes_on_what_was_signed_for_its_connection_only() {
 #[test]
 fn any_member_passes_a_return_on_and_voters_alone_bind_a_store() {
     let mut rig = Rig::three_voters();
-    rig.apply(Command::AddJoinToken(record(5, 1)));
+    rig.apply(Command::AddJoinToken(AddJoinToken(record(5, 1))));
     rig.apply(Command::Admit(Box::new(super::rig::request(4, 5).into())));
     let view = rig.0.view().unwrap();
     let may = |from, command: &Command| permit(view, NodeId(from), command).is_ok();
