@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::TrustState;
 use super::command::LEVEL_FOR_TESTING;
+use super::placement::PLACEMENT_LEVEL;
 use super::view::View;
 use crate::codec::{self, CodecError};
 use crate::id::StateDigest;
@@ -47,6 +48,7 @@ impl TrustState {
             level,
             level_auto,
             known: _,
+            placement,
             notes,
         } = self;
         let rest = (sealed, next_node, node_ttl_secs, lease, &**statements, staged, revision, chain, time, level_auto);
@@ -80,6 +82,9 @@ impl TrustState {
             let more = [revoked_keys.sum(), revoked_principals.sum(), groups.sum()];
             let all = tables.into_iter().chain(more).chain(policy.sums());
             parts.extend(all.map(|sum| sum.to_bytes().to_vec()));
+        }
+        if *level >= PLACEMENT_LEVEL {
+            parts.extend(placement.parts()?);
         }
         if *level >= LEVEL_FOR_TESTING {
             parts.push(codec::appended(notes)?);

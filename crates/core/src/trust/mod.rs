@@ -16,6 +16,7 @@ pub mod join_token;
 mod levels;
 pub mod member;
 pub mod outcome;
+pub mod placement;
 pub mod recognition;
 pub mod seal;
 mod state;

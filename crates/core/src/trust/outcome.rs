@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::join_token::TokenUnusable;
 use super::member::{Leaf, Suffrage};
+use super::placement::PlacementVersion;
 use crate::authz::change::{Changed, PolicyError};
 use crate::authz::label::LabelError;
-use crate::id::{AuthorityId, Generation, KeyId, NodeId, StoreId, TokenId};
+use crate::id::{AuthorityId, Generation, GroupId, KeyId, NodeId, StoreId, TokenId};
 use crate::name::{Address, Host, HostName, Name};
 use crate::principal::{Principal, Role};
 use crate::time::Validity;
@@ -83,6 +84,13 @@ pub enum Outcome {
     },
     /// A part of a change of rules is kept for it.
     Staged,
+    /// A group was placed; this version of the placement shows it.
+    Placed {
+        /// The group.
+        group: GroupId,
+        /// The version.
+        version: PlacementVersion,
+    },
 }
 
 impl Outcome {
@@ -98,7 +106,8 @@ impl Outcome {
             | Self::Revoked { .. }
             | Self::Refused(_)
             | Self::Policy { .. }
-            | Self::Staged => None,
+            | Self::Staged
+            | Self::Placed { .. } => None,
         }
     }
 }
@@ -382,6 +391,12 @@ pub enum Refused {
     /// Only a voter's word counts.
     #[error("node {0} is not a voter, and its word proves nothing")]
     NotAVoter(NodeId),
+    /// There is no such group, or not any more.
+    #[error("there is no group {0}")]
+    NoSuchGroup(GroupId),
+    /// A group begins with one member at least.
+    #[error("a group has no members")]
+    GroupWithoutMembers,
 }
 
 /// What a limit is on.

@@ -12,6 +12,7 @@ use super::event::{Draft, Event};
 use super::join_token::Token;
 use super::member::{ForeignLeaf, Issued, Leaf, Member};
 use super::outcome::{Outcome, Refused};
+use super::placement::{PLACEMENT_LEVEL, Placement};
 use super::seal::SealedCopy;
 use super::statement::Signed;
 use super::view::{Authority, View};
@@ -75,6 +76,9 @@ pub struct TrustState {
     /// The newest level that this member can apply: of this member, not of the cluster.
     #[serde(skip)]
     pub(super) known: u32,
+    /// Since [`PLACEMENT_LEVEL`].
+    #[serde(skip)]
+    pub(super) placement: Placement,
     /// Since [`LEVEL_FOR_TESTING`].
     #[serde(skip)]
     pub(super) notes: Vec<String>,
@@ -127,6 +131,7 @@ impl TrustState {
             level: FIRST_LEVEL,
             level_auto: true,
             known,
+            placement: Placement::default(),
             notes: Vec::new(),
         }
     }
@@ -294,6 +299,9 @@ impl TrustState {
     /// The state as a snapshot.
     pub fn encode(&self) -> Result<Vec<u8>, CodecError> {
         let mut bytes = codec::encode_at(self.level, self)?;
+        if self.level >= PLACEMENT_LEVEL {
+            bytes.extend(codec::appended(&self.placement)?);
+        }
         if self.level >= LEVEL_FOR_TESTING {
             bytes.extend(codec::appended(&self.notes)?);
         }
@@ -307,8 +315,10 @@ impl TrustState {
             read => read?,
         };
         let (state, later): (Self, _) = codec::take(rest)?;
+        let (placement, later) =
+            if level >= PLACEMENT_LEVEL { codec::take(later)? } else { (Placement::default(), later) };
         let notes = if level >= LEVEL_FOR_TESTING { codec::exactly(later)? } else { codec::nothing(later)? };
-        Ok(Self { level, known, notes, ..state })
+        Ok(Self { level, known, placement, notes, ..state })
     }
 
     /// Forgets that `key` is revoked, as a state does that was damaged.

@@ -15,6 +15,7 @@ use crate::trust::author::Authorship;
 use crate::trust::event::{Account, Draft, count};
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Outcome, Refused};
+use crate::trust::placement::PLACEMENT_LEVEL;
 use crate::trust::state::{TrustState, UnsupportedLevel};
 use crate::trust::view::View;
 
@@ -99,7 +100,10 @@ impl Operation for RaiseLevel {
         if !self.rises(state)? {
             return Ok(Outcome::Done(generation));
         }
-        state.level = self.level;
+        let before = core::mem::replace(&mut state.level, self.level);
+        if before < PLACEMENT_LEVEL && self.level >= PLACEMENT_LEVEL {
+            state.part_placement()?;
+        }
         // A generation of its own, so that every task that waits for news looks.
         state.change(|_| {})
     }

@@ -132,6 +132,7 @@ impl Operation for Evict {
             let record = Evicted { name, mapped, identity: keys.identity, at, generation };
             view.evicted.insert(node, record);
         })?;
+        state.displace(node);
         Ok(Outcome::Evicted { generation, tokens_revoked })
     }
 

@@ -27,7 +27,7 @@ pub use addresses::{SetAddresses, addresses_transcript};
 pub use admission::Admission;
 pub use authority::{ConfirmAuthority, SealAuthority};
 pub use bootstrap::{Bootstrap, SealedKey};
-pub use groups::AssignGroup;
+pub use groups::{AssignGroup, BindDataStore, CreateGroup};
 pub use hosts::{EditHosts, ProveHosts};
 pub use labels::Label;
 pub use levels::{RaiseLevel, ReportFeatureLevel};
@@ -55,7 +55,7 @@ use crate::enroll::returning::StoreReturn;
 use crate::time::UnixMillis;
 
 /// The newest level that this build knows.
-pub const FEATURE_LEVEL: u32 = 1;
+pub const FEATURE_LEVEL: u32 = 2;
 
 /// The level after that: what a build that is not written yet will know. Tests give it to members, to see what becomes
 /// of those that do not know it.
@@ -163,6 +163,10 @@ pub enum Command {
     EditHosts(EditHosts),
     /// Changes a setting of the whole cluster.
     SetCluster(ClusterSetting),
+    /// Makes a group.
+    CreateGroup(CreateGroup),
+    /// A member says in which store it keeps its groups.
+    BindDataStore(BindDataStore),
     /// What a later level brings: keeps a word in a field that no earlier level has.
     #[doc(hidden)]
     NoteForTesting(NoteForTesting),
@@ -200,6 +204,8 @@ impl Command {
             Self::ProveHosts(operation) => operation,
             Self::EditHosts(operation) => operation,
             Self::SetCluster(operation) => operation,
+            Self::CreateGroup(operation) => operation,
+            Self::BindDataStore(operation) => operation,
             Self::NoteForTesting(operation) => operation,
         }
     }

@@ -40,6 +40,11 @@ impl Groups {
         }
     }
 
+    /// Whether a member is assigned to any group.
+    pub fn has_member(&self, node: &NodeId) -> bool {
+        self.of_member.contains_key(node)
+    }
+
     /// The digest of all of them.
     pub const fn sum(&self) -> Sum {
         self.by_id.sum()

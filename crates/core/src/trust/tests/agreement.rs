@@ -15,7 +15,7 @@ use crate::trust::TrustState;
 use crate::trust::agreement::{
     Agreement, Incomparable, Judge, News, Report, Revocation, RevocationsCompared, Said, Speaker,
 };
-use crate::trust::command::{AddJoinToken, Command, RevokeKey, SetSuffrage};
+use crate::trust::command::{AddJoinToken, Command, FEATURE_LEVEL, RevokeKey, SetSuffrage};
 use crate::trust::digest::{DigestAt, Digests};
 use crate::trust::member::{Evicted, Suffrage};
 use crate::trust::view::View;
@@ -128,7 +128,7 @@ fn states_that_differ_in_anything_have_different_digests() {
     rig.apply(Command::RevokeKey(RevokeKey(key)));
     let revoked = rig.0.digest().unwrap();
     assert_ne!(revoked, before);
-    assert_eq!(TrustState::decode(1, &rig.0.encode().unwrap()).unwrap().digest().unwrap(), revoked);
+    assert_eq!(TrustState::decode(FEATURE_LEVEL, &rig.0.encode().unwrap()).unwrap().digest().unwrap(), revoked);
     rig.0.forget_key_for_testing(key);
     assert_ne!(rig.0.digest().unwrap(), revoked);
 }

@@ -7,6 +7,7 @@ use crate::authz::change::{ChangeId, PolicyChange};
 use crate::authz::label::LabelEdit;
 use crate::authz::text::RuleText;
 use crate::authz::{Requirement, Rule};
+use crate::codec::FIRST_LEVEL;
 use crate::enroll::returning::{ReturnChannel, StoreReturn};
 use crate::group::GroupMembers;
 use crate::id::{GroupId, NodeId, StoreId, ed25519_spki};
@@ -66,9 +67,9 @@ pub(super) fn sample() -> TrustState {
 
 /// A state with some of everything, by nearly every command.
 pub(super) fn sampled() -> Rig {
-    let mut rig = Rig::three_voters();
+    let mut rig = Rig::three_voters_at(FIRST_LEVEL);
     rig.apply(Command::AddJoinToken(AddJoinToken(record(5, 3))));
-    rig.apply(Command::Admit(Box::new(request(4, 5).into())));
+    rig.apply(Command::Admit(Box::new(request_at(FIRST_LEVEL, 4, 5).into())));
     rig.apply(Command::Evict(Evict { node: NodeId(3), compromised: false, keep_authority: true }));
     let next = key(80).public().id();
     let endorsement = Endorsement::sign(&key(2), CLUSTER, next, 1);
@@ -184,18 +185,20 @@ pub(super) const fn name_of(command: &Command) -> Option<&'static str> {
         Command::SetCluster(_) => "SetCluster",
         Command::ReturnStore(_) => "ReturnStore",
         Command::BindStore(_) => "BindStore",
+        Command::CreateGroup(_) => "CreateGroup",
+        Command::BindDataStore(_) => "BindDataStore",
         Command::NoteForTesting(_) => return None,
     })
 }
 
-/// How many commands there are at this level.
+/// How many commands there are at the first level.
 pub(super) const COMMANDS: usize = 28;
 
-fn hex(bytes: &[u8]) -> String {
+pub(super) fn hex(bytes: &[u8]) -> String {
     data_encoding::HEXLOWER.encode(bytes)
 }
 
-fn line(logged: &Logged) -> String {
+pub(super) fn line(logged: &Logged) -> String {
     let voters: Vec<String> = logged.members.voters.iter().map(ToString::to_string).collect();
     let outcome = crate::codec::encode(&logged.outcome).unwrap();
     let name = name_of(&logged.stamped.command).unwrap();

@@ -1,7 +1,7 @@
 //! Members: sealed to, promoted, demoted, evicted.
 
 use super::rig::*;
-use crate::codec::{self, CodecError};
+use crate::codec::{self, CodecError, FIRST_LEVEL};
 use crate::group::GroupMembers;
 use crate::id::{GroupId, NodeId};
 use crate::name::Address;
@@ -204,7 +204,7 @@ fn addresses_change_by_identity_signature_only() {
 
 #[test]
 fn groups_are_assigned_to_members_and_leave_with_them() {
-    let mut rig = Rig::three_voters();
+    let mut rig = Rig::three_voters_at(FIRST_LEVEL);
     let assign = |group, members: &[u64]| {
         Command::AssignGroup(AssignGroup {
             group: GroupId(group),

@@ -11,6 +11,7 @@ mod labels;
 mod levels;
 mod members;
 mod operations;
+mod placement;
 mod principals;
 mod renewal;
 pub(crate) mod rig;

@@ -95,6 +95,11 @@ pub(crate) fn bootstrap() -> Command {
 }
 
 pub(crate) fn request(seed: u8, token_seed: u8) -> EnrollmentRequest {
+    request_at(FEATURE_LEVEL, seed, token_seed)
+}
+
+/// A request of a binary that knows this level.
+pub(crate) fn request_at(feature_level: u32, seed: u8, token_seed: u8) -> EnrollmentRequest {
     let token = token(token_seed);
     EnrollmentRequest {
         cluster: CLUSTER,
@@ -108,7 +113,7 @@ pub(crate) fn request(seed: u8, token_seed: u8) -> EnrollmentRequest {
         endorsement: Endorsement::sign(&key(seed), CLUSTER, leaf_key(seed), 0),
         keys: keys(seed),
         store: StoreId([seed; 16]),
-        feature_level: FEATURE_LEVEL,
+        feature_level,
         sponsor_leaf: [3; 32],
         exporter: [4; 32],
         signature: [0; 64],
@@ -127,7 +132,13 @@ pub(crate) fn author() -> Author {
 }
 
 pub(crate) fn stamped(time: UnixMillis, command: Command) -> Stamped {
-    Stamped { level: FEATURE_LEVEL, time, author: author(), command }
+    stamped_at(FEATURE_LEVEL, time, command)
+}
+
+/// An entry of a cluster that begins at this level.
+pub(crate) fn stamped_at(level: u32, time: UnixMillis, command: Command) -> Stamped {
+    let level = if matches!(command, Command::Bootstrap(_)) { level } else { command.level() };
+    Stamped { level, time, author: author(), command }
 }
 
 /// An entry that was applied.
@@ -138,11 +149,11 @@ pub(crate) struct Logged {
 }
 
 /// A state, its events and its log.
-pub(crate) struct Rig(pub(crate) TrustState, pub(crate) Vec<Event>, pub(crate) Vec<Logged>);
+pub(crate) struct Rig(pub(crate) TrustState, pub(crate) Vec<Event>, pub(crate) Vec<Logged>, u32);
 
 impl Rig {
     pub(crate) fn of(state: TrustState) -> Self {
-        Self(state, vec![], vec![])
+        Self(state, vec![], vec![], FEATURE_LEVEL)
     }
 
     pub(crate) fn empty() -> Self {
@@ -158,10 +169,16 @@ impl Rig {
 
     /// A cluster with voters 1 to 3, each of which opened the CA key.
     pub(crate) fn three_voters() -> Self {
-        let mut rig = Self::founded();
+        Self::three_voters_at(FEATURE_LEVEL)
+    }
+
+    /// The same, of a cluster and binaries of this level.
+    pub(crate) fn three_voters_at(level: u32) -> Self {
+        let mut rig = Self(TrustState::new(), vec![], vec![], level);
+        assert!(matches!(rig.apply(bootstrap()), Outcome::Admitted(_)));
         rig.apply(Command::AddJoinToken(AddJoinToken(voter_record(200, 2))));
         for seed in [2, 3] {
-            rig.apply(Command::Admit(Box::new(request(seed, 200).into())));
+            rig.apply(Command::Admit(Box::new(request_at(level, seed, 200).into())));
             rig.open_authority(NodeId(u64::from(seed)));
         }
         rig.settle();
@@ -205,7 +222,7 @@ impl Rig {
     }
 
     fn apply_at_among(&mut self, time: UnixMillis, members: &GroupMembers, command: Command) -> Outcome {
-        let stamped = stamped(time, command);
+        let stamped = stamped_at(self.3, time, command);
         let Recorded { outcome, event } = self.0.apply_recorded(&stamped, members).unwrap();
         self.0.check_invariants().unwrap();
         self.1.extend(event);
