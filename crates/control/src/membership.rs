@@ -227,7 +227,7 @@ mod tests {
             endorsement: Endorsement::sign(&key(1), view.cluster, leaf_key, 0),
             keys: MemberKeys { identity: key(1).public(), sealing: [1; 32], ucan: key(3).public() },
             store: StoreId([2; 16]),
-            feature_level: 1,
+            feature_level: countersign_core::trust::command::FEATURE_LEVEL,
             sponsor_leaf: [3; 32],
             exporter: [4; 32],
             signature: [0; 64],

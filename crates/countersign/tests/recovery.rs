@@ -85,7 +85,10 @@ async fn a_member_whose_certificate_has_expired_renews_and_is_served_nothing_els
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains("has expired"), "{refused}");
     let others = Command::AdoptLeaf(AdoptLeaf { node: leader.member().node(), renewal: 9 });
-    let level = Command::ReportFeatureLevel(ReportFeatureLevel { node: thief.node, level: 1 });
+    let level = Command::ReportFeatureLevel(ReportFeatureLevel {
+        node: thief.node,
+        level: countersign_core::trust::command::FEATURE_LEVEL - 1,
+    });
     for command in [others, level] {
         let claim = codec::encode(&Claim::of_member(thief.node, RequestId([1; 16]))).unwrap().into();
         let request = ProposeRequest { command: command.encode().unwrap().into(), claim, ..Default::default() };

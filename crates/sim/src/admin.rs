@@ -1,14 +1,15 @@
 //! Operators and members at work: tokens, suffrage, evictions, certificates, groups. They repeat themselves, as people do
 //! whose answer was lost, and ask at members that may not help them.
 
-use countersign_core::id::{GroupId, KeyId, NodeId, ed25519_spki};
+use countersign_core::id::{GroupId, KeyId, NodeId, StoreId, ed25519_spki};
 use countersign_core::name::{HostName, Name};
 use countersign_core::peer::CertificateClaims;
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::Validity;
 use countersign_core::trust::command::{
-    AddJoinToken, AssignGroup, Command, ConfirmAuthority, Evict, FEATURE_LEVEL, IssuePrincipal, ReportFeatureLevel,
-    RevokeJoinToken, RevokeKey, RotateClusterToken, SealAuthority, SetAddresses, SetSuffrage,
+    AddJoinToken, AssignGroup, BindDataStore, Command, ConfirmAuthority, CreateGroup, Evict, FEATURE_LEVEL,
+    IssuePrincipal, ReportFeatureLevel, RevokeJoinToken, RevokeKey, RotateClusterToken, SealAuthority, SetAddresses,
+    SetSuffrage,
 };
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::seal::confirm_transcript;
@@ -164,8 +165,16 @@ impl World {
     }
 
     fn draw_group(&mut self) -> Option<Command> {
-        let group = GroupId(self.rng.below(4));
         let members = [self.member()?, self.member()?].to_vec();
+        match self.rng.below(4) {
+            0 => return Some(Command::CreateGroup(CreateGroup { members })),
+            1 => {
+                let store = StoreId([u8::try_from(self.rng.below(3)).unwrap_or(0); 16]);
+                return Some(Command::BindDataStore(BindDataStore { node: self.member()?, store }));
+            }
+            _ => {}
+        }
+        let group = GroupId(self.rng.below(8));
         let members = if self.rng.one_in(6) { Vec::new() } else { members };
         Some(Command::AssignGroup(AssignGroup { group, members }))
     }

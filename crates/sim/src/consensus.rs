@@ -8,10 +8,10 @@ use countersign_core::lease::LeaseLength;
 use countersign_core::name::Name;
 use countersign_core::time::Validity;
 use countersign_core::trust::command::{
-    AddJoinToken, AdoptLeaf, AssignGroup, BindStore, Bootstrap, Command, ConfirmAuthority, EditHosts, Evict,
-    IssuePrincipal, Label, NoteForTesting, ProveHosts, RaiseLevel, Renew, RenewPrincipal, ReportFeatureLevel,
-    RevokeJoinToken, RevokeKey, RevokePrincipal, RotateClusterToken, SealAuthority, SealedKey, SetAddresses,
-    SetSuffrage, SignStatement, StagePolicy, Stamped,
+    AddJoinToken, AdoptLeaf, AssignGroup, BindDataStore, BindStore, Bootstrap, Command, ConfirmAuthority, CreateGroup,
+    EditHosts, Evict, IssuePrincipal, Label, NoteForTesting, ProveHosts, RaiseLevel, Renew, RenewPrincipal,
+    ReportFeatureLevel, RevokeJoinToken, RevokeKey, RevokePrincipal, RotateClusterToken, SealAuthority, SealedKey,
+    SetAddresses, SetSuffrage, SignStatement, StagePolicy, Stamped,
 };
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Outcome;
@@ -284,6 +284,8 @@ fn describe(command: &Command, outcome: Option<&Outcome>) -> String {
         Command::AssignGroup(AssignGroup { group, members }) => format!("assign group {group} to {members:?}"),
         Command::ReportFeatureLevel(ReportFeatureLevel { node, level }) => format!("{node} knows level {level}"),
         Command::RaiseLevel(RaiseLevel { level, without, .. }) => format!("raise level to {level} without {without:?}"),
+        Command::CreateGroup(CreateGroup { members }) => format!("create a group of {members:?}"),
+        Command::BindDataStore(BindDataStore { node, store }) => format!("{node} keeps its groups in {store}"),
         Command::NoteForTesting(NoteForTesting(note)) => format!("note {note}"),
         Command::SetAddresses(SetAddresses { node, .. }) => format!("addresses of {node}"),
         Command::ProveHosts(ProveHosts { node, witness }) => format!("hosts of {node}, seen by {}", witness.by),
