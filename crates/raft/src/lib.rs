@@ -6,6 +6,7 @@
 //! Read [`Groups`] for how requests are judged, [`Store`] for what is promised of the disk, [`Group`] for the rest.
 
 mod applier;
+mod assignments;
 mod config;
 mod contacts;
 mod group;
@@ -23,9 +24,10 @@ mod transport;
 mod types;
 
 pub use applier::Work;
+pub use assignments::Assignments;
 pub use config::{ConfigError, GroupConfig};
 pub use group::{Group, InitializeError, MembershipError, ReadError};
-pub use hub::{Assignments, Groups, HubError, StartError};
+pub use hub::{Groups, HubError, StartError};
 pub use machine::{ApplyError, GroupMachine, LogPosition, RestoreError};
 pub use memory::StoreFault;
 pub use message::Implausible;

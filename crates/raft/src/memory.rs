@@ -16,7 +16,7 @@ use countersign_core::id::{GroupId, NodeId, StoreId};
 use countersign_core::locked::{LockGuard, Locked};
 use serde::{Deserialize, Serialize};
 
-use crate::hub::Assignments;
+use crate::assignments::Assignments;
 use crate::store::{Change, Job, Record, Store, StoreError, Table, member_key, record_key};
 use crate::types::{LogId, Vote};
 

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::tail::Tail;
 use super::{Change, Files, Job, Record, Replaced, Store, StoreError, Table, log_key, record_key};
-use crate::hub::Assignments;
+use crate::assignments::Assignments;
 use crate::limits::REPLICATE_LEN_MAX;
 use crate::memory::{Memory, Position};
 use crate::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};

@@ -13,7 +13,7 @@ use tokio::sync::watch;
 
 use super::{Binding, GroupLog, Replaced, Snapshots, Store, StorePlace};
 use crate::applier::Applier;
-use crate::hub::Assignments;
+use crate::assignments::Assignments;
 use crate::machine::{ApplyError, GroupMachine, LogPosition, RestoreError};
 use crate::memory::Memory;
 use crate::types::{StorageError, TypeConfig};
