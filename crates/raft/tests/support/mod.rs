@@ -162,7 +162,9 @@ impl Assignments for RosterOf {
 
 #[derive(Default)]
 struct Wires {
-    nodes: Mutex<BTreeMap<NodeId, Groups>>,
+    /// Who is reachable, each under the number of its attachment.
+    nodes: Mutex<BTreeMap<NodeId, (u64, Groups)>>,
+    attached: AtomicU64,
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
     lost_percent: AtomicU64,
     seed: AtomicU64,
@@ -186,7 +188,8 @@ impl Net {
     }
 
     pub fn attach(&self, node: NodeId, groups: Groups) {
-        self.0.nodes.lock().unwrap().insert(node, groups);
+        let attachment = self.0.attached.fetch_add(1, Ordering::Relaxed);
+        self.0.nodes.lock().unwrap().insert(node, (attachment, groups));
     }
 
     pub fn detach(&self, node: NodeId) {
@@ -252,11 +255,13 @@ impl Transport for Wire {
             if self.net.loses() {
                 return lost.await;
             }
-            let groups = wires.nodes.lock().unwrap().get(&target).cloned().ok_or(TransportError::Unreachable)?;
+            let reached = || wires.nodes.lock().unwrap().get(&target).cloned().ok_or(TransportError::Unreachable);
+            let (attachment, groups) = reached()?;
             // Spawned: a request that arrived is carried out even if its sender gives up.
             let handling = tokio::spawn(async move { groups.handle(from, group, kind, &body).await });
             let answer = tokio::time::timeout(deadline, handling).await.map_err(|_| TransportError::Timeout)?;
-            if self.net.loses() {
+            // A member that crashed meanwhile has answered nothing: what it wrote since is not in the image of its store.
+            if self.net.loses() || reached()?.0 != attachment {
                 return lost.await;
             }
             answer.map_err(|_| TransportError::Unreachable)?.map_err(|error| {
