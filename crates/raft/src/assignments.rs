@@ -5,6 +5,7 @@
 use countersign_core::id::{GroupId, NodeId, StoreId};
 
 use crate::memory::StoreFault;
+use crate::store::StoreKind;
 use crate::transport::Refusal;
 
 /// Who belongs to which group, as the trust state says.
@@ -19,20 +20,23 @@ pub trait Assignments: Send + Sync + 'static {
         self.assigned(group, node)
     }
 
-    /// The stores that count as `node`'s: the one on record first, then those that a change on its way brings, which is in
-    /// this member's log and not applied yet, or which the voters have attested. Empty while none is known.
-    fn stores(&self, group: GroupId, node: NodeId) -> Vec<StoreId>;
+    /// The stores of this kind that count as `node`'s: the one on record first, then those that a change on its way brings,
+    /// which is in this member's log and not applied yet, or which the voters have attested. Empty while none is known.
+    fn stores(&self, kind: StoreKind, node: NodeId) -> Vec<StoreId>;
 
-    /// Whether this member may vote and stand for election. A store that was made anew has forgotten every vote: it may not
-    /// before the group's own log, applied or not, says that the store is this member's.
+    /// Whether this member may vote and stand for election in `group`. A store that was made anew has forgotten every vote
+    /// and every entry: it may not before the group's own log, applied or not, says that the store is this member's.
+    ///
+    /// A new bulk store is new to each group that it keeps: that the cluster knows its id is not enough. A voter that lost
+    /// what it acknowledged must leave the group's voters, return as a learner, and be made a voter again.
     fn may_vote(&self, group: GroupId) -> bool;
 
-    /// What a member said was refused for its store.
+    /// What a member said was refused for its store: the one of the kind that keeps `group`.
     fn distrusted(&self, group: GroupId, fault: &StoreFault) {
         let _ = (group, fault);
     }
 
-    /// Another member refused this member's request for this member's store.
+    /// Another member refused this member's request for this member's store of the kind that keeps `group`.
     fn refused_by(&self, group: GroupId, peer: NodeId, refusal: Refusal) {
         let _ = (group, peer, refusal);
     }

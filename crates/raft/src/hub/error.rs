@@ -10,6 +10,7 @@ use crate::machine::RestoreError;
 use crate::memory::StoreFault;
 use crate::message::Implausible;
 use crate::status::GroupStopped;
+use crate::store::OpenError;
 use crate::transport::Refusal;
 
 /// Why a request was not handed to its group. For the audit log; the peer learns [`HubError::refusal`].
@@ -138,6 +139,9 @@ pub enum StartError {
     /// It runs already.
     #[error("group {0} runs already")]
     AlreadyStarted(GroupId),
+    /// It is a data group, and no bulk store is open.
+    #[error("there is no open store for group {0}")]
+    NoStore(GroupId),
     /// Its configuration cannot work.
     #[error("the group's configuration cannot work")]
     Config(#[from] ConfigError),
@@ -150,4 +154,15 @@ pub enum StartError {
     /// It stopped as soon as it started.
     #[error("the group stopped at its start")]
     Stopped(#[source] GroupStopped),
+}
+
+/// Why the store of the data groups is not opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BulkStoreError {
+    /// There is one open already.
+    #[error("the bulk store is open already")]
+    AlreadyOpen,
+    /// It cannot be opened.
+    #[error("the bulk store cannot be opened")]
+    Open(#[from] OpenError),
 }

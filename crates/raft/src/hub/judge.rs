@@ -28,7 +28,7 @@ impl Groups {
         if got > max {
             return Err(HubError::TooLarge { got, max });
         }
-        match self.0.context.assignments.may_lead(group, peer) {
+        match self.0.assignments.may_lead(group, peer) {
             None => return Err(HubError::NotYet { group }),
             Some(false) => return Err(HubError::NotAssigned { group, peer }),
             Some(true) => {}
@@ -38,7 +38,7 @@ impl Groups {
         let raft = here.raft();
         // Before the request is carried out: what is compared with it was acknowledged before the request was sent.
         let position = here.position();
-        let answers = Answers { store: self.0.context.own, position };
+        let answers = Answers { store: here.context().own, position };
         match kind {
             RaftRpc::Vote => {
                 let asked: Asked<VoteRequest<u64>> = accept(&here, peer, body)?;
@@ -56,7 +56,7 @@ impl Groups {
             RaftRpc::Snapshot => {
                 let SnapshotMessage { vote, meta, data } = accept(&here, peer, body)?.request;
                 self.may_follow(&here, &vote, meta.last_log_id.into_iter().collect()).await?;
-                let assignments = &self.0.context.assignments;
+                let assignments = &self.0.assignments;
                 let outsider = {
                     let mut members = meta.last_membership.nodes().map(|(id, _)| NodeId(*id));
                     members.find(|member| !assignments.admits(group, *member, &data))
@@ -93,7 +93,7 @@ impl Groups {
             return Ok(());
         }
         let fault = StoreFault::Conflict { node: NodeId(leader.leader_id.node_id), index: ours.index };
-        self.0.context.assignments.distrusted(group, &fault);
+        self.0.assignments.distrusted(group, &fault);
         Err(HubError::Store { group, fault })
     }
 
@@ -101,7 +101,7 @@ impl Groups {
     /// acknowledged: the first vote of a candidate is its own.
     fn may_be_elected(&self, here: &Group, peer: NodeId, asked: &Asked<VoteRequest<u64>>) -> Result<(), HubError> {
         let group = here.id();
-        let assignments = &self.0.context.assignments;
+        let assignments = &self.0.assignments;
         if !assignments.may_vote(group) {
             return Err(HubError::NoVote { group });
         }

@@ -1,12 +1,14 @@
 //! All groups of one member: starts and stops them, and judges every request before a group sees it.
 //!
-//! It never starts a group twice, and nothing reaches a group past it.
+//! The trust group is kept in one store and all other groups in another, the bulk store, which is opened when the member
+//! is to have such groups. It never starts a group twice, a data group never runs in the trust store, and nothing reaches a
+//! group past it.
 
 mod error;
 mod judge;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use countersign_core::id::{GroupId, NodeId, StoreId};
 use countersign_core::locked::Locked;
@@ -15,22 +17,51 @@ use crate::assignments::Assignments;
 use crate::config::GroupConfig;
 use crate::group::{Context, Group};
 use crate::machine::GroupMachine;
-use crate::store::Store;
+use crate::store::{Store, StoreKind, StorePlace};
 use crate::transport::Transport;
 
-pub use error::{HubError, StartError};
+pub use error::{BulkStoreError, HubError, StartError};
 
 /// All groups of this member. Clones share them. Dropping them stops nothing: see [`shutdown`](Self::shutdown).
 #[derive(Clone)]
 pub struct Groups(Arc<Hub>);
 
 struct Hub {
-    context: Context,
+    me: NodeId,
+    trust: OwnStore,
+    /// None until the member is to have data groups.
+    bulk: OnceLock<OwnStore>,
+    transport: Arc<dyn Transport>,
+    assignments: Arc<dyn Assignments>,
     running: Locked<BTreeMap<GroupId, Option<Group>>>,
 }
 
+/// A store of this member.
+struct OwnStore {
+    /// The id under which it answers.
+    id: StoreId,
+    store: Store,
+}
+
+impl Hub {
+    fn store(&self, kind: StoreKind) -> Option<&OwnStore> {
+        match kind {
+            StoreKind::Trust => Some(&self.trust),
+            StoreKind::Bulk => self.bulk.get(),
+        }
+    }
+
+    /// What a group works with; none while there is no store for it.
+    fn context(&self, group: GroupId) -> Option<Context> {
+        let OwnStore { id, store } = self.store(StoreKind::of(group))?;
+        let (transport, assignments) = (Arc::clone(&self.transport), Arc::clone(&self.assignments));
+        Some(Context { me: self.me, own: *id, store: store.clone(), transport, assignments })
+    }
+}
+
 impl Groups {
-    /// A member without groups, whose store has the id `own`.
+    /// A member without groups, whose trust store is `store` and has the id `own`. Data groups need a
+    /// [bulk store](Self::open_bulk) as well.
     pub fn new(
         me: NodeId,
         own: StoreId,
@@ -38,18 +69,36 @@ impl Groups {
         transport: Arc<dyn Transport>,
         assignments: Arc<dyn Assignments>,
     ) -> Self {
-        let context = Context { me, own, store, transport, assignments };
-        Self(Arc::new(Hub { context, running: Locked::default() }))
+        let (trust, bulk, running) = (OwnStore { id: own, store }, OnceLock::new(), Locked::default());
+        Self(Arc::new(Hub { me, trust, bulk, transport, assignments, running }))
     }
 
-    /// Starts a group from what the store has of it. When this returns, the machine holds every entry known to be
-    /// committed, and no message was sent or accepted before.
+    /// Opens the store of the data groups, which [`Store::create`] made; its id is the one that it is bound to. Its writer
+    /// makes way for the trust store's. Blocks while the journal is replayed.
+    ///
+    /// # Errors
+    /// It is open already, or cannot be opened. Where that [is a loss](crate::OpenError::is_loss), the trust store stays
+    /// as it is: the member makes a bulk store with a new id, which has no vote in any group until that group's members
+    /// know it.
+    pub fn open_bulk(&self, place: &StorePlace) -> Result<Store, BulkStoreError> {
+        if self.0.bulk.get().is_some() {
+            return Err(BulkStoreError::AlreadyOpen);
+        }
+        let store = self.0.trust.store.open_beside(place)?;
+        let own = OwnStore { id: place.binding.store, store: store.clone() };
+        self.0.bulk.set(own).map_err(|_| BulkStoreError::AlreadyOpen)?;
+        Ok(store)
+    }
+
+    /// Starts a group from what the store of its kind has of it. When this returns, the machine holds every entry known to
+    /// be committed, and no message was sent or accepted before.
     pub async fn start(
         &self,
         group: GroupId,
         machine: Box<dyn GroupMachine>,
         config: GroupConfig,
     ) -> Result<Group, StartError> {
+        let context = self.0.context(group).ok_or(StartError::NoStore(group))?;
         {
             let mut running = self.0.running.lock();
             if running.contains_key(&group) {
@@ -57,7 +106,7 @@ impl Groups {
             }
             running.insert(group, None);
         }
-        let started = Group::start(self.0.context.clone(), group, machine, config).await;
+        let started = Group::start(context, group, machine, config).await;
         let mut running = self.0.running.lock();
         match &started {
             Ok(started) => running.insert(group, Some(started.clone())),
@@ -79,15 +128,17 @@ impl Groups {
         }
     }
 
-    /// Stops all groups and closes the store.
+    /// Stops all groups and closes the stores.
     pub async fn shutdown(&self) {
         let groups = std::mem::take(&mut *self.0.running.lock());
         for group in groups.into_values().flatten() {
             group.shutdown().await;
         }
-        let store = self.0.context.store.clone();
-        // Ends only by closing: a panic in it has closed the store as well.
-        drop(tokio::task::spawn_blocking(move || store.close()).await);
+        for kind in [StoreKind::Bulk, StoreKind::Trust] {
+            let Some(store) = self.0.store(kind).map(|own| own.store.clone()) else { continue };
+            // Ends only by closing: a panic in it has closed the store as well.
+            drop(tokio::task::spawn_blocking(move || store.close()).await);
+        }
     }
 
     /// Whether `peer` may send requests to any group that runs here: to be asked before a body is read. `None` while that is
@@ -96,7 +147,7 @@ impl Groups {
         let running: Vec<GroupId> = self.0.running.lock().keys().copied().collect();
         let mut known = (!running.is_empty()).then_some(false);
         for group in running {
-            match self.0.context.assignments.may_lead(group, peer) {
+            match self.0.assignments.may_lead(group, peer) {
                 Some(true) => return Some(true),
                 Some(false) => {}
                 None => known = None,

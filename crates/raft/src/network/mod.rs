@@ -20,6 +20,7 @@ use crate::contacts::Contacts;
 use crate::limits::{SNAPSHOT_LEN_MAX, TERM_JUMP_MAX};
 use crate::memory::{Memory, StoreFault};
 use crate::message::{Answered, Asked, SnapshotMessage};
+use crate::store::StoreKind;
 use crate::transport::{RaftRpc, Refusal, Transport, TransportError};
 use crate::types::{LogId, Snapshot, TypeConfig, Vote};
 
@@ -75,7 +76,7 @@ impl Link {
         let Network { group, transport, memory, assignments, own, .. } = &self.network;
         // Before it is sent: of what is acknowledged in the meantime the answer may know nothing yet.
         let before: Vec<_> = assignments
-            .stores(*group, self.target)
+            .stores(StoreKind::of(*group), self.target)
             .into_iter()
             .map(|store| (store, memory.floor(self.target, store)))
             .collect();

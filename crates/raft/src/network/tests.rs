@@ -6,7 +6,7 @@ use openraft::testing::log_id;
 
 use super::*;
 use crate::memory::Position;
-use crate::store::Store;
+use crate::store::{Store, StoreKind};
 use crate::transport::BoxFuture;
 use crate::types::SnapshotMeta;
 
@@ -48,7 +48,7 @@ impl Assignments for MayLead {
         self.may_lead
     }
 
-    fn stores(&self, _: GroupId, _: NodeId) -> Vec<StoreId> {
+    fn stores(&self, _: StoreKind, _: NodeId) -> Vec<StoreId> {
         self.stores.clone()
     }
 

@@ -1,4 +1,5 @@
-//! The durable store of all groups of one member: one directory, one database, one writing thread.
+//! A durable store of groups of one member: one directory, one database, one writing thread. A member has one for its trust
+//! group and, if it has data groups, one for those.
 //!
 //! A vote or an append is answered only after its fsync. When a write fails, the store accepts nothing more and every
 //! group on it stops: a promise that cannot be persisted is not made.
@@ -7,12 +8,15 @@ mod binding;
 mod error;
 mod files;
 mod journal;
+mod kind;
 mod log;
 mod mark;
 mod snapshots;
 #[cfg(test)]
 pub(crate) mod suite;
 mod tail;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::fs::File;
@@ -29,12 +33,13 @@ pub use binding::{Binding, StorePlace};
 pub use error::OpenError;
 pub(crate) use error::StoreError;
 pub(crate) use files::{Files, Record, Table, log_key, member_key, record_key};
+pub use kind::StoreKind;
 pub(crate) use log::GroupLog;
 pub(crate) use snapshots::{Replaced, Snapshots, StoredSnapshot};
 pub(crate) use writer::{Change, Done, Job};
 
 use files::Opened;
-use writer::{Message, Writer};
+use writer::{Load, Message, Writer};
 
 /// The open store of one member. Clones share it.
 #[derive(Clone)]
@@ -46,6 +51,7 @@ struct Shared {
     files: Locked<Option<Files>>,
     queue: Sender<Message>,
     failed: Arc<AtomicBool>,
+    load: Load,
     closing: Locked<Option<Closing>>,
 }
 
@@ -70,10 +76,20 @@ impl Store {
     /// # Errors
     /// One that is missing, was made for another member, or is behind what it has confirmed is never used.
     pub fn open(place: &StorePlace) -> Result<Self, OpenError> {
+        Self::opened(place, None)
+    }
+
+    /// Opens another store of the same member, whose writer makes way for this one's.
+    pub(crate) fn open_beside(&self, place: &StorePlace) -> Result<Self, OpenError> {
+        Self::opened(place, Some(self.0.load.clone()))
+    }
+
+    fn opened(place: &StorePlace, yields_to: Option<Load>) -> Result<Self, OpenError> {
         let Opened { files, marks, number, lock } = files::open(place)?;
         let (queue, messages) = channel();
-        let failed = Arc::new(AtomicBool::new(false));
-        let writer = Writer { files: files.clone(), marks, number, failed: Arc::clone(&failed) };
+        let (failed, load) = (Arc::new(AtomicBool::new(false)), Load::default());
+        let writer =
+            Writer { files: files.clone(), marks, number, failed: Arc::clone(&failed), load: load.clone(), yields_to };
         let writer = std::thread::Builder::new()
             .name("raft-store".to_owned())
             .spawn(move || writer.run(&messages))
@@ -83,6 +99,7 @@ impl Store {
             files: Locked::new(Some(files)),
             queue,
             failed,
+            load,
             closing: Locked::new(Some(Closing { writer, lock })),
         })))
     }
@@ -114,10 +131,12 @@ impl Store {
 
     /// Queues changes. They become durable in the order in which this is called.
     pub(crate) fn submit(&self, job: Job) {
-        if let Err(refused) = self.0.queue.send(Message::Write(job))
-            && let Message::Write(Job { done: Some(done), .. }) = refused.0
-        {
-            done(Err(Arc::new(StoreError::Closed)));
+        self.0.load.queued();
+        if let Err(refused) = self.0.queue.send(Message::Write(job)) {
+            self.0.load.done(1);
+            if let Message::Write(Job { done: Some(done), .. }) = refused.0 {
+                done(Err(Arc::new(StoreError::Closed)));
+            }
         }
     }
 

@@ -11,7 +11,7 @@ use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use openraft::testing::{StoreBuilder, Suite, blank_ent, log_id};
 use tokio::sync::watch;
 
-use super::{Binding, GroupLog, Replaced, Snapshots, Store, StorePlace};
+use super::{Binding, GroupLog, Replaced, Snapshots, Store, StoreKind, StorePlace};
 use crate::applier::Applier;
 use crate::assignments::Assignments;
 use crate::machine::{ApplyError, GroupMachine, LogPosition, RestoreError};
@@ -41,7 +41,7 @@ impl Assignments for Nobody {
         None
     }
 
-    fn stores(&self, _: GroupId, _: NodeId) -> Vec<StoreId> {
+    fn stores(&self, _: StoreKind, _: NodeId) -> Vec<StoreId> {
         Vec::new()
     }
 
@@ -68,11 +68,17 @@ impl StoreBuilder<TypeConfig, GroupLog, Applier> for NextGroup {
     }
 }
 
-/// A new store in `dir`.
-pub(crate) fn store_in(dir: &Path) -> Store {
+/// Where a store is in `dir`, which is made.
+pub(super) fn place_in(dir: &Path) -> StorePlace {
+    std::fs::create_dir_all(dir).unwrap();
     let binding =
         Binding { cluster: ClusterId([1; 16]), node: NodeId(1), incarnation: Incarnation(0), store: StoreId([2; 16]) };
-    let place = StorePlace { path: dir.join("store"), record: dir.join("record"), binding };
+    StorePlace { path: dir.join("store"), record: dir.join("record"), binding }
+}
+
+/// A new store in `dir`.
+pub(crate) fn store_in(dir: &Path) -> Store {
+    let place = place_in(dir);
     Store::create(&place, StoreId([3; 16])).unwrap();
     Store::open(&place).unwrap()
 }
