@@ -31,3 +31,5 @@ pub const WRITE_BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The same for the bulk store while the trust store has something queued or in an fsync: so long does a small proposal of
 /// the trust group wait for the other store at most. No smaller than an entry, which goes in one piece.
 pub const YIELDING_BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Keys of a removed group that are deleted in one write.
+pub const REMOVED_KEYS_MAX: usize = 4096;

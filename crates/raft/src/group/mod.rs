@@ -74,6 +74,9 @@ impl Group {
     ) -> Result<Self, StartError> {
         let storage = |e: crate::store::StoreError| StartError::Storage(Arc::new(e));
         let openraft = config.openraft(format!("group {id}"))?;
+        if context.store.is_removed(id).await.map_err(storage)? {
+            return Err(StartError::Removed(id));
+        }
         let (snapshots, stored) = Snapshots::open(&context.store, id).await.map_err(storage)?;
         let memory = Memory::open(&context.store, id).await.map_err(storage)?;
         let assignments = Arc::clone(&context.assignments);

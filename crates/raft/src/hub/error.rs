@@ -142,6 +142,9 @@ pub enum StartError {
     /// It is a data group, and no bulk store is open.
     #[error("there is no open store for group {0}")]
     NoStore(GroupId),
+    /// It was removed from the store: an id is never used again.
+    #[error("group {0} was removed here")]
+    Removed(GroupId),
     /// Its configuration cannot work.
     #[error("the group's configuration cannot work")]
     Config(#[from] ConfigError),
@@ -165,4 +168,21 @@ pub enum BulkStoreError {
     /// It cannot be opened.
     #[error("the bulk store cannot be opened")]
     Open(#[from] OpenError),
+}
+
+/// Why a group is not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveError {
+    /// The trust group is part of every member.
+    #[error("the trust group cannot be removed")]
+    Trust,
+    /// No bulk store is open.
+    #[error("there is no open store for group {0}")]
+    NoStore(GroupId),
+    /// It is being started, stopped or removed.
+    #[error("group {0} is being started or removed")]
+    Busy(GroupId),
+    /// Its records were not deleted, or not all of them.
+    #[error("the group's records cannot be deleted")]
+    Storage(#[source] Arc<dyn std::error::Error + Send + Sync>),
 }

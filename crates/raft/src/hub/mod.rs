@@ -20,7 +20,7 @@ use crate::machine::GroupMachine;
 use crate::store::{Store, StoreKind, StorePlace};
 use crate::transport::Transport;
 
-pub use error::{BulkStoreError, HubError, StartError};
+pub use error::{BulkStoreError, HubError, RemoveError, StartError};
 
 /// All groups of this member. Clones share them. Dropping them stops nothing: see [`shutdown`](Self::shutdown).
 #[derive(Clone)]
@@ -122,10 +122,34 @@ impl Groups {
 
     /// Stops a group here and forgets that it ran; its records stay in the store.
     pub async fn stop(&self, group: GroupId) {
-        let stopped = self.0.running.lock().remove(&group).flatten();
-        if let Some(stopped) = stopped {
-            stopped.shutdown().await;
+        // One that is being started or removed is not stopped.
+        drop(self.halt(group).await);
+    }
+
+    /// Stops a data group here and deletes its records, for good: its id cannot be started here again. To be repeated after
+    /// an error. A crash in the middle leaves a group that is removed; what is left of its records goes when the store is
+    /// opened.
+    pub async fn remove(&self, group: GroupId) -> Result<(), RemoveError> {
+        let store = match StoreKind::of(group) {
+            StoreKind::Trust => return Err(RemoveError::Trust),
+            StoreKind::Bulk => self.0.bulk.get().ok_or(RemoveError::NoStore(group))?.store.clone(),
+        };
+        let Some(_place) = self.halt(group).await else { return Err(RemoveError::Busy(group)) };
+        store.remove(group).await.map_err(|error| RemoveError::Storage(error))
+    }
+
+    /// Stops a group, if it runs, and keeps its place as a start does, so that no start comes in between. None if another
+    /// call has that place.
+    async fn halt(&self, group: GroupId) -> Option<Place<'_>> {
+        let halted = self.0.running.lock().insert(group, None);
+        let place = match halted {
+            Some(None) => return None,
+            Some(Some(_)) | None => Place { hub: &self.0, group },
+        };
+        if let Some(Some(running)) = halted {
+            running.shutdown().await;
         }
+        Some(place)
     }
 
     /// Stops all groups and closes the stores.
@@ -154,5 +178,17 @@ impl Groups {
             }
         }
         known
+    }
+}
+
+/// The place of a group that is being stopped, among those that run: given up when this is dropped.
+struct Place<'a> {
+    hub: &'a Hub,
+    group: GroupId,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.hub.running.lock().remove(&self.group);
     }
 }

@@ -32,7 +32,7 @@ const CONFIRMED: &str = "confirmed";
 pub(crate) enum Table {
     /// (group, index) → entry.
     Log,
-    /// (group, tag) → vote, committed, purged; (group, tag, member) → what it acknowledged.
+    /// (group, tag) → vote, committed, purged; (group, tag, member) → what it acknowledged; "removed", group → nothing.
     Meta,
     /// (group, tag) → the snapshot's description and bytes.
     Snapshot,
@@ -47,6 +47,19 @@ pub(crate) enum Record {
     SnapshotMeta = 4,
     SnapshotData = 5,
     Acknowledged = 6,
+}
+
+impl Record {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Vote, Self::Committed, Self::Purged, Self::SnapshotMeta, Self::SnapshotData, Self::Acknowledged];
+
+    /// The table that it is in.
+    pub(super) const fn table(self) -> Table {
+        match self {
+            Self::Vote | Self::Committed | Self::Purged | Self::Acknowledged => Table::Meta,
+            Self::SnapshotMeta | Self::SnapshotData => Table::Snapshot,
+        }
+    }
 }
 
 /// The key of a log entry.
@@ -88,11 +101,7 @@ impl Files {
 
     /// One of a group's single records.
     pub(crate) fn record(&self, group: GroupId, record: Record) -> Result<Option<fjall::Slice>, StoreError> {
-        let table = match record {
-            Record::Vote | Record::Committed | Record::Purged | Record::Acknowledged => Table::Meta,
-            Record::SnapshotMeta | Record::SnapshotData => Table::Snapshot,
-        };
-        Ok(self.table(table).get(record_key(group, record))?)
+        Ok(self.table(record.table()).get(record_key(group, record))?)
     }
 
     fn open_tables(path: &Path) -> Result<Self, fjall::Error> {

@@ -11,6 +11,7 @@ mod journal;
 mod kind;
 mod log;
 mod mark;
+mod removed;
 mod snapshots;
 #[cfg(test)]
 pub(crate) mod suite;
@@ -86,6 +87,7 @@ impl Store {
 
     fn opened(place: &StorePlace, yields_to: Option<Load>) -> Result<Self, OpenError> {
         let Opened { files, marks, number, lock } = files::open(place)?;
+        removed::sweep(&files).map_err(|e| OpenError::corrupt(&place.path, e))?;
         let (queue, messages) = channel();
         let (failed, load) = (Arc::new(AtomicBool::new(false)), Load::default());
         let writer =
@@ -142,9 +144,21 @@ impl Store {
 
     /// Queues changes at once; the future waits until they are durable.
     pub(crate) fn write(&self, changes: Vec<Change>) -> impl Future<Output = Result<(), Arc<StoreError>>> + use<> {
+        self.queue(changes, true)
+    }
+
+    /// The same without an fsync: what is written survives a crash of the process but perhaps not of the machine.
+    pub(crate) fn write_unsynced(
+        &self,
+        changes: Vec<Change>,
+    ) -> impl Future<Output = Result<(), Arc<StoreError>>> + use<> {
+        self.queue(changes, false)
+    }
+
+    fn queue(&self, changes: Vec<Change>, sync: bool) -> impl Future<Output = Result<(), Arc<StoreError>>> + use<> {
         let (done, durable) = oneshot::channel();
         let done: Done = Box::new(move |result| drop(done.send(result)));
-        self.submit(Job { changes, sync: true, done: Some(done) });
+        self.submit(Job { changes, sync, done: Some(done) });
         async { durable.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Closed))) }
     }
 
