@@ -53,7 +53,11 @@ pub trait Assignments: Send + Sync + 'static {
     }
 
     /// Whether a snapshot may be installed that names `member`. The trust group's own snapshot carries its members:
-    /// whoever implements this may look into `snapshot`, so that a member that is behind is not locked out by a newcomer.
+    /// an implementation may look into `snapshot`, so that a member that is behind is not locked out by a newcomer.
+    ///
+    /// The snapshot of a group with a retention floor names the members that the group had there. Some may have left since,
+    /// and no newer snapshot does without them: admit every member that the group ever had, as the entries after it tell
+    /// who remains.
     fn admits(&self, group: GroupId, member: NodeId, snapshot: &[u8]) -> bool {
         let _ = snapshot;
         self.assigned(group, member) == Some(true)

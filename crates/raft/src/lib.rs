@@ -7,6 +7,7 @@
 
 mod applier;
 mod assignments;
+mod checkpoint;
 mod config;
 mod contacts;
 mod group;

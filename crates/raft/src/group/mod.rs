@@ -17,7 +17,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::applier::{Applier, Refusal, Work};
 use crate::assignments::Assignments;
-use crate::config::GroupConfig;
+use crate::config::{GroupConfig, Purging};
 use crate::contacts::Contacts;
 use crate::hub::StartError;
 use crate::machine::{GroupMachine, LogPosition};
@@ -73,18 +73,19 @@ impl Group {
         config: GroupConfig,
     ) -> Result<Self, StartError> {
         let storage = |e: crate::store::StoreError| StartError::Storage(Arc::new(e));
-        let openraft = config.openraft(format!("group {id}"))?;
+        let purging = if machine.retention_floor().is_some() { Purging::AtFloor } else { Purging::BySnapshot };
+        let openraft = config.openraft(format!("group {id}"), purging)?;
         if context.store.is_removed(id).await.map_err(storage)? {
             return Err(StartError::Removed(id));
         }
-        let (snapshots, stored) = Snapshots::open(&context.store, id).await.map_err(storage)?;
+        let (snapshots, saved) = Snapshots::open(&context.store, id).await.map_err(storage)?;
         let memory = Memory::open(&context.store, id).await.map_err(storage)?;
         let assignments = Arc::clone(&context.assignments);
         let log = GroupLog::open(&context.store, id, snapshots.replaced(), memory.clone(), assignments)
             .await
             .map_err(storage)?;
-        let applier = Applier::start(machine, snapshots, stored)?;
-        let (refusal, work) = (applier.refusal(), applier.work());
+        let applier = Applier::start(machine, (snapshots, log.clone()), saved, config.snapshot_after)?;
+        let (refusal, work, checkpoints) = (applier.refusal(), applier.work(), applier.checkpoints());
         let snapshot_stale = Arc::new(Notify::new());
         let contacts = Contacts::default();
         let network = Network {
@@ -110,6 +111,9 @@ impl Group {
         let franchise = Franchise { group: id, assignments: Arc::clone(&context.assignments) };
         franchise.extend_to(&raft);
         tokio::spawn(report(raft.clone(), reports, snapshot_stale, franchise));
+        if let Some(checkpoints) = checkpoints {
+            tokio::spawn(checkpoints.keep(raft.clone(), config.heartbeat));
+        }
         let proposer = Proposer::start(raft.clone(), config.deadline);
         let yielding = AtomicBool::new(false);
         Ok(Self(Arc::new(Inner {

@@ -34,7 +34,7 @@ pub(crate) enum Table {
     Log,
     /// (group, tag) → vote, committed, purged; (group, tag, member) → what it acknowledged; "removed", group → nothing.
     Meta,
-    /// (group, tag) → the snapshot's description and bytes.
+    /// (group, tag) → the snapshot's description and bytes, and the checkpoint's.
     Snapshot,
 }
 
@@ -47,6 +47,8 @@ pub(crate) enum Record {
     SnapshotMeta = 4,
     SnapshotData = 5,
     Acknowledged = 6,
+    CheckpointMeta = 7,
+    CheckpointData = 8,
 }
 
 impl Record {
@@ -57,7 +59,7 @@ impl Record {
     pub(super) const fn table(self) -> Table {
         match self {
             Self::Vote | Self::Committed | Self::Purged | Self::Acknowledged => Table::Meta,
-            Self::SnapshotMeta | Self::SnapshotData => Table::Snapshot,
+            Self::SnapshotMeta | Self::SnapshotData | Self::CheckpointMeta | Self::CheckpointData => Table::Snapshot,
         }
     }
 }

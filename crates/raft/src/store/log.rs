@@ -170,9 +170,18 @@ impl GroupLog {
         Ok(())
     }
 
+    /// The id of the entry at `index`, or of the last one that was purged; none of an entry that is not there.
+    pub(crate) async fn id(&self, index: u64) -> Result<Option<LogId>, StoreError> {
+        let purged = self.state().tail.purged().filter(|purged| purged.index == index);
+        match purged {
+            Some(purged) => Ok(Some(purged)),
+            None => Ok(self.entries(index..index.saturating_add(1), usize::MAX).await?.pop().map(|e| e.log_id)),
+        }
+    }
+
     async fn cut(&self, index: u64) -> Result<(), StoreError> {
         let before = match index.checked_sub(1) {
-            Some(before) => self.entries(before..index, usize::MAX).await?.pop().map(|entry| entry.log_id),
+            Some(before) => self.id(before).await?,
             None => None,
         };
         let mut state = self.state();

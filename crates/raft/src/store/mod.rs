@@ -36,7 +36,7 @@ pub(crate) use error::StoreError;
 pub(crate) use files::{Files, Record, Table, log_key, member_key, record_key};
 pub use kind::StoreKind;
 pub(crate) use log::GroupLog;
-pub(crate) use snapshots::{Replaced, Snapshots, StoredSnapshot};
+pub(crate) use snapshots::{Checkpoint, Replaced, Saved, Snapshots, StoredSnapshot};
 pub(crate) use writer::{Change, Done, Job};
 
 use files::Opened;

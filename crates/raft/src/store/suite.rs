@@ -63,8 +63,9 @@ impl StoreBuilder<TypeConfig, GroupLog, Applier> for NextGroup {
         let group = GroupId(self.next.fetch_add(1, Ordering::Relaxed));
         let memory = Memory::open(&self.store, group).await.unwrap();
         let log = GroupLog::open(&self.store, group, self.everything.clone(), memory, Arc::new(Nobody)).await.unwrap();
-        let (snapshots, stored) = Snapshots::open(&self.store, group).await.unwrap();
-        Ok(((), log, Applier::start(Box::new(Nothing), snapshots, stored).unwrap()))
+        let (snapshots, saved) = Snapshots::open(&self.store, group).await.unwrap();
+        let applier = Applier::start(Box::new(Nothing), (snapshots, log.clone()), saved, 1).unwrap();
+        Ok(((), log, applier))
     }
 }
 

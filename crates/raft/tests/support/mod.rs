@@ -378,9 +378,17 @@ impl Member {
         self.groups.open_bulk(&place).unwrap()
     }
 
-    pub async fn start(&mut self, group: GroupId, config: GroupConfig) -> Group {
-        if StoreKind::of(group) == StoreKind::Bulk && self.bulk.is_none() {
+    /// Its bulk store, opened at the first time.
+    pub fn bulk(&mut self) -> &Store {
+        if self.bulk.is_none() {
             self.bulk = Some(self.open_bulk());
+        }
+        self.bulk.as_ref().unwrap()
+    }
+
+    pub async fn start(&mut self, group: GroupId, config: GroupConfig) -> Group {
+        if StoreKind::of(group) == StoreKind::Bulk {
+            self.bulk();
         }
         let (machine, journal) = Recorder::publishing();
         let started = self.groups.start(group, machine, config).await.unwrap();
