@@ -11,7 +11,7 @@ use countersign_core::group::GroupMembers;
 use countersign_core::id::NodeId;
 use openraft::storage::RaftStateMachine;
 use openraft::{EntryPayload, LogIdOptionExt, OptionalSend, RaftSnapshotBuilder};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use crate::checkpoint::{Checkpoints, Mark};
 use crate::machine::{ApplyError, GroupMachine, RestoreError};
@@ -30,6 +30,8 @@ pub(crate) struct Applier {
     checkpoints: Option<Checkpoints>,
     /// Held while entries are applied, which takes other locks: tasks that wait for it block no thread.
     applied: Arc<Mutex<Applied>>,
+    /// The last entry that is applied and published.
+    committed: Arc<watch::Sender<Option<u64>>>,
     refused: Refusal,
     work: Work,
 }
@@ -119,8 +121,9 @@ impl Applier {
         let members = members(&membership);
         let applied = Applied { machine, last, membership, earlier: memberships, members, refused: refused.clone() };
         let checkpoints = applied.mark().map(|mark| Checkpoints::of(every, mark));
+        let committed = Arc::new(watch::Sender::new(applied.last.index()));
         let applied = Arc::new(Mutex::new(applied));
-        Ok(Self { snapshots, log, checkpoints, applied, refused, work: Work::default() })
+        Ok(Self { snapshots, log, checkpoints, applied, committed, refused, work: Work::default() })
     }
 
     /// When checkpoints are due, for a machine with a retention floor.
@@ -148,12 +151,25 @@ impl Applier {
         self.snapshots.store(&Saved { snapshot: Some(snapshot), checkpoint }).await.map_err(|e| failed(&*e))?;
         let mut applied = self.applied.lock().await;
         let _working = self.work.begin();
-        applied.publish();
+        self.publish(&mut applied);
         if let (Some(checkpoints), Some(mark)) = (&self.checkpoints, applied.mark()) {
-            checkpoints.applied(mark);
             checkpoints.stored(mark);
         }
         Ok(())
+    }
+
+    /// The machine publishes what changed, and those who wait for entries hear of it.
+    fn publish(&self, applied: &mut Applied) {
+        applied.machine.applied_batch(applied.last.as_ref().map(position));
+        self.committed.send_replace(applied.last.index());
+        if let (Some(checkpoints), Some(mark)) = (&self.checkpoints, applied.mark()) {
+            checkpoints.applied(mark);
+        }
+    }
+
+    /// The last entry that is applied and published.
+    pub(crate) fn committed(&self) -> watch::Receiver<Option<u64>> {
+        self.committed.subscribe()
     }
 
     /// Tells what the machine is at.
@@ -230,10 +246,6 @@ impl Applied {
         Ok(outcomes)
     }
 
-    fn publish(&mut self) {
-        self.machine.applied_batch(self.last.as_ref().map(position));
-    }
-
     /// How far the machine has come, if it has a retention floor.
     fn mark(&self) -> Option<Mark> {
         let next = self.last.next_index();
@@ -294,10 +306,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
         };
         let outcomes = entries.into_iter().map(one).collect::<Result<_, _>>()?;
         let _working = self.work.begin();
-        applied.publish();
-        if let (Some(checkpoints), Some(mark)) = (&self.checkpoints, applied.mark()) {
-            checkpoints.applied(mark);
-        }
+        self.publish(&mut applied);
         Ok(outcomes)
     }
 

@@ -27,7 +27,7 @@ mod types;
 pub use applier::Work;
 pub use assignments::Assignments;
 pub use config::{ConfigError, GroupConfig};
-pub use group::{Group, InitializeError, MembershipError, ReadError};
+pub use group::{CommittedEntry, Group, InitializeError, LogReadError, MembershipError, ReadError};
 pub use hub::{BulkStoreError, Groups, HubError, RemoveError, StartError};
 pub use machine::{ApplyError, GroupMachine, LogPosition, RestoreError};
 pub use memory::StoreFault;

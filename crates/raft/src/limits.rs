@@ -33,3 +33,5 @@ pub const WRITE_BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const YIELDING_BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Keys of a removed group that are deleted in one write.
 pub const REMOVED_KEYS_MAX: usize = 4096;
+/// Bytes of committed entries that one read returns; a single larger entry is returned alone.
+pub const READ_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -4,6 +4,7 @@
 //! decides who may make it.
 
 mod error;
+mod read;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use crate::types::{Raft, Vote, position};
 
 pub(crate) use error::StandError;
 pub use error::{InitializeError, MembershipError, ReadError};
+pub use read::{CommittedEntry, LogReadError};
 
 use error::refused;
 
@@ -59,6 +61,7 @@ struct Inner {
     contacts: Contacts,
     proposer: Proposer,
     status: watch::Receiver<GroupStatus>,
+    committed: watch::Receiver<Option<u64>>,
     refusal: Refusal,
     work: Work,
     /// Handing over: nothing may renew the members' lease on this leader.
@@ -86,6 +89,7 @@ impl Group {
             .map_err(storage)?;
         let applier = Applier::start(machine, (snapshots, log.clone()), saved, config.snapshot_after)?;
         let (refusal, work, checkpoints) = (applier.refusal(), applier.work(), applier.checkpoints());
+        let committed = applier.committed();
         let snapshot_stale = Arc::new(Notify::new());
         let contacts = Contacts::default();
         let network = Network {
@@ -126,6 +130,7 @@ impl Group {
             contacts,
             proposer,
             status,
+            committed,
             refusal,
             work,
             yielding,

@@ -12,7 +12,7 @@ use countersign_core::codec;
 use countersign_core::id::GroupId;
 use countersign_core::locked::{LockGuard, Locked};
 use openraft::storage::{LogFlushed, RaftLogStorage};
-use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, LogIdOptionExt, LogState, OptionalSend, RaftLogReader};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -118,7 +118,7 @@ impl GroupLog {
     }
 
     /// The entries of `range`, as many from its start as fit into `bytes_max` but at least one.
-    async fn entries(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, StoreError> {
+    pub(crate) async fn entries(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, StoreError> {
         let (disk, here) = {
             let state = self.state();
             state.tail.read(state.tail.clamp(range))
@@ -168,6 +168,11 @@ impl GroupLog {
         // Still under the lock: what is queued must have the order of what the tail shows.
         self.store.submit(Job { changes, sync: true, done: Some(Box::new(done)) });
         Ok(())
+    }
+
+    /// The index of the first entry that is not purged, there or to come.
+    pub(crate) fn first(&self) -> u64 {
+        self.state().tail.purged().next_index()
     }
 
     /// The id of the entry at `index`, or of the last one that was purged; none of an entry that is not there.
