@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use countersign_core::id::{GroupId, NodeId, StoreId};
 use openraft::error::{CheckIsLeaderError, Fatal, InitializeError as RaftInitializeError, RaftError};
 use openraft::{ChangeMembers, EmptyNode, ServerState};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::applier::{Applier, Refusal, Work};
 use crate::assignments::Assignments;
@@ -43,6 +43,8 @@ pub(crate) struct Context {
     /// The id of `store`, named in every message.
     pub(crate) own: StoreId,
     pub(crate) store: Store,
+    /// Bytes of commands that may still wait in all groups of that store.
+    pub(crate) proposals: Arc<Semaphore>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) assignments: Arc<dyn Assignments>,
 }
@@ -118,7 +120,7 @@ impl Group {
         if let Some(checkpoints) = checkpoints {
             tokio::spawn(checkpoints.keep(raft.clone(), config.heartbeat));
         }
-        let proposer = Proposer::start(raft.clone(), config.deadline);
+        let proposer = Proposer::start(raft.clone(), Arc::clone(&context.proposals), config.deadline);
         let yielding = AtomicBool::new(false);
         Ok(Self(Arc::new(Inner {
             id,

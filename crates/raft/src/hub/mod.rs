@@ -12,10 +12,12 @@ use std::sync::{Arc, OnceLock};
 
 use countersign_core::id::{GroupId, NodeId, StoreId};
 use countersign_core::locked::Locked;
+use tokio::sync::Semaphore;
 
 use crate::assignments::Assignments;
 use crate::config::GroupConfig;
 use crate::group::{Context, Group};
+use crate::limits::{DATA_PROPOSAL_BYTES_MAX, PROPOSAL_BYTES_MAX};
 use crate::machine::GroupMachine;
 use crate::store::{Store, StoreKind, StorePlace};
 use crate::transport::Transport;
@@ -41,6 +43,18 @@ struct OwnStore {
     /// The id under which it answers.
     id: StoreId,
     store: Store,
+    /// Bytes of commands that may still wait in all of its groups: one kind of group cannot use up the other's.
+    proposals: Arc<Semaphore>,
+}
+
+impl OwnStore {
+    fn new(id: StoreId, store: Store, kind: StoreKind) -> Self {
+        let proposal_bytes_max = match kind {
+            StoreKind::Trust => PROPOSAL_BYTES_MAX,
+            StoreKind::Bulk => DATA_PROPOSAL_BYTES_MAX,
+        };
+        Self { id, store, proposals: Arc::new(Semaphore::new(proposal_bytes_max)) }
+    }
 }
 
 impl Hub {
@@ -53,9 +67,15 @@ impl Hub {
 
     /// What a group works with; none while there is no store for it.
     fn context(&self, group: GroupId) -> Option<Context> {
-        let OwnStore { id, store } = self.store(StoreKind::of(group))?;
-        let (transport, assignments) = (Arc::clone(&self.transport), Arc::clone(&self.assignments));
-        Some(Context { me: self.me, own: *id, store: store.clone(), transport, assignments })
+        let own = self.store(StoreKind::of(group))?;
+        Some(Context {
+            me: self.me,
+            own: own.id,
+            store: own.store.clone(),
+            proposals: Arc::clone(&own.proposals),
+            transport: Arc::clone(&self.transport),
+            assignments: Arc::clone(&self.assignments),
+        })
     }
 }
 
@@ -69,7 +89,8 @@ impl Groups {
         transport: Arc<dyn Transport>,
         assignments: Arc<dyn Assignments>,
     ) -> Self {
-        let (trust, bulk, running) = (OwnStore { id: own, store }, OnceLock::new(), Locked::default());
+        let trust = OwnStore::new(own, store, StoreKind::Trust);
+        let (bulk, running) = (OnceLock::new(), Locked::default());
         Self(Arc::new(Hub { me, trust, bulk, transport, assignments, running }))
     }
 
@@ -85,7 +106,7 @@ impl Groups {
             return Err(BulkStoreError::AlreadyOpen);
         }
         let store = self.0.trust.store.open_beside(place)?;
-        let own = OwnStore { id: place.binding.store, store: store.clone() };
+        let own = OwnStore::new(place.binding.store, store.clone(), StoreKind::Bulk);
         self.0.bulk.set(own).map_err(|_| BulkStoreError::AlreadyOpen)?;
         Ok(store)
     }

@@ -16,6 +16,7 @@ mod snapshots;
 #[cfg(test)]
 pub(crate) mod suite;
 mod tail;
+mod tails;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -30,6 +31,8 @@ use countersign_core::id::StoreId;
 use countersign_core::locked::Locked;
 use tokio::sync::oneshot;
 
+use crate::limits::{DATA_TAIL_BYTES_MAX, TAIL_BYTES_MAX};
+
 pub use binding::{Binding, StorePlace};
 pub use error::OpenError;
 pub(crate) use error::StoreError;
@@ -40,6 +43,7 @@ pub(crate) use snapshots::{Checkpoint, Replaced, Saved, Snapshots, StoredSnapsho
 pub(crate) use writer::{Change, Done, Job};
 
 use files::Opened;
+use tails::Tails;
 use writer::{Load, Message, Writer};
 
 /// The open store of one member. Clones share it.
@@ -53,6 +57,7 @@ struct Shared {
     queue: Sender<Message>,
     failed: Arc<AtomicBool>,
     load: Load,
+    tails: Tails,
     closing: Locked<Option<Closing>>,
 }
 
@@ -77,15 +82,15 @@ impl Store {
     /// # Errors
     /// One that is missing, was made for another member, or is behind what it has confirmed is never used.
     pub fn open(place: &StorePlace) -> Result<Self, OpenError> {
-        Self::opened(place, None)
+        Self::opened(place, None, TAIL_BYTES_MAX)
     }
 
-    /// Opens another store of the same member, whose writer makes way for this one's.
+    /// Opens the bulk store of the same member, whose writer makes way for this one's.
     pub(crate) fn open_beside(&self, place: &StorePlace) -> Result<Self, OpenError> {
-        Self::opened(place, Some(self.0.load.clone()))
+        Self::opened(place, Some(self.0.load.clone()), DATA_TAIL_BYTES_MAX)
     }
 
-    fn opened(place: &StorePlace, yields_to: Option<Load>) -> Result<Self, OpenError> {
+    fn opened(place: &StorePlace, yields_to: Option<Load>, tail_bytes_max: usize) -> Result<Self, OpenError> {
         let Opened { files, marks, number, lock } = files::open(place)?;
         removed::sweep(&files).map_err(|e| OpenError::corrupt(&place.path, e))?;
         let (queue, messages) = channel();
@@ -102,6 +107,7 @@ impl Store {
             queue,
             failed,
             load,
+            tails: Tails::new(tail_bytes_max),
             closing: Locked::new(Some(Closing { writer, lock })),
         })))
     }
@@ -125,6 +131,10 @@ impl Store {
     #[doc(hidden)]
     pub fn fail_writes_for_testing(&self) {
         self.0.failed.store(true, Ordering::Release);
+    }
+
+    fn tails(&self) -> &Tails {
+        &self.0.tails
     }
 
     pub(crate) fn files(&self) -> Result<Files, StoreError> {

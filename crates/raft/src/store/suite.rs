@@ -94,12 +94,16 @@ fn the_storage_suite_passes_in_many_groups_of_one_store() {
     assert!(!store.failed());
 }
 
+/// The log of a group in `store`.
+pub(super) async fn log_in(store: &Store, group: GroupId) -> GroupLog {
+    let memory = Memory::open(store, group).await.unwrap();
+    let (_keep, nothing) = watch::channel(Replaced::default());
+    GroupLog::open(store, group, nothing, memory, Arc::new(Nobody)).await.unwrap()
+}
+
 /// A log with these ids, term and index, of which all up to `committed` are committed.
 async fn log_of(dir: &Path, ids: &[(u64, u64)], committed: u64) -> GroupLog {
-    let store = store_in(dir);
-    let memory = Memory::open(&store, GroupId(7)).await.unwrap();
-    let (_keep, everything) = watch::channel(Replaced::default());
-    let mut log = GroupLog::open(&store, GroupId(7), everything, memory, Arc::new(Nobody)).await.unwrap();
+    let mut log = log_in(&store_in(dir), GroupId(7)).await;
     let entries = ids.iter().map(|(term, index)| blank_ent(*term, 1, *index));
     log.blocking_append(entries).await.unwrap();
     let last = ids.iter().find(|(_, index)| *index == committed).map(|(term, index)| log_id(*term, 1, *index));
