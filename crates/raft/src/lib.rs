@@ -5,6 +5,8 @@
 //!
 //! Read [`Groups`] for how requests are judged, [`Store`] for what is promised of the disk, [`Group`] for the rest.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod applier;
 mod assignments;
 mod checkpoint;

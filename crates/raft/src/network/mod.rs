@@ -66,6 +66,12 @@ enum CallError {
     SnapshotTooLarge { got: usize, max: usize },
 }
 
+impl CallError {
+    const fn is_timeout(&self) -> bool {
+        matches!(self, Self::Transport(TransportError::Timeout))
+    }
+}
+
 impl Link {
     async fn call<Q: Serialize, A: DeserializeOwned>(
         &self,
@@ -133,9 +139,10 @@ impl Link {
         timeout: Duration,
         error: &CallError,
     ) -> RPCError<u64, EmptyNode, E> {
-        match error {
-            CallError::Transport(TransportError::Timeout) => RPCError::Timeout(self.timeout(action, timeout)),
-            other => RPCError::Unreachable(Unreachable::new(other)),
+        if error.is_timeout() {
+            RPCError::Timeout(self.timeout(action, timeout))
+        } else {
+            RPCError::Unreachable(Unreachable::new(error))
         }
     }
 }
@@ -223,11 +230,10 @@ impl RaftNetwork<TypeConfig> for Link {
                 // Members may have left since it was built: only a newer one can be accepted.
                 self.network.snapshot_stale.notify_one();
             }
-            match error {
-                CallError::Transport(TransportError::Timeout) => {
-                    StreamingError::Timeout(self.timeout(RPCTypes::InstallSnapshot, deadline))
-                }
-                other => StreamingError::Unreachable(Unreachable::new(&other)),
+            if error.is_timeout() {
+                StreamingError::Timeout(self.timeout(RPCTypes::InstallSnapshot, deadline))
+            } else {
+                StreamingError::Unreachable(Unreachable::new(&error))
             }
         })
     }

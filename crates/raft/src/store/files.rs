@@ -137,10 +137,12 @@ pub(super) fn open(place: &StorePlace) -> Result<Opened, OpenError> {
         return Err(OpenError::Foreign { path: path.clone(), expected, got });
     }
     let mark = |at: &Path| {
-        Mark::open(at, identity.own).map_err(|error| match error.kind() {
-            ErrorKind::InvalidData => OpenError::corrupt(at, error),
-            ErrorKind::NotFound => OpenError::NoRecord { path: at.to_owned() },
-            _ => OpenError::io(at, error),
+        Mark::open(at, identity.own).map_err(|error| {
+            if error.kind() == ErrorKind::NotFound {
+                OpenError::NoRecord { path: at.to_owned() }
+            } else {
+                OpenError::mark(at, error)
+            }
         })
     };
     let (inside, confirmed_inside) = mark(&path.join(CONFIRMED))?;
@@ -186,7 +188,7 @@ fn find(path: &Path) -> Result<Found, OpenError> {
     }
     journal::check(&tables).map_err(|e| match e {
         JournalError::Io { source, .. } => OpenError::file(path, source),
-        damage => OpenError::corrupt(path, damage),
+        damage @ (JournalError::Disorder { .. } | JournalError::Damaged { .. }) => OpenError::corrupt(path, damage),
     })?;
     // A damaged file can make the database panic; to the operator that is corruption like any other.
     let opened = std::panic::catch_unwind(|| Files::open_tables(&tables));
@@ -234,10 +236,7 @@ pub(super) fn create(place: &StorePlace, own: StoreId) -> Result<(), OpenError> 
         remove_if_there(&unused).map_err(io)?;
         fs::rename(path, &unused).map_err(io)?;
     }
-    let confirmed = Mark::number(&place.record).map_err(|e| match e.kind() {
-        ErrorKind::InvalidData => OpenError::corrupt(&place.record, e),
-        _ => OpenError::io(&place.record, e),
-    })?;
+    let confirmed = Mark::number(&place.record).map_err(|e| OpenError::mark(&place.record, e))?;
     if let Some(confirmed) = confirmed.filter(|confirmed| *confirmed > 0) {
         return Err(OpenError::LostWrites { path: path.clone(), found: 0, confirmed });
     }
