@@ -12,7 +12,7 @@ use countersign_core::group::GroupMembers;
 use countersign_core::id::{ClusterId, GroupId, Incarnation, NodeId, StoreId};
 use countersign_raft::{
     ApplyError, Assignments, Binding, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, Groups, LogPosition,
-    RaftRpc, RestoreError, Store, StorePlace, Transport, TransportError,
+    RaftRpc, RestoreError, Store, StoreKind, StorePlace, Transport, TransportError,
 };
 
 const COMMAND: [u8; 300] = [7; 300];
@@ -41,7 +41,7 @@ impl Assignments for Everyone {
         Some(true)
     }
 
-    fn stores(&self, _: GroupId, _: NodeId) -> Vec<StoreId> {
+    fn stores(&self, _: StoreKind, _: NodeId) -> Vec<StoreId> {
         vec![StoreId([1; 16])]
     }
 
@@ -116,10 +116,15 @@ async fn main() {
     .unwrap();
     let own = StoreId([1; 16]);
     let binding = Binding { cluster: ClusterId([1; 16]), node: NodeId(1), incarnation: Incarnation(0), store: own };
-    let place = StorePlace { path: dir.path().join("store"), record: dir.path().join("record"), binding };
-    Store::create(&place, StoreId([3; 16])).unwrap();
-    let store = Store::open(&place).unwrap();
-    let groups = Groups::new(NodeId(1), own, store, Arc::new(Nobody), Arc::new(Everyone));
+    let place = |name: &str| {
+        let record = dir.path().join(name).with_extension("record");
+        StorePlace { path: dir.path().join(name), record, binding }
+    };
+    let (trust, bulk) = (place("trust"), place("bulk"));
+    Store::create(&trust, StoreId([3; 16])).unwrap();
+    Store::create(&bulk, StoreId([4; 16])).unwrap();
+    let groups = Groups::new(NodeId(1), own, Store::open(&trust).unwrap(), Arc::new(Nobody), Arc::new(Everyone));
+    groups.open_bulk(&bulk).unwrap();
     let mut running = Vec::new();
     for number in 0..16 {
         let group = groups.start(GroupId(number), Box::new(Nothing), GroupConfig::default()).await.unwrap();

@@ -1,6 +1,7 @@
 //! Between openraft and a [`GroupMachine`]: unpacks entries, remembers what was applied, builds and installs snapshots.
 //!
-//! The machine lives in memory and is rebuilt at each start from the last snapshot and the committed entries after it.
+//! The machine lives in memory and is rebuilt at each start from the last snapshot and the committed entries after it. A
+//! machine with a retention floor is rebuilt from its checkpoint instead: its snapshot is of the floor, far behind.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -9,11 +10,12 @@ use bytes::Bytes;
 use countersign_core::group::GroupMembers;
 use countersign_core::id::NodeId;
 use openraft::storage::RaftStateMachine;
-use openraft::{EntryPayload, OptionalSend, RaftSnapshotBuilder};
-use tokio::sync::Mutex;
+use openraft::{EntryPayload, LogIdOptionExt, OptionalSend, RaftSnapshotBuilder};
+use tokio::sync::{Mutex, watch};
 
+use crate::checkpoint::{Checkpoints, Mark};
 use crate::machine::{ApplyError, GroupMachine, RestoreError};
-use crate::store::{Snapshots, StoredSnapshot};
+use crate::store::{Checkpoint, GroupLog, Saved, Snapshots, StoredSnapshot};
 use crate::types::{
     Entry, LogId, Outcomes, Snapshot, SnapshotMeta, StorageError, StorageIoError, StoredMembership, TypeConfig,
     position,
@@ -23,8 +25,13 @@ use crate::types::{
 #[derive(Clone)]
 pub(crate) struct Applier {
     snapshots: Snapshots,
+    log: GroupLog,
+    /// For a machine with a retention floor.
+    checkpoints: Option<Checkpoints>,
     /// Held while entries are applied, which takes other locks: tasks that wait for it block no thread.
     applied: Arc<Mutex<Applied>>,
+    /// The last entry that is applied and published.
+    committed: Arc<watch::Sender<Option<u64>>>,
     refused: Refusal,
     work: Work,
 }
@@ -62,7 +69,9 @@ struct Applied {
     machine: Box<dyn GroupMachine>,
     last: Option<LogId>,
     membership: StoredMembership,
-    /// The same, as the machine gets them.
+    /// Those before it that a snapshot of the retention floor may need.
+    earlier: Vec<StoredMembership>,
+    /// The current ones, as the machine gets them.
     members: GroupMembers,
     refused: Refusal,
 }
@@ -87,22 +96,39 @@ impl Refusal {
 }
 
 impl Applier {
-    /// Brings a fresh machine to the stored snapshot, if there is one.
+    /// Brings a fresh machine to what is stored, if there is anything. A machine with a retention floor writes a checkpoint
+    /// after `every` entries.
     pub(crate) fn start(
         mut machine: Box<dyn GroupMachine>,
-        snapshots: Snapshots,
-        stored: Option<StoredSnapshot>,
+        (snapshots, log): (Snapshots, GroupLog),
+        saved: Saved,
+        every: u64,
     ) -> Result<Self, RestoreError> {
-        let (mut last, mut membership) = (None, StoredMembership::default());
-        if let Some(StoredSnapshot { meta, data }) = stored {
-            machine.restore(&data)?;
-            machine.applied_batch(meta.last_log_id.as_ref().map(position));
-            (last, membership) = (meta.last_log_id, meta.last_membership);
+        let retains = machine.retention_floor().is_some();
+        let Saved { snapshot, checkpoint } = saved;
+        let begin = match checkpoint.filter(|_| retains) {
+            Some(checkpoint) => Some(checkpoint),
+            None => snapshot.map(StoredSnapshot::into_checkpoint),
+        };
+        let (mut last, mut memberships) = (None, Vec::new());
+        if let Some(begin) = begin {
+            machine.restore(&begin.data)?;
+            machine.applied_batch(begin.last.as_ref().map(position));
+            (last, memberships) = (begin.last, begin.memberships);
         }
         let refused = Refusal::default();
+        let membership = memberships.pop().unwrap_or_default();
         let members = members(&membership);
-        let applied = Applied { machine, last, membership, members, refused: refused.clone() };
-        Ok(Self { snapshots, applied: Arc::new(Mutex::new(applied)), refused, work: Work::default() })
+        let applied = Applied { machine, last, membership, earlier: memberships, members, refused: refused.clone() };
+        let checkpoints = applied.mark().map(|mark| Checkpoints::of(every, mark));
+        let committed = Arc::new(watch::Sender::new(applied.last.index()));
+        let applied = Arc::new(Mutex::new(applied));
+        Ok(Self { snapshots, log, checkpoints, applied, committed, refused, work: Work::default() })
+    }
+
+    /// When checkpoints are due, for a machine with a retention floor.
+    pub(crate) fn checkpoints(&self) -> Option<Checkpoints> {
+        self.checkpoints.clone()
     }
 
     async fn install(&self, meta: &SnapshotMeta, data: Bytes) -> Result<(), StorageError> {
@@ -118,13 +144,32 @@ impl Applier {
             // Together with the state, so that a snapshot being built now describes what it holds.
             (applied.last, applied.membership) = (meta.last_log_id, meta.last_membership.clone());
             applied.members = members(&applied.membership);
+            applied.earlier.clear();
         }
         let snapshot = StoredSnapshot { meta: meta.clone(), data };
-        self.snapshots.store(&snapshot).await.map_err(|e| failed(&*e))?;
+        let checkpoint = self.checkpoints.is_some().then(|| snapshot.clone().into_checkpoint());
+        self.snapshots.store(&Saved { snapshot: Some(snapshot), checkpoint }).await.map_err(|e| failed(&*e))?;
         let mut applied = self.applied.lock().await;
         let _working = self.work.begin();
-        applied.publish();
+        self.publish(&mut applied);
+        if let (Some(checkpoints), Some(mark)) = (&self.checkpoints, applied.mark()) {
+            checkpoints.stored(mark);
+        }
         Ok(())
+    }
+
+    /// The machine publishes what changed, and those who wait for entries hear of it.
+    fn publish(&self, applied: &mut Applied) {
+        applied.machine.applied_batch(applied.last.as_ref().map(position));
+        self.committed.send_replace(applied.last.index());
+        if let (Some(checkpoints), Some(mark)) = (&self.checkpoints, applied.mark()) {
+            checkpoints.applied(mark);
+        }
+    }
+
+    /// The last entry that is applied and published.
+    pub(crate) fn committed(&self) -> watch::Receiver<Option<u64>> {
+        self.committed.subscribe()
     }
 
     /// Tells what the machine is at.
@@ -137,20 +182,43 @@ impl Applier {
         self.refused.clone()
     }
 
-    async fn capture(&self) -> Result<StoredSnapshot, StorageError> {
-        let applied = self.applied.lock().await;
+    /// What is to be stored now, and how far the machine has come if it has a retention floor.
+    async fn capture(&self) -> Result<(Saved, Option<Mark>), StorageError> {
+        let mut applied = self.applied.lock().await;
         // An entry of several commands may be applied in part: no snapshot may say so.
         if let Some(refused) = applied.refused.reason() {
             return Err(StorageIoError::read_state_machine(&*refused).into());
         }
         let data = Bytes::from(applied.machine.snapshot());
-        let snapshot_id = match &applied.last {
-            Some(last) => format!("{}-{}-{}", last.leader_id.term, last.leader_id.node_id, last.index),
-            None => String::new(),
+        let Some(mark) = applied.mark() else {
+            let snapshot = StoredSnapshot { meta: snapshot_meta(applied.last, applied.membership.clone()), data };
+            return Ok((Saved { snapshot: Some(snapshot), checkpoint: None }, None));
         };
-        let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership.clone(), snapshot_id };
-        Ok(StoredSnapshot { meta, data })
+        let base = Bytes::from(applied.machine.base());
+        let memberships = applied.memberships_since(mark.floor);
+        let checkpoint = Checkpoint { last: applied.last, memberships, data };
+        drop(applied);
+        let Some(below) = mark.floor.checked_sub(1) else {
+            // There is nothing to purge, and no member is sent anything but entries.
+            return Ok((Saved { snapshot: None, checkpoint: Some(checkpoint) }, Some(mark)));
+        };
+        let Some(below) = self.log.id(below).await.map_err(|e| StorageIoError::read_logs(&e))? else {
+            // The log has not come there: a snapshot is being installed, which stores itself.
+            return Ok((Saved::default(), None));
+        };
+        let at_floor = checkpoint.memberships.first().filter(|first| *first.log_id() <= Some(below)).cloned();
+        let meta = snapshot_meta(Some(below), at_floor.unwrap_or_default());
+        let snapshot = StoredSnapshot { meta, data: base };
+        Ok((Saved { snapshot: Some(snapshot), checkpoint: Some(checkpoint) }, Some(mark)))
     }
+}
+
+fn snapshot_meta(last: Option<LogId>, last_membership: StoredMembership) -> SnapshotMeta {
+    let snapshot_id = match &last {
+        Some(last) => format!("{}-{}-{}", last.leader_id.term, last.leader_id.node_id, last.index),
+        None => String::new(),
+    };
+    SnapshotMeta { last_log_id: last, last_membership, snapshot_id }
 }
 
 impl Applied {
@@ -165,7 +233,11 @@ impl Applied {
                 Outcomes(outcomes.map_err(|error| self.refuse(id, error))?)
             }
             EntryPayload::Membership(membership) => {
-                self.membership = StoredMembership::new(Some(id), membership);
+                let newer = StoredMembership::new(Some(id), membership);
+                let before = std::mem::replace(&mut self.membership, newer);
+                if self.machine.retention_floor().is_some() {
+                    self.earlier.push(before);
+                }
                 self.members = members(&self.membership);
                 Outcomes::default()
             }
@@ -174,8 +246,20 @@ impl Applied {
         Ok(outcomes)
     }
 
-    fn publish(&mut self) {
-        self.machine.applied_batch(self.last.as_ref().map(position));
+    /// How far the machine has come, if it has a retention floor.
+    fn mark(&self) -> Option<Mark> {
+        let next = self.last.next_index();
+        self.machine.retention_floor().map(|floor| Mark { next, floor: floor.min(next) })
+    }
+
+    /// The members by the entries before `floor`, and all that came after; what is older is forgotten.
+    fn memberships_since(&mut self, floor: u64) -> Vec<StoredMembership> {
+        let mut all = std::mem::take(&mut self.earlier);
+        all.push(self.membership.clone());
+        let at_floor = all.iter().rposition(|membership| membership.log_id().is_some_and(|id| id.index < floor));
+        let since = all.split_off(at_floor.unwrap_or(0));
+        self.earlier = since.iter().take(since.len().saturating_sub(1)).cloned().collect();
+        since
     }
 
     fn refuse(&self, id: LogId, error: ApplyError) -> StorageError {
@@ -187,10 +271,17 @@ impl Applied {
 
 impl RaftSnapshotBuilder<TypeConfig> for Applier {
     async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
-        let snapshot = self.capture().await?;
-        let failed = |e: &_| StorageIoError::write_snapshot(Some(snapshot.meta.signature()), e);
-        self.snapshots.store(&snapshot).await.map_err(|e| failed(&*e))?;
-        Ok(Snapshot { meta: snapshot.meta, snapshot: Box::new(snapshot.data) })
+        let (saved, mark) = self.capture().await?;
+        let signature = saved.snapshot.as_ref().map(|snapshot| snapshot.meta.signature());
+        self.snapshots.store(&saved).await.map_err(|e| StorageIoError::write_snapshot(signature, &*e))?;
+        if let (Some(checkpoints), Some(mark)) = (&self.checkpoints, mark) {
+            checkpoints.stored(mark);
+        }
+        let (meta, data) = match saved.snapshot {
+            Some(StoredSnapshot { meta, data }) => (meta, data),
+            None => (SnapshotMeta::default(), Bytes::new()),
+        };
+        Ok(Snapshot { meta, snapshot: Box::new(data) })
     }
 }
 
@@ -215,7 +306,7 @@ impl RaftStateMachine<TypeConfig> for Applier {
         };
         let outcomes = entries.into_iter().map(one).collect::<Result<_, _>>()?;
         let _working = self.work.begin();
-        applied.publish();
+        self.publish(&mut applied);
         Ok(outcomes)
     }
 

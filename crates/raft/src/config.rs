@@ -15,9 +15,10 @@ pub struct GroupConfig {
     pub election_min: Duration,
     /// The longest such time, and the lease during which a member that hears its leader votes for nobody else.
     pub election_max: Duration,
-    /// Entries after which a snapshot is made.
+    /// Entries after which a snapshot is made, or a checkpoint of a machine with a retention floor.
     pub snapshot_after: u64,
-    /// Entries kept although a snapshot holds them, for members that are a little behind.
+    /// Entries kept although a snapshot holds them, for members that are a little behind. A machine with a retention floor
+    /// keeps those from the floor on, and this says nothing.
     pub keep: u64,
     /// After this time a proposal or a change of members is answered even if its outcome is not known.
     pub deadline: Duration,
@@ -60,8 +61,17 @@ pub enum ConfigError {
     Zero,
 }
 
+/// What decides which entries are deleted from the front of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purging {
+    /// A snapshot, which is made after so many entries and holds all before it.
+    BySnapshot,
+    /// The machine's retention floor, which a snapshot is made of when it has moved.
+    AtFloor,
+}
+
 impl GroupConfig {
-    pub(crate) fn openraft(&self, name: String) -> Result<Arc<openraft::Config>, ConfigError> {
+    pub(crate) fn openraft(&self, name: String, purging: Purging) -> Result<Arc<openraft::Config>, ConfigError> {
         let Self { heartbeat, election_min, election_max, .. } = *self;
         if heartbeat.is_zero() || self.snapshot_after == 0 {
             return Err(ConfigError::Zero);
@@ -72,6 +82,10 @@ impl GroupConfig {
         if election_max <= election_min {
             return Err(ConfigError::ElectionNotSpread { election_max, election_min });
         }
+        let (snapshot_policy, keep) = match purging {
+            Purging::BySnapshot => (SnapshotPolicy::LogsSinceLast(self.snapshot_after), self.keep),
+            Purging::AtFloor => (SnapshotPolicy::Never, 0),
+        };
         Ok(Arc::new(openraft::Config {
             cluster_name: name,
             heartbeat_interval: millis(heartbeat),
@@ -79,8 +93,8 @@ impl GroupConfig {
             election_timeout_max: millis(election_max),
             // One message carries the whole snapshot.
             install_snapshot_timeout: 60_000,
-            snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_after),
-            max_in_snapshot_log_to_keep: self.keep,
+            snapshot_policy,
+            max_in_snapshot_log_to_keep: keep,
             // Smaller than what a snapshot may lag, or sending one would not end the lag.
             replication_lag_threshold: self.snapshot_after.saturating_add(self.keep),
             // Not before it is known that this member's store may vote.
@@ -103,7 +117,7 @@ mod tests {
     #[test]
     fn what_cannot_work_is_refused_by_name() {
         let good = GroupConfig::default();
-        assert!(good.openraft(String::new()).is_ok());
+        assert!(good.openraft(String::new(), Purging::BySnapshot).is_ok());
         let (heartbeat, election_min, election_max) = (good.heartbeat, good.election_min, good.election_max);
         let short = GroupConfig { election_min: heartbeat * 3 - Duration::from_millis(1), ..good.clone() };
         let flat = GroupConfig { election_max: election_min, ..good.clone() };
@@ -114,7 +128,7 @@ mod tests {
             (zero, ConfigError::Zero),
             (GroupConfig { snapshot_after: 0, ..good }, ConfigError::Zero),
         ] {
-            assert_eq!(config.openraft(String::new()).unwrap_err(), error);
+            assert_eq!(config.openraft(String::new(), Purging::BySnapshot).unwrap_err(), error);
         }
         assert!(election_max > election_min);
     }

@@ -1,11 +1,15 @@
-//! Many Raft groups on one authenticated transport and one durable store.
+//! Many Raft groups on one authenticated transport and two durable stores: one for the trust group, one for all others.
 //!
 //! It replicates bytes and knows neither TLS nor what the bytes mean: messages travel through a [`Transport`], commands
 //! are applied by a [`GroupMachine`], and who belongs to a group is asked of [`Assignments`].
 //!
 //! Read [`Groups`] for how requests are judged, [`Store`] for what is promised of the disk, [`Group`] for the rest.
 
+#![deny(clippy::wildcard_enum_match_arm)]
+
 mod applier;
+mod assignments;
+mod checkpoint;
 mod config;
 mod contacts;
 mod group;
@@ -23,14 +27,15 @@ mod transport;
 mod types;
 
 pub use applier::Work;
+pub use assignments::Assignments;
 pub use config::{ConfigError, GroupConfig};
-pub use group::{Group, InitializeError, MembershipError, ReadError};
-pub use hub::{Assignments, Groups, HubError, StartError};
+pub use group::{CommittedEntry, Group, InitializeError, LogReadError, MembershipError, ReadError};
+pub use hub::{BulkStoreError, Groups, HubError, RemoveError, StartError};
 pub use machine::{ApplyError, GroupMachine, LogPosition, RestoreError};
 pub use memory::StoreFault;
 pub use message::Implausible;
 pub use proposer::{ProposeError, Proposed};
 pub use status::{GroupState, GroupStatus, GroupStopped};
-pub use store::{Binding, OpenError, Store, StorePlace};
+pub use store::{Binding, OpenError, Store, StoreKind, StorePlace};
 pub use transfer::TransferError;
 pub use transport::{BoxFuture, RaftRpc, Refusal, Transport, TransportError};

@@ -7,8 +7,10 @@ pub const ENTRY_LEN_MAX: usize = 1024 * 1024;
 pub const REPLICATE_LEN_MAX: usize = 1024 * 1024;
 /// Commands waiting to be proposed in one group; past it a caller is told to come back later.
 pub const PROPOSALS_MAX: usize = 4096;
-/// Bytes of commands waiting to be proposed in one group.
+/// Bytes of commands waiting to be proposed in one group. The trust group has as much whatever the data groups hold.
 pub const PROPOSAL_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Bytes of commands waiting to be proposed in all data groups of one member.
+pub const DATA_PROPOSAL_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of a Vote request.
 pub const VOTE_LEN_MAX: usize = 256;
 /// Bytes of an AppendEntries request: one entry at its limit, its framing, and a membership of every member.
@@ -26,5 +28,14 @@ pub const TERM_JUMP_MAX: u64 = 1 << 32;
 pub const INDEX_MAX: u64 = 1 << 62;
 /// Bytes of recent entries that each group keeps in memory once they are durable.
 pub const TAIL_BYTES_MAX: usize = 2 * 1024 * 1024;
-/// Bytes of queued writes that one fsync covers; what exceeds it waits for the next.
+/// The same for all data groups of one member together. The trust group keeps its own beside it.
+pub const DATA_TAIL_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of queued writes that one fsync covers; what exceeds it waits for the next. A single larger write goes alone.
 pub const WRITE_BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The same for the bulk store while the trust store has something queued or in an fsync: so long does a small proposal of
+/// the trust group wait for the other store at most. No smaller than an entry, which goes in one piece.
+pub const YIELDING_BATCH_BYTES_MAX: usize = 1024 * 1024;
+/// Keys of a removed group that are deleted in one write.
+pub const REMOVED_KEYS_MAX: usize = 4096;
+/// Bytes of committed entries that one read returns; a single larger entry is returned alone.
+pub const READ_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -16,8 +16,8 @@ use countersign_core::id::{GroupId, NodeId, StoreId};
 use countersign_core::locked::{LockGuard, Locked};
 use serde::{Deserialize, Serialize};
 
-use crate::hub::Assignments;
-use crate::store::{Change, Job, Record, Store, StoreError, Table, member_key, record_key};
+use crate::assignments::Assignments;
+use crate::store::{Change, Job, Record, Store, StoreError, StoreKind, Table, member_key, record_key};
 use crate::types::{LogId, Vote};
 
 /// Why what a member says does not count: its store is not the one that it should be.
@@ -185,7 +185,7 @@ impl Memory {
         node: NodeId,
         got: StoreId,
     ) -> Option<Result<Floor, StoreFault>> {
-        let stores = assignments.stores(self.group, node);
+        let stores = assignments.stores(StoreKind::of(self.group), node);
         let expected = *stores.first()?;
         let counts = stores.contains(&got);
         Some(if counts { Ok(self.floor(node, got)) } else { Err(StoreFault::Other { node, expected, got }) })

@@ -74,8 +74,8 @@ struct Pending {
     answer: Answer,
     /// After this its caller has waited long enough for its turn.
     until: Instant,
-    /// Its share of the bytes that may wait; given back once it is in an entry.
-    _share: OwnedSemaphorePermit,
+    /// Its shares of the bytes that may wait, in the group and in all of its kind; given back once it is in an entry.
+    _shares: [OwnedSemaphorePermit; 2],
 }
 
 impl Pending {
@@ -93,15 +93,18 @@ impl Pending {
 #[derive(Clone)]
 pub(crate) struct Proposer {
     queue: mpsc::Sender<Pending>,
+    /// Bytes that may still wait here.
     bytes: Arc<Semaphore>,
+    /// Bytes that may still wait in all groups of its kind.
+    of_kind: Arc<Semaphore>,
     deadline: Duration,
 }
 
 impl Proposer {
-    pub(crate) fn start(raft: Raft, deadline: Duration) -> Self {
+    pub(crate) fn start(raft: Raft, of_kind: Arc<Semaphore>, deadline: Duration) -> Self {
         let (queue, waiting) = mpsc::channel(PROPOSALS_MAX);
         tokio::spawn(run(raft, waiting, deadline));
-        Self { queue, bytes: Arc::new(Semaphore::new(PROPOSAL_BYTES_MAX)), deadline }
+        Self { queue, bytes: Arc::new(Semaphore::new(PROPOSAL_BYTES_MAX)), of_kind, deadline }
     }
 
     pub(crate) async fn propose(&self, command: Vec<u8>) -> Result<Proposed, ProposeError> {
@@ -110,10 +113,12 @@ impl Proposer {
             Ok(weight) if got <= ENTRY_LEN_MAX => weight,
             _ => return Err(ProposeError::TooLarge { got, max: ENTRY_LEN_MAX }),
         };
-        let share = Arc::clone(&self.bytes).try_acquire_many_owned(weight).map_err(|_| ProposeError::Overloaded)?;
+        let share =
+            |of: &Arc<Semaphore>| Arc::clone(of).try_acquire_many_owned(weight).map_err(|_| ProposeError::Overloaded);
+        let shares = [share(&self.bytes)?, share(&self.of_kind)?];
         let (answer, answered) = oneshot::channel();
         let until = Instant::now() + self.deadline;
-        let pending = Pending { command: command.into(), answer, until, _share: share };
+        let pending = Pending { command: command.into(), answer, until, _shares: shares };
         self.queue.try_send(pending).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
             mpsc::error::TrySendError::Closed(_) => ProposeError::Shutdown,

@@ -41,7 +41,7 @@ pub struct GroupStatus {
     pub last_log: Option<u64>,
     /// The last entry that its machine holds.
     pub applied: Option<LogPosition>,
-    /// The last entry in its snapshot.
+    /// The last entry in its snapshot: of a machine with a retention floor, the last one before the floor.
     pub snapshot: Option<LogPosition>,
     /// The last entry deleted from the front of its log.
     pub purged: Option<LogPosition>,

@@ -102,6 +102,9 @@ impl TransportError {
 /// Carries requests to members.
 pub trait Transport: Send + Sync + 'static {
     /// Sends `body` to `target` and returns its answer, or gives up after `deadline`.
+    ///
+    /// Data must not delay a revocation: give the trust group a connection, or a stream with a flow control, of its own.
+    /// [`StoreKind::of`](crate::StoreKind::of) tells which groups are to be kept apart.
     fn call(
         &self,
         target: NodeId,

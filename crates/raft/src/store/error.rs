@@ -104,18 +104,26 @@ impl OpenError {
     /// A file that is missing or cut short is damage; a permission or a full disk is not.
     pub(super) fn file(path: &Path, error: io::Error) -> Self {
         use io::ErrorKind::{InvalidData, InvalidInput, NotFound, UnexpectedEof};
-        match error.kind() {
-            InvalidData | InvalidInput | NotFound | UnexpectedEof => Self::corrupt(path, error),
-            _ => Self::io(path, error),
+        if matches!(error.kind(), InvalidData | InvalidInput | NotFound | UnexpectedEof) {
+            Self::corrupt(path, error)
+        } else {
+            Self::io(path, error)
         }
+    }
+
+    /// A mark that cannot be read: one that is damaged, or a file system that refuses.
+    pub(super) fn mark(path: &Path, error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::InvalidData { Self::corrupt(path, error) } else { Self::io(path, error) }
     }
 
     /// Sorts what fjall says into what an operator can act on.
     pub(super) fn database(path: &Path, error: fjall::Error) -> Self {
-        match error {
-            fjall::Error::Locked => Self::Locked { path: path.to_owned() },
-            fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => Self::file(path, e),
-            other => Self::corrupt(path, other),
+        if matches!(error, fjall::Error::Locked) {
+            Self::Locked { path: path.to_owned() }
+        } else if let fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) = error {
+            Self::file(path, e)
+        } else {
+            Self::corrupt(path, error)
         }
     }
 }
@@ -154,10 +162,12 @@ struct Cause<'a>(&'a fjall::Error);
 
 impl fmt::Display for Cause<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
-            fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => e.fmt(f),
-            fjall::Error::Poisoned => f.write_str("a write failed before"),
-            other => other.fmt(f),
+        if let fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) = self.0 {
+            e.fmt(f)
+        } else if matches!(self.0, fjall::Error::Poisoned) {
+            f.write_str("a write failed before")
+        } else {
+            self.0.fmt(f)
         }
     }
 }

@@ -32,9 +32,9 @@ const CONFIRMED: &str = "confirmed";
 pub(crate) enum Table {
     /// (group, index) → entry.
     Log,
-    /// (group, tag) → vote, committed, purged; (group, tag, member) → what it acknowledged.
+    /// (group, tag) → vote, committed, purged; (group, tag, member) → what it acknowledged; "removed", group → nothing.
     Meta,
-    /// (group, tag) → the snapshot's description and bytes.
+    /// (group, tag) → the snapshot's description and bytes, and the checkpoint's.
     Snapshot,
 }
 
@@ -47,6 +47,21 @@ pub(crate) enum Record {
     SnapshotMeta = 4,
     SnapshotData = 5,
     Acknowledged = 6,
+    CheckpointMeta = 7,
+    CheckpointData = 8,
+}
+
+impl Record {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Vote, Self::Committed, Self::Purged, Self::SnapshotMeta, Self::SnapshotData, Self::Acknowledged];
+
+    /// The table that it is in.
+    pub(super) const fn table(self) -> Table {
+        match self {
+            Self::Vote | Self::Committed | Self::Purged | Self::Acknowledged => Table::Meta,
+            Self::SnapshotMeta | Self::SnapshotData | Self::CheckpointMeta | Self::CheckpointData => Table::Snapshot,
+        }
+    }
 }
 
 /// The key of a log entry.
@@ -88,11 +103,7 @@ impl Files {
 
     /// One of a group's single records.
     pub(crate) fn record(&self, group: GroupId, record: Record) -> Result<Option<fjall::Slice>, StoreError> {
-        let table = match record {
-            Record::Vote | Record::Committed | Record::Purged | Record::Acknowledged => Table::Meta,
-            Record::SnapshotMeta | Record::SnapshotData => Table::Snapshot,
-        };
-        Ok(self.table(table).get(record_key(group, record))?)
+        Ok(self.table(record.table()).get(record_key(group, record))?)
     }
 
     fn open_tables(path: &Path) -> Result<Self, fjall::Error> {
@@ -126,10 +137,12 @@ pub(super) fn open(place: &StorePlace) -> Result<Opened, OpenError> {
         return Err(OpenError::Foreign { path: path.clone(), expected, got });
     }
     let mark = |at: &Path| {
-        Mark::open(at, identity.own).map_err(|error| match error.kind() {
-            ErrorKind::InvalidData => OpenError::corrupt(at, error),
-            ErrorKind::NotFound => OpenError::NoRecord { path: at.to_owned() },
-            _ => OpenError::io(at, error),
+        Mark::open(at, identity.own).map_err(|error| {
+            if error.kind() == ErrorKind::NotFound {
+                OpenError::NoRecord { path: at.to_owned() }
+            } else {
+                OpenError::mark(at, error)
+            }
         })
     };
     let (inside, confirmed_inside) = mark(&path.join(CONFIRMED))?;
@@ -175,7 +188,7 @@ fn find(path: &Path) -> Result<Found, OpenError> {
     }
     journal::check(&tables).map_err(|e| match e {
         JournalError::Io { source, .. } => OpenError::file(path, source),
-        damage => OpenError::corrupt(path, damage),
+        damage @ (JournalError::Disorder { .. } | JournalError::Damaged { .. }) => OpenError::corrupt(path, damage),
     })?;
     // A damaged file can make the database panic; to the operator that is corruption like any other.
     let opened = std::panic::catch_unwind(|| Files::open_tables(&tables));
@@ -223,10 +236,7 @@ pub(super) fn create(place: &StorePlace, own: StoreId) -> Result<(), OpenError> 
         remove_if_there(&unused).map_err(io)?;
         fs::rename(path, &unused).map_err(io)?;
     }
-    let confirmed = Mark::number(&place.record).map_err(|e| match e.kind() {
-        ErrorKind::InvalidData => OpenError::corrupt(&place.record, e),
-        _ => OpenError::io(&place.record, e),
-    })?;
+    let confirmed = Mark::number(&place.record).map_err(|e| OpenError::mark(&place.record, e))?;
     if let Some(confirmed) = confirmed.filter(|confirmed| *confirmed > 0) {
         return Err(OpenError::LostWrites { path: path.clone(), found: 0, confirmed });
     }

@@ -12,14 +12,15 @@ use countersign_core::codec;
 use countersign_core::id::GroupId;
 use countersign_core::locked::{LockGuard, Locked};
 use openraft::storage::{LogFlushed, RaftLogStorage};
-use openraft::{EntryPayload, LogState, OptionalSend, RaftLogReader};
+use openraft::{EntryPayload, LogIdOptionExt, LogState, OptionalSend, RaftLogReader};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use super::tail::Tail;
+use super::tails::Held;
 use super::{Change, Files, Job, Record, Replaced, Store, StoreError, Table, log_key, record_key};
-use crate::hub::Assignments;
+use crate::assignments::Assignments;
 use crate::limits::REPLICATE_LEN_MAX;
 use crate::memory::{Memory, Position};
 use crate::types::{Entry, LogId, StorageError, StorageIoError, TypeConfig, Vote};
@@ -37,8 +38,9 @@ pub(crate) struct GroupLog {
     assignments: Arc<dyn Assignments>,
 }
 
-struct State {
-    tail: Tail,
+/// What is known of one log.
+pub(super) struct State {
+    pub(super) tail: Tail,
     vote: Option<Vote>,
     committed: Option<LogId>,
 }
@@ -52,9 +54,11 @@ impl GroupLog {
         memory: Memory,
         assignments: Arc<dyn Assignments>,
     ) -> Result<Self, StoreError> {
-        let state = store.read(move |files| State::read(files, group)).await?;
+        let held = store.tails().held();
+        let state = store.read(move |files| State::read(files, group, held)).await?;
         let open = state.committed.map_or(0, |committed| committed.index.saturating_add(1))..u64::MAX;
         let state = Arc::new(Locked::new(state));
+        store.tails().add(&state);
         let log = Self { group, store: store.clone(), state, replaced, memory, assignments };
         for entry in log.entries(open, usize::MAX).await? {
             log.tell(&entry);
@@ -118,7 +122,7 @@ impl GroupLog {
     }
 
     /// The entries of `range`, as many from its start as fit into `bytes_max` but at least one.
-    async fn entries(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, StoreError> {
+    pub(crate) async fn entries(&self, range: Range<u64>, bytes_max: usize) -> Result<Vec<Entry>, StoreError> {
         let (disk, here) = {
             let state = self.state();
             state.tail.read(state.tail.clamp(range))
@@ -158,10 +162,11 @@ impl GroupLog {
             last = Some(ticket);
             changes.push(Change { table: Table::Log, key: log_key(self.group, index), value: Some(value) });
         }
-        let shared = Arc::clone(&self.state);
+        let (shared, tails) = (Arc::clone(&self.state), self.store.tails().clone());
         let done = move |result: Result<(), Arc<StoreError>>| {
             if let (Ok(()), Some(ticket)) = (&result, last) {
                 shared.lock().tail.durable(ticket);
+                tails.reclaim();
             }
             callback.log_io_completed(result.map_err(io::Error::other));
         };
@@ -170,9 +175,23 @@ impl GroupLog {
         Ok(())
     }
 
+    /// The index of the first entry that is not purged, there or to come.
+    pub(crate) fn first(&self) -> u64 {
+        self.state().tail.purged().next_index()
+    }
+
+    /// The id of the entry at `index`, or of the last one that was purged; none of an entry that is not there.
+    pub(crate) async fn id(&self, index: u64) -> Result<Option<LogId>, StoreError> {
+        let purged = self.state().tail.purged().filter(|purged| purged.index == index);
+        match purged {
+            Some(purged) => Ok(Some(purged)),
+            None => Ok(self.entries(index..index.saturating_add(1), usize::MAX).await?.pop().map(|e| e.log_id)),
+        }
+    }
+
     async fn cut(&self, index: u64) -> Result<(), StoreError> {
         let before = match index.checked_sub(1) {
-            Some(before) => self.entries(before..index, usize::MAX).await?.pop().map(|entry| entry.log_id),
+            Some(before) => self.id(before).await?,
             None => None,
         };
         let mut state = self.state();
@@ -199,17 +218,24 @@ impl GroupLog {
 }
 
 impl State {
-    fn read(files: &Files, group: GroupId) -> Result<Self, StoreError> {
+    fn read(files: &Files, group: GroupId, held: Held) -> Result<Self, StoreError> {
         let purged = read_record::<LogId>(files, group, Record::Purged)?;
         let last = match files.table(Table::Log).range(log_key(group, 0)..=log_key(group, u64::MAX)).next_back() {
             Some(item) => Some(codec::decode::<Entry>(&item.value()?)?.log_id),
             None => None,
         };
         Ok(Self {
-            tail: Tail::found(purged, last),
+            tail: Tail::found(purged, last, held),
             vote: read_record(files, group, Record::Vote)?,
             committed: read_record(files, group, Record::Committed)?,
         })
+    }
+}
+
+#[cfg(test)]
+impl State {
+    pub(super) fn of(tail: Tail) -> Self {
+        Self { tail, vote: None, committed: None }
     }
 }
 

@@ -11,9 +11,9 @@ use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use openraft::testing::{StoreBuilder, Suite, blank_ent, log_id};
 use tokio::sync::watch;
 
-use super::{Binding, GroupLog, Replaced, Snapshots, Store, StorePlace};
+use super::{Binding, GroupLog, Replaced, Snapshots, Store, StoreKind, StorePlace};
 use crate::applier::Applier;
-use crate::hub::Assignments;
+use crate::assignments::Assignments;
 use crate::machine::{ApplyError, GroupMachine, LogPosition, RestoreError};
 use crate::memory::Memory;
 use crate::types::{StorageError, TypeConfig};
@@ -41,7 +41,7 @@ impl Assignments for Nobody {
         None
     }
 
-    fn stores(&self, _: GroupId, _: NodeId) -> Vec<StoreId> {
+    fn stores(&self, _: StoreKind, _: NodeId) -> Vec<StoreId> {
         Vec::new()
     }
 
@@ -63,16 +63,23 @@ impl StoreBuilder<TypeConfig, GroupLog, Applier> for NextGroup {
         let group = GroupId(self.next.fetch_add(1, Ordering::Relaxed));
         let memory = Memory::open(&self.store, group).await.unwrap();
         let log = GroupLog::open(&self.store, group, self.everything.clone(), memory, Arc::new(Nobody)).await.unwrap();
-        let (snapshots, stored) = Snapshots::open(&self.store, group).await.unwrap();
-        Ok(((), log, Applier::start(Box::new(Nothing), snapshots, stored).unwrap()))
+        let (snapshots, saved) = Snapshots::open(&self.store, group).await.unwrap();
+        let applier = Applier::start(Box::new(Nothing), (snapshots, log.clone()), saved, 1).unwrap();
+        Ok(((), log, applier))
     }
+}
+
+/// Where a store is in `dir`, which is made.
+pub(super) fn place_in(dir: &Path) -> StorePlace {
+    std::fs::create_dir_all(dir).unwrap();
+    let binding =
+        Binding { cluster: ClusterId([1; 16]), node: NodeId(1), incarnation: Incarnation(0), store: StoreId([2; 16]) };
+    StorePlace { path: dir.join("store"), record: dir.join("record"), binding }
 }
 
 /// A new store in `dir`.
 pub(crate) fn store_in(dir: &Path) -> Store {
-    let binding =
-        Binding { cluster: ClusterId([1; 16]), node: NodeId(1), incarnation: Incarnation(0), store: StoreId([2; 16]) };
-    let place = StorePlace { path: dir.join("store"), record: dir.join("record"), binding };
+    let place = place_in(dir);
     Store::create(&place, StoreId([3; 16])).unwrap();
     Store::open(&place).unwrap()
 }
@@ -87,12 +94,16 @@ fn the_storage_suite_passes_in_many_groups_of_one_store() {
     assert!(!store.failed());
 }
 
+/// The log of a group in `store`.
+pub(super) async fn log_in(store: &Store, group: GroupId) -> GroupLog {
+    let memory = Memory::open(store, group).await.unwrap();
+    let (_keep, nothing) = watch::channel(Replaced::default());
+    GroupLog::open(store, group, nothing, memory, Arc::new(Nobody)).await.unwrap()
+}
+
 /// A log with these ids, term and index, of which all up to `committed` are committed.
 async fn log_of(dir: &Path, ids: &[(u64, u64)], committed: u64) -> GroupLog {
-    let store = store_in(dir);
-    let memory = Memory::open(&store, GroupId(7)).await.unwrap();
-    let (_keep, everything) = watch::channel(Replaced::default());
-    let mut log = GroupLog::open(&store, GroupId(7), everything, memory, Arc::new(Nobody)).await.unwrap();
+    let mut log = log_in(&store_in(dir), GroupId(7)).await;
     let entries = ids.iter().map(|(term, index)| blank_ent(*term, 1, *index));
     log.blocking_append(entries).await.unwrap();
     let last = ids.iter().find(|(_, index)| *index == committed).map(|(term, index)| log_id(*term, 1, *index));

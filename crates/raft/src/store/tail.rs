@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use super::error::StoreError;
+use super::tails::Held;
 use crate::limits::TAIL_BYTES_MAX;
 use crate::types::{Entry, LogId};
 
@@ -20,7 +21,8 @@ pub(crate) struct Tail {
     last: Option<LogId>,
     /// A suffix of the log, with each entry's encoded length.
     entries: BTreeMap<u64, (Entry, usize)>,
-    bytes: usize,
+    /// Their bytes.
+    held: Held,
     /// All entries up to here are durable.
     durable: Option<u64>,
     /// Grows with each truncation: a write that became durable counts only for the log it was made for.
@@ -36,9 +38,9 @@ pub(crate) struct Ticket {
 
 impl Tail {
     /// A log found on disk.
-    pub(crate) fn found(purged: Option<LogId>, last: Option<LogId>) -> Self {
+    pub(crate) fn found(purged: Option<LogId>, last: Option<LogId>, held: Held) -> Self {
         let last = last.max(purged);
-        Self { purged, last, durable: last.map(|id| id.index), ..Self::default() }
+        Self { purged, last, durable: last.map(|id| id.index), held, ..Self::default() }
     }
 
     pub(crate) fn purged(&self) -> Option<LogId> {
@@ -61,7 +63,7 @@ impl Tail {
             return Err(StoreError::Disorder { index, last: last.index });
         }
         self.last = Some(entry.log_id);
-        self.bytes += len;
+        self.held.add(len);
         self.entries.insert(index, (entry, len));
         Ok(Some(Ticket { generation: self.generation, upto: index }))
     }
@@ -70,7 +72,7 @@ impl Tail {
     pub(crate) fn durable(&mut self, ticket: Ticket) {
         if ticket.generation == self.generation {
             self.durable = self.durable.max(Some(ticket.upto));
-            self.shrink();
+            self.shrink(TAIL_BYTES_MAX);
         }
     }
 
@@ -78,7 +80,7 @@ impl Tail {
     pub(crate) fn truncate(&mut self, index: u64, before: Option<LogId>) -> Range<u64> {
         let end = self.last.map_or(index, |last| last.index.saturating_add(1)).max(index);
         for (_, len) in self.entries.split_off(&index).into_values() {
-            self.bytes -= len;
+            self.held.remove(len);
         }
         if end > index {
             self.last = before.max(self.purged);
@@ -96,7 +98,7 @@ impl Tail {
         self.last = self.last.max(Some(upto));
         let kept = self.entries.split_off(&upto.index.saturating_add(1));
         for (_, len) in std::mem::replace(&mut self.entries, kept).into_values() {
-            self.bytes -= len;
+            self.held.remove(len);
         }
         start..end.max(start)
     }
@@ -115,14 +117,24 @@ impl Tail {
         (range.start..cut, self.entries.range(cut..range.end).map(|(_, entry)| entry.clone()).collect())
     }
 
-    /// Forgets durable entries past the bound, oldest first.
-    fn shrink(&mut self) {
-        while self.bytes > TAIL_BYTES_MAX {
+    /// Forgets all durable entries: they are read from disk from now on.
+    pub(crate) fn forget(&mut self) {
+        self.shrink(0);
+    }
+
+    /// Forgets durable entries past `max` bytes, oldest first.
+    fn shrink(&mut self, max: usize) {
+        while self.held.bytes() > max {
             match self.entries.first_entry() {
-                Some(oldest) if Some(*oldest.key()) <= self.durable => self.bytes -= oldest.remove().1,
-                _ => break,
+                Some(oldest) if Some(*oldest.key()) <= self.durable => self.held.remove(oldest.remove().1),
+                Some(_) | None => break,
             }
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        self.held.bytes()
     }
 }
 
@@ -176,7 +188,7 @@ mod tests {
         assert_eq!(tail.purge(entry(2, 9).log_id), 0..4);
         assert_eq!((tail.purged(), tail.last()), (Some(entry(2, 9).log_id), Some(entry(2, 9).log_id)));
         assert!(tail.clamp(0..100).is_empty());
-        assert_eq!(tail.bytes, 0);
+        assert_eq!(tail.bytes(), 0);
         assert!(tail.append(entry(2, 9), 1).unwrap().is_none());
         tail.append(entry(2, 10), 1).unwrap();
         assert_eq!(tail.clamp(0..100), 10..11);

@@ -13,7 +13,8 @@ use countersign_core::group::GroupMembers;
 use countersign_core::id::{ClusterId, GroupId, Incarnation, NodeId, StoreId};
 use countersign_raft::{
     ApplyError, Assignments, Binding, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, GroupStatus, Groups,
-    HubError, LogPosition, OpenError, RaftRpc, RestoreError, Store, StoreFault, StorePlace, Transport, TransportError,
+    HubError, LogPosition, OpenError, RaftRpc, RestoreError, Store, StoreFault, StoreKind, StorePlace, Transport,
+    TransportError,
 };
 use tempfile::TempDir;
 
@@ -97,12 +98,17 @@ pub fn first_store(node: NodeId) -> StoreId {
     StoreId([node.0 as u8; 16])
 }
 
+/// The bulk store of a member that has never been given another.
+pub fn first_bulk_store(node: NodeId) -> StoreId {
+    StoreId([node.0 as u8 | 0x80; 16])
+}
+
 /// Who belongs to which group; a group that is absent is not known.
 #[derive(Clone, Default)]
 pub struct Roster {
     groups: Arc<Mutex<BTreeMap<GroupId, BTreeSet<NodeId>>>>,
-    stores: Arc<Mutex<BTreeMap<NodeId, StoreId>>>,
-    faults: Arc<Mutex<Vec<StoreFault>>>,
+    stores: Arc<Mutex<BTreeMap<(StoreKind, NodeId), StoreId>>>,
+    faults: Arc<Mutex<Vec<(GroupId, StoreFault)>>>,
 }
 
 impl Roster {
@@ -114,18 +120,42 @@ impl Roster {
         self.groups.lock().unwrap().remove(&group);
     }
 
-    /// Puts another store of `node` on record.
+    /// Puts another trust store of `node` on record.
     pub fn bind(&self, node: NodeId, store: StoreId) {
-        self.stores.lock().unwrap().insert(node, store);
+        self.bind_of(StoreKind::Trust, node, store);
     }
 
-    fn recorded(&self, node: NodeId) -> StoreId {
-        self.stores.lock().unwrap().get(&node).copied().unwrap_or_else(|| first_store(node))
+    /// Puts another store of `node` on record.
+    pub fn bind_of(&self, kind: StoreKind, node: NodeId, store: StoreId) {
+        self.stores.lock().unwrap().insert((kind, node), store);
+    }
+
+    fn recorded(&self, kind: StoreKind, node: NodeId) -> StoreId {
+        let first = match kind {
+            StoreKind::Trust => first_store(node),
+            StoreKind::Bulk => first_bulk_store(node),
+        };
+        self.stores.lock().unwrap().get(&(kind, node)).copied().unwrap_or(first)
     }
 
     /// What was refused for the store of who said it.
     pub fn faults(&self) -> Vec<StoreFault> {
-        self.faults.lock().unwrap().clone()
+        self.faults.lock().unwrap().iter().map(|(_, fault)| *fault).collect()
+    }
+
+    /// The same of one group.
+    pub fn faults_of(&self, group: GroupId) -> Vec<StoreFault> {
+        self.faults.lock().unwrap().iter().filter(|(of, _)| *of == group).map(|(_, fault)| *fault).collect()
+    }
+
+    /// The roster as `me` has it, whose trust store is `own`.
+    pub fn of(&self, me: NodeId, own: StoreId) -> Arc<dyn Assignments> {
+        self.of_stores(me, own, first_bulk_store(me))
+    }
+
+    /// The roster as `me` has it, whose stores are these.
+    pub fn of_stores(&self, me: NodeId, trust: StoreId, bulk: StoreId) -> Arc<dyn Assignments> {
+        Arc::new(RosterOf { roster: self.clone(), me, trust, bulk })
     }
 }
 
@@ -133,13 +163,8 @@ impl Roster {
 struct RosterOf {
     roster: Roster,
     me: NodeId,
-    own: StoreId,
-}
-
-impl Roster {
-    pub fn of(&self, me: NodeId, own: StoreId) -> Arc<dyn Assignments> {
-        Arc::new(RosterOf { roster: self.clone(), me, own })
-    }
+    trust: StoreId,
+    bulk: StoreId,
 }
 
 impl Assignments for RosterOf {
@@ -147,22 +172,29 @@ impl Assignments for RosterOf {
         self.roster.groups.lock().unwrap().get(&group).map(|members| members.contains(&node))
     }
 
-    fn stores(&self, _: GroupId, node: NodeId) -> Vec<StoreId> {
-        vec![self.roster.recorded(node)]
+    fn stores(&self, kind: StoreKind, node: NodeId) -> Vec<StoreId> {
+        vec![self.roster.recorded(kind, node)]
     }
 
-    fn may_vote(&self, _: GroupId) -> bool {
-        self.roster.recorded(self.me) == self.own
+    fn may_vote(&self, group: GroupId) -> bool {
+        let kind = StoreKind::of(group);
+        let own = match kind {
+            StoreKind::Trust => self.trust,
+            StoreKind::Bulk => self.bulk,
+        };
+        self.roster.recorded(kind, self.me) == own
     }
 
-    fn distrusted(&self, _: GroupId, fault: &StoreFault) {
-        self.roster.faults.lock().unwrap().push(*fault);
+    fn distrusted(&self, group: GroupId, fault: &StoreFault) {
+        self.roster.faults.lock().unwrap().push((group, *fault));
     }
 }
 
 #[derive(Default)]
 struct Wires {
-    nodes: Mutex<BTreeMap<NodeId, Groups>>,
+    /// Who is reachable, each under the number of its attachment.
+    nodes: Mutex<BTreeMap<NodeId, (u64, Groups)>>,
+    attached: AtomicU64,
     cut: Mutex<BTreeSet<(NodeId, NodeId)>>,
     lost_percent: AtomicU64,
     seed: AtomicU64,
@@ -186,7 +218,8 @@ impl Net {
     }
 
     pub fn attach(&self, node: NodeId, groups: Groups) {
-        self.0.nodes.lock().unwrap().insert(node, groups);
+        let attachment = self.0.attached.fetch_add(1, Ordering::Relaxed);
+        self.0.nodes.lock().unwrap().insert(node, (attachment, groups));
     }
 
     pub fn detach(&self, node: NodeId) {
@@ -252,11 +285,13 @@ impl Transport for Wire {
             if self.net.loses() {
                 return lost.await;
             }
-            let groups = wires.nodes.lock().unwrap().get(&target).cloned().ok_or(TransportError::Unreachable)?;
+            let reached = || wires.nodes.lock().unwrap().get(&target).cloned().ok_or(TransportError::Unreachable);
+            let (attachment, groups) = reached()?;
             // Spawned: a request that arrived is carried out even if its sender gives up.
             let handling = tokio::spawn(async move { groups.handle(from, group, kind, &body).await });
             let answer = tokio::time::timeout(deadline, handling).await.map_err(|_| TransportError::Timeout)?;
-            if self.net.loses() {
+            // A member that crashed meanwhile has answered nothing: what it wrote since is not in the image of its store.
+            if self.net.loses() || reached()?.0 != attachment {
                 return lost.await;
             }
             answer.map_err(|_| TransportError::Unreachable)?.map_err(|error| {
@@ -279,6 +314,12 @@ pub fn place(number: u64, dir: &Path) -> StorePlace {
     StorePlace { path: dir.join("store"), record: dir.join("record"), binding }
 }
 
+/// Where a member's bulk store of this id is, within its directory.
+pub fn bulk_place(number: u64, dir: &Path, store: StoreId) -> StorePlace {
+    let binding = Binding { store, ..place(number, dir).binding };
+    StorePlace { path: dir.join("bulk"), record: dir.join("bulk-record"), binding }
+}
+
 /// Opens a member's store, made at the first time. One that is gone is not made anew.
 pub fn open_store(number: u64, dir: &Path) -> Result<Store, OpenError> {
     let place = place(number, dir);
@@ -293,6 +334,8 @@ pub struct Member {
     pub id: NodeId,
     pub dir: TempDir,
     pub store: Store,
+    /// Open once it has a data group.
+    pub bulk: Option<Store>,
     pub groups: Groups,
     pub net: Net,
     pub journals: BTreeMap<GroupId, Journal>,
@@ -308,14 +351,45 @@ impl Member {
         let store = open_store(number, dir.path()).unwrap();
         let groups = Groups::new(id(number), own, store.clone(), net.wire(id(number)), roster.of(id(number), own));
         net.attach(id(number), groups.clone());
-        Self { id: id(number), dir, store, groups, net: net.clone(), journals: BTreeMap::new() }
+        Self { id: id(number), dir, store, bulk: None, groups, net: net.clone(), journals: BTreeMap::new() }
+    }
+
+    /// With a bulk store that was made there.
+    pub fn with_bulk(number: u64, dir: TempDir, bulk: &StorePlace, net: &Net, roster: &Roster) -> Self {
+        let (me, own) = (id(number), first_store(id(number)));
+        let store = open_store(number, dir.path()).unwrap();
+        let assignments = roster.of_stores(me, own, bulk.binding.store);
+        let groups = Groups::new(me, own, store.clone(), net.wire(me), assignments);
+        let bulk = Some(groups.open_bulk(bulk).unwrap());
+        net.attach(me, groups.clone());
+        Self { id: me, dir, store, bulk, groups, net: net.clone(), journals: BTreeMap::new() }
     }
 
     pub fn new(number: u64, net: &Net, roster: &Roster) -> Self {
         Self::open(number, tempfile::tempdir().unwrap(), net, roster)
     }
 
+    /// Opens its first bulk store, made at the first time. One that is gone is not made anew.
+    fn open_bulk(&self) -> Store {
+        let place = bulk_place(self.id.0, self.dir.path(), first_bulk_store(self.id));
+        if !place.record.exists() {
+            Store::create(&place, StoreId([0xdd; 16])).unwrap();
+        }
+        self.groups.open_bulk(&place).unwrap()
+    }
+
+    /// Its bulk store, opened at the first time.
+    pub fn bulk(&mut self) -> &Store {
+        if self.bulk.is_none() {
+            self.bulk = Some(self.open_bulk());
+        }
+        self.bulk.as_ref().unwrap()
+    }
+
     pub async fn start(&mut self, group: GroupId, config: GroupConfig) -> Group {
+        if StoreKind::of(group) == StoreKind::Bulk {
+            self.bulk();
+        }
         let (machine, journal) = Recorder::publishing();
         let started = self.groups.start(group, machine, config).await.unwrap();
         self.journals.insert(group, journal);

@@ -3,23 +3,24 @@
 //! Every call returns within twice the group's deadline, but for [`Group::initialize`], which asks nobody else. No call
 //! decides who may make it.
 
+mod error;
+mod read;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use countersign_core::id::{GroupId, NodeId, StoreId};
-use openraft::error::{
-    ChangeMembershipError, CheckIsLeaderError, ClientWriteError, Fatal, InitializeError as RaftInitializeError,
-    RaftError,
-};
+use openraft::error::{CheckIsLeaderError, Fatal, InitializeError as RaftInitializeError, RaftError};
 use openraft::{ChangeMembers, EmptyNode, ServerState};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::applier::{Applier, Refusal, Work};
-use crate::config::GroupConfig;
+use crate::assignments::Assignments;
+use crate::config::{GroupConfig, Purging};
 use crate::contacts::Contacts;
-use crate::hub::{Assignments, StartError};
+use crate::hub::StartError;
 use crate::machine::{GroupMachine, LogPosition};
 use crate::memory::{Floor, Memory, Position, StoreFault};
 use crate::network::Network;
@@ -29,6 +30,12 @@ use crate::store::{GroupLog, Snapshots, Store};
 use crate::transport::Transport;
 use crate::types::{Raft, Vote, position};
 
+pub(crate) use error::StandError;
+pub use error::{InitializeError, MembershipError, ReadError};
+pub use read::{CommittedEntry, LogReadError};
+
+use error::refused;
+
 /// What all groups of a member share.
 #[derive(Clone)]
 pub(crate) struct Context {
@@ -36,6 +43,8 @@ pub(crate) struct Context {
     /// The id of `store`, named in every message.
     pub(crate) own: StoreId,
     pub(crate) store: Store,
+    /// Bytes of commands that may still wait in all groups of that store.
+    pub(crate) proposals: Arc<Semaphore>,
     pub(crate) transport: Arc<dyn Transport>,
     pub(crate) assignments: Arc<dyn Assignments>,
 }
@@ -54,80 +63,11 @@ struct Inner {
     contacts: Contacts,
     proposer: Proposer,
     status: watch::Receiver<GroupStatus>,
+    committed: watch::Receiver<Option<u64>>,
     refusal: Refusal,
     work: Work,
     /// Handing over: nothing may renew the members' lease on this leader.
     yielding: AtomicBool,
-}
-
-/// Why a group was not initialized.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum InitializeError {
-    /// It has a log or has voted already.
-    #[error("the group was initialized before")]
-    NotPristine,
-    /// The first members must include this one.
-    #[error("this node is not among the first members")]
-    NotMember,
-    /// A first member is not assigned to the group.
-    #[error("node {0} is not assigned to the group")]
-    NotAssigned(NodeId),
-    /// The group has stopped.
-    #[error("the group has stopped")]
-    Stopped(#[source] GroupStopped),
-}
-
-/// Why the leader cannot be read from.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum ReadError {
-    /// This member does not lead.
-    #[error("not the leader")]
-    NotLeader {
-        /// Who leads, as far as this member knows.
-        leader: Option<NodeId>,
-    },
-    /// No quorum confirmed in time that this member still leads.
-    #[error("no quorum answered")]
-    NoQuorum,
-    /// The group has stopped.
-    #[error("the group has stopped")]
-    Stopped(#[source] GroupStopped),
-}
-
-/// Why the members of a group were not changed.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum MembershipError {
-    /// This member does not lead.
-    #[error("not the leader")]
-    NotLeader {
-        /// Who leads, as far as this member knows.
-        leader: Option<NodeId>,
-    },
-    /// Assignment comes first.
-    #[error("node {0} is not assigned to the group")]
-    NotAssigned(NodeId),
-    /// A voter must have been a learner before.
-    #[error("node {0} is not a learner of the group")]
-    NotLearner(NodeId),
-    /// A group needs a voter.
-    #[error("the group would have no voter left")]
-    NoVoter,
-    /// One change at a time, and none while leadership is handed over.
-    #[error("another change of members or of leader is under way")]
-    InProgress,
-    /// The change may or may not take effect; look at the status and repeat it.
-    #[error("the outcome is not known")]
-    Unknown,
-    /// The group has stopped.
-    #[error("the group has stopped")]
-    Stopped(#[source] GroupStopped),
-}
-
-/// Why a request to stand for election was not followed.
-pub(crate) enum StandError {
-    NotLeader,
-    NotVoter,
-    Stopped(GroupStopped),
 }
 
 impl Group {
@@ -138,15 +78,20 @@ impl Group {
         config: GroupConfig,
     ) -> Result<Self, StartError> {
         let storage = |e: crate::store::StoreError| StartError::Storage(Arc::new(e));
-        let openraft = config.openraft(format!("group {id}"))?;
-        let (snapshots, stored) = Snapshots::open(&context.store, id).await.map_err(storage)?;
+        let purging = if machine.retention_floor().is_some() { Purging::AtFloor } else { Purging::BySnapshot };
+        let openraft = config.openraft(format!("group {id}"), purging)?;
+        if context.store.is_removed(id).await.map_err(storage)? {
+            return Err(StartError::Removed(id));
+        }
+        let (snapshots, saved) = Snapshots::open(&context.store, id).await.map_err(storage)?;
         let memory = Memory::open(&context.store, id).await.map_err(storage)?;
         let assignments = Arc::clone(&context.assignments);
         let log = GroupLog::open(&context.store, id, snapshots.replaced(), memory.clone(), assignments)
             .await
             .map_err(storage)?;
-        let applier = Applier::start(machine, snapshots, stored)?;
-        let (refusal, work) = (applier.refusal(), applier.work());
+        let applier = Applier::start(machine, (snapshots, log.clone()), saved, config.snapshot_after)?;
+        let (refusal, work, checkpoints) = (applier.refusal(), applier.work(), applier.checkpoints());
+        let committed = applier.committed();
         let snapshot_stale = Arc::new(Notify::new());
         let contacts = Contacts::default();
         let network = Network {
@@ -172,7 +117,10 @@ impl Group {
         let franchise = Franchise { group: id, assignments: Arc::clone(&context.assignments) };
         franchise.extend_to(&raft);
         tokio::spawn(report(raft.clone(), reports, snapshot_stale, franchise));
-        let proposer = Proposer::start(raft.clone(), config.deadline);
+        if let Some(checkpoints) = checkpoints {
+            tokio::spawn(checkpoints.keep(raft.clone(), config.heartbeat));
+        }
+        let proposer = Proposer::start(raft.clone(), Arc::clone(&context.proposals), config.deadline);
         let yielding = AtomicBool::new(false);
         Ok(Self(Arc::new(Inner {
             id,
@@ -184,6 +132,7 @@ impl Group {
             contacts,
             proposer,
             status,
+            committed,
             refusal,
             work,
             yielding,
@@ -384,17 +333,6 @@ impl Group {
             Ok(Err(RaftError::Fatal(fatal))) => Err(MembershipError::Stopped(self.stopped(fatal))),
             Err(_) => Err(MembershipError::Unknown),
         }
-    }
-}
-
-fn refused(error: ClientWriteError<u64, EmptyNode>) -> MembershipError {
-    match error {
-        ClientWriteError::ForwardToLeader(to) => MembershipError::NotLeader { leader: to.leader_id.map(NodeId) },
-        ClientWriteError::ChangeMembershipError(error) => match error {
-            ChangeMembershipError::InProgress(_) => MembershipError::InProgress,
-            ChangeMembershipError::EmptyMembership(_) => MembershipError::NoVoter,
-            ChangeMembershipError::LearnerNotFound(node) => MembershipError::NotLearner(NodeId(node.node_id)),
-        },
     }
 }
 
