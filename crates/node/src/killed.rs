@@ -1,11 +1,15 @@
 //! A start that is killed between any two durable steps is finished by the next one.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use countersign_core::codec::FIRST_LEVEL;
+use countersign_core::id::GroupId;
 use countersign_core::name::{Address, Host, Name};
+use countersign_core::trust::command::{Command, CreateGroup, FEATURE_LEVEL, RaiseLevel};
 use countersign_core::trust::join_token::JoinToken;
 
 use crate::identity::datadir::{DataDirError, file};
@@ -139,4 +143,89 @@ async fn a_join_killed_after_any_step_is_finished_by_the_next_start_and_admits_o
         }
     }
     founder.shutdown().await;
+}
+
+/// As a binary left it that knew no data store.
+fn without_data_store(dir: &Path) {
+    let path = dir.join(file::MEMBER);
+    let mut member: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    assert!(member.as_object_mut().unwrap().remove("data_store").is_some());
+    fs::write(&path, serde_json::to_vec(&member).unwrap()).unwrap();
+    fs::remove_dir_all(dir.join(file::DATA_STORE)).unwrap();
+    fs::remove_file(dir.join(file::DATA_CONFIRMED)).unwrap();
+}
+
+async fn until_placed(node: &Node) {
+    let (me, store) = (node.local.node, node.local.data_store);
+    let mut applied = node.state.applied();
+    let placed = async {
+        while node.state.read().placement().data_store(me) != Some(store) {
+            applied.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), placed).await.expect("not on record");
+}
+
+#[tokio::test]
+async fn directory_without_data_store_gets_one_whatever_step_is_killed() {
+    let home = tempfile::tempdir().unwrap();
+    let first = Settings { level_for_testing: Some(FIRST_LEVEL), ..settings(home.path(), "n1") };
+    let (founder, _) = start_node(&first, founding()).await.unwrap();
+    founder.shutdown().await;
+    without_data_store(home.path());
+    for steps in 0.. {
+        let dir = tempfile::tempdir().unwrap();
+        copy(home.path(), dir.path());
+        LEFT.set(Some((dir.path().to_owned(), steps)));
+        let killed = start_node(&settings(dir.path(), "n1"), Start::Existing).await;
+        LEFT.set(None);
+        let done = killed.is_ok();
+        if let Ok((node, _)) = killed {
+            node.shutdown().await;
+        }
+        let image = tempfile::tempdir().unwrap();
+        copy(dir.path(), image.path());
+        let (node, started) = start_node(&settings(image.path(), "n1"), Start::Existing).await.unwrap();
+        assert_eq!(started, Started::Again, "killed after {steps}");
+        // The cluster learns of it once it has risen to the level that has a place for it.
+        assert_eq!(node.state.read().level(), FIRST_LEVEL);
+        let known = async {
+            let mut applied = node.state.applied();
+            while node.state.read().behind(FEATURE_LEVEL, &BTreeSet::new()) != [] {
+                applied.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(60), known).await.expect("never reported its level");
+        let raise = RaiseLevel { level: FEATURE_LEVEL, without: BTreeSet::new(), by_itself: false };
+        node.proposer.own_command(Command::RaiseLevel(raise), &[]).await.unwrap();
+        until_placed(&node).await;
+        node.shutdown().await;
+        if done {
+            assert!(steps >= 2, "steps were counted: {steps}");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn lost_data_store_is_put_aside_and_its_member_leaves_every_group() {
+    let home = tempfile::tempdir().unwrap();
+    let (founder, _) = start_node(&settings(home.path(), "n1"), founding()).await.unwrap();
+    until_placed(&founder).await;
+    let before = founder.local.data_store;
+    let create = Command::CreateGroup(CreateGroup { members: vec![founder.local.node] });
+    founder.proposer.own_command(create, &[]).await.unwrap();
+    let assigned = |node: &Node| node.state.read().assigned(GroupId(1), node.local.node);
+    assert_eq!(assigned(&founder), Some(true));
+    founder.shutdown().await;
+    drop(founder);
+    // Only its record is lost: what the store holds may be anything now.
+    fs::remove_file(home.path().join(file::DATA_STORE).join("confirmed")).unwrap();
+    let (again, _) = start_node(&settings(home.path(), "n1"), Start::Existing).await.unwrap();
+    assert_ne!(again.local.data_store, before);
+    until_placed(&again).await;
+    assert_eq!(assigned(&again), Some(false));
+    assert!(home.path().join(file::REPLACED).join(format!("{before}.0")).join(file::DATA_STORE).exists());
+    assert_eq!(again.group.status().voters.len(), 1, "the trust group is as it was");
+    again.shutdown().await;
 }

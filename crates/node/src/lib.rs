@@ -30,6 +30,7 @@ pub use chain::chain;
 pub use channel::channel_over;
 pub use identity::bootstrap::BootstrapError;
 pub use identity::bound::bind_again;
+pub use identity::data_store::DataStoreError;
 pub use identity::datadir;
 pub use identity::endpoints::{Endpoints, OwnEndpoints};
 pub use identity::files::FilesError;

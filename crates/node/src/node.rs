@@ -17,6 +17,7 @@ use countersign_raft::{Group, Groups, Store};
 use crate::hosts::{self, HostLookup, HostWitness};
 use crate::identity::bootstrap::{self, BootstrapError};
 use crate::identity::bound::{Bound, node_name};
+use crate::identity::data_store;
 use crate::identity::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
 use crate::identity::endpoints::{Endpoints, OwnEndpoints};
 use crate::identity::files::ForeignIdentity;
@@ -154,7 +155,10 @@ impl Node {
             }
             None => create(&data, settings, foreign, &bound, start).await?,
         };
-        Ok((assemble(data, stored, replica, bound, settings)?, started))
+        let (member, data_store) = data_store::open(&data, &replica.groups, stored.file)?;
+        replica.keeps_data_in(data_store);
+        let stored = Stored { file: member, ..stored };
+        Ok((assemble(data, stored, replica, bound, (settings, data_store))?, started))
     }
 
     /// Judges what `settings.data` holds as [`Node::open`] does, in the same order, and opens nothing. None if there is no
@@ -343,7 +347,7 @@ fn assemble(
     stored: Stored,
     replica: Replica,
     bound: Bound,
-    settings: &Settings,
+    (settings, data_store): (&Settings, StoreId),
 ) -> Result<Node, StartError> {
     let Stored { file: member, view: stored, keys, credential } = stored;
     let node = member.node();
@@ -382,7 +386,17 @@ fn assemble(
     peers.connect_with(endpoint.clone());
     let endpoints = Endpoints { cluster: acceptor.local_addr().ok(), advertise: bound.advertise, https: None };
     let (making, store) = (Locked::default(), replica.store);
-    let local = Arc::new(Local { node, file: member, store, data, keys, endpoint, algorithm: settings.key, making });
+    let local = Arc::new(Local {
+        node,
+        file: member,
+        store,
+        data_store,
+        data,
+        keys,
+        endpoint,
+        algorithm: settings.key,
+        making,
+    });
     let endpoints = Arc::new(OwnEndpoints::new(endpoints, Arc::clone(&local)));
     let time = Arc::new(ClusterTime::new(node, state.clone()));
     let divergence = Divergence::open(Arc::clone(&local), &replica, Arc::clone(&stores), Arc::clone(&denylist))?;

@@ -1,4 +1,5 @@
-//! Channels to other members, one each, and Raft's messages over them.
+//! Channels to other members, and Raft's messages over them. The messages of data groups have a connection of their own, so
+//! that no lease, vote or eviction waits behind bulk data.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -10,7 +11,7 @@ use countersign_api::cluster::snapshots_client::SnapshotsClient;
 use countersign_core::id::{GroupId, NodeId};
 use countersign_core::locked::Locked;
 use countersign_net::{DialError, Dialer};
-use countersign_raft::{BoxFuture, RaftRpc, Refusal, Transport, TransportError};
+use countersign_raft::{BoxFuture, RaftRpc, Refusal, StoreKind, Transport, TransportError};
 use hyper_util::rt::TokioIo;
 use tokio::sync::watch;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -25,7 +26,7 @@ pub struct Peers(Arc<Shared>);
 #[derive(Default)]
 struct Shared {
     endpoint: OnceLock<countersign_net::Endpoint>,
-    links: Locked<BTreeMap<NodeId, Link>>,
+    links: Locked<BTreeMap<(NodeId, StoreKind), Link>>,
     failed: watch::Sender<Option<Failed>>,
 }
 
@@ -56,7 +57,7 @@ impl Peers {
 
     /// The channel to a member: dials when used, and again when the connection is lost. None before the member can dial.
     pub fn channel(&self, node: NodeId) -> Option<Channel> {
-        self.link(node).map(|link| link.channel)
+        self.link(node, StoreKind::Trust).map(|link| link.channel)
     }
 
     /// Whether the last attempt to reach `node` failed before anything was sent.
@@ -66,7 +67,7 @@ impl Peers {
 
     /// Why `node` was not reached last time.
     pub fn failure(&self, node: NodeId) -> Option<Arc<DialError>> {
-        let failure = self.0.links.lock().get(&node).map(|link| Arc::clone(&link.failure))?;
+        let failure = self.0.links.lock().get(&(node, StoreKind::Trust)).map(|link| Arc::clone(&link.failure))?;
         let failure = failure.lock();
         failure.clone()
     }
@@ -83,13 +84,18 @@ impl Peers {
 
     /// Forgets the channels of members that are gone.
     pub(crate) fn retain(&self, keep: impl Fn(NodeId) -> bool) {
-        self.0.links.lock().retain(|node, _| keep(*node));
+        self.0.links.lock().retain(|(node, _), _| keep(*node));
     }
 
-    fn link(&self, node: NodeId) -> Option<Link> {
+    fn link(&self, node: NodeId, kind: StoreKind) -> Option<Link> {
         let endpoint = self.0.endpoint.get()?;
         let mut links = self.0.links.lock();
-        Some(links.entry(node).or_insert_with(|| Link::new(endpoint.clone(), node, self.0.failed.clone())).clone())
+        Some(
+            links
+                .entry((node, kind))
+                .or_insert_with(|| Link::new(endpoint.clone(), node, self.0.failed.clone()))
+                .clone(),
+        )
     }
 }
 
@@ -144,7 +150,8 @@ impl Transport for Peers {
         deadline: Duration,
     ) -> BoxFuture<'_, Result<Vec<u8>, TransportError>> {
         Box::pin(async move {
-            let channel = self.channel(target).ok_or(TransportError::Unreachable)?;
+            let link = self.link(target, StoreKind::of(group)).ok_or(TransportError::Unreachable)?;
+            let channel = link.channel;
             let request = RaftRequest {
                 group: group.0,
                 kind: countersign_core::codec::encode(&kind).unwrap_or_default().into(),

@@ -12,6 +12,7 @@ use countersign_pki::verify::BundleError;
 use countersign_raft::OpenError;
 
 use crate::identity::bootstrap::BootstrapError;
+use crate::identity::data_store::DataStoreError;
 use crate::identity::datadir::{DataDirError, file};
 use crate::identity::files::FilesError;
 use crate::identity::join::JoinError;
@@ -123,6 +124,9 @@ pub enum StartError {
     /// The enrollment.
     #[error(transparent)]
     Join(#[from] JoinError),
+    /// The store of all groups but the trust group.
+    #[error(transparent)]
+    DataStore(#[from] DataStoreError),
     /// Raft or its store.
     #[error(transparent)]
     Replica(#[from] ReplicaError),

@@ -136,6 +136,10 @@ pub mod file {
     pub const STORE: &str = "store";
     /// What the store has confirmed, to tell an older copy of it.
     pub const CONFIRMED: &str = "store.confirmed";
+    /// The database of all groups but the trust group.
+    pub const DATA_STORE: &str = "data-store";
+    /// What that store has confirmed.
+    pub const DATA_CONFIRMED: &str = "data-store.confirmed";
     /// There once leases were given to services outside of the cluster.
     pub const SUBLEASED: &str = "subleased";
     /// A return with a new store, under way.
@@ -149,7 +153,7 @@ pub mod file {
     /// The keys' directory.
     pub const KEYS: &str = "keys";
     /// Everything that may stand at the top of a data directory.
-    pub const ALL: [&str; 21] = [
+    pub const ALL: [&str; 23] = [
         MEMBER,
         LOCK,
         LEAF,
@@ -165,6 +169,8 @@ pub mod file {
         QUARANTINE,
         STORE,
         CONFIRMED,
+        DATA_STORE,
+        DATA_CONFIRMED,
         SUBLEASED,
         RETURN,
         STORE_REFUSED,
@@ -239,7 +245,8 @@ impl DataDir {
     /// under way, somebody's member was here.
     pub fn remains(&self) -> Result<Vec<&'static str>, DataDirError> {
         let mut found = Vec::new();
-        for name in [file::STORE, file::CONFIRMED, file::KEYS, file::VIEW, file::LEAF, file::CLUSTER_TOKEN] {
+        let parts = [file::STORE, file::CONFIRMED, file::DATA_STORE, file::DATA_CONFIRMED, file::KEYS];
+        for name in parts.into_iter().chain([file::VIEW, file::LEAF, file::CLUSTER_TOKEN]) {
             let path = self.file(name);
             let io = |source| DataDirError::Io { action: "read", path: path.clone(), source };
             let there = match fs::symlink_metadata(&path) {
@@ -266,6 +273,19 @@ impl DataDir {
         StorePlace { path: self.file(file::STORE), record: self.file(file::CONFIRMED), binding }
     }
 
+    /// Where the store is that keeps all groups but the trust group.
+    pub fn data_store_place(&self, binding: Binding) -> StorePlace {
+        StorePlace { path: self.file(file::DATA_STORE), record: self.file(file::DATA_CONFIRMED), binding }
+    }
+
+    /// A durable step is about to change `name`: tests kill a member here.
+    pub(crate) fn step(&self, name: &str) -> Result<(), DataDirError> {
+        #[cfg(test)]
+        crate::killed::step(&self.file(name))?;
+        let _ = name;
+        Ok(())
+    }
+
     /// Reads a file that may be absent.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, DataDirError> {
         read_optional(&self.file(name))
@@ -273,16 +293,14 @@ impl DataDir {
 
     /// Replaces a file durably: written beside, synced, renamed, and the directory synced.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DataDirError> {
-        #[cfg(test)]
-        crate::killed::step(&self.file(name))?;
+        self.step(name)?;
         write_private(&self.file(name), bytes)
     }
 
     /// Removes a file that may be absent.
     pub fn remove(&self, name: &str) -> Result<(), DataDirError> {
         let path = self.file(name);
-        #[cfg(test)]
-        crate::killed::step(&path)?;
+        self.step(name)?;
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(DataDirError::Io { action: "remove", path, source })

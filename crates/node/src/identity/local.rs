@@ -20,8 +20,10 @@ pub struct Local {
     pub node: NodeId,
     /// What `member.json` says.
     pub file: MemberFile,
-    /// The id of its store.
+    /// The id of its store of the trust group.
     pub store: StoreId,
+    /// The id of its store of all other groups.
+    pub data_store: StoreId,
     /// Its data directory.
     pub data: DataDir,
     /// Its keys.

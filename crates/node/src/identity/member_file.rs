@@ -26,6 +26,9 @@ pub struct MemberFile {
     pub name: Name,
     /// The id under which the member answers for what it stored, 32 hexadecimal digits.
     store: String,
+    /// The same for what it stores of all groups but the trust group; none before such a store was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    data_store: Option<String>,
 }
 
 /// The version of the directory's layout.
@@ -42,7 +45,20 @@ impl MemberFile {
             node: binding.node.0,
             name,
             store: binding.store.to_string(),
+            data_store: None,
         }
+    }
+
+    /// The same member, with another store of all groups but the trust group.
+    #[must_use]
+    pub fn with_data_store(self, store: StoreId) -> Self {
+        Self { data_store: Some(store.to_string()), ..self }
+    }
+
+    /// The same member, which returned with another store of the trust group.
+    #[must_use]
+    pub fn with_store(self, store: StoreId) -> Self {
+        Self { store: store.to_string(), ..self }
     }
 
     /// Reads what [`DataDir::write_member`] wrote. One of another layout is refused by name.
@@ -57,7 +73,8 @@ impl MemberFile {
             return Err(DataDirError::Layout { path: path.to_owned(), got: version, expected: LAYOUT_VERSION });
         }
         let member: Self = serde_json::from_slice(bytes).map_err(damaged)?;
-        if member.ids().is_none() {
+        let data_store = member.data_store.as_deref();
+        if member.ids().is_none() || data_store.is_some_and(|id| StoreId::parse(id).is_none()) {
             return Err(DataDirError::Damaged { path: path.to_owned(), reason: DamageReason::Parse });
         }
         Ok(member)
@@ -71,6 +88,11 @@ impl MemberFile {
     pub fn binding(&self) -> Option<Binding> {
         let (cluster, store) = self.ids()?;
         Some(Binding { cluster, node: self.node(), incarnation: self.incarnation(), store })
+    }
+
+    /// What the store of all groups but the trust group is bound to; none before one was made.
+    pub fn data_binding(&self) -> Option<Binding> {
+        Some(Binding { store: StoreId::parse(self.data_store.as_deref()?)?, ..self.binding()? })
     }
 
     /// The cluster.

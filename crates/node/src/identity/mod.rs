@@ -3,6 +3,7 @@
 
 pub(crate) mod bootstrap;
 pub(crate) mod bound;
+pub(crate) mod data_store;
 pub mod datadir;
 pub(crate) mod endpoints;
 pub(crate) mod files;

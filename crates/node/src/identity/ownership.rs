@@ -127,7 +127,7 @@ pub(crate) fn audit(path: &Path, process: &Process, repair: Repair) -> Result<()
 fn wanted(name: &str) -> Option<Kind> {
     let name = name.strip_suffix(".new").unwrap_or(name);
     match name {
-        file::KEYS | file::STORE => Some(Kind::Directory),
+        file::KEYS | file::STORE | file::DATA_STORE => Some(Kind::Directory),
         file::SOCKET => Some(Kind::Socket),
         // Stores that were put aside are kept, and never opened.
         file::REPLACED => None,

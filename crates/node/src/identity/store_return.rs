@@ -142,11 +142,11 @@ pub(crate) async fn carry_out(
     let before = binding(data, &member)?;
     let stores = begin(data, before.store)?;
     let after = Binding { store: stores.store, ..before };
-    let returned = MemberFile::new(&after, member.cluster_name.clone(), member.name.clone());
+    let returned = member.with_store(stores.store);
     if before.store != stores.store {
         let view = stored_view(data)?;
         ask_all(&view, before, Wanted::Place(&keys, stores), hints).await?;
-        put_aside(data, before.store)?;
+        put_aside(data, before.store, [file::STORE, file::CONFIRMED])?;
         data.write_member(&returned)?;
     }
     // Nothing has ever been promised by it: until `return.json` is gone, the member does not run.
@@ -187,10 +187,9 @@ fn begin(data: &DataDir, recorded: StoreId) -> Result<Stores, StoreReturnError> 
     Ok(stores)
 }
 
-/// Moves what there is of the store, and the record of what it confirmed, out of the way.
-fn put_aside(data: &DataDir, store: StoreId) -> Result<(), DataDirError> {
+/// Moves what there is of a store, and of the record of what it confirmed, out of the way: `names` are the two.
+pub(super) fn put_aside(data: &DataDir, store: StoreId, names: [&str; 2]) -> Result<(), DataDirError> {
     let io = |action, path| move |source| DataDirError::Io { action, path, source };
-    let names = [file::STORE, file::CONFIRMED];
     if !names.iter().any(|name| data.file(name).symlink_metadata().is_ok()) {
         return Ok(());
     }
@@ -204,7 +203,8 @@ fn put_aside(data: &DataDir, store: StoreId) -> Result<(), DataDirError> {
             _ => {}
         }
     }
-    for moved in [aside.join(file::STORE), data.file(file::STORE), aside] {
+    let [store, _] = names;
+    for moved in [aside.join(store), data.file(store), aside] {
         sync_parent(&moved)?;
     }
     Ok(())
@@ -279,8 +279,8 @@ mod tests {
         assert_eq!(begin(&data, StoreId([5; 16])).unwrap(), stores);
         assert!(is_needed(&data, &before).unwrap() && !is_accepted(&data, &before).unwrap());
         // Killed after the store was put aside, and once more.
-        put_aside(&data, StoreId([5; 16])).unwrap();
-        put_aside(&data, StoreId([5; 16])).unwrap();
+        put_aside(&data, StoreId([5; 16]), [file::STORE, file::CONFIRMED]).unwrap();
+        put_aside(&data, StoreId([5; 16]), [file::STORE, file::CONFIRMED]).unwrap();
         assert_eq!(begin(&data, StoreId([5; 16])).unwrap(), stores);
         // Killed after the member file was written: nobody needs to be asked any more.
         let binding = Binding { store: stores.store, ..before.binding().unwrap() };

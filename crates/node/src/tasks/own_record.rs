@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::trust::addresses_transcript;
-use countersign_core::trust::command::{Command, ConfirmAuthority, ReportFeatureLevel, SetAddresses, SignStatement};
+use countersign_core::trust::command::{
+    BindDataStore, Command, ConfirmAuthority, ReportFeatureLevel, SetAddresses, SignStatement,
+};
+use countersign_core::trust::placement::PLACEMENT_LEVEL;
 use countersign_raft::Group;
 
 use crate::identity::endpoints::OwnEndpoints;
@@ -73,10 +76,26 @@ impl OwnRecord {
         let authority = self.open_authority().await;
         let signed = self.sign_statement().await;
         let addresses = self.correct_addresses().await;
+        let data_store = self.bind_data_store().await;
         level.and(authority)?;
         let signed = signed?;
         addresses?;
+        data_store?;
         Ok(signed)
+    }
+
+    /// Tells the cluster in which store this member keeps all groups but the trust group.
+    async fn bind_data_store(&self) -> Result<(), StepError> {
+        let (node, store) = (self.local.node, self.local.data_store);
+        let wanted = {
+            let state = self.state.read();
+            let member = state.view().is_some_and(|view| view.members.contains_key(&node));
+            member && state.level() >= PLACEMENT_LEVEL && state.placement().data_store(node) != Some(store)
+        };
+        if wanted {
+            self.proposer.own_command(Command::BindDataStore(BindDataStore { node, store }), &[]).await?;
+        }
+        Ok(())
     }
 
     /// Tells the cluster which level this member's binary knows, when that is another than is on record.

@@ -15,7 +15,7 @@ use countersign_core::trust::{TrustState, UnreadableState};
 use countersign_net::Endpoint;
 use countersign_raft::{
     Assignments, Group, GroupConfig, Groups, InitializeError, OpenError, ProposeError, Refusal, StartError, Store,
-    StoreFault,
+    StoreFault, StoreKind,
 };
 
 use crate::peers::Peers;
@@ -86,6 +86,7 @@ impl Replica {
         let assigned = Arc::new(AssignedByView {
             me: node,
             own,
+            data_store: OnceLock::new(),
             stores: Arc::clone(&stores),
             known,
             gate: Arc::clone(&gate),
@@ -106,6 +107,11 @@ impl Replica {
     /// From now on, the view in force on this endpoint says who belongs to a group.
     pub(crate) fn assign_by(&self, endpoint: Endpoint) {
         let _ = self.assigned.endpoint.set(endpoint);
+    }
+
+    /// The store of all other groups is open, under this id.
+    pub(crate) fn keeps_data_in(&self, store: StoreId) {
+        let _ = self.assigned.data_store.set(store);
     }
 
     /// Makes this member the only voter of a new group. Done already: nothing.
@@ -134,6 +140,8 @@ struct AssignedByView {
     me: NodeId,
     /// The id of this member's store.
     own: StoreId,
+    /// The id of the store of its other groups, once that is open.
+    data_store: OnceLock<StoreId>,
     stores: Arc<Stores>,
     /// The newest level that this member can apply.
     known: u32,
@@ -158,6 +166,9 @@ struct WeakAssigned(Weak<AssignedByView>);
 impl Assignments for WeakAssigned {
     fn assigned(&self, group: GroupId, node: NodeId) -> Option<bool> {
         let this = self.0.upgrade()?;
+        if group != GroupId::TRUST {
+            return this.state.read().assigned(group, node);
+        }
         match this.view() {
             Some(view) => view.assigned(group, node),
             // Before there is a view there is only the founder.
@@ -206,8 +217,12 @@ impl Assignments for WeakAssigned {
         }
     }
 
-    fn stores(&self, _: GroupId, node: NodeId) -> Vec<StoreId> {
+    fn stores(&self, kind: StoreKind, node: NodeId) -> Vec<StoreId> {
         let Some(this) = self.0.upgrade() else { return Vec::new() };
+        match kind {
+            StoreKind::Trust => {}
+            StoreKind::Bulk => return this.state.read().placement().data_store(node).into_iter().collect(),
+        }
         match this.view() {
             // Before there is a view there is only the founder.
             None if node == this.me => vec![this.own],
@@ -217,8 +232,14 @@ impl Assignments for WeakAssigned {
 
     /// By this member's own log alone, never by the stored view: a store that was made anew holds nothing of what was
     /// promised before, and its log must have come as far as the entry that says that it counts.
-    fn may_vote(&self, _: GroupId) -> bool {
+    ///
+    /// In any other group: by the store that the cluster has on record of it, which it was assigned to its groups with.
+    fn may_vote(&self, group: GroupId) -> bool {
         let Some(this) = self.0.upgrade() else { return false };
+        if group != GroupId::TRUST {
+            let recorded = this.state.read().placement().data_store(this.me);
+            return recorded.is_some() && recorded == this.data_store.get().copied();
+        }
         let recorded = this.state.read().view().map(|view| view.members.get(&this.me).map(|member| member.store));
         match recorded {
             // The founder before the first entry: no other member has no stored view.
@@ -228,14 +249,14 @@ impl Assignments for WeakAssigned {
         }
     }
 
-    fn distrusted(&self, _: GroupId, fault: &StoreFault) {
-        if let Some(this) = self.0.upgrade() {
+    fn distrusted(&self, group: GroupId, fault: &StoreFault) {
+        if let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) {
             this.stores.distrusted(fault);
         }
     }
 
-    fn refused_by(&self, _: GroupId, peer: NodeId, refusal: Refusal) {
-        if let Some(this) = self.0.upgrade() {
+    fn refused_by(&self, group: GroupId, peer: NodeId, refusal: Refusal) {
+        if let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) {
             let term = this.group.get().map_or(0, |group| group.status().term);
             this.stores.refused(peer, refusal, this.view().as_deref(), term);
         }
