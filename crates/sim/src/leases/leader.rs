@@ -1,13 +1,15 @@
-//! What a member does while it leads: it stamps, grants leases, and waits for barriers, as the members' own shell does.
+//! What a member does while it leads: it stamps, has a quorum confirm it, and carries out what operators wish. What it decides
+//! about leases and barriers the lease manager of the core decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use countersign_core::id::{Generation, NodeId};
-use countersign_core::lease::{Grantor, LeaseLength, Standing};
+use countersign_core::id::{BootId, Generation, NodeId};
+use countersign_core::lease::{
+    Action, Answer, Ask, NotLeader, PendingBarrier, PendingGrant, Request, Roster, Standing,
+};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::clocks::StampError;
 use countersign_core::trust::command::Command;
-use countersign_core::trust::member::Suffrage;
 
 use super::LeaseDanger;
 use super::machine::Machine;
@@ -19,33 +21,41 @@ use crate::replica::stamped;
 
 /// Milliseconds for which a leader whose clock is wrong lets others go first.
 const STAND_BACK: u64 = 6_000;
+/// Milliseconds within which a quorum must confirm a leader for a request.
+const CONFIRM: u64 = 2_000;
 
-/// A request that waits for the leader to be confirmed.
+/// A process that asked for a lease.
 #[derive(Debug, Clone, Copy)]
-struct Wish {
-    from: NodeId,
-    id: u64,
-    enforced: Generation,
-    round: u64,
+pub(crate) struct Asker {
+    pub(crate) node: NodeId,
+    pub(crate) epoch: u64,
 }
 
-/// What one leader knows in one term.
+/// A request that waits for the leader to be confirmed in `round`.
 #[derive(Debug)]
-pub(crate) struct Desk {
-    term: u64,
-    grantor: Grantor,
-    wishes: Vec<Wish>,
+struct Unconfirmed {
+    pending: PendingGrant,
+    asker: Asker,
+    number: u64,
+    round: u64,
+    until: BootMillis,
+}
+
+/// What a leader has under way in one term.
+#[derive(Debug, Default)]
+pub(crate) struct LeaderWork {
+    unconfirmed: Vec<Unconfirmed>,
     /// What operators wish that was proposed in this term.
     pub(crate) proposed: BTreeSet<usize>,
-    /// From which generation on it is known that enough have signed what a wish made of the cluster.
-    stated: BTreeMap<usize, Generation>,
+    /// The barriers over what operators wish.
+    barriers: BTreeMap<usize, PendingBarrier>,
 }
 
-impl Desk {
-    pub(crate) const fn new(term: u64, elected: BootMillis, length: LeaseLength) -> Self {
-        let grantor = Grantor::new(elected, length);
-        Self { term, grantor, wishes: Vec::new(), proposed: BTreeSet::new(), stated: BTreeMap::new() }
-    }
+/// The id of a process.
+fn boot_id(asker: Asker) -> BootId {
+    let mut id = [0; 16];
+    id.iter_mut().zip(asker.epoch.to_be_bytes()).for_each(|(to, from)| *to = from);
+    BootId(id)
 }
 
 impl Machine {
@@ -68,8 +78,8 @@ impl Machine {
             return Some(own.max(self.process.state.time()));
         }
         let view = self.process.view()?;
-        let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter).map(|m| m.id).collect();
-        match self.process.voter_clocks.stamp(&voters, self.node, own, now, self.process.anchor()) {
+        let voters = view.members.voters().map(|member| member.id).collect();
+        match self.process.manager.clocks().stamp(&voters, self.node, own, now, self.process.anchor()) {
             Ok(time) => Some(time),
             Err(StampError::Skewed { .. }) => {
                 shop.report.skewed += 1;
@@ -82,46 +92,43 @@ impl Machine {
     }
 
     /// Takes in what a member says; the lease waits until a quorum has confirmed this leader since.
-    pub(crate) fn serve_lease(
-        &mut self,
-        from: NodeId,
-        id: u64,
-        enforced: Generation,
-        clock: UnixMillis,
-        renew: bool,
-        shop: &mut Shop,
-    ) {
-        let (now, round, term) = (self.boot(shop.now), self.raft.next_round(), self.raft.term);
-        if !self.raft.leads() || !self.process.view().is_some_and(|view| view.members.contains_key(&from)) {
-            return;
+    pub(crate) fn serve_lease(&mut self, asker: Asker, ask: Ask, clock: UnixMillis, shop: &mut Shop) {
+        let (now, round) = (self.boot(shop.now), self.raft.next_round());
+        let Some(view) = self.process.view().cloned().filter(|_| self.raft.leads()) else { return };
+        let Ask { number, enforced, renew, delegates, .. } = ask;
+        let (from, boot, receipts) = (asker.node, boot_id(asker), Vec::new());
+        let request = Request { from, boot, enforced, clock, renew, delegates, receipts };
+        match self.process.manager.handle_request(request, &view, true, now) {
+            Ok(Action::Confirm(pending)) => {
+                let until = now.plus(CONFIRM);
+                self.process.work.unconfirmed.push(Unconfirmed { pending, asker, number, round, until });
+            }
+            Ok(Action::Answer(answer)) => self.answer(asker, number, answer, shop),
+            Err(NotLeader) => {}
         }
-        self.process.voter_clocks.report(from, clock, now);
-        let Some(desk) = self.process.desk.as_mut().filter(|desk| desk.term == term) else { return };
-        desk.grantor.acknowledge(from, enforced);
-        if renew {
-            desk.wishes.push(Wish { from, id, enforced, round });
-        } else {
-            shop.send(self.node, from, Body::Answer { id, enforced, granted: None, honest: true });
-        }
+    }
+
+    fn answer(&self, asker: Asker, number: u64, answer: Answer, shop: &mut Shop) {
+        shop.send(self.node, asker.node, Body::Answer { epoch: asker.epoch, number, answer, honest: true });
     }
 
     /// Grants what was asked for before a round that a quorum has answered by now.
     pub(crate) fn grant_confirmed(&mut self, shop: &mut Shop) {
-        let (now, newest, term) = (self.boot(shop.now), self.process.generation(), self.raft.term);
+        let now = self.boot(shop.now);
         // What is committed must be applied here, or the newest generation is not known.
-        if self.process.applied < self.raft.committed {
+        let Some(view) = self.process.view().cloned().filter(|_| self.process.applied >= self.raft.committed) else {
             return;
-        }
-        let view = self.process.view().cloned();
-        let Some(desk) = self.process.desk.as_mut().filter(|desk| desk.term == term) else { return };
-        let wishes = core::mem::take(&mut desk.wishes);
-        for wish in wishes {
-            if !self.raft.is_confirmed(wish.round) {
-                desk.wishes.push(wish);
-            } else if view.as_ref().is_some_and(|view| view.members.contains_key(&wish.from)) {
-                desk.grantor.grant(wish.from, newest, now);
-                let Wish { from, id, enforced, .. } = wish;
-                shop.send(self.node, from, Body::Answer { id, enforced, granted: Some(newest), honest: true });
+        };
+        for waiting in core::mem::take(&mut self.process.work.unconfirmed) {
+            if self.raft.is_confirmed(waiting.round) {
+                let Unconfirmed { pending, asker, number, .. } = waiting;
+                if let Ok(answer) = self.process.manager.handle_confirmed(pending, &view, true, now) {
+                    self.answer(asker, number, answer, shop);
+                }
+            } else if waiting.until <= now {
+                self.process.manager.handle_unconfirmed(waiting.pending);
+            } else {
+                self.process.work.unconfirmed.push(waiting);
             }
         }
     }
@@ -145,35 +152,21 @@ impl Machine {
 
     /// Whether every member enforces what revokes, or has no lease from before it.
     fn look(&mut self, wish: usize, generation: Generation, shop: &mut Shop) {
-        let (now, term) = (self.boot(shop.now), self.raft.term);
-        let stated = self.process.state.is_stated(generation);
-        let Some(view) = self.process.state.view().filter(|view| view.generation >= generation) else { return };
-        let Some(desk) = self.process.desk.as_mut().filter(|desk| desk.term == term) else { return };
-        if stated {
-            desk.stated.entry(wish).or_insert(view.generation);
-        }
-        let Some(enforced) = desk.stated.get(&wish).copied() else { return };
-        let (mut open, mut enforcing, mut voters, mut lapsed) = (0_usize, 0_usize, 0_usize, 0);
-        for member in view.members.values() {
-            let votes = usize::from(member.suffrage == Suffrage::Voter);
-            voters += votes;
-            match desk.grantor.standing(member.id, enforced, now) {
-                Standing::Enforced => enforcing += votes,
-                Standing::Until(_) => open += 1,
-                Standing::Lapsed => lapsed += 1,
-            }
-        }
-        if open == 0 && enforcing > voters / 2 {
-            shop.returned(wish, lapsed);
+        let now = self.boot(shop.now);
+        let (state, work) = (&self.process.state, &mut self.process.work);
+        let (Some(roster), Some(term)) = (Roster::of(state, generation), self.process.manager.term()) else { return };
+        let barrier = work.barriers.entry(wish).or_insert_with(|| PendingBarrier::new(generation));
+        let progress = term.progress(barrier, &roster, now);
+        if progress.passed {
+            shop.returned(wish, progress.absent.len());
         }
     }
 
     /// Whether every voter enforces `generation`: a second voter is evicted only after all that stay know of the first.
     pub(crate) fn all_voters_enforce(&self, generation: Generation, but: NodeId, shop: &Shop) -> bool {
         let now = self.boot(shop.now);
-        let (Some(view), Some(desk)) = (self.process.view(), &self.process.desk) else { return false };
-        let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter && m.id != but);
-        let mut standings = voters.map(|m| desk.grantor.standing(m.id, generation, now));
-        standings.all(|standing| standing == Standing::Enforced)
+        let (Some(view), Some(term)) = (self.process.view(), self.process.manager.term()) else { return false };
+        let mut voters = view.members.voters().filter(|member| member.id != but);
+        voters.all(|member| term.standing(member.id, generation, now) == Standing::Enforced)
     }
 }

@@ -102,7 +102,7 @@ impl Machine {
     /// One step towards what an operator wishes, once in a term.
     pub(crate) fn carry_out(&mut self, wish: usize, shop: &mut Shop) {
         let Some(command) = shop.record.wishes.get(wish).map(|wish| wish.command.clone()) else { return };
-        if self.process.desk.as_ref().is_none_or(|desk| desk.proposed.contains(&wish)) {
+        if self.process.work.proposed.contains(&wish) {
             return;
         }
         if let Command::Evict { node, .. } = command
@@ -110,10 +110,8 @@ impl Machine {
         {
             return;
         }
-        if self.propose(self.node, command, shop)
-            && let Some(desk) = &mut self.process.desk
-        {
-            desk.proposed.insert(wish);
+        if self.propose(self.node, command, shop) {
+            self.process.work.proposed.insert(wish);
         }
     }
 

@@ -4,7 +4,7 @@ use core::fmt;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use countersign_core::id::NodeId;
-use countersign_core::lease::LeaseLength;
+use countersign_core::lease::{Answer, LeaseLength};
 use countersign_core::peer::Evidence;
 use countersign_core::trust::recognition::Shown;
 
@@ -77,7 +77,7 @@ impl Shop {
             Body::Ask { .. } | Body::Answer { .. } if from != to => self.lease_messages += 1,
             _ => {}
         }
-        self.grants += u64::from(matches!(&body, Body::Answer { granted: Some(_), .. }));
+        self.grants += u64::from(matches!(&body, Body::Answer { answer: Answer::Granted(_), .. }));
         self.sends.push(Message { from, to, body });
     }
 
@@ -301,8 +301,8 @@ impl World {
         let Message { from, to, body } = message;
         let Some(own) = self.fallen.get(&to) else { return };
         let body = match body {
-            Body::Ask { id, enforced, .. } if self.may_lie(to, from) => {
-                Body::Answer { id, enforced, granted: Some(enforced), honest: false }
+            Body::Ask { epoch, ask, .. } if self.may_lie(to, from) => {
+                Body::Answer { epoch, number: ask.number, answer: Answer::Granted(ask.enforced), honest: false }
             }
             Body::Question { nonce, .. } => {
                 let shown = Shown::of(to, &self.shop.record.founding);
