@@ -63,7 +63,7 @@ pub struct PendingBarrier {
 }
 
 /// How far the members are with a generation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Whether nothing serves any more what the generation revokes.
     pub passed: bool,
@@ -93,7 +93,7 @@ impl TermState {
             barrier.stated = Some(roster.generation);
         }
         let enforced = barrier.stated.unwrap_or(barrier.generation);
-        let mut progress = Progress { passed: false, enforced: BTreeMap::new(), absent: BTreeMap::new(), wake: None };
+        let mut progress = Progress::default();
         let (mut enforcing, mut voters) = (0_usize, 0_usize);
         for (node, suffrage) in &roster.members {
             let votes = usize::from(*suffrage == Suffrage::Voter);

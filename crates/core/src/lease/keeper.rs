@@ -79,11 +79,11 @@ pub struct LeaseKeeper {
     last: u64,
 }
 
-impl LeaseKeeper {
-    /// Begins without a lease. `clock` follows the lease from now on.
-    pub fn new(clock: Arc<LeaseClock>) -> Self {
-        let mut keeper = Self {
-            clock,
+impl Default for LeaseKeeper {
+    /// Begins without a lease.
+    fn default() -> Self {
+        Self {
+            clock: Arc::default(),
             holder: Holder::default(),
             enforced: Generation(0),
             enforcements: Enforcements::default(),
@@ -103,9 +103,14 @@ impl LeaseKeeper {
             pause: None,
             lapse: None,
             last: 0,
-        };
-        keeper.update(|_| {});
-        keeper
+        }
+    }
+}
+
+impl LeaseKeeper {
+    /// The end of the lease, for everything that decides by it. It follows this keeper.
+    pub const fn clock(&self) -> &Arc<LeaseClock> {
+        &self.clock
     }
 
     fn update(&mut self, with: impl FnOnce(&mut Holder)) {

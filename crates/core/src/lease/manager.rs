@@ -10,7 +10,7 @@ use super::LeaseLength;
 use super::message::{Answer, Request};
 use super::processes::Processes;
 use super::term::TermState;
-use crate::id::{Generation, NodeId};
+use crate::id::{BootId, Generation, NodeId};
 use crate::receipt::Receipt;
 use crate::time::BootMillis;
 use crate::trust::clocks::VoterClocks;
@@ -57,9 +57,10 @@ pub struct LeaseManager {
 }
 
 impl LeaseManager {
-    /// This member leads in `term`, and was elected at `now` or before. Says nothing new within a term.
+    /// This member leads in `term`, and was elected at `now` or before. Changes nothing within a term, and no term begins
+    /// again that is over.
     pub fn handle_term(&mut self, term: u64, length: LeaseLength, now: BootMillis) {
-        if self.term.as_ref().is_none_or(|state| state.term() != term) {
+        if self.term.as_ref().is_none_or(|state| state.term() < term) {
             self.term = Some(TermState::new(term, length, now));
         }
     }
@@ -72,6 +73,11 @@ impl LeaseManager {
     /// Voters' clocks as they were reported.
     pub const fn clocks(&self) -> &VoterClocks {
         &self.clocks
+    }
+
+    /// Whether `boot` is the process of `from` that counts, at `now`. What another process says is not even compared.
+    pub fn counts(&mut self, from: NodeId, boot: BootId, now: BootMillis) -> bool {
+        self.term.as_ref().is_some_and(|term| self.processes.counts(from, boot, term.length(), now))
     }
 
     /// Those of the receipts of `from` that are worth verifying, `newest` being the newest generation applied here.
@@ -92,11 +98,14 @@ impl LeaseManager {
         now: BootMillis,
     ) -> Result<Action, NotLeader> {
         let Request { from, boot, enforced, clock, renew, delegates, receipts } = request;
-        let term = self.term.as_mut().filter(|_| view.members.contains_key(&from)).ok_or(NotLeader)?;
+        if self.term.is_none() || !view.members.contains_key(&from) {
+            return Err(NotLeader);
+        }
         self.processes.keep(|node| view.members.contains_key(&node));
-        if !self.processes.counts(from, boot, term.length(), now) {
+        if !self.counts(from, boot, now) {
             return Ok(Action::Answer(Answer::Replaced));
         }
+        let term = self.term.as_mut().ok_or(NotLeader)?;
         for receipt in receipts {
             if term.lacks(from, receipt.get(), view.generation) {
                 term.received(receipt);

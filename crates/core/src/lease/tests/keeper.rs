@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::{LEADER, TEN, at, keeper};
 use crate::id::{Generation, NodeId};
-use crate::lease::{Answer, Ask, DelegateId, Enforcement, Leader, LeaseClock, LeaseKeeper, LeaseLength, NoLease};
+use crate::lease::{Answer, Ask, DelegateId, Enforcement, Leader, LeaseKeeper, LeaseLength, NoLease};
 use crate::time::{BootMillis, UnixMillis};
 
 const GUARD: DelegateId = DelegateId(1);
@@ -36,7 +36,7 @@ fn a_member_asks_at_once_and_again_after_a_third_of_its_lease() {
 
 #[test]
 fn without_a_leader_or_a_length_a_member_asks_nothing() {
-    let mut keeper = LeaseKeeper::new(Arc::default());
+    let mut keeper = LeaseKeeper::default();
     keeper.handle_leader(Some(LEADER));
     assert_eq!((keeper.poll_ask(at(0)), keeper.poll_timeout()), (None, None));
     keeper.handle_length(TEN);
@@ -172,8 +172,8 @@ fn a_wrong_clock_costs_the_lease_until_it_is_right() {
 
 #[test]
 fn a_surrender_is_final() {
-    let clock = Arc::<LeaseClock>::default();
-    let mut keeper = LeaseKeeper::new(Arc::clone(&clock));
+    let mut keeper = LeaseKeeper::default();
+    let clock = Arc::clone(keeper.clock());
     keeper.handle_length(TEN);
     keeper.handle_leader(Some(LEADER));
     let first = keeper.poll_ask(at(0)).unwrap();
@@ -302,7 +302,7 @@ proptest! {
         events in proptest::collection::vec(event(), 0..120),
     ) {
         let length = LeaseLength::from_secs(secs).unwrap();
-        let mut keeper = LeaseKeeper::new(Arc::default());
+        let mut keeper = LeaseKeeper::default();
         keeper.handle_length(length);
         keeper.handle_delegating();
         let (mut now, mut enforced, mut ask, mut asked_at) = (at(0), 0, None::<Ask>, at(0));

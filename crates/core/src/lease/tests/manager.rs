@@ -89,6 +89,8 @@ fn a_new_term_begins_without_the_grants_and_words_of_the_one_before() {
     manager.handle_confirmed(asked, &view(7, 3), true, at(200)).unwrap();
     manager.handle_term(5, TEN, at(300));
     assert!(manager.term().unwrap().was_granted(TWO), "the same term");
+    manager.handle_term(4, TEN, at(350));
+    assert!(manager.term().unwrap().was_granted(TWO), "a term that is over");
     manager.handle_term(6, TEN, at(400));
     let term = manager.term().unwrap();
     assert_eq!(term.standing(TWO, Generation(7), at(500)), Standing::Until(at(10_500)));

@@ -6,8 +6,6 @@ mod manager;
 mod together;
 mod values;
 
-use std::sync::Arc;
-
 use super::{Leader, LeaseKeeper, LeaseLength};
 use crate::group::GroupMembers;
 use crate::id::{Generation, NodeId};
@@ -38,7 +36,7 @@ fn view(generation: u64, members: u64) -> View {
 
 /// A member that enforces this generation and knows its leader.
 fn keeper(enforced: u64) -> LeaseKeeper {
-    let mut keeper = LeaseKeeper::new(Arc::default());
+    let mut keeper = LeaseKeeper::default();
     keeper.handle_enforced(Generation(enforced));
     keeper.handle_length(TEN);
     keeper.handle_leader(Some(LEADER));
