@@ -94,15 +94,15 @@ pub(crate) struct Process {
 
 impl Process {
     fn new(state: TrustState, applied: usize, members: GroupMembers, at: BootMillis, since: u64) -> Self {
-        let clock = Arc::<LeaseClock>::default();
+        let keeper = LeaseKeeper::default();
         Self {
             state,
             applied,
             members,
             applied_at: at,
             enforced: Generation(0),
-            keeper: LeaseKeeper::new(Arc::clone(&clock)),
-            clock,
+            clock: Arc::clone(keeper.clock()),
+            keeper,
             miscounted: Holder::default(),
             held: false,
             asks: BTreeMap::new(),

@@ -131,6 +131,10 @@ impl Machine {
             self.raft.append(Payload::Voters(voters));
             return false;
         }
+        // A log that has an eviction refuses the victim at once. So nothing is proposed that its own state would refuse.
+        if self.process.applied < self.raft.log.len() || self.process.state.needs(victim).is_some() {
+            return false;
+        }
         let before = shop.record.wishes.iter().filter(|wish| wish.victim().is_some_and(|v| v != victim));
         let last = before.filter_map(|wish| wish.generation).max();
         last.is_none_or(|generation| self.all_voters_enforce(generation, victim, shop))
