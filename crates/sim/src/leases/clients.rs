@@ -25,7 +25,7 @@ use crate::actors::BEGIN;
 
 /// Credentials that are presented at a time: those in good standing, and those revoked.
 const GOOD_MAX: usize = 12;
-const REVOKED_MAX: usize = 36;
+const REVOKED_MAX: usize = 28;
 /// Milliseconds by which the cluster's time may be ahead: the skew bound, and two clocks that are right.
 const AHEAD_MAX: u64 = 65_000;
 

@@ -227,7 +227,7 @@ impl World {
                 Ok(())
             }),
             Due::Present if self.shop.trouble => {
-                self.shop.later_within(10, 40, Due::Present);
+                self.shop.later_within(10, 35, Due::Present);
                 let live = self.live();
                 let Some(node) = self.shop.rng.pick(&live).copied() else { return Ok(()) };
                 match self.machines.get_mut(&node).filter(|machine| machine.up) {
@@ -287,7 +287,15 @@ impl World {
             return Ok(());
         }
         let sender = self.machines.get(&from).or_else(|| self.fallen.get(&from));
-        let Some(parts) = sender.map(|machine| machine.credential.clone()) else { return Ok(()) };
+        let Some(sender) = sender else { return Ok(()) };
+        // A connection ends with its process. What was still on its way when it did comes late, but not in calm.
+        if let Body::Ask { epoch, .. } = &message.body
+            && *epoch != sender.epoch
+            && !self.shop.trouble
+        {
+            return Ok(());
+        }
+        let parts = sender.credential.clone();
         if let Some(machine) = self.machines.get_mut(&to).filter(|machine| machine.up && machine.paused) {
             machine.inbox.push(message);
             return Ok(());
