@@ -10,7 +10,7 @@ use crate::time::UnixMillis;
 use crate::transcript::Transcript;
 
 /// What a member did about one revocation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Receipt {
     /// The cluster.
     pub cluster: ClusterId,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign_core::id::{Generation, NodeId};
-use countersign_core::lease::{LeaseLength, Sublessor, Subtenant};
+use countersign_core::lease::{DelegateId, DelegatedLeases, LeaseLength};
 use countersign_core::limits::{SUBTENANTS_MAX, SUBTENANTS_PER_PRINCIPAL_MAX};
 use countersign_core::locked::{LockGuard, Locked, Order};
 use countersign_core::time::BootMillis;
@@ -34,11 +34,11 @@ type Levels = Arc<Locked<BTreeMap<u64, (String, u32)>>>;
 
 /// Whoever holds a place may be given leases.
 pub(crate) struct Place {
-    pub(crate) tenant: Subtenant,
+    pub(crate) tenant: DelegateId,
     principal: String,
     held: Held,
     levels: Levels,
-    sublessor: Arc<Locked<Sublessor>>,
+    sublessor: Arc<Locked<DelegatedLeases>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -57,7 +57,7 @@ impl Drop for Place {
 /// What was given, and who has acknowledged what.
 pub struct Subleases {
     /// Held while it is asked to which leader leases were announced: reading that and granting are one step.
-    sublessor: Arc<Locked<Sublessor>>,
+    sublessor: Arc<Locked<DelegatedLeases>>,
     acknowledged: watch::Sender<()>,
     places: Arc<Semaphore>,
     held: Held,
@@ -72,7 +72,7 @@ impl Subleases {
     /// After a start. What the process before gave out lasts as long as its own lease did, at most.
     pub(crate) fn new(data: &DataDir, length: LeaseLength) -> Result<Self, DataDirError> {
         let marked = data.read(file::SUBLEASED)?.is_some();
-        let mut sublessor = Sublessor::default();
+        let mut sublessor = DelegatedLeases::default();
         if marked {
             sublessor.after_others(boot_now().plus(length.waited_millis()));
         }
@@ -88,7 +88,7 @@ impl Subleases {
         })
     }
 
-    fn lock(&self) -> LockGuard<'_, Sublessor> {
+    fn lock(&self) -> LockGuard<'_, DelegatedLeases> {
         self.sublessor.lock()
     }
 
@@ -101,7 +101,7 @@ impl Subleases {
         }
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full::Member)?;
         held.insert(principal.to_owned(), own.saturating_add(1));
-        let tenant = Subtenant(self.next.fetch_add(1, Ordering::Relaxed));
+        let tenant = DelegateId(self.next.fetch_add(1, Ordering::Relaxed));
         let (held, sublessor) = (Arc::clone(&self.held), Arc::clone(&self.sublessor));
         let levels = Arc::clone(&self.levels);
         Ok(Place { tenant, principal: principal.to_owned(), held, levels, sublessor, _place: place })

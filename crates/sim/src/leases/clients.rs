@@ -275,7 +275,11 @@ impl Machine {
         if !connected {
             return Ok(false);
         }
-        let fresh = self.process.clock.fresh(self.boot(shop.now)).map(|_| ());
+        let fresh = if shop.breaks(LeaseDanger::CountsFromAnswer) {
+            if self.process.miscounted.holds(self.boot(shop.now)) { Ok(()) } else { Err(NoLease) }
+        } else {
+            self.process.clock.fresh(self.boot(shop.now)).map(|_| ())
+        };
         let fresh = if shop.breaks(LeaseDanger::ServesWithoutLease) { Ok(()) } else { fresh };
         let verdict = if open { Ok(()) } else { self.judges(credential, shop) };
         let returned = credential.revoked.and_then(|wish| shop.record.wishes.get(wish)?.returned).is_some();

@@ -13,7 +13,7 @@ use countersign_core::secret::Secret;
 use countersign_core::time::Validity;
 use countersign_core::trust::TrustState;
 use countersign_core::trust::command::{
-    AddJoinToken, Bootstrap, Command, ConfirmAuthority, FEATURE_LEVEL, SealAuthority, SealedKey,
+    AddJoinToken, Bootstrap, Command, ConfirmAuthority, FEATURE_LEVEL, SealAuthority, SealedKey, SignStatement,
 };
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::seal::confirm_transcript;
@@ -99,6 +99,13 @@ fn request(
     Ok(request.signed(&token.held().key()))
 }
 
+/// The next signature that `node` owes to what the cluster has become, if it owes one.
+fn signature(state: &TrustState, node: NodeId, keys: &Keys) -> Option<Command> {
+    let statement = state.to_sign(node)?;
+    let signature = keys.identity().sign(&statement.transcript());
+    Some(Command::SignStatement(SignStatement { number: statement.number, node, signature }))
+}
+
 /// The members of a new cluster, each with the whole log of its founding applied.
 pub(crate) fn found(rng: &mut Rng, home: &Home, size: Size) -> Result<Vec<Machine>, LeaseBroken> {
     let ca = SecretKey::from_seed(Secret::new(rng.bytes()));
@@ -125,10 +132,19 @@ pub(crate) fn found(rng: &mut Rng, home: &Home, size: Size) -> Result<Vec<Machin
     }
     let mut state = TrustState::new();
     let mut log = Vec::new();
-    for command in commands {
+    let mut apply = |command| {
         let entry = stamped(BEGIN, NodeId(1), command);
         state.apply(&entry, &GroupMembers::default())?;
         log.push(Arc::new(Entry { term: 1, payload: Payload::Command(Box::new(entry)) }));
+        Ok::<_, LeaseBroken>(state.clone())
+    };
+    // What the cluster becomes is signed at each step. A member that knew only the founder could not recognize its cluster
+    // once the founder is evicted.
+    for command in commands {
+        let mut state = apply(command)?;
+        while let Some(signature) = (1..).zip(&all).find_map(|(node, keys)| signature(&state, NodeId(node), keys)) {
+            state = apply(signature)?;
+        }
     }
     let voters: BTreeSet<NodeId> = (1..=size.voters).map(NodeId).collect();
     log.push(Arc::new(Entry { term: 1, payload: Payload::Voters(voters) }));

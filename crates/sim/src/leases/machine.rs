@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use countersign_core::group::GroupMembers;
 use countersign_core::id::{Generation, NodeId};
-use countersign_core::lease::{Holder, LeaseClock};
+use countersign_core::lease::{Answer, Ask, Holder, Leader, LeaseClock, LeaseKeeper, LeaseManager};
 use countersign_core::peer::{CertificateClaims, Proof, Refusal, Scope, Wanted, verify};
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::TrustState;
 use countersign_core::trust::author::{permit, permit_in_recovery};
-use countersign_core::trust::clocks::{Anchor, VoterClocks};
+use countersign_core::trust::clocks::Anchor;
 use countersign_core::trust::command::{Command, FEATURE_LEVEL, SignStatement};
 use countersign_core::trust::recognition::Recognition;
 use countersign_core::trust::statement::Statement;
@@ -19,7 +19,7 @@ use countersign_core::trust::view::View;
 
 use super::LeaseDanger;
 use super::clock::Clocks;
-use super::desk::Desk;
+use super::leader::{Asker, LeaderWork};
 use super::post::{Body, Due, Message};
 use super::raft::{Entry, Payload, Raft, Sends};
 use super::renew::Next;
@@ -29,8 +29,10 @@ use crate::actors::Keys;
 use crate::history::Home;
 use crate::rng::Rng;
 
-/// Milliseconds after which a request that got no answer is made again.
+/// Milliseconds after which the voters are asked again what the cluster has become.
 const RETRY: u64 = 300;
+/// Requests for leases whose true times are remembered.
+const ASKS_MAX: usize = 32;
 
 /// A machine, with its disk.
 #[derive(Debug)]
@@ -58,16 +60,6 @@ pub(crate) struct Machine {
     pub(crate) acknowledged: Generation,
 }
 
-/// What the leader was told last.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Told {
-    to: Option<(NodeId, u64)>,
-    enforced: Generation,
-    granted: Option<BootMillis>,
-    /// When what was said to whom.
-    asked: Option<(BootMillis, Generation)>,
-}
-
 /// What a crash takes.
 #[derive(Debug)]
 pub(crate) struct Process {
@@ -77,20 +69,23 @@ pub(crate) struct Process {
     members: GroupMembers,
     applied_at: BootMillis,
     pub(crate) enforced: Generation,
-    pub(crate) holder: Holder,
-    pub(crate) clock: LeaseClock,
+    pub(crate) keeper: LeaseKeeper,
+    /// The end of the lease, as what serves clients reads it.
+    pub(crate) clock: Arc<LeaseClock>,
+    /// Only with [`LeaseDanger::CountsFromAnswer`]: the lease as such a member counts it.
+    pub(crate) miscounted: Holder,
     /// It has had a lease since it last recognized its cluster.
     held: bool,
-    asks: BTreeMap<u64, (BootMillis, u64)>,
-    told: Told,
+    /// The true times of requests.
+    asks: BTreeMap<u64, u64>,
     pub(crate) connections: BTreeSet<usize>,
     recognition: Option<(Recognition, Arc<Statement>, BootMillis)>,
     pub(crate) recognized: bool,
     refused: BTreeSet<NodeId>,
     /// True time since when it has, or had, to recognize its cluster.
     pub(crate) away_since: u64,
-    pub(crate) desk: Option<Desk>,
-    pub(crate) voter_clocks: VoterClocks,
+    pub(crate) manager: LeaseManager,
+    pub(crate) work: LeaderWork,
     /// True time of the newest request that a confirmed leader granted.
     pub(crate) basis: Option<u64>,
     pub(crate) renewed_at: u64,
@@ -99,24 +94,25 @@ pub(crate) struct Process {
 
 impl Process {
     fn new(state: TrustState, applied: usize, members: GroupMembers, at: BootMillis, since: u64) -> Self {
+        let keeper = LeaseKeeper::default();
         Self {
             state,
             applied,
             members,
             applied_at: at,
             enforced: Generation(0),
-            holder: Holder::default(),
-            clock: LeaseClock::default(),
+            clock: Arc::clone(keeper.clock()),
+            keeper,
+            miscounted: Holder::default(),
             held: false,
             asks: BTreeMap::new(),
-            told: Told::default(),
             connections: BTreeSet::new(),
             recognition: None,
             recognized: false,
             refused: BTreeSet::new(),
             away_since: since,
-            desk: None,
-            voter_clocks: VoterClocks::default(),
+            manager: LeaseManager::default(),
+            work: LeaderWork::default(),
             basis: None,
             renewed_at: 0,
             acted_at: 0,
@@ -159,7 +155,7 @@ impl Machine {
         raft.restart(log.len(), clocks.boot(0).0, rng);
         let mut process = Process::new(state.clone(), log.len(), raft.members_at(log.len()), clocks.boot(0), 0);
         process.enforced = process.generation();
-        process.holder.enforced(process.enforced);
+        process.keeper.handle_enforced(process.enforced);
         let saved = (state.encode()?, log.len());
         let (up, paused, epoch, kept) = (true, false, 0, log.len());
         let (inbox, queue, next, acknowledged) = (Vec::new(), Vec::new(), None, Generation(0));
@@ -192,7 +188,7 @@ impl Machine {
     }
 
     pub(crate) fn has_lease(&self, now: u64) -> bool {
-        self.process.holder.holds(self.boot(now))
+        self.process.keeper.holds(self.boot(now))
     }
 
     /// Starts again from what is durable.
@@ -280,9 +276,9 @@ impl Machine {
             self.kept = self.kept.max(self.process.applied);
         }
         self.process.enforced = self.process.enforced.max(generation);
-        self.process.holder.enforced(self.process.enforced);
-        self.process.clock.follow(&self.process.holder);
-        self.process.held |= self.process.holder.holds(self.boot(shop.now));
+        self.process.keeper.handle_enforced(self.process.enforced);
+        self.process.miscounted.enforced(self.process.enforced);
+        self.process.held |= self.has_lease(shop.now);
     }
 
     /// Who is sent heartbeats.
@@ -299,7 +295,7 @@ impl Machine {
     /// Everything that time alone brings about.
     pub(crate) fn tick(&mut self, shop: &mut Shop) -> Result<(), LeaseBroken> {
         let now = self.boot(shop.now);
-        if self.process.held && !self.process.holder.holds(now) {
+        if self.process.held && !self.process.keeper.holds(now) {
             // Its lease has lapsed: it has been away.
             (self.process.held, self.process.recognized, self.process.recognition) = (false, false, None);
             self.process.away_since = shop.now;
@@ -334,7 +330,8 @@ impl Machine {
         shop.report.elections += 1;
         shop.note(format_args!("node {} leads in term {}", self.node, self.raft.term));
         let now = if shop.breaks(LeaseDanger::ForgetsPredecessor) { BootMillis(0) } else { self.boot(shop.now) };
-        self.process.desk = Some(Desk::new(self.raft.term, now, shop.size.lease));
+        self.process.manager.handle_term(self.raft.term, shop.size.lease, now);
+        self.process.work = LeaderWork::default();
         let sends = self.raft.broadcast(self.boot(shop.now).0, &self.members());
         self.post_raft(sends, shop);
     }
@@ -363,46 +360,35 @@ impl Machine {
         }
     }
 
-    /// Says what is new to the leader, and asks for a lease when it is time.
+    /// Sends what the lease keeper has to say.
     pub(crate) fn keep_lease(&mut self, shop: &mut Shop) {
-        let now = self.boot(shop.now);
-        let Some(leader) = self.raft.leader else { return };
-        let (term, enforced) = (self.raft.term, self.process.enforced);
-        let told = &mut self.process.told;
-        if told.to != Some((leader, term)) {
-            *told = Told { to: Some((leader, term)), ..Told::default() };
+        let (now, term) = (self.boot(shop.now), self.raft.term);
+        self.process.keeper.handle_leader(self.raft.leader.map(|node| Leader { node, term }));
+        self.process.keeper.handle_length(shop.size.lease);
+        while let Some(ask) = self.process.keeper.poll_ask(now) {
+            self.process.asks.insert(ask.number, shop.now);
+            if self.process.asks.len() > ASKS_MAX {
+                self.process.asks.pop_first();
+            }
+            self.acknowledged = self.acknowledged.max(ask.enforced);
+            let (clock, epoch) = (self.clocks.wall(shop.now), self.epoch);
+            shop.send(self.node, ask.to.node, Body::Ask { epoch, ask, clock });
         }
-        let renew = told.granted.is_none_or(|at| now.since(at) >= shop.size.lease.renew_millis());
-        let waits = told.asked.is_some_and(|(at, said)| now.since(at) < RETRY && said >= enforced);
-        if waits || !(renew || enforced > told.enforced) {
-            return;
-        }
-        told.asked = Some((now, enforced));
-        let id = shop.next_id();
-        if renew {
-            self.process.asks.insert(id, (now, shop.now));
-        }
-        if self.process.asks.len() > 32 {
-            self.process.asks.pop_first();
-        }
-        self.acknowledged = self.acknowledged.max(enforced);
-        let clock = self.clocks.wall(shop.now);
-        shop.send(self.node, leader, Body::Ask { id, enforced, clock, renew });
     }
 
-    fn answered(&mut self, id: u64, enforced: Generation, granted: Option<Generation>, honest: bool, shop: &Shop) {
+    fn answered(&mut self, number: u64, answer: Answer, honest: bool, shop: &mut Shop) {
         let now = self.boot(shop.now);
-        let told = &mut self.process.told;
-        told.enforced = told.enforced.max(enforced);
-        let (Some(named), Some((asked, truly))) = (granted, self.process.asks.get(&id).copied()) else { return };
-        told.granted = told.granted.max(Some(asked));
-        let from = if shop.breaks(LeaseDanger::CountsFromAnswer) { now } else { asked };
-        self.process.holder.granted(from, named, shop.size.lease);
-        self.process.clock.follow(&self.process.holder);
-        if honest {
+        if let Answer::Granted(named) = answer {
+            self.process.miscounted.granted(now, named, shop.size.lease);
+        }
+        if self.process.keeper.handle_answer(number, answer, now)
+            && let (Answer::Granted(_), Some(truly)) = (answer, self.process.asks.get(&number).copied())
+            && honest
+        {
             self.process.basis = self.process.basis.max(Some(truly));
         }
-        self.process.held |= self.process.holder.holds(now);
+        self.process.held |= self.process.keeper.holds(now);
+        self.keep_lease(shop);
     }
 
     fn sign_statement(&mut self, shop: &mut Shop) {
@@ -469,11 +455,14 @@ impl Machine {
             }
             // What is expired is granted nothing, but its clock counts: a leader whose own is years ahead takes all for expired.
             Body::Ask { .. } if scope == Scope::Recovery && shop.breaks(LeaseDanger::IgnoresExpiredClocks) => {}
-            Body::Ask { id, enforced, clock, renew } => {
-                let renew = renew && scope == Scope::Full;
-                self.serve_lease(from, id, enforced, clock, renew, shop);
+            Body::Ask { epoch, ask, clock } => {
+                let ask = Ask { renew: ask.renew && scope == Scope::Full, ..ask };
+                self.serve_lease(Asker { node: from, epoch }, ask, clock, shop);
             }
-            Body::Answer { id, enforced, granted, honest } => self.answered(id, enforced, granted, honest, shop),
+            // An answer to a process that has ended finds no connection.
+            Body::Answer { epoch, number, answer, honest } if epoch == self.epoch => {
+                self.answered(number, answer, honest, shop);
+            }
             Body::Forward(command) => {
                 let permitted = self.process.view().is_some_and(|view| {
                     permit(view, from, &command).is_ok()

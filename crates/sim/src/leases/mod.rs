@@ -10,9 +10,9 @@
 
 mod clients;
 mod clock;
-mod desk;
 mod evictions;
 mod found;
+mod leader;
 mod machine;
 mod operator;
 mod post;

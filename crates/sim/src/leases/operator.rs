@@ -102,7 +102,7 @@ impl Machine {
     /// One step towards what an operator wishes, once in a term.
     pub(crate) fn carry_out(&mut self, wish: usize, shop: &mut Shop) {
         let Some(command) = shop.record.wishes.get(wish).map(|wish| wish.command.clone()) else { return };
-        if self.process.desk.as_ref().is_none_or(|desk| desk.proposed.contains(&wish)) {
+        if self.process.work.proposed.contains(&wish) {
             return;
         }
         if let Command::Evict(Evict { node, .. }) = command
@@ -110,10 +110,8 @@ impl Machine {
         {
             return;
         }
-        if self.propose(self.node, command, shop)
-            && let Some(desk) = &mut self.process.desk
-        {
-            desk.proposed.insert(wish);
+        if self.propose(self.node, command, shop) {
+            self.process.work.proposed.insert(wish);
         }
     }
 
@@ -131,6 +129,10 @@ impl Machine {
         }
         if voters.remove(&victim) {
             self.raft.append(Payload::Voters(voters));
+            return false;
+        }
+        // A log that has an eviction refuses the victim at once. So nothing is proposed that its own state would refuse.
+        if self.process.applied < self.raft.log.len() || self.process.state.needs(victim).is_some() {
             return false;
         }
         let before = shop.record.wishes.iter().filter(|wish| wish.victim().is_some_and(|v| v != victim));

@@ -1,6 +1,7 @@
 //! What travels between machines, and everything else that comes due.
 
-use countersign_core::id::{Generation, NodeId};
+use countersign_core::id::NodeId;
+use countersign_core::lease::{Answer, Ask};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::command::Command;
 use countersign_core::trust::recognition::Shown;
@@ -11,18 +12,17 @@ use super::raft::RaftMessage;
 #[derive(Debug, Clone)]
 pub(crate) enum Body {
     Raft(RaftMessage),
-    /// An acknowledgement, a clock, and the wish for a lease.
+    /// A request of the member's process `epoch`, with what its clock shows.
     Ask {
-        id: u64,
-        enforced: Generation,
+        epoch: u64,
+        ask: Ask,
         clock: UnixMillis,
-        renew: bool,
     },
-    /// The generation that a lease names, if one was granted. `honest`: of a leader that a quorum confirmed.
+    /// The answer to a request of that process. `honest`: of a leader that a quorum confirmed.
     Answer {
-        id: u64,
-        enforced: Generation,
-        granted: Option<Generation>,
+        epoch: u64,
+        number: u64,
+        answer: Answer,
         honest: bool,
     },
     Question {

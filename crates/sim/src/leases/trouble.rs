@@ -167,7 +167,7 @@ impl World {
         for machine in self.machines.values() {
             let generations = (machine.process.generation().0, machine.process.enforced.0);
             let end = machine.credential.validity.not_after.0.saturating_sub(BEGIN.0);
-            let lease = machine.process.holder.deadline().map(|d| d.0 as i64 - machine.boot(self.shop.now).0 as i64);
+            let lease = machine.process.keeper.lease_end().map(|d| d.0 as i64 - machine.boot(self.shop.now).0 as i64);
             self.shop.note(format_args!(
                 "node {}: leader {:?} in term {}, recognized: {}, generations {generations:?}, lease: {lease:?}, \
                  certificate until {end}, next: {}, clock right: {}, up: {}, log {} of {}",

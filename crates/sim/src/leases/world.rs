@@ -4,7 +4,7 @@ use core::fmt;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use countersign_core::id::NodeId;
-use countersign_core::lease::LeaseLength;
+use countersign_core::lease::{Answer, LeaseLength};
 use countersign_core::peer::{CertificateProof, Proof};
 use countersign_core::trust::recognition::Shown;
 
@@ -77,7 +77,7 @@ impl Shop {
             Body::Ask { .. } | Body::Answer { .. } if from != to => self.lease_messages += 1,
             _ => {}
         }
-        self.grants += u64::from(matches!(&body, Body::Answer { granted: Some(_), .. }));
+        self.grants += u64::from(matches!(&body, Body::Answer { answer: Answer::Granted(_), .. }));
         self.sends.push(Message { from, to, body });
     }
 
@@ -227,7 +227,7 @@ impl World {
                 Ok(())
             }),
             Due::Present if self.shop.trouble => {
-                self.shop.later_within(10, 40, Due::Present);
+                self.shop.later_within(10, 35, Due::Present);
                 let live = self.live();
                 let Some(node) = self.shop.rng.pick(&live).copied() else { return Ok(()) };
                 match self.machines.get_mut(&node).filter(|machine| machine.up) {
@@ -287,7 +287,15 @@ impl World {
             return Ok(());
         }
         let sender = self.machines.get(&from).or_else(|| self.fallen.get(&from));
-        let Some(parts) = sender.map(|machine| machine.credential.clone()) else { return Ok(()) };
+        let Some(sender) = sender else { return Ok(()) };
+        // A connection ends with its process. What was still on its way when it did comes late, but not in calm.
+        if let Body::Ask { epoch, .. } = &message.body
+            && *epoch != sender.epoch
+            && !self.shop.trouble
+        {
+            return Ok(());
+        }
+        let parts = sender.credential.clone();
         if let Some(machine) = self.machines.get_mut(&to).filter(|machine| machine.up && machine.paused) {
             machine.inbox.push(message);
             return Ok(());
@@ -301,8 +309,8 @@ impl World {
         let Message { from, to, body } = message;
         let Some(own) = self.fallen.get(&to) else { return };
         let body = match body {
-            Body::Ask { id, enforced, .. } if self.may_lie(to, from) => {
-                Body::Answer { id, enforced, granted: Some(enforced), honest: false }
+            Body::Ask { epoch, ask, .. } if self.may_lie(to, from) => {
+                Body::Answer { epoch, number: ask.number, answer: Answer::Granted(ask.enforced), honest: false }
             }
             Body::Question { nonce, .. } => {
                 let shown = Shown::of(to, &self.shop.record.founding);

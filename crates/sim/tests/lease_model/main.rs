@@ -1,15 +1,15 @@
 //! Every reachable state of a small cluster with leases: once the barrier has returned, nobody serves whom it revoked.
 //!
-//! The leases are those of the core ([`Holder`], [`Grantor`], [`Fresh`]), driven through every order of events that the
-//! scope allows: requests and answers late, lost, twice and out of order; a change of leader whose predecessor answers
-//! late; pauses, restarts, and a clock that is slow by the drift bound. A pause between the read of the clock and the
-//! effect is not a state here: an effect that has begun may finish.
+//! The leases and the barrier are those of the core ([`Holder`], [`TermState`], [`Fresh`]). They are driven through every
+//! order of events that the scope allows: requests and answers late, lost, twice and out of order; a change of leader whose
+//! predecessor answers late; pauses, restarts, and a clock that is slow by the drift bound. A pause between the read of the
+//! clock and the effect is not a state here: an effect that has begun may finish.
 //!
 //! What one enforcer does depends on no other, and the barrier asks each for itself; so one is looked at closely, several
 //! for a shorter time. `COUNTERSIGN_MODEL_PHASES` looks further ahead: two phases are a lease.
 //!
 //! [`Holder`]: countersign_core::lease::Holder
-//! [`Grantor`]: countersign_core::lease::Grantor
+//! [`TermState`]: countersign_core::lease::TermState
 //! [`Fresh`]: countersign_core::lease::Fresh
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]

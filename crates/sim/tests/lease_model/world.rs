@@ -5,8 +5,9 @@
 //! everything committed before it once it has applied the first entry of its own term.
 
 use countersign_core::id::{Generation, NodeId};
-use countersign_core::lease::{Grantor, Holder, LeaseClock, LeaseLength, Standing};
+use countersign_core::lease::{Holder, LeaseClock, LeaseLength, PendingBarrier, Roster, Standing, TermState};
 use countersign_core::time::BootMillis;
+use countersign_core::trust::member::Suffrage;
 
 use crate::clocks::{DRIFT_MILLIS, clock};
 use crate::fault::Fault;
@@ -19,8 +20,18 @@ pub(crate) const REVOKED: Generation = Generation(1);
 pub(crate) const OLD: usize = 0;
 pub(crate) const NEW: usize = 1;
 
+/// A voter that enforces everything and is looked at no further: a barrier needs a majority of the voters.
+const VOTER: NodeId = NodeId(1000);
+
 pub(crate) fn length() -> LeaseLength {
     LeaseLength::from_secs(1).unwrap()
+}
+
+/// A term of the leader at this place.
+fn term(at: usize, elected: BootMillis) -> TermState {
+    let mut term = TermState::new(at as u64, length(), elected);
+    term.acknowledge(VOTER, REVOKED);
+    term
 }
 
 /// How far a member is with the revocation, and what the revoked client has open there.
@@ -76,7 +87,7 @@ pub(crate) struct World {
     pub(crate) elected: bool,
     /// The new leader has applied the first entry of its term.
     pub(crate) applied: bool,
-    pub(crate) grantors: [Grantor; 2],
+    pub(crate) terms: [TermState; 2],
     pub(crate) members: Vec<Member>,
     pub(crate) pauses: u8,
     pub(crate) restarts: u8,
@@ -149,7 +160,7 @@ impl Scope {
             elected: false,
             applied: false,
             // The old leader was elected long ago; the new one is replaced when it is.
-            grantors: [Grantor::new(BootMillis(0), length()), Grantor::new(BootMillis(0), length())],
+            terms: [OLD, NEW].map(|at| term(at, BootMillis(0))),
             members: vec![member; self.enforcers.len()],
             pauses: 0,
             restarts: 0,
@@ -166,19 +177,34 @@ impl Scope {
         if knows { REVOKED } else { BEFORE }
     }
 
+    /// What the barrier at `leader` takes for the time.
+    fn judging_time(&self, world: &World, leader: usize) -> BootMillis {
+        let now = self.now(leader, world);
+        if self.breaks(Fault::IgnoresDrift) { now.plus(DRIFT_MILLIS) } else { now }
+    }
+
     /// Where each member stands with the revocation, as the barrier at `leader` sees it.
     pub(crate) fn standings(&self, world: &World, leader: usize) -> Vec<Standing> {
-        let now = self.now(leader, world);
-        let now = if self.breaks(Fault::IgnoresDrift) { now.plus(DRIFT_MILLIS) } else { now };
-        let standing = |m: &usize| world.grantors[leader].standing(Self::node(*m), REVOKED, now);
+        let now = self.judging_time(world, leader);
+        let standing = |m: &usize| world.terms[leader].standing(Self::node(*m), REVOKED, now);
         self.enforcers.iter().map(standing).collect()
     }
 
     /// Whether a barrier at `leader` may return. One that was deposed meanwhile may too: it need not ask again.
     pub(crate) fn may_return(&self, world: &World, leader: usize) -> bool {
         let leads = leader == OLD || world.elected;
-        let waits = |s: &Standing| matches!(s, Standing::Until(_));
-        leads && Self::newest(world, leader) == REVOKED && !self.standings(world, leader).iter().any(waits)
+        if !leads || Self::newest(world, leader) != REVOKED {
+            return false;
+        }
+        let enforcers = self.enforcers.iter().map(|at| (Self::node(*at), Suffrage::Learner));
+        let roster = Roster {
+            generation: REVOKED,
+            stated: true,
+            members: enforcers.chain([(VOTER, Suffrage::Voter)]).collect(),
+            evictions: Vec::new(),
+        };
+        let (mut barrier, now) = (PendingBarrier::new(REVOKED), self.judging_time(world, leader));
+        world.terms[leader].progress(&mut barrier, &roster, now).passed
     }
 
     /// Whether this member has a proof that its lease counts.
@@ -212,10 +238,10 @@ impl Scope {
         let member = self.enforcers[at];
         let call = *world.members[at].calls.get(n)?;
         let (leader, now) = (call.to, self.now(call.to, world));
-        let grantor = &mut world.grantors[leader];
+        let term = &mut world.terms[leader];
         let step = match event {
             Event::HearAcknowledgement { .. } if call.acknowledged == REVOKED => {
-                grantor.acknowledge(Self::node(member), call.acknowledged);
+                term.acknowledge(Self::node(member), call.acknowledged);
                 // Hearing it again changes nothing.
                 world.members[at].calls[n].acknowledged = BEFORE;
                 call.step
@@ -234,7 +260,7 @@ impl Scope {
                     Step::Answered(named) if named < Self::newest(world, leader) => (REVOKED, None),
                     _ => return None,
                 };
-                world.grantors[leader].grant(Self::node(member), newest, at.unwrap_or(now));
+                world.terms[leader].grant(Self::node(member), newest, at.unwrap_or(now));
                 Step::Answered(newest)
             }
             Event::Deliver { .. } => {
@@ -302,11 +328,11 @@ impl Scope {
             Event::Elect => {
                 world.elected = true;
                 let now = if self.breaks(Fault::ForgetsPredecessor) { BootMillis(0) } else { self.now(NEW, &world) };
-                world.grantors[NEW] = Grantor::new(now, length());
+                world.terms[NEW] = term(NEW, now);
             }
             Event::ApplyFirstEntry => world.applied = true,
             Event::BarrierReturns { .. } => world.returned = true,
-            Event::Forget { member } => world.grantors[OLD].forget(Self::node(self.enforcers[member])),
+            Event::Forget { member } => world.terms[OLD].forget(Self::node(self.enforcers[member])),
             Event::HearAcknowledgement { member, call }
             | Event::Confirm { member, call }
             | Event::ReadNewest { member, call }
@@ -328,8 +354,8 @@ impl Scope {
     /// Leaves out what decides nothing any more, so that there are fewer states to look at.
     fn reduce(&self, world: &mut World) {
         if world.returned {
-            // Nobody asks the grantors now.
-            world.grantors = [Grantor::new(BootMillis(0), length()), Grantor::new(BootMillis(0), length())];
+            // No leader is asked now.
+            world.terms = [OLD, NEW].map(|at| term(at, BootMillis(0)));
         }
         for at in 0..world.members.len() {
             let now = self.now(self.enforcers[at], world);

@@ -1,7 +1,8 @@
-//! Leases at their limits.
+//! Leases at their limits: the values that the lease keeper and the lease manager are made of.
 
-use super::{Grantor, Holder, LeaseClock, LeaseLength, LeaseLengthError, NoLease, Processes, Standing};
 use crate::id::{BootId, Generation, NodeId};
+use crate::lease::processes::Processes;
+use crate::lease::{Grantor, Holder, LeaseClock, LeaseLength, LeaseLengthError, NoLease, Standing};
 use crate::limits::LEASE_SECS_MAX;
 use crate::time::BootMillis;
 
