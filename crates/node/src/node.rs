@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use countersign_core::enroll::dial_back::DialBack;
 use countersign_core::id::StoreId;
+use countersign_core::lease::LeaseManager;
 use countersign_core::limits::CACHE_TTL_SECS_MAX;
-use countersign_core::locked::Locked;
+use countersign_core::locked::{Locked, Order};
 use countersign_core::time::UnixMillis;
 use countersign_guard::{Guard, Publisher};
 use countersign_net::{Acceptor, AcceptorLimits, Clock, Endpoint, Refusals, SystemClock, Trust};
@@ -28,7 +29,7 @@ use crate::identity::store_return;
 use crate::identity::stored::{self, Stored};
 use crate::identity::view_file::ViewFile;
 use crate::leader_contact::LeaderContact;
-use crate::lease::{Barriers, LeaseKeeping, LeaseManager, Leasehold, Subleases};
+use crate::lease::{Barriers, Granting, LeaseKeeping, Leasehold, Subleases};
 use crate::peers::Peers;
 use crate::refusals::RefusalLog;
 use crate::service;
@@ -90,7 +91,7 @@ pub struct Node {
     /// This member's lease.
     pub lease: Arc<Leasehold>,
     /// The leases that this member grants as leader.
-    pub leases: Arc<LeaseManager>,
+    pub granting: Arc<Granting>,
     /// Waits for revocations to be in force.
     pub barriers: Barriers,
     /// Decides by the rules.
@@ -181,7 +182,7 @@ impl Node {
     /// [`StartError::Watchdog`].
     pub fn run(&self) -> Result<(), StartError> {
         service::spawn(self);
-        let Self { local, state, group, peers, proposer, key_holder, time, lease, leases, .. } = self;
+        let Self { local, state, group, peers, proposer, key_holder, time, lease, granting, .. } = self;
         let Self { divergence, stores, own, renewals, endpoints, denylist, gate, tasks, .. } = self;
         tasks.spawn(
             Recognizer {
@@ -201,7 +202,7 @@ impl Node {
                 proposer: Arc::clone(proposer),
                 key_holder: Arc::clone(key_holder),
                 time: Arc::clone(time),
-                leases: Arc::clone(leases),
+                granting: Arc::clone(granting),
             }
             .run(),
         );
@@ -218,17 +219,17 @@ impl Node {
             .run(),
         );
         tasks.spawn(
-            LeaseKeeping {
+            Arc::new(LeaseKeeping {
                 local: Arc::clone(local),
                 state: state.clone(),
                 group: group.clone(),
                 peers: peers.clone(),
                 lease: Arc::clone(lease),
-                leases: Arc::clone(leases),
+                granting: Arc::clone(granting),
                 time: Arc::clone(time),
                 stores: Arc::clone(stores),
                 divergence: Arc::clone(divergence),
-            }
+            })
             .run(),
         );
         tasks.spawn(Arc::clone(divergence).run_comparing());
@@ -266,7 +267,7 @@ impl Node {
             local: Arc::clone(&self.local),
             group: self.group.clone(),
             lease: Arc::clone(&self.lease),
-            leases: Arc::clone(&self.leases),
+            granting: Arc::clone(&self.granting),
             stores: Arc::clone(&self.stores),
         }
     }
@@ -398,17 +399,17 @@ fn assemble(
         making,
     });
     let endpoints = Arc::new(OwnEndpoints::new(endpoints, Arc::clone(&local)));
-    let time = Arc::new(ClusterTime::new(node, state.clone()));
+    let manager = Arc::new(Locked::of(Order::Outer, LeaseManager::default()));
+    let time = Arc::new(ClusterTime::new(node, state.clone(), Arc::clone(&manager)));
     let divergence = Divergence::open(Arc::clone(&local), &replica, Arc::clone(&stores), Arc::clone(&denylist))?;
     let divergence = Arc::new(divergence);
-    let leases =
-        LeaseManager::new(Arc::clone(&local), state.clone(), group.clone(), Arc::clone(&time), Arc::clone(&divergence));
-    let leases = Arc::new(leases);
+    let granting = Granting::new(Arc::clone(&local), state.clone(), group.clone(), Arc::clone(&divergence), manager);
+    let granting = Arc::new(granting);
     let witness = Arc::new(HostWitness::new(Arc::clone(&local), state.clone()));
     let key_holder = Arc::new(KeyHolder::default());
     let leading = Leading {
         time: Arc::clone(&time),
-        leases: Arc::clone(&leases),
+        granting: Arc::clone(&granting),
         divergence: Arc::clone(&divergence),
         witness: Arc::clone(&witness),
     };
@@ -423,7 +424,7 @@ fn assemble(
     });
     Ok(Node {
         own: Arc::new(OwnStatus::new(Arc::clone(&lease), local.endpoint.clone())),
-        barriers: Barriers::new(node, group.clone(), peers.clone(), Arc::clone(&leases)),
+        barriers: Barriers::new(node, group.clone(), peers.clone(), Arc::clone(&granting)),
         groups: replica.groups.clone(),
         renewals: Arc::default(),
         leader_contact: Arc::default(),
@@ -440,7 +441,7 @@ fn assemble(
         key_holder,
         time,
         lease,
-        leases,
+        granting,
         guard,
         denylist,
         divergence,

@@ -1,13 +1,15 @@
 //! The cluster's time: what this member stamps as leader, and how far its own clock is from what the leader stamps.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use countersign_core::id::NodeId;
+use countersign_core::lease::LeaseManager;
 use countersign_core::limits::SKEW_SECS;
 use countersign_core::locked::Locked;
 use countersign_core::time::{BootMillis, UnixMillis};
-use countersign_core::trust::clocks::{StampError, VoterClocks};
+use countersign_core::trust::clocks::StampError;
 use countersign_core::trust::member::Suffrage;
 use countersign_guard::Time;
 use countersign_net::{Clock, SystemClock};
@@ -65,19 +67,14 @@ impl OwnClock {
 pub struct ClusterTime {
     node: NodeId,
     state: SharedState,
-    /// They outlive a term: they are readings, not promises.
-    voter_clocks: Locked<VoterClocks>,
+    /// Has the clocks that voters reported.
+    manager: Arc<Locked<LeaseManager>>,
     own: OwnClock,
 }
 
 impl ClusterTime {
-    pub(crate) fn new(node: NodeId, state: SharedState) -> Self {
-        Self { node, state, voter_clocks: Locked::default(), own: OwnClock::default() }
-    }
-
-    /// Takes in what a voter says its clock shows now.
-    pub(crate) fn report(&self, voter: NodeId, clock: UnixMillis) {
-        self.voter_clocks.lock().report(voter, clock, boot_now());
+    pub(crate) fn new(node: NodeId, state: SharedState, manager: Arc<Locked<LeaseManager>>) -> Self {
+        Self { node, state, manager, own: OwnClock::default() }
     }
 
     /// Whether this host's clock is right, as far as a leader has said.
@@ -94,13 +91,13 @@ impl ClusterTime {
     /// The time that this member, as leader, stamps a command with.
     pub(crate) fn stamp(&self) -> Result<UnixMillis, StampError> {
         let (voters, anchor) = (self.voters(), self.state.anchor());
-        self.voter_clocks.lock().stamp(&voters, self.node, SystemClock.now(), boot_now(), anchor)
+        self.manager.lock().clocks().stamp(&voters, self.node, SystemClock.now(), boot_now(), anchor)
     }
 
     /// Who may lead in place of this member: the voters whose clocks are right, as far as is known here.
     pub(crate) fn in_step(&self) -> BTreeSet<NodeId> {
         let (voters, anchor) = (self.voters(), self.state.anchor());
-        self.voter_clocks.lock().in_step(&voters, self.node, SystemClock.now(), boot_now(), anchor)
+        self.manager.lock().clocks().in_step(&voters, self.node, SystemClock.now(), boot_now(), anchor)
     }
 
     /// Takes in the leader's time, if it could tell one, and says whether this member may serve clients by its own.

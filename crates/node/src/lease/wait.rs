@@ -11,7 +11,7 @@ use countersign_core::receipt::Barrier;
 use countersign_raft::Group;
 use tokio::time::Instant;
 
-use super::LeaseManager;
+use super::Granting;
 use crate::peers::Peers;
 
 /// How long to wait before looking for the leader again.
@@ -28,22 +28,22 @@ pub struct Barriers {
     node: NodeId,
     group: Group,
     peers: Peers,
-    leases: Arc<LeaseManager>,
+    granting: Arc<Granting>,
 }
 
 impl Barriers {
-    pub(crate) const fn new(node: NodeId, group: Group, peers: Peers, leases: Arc<LeaseManager>) -> Self {
-        Self { node, group, peers, leases }
+    pub(crate) const fn new(node: NodeId, group: Group, peers: Peers, granting: Arc<Granting>) -> Self {
+        Self { node, group, peers, granting }
     }
 
     /// How far the cluster is with `generation` when every member enforces it or denies, or when patience ends. None if no
     /// leader was found to ask: the revocation is committed, and what the members do about it is not known here.
     pub async fn await_passed(&self, generation: Generation) -> Option<Barrier> {
-        let deadline = Instant::now() + self.leases.barrier_patience();
+        let deadline = Instant::now() + self.granting.barrier_patience();
         let mut last = None;
         loop {
             let answer = match self.group.leader() {
-                Some(leader) if leader == self.node => self.leases.barrier(generation, deadline).await.ok(),
+                Some(leader) if leader == self.node => self.granting.barrier(generation, deadline).await.ok(),
                 Some(leader) => self.ask_barrier(leader, generation, deadline).await,
                 None => None,
             };
@@ -63,7 +63,7 @@ impl Barriers {
     pub async fn now(&self, generation: Generation) -> Option<Barrier> {
         let leader = self.group.leader()?;
         if leader == self.node {
-            return self.leases.barrier(generation, Instant::now()).await.ok();
+            return self.granting.barrier(generation, Instant::now()).await.ok();
         }
         let mut client = LeasesClient::new(self.peers.channel(leader)?);
         let request = BarrierRequest { generation: generation.0, wait_millis: 0 };

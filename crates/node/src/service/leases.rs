@@ -8,6 +8,7 @@ use countersign_api::cluster::{BarrierReply, BarrierRequest, LeaseReply, LeaseRe
 use countersign_api::convert::decoded;
 use countersign_core::codec;
 use countersign_core::id::{BootId, Generation, NodeId, StoreId};
+use countersign_core::lease::Answer;
 use countersign_core::receipt::Receipt;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::agreement::Report;
@@ -20,7 +21,7 @@ use tonic::{Request, Response, Status};
 
 use super::peers::{PeerService, caller};
 use super::unreadable;
-use crate::lease::{Answered, Ask};
+use crate::lease::{Answered, MemberRequest};
 use crate::trust::divergence::Compared;
 
 /// Receipts that one request may carry.
@@ -56,19 +57,24 @@ impl Leases for PeerService {
         }
         let own = Bytes::copy_from_slice(&self.local.store.0);
         let renew = renew && may_lease;
-        let answered =
-            self.leases.serve(from, Ask { enforced, clock, renew, receipts, subtenants, store, boot, compared }).await;
-        let answered = answered.map_err(|_| Status::failed_precondition("not the leader"))?;
+        let answered = self
+            .granting
+            .serve(
+                from,
+                MemberRequest { enforced, clock, renew, receipts, delegates: subtenants, store, boot, compared },
+            )
+            .await;
+        let Answered { answer, report } = answered.map_err(|_| Status::failed_precondition("not the leader"))?;
         // The leader's clock where the voters' bear it out, never the last stamp: a stamp that ran ahead would make every
         // right clock a wrong one.
         let time_millis = self.time.stamp().map_or(0, |_| SystemClock.now().0);
         let disputed = self.divergence.disputed().and_then(|report| codec::encode(&report).ok()).unwrap_or_default();
         let heard = LeaseReply { time_millis, store: own, disputed: disputed.into(), ..LeaseReply::default() };
-        Ok(Response::new(match answered {
-            Answered::Heard => heard,
-            Answered::Granted(grant) => LeaseReply { granted: true, generation: grant.generation.0, ..heard },
-            Answered::Replaced => LeaseReply { replaced: true, ..heard },
-            Answered::Differs(report) => {
+        Ok(Response::new(match answer {
+            Answer::Heard => heard,
+            Answer::Granted(generation) => LeaseReply { granted: true, generation: generation.0, ..heard },
+            Answer::Replaced => LeaseReply { replaced: true, ..heard },
+            Answer::Differs => {
                 let differs = codec::encode(&report.unwrap_or_default()).map_err(|_| Status::internal("report"))?;
                 LeaseReply { differs: differs.into(), ..heard }
             }
@@ -85,8 +91,8 @@ impl Leases for PeerService {
             return Err(Status::permission_denied("not a voter"));
         }
         let BarrierRequest { generation, wait_millis } = request.into_inner();
-        let wait = Duration::from_millis(wait_millis).min(self.leases.barrier_patience());
-        let barrier = self.leases.barrier(Generation(generation), Instant::now() + wait).await;
+        let wait = Duration::from_millis(wait_millis).min(self.granting.barrier_patience());
+        let barrier = self.granting.barrier(Generation(generation), Instant::now() + wait).await;
         let barrier = barrier.map_err(|_| Status::failed_precondition("not the leader"))?;
         let report = codec::encode(&barrier).map_err(|_| Status::internal("report"))?;
         Ok(Response::new(BarrierReply { report: report.into() }))

@@ -26,7 +26,7 @@ use super::{undecodable, unreadable};
 use crate::identity::endpoints::OwnEndpoints;
 use crate::identity::local::Local;
 use crate::leader_contact::LeaderContact;
-use crate::lease::{LeaseManager, Leasehold};
+use crate::lease::{Granting, Leasehold};
 use crate::node::Node;
 use crate::time::ClusterTime;
 use crate::trust::divergence::Divergence;
@@ -43,7 +43,7 @@ pub(crate) struct PeerService {
     pub(super) group: Group,
     pub(super) proposer: Arc<Proposer>,
     pub(super) lease: Arc<Leasehold>,
-    pub(super) leases: Arc<LeaseManager>,
+    pub(super) granting: Arc<Granting>,
     pub(super) time: Arc<ClusterTime>,
     pub(super) divergence: Arc<Divergence>,
     pub(super) stores: Arc<Stores>,
@@ -61,7 +61,7 @@ impl PeerService {
             group: node.group.clone(),
             proposer: Arc::clone(&node.proposer),
             lease: Arc::clone(&node.lease),
-            leases: Arc::clone(&node.leases),
+            granting: Arc::clone(&node.granting),
             time: Arc::clone(&node.time),
             divergence: Arc::clone(&node.divergence),
             stores: Arc::clone(&node.stores),

@@ -14,7 +14,7 @@ use countersign_core::trust::member::Suffrage;
 use countersign_raft::{Group, GroupState, GroupStatus, MembershipError};
 
 use crate::identity::local::Local;
-use crate::lease::LeaseManager;
+use crate::lease::Granting;
 use crate::time::ClusterTime;
 use crate::trust::authority::{KeyHolder, SignError};
 use crate::trust::machine::SharedState;
@@ -55,7 +55,7 @@ pub(crate) struct Membership {
     pub(crate) proposer: Arc<Proposer>,
     pub(crate) key_holder: Arc<KeyHolder>,
     pub(crate) time: Arc<ClusterTime>,
-    pub(crate) leases: Arc<LeaseManager>,
+    pub(crate) granting: Arc<Granting>,
 }
 
 impl Membership {
@@ -135,7 +135,7 @@ impl Membership {
 
     /// As leader, raises the level of the cluster once all members have known the next one for long enough.
     async fn raise_level(&self) -> Result<(), StepError> {
-        let silent = self.leases.silent_members(LEVEL_PROVEN_SECS);
+        let silent = self.granting.silent_members(LEVEL_PROVEN_SECS);
         let raise = self.state.read().level_to_raise(&silent);
         if let Some(raise) = raise {
             self.proposer.own_command(raise, &[]).await?;

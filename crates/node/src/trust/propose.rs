@@ -24,7 +24,7 @@ use tokio::time::Instant;
 use crate::hosts::{Asker, HostWitness};
 use crate::identity::keys::{KeysError, random};
 use crate::identity::local::Local;
-use crate::lease::{LeaseManager, NotLeader};
+use crate::lease::{Granting, NotLeader};
 use crate::peers::Peers;
 use crate::time::ClusterTime;
 use crate::trust::authority::{KeyHolder, SignError};
@@ -147,7 +147,7 @@ pub struct Proposer {
 /// What the leader asks besides the state before it proposes.
 pub(crate) struct Leading {
     pub(crate) time: Arc<ClusterTime>,
-    pub(crate) leases: Arc<LeaseManager>,
+    pub(crate) granting: Arc<Granting>,
     pub(crate) divergence: Arc<Divergence>,
     pub(crate) witness: Arc<HostWitness>,
 }
@@ -254,7 +254,7 @@ impl Proposer {
             return self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)));
         }
         if let Command::ReturnStore(request) = command {
-            match self.leading.leases.check_away(request.node) {
+            match self.leading.granting.check_away(request.node) {
                 Err(NotLeader) => return Ok(Attempt::Elsewhere),
                 Ok(Err(why)) => {
                     return self

@@ -7,7 +7,7 @@ use countersign_core::trust::view::View;
 use countersign_raft::{Group, Refusal, StoreFault};
 
 use crate::identity::local::Local;
-use crate::lease::{LeaseManager, Leasehold};
+use crate::lease::{Granting, Leasehold};
 use crate::trust::stores::Stores;
 
 /// Where the warnings come from.
@@ -16,7 +16,7 @@ pub struct StoreWarnings {
     pub(crate) local: Arc<Local>,
     pub(crate) group: Group,
     pub(crate) lease: Arc<Leasehold>,
-    pub(crate) leases: Arc<LeaseManager>,
+    pub(crate) granting: Arc<Granting>,
     pub(crate) stores: Arc<Stores>,
 }
 
@@ -54,7 +54,7 @@ impl StoreWarnings {
         if member.returning.is_some() {
             return Some(format!("{name} is returning as a learner with a new store"));
         }
-        if self.leases.runs_twice(member.id) {
+        if self.granting.runs_twice(member.id) {
             return Some(format!("two processes run as {name}: a copy of its directory is in use; stop one of them"));
         }
         if self.group.is_rolled_back(member.id, member.store) {
