@@ -158,7 +158,7 @@ impl Applier {
         Ok(())
     }
 
-    /// The machine publishes what changed, and those who wait for entries hear of it.
+    /// The machine publishes its changes, and readers that wait for entries hear of it.
     fn publish(&self, applied: &mut Applied) {
         applied.machine.applied_batch(applied.last.as_ref().map(position));
         self.committed.send_replace(applied.last.index());
@@ -252,7 +252,7 @@ impl Applied {
         self.machine.retention_floor().map(|floor| Mark { next, floor: floor.min(next) })
     }
 
-    /// The members by the entries before `floor`, and all that came after; what is older is forgotten.
+    /// The members by the entries before `floor`, and all that came after; older ones are forgotten.
     fn memberships_since(&mut self, floor: u64) -> Vec<StoredMembership> {
         let mut all = std::mem::take(&mut self.earlier);
         all.push(self.membership.clone());

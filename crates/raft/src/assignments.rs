@@ -1,4 +1,4 @@
-//! What replication asks of whoever knows the members: who belongs to a group, and which stores count.
+//! The questions that replication asks about members: which belong to a group, and which stores count.
 //!
 //! An answer that is not known is said to be unknown; it is never guessed.
 
@@ -24,7 +24,7 @@ pub trait Assignments: Send + Sync + 'static {
     /// which is in this member's log and not applied yet, or which the voters have attested. Empty while none is known.
     fn stores(&self, kind: StoreKind, node: NodeId) -> Vec<StoreId>;
 
-    /// Whether this member may vote and stand for election in `group`. A store that was made anew has forgotten every vote
+    /// Whether this member may vote and stand for election in `group`. A new store has forgotten every vote
     /// and every entry: it may not before the group's own log, applied or not, says that the store is this member's.
     ///
     /// A new bulk store is new to each group that it keeps: that the cluster knows its id is not enough. A voter that lost

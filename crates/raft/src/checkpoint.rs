@@ -1,7 +1,7 @@
 //! When a group whose log entries are its data writes a checkpoint: after so many entries, and when its retention floor
 //! has moved.
 //!
-//! A checkpoint never deletes anything by itself. Raft deletes what is below the floor once a checkpoint that is not below
+//! A checkpoint never deletes anything by itself. Raft deletes entries below the floor once a checkpoint that is not below
 //! it is durable.
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::types::Raft;
 
-/// What is applied and what is stored of one group. Clones share it.
+/// How far one group is applied, and how far its checkpoint goes. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Checkpoints(Arc<Inner>);
 
@@ -76,7 +76,7 @@ impl Checkpoints {
     /// Has checkpoints written until Raft stops, at most one in each `pause`.
     pub(crate) async fn keep(self, raft: Raft, pause: Duration) {
         let mut metrics = raft.metrics();
-        // A crash may have come between a checkpoint and the deletion of what is below its floor.
+        // A crash may have come between a checkpoint and the deletion of the entries below its floor.
         let floor = self.0.reached.lock().stored.floor;
         if let Some(below) = floor.checked_sub(1) {
             drop(raft.trigger().purge_log(below).await);
@@ -90,7 +90,7 @@ impl Checkpoints {
                 if raft.trigger().snapshot().await.is_err() {
                     return;
                 }
-                // why: Raft ignores the request while it is still busy with the one before, and tells nobody
+                // why: Raft ignores the request while it is still busy with the one before, and does not say so
                 tokio::time::sleep(pause).await;
             }
         }

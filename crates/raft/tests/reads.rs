@@ -150,7 +150,7 @@ async fn reader_that_waits_hears_of_the_next_entry_on_every_member() {
         let found = tokio::time::timeout(Duration::from_secs(60), reader).await.unwrap().unwrap();
         assert_eq!(found[0].commands, [b"awaited".to_vec()]);
     }
-    // Whoever waits for an entry that never comes is told that the group is gone.
+    // A reader that waits for an entry that never comes is told that the group is gone.
     let mut watch = lead.watch_committed();
     lead.shutdown().await;
     let ended = tokio::time::timeout(Duration::from_secs(60), watch.wait_for(|last| *last > Some(u64::MAX - 1))).await;

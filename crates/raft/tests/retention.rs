@@ -192,7 +192,7 @@ async fn crash_at_any_moment_leaves_all_entries_from_the_floor_on() {
         until(&group, "it leads", |s| s.state == GroupState::Leader).await;
         group.ensure_linearizable().await.unwrap();
         assert_eq!(content(&found), before, "{round}");
-        // What the crash kept from being purged is purged now.
+        // Entries that the crash kept from being purged are purged now.
         purged(&group, last - 5).await;
         back.shutdown().await;
     }
@@ -224,7 +224,7 @@ async fn members_agree_on_the_floor_and_one_that_lags_begins_there() {
     let received = seen[lagging].applied.load(Ordering::Relaxed) - applied;
     assert!(received < 15, "entries that are deleted were not sent, and it applied {received}");
 
-    // Its restart begins from there, with nobody to ask. One more, so that what came before is known to be committed.
+    // Its restart begins from there, and asks no other member. One more, so that what came before is known to be committed.
     let expected = content(&seen[lagging]);
     propose(&lead, 1).await;
     level(&members, DATA).await;
@@ -274,7 +274,7 @@ async fn newcomer_begins_at_the_floor_with_the_members_of_then() {
     assert_eq!((status.voters, status.learners), (ids(&[1, 2, 3]), ids(&[4])));
     assert_eq!(status.purged.map(|p| p.index), Some(floor));
     assert_eq!(content(&seen).0, floor + 1);
-    // Also after a restart, with nobody to ask.
+    // Also after a restart that asks no other member.
     let mut back = Member::open(4, fourth.crash().await, &Net::default(), &roster);
     let (group, found) = start(&mut back).await;
     let status = group.status();

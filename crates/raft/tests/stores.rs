@@ -43,7 +43,7 @@ async fn data_group_needs_a_bulk_store_and_the_trust_group_does_not() {
     assert!(!member.dir.path().join("bulk").exists());
     let refused = member.groups.start(DATA, Recorder::publishing().0, config()).await.unwrap_err();
     assert!(matches!(refused, StartError::NoStore(DATA)), "{refused}");
-    // Nor does the trust store, which is open, pass for one.
+    // The trust store, which is open, does not pass for one.
     let wrong = countersign_raft::StorePlace {
         path: place(1, member.dir.path()).path,
         record: place(1, member.dir.path()).record,
@@ -84,7 +84,7 @@ async fn bulk_store_that_fails_stops_data_groups_alone() {
     assert!(members[at].group(TRUST).running().is_ok());
 }
 
-/// The bulk store of one member is lost and made anew; its trust store stays.
+/// The bulk store of one member is lost and another is made; its trust store stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn new_bulk_store_counts_in_no_group_before_it_is_on_record() {
     let (net, roster, mut members) = both().await;

@@ -1,8 +1,8 @@
 //! Reads a group's committed entries: how the data comes out of a group whose log entries are its data.
 //!
 //! A reader asks for entries from an index on, as many as fit, and goes on behind the last one that it got. At the end it
-//! waits on [`Group::watch_committed`]. What is read was committed and is applied here: it never changes and is never taken
-//! back. Any member that has the group can be read from; only [`Group::ensure_linearizable`] tells that it is not behind.
+//! waits on [`Group::watch_committed`]. An entry that was read is committed and applied here: it never changes and is never
+//! taken back. Any member that has the group can be read from; only [`Group::ensure_linearizable`] tells that it is not behind.
 
 use std::sync::Arc;
 

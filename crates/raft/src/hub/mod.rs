@@ -148,7 +148,7 @@ impl Groups {
     }
 
     /// Stops a data group here and deletes its records, for good: its id cannot be started here again. To be repeated after
-    /// an error. A crash in the middle leaves a group that is removed; what is left of its records goes when the store is
+    /// an error. A crash in the middle leaves a group that is removed; the rest of its records goes when the store is
     /// opened.
     pub async fn remove(&self, group: GroupId) -> Result<(), RemoveError> {
         let store = match StoreKind::of(group) {

@@ -31,7 +31,7 @@ fn records(files: &Files, group: GroupId) -> Result<Vec<(Table, Vec<u8>)>, Store
     log.chain(others).take(REMOVED_KEYS_MAX).map(|(table, item)| Ok((table, item.key()?.to_vec()))).collect()
 }
 
-/// Deletes what is left of groups that were removed. For a store that nobody uses yet.
+/// Deletes the records that are left of removed groups. For a store that is not in use yet.
 pub(super) fn sweep(files: &Files) -> Result<(), StoreError> {
     for item in files.table(Table::Meta).prefix(PREFIX) {
         let key = item.key()?;

@@ -1,7 +1,7 @@
-//! What the tails of all groups of one store hold in memory together: past the limit the groups in turn forget what is
-//! durable, so that a group at rest does not keep memory from one at work.
+//! What the tails of all groups of one store hold in memory together: past the limit the groups in turn forget durable
+//! entries, so that a group at rest does not keep memory from one at work.
 //!
-//! What is not durable yet stays, whatever the limit: there is no other copy of it.
+//! An entry that is not durable yet stays, whatever the limit: there is no other copy of it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};

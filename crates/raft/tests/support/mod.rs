@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 #![allow(dead_code, unreachable_pub)]
 
+mod roster;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,11 +14,12 @@ use countersign_core::codec;
 use countersign_core::group::GroupMembers;
 use countersign_core::id::{ClusterId, GroupId, Incarnation, NodeId, StoreId};
 use countersign_raft::{
-    ApplyError, Assignments, Binding, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, GroupStatus, Groups,
-    HubError, LogPosition, OpenError, RaftRpc, RestoreError, Store, StoreFault, StoreKind, StorePlace, Transport,
-    TransportError,
+    ApplyError, Binding, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, GroupStatus, Groups, HubError,
+    LogPosition, OpenError, RaftRpc, RestoreError, Store, StoreKind, StorePlace, Transport, TransportError,
 };
 use tempfile::TempDir;
+
+pub use roster::*;
 
 pub const TRUST: GroupId = GroupId::TRUST;
 
@@ -90,103 +93,6 @@ impl GroupMachine for Recorder {
 
     fn applied_batch(&mut self, _upto: Option<LogPosition>) {
         self.published.lock().unwrap().clone_from(&self.commands);
-    }
-}
-
-/// The store of a member that has never been given another.
-pub fn first_store(node: NodeId) -> StoreId {
-    StoreId([node.0 as u8; 16])
-}
-
-/// The bulk store of a member that has never been given another.
-pub fn first_bulk_store(node: NodeId) -> StoreId {
-    StoreId([node.0 as u8 | 0x80; 16])
-}
-
-/// Who belongs to which group; a group that is absent is not known.
-#[derive(Clone, Default)]
-pub struct Roster {
-    groups: Arc<Mutex<BTreeMap<GroupId, BTreeSet<NodeId>>>>,
-    stores: Arc<Mutex<BTreeMap<(StoreKind, NodeId), StoreId>>>,
-    faults: Arc<Mutex<Vec<(GroupId, StoreFault)>>>,
-}
-
-impl Roster {
-    pub fn set(&self, group: GroupId, members: &[u64]) {
-        self.groups.lock().unwrap().insert(group, ids(members));
-    }
-
-    pub fn forget(&self, group: GroupId) {
-        self.groups.lock().unwrap().remove(&group);
-    }
-
-    /// Puts another trust store of `node` on record.
-    pub fn bind(&self, node: NodeId, store: StoreId) {
-        self.bind_of(StoreKind::Trust, node, store);
-    }
-
-    /// Puts another store of `node` on record.
-    pub fn bind_of(&self, kind: StoreKind, node: NodeId, store: StoreId) {
-        self.stores.lock().unwrap().insert((kind, node), store);
-    }
-
-    fn recorded(&self, kind: StoreKind, node: NodeId) -> StoreId {
-        let first = match kind {
-            StoreKind::Trust => first_store(node),
-            StoreKind::Bulk => first_bulk_store(node),
-        };
-        self.stores.lock().unwrap().get(&(kind, node)).copied().unwrap_or(first)
-    }
-
-    /// What was refused for the store of who said it.
-    pub fn faults(&self) -> Vec<StoreFault> {
-        self.faults.lock().unwrap().iter().map(|(_, fault)| *fault).collect()
-    }
-
-    /// The same of one group.
-    pub fn faults_of(&self, group: GroupId) -> Vec<StoreFault> {
-        self.faults.lock().unwrap().iter().filter(|(of, _)| *of == group).map(|(_, fault)| *fault).collect()
-    }
-
-    /// The roster as `me` has it, whose trust store is `own`.
-    pub fn of(&self, me: NodeId, own: StoreId) -> Arc<dyn Assignments> {
-        self.of_stores(me, own, first_bulk_store(me))
-    }
-
-    /// The roster as `me` has it, whose stores are these.
-    pub fn of_stores(&self, me: NodeId, trust: StoreId, bulk: StoreId) -> Arc<dyn Assignments> {
-        Arc::new(RosterOf { roster: self.clone(), me, trust, bulk })
-    }
-}
-
-/// The roster as one member has it.
-struct RosterOf {
-    roster: Roster,
-    me: NodeId,
-    trust: StoreId,
-    bulk: StoreId,
-}
-
-impl Assignments for RosterOf {
-    fn assigned(&self, group: GroupId, node: NodeId) -> Option<bool> {
-        self.roster.groups.lock().unwrap().get(&group).map(|members| members.contains(&node))
-    }
-
-    fn stores(&self, kind: StoreKind, node: NodeId) -> Vec<StoreId> {
-        vec![self.roster.recorded(kind, node)]
-    }
-
-    fn may_vote(&self, group: GroupId) -> bool {
-        let kind = StoreKind::of(group);
-        let own = match kind {
-            StoreKind::Trust => self.trust,
-            StoreKind::Bulk => self.bulk,
-        };
-        self.roster.recorded(kind, self.me) == own
-    }
-
-    fn distrusted(&self, group: GroupId, fault: &StoreFault) {
-        self.roster.faults.lock().unwrap().push((group, *fault));
     }
 }
 
@@ -369,7 +275,7 @@ impl Member {
         Self::open(number, tempfile::tempdir().unwrap(), net, roster)
     }
 
-    /// Opens its first bulk store, made at the first time. One that is gone is not made anew.
+    /// Opens its first bulk store, made at the first time. One that is gone is not made again.
     fn open_bulk(&self) -> Store {
         let place = bulk_place(self.id.0, self.dir.path(), first_bulk_store(self.id));
         if !place.record.exists() {
