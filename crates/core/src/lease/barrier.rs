@@ -87,7 +87,7 @@ impl TermState {
     ///
     /// It has passed when each member enforces the generation or has no lease from before it, and a majority of the voters
     /// enforces it, so that it is known wherever a cluster forms again. A leader that has not applied the generation judges
-    /// nothing: it knows neither what it made of the cluster nor which members it left.
+    /// nothing: it does not know which members the generation left, or what they must enforce.
     pub fn progress(&self, barrier: &mut PendingBarrier, roster: &Roster, now: BootMillis) -> Progress {
         if barrier.stated.is_none() && roster.stated && roster.generation >= barrier.generation {
             barrier.stated = Some(roster.generation);

@@ -23,20 +23,20 @@ struct Delegate {
 
 /// The leases that a member gave out of its own, by delegate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct DelegatedLeases {
+pub(super) struct DelegatedLeases {
     delegates: BTreeMap<DelegateId, Delegate>,
 }
 
 impl DelegatedLeases {
     /// After a start: the process before may have delegated leases that this one does not know. They last until then.
-    pub fn after_others(&mut self, until: BootMillis) {
+    pub(super) fn after_others(&mut self, until: BootMillis) {
         let forgotten = self.delegates.entry(GONE).or_default();
         forgotten.until.insert(Generation(0), until);
     }
 
     /// Gives a lease that names `newest`, the generation that this member enforces, and ends with its own. Returns for how
     /// many milliseconds the delegate may count it from before it asked. They are fewer than are left: its clock may be slower.
-    pub fn grant(&mut self, to: DelegateId, newest: Generation, own_end: BootMillis, now: BootMillis) -> u64 {
+    pub(super) fn grant(&mut self, to: DelegateId, newest: Generation, own_end: BootMillis, now: BootMillis) -> u64 {
         let delegate = self.delegates.entry(to).or_default();
         delegate.until.retain(|_, until| *until > now);
         let until = delegate.until.entry(newest).or_default();
@@ -46,7 +46,7 @@ impl DelegatedLeases {
     }
 
     /// A delegate has gone, and may count its leases until they end. All that have gone are one: the slowest.
-    pub fn depart(&mut self, gone: DelegateId, now: BootMillis) {
+    pub(super) fn depart(&mut self, gone: DelegateId, now: BootMillis) {
         let Some(mut left) = self.delegates.remove(&gone) else { return };
         left.until.retain(|_, until| *until > now);
         if left.until.is_empty() {
@@ -72,14 +72,14 @@ impl DelegatedLeases {
     }
 
     /// A delegate enforces `generation`.
-    pub fn acknowledge(&mut self, from: DelegateId, generation: Generation) {
+    pub(super) fn acknowledge(&mut self, from: DelegateId, generation: Generation) {
         let delegate = self.delegates.entry(from).or_default();
         delegate.acknowledged = delegate.acknowledged.max(generation);
     }
 
     /// The newest generation that a member which enforces `own` may say that it enforces, with all its delegates. And when
     /// that may change by the passing of time alone.
-    pub fn enforced(&mut self, own: Generation, now: BootMillis) -> (Generation, Option<BootMillis>) {
+    pub(super) fn enforced(&mut self, own: Generation, now: BootMillis) -> (Generation, Option<BootMillis>) {
         // A delegate without a lease is not waited for.
         self.delegates.retain(|_, delegate| {
             delegate.until.retain(|_, until| *until > now);

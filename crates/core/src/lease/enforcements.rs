@@ -22,11 +22,11 @@ pub struct Enforcement {
 
 /// The last revocations that this member put in force, in their order.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Enforcements(VecDeque<Enforcement>);
+pub(super) struct Enforcements(VecDeque<Enforcement>);
 
 impl Enforcements {
     /// Enters a revocation that is in force by now, and forgets the oldest if there are too many.
-    pub fn enter(&mut self, enforcement: Enforcement) {
+    pub(super) fn enter(&mut self, enforcement: Enforcement) {
         self.0.push_back(enforcement);
         if self.0.len() > ENFORCEMENTS_MAX {
             self.0.pop_front();
@@ -34,13 +34,13 @@ impl Enforcements {
     }
 
     /// The generation of the newest one up to `enforced`; 0 if there is none.
-    pub fn newest(&self, enforced: Generation) -> Generation {
+    pub(super) fn newest(&self, enforced: Generation) -> Generation {
         let upto = self.0.iter().rev().find(|entry| entry.generation <= enforced);
         upto.map_or(Generation(0), |entry| entry.generation)
     }
 
     /// Those after `told` up to `enforced`, the oldest first, at most `max`.
-    pub fn between(&self, told: Generation, enforced: Generation, max: usize) -> Vec<Enforcement> {
+    pub(super) fn between(&self, told: Generation, enforced: Generation, max: usize) -> Vec<Enforcement> {
         let news = self.0.iter().filter(|entry| entry.generation > told && entry.generation <= enforced);
         news.copied().take(max).collect()
     }

@@ -3,7 +3,7 @@
 //! The leader grants a lease after a quorum has confirmed it since the request came, and names the newest committed
 //! generation. The [`Holder`] counts from its own clock before it asked, and only once that generation is in force with
 //! it. So when the [`Grantor`] has waited for every member to enforce a revocation, or for its last lease to run out,
-//! nobody serves whom it revoked. The argument is that of leases on cached data (Gray and Cheriton, SOSP 1989).
+//! no member serves what was revoked. The argument is that of leases on cached data (Gray and Cheriton, SOSP 1989).
 //!
 //! A [`LeaseKeeper`] says when a member asks and what; a [`LeaseManager`] says what its leader answers, and a
 //! [`PendingBarrier`] how far a revocation is. Their users send the messages and read the clocks.
@@ -22,16 +22,15 @@ mod receipts;
 mod term;
 
 pub use barrier::{Eviction, PendingBarrier, Progress, Roster};
-pub use delegated::{DelegateId, DelegatedLeases};
-pub use enforcements::{Enforcement, Enforcements};
+pub use delegated::DelegateId;
+pub use enforcements::Enforcement;
 pub use fresh::{Fresh, LeaseClock, NoLease};
 pub use grantor::{Grantor, Standing};
 pub use holder::Holder;
 pub use keeper::LeaseKeeper;
 pub use manager::{Action, LeaseManager, NotLeader, PendingGrant};
 pub use message::{Answer, Ask, Leader, Request};
-pub use processes::Processes;
-pub use receipts::{Receipts, VerifiedReceipt};
+pub use receipts::VerifiedReceipt;
 pub use term::TermState;
 
 use serde::{Deserialize, Serialize};

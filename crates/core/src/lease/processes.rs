@@ -21,13 +21,13 @@ struct Process {
 /// The processes that asked a leader for leases. The one that started last counts: a member that is started again need not
 /// wait. The one that it replaces does not count any more for as long as the other one speaks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Processes {
+pub(super) struct Processes {
     by_member: BTreeMap<NodeId, Process>,
 }
 
 impl Processes {
     /// Whether `boot` is the process of `member` that counts, at `now`.
-    pub fn counts(&mut self, member: NodeId, boot: BootId, length: LeaseLength, now: BootMillis) -> bool {
+    pub(super) fn counts(&mut self, member: NodeId, boot: BootId, length: LeaseLength, now: BootMillis) -> bool {
         let first = || Process { current: boot, heard: now, replaced: VecDeque::new(), second: None };
         let process = self.by_member.entry(member).or_insert_with(first);
         if process.current != boot {
@@ -48,13 +48,13 @@ impl Processes {
     }
 
     /// Whether a second process of `member` spoke less than a lease ago.
-    pub fn are_two(&self, member: NodeId, length: LeaseLength, now: BootMillis) -> bool {
+    pub(super) fn are_two(&self, member: NodeId, length: LeaseLength, now: BootMillis) -> bool {
         let second = self.by_member.get(&member).and_then(|process| process.second);
         second.is_some_and(|at| now.since(at) < length.waited_millis())
     }
 
     /// Forgets members that are gone.
-    pub fn keep(&mut self, is_member: impl Fn(NodeId) -> bool) {
+    pub(super) fn keep(&mut self, is_member: impl Fn(NodeId) -> bool) {
         self.by_member.retain(|member, _| is_member(*member));
     }
 }

@@ -29,18 +29,18 @@ impl VerifiedReceipt {
 
 /// Receipts by revocation and member.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Receipts(BTreeMap<Generation, BTreeMap<NodeId, Receipt>>);
+pub(super) struct Receipts(BTreeMap<Generation, BTreeMap<NodeId, Receipt>>);
 
 impl Receipts {
     /// Whether a receipt is worth verifying: the member `from` gives it for itself, none is kept in its place, and its
     /// generation exists. A receipt of a generation to come would push real ones out.
-    pub fn lack(&self, from: NodeId, receipt: &Receipt, newest: Generation) -> bool {
+    pub(super) fn lack(&self, from: NodeId, receipt: &Receipt, newest: Generation) -> bool {
         let kept = self.0.get(&receipt.generation).is_some_and(|by| by.contains_key(&from));
         receipt.member == from && receipt.generation <= newest && !kept
     }
 
     /// Keeps a receipt, and forgets those of the oldest revocation if there are too many.
-    pub fn enter(&mut self, VerifiedReceipt(receipt): VerifiedReceipt) {
+    pub(super) fn enter(&mut self, VerifiedReceipt(receipt): VerifiedReceipt) {
         self.0.entry(receipt.generation).or_default().insert(receipt.member, receipt);
         if self.0.len() > REVOCATIONS_MAX {
             self.0.pop_first();
@@ -48,7 +48,7 @@ impl Receipts {
     }
 
     /// The receipt of `member` for this generation.
-    pub fn get(&self, generation: Generation, member: NodeId) -> Option<&Receipt> {
+    pub(super) fn get(&self, generation: Generation, member: NodeId) -> Option<&Receipt> {
         self.0.get(&generation)?.get(&member)
     }
 }

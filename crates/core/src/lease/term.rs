@@ -75,7 +75,8 @@ impl TermState {
         self.grantor.lease_end(member, generation)
     }
 
-    /// Whether a receipt is worth verifying; see [`Receipts::lack`].
+    /// Whether a receipt is worth verifying: the member `from` gives it for itself, none is kept in its place, and its
+    /// generation is at most `newest`. One of a generation to come would push real ones out.
     pub fn lacks(&self, from: NodeId, receipt: &Receipt, newest: Generation) -> bool {
         self.receipts.lack(from, receipt, newest)
     }
