@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use countersign_core::secret::SecretBytes;
 use countersign_raft::{Binding, StorePlace};
 
+pub use crate::identity::file;
 pub use crate::identity::member_file::MemberFile;
 use crate::identity::ownership::{Process, Repair, audit};
 pub use crate::identity::ownership::{open_given, read_given_secret, read_own_secret};
@@ -102,82 +103,6 @@ pub enum DamageReason {
     /// It is missing.
     #[error("it is missing")]
     Missing,
-}
-
-/// Every file that a member makes, by name.
-pub mod file {
-    /// Who this directory belongs to.
-    pub const MEMBER: &str = "member.json";
-    /// Held by the running process.
-    pub const LOCK: &str = "lock";
-    /// The member's certificate chain.
-    pub const LEAF: &str = "leaf.pem";
-    /// The view that enrollment brought, until Raft has caught up.
-    pub const VIEW: &str = "view.bin";
-    /// A bootstrap under way.
-    pub const BOOTSTRAP: &str = "bootstrap.bin";
-    /// An enrollment under way.
-    pub const JOIN: &str = "join.json";
-    /// The cluster token made at bootstrap.
-    pub const CLUSTER_TOKEN: &str = "cluster-token";
-    /// Bound addresses.
-    pub const ENDPOINTS: &str = "endpoints.json";
-    /// The admin socket.
-    pub const SOCKET: &str = "admin.sock";
-    /// Refused connections.
-    pub const REFUSALS: &str = "refusals.jsonl";
-    /// Changes, as they were applied.
-    pub const EVENTS: &str = "events.jsonl";
-    /// Those before them.
-    pub const EVENTS_OLDER: &str = "events.1.jsonl";
-    /// Members that an operator has this one refuse.
-    pub const QUARANTINE: &str = "quarantine.json";
-    /// The database.
-    pub const STORE: &str = "store";
-    /// What the store has confirmed, to tell an older copy of it.
-    pub const CONFIRMED: &str = "store.confirmed";
-    /// The database of all groups but the trust group.
-    pub const DATA_STORE: &str = "data-store";
-    /// What that store has confirmed.
-    pub const DATA_CONFIRMED: &str = "data-store.confirmed";
-    /// There once leases were given to services outside of the cluster.
-    pub const SUBLEASED: &str = "subleased";
-    /// A return with a new store, under way.
-    pub const RETURN: &str = "return.json";
-    /// The store that other members refuse, if they do.
-    pub const STORE_REFUSED: &str = "store.refused";
-    /// Members whose states differ.
-    pub const DIVERGENCE: &str = "divergence.bin";
-    /// Stores that others have taken the place of.
-    pub const REPLACED: &str = "replaced";
-    /// The keys' directory.
-    pub const KEYS: &str = "keys";
-    /// Everything that may stand at the top of a data directory.
-    pub const ALL: [&str; 23] = [
-        MEMBER,
-        LOCK,
-        LEAF,
-        VIEW,
-        BOOTSTRAP,
-        JOIN,
-        CLUSTER_TOKEN,
-        ENDPOINTS,
-        SOCKET,
-        REFUSALS,
-        EVENTS,
-        EVENTS_OLDER,
-        QUARANTINE,
-        STORE,
-        CONFIRMED,
-        DATA_STORE,
-        DATA_CONFIRMED,
-        SUBLEASED,
-        RETURN,
-        STORE_REFUSED,
-        DIVERGENCE,
-        REPLACED,
-        KEYS,
-    ];
 }
 
 /// An open data directory; the lock is held as long as it lives.

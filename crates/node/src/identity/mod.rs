@@ -6,6 +6,7 @@ pub(crate) mod bound;
 pub(crate) mod data_store;
 pub mod datadir;
 pub(crate) mod endpoints;
+pub mod file;
 pub(crate) mod files;
 pub(crate) mod join;
 pub(crate) mod keys;

@@ -124,7 +124,7 @@ impl Membership {
             }
             Step::Seal { authority, node, sealing } => {
                 let view = self.local.endpoint.trust().load().view.clone();
-                let sealed = self.key_holder.seal_to(&view, node, &sealing)?;
+                let sealed = self.key_holder.seal_to(authority, &view, (node, &sealing))?;
                 self.proposer
                     .own_command(Command::SealAuthority(SealAuthority { authority, node, sealed }), &[])
                     .await?;

@@ -122,7 +122,7 @@ impl OwnRecord {
             copy.map(|copy| (view, authority, copy.ciphertext.clone()))
         };
         if let Some((view, authority, ciphertext)) = to_confirm {
-            let signature = self.key_holder.confirm(&view, self.local.node, &ciphertext)?;
+            let signature = self.key_holder.confirm(authority, &view, (self.local.node, &ciphertext))?;
             self.proposer
                 .own_command(
                     Command::ConfirmAuthority(ConfirmAuthority { authority, node: self.local.node, signature }),

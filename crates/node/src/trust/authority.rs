@@ -1,8 +1,9 @@
 //! The CA key in this voter's memory, and the certificates made with it. In clear it exists nowhere else.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwapOption;
+use arc_swap::ArcSwap;
 use countersign_core::id::{AuthorityId, NodeId};
 use countersign_core::key::Endorsement;
 use countersign_core::name::Host;
@@ -40,46 +41,70 @@ pub enum SignError {
     Seal(#[from] SealError),
 }
 
-/// The opened authority, if this member is a voter and has opened its copy.
+/// The authorities whose keys this member holds, since it is a voter and has opened its copies: one today, two while one is
+/// replaced by another.
 #[derive(Default)]
-pub struct KeyHolder(ArcSwapOption<Authority>);
+pub struct KeyHolder(ArcSwap<BTreeMap<AuthorityId, Arc<Authority>>>);
 
 impl KeyHolder {
-    /// Whether this member can sign now.
+    /// Whether this member can sign with any of them.
     pub fn holds(&self) -> bool {
-        self.0.load().is_some()
+        !self.0.load().is_empty()
     }
 
-    /// Opens this member's sealed copy, if there is one and it is not open yet; drops it when the copy is gone.
+    /// Opens this member's sealed copies that are not open yet, and drops each authority whose copy is gone.
     pub(crate) fn follow(&self, state: &TrustState, node: NodeId, sealing: &SealingKey) -> Result<(), SignError> {
-        let Some((view, (id, record))) = state.view().and_then(|v| Some((v, v.active_authority()?))) else {
-            return Ok(());
-        };
-        let Some(copy) = state.sealed().get(&(id, node)) else {
-            self.0.store(None);
-            return Ok(());
-        };
-        if self.0.load().as_ref().is_some_and(|held| held.id() == id) {
-            return Ok(());
+        let Some(view) = state.view() else { return Ok(()) };
+        let held = self.0.load_full();
+        let mut now = BTreeMap::new();
+        let mut failed = None;
+        for (id, record) in &view.authorities {
+            let Some(copy) = state.sealed().get(&(*id, node)) else { continue };
+            let opened = match held.get(id) {
+                Some(opened) => Ok(Arc::clone(opened)),
+                None => {
+                    open_authority(sealing, view.cluster, node, &record.certificate, &copy.ciphertext).map(Arc::new)
+                }
+            };
+            match opened {
+                Ok(opened) => drop(now.insert(*id, opened)),
+                // One that cannot be opened takes no other away.
+                Err(error) => failed = Some(error),
+            }
         }
-        let opened = open_authority(sealing, view.cluster, node, &record.certificate, &copy.ciphertext)?;
-        self.0.store(Some(Arc::new(opened)));
-        Ok(())
+        if now.keys().ne(held.keys()) {
+            self.0.store(Arc::new(now));
+        }
+        failed.map_or(Ok(()), |error| Err(error.into()))
     }
 
-    fn held(&self) -> Result<Arc<Authority>, SignError> {
-        self.0.load_full().ok_or(SignError::NoAuthority)
+    fn held(&self, authority: AuthorityId) -> Result<Arc<Authority>, SignError> {
+        let held = self.0.load();
+        held.get(&authority).cloned().ok_or_else(|| match held.keys().next() {
+            Some(other) => SignError::OtherAuthority { wanted: authority, held: *other },
+            None => SignError::NoAuthority,
+        })
     }
 
     /// Seals the authority's key to a member that is to vote.
-    pub(crate) fn seal_to(&self, view: &View, node: NodeId, sealing: &[u8; 32]) -> Result<Vec<u8>, SignError> {
-        let authority = self.held()?;
+    pub(crate) fn seal_to(
+        &self,
+        authority: AuthorityId,
+        view: &View,
+        (node, sealing): (NodeId, &[u8; 32]),
+    ) -> Result<Vec<u8>, SignError> {
+        let authority = self.held(authority)?;
         Ok(seal_authority(&authority, view.cluster, node, sealing)?)
     }
 
     /// The proof that this member opened its copy.
-    pub(crate) fn confirm(&self, view: &View, node: NodeId, ciphertext: &[u8]) -> Result<Vec<u8>, SignError> {
-        let authority = self.held()?;
+    pub(crate) fn confirm(
+        &self,
+        authority: AuthorityId,
+        view: &View,
+        (node, ciphertext): (NodeId, &[u8]),
+    ) -> Result<Vec<u8>, SignError> {
+        let authority = self.held(authority)?;
         let transcript = confirm_transcript(view.cluster, authority.id(), node, ciphertext);
         Ok(authority.key().sign(transcript.as_bytes())?)
     }
@@ -87,7 +112,8 @@ impl KeyHolder {
     /// The proof of another member, as if it had opened its copy here.
     #[doc(hidden)]
     pub fn confirm_for_testing(&self, view: &View, node: NodeId, copy: &[u8]) -> Result<Vec<u8>, SignError> {
-        self.confirm(view, node, copy)
+        let (authority, _) = view.active_authority().ok_or(SignError::NoAuthority)?;
+        self.confirm(authority, view, (node, copy))
     }
 
     /// Signs a member's leaf as the outcome of its admission has it; nothing where certificates are made elsewhere.
@@ -119,10 +145,7 @@ impl KeyHolder {
         spki: &[u8],
         endorsement: Option<&Endorsement>,
     ) -> Result<Vec<Vec<u8>>, SignError> {
-        let authority = self.held()?;
-        if authority.id() != grant.authority {
-            return Err(SignError::OtherAuthority { wanted: grant.authority, held: authority.id() });
-        }
+        let authority = self.held(grant.authority)?;
         let leaf = authority.issue(&LeafRequest {
             principal: &grant.principal,
             common_name,
@@ -234,5 +257,20 @@ mod tests {
         let spki = KeyPair::generate(KeyAlgorithm::P256).unwrap().spki();
         assert!(matches!(voter.sign_principal(&grant, &spki), Err(SignError::OtherAuthority { .. })));
         assert!(matches!(KeyHolder::default().sign_principal(&grant, &spki), Err(SignError::NoAuthority)));
+    }
+
+    #[test]
+    fn each_of_two_authorities_signs_its_own_grants() {
+        let both = [(); 2].map(|()| Arc::new(authority(KeyAlgorithm::P256)));
+        let holder = KeyHolder::default();
+        holder.0.store(Arc::new(both.iter().map(|held| (held.id(), Arc::clone(held))).collect()));
+        let principal = Principal::parse("spiffe://td.internal/client/pay").unwrap();
+        let spki = KeyPair::generate(KeyAlgorithm::P256).unwrap().spki();
+        for authority in &both {
+            let grant =
+                Grant { principal: principal.clone(), authority: authority.id(), serial: [5; 16], validity: VALID };
+            let chain = holder.sign_principal(&grant, &spki).unwrap();
+            assert_eq!(chain[1], authority.certificate());
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The replicated trust state on this member: the group and what is applied of it, commands on their way into it, and what the
 //! member refuses or believes ahead of it.
 
+pub(crate) mod assignments;
 pub(crate) mod authority;
 pub(crate) mod denylist;
 pub(crate) mod divergence;

@@ -7,18 +7,14 @@ use std::time::Duration;
 use countersign_api::convert::{MessageError, decoded};
 use countersign_core::codec::CodecError;
 use countersign_core::id::{GroupId, NodeId, StoreId};
-use countersign_core::trust::command::{Command, Evict, Stamped};
-use countersign_core::trust::member::Suffrage;
+use countersign_core::trust::command::Stamped;
 use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::view::View;
-use countersign_core::trust::{TrustState, UnreadableState};
 use countersign_net::Endpoint;
-use countersign_raft::{
-    Assignments, Group, GroupConfig, Groups, InitializeError, OpenError, ProposeError, Refusal, StartError, Store,
-    StoreFault, StoreKind,
-};
+use countersign_raft::{Group, GroupConfig, Groups, InitializeError, OpenError, ProposeError, StartError, Store};
 
 use crate::peers::Peers;
+use crate::trust::assignments::{AssignedByView, WeakAssigned};
 use crate::trust::denylist::Denylist;
 use crate::trust::events::EventLog;
 use crate::trust::gate::Gate;
@@ -135,149 +131,6 @@ impl Replica {
     }
 }
 
-/// Who speaks for a group, by the newest view that this member knows.
-struct AssignedByView {
-    me: NodeId,
-    /// The id of this member's store.
-    own: StoreId,
-    /// The id of the store of its other groups, once that is open.
-    data_store: OnceLock<StoreId>,
-    stores: Arc<Stores>,
-    /// The newest level that this member can apply.
-    known: u32,
-    gate: Arc<Gate>,
-    denylist: Arc<Denylist>,
-    stored: Option<Arc<View>>,
-    state: SharedState,
-    endpoint: OnceLock<Endpoint>,
-    group: OnceLock<Group>,
-}
-
-impl AssignedByView {
-    fn view(&self) -> Option<Arc<View>> {
-        let trust = self.endpoint.get().map(|endpoint| Arc::clone(&endpoint.trust().load().view));
-        let applied = || self.state.read().view().cloned();
-        trust.or_else(applied).or_else(|| self.stored.clone())
-    }
-}
-
-struct WeakAssigned(Weak<AssignedByView>);
-
-impl Assignments for WeakAssigned {
-    fn assigned(&self, group: GroupId, node: NodeId) -> Option<bool> {
-        let this = self.0.upgrade()?;
-        if group != GroupId::TRUST {
-            return this.state.read().assigned(group, node);
-        }
-        match this.view() {
-            Some(view) => view.assigned(group, node),
-            // Before there is a view there is only the founder.
-            None => (node == this.me).then_some(true),
-        }
-    }
-
-    /// Raft obeys whoever claims to lead, and a learner is not trusted to. Besides those who are meant to vote, those who
-    /// still do: a voter that is being demoted hands over first.
-    ///
-    /// Nobody is believed before this member has recognized the cluster, and never whom it refuses by itself.
-    fn may_lead(&self, group: GroupId, node: NodeId) -> Option<bool> {
-        let this = self.0.upgrade()?;
-        if this.endpoint.get().is_some_and(|endpoint| endpoint.denied(node).is_some()) {
-            return Some(false);
-        }
-        if !this.gate.is_open() {
-            return None;
-        }
-        if group != GroupId::TRUST {
-            return self.assigned(group, node);
-        }
-        let Some(view) = this.view() else { return (node == this.me).then_some(true) };
-        let member = view.members.get(&node);
-        let votes = || this.group.get().is_some_and(|group| group.status().voters.contains(&node));
-        Some(member.is_some_and(|m| m.suffrage == Suffrage::Voter || votes()))
-    }
-
-    /// An eviction in this member's own log counts for refusal at once, until it is applied: it may be committed without
-    /// this member knowing.
-    fn appended(&self, group: GroupId, index: u64, command: &[u8]) {
-        let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) else { return };
-        let Ok(Stamped { command, .. }) = Stamped::decode(this.known, command) else { return };
-        this.stores.logged(index, &command);
-        if let Command::Evict(Evict { node, .. }) = command
-            && node != this.me
-        {
-            this.denylist.logged(index, node);
-        }
-    }
-
-    fn truncated(&self, group: GroupId, index: u64) {
-        if let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) {
-            this.denylist.truncated(index);
-            this.stores.truncated(index);
-        }
-    }
-
-    fn stores(&self, kind: StoreKind, node: NodeId) -> Vec<StoreId> {
-        let Some(this) = self.0.upgrade() else { return Vec::new() };
-        match kind {
-            StoreKind::Trust => {}
-            StoreKind::Bulk => return this.state.read().placement().data_store(node).into_iter().collect(),
-        }
-        match this.view() {
-            // Before there is a view there is only the founder.
-            None if node == this.me => vec![this.own],
-            view => this.stores.of(view.as_deref(), node),
-        }
-    }
-
-    /// By this member's own log alone, never by the stored view: a store that was made anew holds nothing of what was
-    /// promised before, and its log must have come as far as the entry that says that it counts.
-    ///
-    /// In any other group: by the store that the cluster has on record of it, which it was assigned to its groups with.
-    fn may_vote(&self, group: GroupId) -> bool {
-        let Some(this) = self.0.upgrade() else { return false };
-        if group != GroupId::TRUST {
-            let recorded = this.state.read().placement().data_store(this.me);
-            return recorded.is_some() && recorded == this.data_store.get().copied();
-        }
-        let recorded = this.state.read().view().map(|view| view.members.get(&this.me).map(|member| member.store));
-        match recorded {
-            // The founder before the first entry: no other member has no stored view.
-            None if this.stored.is_none() => true,
-            None => this.stores.is_logged(this.me, this.own),
-            Some(recorded) => recorded == Some(this.own) || this.stores.is_logged(this.me, this.own),
-        }
-    }
-
-    fn distrusted(&self, group: GroupId, fault: &StoreFault) {
-        if let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) {
-            this.stores.distrusted(fault);
-        }
-    }
-
-    fn refused_by(&self, group: GroupId, peer: NodeId, refusal: Refusal) {
-        if let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) {
-            let term = this.group.get().map_or(0, |group| group.status().term);
-            this.stores.refused(peer, refusal, this.view().as_deref(), term);
-        }
-    }
-
-    /// A member that was away knows none of those who came meanwhile: the snapshot of the trust group says who they are.
-    fn admits(&self, group: GroupId, member: NodeId, snapshot: &[u8]) -> bool {
-        let Some(this) = self.0.upgrade() else { return false };
-        if group != GroupId::TRUST || self.assigned(group, member) == Some(true) {
-            return self.assigned(group, member) == Some(true);
-        }
-        let state = match TrustState::decode(this.known, snapshot) {
-            Ok(state) => state,
-            // Installing it stops this member by name; refused here, the member would lag without a word.
-            Err(unreadable) => return matches!(unreadable, UnreadableState::Level(_)),
-        };
-        let (Some(theirs), Some(ours)) = (state.view(), this.view()) else { return false };
-        theirs.cluster == ours.cluster && (theirs.members.contains_key(&member) || theirs.evicted.contains_key(&member))
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use countersign_core::lease::LeaseLength;
@@ -291,9 +144,10 @@ pub(crate) mod tests {
     use countersign_core::principal::TrustDomain;
     use countersign_core::secret::Secret;
     use countersign_core::time::{UnixMillis, Validity};
+    use countersign_core::trust::TrustState;
     use countersign_core::trust::author::Author;
     use countersign_core::trust::chain::Chain;
-    use countersign_core::trust::command::{Bootstrap, FEATURE_LEVEL, RevokeKey, SealedKey};
+    use countersign_core::trust::command::{Bootstrap, Command, Evict, FEATURE_LEVEL, RevokeKey, SealedKey};
     use countersign_core::trust::member::{Member, MemberKeys};
     use countersign_core::trust::view::AuthorityKey;
     use countersign_raft::{
