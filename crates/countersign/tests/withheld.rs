@@ -51,7 +51,7 @@ impl Withheld {
     }
 }
 
-/// Passes on to the server what the client sends, but for the last byte until it is let go; and all that the server answers.
+/// Passes on all that both sides send, but keeps the last byte of the client until it is let go.
 async fn all_but_last(client: DuplexStream, server: HttpsClientStream, mut let_go: oneshot::Receiver<()>) {
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_server, mut to_server) = tokio::io::split(server);

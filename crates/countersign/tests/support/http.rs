@@ -1,4 +1,4 @@
-//! Requests on the ports of a member, for tests whose subject is HTTP. No other test asks this way: see `Node::control`.
+//! Requests on the ports of a member, for tests whose subject is HTTP. Other tests never ask so: see `Node::control`.
 
 use std::sync::Arc;
 

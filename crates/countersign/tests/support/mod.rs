@@ -1,5 +1,5 @@
-//! A member in a temporary directory on an ephemeral port. Tests administer it by functions, never by requests; those whose
-//! subject is a port make their requests with `http`.
+//! A member in a temporary directory on an ephemeral port. Tests administer it by functions, never by requests:
+//! only tests of a port make requests, with `http`.
 
 #![allow(dead_code, unreachable_pub)]
 
