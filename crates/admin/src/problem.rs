@@ -292,3 +292,6 @@ fn of_policy(why: &PolicyError) -> (StatusCode, &'static str, &'static str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

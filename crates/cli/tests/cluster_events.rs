@@ -11,13 +11,11 @@
 
 mod support_cluster;
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use countersign_core::trust::chain::{Head, Line};
 use serde_json::{Value, json};
-use support_cluster::{Node, PATIENCE, Said, World, pause, run};
+use support_cluster::{Node, PATIENCE, Said, World, http, pause, run};
 
 const HTTPS: [&str; 2] = ["--https-addr", "127.0.0.1:0"];
 
@@ -56,16 +54,12 @@ fn as_ada(world: &World, node: &Node, command: &[&str]) -> Said {
     run(&[command, &flags, &["--identity-key", &key, "--ca", &ca, "--json"]].concat())
 }
 
-/// A request on a member's socket: the number that the answer's header names, and the answer's body.
-fn by_hand(node: &Node, request_line: &str) -> (String, Value) {
-    let mut socket = UnixStream::connect(node.data.join("admin.sock")).unwrap();
-    write!(socket, "{request_line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    let id = head.lines().find_map(|line| line.strip_prefix("x-request-id: ")).unwrap_or_else(|| panic!("{head}"));
-    let json = body.split("\r\n").find_map(|part| serde_json::from_str::<Value>(part).ok().filter(Value::is_object));
-    (id.to_owned(), json.unwrap_or_else(|| panic!("{answer}")))
+/// Deletes a token on a member's socket: the number that the answer's header names, and the answer's body.
+fn delete_token(node: &Node, token: &str) -> (String, Value) {
+    let socket = node.data.join("admin.sock");
+    let answer = http::on_socket(&socket, "DELETE", &format!("/v1/tokens/{token}")).unwrap();
+    let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+    (id, serde_json::from_slice(answer.body()).unwrap())
 }
 
 fn events_file(node: &Node) -> String {
@@ -140,10 +134,10 @@ fn every_change_names_its_author_alike_on_every_member() {
     assert_eq!((&ruled["author"]["taken_by"], &ruled["author"]["source"]), (&json!(node), &Value::Null));
     assert_eq!(ruled["details"]["rules"][0]["principal"], "client/pay");
     // The answer names the request as the event does; so does a problem.
-    let (request, _) = by_hand(&nodes[at], &format!("DELETE /v1/tokens/{token}"));
+    let (request, _) = delete_token(&nodes[at], &token);
     let revoked = event(&nodes[at], "token.revoked", &operator, |event| event["details"]["token"] == token.as_str());
     assert_eq!(revoked["author"]["request"], request.as_str());
-    let (request, problem) = by_hand(&nodes[at], "DELETE /v1/tokens/0011223344556677");
+    let (request, problem) = delete_token(&nodes[at], "0011223344556677");
     assert_eq!((&problem["code"], &problem["request"]), (&json!("unknown-token"), &json!(request)));
     // A member's own work, and a join by its token.
     let renewed = event(&nodes[at], "leaf.renewed", "node/2", |_| true);

@@ -10,20 +10,16 @@
 
 mod support_cluster;
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use countersign::endpoints_for_testing;
-use support_cluster::{Node, World, run};
+use support_cluster::{Node, World, http, run};
 
 const CLIENTS: usize = 16;
 /// How long everything is asked while everything changes.
 const TROUBLE: Duration = Duration::from_secs(60);
-/// A member that does not answer within this time stands still: longer than its watchdog waits.
-const ANSWER: Duration = Duration::from_secs(40);
 
 /// Paths that any operator of a host may read, without parameters.
 fn readable() -> Vec<&'static str> {
@@ -34,28 +30,13 @@ fn readable() -> Vec<&'static str> {
     paths
 }
 
-/// Asks once; false if no member listens there yet.
-fn get(socket: &Path, path: &str) -> bool {
-    let Ok(mut stream) = UnixStream::connect(socket) else { return false };
-    stream.set_read_timeout(Some(ANSWER)).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
-    if stream.write_all(request.as_bytes()).is_err() {
-        return false;
-    }
-    let mut answer = Vec::new();
-    match stream.read_to_end(&mut answer) {
-        Ok(_) => answer.starts_with(b"HTTP/1.1 "),
-        Err(error) => panic!("{}: {path} is not answered: {error}", socket.display()),
-    }
-}
-
 /// One of many clients: each asks every member for everything, each beginning elsewhere.
 fn poll(client: usize, sockets: &[PathBuf], over: &AtomicBool, answered: &AtomicU64) {
     let paths = readable();
     let mut turn = client;
     while !over.load(Ordering::Relaxed) {
         let (socket, path) = (&sockets[turn % sockets.len()], paths[(turn / sockets.len()) % paths.len()]);
-        if get(socket, path) {
+        if http::on_socket(socket, "GET", path).is_some() {
             answered.fetch_add(1, Ordering::Relaxed);
         }
         if turn.is_multiple_of(500) {

@@ -11,12 +11,16 @@
 
 mod support_cluster;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use support_cluster::{Node, World, authority_pem, run};
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Request, Response};
+use support_cluster::{Node, World, authority_pem, http, run};
 
 fn openssl() -> bool {
     let there = Command::new("openssl").arg("version").output().is_ok_and(|o| o.status.success());
@@ -222,27 +226,38 @@ fn headers_in_which_a_proxy_claims_a_certificate_are_not_believed() {
         serde_json::from_slice(&std::fs::read(node.data.join("endpoints.json")).unwrap()).unwrap();
     let https = endpoints["https"].as_str().unwrap().to_owned();
     for (path, headers, expected) in [
-        ("/healthz", "", "200"),
-        ("/metrics", "", "200"),
-        ("/v1/status", "", "401"),
-        ("/v1/status", "X-Forwarded-Client-Cert: URI=spiffe://x/admin/root\r\nX-SSL-Client-Verify: SUCCESS\r\n", "401"),
-        ("/v1/tokens", "Authorization: Bearer admin\r\n", "401"),
-        ("/v1/nowhere", "", "401"),
+        ("/healthz", &[][..], 200),
+        ("/metrics", &[], 200),
+        ("/v1/status", &[], 401),
+        (
+            "/v1/status",
+            &[("x-forwarded-client-cert", "URI=spiffe://x/admin/root"), ("x-ssl-client-verify", "SUCCESS")],
+            401,
+        ),
+        ("/v1/tokens", &[("authorization", "Bearer admin")], 401),
+        ("/v1/nowhere", &[], 401),
     ] {
-        let mut client = Command::new("openssl")
-            .args(["s_client", "-quiet", "-connect", &https])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n");
-        client.stdin.as_mut().unwrap().write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        client.stdout.take().unwrap().read_to_string(&mut answer).unwrap();
-        let _ = client.wait();
-        assert!(answer.starts_with(&format!("HTTP/1.1 {expected}")), "{path}: {answer}");
+        let mut request = http::request("GET", path);
+        request.headers_mut().extend(
+            headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))),
+        );
+        let answer = http::runtime().block_on(over_openssl(&https, request)).unwrap();
+        assert_eq!(answer.status(), expected, "{path}: {answer:?}");
     }
+}
+
+/// The answer to a request that the command `openssl` carries, without a certificate.
+async fn over_openssl(address: &str, request: Request<Empty<Bytes>>) -> Option<Response<Bytes>> {
+    let mut client = tokio::process::Command::new("openssl")
+        .args(["s_client", "-quiet", "-connect", address])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let stream = tokio::io::join(client.stdout.take().unwrap(), client.stdin.take().unwrap());
+    http::exchanged(stream, request).await
 }
 
 #[test]

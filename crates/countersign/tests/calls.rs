@@ -11,13 +11,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use countersign::{LeaseLength, calls_for_testing};
+use countersign_core::authz::Rule;
 use countersign_core::trust::member::Suffrage;
 use countersign_net::hostile::dial_as_stranger;
 use countersign_net::{Alpn, Credential};
 use ghost::{Ghost, copy};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::{Value, json};
+use support::rules::{policy, rule};
 use support::{Lifetimes, Node, agrees_with_golden, cluster_living};
 use tonic::Code;
 
@@ -57,13 +58,13 @@ fn passed(code: Option<Code>) -> bool {
 }
 
 /// The rule that a call needs, if one does.
-fn rule(call: &str, access: &str) -> Option<Value> {
+fn needed(call: &str, access: &str) -> Option<Rule> {
     let (action, resource) = match access {
         "read policy CLUSTER" => ("read", "policy:test".to_owned()),
         "write service SERVICE/METHOD" => ("write", format!("service:{call}")),
         _ => return None,
     };
-    Some(json!({"rule": {"id": "granted", "principal": "client/granted", "actions": [action], "resource": resource}}))
+    Some(rule("granted", "client/granted", action, &resource))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +83,7 @@ async fn every_call_is_answered_to_whom_its_row_says_under_one_protocol_and_to_n
     let issued = async |role: &str| node.issue(role).await.credential;
     let (client, granted) = (issued("client/none").await, issued("client/granted").await);
     let (broker, ada, eve) = (issued("broker/b1.example").await, issued("admin/ada").await, issued("admin/eve").await);
-    node.local("POST", "/v1/acl/apply", json!({"policy": {"super_users": ["admin/ada"]}})).await;
+    node.apply(policy(&["admin/ada"], [])).await;
 
     let mut seen = String::new();
     for (call, access) in calls_for_testing() {
@@ -98,9 +99,9 @@ async fn every_call_is_answered_to_whom_its_row_says_under_one_protocol_and_to_n
             ("learner", Some(&learner)),
             ("voter", Some(&voter)),
         ] {
-            let grant = rule(&call, &access).filter(|_| name == "granted");
+            let grant = needed(&call, &access).filter(|_| name == "granted");
             if let Some(rule) = &grant {
-                node.local("POST", "/v1/acl/rules", rule.clone()).await;
+                node.add_rule(rule.clone()).await;
             }
             row.push(' ');
             for (alpn, letter) in PROTOCOLS {
@@ -108,7 +109,7 @@ async fn every_call_is_answered_to_whom_its_row_says_under_one_protocol_and_to_n
                 row.push(if passed { letter } else { '-' });
             }
             if grant.is_some() {
-                node.local("DELETE", "/v1/acl/rules/granted", Value::Null).await;
+                node.remove_rule("granted").await;
             }
         }
         seen.push_str(&row);

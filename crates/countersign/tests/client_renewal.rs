@@ -80,7 +80,7 @@ async fn whoever_was_revoked_renews_nothing() {
     node.settled(1).await;
     let client = node.client("pay").await;
     let mut open = certificates(client.dialer.dial(&node.address()).await.unwrap());
-    node.revoke(&client.key).await;
+    node.revoke(client.key).await;
     let csr = create_csr(&key()).unwrap();
     open.renew(request(csr)).await.unwrap_err();
     let error = renew_certificate(&client.dialer, &node.address(), &key()).await.unwrap_err();

@@ -9,7 +9,7 @@ mod support;
 #[path = "../examples/service.rs"]
 mod example;
 
-use countersign::{JoinError, Member, NodeError, Services, Start, StartError, Started};
+use countersign::{ControlError, JoinError, Member, NodeError, Services, Start, StartError, Started};
 use countersign_api::cluster::whoami_server::WhoamiServer;
 use countersign_core::id::NodeId;
 use countersign_core::name::Name;
@@ -147,7 +147,7 @@ async fn an_embedded_service_sees_its_caller_and_a_revoked_one_is_cut_off() {
     let mut whoami = client.connect(&node).await.unwrap();
     let answer = whoami.ask().await.unwrap();
     assert!(answer.starts_with("hello, spiffe://") && answer.ends_with("/client/pay"), "{answer}");
-    node.revoke(&client.key).await;
+    node.revoke(client.key).await;
     // The open connection is closed, and no new one is made.
     assert!(whoami.ask().await.is_err());
     let refused = client.connect(&node).await.err().unwrap();
@@ -165,8 +165,8 @@ async fn three_nodes_grow_to_five_and_shrink_to_three() {
     for node in &nodes {
         node.settled(5).await;
     }
-    let itself = nodes[0].ask("POST", "/v1/nodes/n1/evict", "{\"keep_authority\":true}".to_owned()).await;
-    assert!(itself.0 == 409 && itself.1.contains("cannot evict itself"), "{itself:?}");
+    let itself = nodes[0].try_evict("n1").await.unwrap_err();
+    assert!(matches!(&itself, ControlError::EvictsItself(name) if name.as_str() == "n1"), "{itself:?}");
     // The founder, which leads, is among those that leave.
     nodes[4].evict("n1").await;
     nodes[4].settled(4).await;

@@ -13,7 +13,7 @@ use support::cluster_of;
 #[tokio::test(flavor = "multi_thread")]
 async fn embedder_demotes_promotes_and_evicts_by_functions() {
     let nodes = cluster_of(3).await;
-    let control = nodes[0].member().control().unwrap();
+    let control = nodes[0].control();
     let [n1, n2, n3] = ["n1", "n2", "3"].map(|text| control.find(text).unwrap());
     assert_eq!((n1, n2, n3), (NodeId(1), NodeId(2), NodeId(3)));
 
@@ -47,7 +47,7 @@ async fn embedder_demotes_promotes_and_evicts_by_functions() {
 #[tokio::test(flavor = "multi_thread")]
 async fn quarantine_by_function_cuts_off_without_a_leader_and_names_who_is_unknown() {
     let nodes = cluster_of(2).await;
-    let control = nodes[0].member().control().unwrap();
+    let control = nodes[0].control();
     let unknown = control.find("n9").unwrap_err();
     assert!(matches!(&unknown, ControlError::UnknownNode { known, .. } if known.len() == 2), "{unknown}");
     assert!(matches!(control.quarantine(NodeId(1)).unwrap_err(), ControlError::QuarantinesItself(_)));

@@ -4,13 +4,13 @@
 
 mod support;
 
-use countersign::{LeaseLength, Start, Started};
-use countersign_api::admin::{DifferingStatus, Problem, Status};
-use countersign_core::id::KeyId;
+use countersign::{CommandError, ControlError, LeaseLength, Start, Started};
+use countersign_api::admin::{DifferingStatus, Status};
+use countersign_core::id::NodeId;
 use countersign_core::limits::DIGEST_EVERY;
 use countersign_core::name::Name;
 use countersign_core::trust::member::Suffrage;
-use serde_json::json;
+use countersign_core::trust::outcome::Refused;
 use support::{Lifetimes, Node, cluster_living};
 use tempfile::TempDir;
 
@@ -26,7 +26,7 @@ async fn past_next_digest(nodes: &[&Node]) {
     let mut on = false;
     while applied(&nodes[0].status().await) <= next {
         for _ in 0..16 {
-            nodes[0].local("POST", "/v1/cluster", json!({ "level_auto": on })).await;
+            nodes[0].control().set_level_auto(on).await.unwrap();
             on = !on;
         }
     }
@@ -47,13 +47,8 @@ fn of<'a>(status: &'a Status, node: &Node) -> Option<&'a DifferingStatus> {
     status.differing.iter().find(|said| said.node == node.member().node().0)
 }
 
-async fn quarantine(on: &Node, whom: &str, lift: bool) {
-    let method = if lift { "DELETE" } else { "POST" };
-    on.local(method, &format!("/v1/nodes/{whom}/quarantine"), json!({})).await;
-}
-
-async fn states_differ(node: &Node) -> String {
-    let (_, metrics) = node.ask("GET", "/metrics", String::new()).await;
+fn states_differ(node: &Node) -> String {
+    let metrics = node.member().health().metrics();
     metrics.lines().find(|line| line.starts_with("countersign_states_differ")).unwrap().to_owned()
 }
 
@@ -61,16 +56,16 @@ async fn states_differ(node: &Node) -> String {
 async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_count() {
     let nodes = cluster_living(3, lifetimes()).await;
     let revoked = nodes[0].issue("client/gone").await.key;
-    nodes[0].revoke(&revoked).await;
+    nodes[0].revoke(revoked).await;
     let [n1, n2, n3] = nodes.try_into().map_err(drop).unwrap();
     past_next_digest(&[&n1, &n2, &n3]).await;
     for node in [&n1, &n2, &n3] {
         node.until(serves).await;
-        assert_eq!(states_differ(node).await, "countersign_states_differ 0");
+        assert_eq!(states_differ(node), "countersign_states_differ 0");
     }
 
     // What one holds, also on its disk, loses a revocation. Nothing tells until the next digest.
-    n3.member().node_for_testing().forget_key_for_testing(KeyId::parse(&revoked).unwrap()).await.unwrap();
+    n3.member().node_for_testing().forget_key_for_testing(revoked).await.unwrap();
     past_next_digest(&[&n1, &n2, &n3]).await;
     for node in [&n1, &n2, &n3] {
         let told = |status: &Status| {
@@ -80,7 +75,7 @@ async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_cou
         node.until(told).await;
         let status = node.status().await;
         let wrong = of(&status, &n3).unwrap();
-        assert!(wrong.lacks[0].contains(&revoked) && wrong.holds.is_empty(), "{status:#?}");
+        assert!(wrong.lacks[0].contains(&revoked.to_string()) && wrong.holds.is_empty(), "{status:#?}");
         assert!(
             status
                 .differing
@@ -91,7 +86,7 @@ async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_cou
         let said = status.warnings.join("\n");
         assert!(said.contains("states of voters differ at log index") && said.contains("lacked by n3"), "{said}");
         assert!(node.member().fresh().is_err());
-        assert_eq!(states_differ(node).await, "countersign_states_differ 1");
+        assert_eq!(states_differ(node), "countersign_states_differ 1");
     }
 
     // It outlives a restart of all others, while the voter that differs is off and says nothing.
@@ -104,7 +99,7 @@ async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_cou
 
     // An operator goes on without it.
     for node in [&n1, &n2] {
-        quarantine(node, "n3", false).await;
+        node.control().quarantine(NodeId(3)).unwrap();
     }
     for node in [&n1, &n2] {
         node.until(|status| serves(status) && status.ready).await;
@@ -112,7 +107,7 @@ async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_cou
 
     // Counted again, it raises the alarm again, and being started again does not mend it.
     for node in [&n1, &n2] {
-        quarantine(node, "n3", true).await;
+        node.control().lift_quarantine(NodeId(3)).unwrap();
     }
     let n3 = Node::open(data, name).await;
     for node in [&n1, &n2, &n3] {
@@ -127,7 +122,7 @@ async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_cou
             .iter()
             .any(|line| line.contains("node demote") && line.contains("--return-as-learner"))
     );
-    n1.local("POST", "/v1/nodes/n3/demote", json!({ "keep_authority": true })).await;
+    n1.control().demote(NodeId(3), true).await.unwrap();
     past_next_digest(&[&n1, &n2, &n3]).await;
     for node in [&n1, &n2] {
         node.until(|status| serves(status) && status.ready).await;
@@ -137,13 +132,13 @@ async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_cou
     let n3 = come_back(data, &name).await;
     assert_eq!(n3.started, Started::Returned);
     n3.until(|status| serves(status) && status.ready).await;
-    n1.local("POST", "/v1/nodes/n3/promote", json!({})).await;
+    n1.control().promote(NodeId(3)).await.unwrap();
     past_next_digest(&[&n1, &n2, &n3]).await;
     for node in [&n1, &n2, &n3] {
         node.until(|status| serves(status) && status.ready).await;
-        assert_eq!(states_differ(node).await, "countersign_states_differ 0");
+        assert_eq!(states_differ(node), "countersign_states_differ 0");
     }
-    assert!(n3.member().view().revoked_keys.contains(&KeyId::parse(&revoked).unwrap()));
+    assert!(n3.member().view().revoked_keys.contains(&revoked));
 }
 
 /// A process that has just ended counts as alive for the length of a lease.
@@ -160,21 +155,23 @@ async fn learner_whose_state_differs_loses_its_lease_alone_and_is_not_promoted()
     let token = n1.token(Suffrage::Learner, 1).await;
     let n2 = Node::join("n2", &token, &n1).await.unwrap();
     let revoked = n1.issue("client/gone").await.key;
-    n1.revoke(&revoked).await;
+    n1.revoke(revoked).await;
     for node in [&n1, &n2] {
         node.settled(2).await;
     }
     n2.until(serves).await;
-    n2.member().node_for_testing().forget_key_for_testing(KeyId::parse(&revoked).unwrap()).await.unwrap();
+    n2.member().node_for_testing().forget_key_for_testing(revoked).await.unwrap();
     past_next_digest(&[&n1, &n2]).await;
     n2.until(|status| is_silenced(status) && of(status, &n2).is_some()).await;
     assert!(n2.status().await.warnings.iter().any(|line| line.contains("--return-as-learner")));
     let status = n1.status().await;
     assert!(serves(&status) && status.ready, "{status:#?}");
     assert!(status.warnings.iter().any(|line| line.contains("the state of n2 differs")), "{status:#?}");
-    let (code, body) = n1.ask("POST", "/v1/nodes/n2/promote", "{}".to_owned()).await;
-    let problem: Problem = serde_json::from_str(&body).unwrap();
-    assert_eq!((code, problem.code.as_str()), (409, "state-differs"), "{body}");
+    let refused = n1.control().promote(NodeId(2)).await.unwrap_err();
+    assert!(
+        matches!(refused, ControlError::Command(CommandError::Refused(Refused::StateDiffers { node: NodeId(2), .. }))),
+        "{refused:?}"
+    );
     assert!(n1.member().fresh().is_ok());
 
     // It stays so over a restart, and ends by the way that is printed.

@@ -8,18 +8,24 @@ mod support;
 use std::sync::Arc;
 
 use countersign::endpoints_for_testing;
-use countersign_api::admin::Problem;
+use countersign_api::admin::{AclPlan, CertificateRequest, Labelled, Problem};
+use countersign_core::authz::label::LabelEdit;
+use countersign_core::authz::{Effect, Rule};
 use countersign_core::id::NodeId;
 use countersign_core::limits::ADMIN_BODY_LEN_MAX;
-use countersign_core::name::Address;
+use countersign_core::principal::Role;
 use countersign_core::trust::member::Suffrage;
-use countersign_net::https::dial_https;
-use countersign_net::{Clock, SystemClock};
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
+use countersign_pki::csr::{create_csr, csr_pem};
+use countersign_pki::key::{KeyAlgorithm, KeyPair};
+use http_body_util::Full;
 use rustls::crypto::aws_lc_rs::default_provider;
 use serde_json::{Value, json};
-use support::{Issued, Node, agrees_with_golden, certificate_request};
+use support::http::{Answer, exchanged, request};
+use support::rules::{policy, rule};
+use support::{Issued, Node, agrees_with_golden};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 const KEY: &str = "0011223344556677001122334455667700112233445566770011223344556677";
 /// The cluster's name, as `support` makes it.
@@ -71,59 +77,41 @@ fn sample(method: &str, path: &str, access: &str) -> Sample {
     Sample { path: nobody(path), body, about }
 }
 
-/// Who asks over HTTPS.
-enum Who {
-    /// Somebody without a certificate.
-    Stranger,
-    Certified(Issued),
+/// The body of a request for a certificate.
+fn certificate_request(role: &str) -> String {
+    let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
+    let csr = csr_pem(&create_csr(&key).unwrap());
+    serde_json::to_string(&CertificateRequest { role: role.to_owned(), ttl_secs: Some(600), csr }).unwrap()
 }
 
-/// Status and body of the answer over HTTPS.
-async fn over_https(node: &Node, who: &Who, method: &str, path: &str, body: &str) -> (u16, String) {
-    let address = node.member().https_addr().unwrap();
-    match who {
-        Who::Certified(Issued { bundle, credential, .. }) => {
-            let address = Address::parse(&address.to_string()).unwrap();
-            let stream = dial_https(&address, Arc::clone(bundle), credential, SystemClock.now()).await.unwrap();
-            exchanged(stream, method, path, body).await
-        }
-        Who::Stranger => {
-            let view = node.member().view();
-            let mut roots = rustls::RootCertStore::empty();
-            roots.add(view.active_authority().unwrap().1.certificate.clone().into()).unwrap();
-            let config = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()));
-            let config = config.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
-            let config = config.with_root_certificates(roots).with_no_client_auth();
-            let socket = tokio::net::TcpStream::connect(address).await.unwrap();
-            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-            exchanged(connector.connect(address.ip().into(), socket).await.unwrap(), method, path, body).await
-        }
-    }
+/// The answer to a caller on the HTTPS port that shows this certificate, or none.
+async fn over_https(node: &Node, who: Option<&Issued>, method: &str, path: &str, body: &str) -> Answer {
+    let Some(who) = who else {
+        return exchanged(dial_without_certificate(node).await, request(method, path, Full::from(body.to_owned())))
+            .await;
+    };
+    node.over_https(who, method, path, body).await
 }
 
-async fn exchanged<S>(stream: S, method: &str, path: &str, body: &str) -> (u16, String)
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
-{
-    let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-    tokio::spawn(connection);
-    let request = hyper::Request::builder().method(method).uri(path).header("host", "x");
-    let request =
-        request.header("content-type", "application/json").body(Full::new(bytes::Bytes::from(body.to_owned())));
-    let answer = client.send_request(request.unwrap()).await.unwrap();
-    let status = answer.status().as_u16();
-    let body = answer.into_body().collect().await.unwrap().to_bytes();
-    (status, String::from_utf8_lossy(&body).into_owned())
+async fn dial_without_certificate(node: &Node) -> TlsStream<TcpStream> {
+    let (address, view) = (node.member().https_addr().unwrap(), node.member().view());
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(view.active_authority().unwrap().1.certificate.clone().into()).unwrap();
+    let config = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()));
+    let config = config.with_protocol_versions(&[&rustls::version::TLS13]).unwrap();
+    let config = config.with_root_certificates(roots).with_no_client_auth();
+    let socket = TcpStream::connect(address).await.unwrap();
+    TlsConnector::from(Arc::new(config)).connect(address.ip().into(), socket).await.unwrap()
 }
 
 /// Whether the request got past authorization, whatever became of it then.
-fn passed((status, body): &(u16, String)) -> bool {
-    let problem: Option<Problem> = serde_json::from_str(body).ok();
+fn passed(answer: &Answer) -> bool {
+    let problem: Option<Problem> = serde_json::from_str(&answer.body).ok();
     let nowhere = problem.as_ref().is_some_and(|problem| problem.message == "no such route");
-    let refused = matches!(status, 401 | 403 | 405);
+    let refused = matches!(answer.status, 401 | 403 | 405);
     if refused {
         let code = problem.map(|problem| problem.code).unwrap_or_default();
-        assert!(["no-certificate", "denied"].contains(&code.as_str()), "{status} {body}");
+        assert!(["no-certificate", "denied"].contains(&code.as_str()), "{answer:?}");
     }
     !refused && !nowhere
 }
@@ -132,47 +120,39 @@ fn mark(passed: bool) -> &'static str {
     if passed { "✔" } else { "✘" }
 }
 
-/// A rule that allows or denies exactly one thing.
-fn rule(effect: &str, principal: &str, (action, kind, name): &(String, String, String)) -> Value {
-    json!({"rule": {"id": "granted", "effect": effect, "principal": principal, "actions": [action],
-        "resource": format!("{kind}:{name}")}})
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn every_endpoint_lets_in_whom_its_row_says_and_nobody_else() {
     let node = Node::bootstrap("n1").await;
-    let certified = async |role: &str| Who::Certified(node.issue(role).await);
-    let (ada, eve) = (certified("admin/ada").await, certified("admin/eve").await);
-    let (client, granted) = (certified("client/none").await, certified("client/granted").await);
-    let broker = certified("broker/b1.example").await;
+    let (ada, eve) = (node.issue("admin/ada").await, node.issue("admin/eve").await);
+    let (client, granted) = (node.issue("client/none").await, node.issue("client/granted").await);
+    let broker = node.issue("broker/b1.example").await;
     // Eve was an admin like any other.
-    let before = over_https(&node, &eve, "GET", "/v1/tokens", "").await;
-    assert!(passed(&before));
-    node.local("POST", "/v1/acl/apply", json!({"policy": {"super_users": ["admin/ada"]}})).await;
+    assert!(passed(&node.over_https(&eve, "GET", "/v1/tokens", "").await));
+    node.apply(policy(&["admin/ada"], [])).await;
     let mut seen = String::new();
     for (method, path, access) in endpoints_for_testing() {
         let Sample { path: asked, body, about } = sample(&method, path, &access);
         let mut marks = Vec::new();
         for (who, name) in [
-            (&Who::Stranger, ""),
-            (&client, "client/none"),
-            (&granted, "client/granted"),
-            (&broker, "broker/b1.example"),
-            (&ada, "admin/ada"),
-            (&eve, "admin/eve"),
+            (None, ""),
+            (Some(&client), "client/none"),
+            (Some(&granted), "client/granted"),
+            (Some(&broker), "broker/b1.example"),
+            (Some(&ada), "admin/ada"),
+            (Some(&eve), "admin/eve"),
         ] {
             let grant = about.as_ref().filter(|_| name == "client/granted");
-            if let Some(about) = grant {
+            if let Some((action, kind, about)) = grant {
                 assert!(!passed(&over_https(&node, who, &method, &asked, &body).await), "{path} before the grant");
-                node.local("POST", "/v1/acl/rules", rule("allow", name, about)).await;
+                node.add_rule(rule("granted", name, action, &format!("{kind}:{about}"))).await;
             }
             marks.push(mark(passed(&over_https(&node, who, &method, &asked, &body).await)));
             if grant.is_some() {
-                node.local("DELETE", "/v1/acl/rules/granted", Value::Null).await;
+                node.remove_rule("granted").await;
                 assert!(!passed(&over_https(&node, who, &method, &asked, &body).await), "{path} after the grant");
             }
         }
-        marks.push(mark(passed(&node.ask(&method, &asked, body).await)));
+        marks.push(mark(passed(&node.on_socket(&method, &asked, &body).await)));
         seen.push_str(&format!("{method:<6} {path:<34} {access:<40} {}\n", marks.join("  ")));
     }
     let header = "Requests on the HTTPS port by: a stranger, a client without a rule, a client with exactly the rule for it, a \
@@ -183,17 +163,16 @@ async fn every_endpoint_lets_in_whom_its_row_says_and_nobody_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_that_denies_everything_locks_neither_the_operator_of_a_host_nor_status_out() {
     let node = Node::bootstrap("n1").await;
-    let ada = Who::Certified(node.issue("admin/ada").await);
-    let deny = |kind: &str| json!({"principal": "*", "effect": "deny", "actions": ["all"], "resource_any": kind});
+    let ada = node.issue("admin/ada").await;
+    let deny = |kind: &str| Rule { effect: Effect::Deny, ..rule(kind, "*", "all", kind) };
     let kinds = ["cluster", "token", "member", "certificate", "authority", "policy", "service", "topic"];
-    let policy = json!({"super_users": [], "rule": kinds.map(deny)});
-    node.local("POST", "/v1/acl/apply", json!({"policy": policy})).await;
+    node.apply(policy(&[], kinds.map(deny))).await;
     for (method, path) in [("GET", "/v1/status"), ("GET", "/v1/acl"), ("POST", "/v1/tokens/rotate")] {
-        let answer = over_https(&node, &ada, method, path, "").await;
-        assert!(answer.0 == 403 && answer.1.contains(": denied (generation "), "{path}: {answer:?}");
+        let answer = node.over_https(&ada, method, path, "").await;
+        assert!(answer.status == 403 && answer.body.contains(": denied (generation "), "{path}: {answer:?}");
     }
-    // Whether it is well, anybody may ask.
-    assert_eq!(over_https(&node, &ada, "GET", "/readyz", "").await.0, 200);
+    // Every caller may ask whether it is well.
+    assert_eq!(node.over_https(&ada, "GET", "/readyz", "").await.status, 200);
     for (method, path, body) in [
         ("GET", "/v1/status", ""),
         ("GET", "/v1/nodes", ""),
@@ -201,25 +180,26 @@ async fn a_policy_that_denies_everything_locks_neither_the_operator_of_a_host_no
         ("POST", "/v1/nodes/nobody/quarantine", ""),
         ("POST", "/v1/nodes/nobody/evict", "{}"),
     ] {
-        let answer = node.ask(method, path, body.to_owned()).await;
+        let answer = node.on_socket(method, path, body).await;
         assert!(passed(&answer), "{path}: {answer:?}");
     }
-    // It mends what it did.
-    node.local("POST", "/v1/acl/apply", json!({"policy": {"super_users": ["admin/*"]}})).await;
-    assert_eq!(over_https(&node, &ada, "GET", "/v1/status", "").await.0, 200);
+    // The operator mends what was done, on the socket.
+    let mended = json!({"policy": {"super_users": ["admin/*"]}}).to_string();
+    let answer = node.on_socket("POST", "/v1/acl/apply", &mended).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(node.over_https(&ada, "GET", "/v1/status", "").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rule_is_about_one_name_and_a_deny_wins() {
     let node = Node::bootstrap("n1").await;
-    let client = Who::Certified(node.issue("client/ops").await);
-    let add = async |rule: Value| node.local("POST", "/v1/acl/rules", json!({"rule": rule})).await;
+    let client = node.issue("client/ops").await;
     let status = async |method: &str, path: &str, body: &str| {
-        let (status, said) = over_https(&node, &client, method, path, body).await;
-        let problem: Option<Problem> = serde_json::from_str(&said).ok();
-        (status, problem.map(|problem| problem.message).unwrap_or_default())
+        let answer = node.over_https(&client, method, path, body).await;
+        let problem: Option<Problem> = serde_json::from_str(&answer.body).ok();
+        (answer.status, problem.map(|problem| problem.message).unwrap_or_default())
     };
-    add(json!({"id": "web", "principal": "client/ops", "actions": ["create"], "resource_prefix": "token:web-"})).await;
+    node.add_rule(rule("web", "client/ops", "create", "token:web-*")).await;
     let token = |name: Value| json!({"suffrage": "learner", "ttl_secs": 60, "uses": 1, "name": name}).to_string();
     assert_eq!(status("POST", "/v1/tokens", &token(json!("web-1"))).await.0, 200);
     for other in [json!("db-1"), json!("web"), Value::Null] {
@@ -227,25 +207,21 @@ async fn a_rule_is_about_one_name_and_a_deny_wins() {
         assert_eq!(status, 403, "{other}");
         assert!(message.contains(": denied (generation "), "{message}");
     }
-    add(json!({"id": "clients", "principal": "client/*", "actions": ["create"], "resource_prefix": "certificate:client/"}))
-        .await;
+    node.add_rule(rule("clients", "client/*", "create", "certificate:client/*")).await;
     assert_eq!(status("POST", "/v1/certificates", &certificate_request("client/x")).await.0, 200);
     assert_eq!(status("POST", "/v1/certificates", &certificate_request("admin/x")).await.0, 403);
     // From here alone, and from elsewhere.
-    add(json!({"id": "seen", "principal": "client/ops", "actions": ["describe"], "resource": "cluster:test",
-        "network": "127.0.0.0/8"}))
-    .await;
+    let loopback = Some("127.0.0.0/8".parse().unwrap());
+    node.add_rule(Rule { network: loopback, ..rule("seen", "client/ops", "describe", "cluster:test") }).await;
     assert_eq!(status("GET", "/v1/status", "").await.0, 200);
-    add(json!({"id": "a-deny", "principal": "role:Ops", "effect": "deny", "actions": ["describe"],
-        "resource_any": "cluster"}))
-    .await;
+    node.add_rule(Rule { effect: Effect::Deny, ..rule("a-deny", "role:Ops", "describe", "cluster") }).await;
     assert_eq!(status("GET", "/v1/status", "").await.0, 200);
-    let labels = json!({"edits": [{"name": "role", "value": "Ops"}]});
-    node.local("POST", "/v1/principals/client/ops/label", labels).await;
-    // Which rule it was, those are told who may see the rules.
+    let ops = LabelEdit { name: "role".to_owned(), value: Some("Ops".to_owned()) };
+    node.control().label(Role::parse("client/ops").unwrap(), vec![ops]).await.unwrap();
+    // A caller is told which rule it was if it may see the rules.
     let (denied, message) = status("GET", "/v1/status", "").await;
     assert!(denied == 403 && message.contains("cluster `test`: denied (generation "), "{message}");
-    add(json!({"id": "sees", "principal": "client/ops", "actions": ["describe"], "resource": "policy:test"})).await;
+    node.add_rule(rule("sees", "client/ops", "describe", "policy:test")).await;
     let (denied, message) = status("GET", "/v1/status", "").await;
     assert!(denied == 403 && message.contains("rule `a-deny` (generation "), "{message}");
 }
@@ -253,7 +229,7 @@ async fn a_rule_is_about_one_name_and_a_deny_wins() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_body_is_read_for_no_path_and_no_method_that_takes_none() {
     let node = Node::bootstrap("n1").await;
-    let ada = Who::Certified(node.issue("admin/ada").await);
+    let ada = node.issue("admin/ada").await;
     let long = " ".repeat(ADMIN_BODY_LEN_MAX + 1);
     for (method, path, status) in [
         ("POST", "/v1/acl/plan", 400),
@@ -262,8 +238,8 @@ async fn a_long_body_is_read_for_no_path_and_no_method_that_takes_none() {
         ("POST", "/v1/acl/check", 413),
         ("POST", "/v1/nothing", 413),
     ] {
-        let answer = over_https(&node, &ada, method, path, &long).await;
-        assert_eq!(answer.0, status, "{method} {path}: {}", answer.1);
+        let answer = node.over_https(&ada, method, path, &long).await;
+        assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
     }
 }
 
@@ -275,24 +251,51 @@ async fn a_member_whose_name_is_the_number_of_another_is_judged_as_itself() {
     let third = Node::join("n3", &token, &first).await.unwrap();
     assert_eq!((odd.member().node(), third.member().node()), (NodeId(2), NodeId(3)));
     first.settled(3).await;
-    let client = Who::Certified(first.issue("client/ops").await);
-    let allow = |name: &str| {
-        json!({"rule": {"id": name, "principal": "client/ops", "actions": ["alter"],
-            "resource": format!("member:{name}")}})
-    };
-    first.local("POST", "/v1/acl/rules", allow("n3")).await;
+    let client = first.issue("client/ops").await;
+    let allow = |name: &str| rule(name, "client/ops", "alter", &format!("member:{name}"));
+    first.add_rule(allow("n3")).await;
     let body = json!({"edits": [{"name": "role", "value": "Odd"}]}).to_string();
-    let label = async |node: &str| over_https(&first, &client, "POST", &format!("/v1/nodes/{node}/label"), &body).await;
+    let label = async |node: &str| first.over_https(&client, "POST", &format!("/v1/nodes/{node}/label"), &body).await;
     for of_another in ["3", "2"] {
-        let (status, said) = label(of_another).await;
-        assert_eq!(status, 403, "{of_another}: {said}");
+        let answer = label(of_another).await;
+        assert_eq!(answer.status, 403, "{of_another}: {}", answer.body);
     }
-    let labelled = |(status, said): (u16, String)| {
-        assert_eq!(status, 200, "{said}");
-        serde_json::from_str::<Value>(&said).unwrap()["principal"].as_str().unwrap().to_owned()
-    };
-    assert_eq!(labelled(label("n3").await), "node/3");
-    first.local("POST", "/v1/acl/rules", allow("3")).await;
-    assert_eq!(labelled(label("3").await), "node/2");
-    assert_eq!(labelled(label("2").await), "node/2");
+    let labelled = async |node: &str| label(node).await.json::<Labelled>().principal;
+    assert_eq!(labelled("n3").await, "node/3");
+    first.add_rule(allow("3")).await;
+    assert_eq!(labelled("3").await, "node/2");
+    assert_eq!(labelled("2").await, "node/2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn path_that_names_no_key_and_no_principal_is_refused() {
+    let node = Node::bootstrap("n1").await;
+    for path in [
+        "/v1/principals/king/pay",
+        "/v1/principals/client/PAY",
+        "/v1/principals/client/pay%00",
+        "/v1/certificates/abcd",
+        "/v1/tokens/abcd",
+    ] {
+        let answer = node.on_socket("DELETE", path, "").await;
+        assert_eq!(answer.refused(), (400, "invalid".to_owned()), "{path}: {answer:?}");
+        assert!(answer.json::<Problem>().next.is_some_and(|next| !next.is_empty()), "{path}: {answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plan_shows_a_request_that_would_be_decided_otherwise() {
+    let node = Node::bootstrap("n1").await;
+    let ada = node.issue("admin/ada").await;
+    node.over_https(&ada, "GET", "/v1/status", "").await;
+    let nothing = json!({"policy": {"super_users": []}}).to_string();
+    let plan: AclPlan = node.on_socket("POST", "/v1/acl/plan", &nothing).await.json();
+    let [flip] = plan.flips.as_slice() else { panic!("{plan:?}") };
+    let asked = &flip.request;
+    assert_eq!(
+        [&asked.principal, &asked.action, &asked.kind, &asked.name],
+        ["admin/ada", "describe", "cluster", CLUSTER]
+    );
+    assert!(flip.before.allowed && !flip.after.allowed, "{flip:?}");
+    assert_eq!(plan.generation, node.member().view().generation.0);
 }

@@ -8,12 +8,17 @@ mod support;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use countersign::{FilesError, FilesMode, JoinError, NodeError, Start, StartError, Started, chain};
+use countersign::{
+    CommandError, ControlError, FilesError, FilesMode, JoinError, NewCertificate, NodeError, Start, StartError,
+    Started, chain,
+};
 use countersign_core::id::NodeId;
 use countersign_core::limits::CHAIN_LEN_MAX;
 use countersign_core::name::{Address, Name};
+use countersign_core::principal::Role;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
+use countersign_pki::key::{KeyAlgorithm, KeyPair};
 use elsewhere::{Elsewhere, RULES};
 use support::{Node, Token};
 
@@ -224,10 +229,12 @@ async fn clients_pass_by_chain_and_rule_and_nothing_is_issued() {
     node.until(|status| status.ready).await;
     let mut whoami = client.connect(&node).await.unwrap();
     assert!(whoami.ask().await.unwrap().ends_with("/client/pay"));
-    node.revoke(&client.key).await;
+    node.revoke(client.key).await;
     assert!(whoami.ask().await.is_err());
     let refused = chain(&client.connect(&node).await.err().unwrap()).to_string();
     assert!(refused.contains("key is revoked"), "{refused}");
-    let (status, body) = node.ask("POST", "/v1/certificates", support::certificate_request("client/x")).await;
-    assert!(status == 409 && body.contains("held elsewhere") && body.contains("your own CA"), "{status} {body}");
+    let (role, spki) = (Role::parse("client/x").unwrap(), KeyPair::generate(KeyAlgorithm::default()).unwrap().spki());
+    let wanted = NewCertificate { role, spki, ttl_secs: Some(600) };
+    let refused = node.control().issue_certificate(wanted).await.unwrap_err();
+    assert!(matches!(refused, ControlError::Command(CommandError::Refused(Refused::KeyElsewhere(_)))), "{refused:?}");
 }

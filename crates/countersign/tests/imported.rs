@@ -47,7 +47,7 @@ async fn clients_made_offline_are_served_but_nobody_becomes_a_node_or_an_admin_o
         let client = Client { key: made.key, dialer: made.dialer };
         let mut whoami = client.connect(node).await.unwrap();
         assert!(whoami.ask().await.unwrap().ends_with(role));
-        node.revoke(&client.key).await;
+        node.revoke(client.key).await;
         assert!(whoami.ask().await.is_err());
     }
     let root = offline("admin/root");

@@ -4,6 +4,8 @@
 
 mod support;
 
+use countersign_core::id::NodeId;
+use countersign_core::receipt::Answer;
 use support::cluster_of;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -41,17 +43,16 @@ async fn an_eviction_returns_a_receipt_of_every_member() {
     for node in &nodes {
         node.settled(3).await;
     }
-    let changed = nodes[0].evict("n3").await;
-    let enforcement = changed.enforcement.unwrap();
-    assert!(enforcement.complete, "{enforcement:?}");
-    let (gone, members): (Vec<_>, Vec<_>) = enforcement.members.iter().partition(|m| m.name.contains("evicted"));
-    let names: Vec<&str> = members.iter().map(|m| m.name.as_str()).collect();
-    assert_eq!(names, ["n1", "n2"]);
-    // It had a lease, and may serve by it if it has not learned.
-    assert!(gone.iter().all(|m| m.lease_ends_millis.is_some()));
-    for member in members {
-        assert_eq!((member.state.as_str(), member.receipt.is_some()), ("enforced", true), "{member:?}");
+    let barrier = nodes[0].evict("n3").await.barrier.unwrap();
+    assert!(barrier.passed, "{barrier:?}");
+    let mut closed = 0;
+    for node in [NodeId(1), NodeId(2)] {
+        let Answer::Enforced(Some(receipt)) = &barrier.answers[&node] else { panic!("{barrier:?}") };
+        assert_eq!((receipt.member, receipt.generation), (node, barrier.generation));
+        closed += receipt.closed;
     }
-    let closed: u64 = enforcement.members.iter().filter_map(|m| m.receipt.as_ref()).map(|r| r.connections_closed).sum();
-    assert!(closed > 0, "{enforcement:?}");
+    assert!(closed > 0, "{barrier:?}");
+    // The evicted member had a lease, and may serve by it if it has not learned of its eviction.
+    let others = barrier.answers.iter().filter(|(node, _)| node.0 > 2);
+    assert!(others.into_iter().all(|(node, answer)| node.0 == 3 && matches!(answer, Answer::Absent(_))), "{barrier:?}");
 }

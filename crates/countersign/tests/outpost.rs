@@ -15,12 +15,13 @@ use countersign::{
 use countersign_api::cluster::whoami_client::WhoamiClient;
 use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
 use countersign_api::cluster::{WhoamiReply, WhoamiRequest};
-use countersign_core::authz::text::RuleText;
+use countersign_core::authz::Rule;
 use countersign_core::id::Generation;
 use countersign_core::name::Address;
 use countersign_core::peer::VerifiedPeer;
+use countersign_core::receipt::{Answer, Barrier};
 use countersign_net::{ServiceClient, SystemClock};
-use serde_json::{Value, json};
+use support::rules::rule;
 use support::{Issued, Lifetimes, Node, cluster_living};
 use tonic::{Request, Response, Status};
 
@@ -66,39 +67,22 @@ fn greeting() -> Services {
     Services::builder().grpc(WhoamiServer::new(Greeter)).build()
 }
 
-async fn put(node: &Node, rule: &RuleText) -> u64 {
-    let body = json!({ "rule": rule, "wait": true }).to_string();
-    let (status, body) = node.ask("POST", "/v1/acl/rules", body).await;
-    assert_eq!(status, 200, "{body}");
-    serde_json::from_str::<Value>(&body).unwrap()["generation"].as_u64().unwrap()
+/// Adds a rule, and waits until every member and outpost decides by it. Returns the generation that shows it.
+async fn put(node: &Node, rule: Rule) -> Generation {
+    let generation = node.add_rule(rule).await;
+    assert!(node.control().await_barrier(generation).await.unwrap().passed);
+    generation
 }
 
-/// Returns how long the answer took, and how far the members were.
-async fn remove(node: &Node, id: &str) -> (Duration, Value) {
-    let begun = tokio::time::Instant::now();
-    let (status, body) = node.ask("DELETE", &format!("/v1/acl/rules/{id}?wait=true"), String::new()).await;
-    assert_eq!(status, 200, "{body}");
-    let answer: Value = serde_json::from_str(&body).unwrap();
-    assert_eq!(answer["enforcement"]["complete"], true, "{answer}");
-    (begun.elapsed(), answer)
+/// Removes a rule. Returns what each member said about enforcing that.
+async fn remove(node: &Node, id: &str) -> Barrier {
+    let generation = node.remove_rule(id).await;
+    let barrier = node.control().await_barrier(generation).await.unwrap();
+    assert!(barrier.passed, "{barrier:?}");
+    barrier
 }
 
-fn rule(id: &str, principal: &str, actions: &str, resource: &str) -> RuleText {
-    let (resource, resource_any) = match resource.contains(':') {
-        true => (Some(resource.to_owned()), None),
-        false => (None, Some(resource.to_owned())),
-    };
-    RuleText {
-        id: Some(id.to_owned()),
-        principal: principal.to_owned(),
-        actions: vec![actions.to_owned()],
-        resource,
-        resource_any,
-        ..RuleText::default()
-    }
-}
-
-fn fetch_policy() -> RuleText {
+fn fetch_policy() -> Rule {
     rule("fetch-policy", "broker/*", "read", "policy")
 }
 
@@ -125,7 +109,7 @@ async fn a_broker_outside_decides_by_the_rules_of_the_cluster_and_stops_when_it_
     let shop = nodes[0].client("shop").await;
 
     remove(&nodes[0], "whoami").await;
-    put(&nodes[0], &fetch_policy()).await;
+    put(&nodes[0], fetch_policy()).await;
     let outpost = outpost_of(&[&nodes[2], &nodes[1]], &broker, greeting()).await.unwrap();
 
     // A client that is known and has no grant is connected and denied; with a grant it is served.
@@ -136,27 +120,25 @@ async fn a_broker_outside_decides_by_the_rules_of_the_cluster_and_stops_when_it_
         "the initial rule is of a method"
     );
     let grant = rule("pay-calls", "client/pay", "write", "service:countersign.v1.Whoami/Whoami");
-    put(&nodes[0], &grant).await;
+    put(&nodes[0], grant.clone()).await;
     assert!(called.ask().await.unwrap().ends_with("client/pay"));
     let mut others = connect(&shop.dialer, &outpost).await.unwrap();
     assert_eq!(others.ask().await.unwrap_err().code(), tonic::Code::PermissionDenied);
 
     // When the removal returns, the outpost denies: it acknowledged, and nobody waited for a lease to run out.
-    let (took, answer) = remove(&nodes[0], "pay-calls").await;
+    let barrier = remove(&nodes[0], "pay-calls").await;
     assert_eq!(called.ask().await.unwrap_err().code(), tonic::Code::PermissionDenied);
-    let states: Vec<&str> =
-        answer["enforcement"]["members"].as_array().unwrap().iter().map(|m| m["state"].as_str().unwrap()).collect();
-    assert!(states.iter().all(|state| *state == "enforced"), "{took:?} {answer}");
-    put(&nodes[0], &grant).await;
+    assert!(barrier.answers.values().all(|answer| matches!(answer, Answer::Enforced(_))), "{barrier:?}");
+    put(&nodes[0], grant).await;
     assert!(called.ask().await.is_ok(), "a grant after a removal is seen");
 
     // A revoked client's connection is closed there, too, when the revocation returns.
-    nodes[0].revoke(&pay.key).await;
+    nodes[0].revoke(pay.key).await;
     assert!(called.ask().await.is_err());
     assert!(connect(&pay.dialer, &outpost).await.is_err());
 
     // Whoever may not read policy any more is told nothing, holds no lease soon, and serves nobody.
-    put(&nodes[0], &rule("shop-calls", "client/shop", "write", "service")).await;
+    put(&nodes[0], rule("shop-calls", "client/shop", "write", "service")).await;
     assert!(others.ask().await.is_ok());
     remove(&nodes[0], "fetch-policy").await;
     outpost_denies(&outpost).await;
@@ -175,8 +157,8 @@ async fn outpost_denies(outpost: &RemoteGuard) {
 async fn however_many_wait_for_what_rules_say_of_a_principal_it_is_asked_for_once() {
     let nodes = cluster_living(1, short()).await;
     let broker = nodes[0].issue("broker/localhost").await;
-    put(&nodes[0], &fetch_policy()).await;
-    put(&nodes[0], &rule("reads", "client/pay", "read", "topic:orders")).await;
+    put(&nodes[0], fetch_policy()).await;
+    put(&nodes[0], rule("reads", "client/pay", "read", "topic:orders")).await;
     let pay = nodes[0].client("pay").await;
     let (services, mut seen) = seeing();
     let outpost = outpost_of(&[&nodes[0]], &broker, services).await.unwrap();
@@ -201,10 +183,10 @@ async fn however_many_wait_for_what_rules_say_of_a_principal_it_is_asked_for_onc
     assert!(matches!(may(Action::Write), Err(Denial::Denied(_))));
 
     // A change that concerns others leaves it as it is; one that concerns it is asked about anew.
-    put(&nodes[0], &rule("other", "client/shop", "read", "topic:orders")).await;
+    put(&nodes[0], rule("other", "client/shop", "read", "topic:orders")).await;
     assert_eq!((may(Action::Read), outpost.fetches()), (Ok(()), 1));
-    let generation = put(&nodes[0], &rule("writes", "client/pay", "write", "topic:orders")).await;
-    assert!(outpost.guard().generation() >= Generation(generation), "acknowledged before the command returned");
+    let generation = put(&nodes[0], rule("writes", "client/pay", "write", "topic:orders")).await;
+    assert!(outpost.guard().generation() >= generation, "acknowledged before the command returned");
     assert!(matches!(may(Action::Write), Err(Denial::Unfetched)));
     outpost.guard().fetch(&peer).await.unwrap();
     assert_eq!((may(Action::Write), outpost.fetches()), (Ok(()), 2));
@@ -215,8 +197,8 @@ async fn however_many_wait_for_what_rules_say_of_a_principal_it_is_asked_for_onc
 async fn what_was_told_of_a_principal_is_kept_for_as_long_as_the_member_says_and_no_longer_in_an_open_session() {
     let nodes = cluster_living(1, Lifetimes { cache_ttl_secs: 1, ..Lifetimes::default() }).await;
     let broker = nodes[0].issue("broker/localhost").await;
-    put(&nodes[0], &fetch_policy()).await;
-    put(&nodes[0], &rule("reads", "client/pay", "read", "topic:orders")).await;
+    put(&nodes[0], fetch_policy()).await;
+    put(&nodes[0], rule("reads", "client/pay", "read", "topic:orders")).await;
     let pay = nodes[0].client("pay").await;
     let (services, mut seen) = seeing();
     let outpost = outpost_of(&[&nodes[0]], &broker, services).await.unwrap();
@@ -279,7 +261,7 @@ async fn peer_of(
 async fn a_broker_without_the_permission_is_told_nothing() {
     let nodes = cluster_living(1, short()).await;
     let broker = nodes[0].issue("broker/localhost").await;
-    put(&nodes[0], &rule("elsewhere", "broker/localhost", "describe", "policy")).await;
+    put(&nodes[0], rule("elsewhere", "broker/localhost", "describe", "policy")).await;
     let refused = outpost_of(&[&nodes[0]], &broker, Services::default()).await.err().unwrap();
     assert!(matches!(refused, RemoteGuardError::Untold), "{refused:?}");
 }
@@ -289,8 +271,8 @@ async fn an_outpost_that_does_not_answer_is_waited_for_until_its_lease_has_run_o
     let nodes = cluster_living(1, short()).await;
     let broker = nodes[0].issue("broker/localhost").await;
     let pay = nodes[0].client("pay").await;
-    put(&nodes[0], &fetch_policy()).await;
-    put(&nodes[0], &rule("calls", "client/pay", "write", "service")).await;
+    put(&nodes[0], fetch_policy()).await;
+    put(&nodes[0], rule("calls", "client/pay", "write", "service")).await;
     let outpost = outpost_of(&[&nodes[0]], &broker, greeting()).await.unwrap();
     let mut called = connect(&pay.dialer, &outpost).await.unwrap();
     called.ask().await.unwrap();
@@ -308,8 +290,8 @@ async fn an_outpost_of_an_evicted_member_denies_when_a_removal_has_returned() {
     let nodes = cluster_living(3, short()).await;
     let broker = nodes[0].issue("broker/localhost").await;
     let pay = nodes[0].client("pay").await;
-    put(&nodes[0], &fetch_policy()).await;
-    put(&nodes[0], &rule("calls", "client/pay", "write", "service")).await;
+    put(&nodes[0], fetch_policy()).await;
+    put(&nodes[0], rule("calls", "client/pay", "write", "service")).await;
     // It knows no other member, and keeps to the lease that it has.
     let outpost = outpost_of(&[&nodes[2]], &broker, greeting()).await.unwrap();
     let mut called = connect(&pay.dialer, &outpost).await.unwrap();

@@ -16,7 +16,6 @@ use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
 use countersign_api::cluster::{
     FetchReply, FetchRequest, RuleReply, WatchReply, WatchRequest, WhoamiReply, WhoamiRequest,
 };
-use countersign_core::authz::text::RuleText;
 use countersign_core::codec;
 use countersign_core::id::Generation;
 use countersign_core::limits::SKEW_SECS;
@@ -28,7 +27,7 @@ use countersign_net::{
 };
 use countersign_pki::key::KeyPair;
 use countersign_pki::pem::certificates_from_pem;
-use serde_json::json;
+use support::rules::rule;
 use support::{Issued, Lifetimes, Node, Plain, cluster_living};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
@@ -76,14 +75,7 @@ impl Policy for Liar {
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
     async fn fetch(&self, _: Request<FetchRequest>) -> Result<Response<FetchReply>, Status> {
-        let text = RuleText {
-            id: Some("evil".to_owned()),
-            principal: "*".to_owned(),
-            actions: vec!["all".to_owned()],
-            resource_any: Some("service".to_owned()),
-            ..RuleText::default()
-        };
-        let rule = codec::encode(&text.rule().unwrap()).unwrap();
+        let rule = codec::encode(&rule("evil", "*", "all", "service")).unwrap();
         Ok(Response::new(FetchReply {
             generation: self.view.generation.0,
             rules: vec![RuleReply { id: "evil".to_owned(), rule: rule.into() }],
@@ -123,25 +115,19 @@ async fn outpost(controllers: Vec<Address>, broker: &Issued, domain: TrustDomain
     .serve(Services::builder().grpc(WhoamiServer::new(Greeter)).build())
 }
 
-async fn put(node: &Node, id: &str, principal: &str, actions: &str, kind: &str) {
-    let body =
-        json!({"rule": {"id": id, "principal": principal, "actions": [actions], "resource_any": kind}, "wait": true});
-    let (status, said) = node.ask("POST", "/v1/acl/rules", body.to_string()).await;
-    assert_eq!(status, 200, "{said}");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outpost_believes_nothing_that_an_evicted_member_tells() {
     let lifetimes = Lifetimes { lease: LeaseLength::from_secs(2).unwrap(), ..Lifetimes::default() };
     let mut nodes = cluster_living(3, lifetimes).await;
     let broker = nodes[0].issue("broker/localhost").await;
     let pay = nodes[0].client("pay").await;
-    put(&nodes[0], "fetch-policy", "broker/*", "read", "policy").await;
+    let generation = nodes[0].add_rule(rule("fetch-policy", "broker/*", "read", "policy")).await;
+    assert!(nodes[0].control().await_barrier(generation).await.unwrap().passed);
     let domain = nodes[0].member().view().trust_domain.clone();
     let n3: SocketAddr = nodes[2].member().cluster_addr().unwrap();
     let before = View::clone(&nodes[0].member().view());
 
-    assert_eq!(nodes[0].ask("DELETE", "/v1/acl/rules/whoami", String::new()).await.0, 200);
+    nodes[0].remove_rule("whoami").await;
     // n3 is evicted, and its key is the attacker's. The cluster and the outpost know.
     nodes[0].evict("n3").await;
     let (data, _) = nodes.pop().unwrap().stop().await;

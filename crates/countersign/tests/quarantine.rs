@@ -4,26 +4,22 @@
 
 mod support;
 
-use countersign_api::admin::{NodeQuarantined, NodeRemove, Problem};
+use countersign::{CommandError, ControlError};
 use countersign_core::peer::Refusal;
+use countersign_core::trust::member::Suffrage;
+use countersign_core::trust::outcome::Refused;
 use countersign_net::{DialCause, DialError};
 use support::{Node, cluster_of};
 
-async fn quarantine(node: &Node, whom: &str) -> NodeQuarantined {
-    let (status, body) = node.ask("POST", &format!("/v1/nodes/{whom}/quarantine"), "{}".to_owned()).await;
-    assert_eq!(status, 200, "{body}");
-    serde_json::from_str(&body).unwrap()
+/// Has one member refuse another, by its name or number. Returns how many connections were closed.
+fn quarantine(on: &Node, text: &str) -> Result<usize, ControlError> {
+    let control = on.control();
+    control.quarantine(control.find(text)?)
 }
 
-async fn refused(node: &Node, method: &str, path: &str, body: &str) -> (u16, Problem) {
-    let (status, body) = node.ask(method, path, body.to_owned()).await;
-    assert_ne!(status, 200, "{body}");
-    (status, serde_json::from_str(&body).unwrap())
-}
-
-async fn not_evicted(node: &Node, whom: &str) -> (u16, Problem) {
-    let how = serde_json::to_string(&NodeRemove { compromised: false, keep_authority: true }).unwrap();
-    refused(node, "POST", &format!("/v1/nodes/{whom}/evict"), &how).await
+fn lift(on: &Node, text: &str) -> Result<usize, ControlError> {
+    let control = on.control();
+    control.lift_quarantine(control.find(text)?)
 }
 
 async fn dial(from: &Node, to: &Node) -> Result<(), DialError> {
@@ -55,9 +51,7 @@ async fn two_of_three_refuse_a_leader_that_does_not_yield_elect_among_themselves
     let name = leader.status().await.name;
     let mut closed = 0;
     for other in &others {
-        let done = quarantine(other, &name).await;
-        assert!(done.quarantined && done.name == name, "{done:?}");
-        closed += done.connections_closed;
+        closed += quarantine(other, &name).unwrap();
         assert_eq!(refusal(&leader, other).await, Some(Refusal::Quarantined));
         assert_eq!(refusal(other, &leader).await, Some(Refusal::Quarantined), "both ways");
         assert!(other.status().await.warnings.iter().any(|w| w.contains("quarantine")));
@@ -65,8 +59,7 @@ async fn two_of_three_refuse_a_leader_that_does_not_yield_elect_among_themselves
     assert!(closed > 0);
     let old = leader.member().node().0;
     others[0].until(|status| status.ready && status.raft.leader.is_some_and(|id| id != old)).await;
-    let evicted = others[1].evict(&name).await;
-    assert!(evicted.enforcement.unwrap().complete);
+    assert!(others[1].evict(&name).await.barrier.unwrap().passed);
     assert_eq!(refusal(&leader, &others[0]).await, Some(Refusal::Evicted));
 }
 
@@ -78,11 +71,10 @@ async fn a_quarantine_needs_nobody_else_outlives_a_restart_and_ends_when_it_is_l
     let first = nodes.pop().unwrap();
     // Without a quorum, by number as well as by name.
     let third_id = third.member().node().0.to_string();
-    quarantine(&first, &third_id).await;
+    quarantine(&first, &third_id).unwrap();
     let first = first.restart().await;
     assert_eq!(refusal(&third, &first).await, Some(Refusal::Quarantined));
-    let (status, body) = first.ask("DELETE", "/v1/nodes/n3/quarantine", String::new()).await;
-    assert_eq!(status, 200, "{body}");
+    lift(&first, "n3").unwrap();
     dial(&third, &first).await.unwrap();
     let first = first.restart().await;
     dial(&third, &first).await.unwrap();
@@ -91,47 +83,40 @@ async fn a_quarantine_needs_nobody_else_outlives_a_restart_and_ends_when_it_is_l
         node.settled(3).await;
     }
 
-    for (method, path, status, code) in [
-        ("POST", "/v1/nodes/nobody/quarantine", 404, "unknown-node"),
-        ("POST", "/v1/nodes/99/quarantine", 404, "unknown-node"),
-        ("DELETE", "/v1/nodes/nobody/quarantine", 404, "unknown-node"),
-        ("POST", "/v1/nodes/n1/quarantine", 409, "quarantines-itself"),
-    ] {
-        let (got, problem) = refused(&first, method, path, "{}").await;
-        assert_eq!((got, problem.code.as_str()), (status, code), "{problem:?}");
+    for refused in [quarantine(&first, "nobody"), quarantine(&first, "99"), lift(&first, "nobody")] {
+        assert!(matches!(refused, Err(ControlError::UnknownNode { .. })), "{refused:?}");
     }
+    let itself = quarantine(&first, "n1");
+    assert!(matches!(itself, Err(ControlError::QuarantinesItself(_))), "{itself:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_is_evicted_on_another_voter_and_nobody_twice() {
     let (leader, others) = by_leadership(cluster_of(3).await).await;
     let name = leader.status().await.name;
-    let evicted = others[0].evict(&name).await;
-    assert!(evicted.enforcement.unwrap().complete);
+    assert!(others[0].evict(&name).await.barrier.unwrap().passed);
     others[1].until(|s| s.members.len() == 2 && s.raft.leader.is_some()).await;
     let generation = others[0].status().await.generation;
-    let (status, problem) = not_evicted(&others[0], &name).await;
-    assert_eq!((status, problem.code.as_str()), (409, "already-evicted"), "{problem:?}");
-    let (status, problem) = not_evicted(&others[0], "nobody").await;
-    assert_eq!((status, problem.code.as_str()), (404, "unknown-node"), "{problem:?}");
-    let own = others[0].status().await.name;
-    let (status, problem) = not_evicted(&others[0], &own).await;
-    assert_eq!((status, problem.code.as_str()), (409, "evicts-itself"), "{problem:?}");
+    let gone = others[0].try_evict(&name).await.unwrap_err();
+    assert!(matches!(gone, ControlError::Command(CommandError::Refused(Refused::AlreadyEvicted(_)))), "{gone:?}");
+    let unknown = others[0].try_evict("nobody").await.unwrap_err();
+    assert!(matches!(unknown, ControlError::UnknownNode { .. }), "{unknown:?}");
+    let itself = others[0].try_evict(others[0].member().name().as_str()).await.unwrap_err();
+    assert!(matches!(itself, ControlError::EvictsItself(_)), "{itself:?}");
     assert_eq!(others[0].status().await.generation, generation, "nothing changed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_voter_is_not_evicted() {
     let founder = Node::bootstrap("n1").await;
-    let token = founder.token(countersign_core::trust::member::Suffrage::Learner, 1).await;
+    let token = founder.token(Suffrage::Learner, 1).await;
     let learner = Node::join("n2", &token, &founder).await.unwrap();
     founder.settled(2).await;
     let generation = founder.status().await.generation;
-    let body = serde_json::to_string(&NodeRemove { compromised: false, keep_authority: true }).unwrap();
-    let (status, problem) = refused(&founder, "POST", "/v1/nodes/n1/demote", &body).await;
-    assert_eq!((status, problem.code.as_str()), (409, "last-voter"), "{problem:?}");
-    let (status, problem) = not_evicted(&learner, "n1").await;
-    assert!(status == 403 || status == 409, "{problem:?}");
+    let last = founder.control().demote(founder.member().node(), true).await.unwrap_err();
+    assert!(matches!(last, ControlError::Command(CommandError::Refused(Refused::LastVoter(_)))), "{last:?}");
+    let refused = learner.try_evict("n1").await.unwrap_err();
+    assert!(matches!(refused, ControlError::Command(CommandError::NotPermitted(_))), "{refused:?}");
     assert_eq!(founder.status().await.generation, generation);
 }
 
@@ -146,9 +131,9 @@ async fn an_eviction_that_cannot_commit_changes_nothing_and_names_who_is_not_rea
     let (data, name) = nodes.remove(1).stop().await;
     nodes[0].until(|status| status.ready).await;
     let generation = nodes[0].status().await.generation;
-    let (status, problem) = not_evicted(&nodes[0], "n3").await;
-    assert_eq!((status, problem.code.as_str()), (503, "no-quorum"), "{problem:?}");
-    assert!(problem.message.contains("n2") && !problem.message.contains("without n1"), "{problem:?}");
+    let refused = nodes[0].try_evict("n3").await.unwrap_err();
+    let ControlError::NoQuorum { node, unreached } = &refused else { panic!("{refused:?}") };
+    assert!(node.as_str() == "n3" && unreached.len() == 1 && unreached[0].starts_with("n2"), "{refused:?}");
     assert_eq!(nodes[0].status().await.generation, generation, "nothing changed");
     assert!(nodes[0].status().await.members.iter().all(|m| m.settled));
     // The dead one can go.

@@ -4,37 +4,32 @@
 
 mod support;
 
-use countersign_api::admin::{CertificateRevoked, Problem};
+use countersign::{CommandError, ControlError, RevokedCertificates};
+use countersign_core::id::KeyId;
 use countersign_core::peer::Refusal;
+use countersign_core::principal::Role;
+use countersign_core::receipt::Answer;
+use countersign_core::trust::outcome::Refused;
 use countersign_net::DialCause;
 use support::{Client, Node, cluster_of};
 
-async fn revoke(node: &Node, path: &str) -> CertificateRevoked {
-    let (status, body) = node.ask("DELETE", path, String::new()).await;
-    assert_eq!(status, 200, "{body}");
-    serde_json::from_str(&body).unwrap()
+async fn revoke_principal(node: &Node, role: &str) -> Result<RevokedCertificates, ControlError> {
+    node.control().revoke_principal(Role::parse(role).unwrap()).await
 }
 
-async fn refused(node: &Node, path: &str, status: u16, code: &str) {
-    let (answered, body) = node.ask("DELETE", path, String::new()).await;
-    let problem: Problem = serde_json::from_str(&body).unwrap();
-    assert_eq!((answered, problem.code.as_str()), (status, code), "{path}: {body}");
-    assert!(problem.next.is_some_and(|next| !next.is_empty()), "{path}: {body}");
+fn is_complete(revoked: &RevokedCertificates) -> bool {
+    revoked.barrier.as_ref().is_some_and(|barrier| barrier.passed)
 }
 
-/// Each member says by receipt that it enforces it.
-fn with_receipts(revoked: &CertificateRevoked, members: usize) {
-    let enforcement = &revoked.enforcement;
-    assert!(enforcement.complete, "{enforcement:?}");
-    assert_eq!(enforcement.members.len(), members);
-    for member in &enforcement.members {
-        assert!(member.state == "enforced" && member.receipt.is_some(), "{member:?}");
-    }
-}
-
-fn closed(revoked: &CertificateRevoked) -> Vec<u64> {
-    let receipts = revoked.enforcement.members.iter().map(|member| member.receipt.as_ref().unwrap());
-    receipts.map(|receipt| receipt.connections_closed).collect()
+/// How many connections each member closed: each says by receipt that it enforces the revocation.
+fn closed(revoked: &RevokedCertificates) -> Vec<u64> {
+    assert!(is_complete(revoked), "{revoked:?}");
+    let answers = revoked.barrier.iter().flat_map(|barrier| barrier.answers.values());
+    let closed = answers.map(|answer| match answer {
+        Answer::Enforced(Some(receipt)) => receipt.closed,
+        Answer::Enforced(None) | Answer::Absent(_) => panic!("{revoked:?}"),
+    });
+    closed.collect()
 }
 
 async fn is_refused(client: &Client, node: &Node, expected: Refusal) {
@@ -56,12 +51,9 @@ async fn a_revoked_key_is_cut_off_on_every_member_before_the_answer() {
         open.push(calls);
     }
     // On another member than the one that issued it.
-    let path = format!("/v1/certificates/{}", pay.key);
-    let revoked = revoke(&nodes[1], &path).await;
-    with_receipts(&revoked, 3);
-    assert_eq!(closed(&revoked), [1, 1, 1]);
-    assert_eq!((revoked.keys, revoked.key.as_deref()), (1, Some(pay.key.as_str())));
-    assert!(revoked.principal.as_deref().unwrap().ends_with("/client/pay"));
+    let revoked = nodes[1].control().revoke_key(pay.key).await.unwrap();
+    assert_eq!((revoked.keys, closed(&revoked)), (1, vec![1, 1, 1]));
+    assert!(revoked.principal.unwrap().to_string().ends_with("/client/pay"));
     // From here on nothing is waited for: the answer said that it is in force.
     for (node, [pay_call, other_call]) in nodes.iter().zip(&mut open) {
         pay_call.ask().await.unwrap_err();
@@ -70,8 +62,8 @@ async fn a_revoked_key_is_cut_off_on_every_member_before_the_answer() {
         other.connect(node).await.unwrap();
     }
     // Repeated: nothing changes, and the answer is as good.
-    let again = revoke(&nodes[2], &path).await;
-    assert!(again.keys == 0 && again.enforcement.complete, "{again:?}");
+    let again = nodes[2].control().revoke_key(pay.key).await.unwrap();
+    assert!(again.keys == 0 && is_complete(&again), "{again:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -88,9 +80,8 @@ async fn a_revoked_principal_loses_all_its_keys_and_one_issued_later_counts() {
             open.push(call);
         }
     }
-    let revoked = revoke(&nodes[2], "/v1/principals/client/pay").await;
-    with_receipts(&revoked, 3);
-    assert_eq!((revoked.keys, closed(&revoked), &revoked.key), (2, vec![2, 2, 2], &None));
+    let revoked = revoke_principal(&nodes[2], "client/pay").await.unwrap();
+    assert_eq!((revoked.keys, closed(&revoked)), (2, vec![2, 2, 2]));
     for call in &mut open {
         call.ask().await.unwrap_err();
     }
@@ -103,8 +94,8 @@ async fn a_revoked_principal_loses_all_its_keys_and_one_issued_later_counts() {
     // The member that issued it has applied it; the others may be a moment behind.
     assert!(later.connect(&nodes[1]).await.unwrap().ask().await.unwrap().contains("client/pay"));
     // What was revoked before stays so when the principal is revoked once more.
-    let again = revoke(&nodes[0], "/v1/principals/client/pay").await;
-    assert_eq!((again.keys, again.enforcement.complete), (1, true));
+    let again = revoke_principal(&nodes[0], "client/pay").await.unwrap();
+    assert!(again.keys == 1 && is_complete(&again), "{again:?}");
     is_refused(&later, &nodes[1], Refusal::KeyRevoked).await;
 }
 
@@ -116,20 +107,22 @@ async fn what_is_nobodys_certificate_is_refused_and_changes_nothing() {
     let before = node.member().view();
     let leaf = before.members[&node.member().node()].leaf.key;
     let identity = before.members[&node.member().node()].keys.identity.id();
-    for (path, status, code) in [
-        ("/v1/principals/client/nobody".to_owned(), 404, "unknown-principal"),
-        ("/v1/principals/admin/pay".to_owned(), 404, "unknown-principal"),
-        ("/v1/principals/node/1".to_owned(), 409, "of-a-node"),
-        ("/v1/principals/node/77".to_owned(), 409, "of-a-node"),
-        ("/v1/principals/king/pay".to_owned(), 400, "invalid"),
-        ("/v1/principals/client/PAY".to_owned(), 400, "invalid"),
-        ("/v1/principals/client/pay%00".to_owned(), 400, "invalid"),
-        (format!("/v1/certificates/{}", "ab".repeat(32)), 404, "unknown-key"),
-        ("/v1/certificates/abcd".to_owned(), 400, "invalid"),
-        (format!("/v1/certificates/{leaf}"), 409, "of-a-node"),
-        (format!("/v1/certificates/{identity}"), 409, "of-a-node"),
-    ] {
-        refused(node, &path, status, code).await;
+    for role in ["client/nobody", "admin/pay"] {
+        let refused = revoke_principal(node, role).await.unwrap_err();
+        assert!(
+            matches!(refused, ControlError::Command(CommandError::Refused(Refused::NoSuchPrincipal(_)))),
+            "{refused:?}"
+        );
+    }
+    for role in ["node/1", "node/77"] {
+        let refused = revoke_principal(node, role).await.unwrap_err();
+        assert!(matches!(refused, ControlError::CertificateOfNode { .. }), "{refused:?}");
+    }
+    let unknown = node.control().revoke_key(KeyId([0xab; 32])).await.unwrap_err();
+    assert!(matches!(unknown, ControlError::UnknownKey(_)), "{unknown:?}");
+    for key in [leaf, identity] {
+        let refused = node.control().revoke_key(key).await.unwrap_err();
+        assert!(matches!(&refused, ControlError::CertificateOfNode { node } if node == "n1"), "{refused:?}");
     }
     let after = node.member().view();
     assert_eq!((after.generation, &after.revoked_keys), (before.generation, &before.revoked_keys));

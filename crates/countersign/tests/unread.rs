@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use serde_json::json;
+use support::rules::{policy, rule};
 use support::{Issued, Node};
 
 /// A connection on which the server may send so many bytes of an answer before they are read.
@@ -47,10 +47,8 @@ fn code(answer: &hyper::Response<Incoming>) -> Option<&str> {
 async fn answers_that_nobody_reads_are_few_and_in_nobody_else_s_way() {
     let node = Node::bootstrap("n1").await;
     // Long enough not to be taken for read once it is handed to a connection.
-    let long = (0..300).map(|at| json!({"principal": "client/pay", "actions": ["read"], "topic": format!("t{at}")}));
-    let mut rules: Vec<_> = long.collect();
-    rules.push(json!({"principal": "broker/*", "actions": ["read"], "resource_any": "policy"}));
-    node.local("POST", "/v1/acl/apply", json!({"policy": {"super_users": [], "rule": rules}})).await;
+    let long = (0..300).map(|at| rule(&format!("pay-{at:012}"), "client/pay", "read", &format!("topic:t{at}")));
+    node.apply(policy(&[], long.chain([rule("fetch", "broker/*", "read", "policy")]))).await;
     let (hostile, honest) = (node.issue("broker/hostile.example").await, node.issue("broker/honest.example").await);
     // No byte, or one; on one connection, or on several.
     for window in [0, 1] {

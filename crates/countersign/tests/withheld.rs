@@ -5,7 +5,6 @@
 
 mod support;
 
-use countersign::Services;
 use std::convert::Infallible;
 use std::time::Duration;
 
@@ -13,44 +12,71 @@ use axum::body::{Body, Bytes};
 use axum::extract::Request;
 use axum::http::header;
 use axum::routing::post;
-use countersign_api::admin::{Problem, TokenCreate};
-use countersign_core::name::Address;
+use countersign::Services;
+use countersign_api::admin::TokenCreate;
+use countersign_core::id::TokenId;
+use countersign_core::trust::join_token::Token;
 use countersign_core::trust::member::Suffrage;
-use countersign_net::https::{HttpsClientStream, dial_https};
-use countersign_net::{Clock, SystemClock};
+use countersign_net::https::HttpsClientStream;
 use http_body_util::BodyExt;
-use support::{Issued, Node, cluster_around, cluster_of};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use support::http::{Answer, exchanged, request};
+use support::rules::rule;
+use support::{Issued, Node, PATIENCE, cluster_around, cluster_of};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
-/// Longer than anything takes on a loaded machine; only a failure waits so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Bytes of a request that wait for their way to the server.
+const BUFFER_LEN: usize = 4096;
 
-async fn dial(node: &Node, admin: &Issued) -> HttpsClientStream {
-    let address = Address::parse(&node.member().https_addr().unwrap().to_string()).unwrap();
-    dial_https(&address, admin.bundle.clone(), &admin.credential, SystemClock.now()).await.unwrap()
+/// A request that was sent but for its last byte.
+struct Withheld {
+    last: oneshot::Sender<()>,
+    answer: JoinHandle<Answer>,
 }
 
-/// The whole answer: its status, and its body.
-async fn answer(mut stream: HttpsClientStream) -> (u16, String) {
-    let mut said = Vec::new();
-    tokio::time::timeout(PATIENCE, stream.read_to_end(&mut said)).await.expect("no answer").unwrap();
-    let said = String::from_utf8(said).unwrap();
-    let (head, body) = said.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+impl Withheld {
+    async fn begin(node: &Node, admin: &Issued, request: Request) -> Self {
+        let (client, between) = tokio::io::duplex(BUFFER_LEN);
+        let (last, let_go) = oneshot::channel();
+        tokio::spawn(all_but_last(between, node.dial_https(admin).await, let_go));
+        Self { last, answer: tokio::spawn(exchanged(client, request)) }
+    }
+
+    /// Sends the last byte.
+    async fn end(self) -> Answer {
+        self.last.send(()).unwrap();
+        self.answer.await.unwrap()
+    }
 }
 
-fn head(method: &str, path: &str, framing: &str) -> String {
-    format!(
-        "{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n{framing}\r\n\r\n"
-    )
+/// Passes on all that both sides send, but keeps the last byte of the client until it is let go.
+async fn all_but_last(client: DuplexStream, server: HttpsClientStream, mut let_go: oneshot::Receiver<()>) {
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_server, mut to_server) = tokio::io::split(server);
+    let up = async {
+        let mut kept = Vec::new();
+        loop {
+            tokio::select! {
+                read = from_client.read_buf(&mut kept) => assert_ne!(read.unwrap(), 0, "the client gave up"),
+                _ = &mut let_go => break,
+            }
+            let last = kept.split_off(kept.len() - 1);
+            to_server.write_all(&kept).await.unwrap();
+            to_server.flush().await.unwrap();
+            kept = last;
+        }
+        to_server.write_all(&kept).await.unwrap();
+        to_server.flush().await.unwrap();
+    };
+    let down = tokio::io::copy(&mut from_server, &mut to_client);
+    let _ = tokio::join!(up, down);
 }
 
-async fn ask(node: &Node, admin: &Issued, method: &str, path: &str, body: &str) -> (u16, String) {
-    let mut stream = dial(node, admin).await;
-    let request = head(method, path, &format!("content-length: {}", body.len())) + body;
-    stream.write_all(request.as_bytes()).await.unwrap();
-    answer(stream).await
+/// A body of which no byte comes, and no end.
+fn endless() -> Body {
+    Body::from_stream(tokio_stream::pending::<Result<Bytes, Infallible>>())
 }
 
 fn token() -> String {
@@ -66,71 +92,64 @@ fn token() -> String {
     serde_json::to_string(&wanted).unwrap()
 }
 
-async fn tokens(node: &Node) -> String {
-    node.ask("GET", "/v1/tokens", String::new()).await.1
+fn tokens(node: &Node) -> Vec<(TokenId, Token)> {
+    node.control().tokens()
 }
 
-fn code(body: &str) -> String {
-    serde_json::from_str::<Problem>(body).unwrap().code
+/// What an answer of this status and code is compared with.
+fn refusal(status: u16, code: &str) -> (u16, String) {
+    (status, code.to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_was_withheld_until_its_admin_was_revoked_is_refused() {
     let node = Node::bootstrap("n1").await;
     let (ada, eve) = (node.issue("admin/ada").await, node.issue("admin/eve").await);
-    let body = token();
-    let (early, late) = body.split_at(body.len() - 1);
-    let counted = format!("content-length: {}", body.len());
-    let chunked = "transfer-encoding: chunked";
+    // Its length is told in the head, or chunk by chunk.
+    let (counted, chunked) =
+        (|| Body::from(token()), || Body::from_stream(tokio_stream::once(Ok::<_, Infallible>(token()))));
+    let certificate = format!("/v1/certificates/{}", ada.key);
     let mut withheld = Vec::new();
     for admin in [&ada, &eve] {
-        for (head, last) in [
-            (head("POST", "/v1/tokens", &counted) + early, late.to_owned()),
-            (head("POST", "/v1/tokens", chunked) + &format!("{:x}\r\n{body}\r\n", body.len()), "0\r\n\r\n".to_owned()),
-            // Of what has no body, the last byte of the head is withheld.
-            (
-                head("DELETE", &format!("/v1/certificates/{}", ada.key), "x: y").trim_end().to_owned(),
-                "\r\n\r\n".to_owned(),
-            ),
+        for request in [
+            request("POST", "/v1/tokens", counted()),
+            request("POST", "/v1/tokens", chunked()),
+            // Of a request without a body, the last byte of the head is withheld.
+            request("DELETE", &certificate, Body::empty()),
         ] {
-            let mut stream = dial(&node, admin).await;
-            stream.write_all(head.as_bytes()).await.unwrap();
-            stream.flush().await.unwrap();
-            withheld.push((stream, last));
+            withheld.push(Withheld::begin(&node, admin, request).await);
         }
     }
     // why: nothing tells that the server has read what was sent; were it not read yet, nothing would be tested
     tokio::time::sleep(Duration::from_millis(500)).await;
-    node.revoke(&eve.key).await;
-    let before = tokens(&node).await;
+    node.revoke(eve.key).await;
+    let before = tokens(&node);
     let of_ada = withheld.drain(..3).collect::<Vec<_>>();
-    for (mut stream, last) in withheld {
-        stream.write_all(last.as_bytes()).await.unwrap();
-        let (status, body) = answer(stream).await;
-        assert_eq!((status, code(&body).as_str()), (403, "key-revoked"), "{body}");
+    for request in withheld {
+        let answer = request.end().await;
+        assert_eq!(answer.refused(), refusal(403, "key-revoked"), "{answer:?}");
     }
-    assert_eq!(tokens(&node).await, before, "nothing was carried out");
-    // Whoever is not revoked may take a while.
-    for (mut stream, last) in of_ada.into_iter().take(2) {
-        stream.write_all(last.as_bytes()).await.unwrap();
-        let (status, body) = answer(stream).await;
-        assert_eq!(status, 200, "{body}");
+    assert_eq!(tokens(&node), before, "nothing was carried out");
+    // An admin that is not revoked may take a while.
+    for request in of_ada.into_iter().take(2) {
+        let answer = request.end().await;
+        assert_eq!(answer.status, 200, "{answer:?}");
     }
-    assert_ne!(tokens(&node).await, before);
+    assert_ne!(tokens(&node), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_is_too_long_or_a_strangers_is_refused_unread() {
     let node = Node::bootstrap("n1").await;
     let (ada, pay) = (node.issue("admin/ada").await, node.issue("client/pay").await);
-    let (status, body) = ask(&node, &ada, "POST", "/v1/tokens", &" ".repeat(64 * 1024 + 1)).await;
-    assert_eq!((status, code(&body).as_str()), (413, "body"), "{body}");
-    // Not waited for: neither of whom no rule allows it, nor of nobody at all.
+    let answer = node.over_https(&ada, "POST", "/v1/tokens", &" ".repeat(64 * 1024 + 1)).await;
+    assert_eq!(answer.refused(), refusal(413, "body"), "{answer:?}");
+    // The body of a caller that no rule allows is not waited for.
     for path in ["/v1/acl/apply", "/v1/tokens/rotate", "/v1/nodes/n1/demote", "/elsewhere"] {
-        let mut stream = dial(&node, &pay).await;
-        stream.write_all(head("POST", path, "content-length: 134217728").as_bytes()).await.unwrap();
-        let (status, body) = answer(stream).await;
-        assert_eq!((status, code(&body).as_str()), (403, "denied"), "{path}: {body}");
+        let mut asked = request("POST", path, endless());
+        asked.headers_mut().insert(header::CONTENT_LENGTH, 134_217_728.into());
+        let answer = exchanged(node.dial_https(&pay).await, asked).await;
+        assert_eq!(answer.refused(), refusal(403, "denied"), "{path}: {answer:?}");
     }
 }
 
@@ -138,24 +157,16 @@ async fn a_body_that_is_too_long_or_a_strangers_is_refused_unread() {
 async fn a_request_that_was_withheld_until_its_rule_was_removed_is_refused() {
     let node = Node::bootstrap("n1").await;
     let pay = node.issue("client/pay").await;
-    let rule = r#"{"rule":{"id":"mint","principal":"client/pay","actions":["create"],"resource_any":"token"}}"#;
-    let (status, body) = node.ask("POST", "/v1/acl/rules", rule.to_owned()).await;
-    assert_eq!(status, 200, "{body}");
-    assert_eq!(ask(&node, &pay, "POST", "/v1/tokens", &token()).await.0, 200);
-    let body = token();
-    let (early, late) = body.split_at(body.len() - 1);
-    let mut stream = dial(&node, &pay).await;
-    let begun = head("POST", "/v1/tokens", &format!("content-length: {}", body.len())) + early;
-    stream.write_all(begun.as_bytes()).await.unwrap();
+    node.add_rule(rule("mint", "client/pay", "create", "token")).await;
+    assert_eq!(node.over_https(&pay, "POST", "/v1/tokens", &token()).await.status, 200);
+    let withheld = Withheld::begin(&node, &pay, request("POST", "/v1/tokens", Body::from(token()))).await;
     // why: nothing tells that the server has read what was sent; were it not read yet, nothing would be tested
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let (status, said) = node.ask("DELETE", "/v1/acl/rules/mint", String::new()).await;
-    assert_eq!(status, 200, "{said}");
-    let before = tokens(&node).await;
-    stream.write_all(late.as_bytes()).await.unwrap();
-    let (status, body) = answer(stream).await;
-    assert_eq!((status, code(&body).as_str()), (403, "denied"), "{body}");
-    assert_eq!(tokens(&node).await, before, "nothing was carried out");
+    node.remove_rule("mint").await;
+    let before = tokens(&node);
+    let answer = withheld.end().await;
+    assert_eq!(answer.refused(), refusal(403, "denied"), "{answer:?}");
+    assert_eq!(tokens(&node), before, "nothing was carried out");
 }
 
 /// The first of three, cut off from the others.
@@ -171,8 +182,8 @@ async fn cut_off(mut nodes: Vec<Node>) -> Node {
 async fn a_member_without_a_lease_takes_nobody_for_an_admin() {
     let nodes = cluster_of(3).await;
     let ada = nodes[0].issue("admin/ada").await;
-    let (status, body) = ask(&nodes[0], &ada, "GET", "/v1/certificates", "").await;
-    assert_eq!(status, 200, "{body}");
+    let answer = nodes[0].over_https(&ada, "GET", "/v1/certificates", "").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
     let left = cut_off(nodes).await;
     left.until(|status| status.lease_millis_left.is_none()).await;
     let certificate = format!("/v1/certificates/{}", ada.key);
@@ -186,14 +197,14 @@ async fn a_member_without_a_lease_takes_nobody_for_an_admin() {
         ("GET", "/v1/tokens", String::new()),
         ("GET", "/v1/status/", String::new()),
     ] {
-        let (status, body) = ask(&left, &ada, method, path, &sent).await;
-        assert_eq!((status, code(&body).as_str()), (503, "no-lease"), "{method} {path}: {body}");
+        let answer = left.over_https(&ada, method, path, &sent).await;
+        assert_eq!(answer.refused(), refusal(503, "no-lease"), "{method} {path}: {answer:?}");
     }
-    let (status, body) = ask(&left, &ada, "GET", "/v1/status", "").await;
-    assert_eq!(status, 200, "{body}");
-    // The host's own operator is somebody else's concern.
-    let (status, body) = left.ask("GET", "/v1/certificates", String::new()).await;
-    assert_eq!(status, 200, "{body}");
+    let answer = left.over_https(&ada, "GET", "/v1/status", "").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    // The operator of the host needs no lease.
+    let answer = left.on_socket("GET", "/v1/certificates", "").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -211,9 +222,7 @@ async fn a_call_that_streams_is_cut_when_the_lease_lapses() {
     let nodes = cluster_around(founder, 3).await;
     let client = nodes[0].client("pay").await;
     nodes[0].settled(3).await;
-    let rule = r#"{"rule":{"principal":"client/pay","actions":["write"],"resource_prefix":"service:test.Echo/"}}"#;
-    let (status, body) = nodes[0].ask("POST", "/v1/acl/rules", rule.to_owned()).await;
-    assert_eq!(status, 200, "{body}");
+    nodes[0].add_rule(rule("echo", "client/pay", "write", "service:test.Echo/*")).await;
     let stream = client.dialer.dial(&nodes[0].address()).await.unwrap();
     let endpoint = tonic::transport::Endpoint::from_static("http://cluster");
     let channel = countersign::channel_over(&endpoint, stream);

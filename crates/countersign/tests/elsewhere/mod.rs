@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use countersign::{FilesMode, Rules};
+use countersign_core::id::KeyId;
 use countersign_core::name::Host;
 use countersign_core::principal::{Principal, TrustDomain};
 use countersign_core::time::{UnixMillis, Validity};
@@ -30,7 +31,7 @@ pub struct Elsewhere {
 
 /// A client with a certificate made elsewhere.
 pub struct Client {
-    pub key: String,
+    pub key: KeyId,
     pub credential: Arc<Credential>,
     pub dialer: ServiceClient,
 }
@@ -140,7 +141,7 @@ impl Elsewhere {
         let ca = certificates_from_pem(&fs::read_to_string(self.path("ca.pem")).unwrap()).unwrap();
         let bundle = Arc::new(Bundle::new([ca[0].as_ref()]).unwrap());
         let dialer = ServiceClient::new(bundle, domain, Arc::clone(&credential), Arc::new(SystemClock));
-        Client { key: key.id().to_string(), credential, dialer }
+        Client { key: key.id(), credential, dialer }
     }
 
     fn issue(&self, principal: &str, hosts: &[Host], validity: Validity) -> (String, String) {

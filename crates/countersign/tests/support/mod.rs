@@ -1,6 +1,10 @@
-//! A member in a temporary directory on an ephemeral port, and what tests ask of it over its admin socket.
+//! A member in a temporary directory on an ephemeral port. Tests administer it by functions, never by requests:
+//! only tests of a port make requests, with `http`.
 
 #![allow(dead_code, unreachable_pub)]
+
+pub mod http;
+pub mod rules;
 
 use std::path::Path;
 use std::pin::Pin;
@@ -9,34 +13,30 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use countersign::{
-    CACHE_TTL_SECS, ClusterToken, FilesMode, LeaseLength, Member, NODE_TTL_SECS, NewCluster, Services, Settings, Start,
-    StartError, Started, WhoamiService, channel_over,
+    CACHE_TTL_SECS, ClusterToken, Control, ControlError, Evicted, FilesMode, IssuedCertificate, LeaseLength, Leaving,
+    Member, NODE_TTL_SECS, NewCertificate, NewCluster, NewToken, Services, Settings, Start, StartError, Started,
+    WhoamiService, channel_over,
 };
-use countersign_api::admin::{
-    CertificateIssued, CertificateRequest, NodeChanged, NodeRemove, Status, TokenCreate, TokenCreated,
-};
+use countersign_api::admin::Status;
 use countersign_api::cluster::WhoamiRequest;
 use countersign_api::cluster::whoami_client::WhoamiClient;
-use countersign_core::authz::Rule;
 use countersign_core::authz::change::PolicyChange;
-use countersign_core::authz::text::RuleText;
+use countersign_core::authz::{Policy, Rule, RuleId};
+use countersign_core::id::{Generation, KeyId};
 use countersign_core::name::{Address, Name};
+use countersign_core::principal::Role;
 use countersign_core::trust::join_token::JoinToken;
 use countersign_core::trust::member::Suffrage;
 use countersign_net::{Credential, DialError, ServiceClient, SystemClock};
-use countersign_pki::csr::{create_csr, csr_pem};
 use countersign_pki::key::{KeyAlgorithm, KeyPair};
-use countersign_pki::pem::certificates_from_pem;
 use countersign_pki::verify::Bundle;
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
-use serde_json::Value;
+use rules::rule;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
 /// Longer than anything takes on a loaded machine; only a failure waits so long.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Node {
     member: Option<Member>,
@@ -96,16 +96,9 @@ pub fn new_cluster() -> NewCluster {
     }
 }
 
-/// Everybody may ask who they are.
-pub fn whoami_rule() -> Rule {
-    let text = RuleText {
-        id: Some("whoami".to_owned()),
-        principal: "*".to_owned(),
-        actions: vec!["write".to_owned()],
-        resource: Some("service:countersign.v1.Whoami/Whoami".to_owned()),
-        ..RuleText::default()
-    };
-    text.rule().unwrap()
+/// Every principal may ask who it is.
+fn whoami_rule() -> Rule {
+    rule("whoami", "*", "write", "service:countersign.v1.Whoami/Whoami")
 }
 
 /// What a node of a test serves unless the test says otherwise.
@@ -121,13 +114,6 @@ async fn serving(
     let (opened, started) = Member::open(settings, start).await?;
     let services = services(opened.member());
     Ok((opened.serve(services).await?, started))
-}
-
-/// The body of a request for a certificate.
-pub fn certificate_request(role: &str) -> String {
-    let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
-    let csr = csr_pem(&create_csr(&key).unwrap());
-    serde_json::to_string(&CertificateRequest { role: role.to_owned(), ttl_secs: Some(600), csr }).unwrap()
 }
 
 impl Node {
@@ -202,57 +188,46 @@ impl Node {
         Self::start_with(data, &name, Start::Existing, files).await.unwrap()
     }
 
-    /// One request over the admin socket.
-    pub async fn ask(&self, method: &str, path: &str, body: String) -> (u16, String) {
-        let socket = self.data.path().join("admin.sock");
-        let stream = tokio::net::UnixStream::connect(socket).await.unwrap();
-        let (mut client, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        tokio::spawn(connection);
-        let request = hyper::Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", "local")
-            .header("content-type", "application/json")
-            .body(Full::new(bytes::Bytes::from(body)))
-            .unwrap();
-        let response = client.send_request(request).await.unwrap();
-        let status = response.status().as_u16();
-        let body = response.into_body().collect().await.unwrap().to_bytes();
-        (status, String::from_utf8(body.to_vec()).unwrap())
-    }
-
-    /// The same, for a request that is carried out.
-    pub async fn local(&self, method: &str, path: &str, body: Value) -> Value {
-        let (status, said) = self.ask(method, path, body.to_string()).await;
-        assert_eq!(status, 200, "{method} {path}: {said}");
-        serde_json::from_str(&said).unwrap()
+    /// Administers the cluster through this member, as a program that embeds it does.
+    pub fn control(&self) -> Control {
+        self.member().control().unwrap()
     }
 
     pub async fn status(&self) -> Status {
-        serde_json::from_str(&self.ask("GET", "/v1/status", String::new()).await.1).unwrap()
+        self.member().health().status().await
     }
 
     pub async fn token(&self, suffrage: Suffrage, uses: u32) -> Token {
-        let wanted = TokenCreate {
-            suffrage,
-            ttl_secs: 600,
-            uses,
-            name: None,
-            hosts: vec![],
-            role: None,
-            attributes: Default::default(),
-        };
-        let (status, body) = self.ask("POST", "/v1/tokens", serde_json::to_string(&wanted).unwrap()).await;
-        assert_eq!(status, 200, "{body}");
-        Token(serde_json::from_str::<TokenCreated>(&body).unwrap().token)
+        let (name, hosts, role, attributes) = (None, vec![], None, Default::default());
+        let wanted = NewToken { suffrage, uses, ttl_secs: 600, name, hosts, role, attributes };
+        Token(self.control().create_token(wanted).await.unwrap().token.reveal())
     }
 
-    pub async fn evict(&self, node: &str) -> NodeChanged {
-        let how = NodeRemove { compromised: false, keep_authority: true };
-        let path = format!("/v1/nodes/{node}/evict");
-        let (status, body) = self.ask("POST", &path, serde_json::to_string(&how).unwrap()).await;
-        assert_eq!(status, 200, "{body}");
-        serde_json::from_str(&body).unwrap()
+    /// Adds a rule. Returns the generation that shows it.
+    pub async fn add_rule(&self, rule: Rule) -> Generation {
+        self.control().add_rule(rule).await.unwrap().generation
+    }
+
+    /// Removes a rule. Returns the generation that shows it.
+    pub async fn remove_rule(&self, id: &str) -> Generation {
+        let (changed, _) = self.control().remove_rule(RuleId::parse(id).unwrap()).await.unwrap();
+        changed.generation
+    }
+
+    /// Puts a policy in place of the one in force.
+    pub async fn apply(&self, policy: Policy) {
+        self.control().apply_policy(&Arc::new(policy), None).await.unwrap();
+    }
+
+    /// Evicts the member of a name or number, whose machine was wiped.
+    pub async fn try_evict(&self, node: &str) -> Result<Evicted, ControlError> {
+        let control = self.control();
+        let how = Leaving { compromised: false, keep_authority: true };
+        control.evict(control.find(node)?, how).await
+    }
+
+    pub async fn evict(&self, node: &str) -> Evicted {
+        self.try_evict(node).await.unwrap()
     }
 
     /// A client with a certificate of this cluster.
@@ -266,20 +241,15 @@ impl Node {
     /// A certificate of this cluster.
     pub async fn issue(&self, role: &str) -> Issued {
         let key = KeyPair::generate(KeyAlgorithm::default()).unwrap();
-        let csr = csr_pem(&create_csr(&key).unwrap());
-        let wanted = CertificateRequest { role: role.to_owned(), ttl_secs: Some(600), csr };
-        let (status, body) = self.ask("POST", "/v1/certificates", serde_json::to_string(&wanted).unwrap()).await;
-        assert_eq!(status, 200, "{body}");
-        let issued: CertificateIssued = serde_json::from_str(&body).unwrap();
-        let chain = certificates_from_pem(&issued.chain).unwrap();
-        let credential = Arc::new(Credential::new(chain.iter().map(|der| der.to_vec()), &key).unwrap());
-        let bundle = Arc::new(Bundle::new([chain[1].as_ref()]).unwrap());
-        Issued { key: issued.key, bundle, credential }
+        let wanted = NewCertificate { role: Role::parse(role).unwrap(), spki: key.spki(), ttl_secs: Some(600) };
+        let IssuedCertificate { leaf, authority, .. } = self.control().issue_certificate(wanted).await.unwrap();
+        let bundle = Arc::new(Bundle::new([authority.as_slice()]).unwrap());
+        let credential = Arc::new(Credential::new([leaf, authority], &key).unwrap());
+        Issued { key: key.id(), bundle, credential }
     }
 
-    pub async fn revoke(&self, key: &str) {
-        let (status, body) = self.ask("DELETE", &format!("/v1/certificates/{key}"), String::new()).await;
-        assert_eq!(status, 200, "{body}");
+    pub async fn revoke(&self, key: KeyId) {
+        self.control().revoke_key(key).await.unwrap();
     }
 
     /// Waits until the view shows `members` members, all settled, each voter holding the CA key.
@@ -304,20 +274,20 @@ impl Node {
                 return;
             }
             assert!(tokio::time::Instant::now() < deadline, "{status:#?}");
-            // why: the socket is asked again; nothing tells when its answer changes
+            // why: the member is asked again; nothing tells when its answer changes
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 }
 
 pub struct Issued {
-    pub key: String,
+    pub key: KeyId,
     pub bundle: Arc<Bundle>,
     pub credential: Arc<Credential>,
 }
 
 pub struct Client {
-    pub key: String,
+    pub key: KeyId,
     pub dialer: ServiceClient,
 }
 
