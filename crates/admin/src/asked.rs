@@ -162,7 +162,9 @@ pub(crate) async fn lint(admin: Permitted) -> Result<Json<AclLint>, AdminError> 
 fn shown(policy: &Policy, decision: &Decision) -> AclDecision {
     let rule = match &decision.reason {
         Reason::Rule(id) => policy.rule(id).map(|rule| RuleText::of(rule)),
-        _ => None,
+        Reason::SuperUser | Reason::Requirement(_) | Reason::NoRule | Reason::NameTooLong | Reason::Unevaluable(_) => {
+            None
+        }
     };
     let (allowed, reason) = (decision.effect == Effect::Allow, decision.reason.to_string());
     AclDecision { allowed, reason, rule, generation: decision.generation.0 }

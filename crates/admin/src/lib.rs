@@ -4,6 +4,8 @@
 //! A handler reads its request, calls one function of `countersign-control`, and writes the answer; the check before it
 //! ([`access`]) decides who may call. No handler holds steps of its own.
 
+#![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
+
 mod access;
 mod acl;
 mod apply;

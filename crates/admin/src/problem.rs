@@ -263,7 +263,43 @@ fn of_refused(why: &Refused) -> (StatusCode, &'static str, &'static str) {
         ),
         Refused::Limit { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "limit", "choose a smaller value"),
         Refused::Signature(_) => (StatusCode::FORBIDDEN, "signature", "repeat the command"),
-        other => (StatusCode::UNPROCESSABLE_ENTITY, "refused", advice_enrollment(other)),
+        other @ (Refused::NoCluster
+        | Refused::ClusterExists
+        | Refused::Token(_)
+        | Refused::BelowLevel { .. }
+        | Refused::AboveLevel { .. }
+        | Refused::LevelNeedsVoter(_)
+        | Refused::TokenExists
+        | Refused::KeyRevoked
+        | Refused::KeyTaken(_)
+        | Refused::KeyReused
+        | Refused::RequestReused
+        | Refused::EvictedSince(_)
+        | Refused::NameNotAdmitted(_)
+        | Refused::NameTaken { .. }
+        | Refused::MappedTaken { .. }
+        | Refused::CertificateMissing
+        | Refused::CertificateUnwanted
+        | Refused::NoAddress
+        | Refused::NoSuchAuthority(_)
+        | Refused::NotSealed(_)
+        | Refused::StillVotes(_)
+        | Refused::StillInGroup(_)
+        | Refused::Returning(_)
+        | Refused::NotReturning { .. }
+        | Refused::OtherStore { .. }
+        | Refused::StoreTaken(_)
+        | Refused::Alive { .. }
+        | Refused::Later(_)
+        | Refused::NoQuorumOfOthers { .. }
+        | Refused::RenewalOutOfOrder { .. }
+        | Refused::NotASigner { .. }
+        | Refused::RenewedBefore { .. }
+        | Refused::KeyUnsuitable(_)
+        | Refused::HostNotAdvertised { .. }
+        | Refused::NotAVoter(_)
+        | Refused::NoSuchGroup(_)
+        | Refused::GroupWithoutMembers) => (StatusCode::UNPROCESSABLE_ENTITY, "refused", advice_enrollment(other)),
     }
 }
 

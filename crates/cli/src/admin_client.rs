@@ -69,7 +69,9 @@ impl AdminError {
                 status if status.is_client_error() => Exit::Refused,
                 _ => Exit::Unreachable,
             },
-            _ => Exit::Unreachable,
+            Self::Socket { .. } | Self::Dial(_) | Self::Http { .. } | Self::Deadline { .. } | Self::TooLong { .. } => {
+                Exit::Unreachable
+            }
         }
     }
 
@@ -88,7 +90,11 @@ impl AdminError {
             Self::Problem { status, .. } if *status == StatusCode::FORBIDDEN => {
                 "use the certificate of an admin, or the socket of a voter".to_owned()
             }
-            _ => "look at the member with `countersign status`, and at its log".to_owned(),
+            Self::Http { .. }
+            | Self::Deadline { .. }
+            | Self::TooLong { .. }
+            | Self::Answer { .. }
+            | Self::Problem { .. } => "look at the member with `countersign status`, and at its log".to_owned(),
         }
     }
 }

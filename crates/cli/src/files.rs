@@ -44,6 +44,7 @@ fn exists(path: &Path) -> Failure {
 }
 
 /// Writes a file, making its directory if there is none. With `force`, replaces it in one step.
+#[allow(clippy::wildcard_enum_match_arm, reason = "kinds of error are the standard library's")]
 pub(crate) fn write(file: &NewFile<'_>, force: bool) -> Result<(), Failure> {
     let path = &file.path;
     let result = make_parent(path).and_then(|()| if force { replace(file) } else { create(path, file) });
@@ -116,7 +117,13 @@ pub(crate) fn exposed(error: &DataDirError, next: &str) -> String {
             format!("chmod 600 {}, and make a new one if another user may have read this one", path.display())
         }
         DataDirError::Owner { path, .. } => format!("chown {} to this user, or to root", path.display()),
-        _ => next.to_owned(),
+        DataDirError::InUse { .. }
+        | DataDirError::Foreign { .. }
+        | DataDirError::Layout { .. }
+        | DataDirError::Link { .. }
+        | DataDirError::Kind { .. }
+        | DataDirError::Damaged { .. }
+        | DataDirError::Io { .. } => next.to_owned(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! The `countersign` binary: a command line around the libraries. What could be a decision is made there, not here.
 
+#![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
+
 mod admin_client;
 mod args;
 mod commands;

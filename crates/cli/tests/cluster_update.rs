@@ -21,14 +21,15 @@ use std::time::Instant;
 
 use countersign::{ClusterToken, LeaseLength, Member, NewCluster, Settings, Start};
 use countersign_core::name::{Address, Name};
+use countersign_core::trust::command::{FEATURE_LEVEL, LEVEL_FOR_TESTING};
 use countersign_core::trust::join_token::JoinToken;
 use countersign_raft::GroupStopped;
 use support_cluster::{Node, PATIENCE, Said, World, pause};
 
 /// Tells a child what it is.
 const CHILD: &str = "COUNTERSIGN_TEST_MEMBER";
-const OLD: u32 = 1;
-const NEW: u32 = 2;
+const OLD: u32 = FEATURE_LEVEL;
+const NEW: u32 = LEVEL_FOR_TESTING;
 
 /// A member's process, and its directory to ask the binary about.
 struct Running {
@@ -292,7 +293,7 @@ fn three_members_are_replaced_in_every_order_and_a_release_can_be_taken_back() {
         let level = if round % 2 == 0 { NEW } else { OLD };
         roll(&world, &mut members, order, level);
         let mixed = members[round % 3].say("note early");
-        assert!(mixed.starts_with("refused: ") && mixed.contains("level 2 is needed"), "{mixed}");
+        assert!(mixed.starts_with("refused: ") && mixed.contains(&format!("level {NEW} is needed")), "{mixed}");
     }
     roll(&world, &mut members, &[1, 0, 2], NEW);
     // All are new; but the level has not risen.

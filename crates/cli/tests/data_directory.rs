@@ -25,9 +25,9 @@ const GOLDEN: &str = include_str!("golden/data_directory.txt");
 
 /// The parts, each with its letter. The record beside `member.json` goes with that.
 const PARTS: [(char, &[&str]); 6] = [
-    ('s', &["store/tables", "store/lock"]),
+    ('s', &["store/tables", "store/lock", "data-store"]),
     ('c', &["store/confirmed"]),
-    ('m', &["member.json", "store.confirmed"]),
+    ('m', &["member.json", "store.confirmed", "data-store.confirmed"]),
     ('k', &["keys"]),
     ('v', &["view.bin"]),
     ('l', &["leaf.pem"]),

@@ -3,6 +3,8 @@
 //! A function gets what it needs as typed arguments and returns a typed outcome or [`ControlError`]. [`Control`] acts in the
 //! name of one author; [`Health`] says how the member is and changes nothing. Nothing here knows HTTP.
 
+#![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
+
 mod error;
 mod health;
 mod hosts;
@@ -115,9 +117,9 @@ impl Control {
 
     /// Carries out a command that answers with no more than a generation, and returns that.
     async fn carry_out(&self, command: Command) -> Result<Generation, CommandError> {
-        self.command(command, &[]).await?.answered(|outcome| match outcome {
-            Outcome::Done(generation) => Some(generation),
-            _ => None,
+        self.command(command, &[]).await?.answered(|outcome| {
+            let Outcome::Done(generation) = outcome else { return None };
+            Some(generation)
         })
     }
 }

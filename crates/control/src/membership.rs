@@ -78,9 +78,9 @@ impl Control {
         let demoted = if votes { self.leave_voters(&target, keep_authority).await? } else { None };
         self.attested(&target, demoted).await?;
         let done = self.command(Command::Evict(Evict { node, compromised, keep_authority }), &[]).await?;
-        let (generation, tokens_revoked) = done.answered(|outcome| match outcome {
-            Outcome::Evicted { generation, tokens_revoked } => Some((generation, tokens_revoked)),
-            _ => None,
+        let (generation, tokens_revoked) = done.answered(|outcome| {
+            let Outcome::Evicted { generation, tokens_revoked } = outcome else { return None };
+            Some((generation, tokens_revoked))
         })?;
         let barrier = self.await_barrier(generation).await;
         Ok(Evicted { generation, tokens_revoked, barrier })

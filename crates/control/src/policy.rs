@@ -164,9 +164,9 @@ impl Control {
     }
 
     async fn change_policy(&self, change: PolicyChange) -> Result<PolicyChanged, CommandError> {
-        self.command(Command::ChangePolicy(Box::new(change)), &[]).await?.answered(|outcome| match outcome {
-            Outcome::Policy { generation, changed } => Some(PolicyChanged { generation, changed }),
-            _ => None,
+        self.command(Command::ChangePolicy(Box::new(change)), &[]).await?.answered(|outcome| {
+            let Outcome::Policy { generation, changed } = outcome else { return None };
+            Some(PolicyChanged { generation, changed })
         })
     }
 

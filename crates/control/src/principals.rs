@@ -63,9 +63,9 @@ impl Control {
         let done = self.command(command, &spki).await?;
         let mut chain = done.chain.iter().map(|der| der.to_vec());
         let (leaf, authority) = (chain.next(), chain.next());
-        let grant = done.answered(|outcome| match outcome {
-            Outcome::Issued(grant) => Some(grant),
-            _ => None,
+        let grant = done.answered(|outcome| {
+            let Outcome::Issued(grant) = outcome else { return None };
+            Some(grant)
         })?;
         let (Some(leaf), Some(authority)) = (leaf, authority) else { return Err(CommandError::OtherOutcome.into()) };
         Ok(IssuedCertificate { principal: grant.principal, leaf, authority, validity: grant.validity })
@@ -109,9 +109,9 @@ impl Control {
         command: Command,
         principal: Option<Principal>,
     ) -> Result<RevokedCertificates, ControlError> {
-        let (generation, keys) = self.command(command, &[]).await?.answered(|outcome| match outcome {
-            Outcome::Revoked { generation, keys } => Some((generation, keys)),
-            _ => None,
+        let (generation, keys) = self.command(command, &[]).await?.answered(|outcome| {
+            let Outcome::Revoked { generation, keys } = outcome else { return None };
+            Some((generation, keys))
         })?;
         let barrier = self.await_barrier(generation).await;
         Ok(RevokedCertificates { principal, keys, generation, barrier })

@@ -5,6 +5,8 @@
 //! cluster by functions; [`Member::dialer`] reaches the other members. [`RemoteGuard`] decides by a cluster's rules on a host
 //! that is no member. What a member decides is decided in `countersign-core`.
 
+#![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
+
 mod client_renewal;
 mod member;
 mod remote_guard;

@@ -191,7 +191,7 @@ async fn directory_without_data_store_gets_one_whatever_step_is_killed() {
         assert_eq!(node.state.read().level(), FIRST_LEVEL);
         let known = async {
             let mut applied = node.state.applied();
-            while node.state.read().behind(FEATURE_LEVEL, &BTreeSet::new()) != [] {
+            while !node.state.read().behind(FEATURE_LEVEL, &BTreeSet::new()).is_empty() {
                 applied.changed().await.unwrap();
             }
         };

@@ -4,6 +4,8 @@
 //! and names the parts that it is handed. What a member decides is decided in `countersign-core`; nothing here knows HTTP
 //! administration.
 
+#![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
+
 mod boot;
 mod chain;
 mod channel;

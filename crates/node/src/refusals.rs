@@ -192,6 +192,47 @@ pub fn advice_enrollment(why: &Refused) -> &'static str {
             "have a certificate made for a name of its own, or evict the node that has this one"
         }
         Refused::Limit { .. } => "see `countersign node list`; use a learner token, or evict what is gone",
-        _ => "repeat the join; if it fails again, join with a new token and another directory: --data",
+        Refused::NoCluster
+        | Refused::ClusterExists
+        | Refused::TokenExists
+        | Refused::Signature(_)
+        | Refused::KeyTaken(_)
+        | Refused::KeyReused
+        | Refused::RequestReused
+        | Refused::KeyElsewhere(_)
+        | Refused::NoSuchNode(_)
+        | Refused::AlreadyEvicted(_)
+        | Refused::NoSuchToken(_)
+        | Refused::NoSuchAuthority(_)
+        | Refused::NotSealed(_)
+        | Refused::StillVotes(_)
+        | Refused::StillInGroup(_)
+        | Refused::Returning(_)
+        | Refused::NotReturning { .. }
+        | Refused::OtherStore { .. }
+        | Refused::StoreTaken(_)
+        | Refused::Alive { .. }
+        | Refused::StateDiffers { .. }
+        | Refused::NoQuorumOfOthers { .. }
+        | Refused::LastVoter(_)
+        | Refused::KeepAuthority(_)
+        | Refused::Unchanged(..)
+        | Refused::NotIssued(_)
+        | Refused::KeyOfNode(_)
+        | Refused::RenewalOutOfOrder { .. }
+        | Refused::NoSuchPrincipal(_)
+        | Refused::NotASigner { .. }
+        | Refused::SignatureMissing { .. }
+        | Refused::RenewedBefore { .. }
+        | Refused::KeyUnsuitable(_)
+        | Refused::Policy(_)
+        | Refused::Label(_)
+        | Refused::HostNotAdvertised { .. }
+        | Refused::HostNotAdded { .. }
+        | Refused::NotAVoter(_)
+        | Refused::NoSuchGroup(_)
+        | Refused::GroupWithoutMembers => {
+            "repeat the join; if it fails again, join with a new token and another directory: --data"
+        }
     }
 }

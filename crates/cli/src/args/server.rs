@@ -75,7 +75,7 @@ fn argument(key: &'static Key) -> Option<Arg> {
         // Not `SetTrue`: an absent flag must not hide what the file says.
         Kind::Flag => arg.action(ArgAction::Set).num_args(0..=1).require_equals(true).default_missing_value("true"),
         Kind::List => arg.action(ArgAction::Append),
-        _ => arg,
+        Kind::Text | Kind::Word(_) | Kind::Path | Kind::Secret | Kind::Number | Kind::Span | Kind::Table => arg,
     })
 }
 

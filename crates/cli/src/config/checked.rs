@@ -57,7 +57,11 @@ impl CheckError {
                 r#"write ["Worker"] or ["Worker[gpu=true]"], with one expression at least"#.to_owned()
             }
             Self::Mapping(_) => r#"write uri, "dns:(.*)\\.example\\.org=node/$1" or "cn:(.*)=node/$1""#.to_owned(),
-            _ => "correct it, and look at the result with `countersign server --check`".to_owned(),
+            Self::Name { .. }
+            | Self::TrustDomain { .. }
+            | Self::Listen { .. }
+            | Self::Log { .. }
+            | Self::Bounds { .. } => "correct it, and look at the result with `countersign server --check`".to_owned(),
         }
     }
 }

@@ -55,7 +55,11 @@ impl LayerError {
             Self::Io { .. } => "check the path given with --config".to_owned(),
             Self::Unknown { nearest: Some(nearest), .. } => format!("write `{nearest}`, if that was meant"),
             Self::Section { name, .. } => format!("write its keys below a line `[{name}]`"),
-            _ => "correct it, and look at the result with `countersign server --check`".to_owned(),
+            Self::TooLong { .. }
+            | Self::Toml { .. }
+            | Self::Unknown { .. }
+            | Self::Value { .. }
+            | Self::NotText { .. } => "correct it, and look at the result with `countersign server --check`".to_owned(),
         }
     }
 }

@@ -129,6 +129,7 @@ fn list_toml(list: &[String]) -> toml::Value {
 }
 
 /// One text, or a list of them.
+#[allow(clippy::wildcard_enum_match_arm, reason = "kinds of value are those of TOML")]
 fn texts(value: &toml::Value) -> Option<Vec<String>> {
     match value {
         toml::Value::String(text) => Some(vec![text.clone()]),

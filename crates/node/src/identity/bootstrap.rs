@@ -223,7 +223,16 @@ pub(crate) async fn carry_out(
         // A start that was killed after its entry committed comes here again.
         Outcome::Refused(Refused::ClusterExists) => {}
         Outcome::Refused(why) => return Err(why.into()),
-        _ => {}
+        Outcome::Done(_)
+        | Outcome::Token(_)
+        | Outcome::Admitted(_)
+        | Outcome::Renewed(_)
+        | Outcome::Issued(_)
+        | Outcome::Evicted { .. }
+        | Outcome::Revoked { .. }
+        | Outcome::Policy { .. }
+        | Outcome::Staged
+        | Outcome::Placed { .. } => {}
     }
     let damaged = || DataDirError::Damaged { path: data.file(file::BOOTSTRAP), reason: DamageReason::Mismatch };
     let (view, member) = {

@@ -156,7 +156,18 @@ impl JoinError {
                         | tonic::Code::Unknown
                 )
             }
-            _ => false,
+            Self::DataDir(_)
+            | Self::Keys(_)
+            | Self::Files(_)
+            | Self::Refused { .. }
+            | Self::Protocol(_)
+            | Self::Message(_)
+            | Self::Codec(_)
+            | Self::Csr(_)
+            | Self::Store(_)
+            | Self::Credential(_)
+            | Self::Chain(_)
+            | Self::Bundle(_) => false,
         }
     }
 }

@@ -84,7 +84,16 @@ impl Certificates for CertificatesService {
                     CommandError::Refused(why) => Status::permission_denied(why.to_string()),
                     CommandError::NoLeader => Status::unavailable("the cluster has no leader right now"),
                     CommandError::Overloaded | CommandError::Busy(_) => Status::resource_exhausted(error.to_string()),
-                    _ => Status::aborted("try again"),
+                    CommandError::Clock(_)
+                    | CommandError::Unknown
+                    | CommandError::OtherOutcome
+                    | CommandError::NotPermitted(_)
+                    | CommandError::TooLong { .. }
+                    | CommandError::Shutdown
+                    | CommandError::Sign(_)
+                    | CommandError::Keys(_)
+                    | CommandError::Message(_)
+                    | CommandError::Codec(_) => Status::aborted("try again"),
                 })
             }
         }

@@ -289,7 +289,17 @@ fn not_now(error: &CommandError) -> Status {
         CommandError::NoLeader => Status::unavailable("the cluster has no leader right now"),
         CommandError::Clock(why) => Status::unavailable(format!("the leader cannot tell the time: {why}")),
         CommandError::Overloaded => Status::resource_exhausted("too many requests of strangers are waiting"),
-        _ => Status::aborted("try again"),
+        CommandError::Refused(_)
+        | CommandError::Unknown
+        | CommandError::OtherOutcome
+        | CommandError::NotPermitted(_)
+        | CommandError::Busy(_)
+        | CommandError::TooLong { .. }
+        | CommandError::Shutdown
+        | CommandError::Sign(_)
+        | CommandError::Keys(_)
+        | CommandError::Message(_)
+        | CommandError::Codec(_) => Status::aborted("try again"),
     }
 }
 

@@ -155,7 +155,14 @@ impl Members for PeerService {
                     CommandError::Overloaded => Status::resource_exhausted("too many commands are waiting"),
                     CommandError::Busy(busy) => Status::resource_exhausted(busy.to_string()),
                     CommandError::Shutdown => Status::failed_precondition("shutting down"),
-                    _ => Status::unknown("the command may or may not have been carried out"),
+                    CommandError::Refused(_)
+                    | CommandError::NoLeader
+                    | CommandError::Unknown
+                    | CommandError::OtherOutcome
+                    | CommandError::Sign(_)
+                    | CommandError::Keys(_)
+                    | CommandError::Message(_)
+                    | CommandError::Codec(_) => Status::unknown("the command may or may not have been carried out"),
                 })
             }
         }

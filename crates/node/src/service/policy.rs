@@ -125,7 +125,12 @@ fn permitted(member: &Parts, caller: &Caller) -> Result<(), Status> {
         tracing::info!(principal = %caller.peer.principal(), remote = %caller.remote, %denial, "may not read policy");
         match denial {
             Denial::Denied(_) => Status::permission_denied("may not `read` the cluster's `policy`"),
-            _ => Status::unavailable(denial.to_string()),
+            Denial::NoLease(_)
+            | Denial::Refused(_)
+            | Denial::Outdated { .. }
+            | Denial::Behind { .. }
+            | Denial::Unfetched
+            | Denial::RecoveryOnly => Status::unavailable(denial.to_string()),
         }
     })
 }

@@ -65,7 +65,9 @@ impl Presented {
         chain.verify_signature(request.transcript().as_bytes(), signature)?;
         let mapped = match rules.map(chain.names(), Some(&trust.view.trust_domain))? {
             MappedName::Node(name) => name,
-            other => return Err(PresentedError::NotANode(other)),
+            other @ (MappedName::Broker(_) | MappedName::Client(_) | MappedName::Admin(_)) => {
+                return Err(PresentedError::NotANode(other));
+            }
         };
         let foreign = Some(ForeignLeaf { mapped, validity: chain.validity() });
         Ok(Self { key: chain.key(), spki: chain.leaf_spki().to_vec(), foreign })

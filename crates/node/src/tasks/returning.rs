@@ -76,7 +76,16 @@ fn meaning_of(error: &DialError) -> Option<Meaning> {
         DialCause::Refused { code } => meaning(code.refusal(), false),
         // Without a place for one more handshake, the alert is another (RFC 8446 §6.2, internal_error).
         DialCause::Alert { alert } => meaning(None, *alert != 80),
-        _ => None,
+        DialCause::Connect(_)
+        | DialCause::Deadline { .. }
+        | DialCause::Closed(_)
+        | DialCause::NotCountersign(_)
+        | DialCause::Pin { .. }
+        | DialCause::Untrusted(_)
+        | DialCause::Judged(_)
+        | DialCause::Host
+        | DialCause::NoCredential
+        | DialCause::Tls(_) => None,
     }
 }
 
@@ -315,7 +324,63 @@ pub(crate) async fn next_chain(
         match refusal(&refused, &reason)? {
             // What was renewed since this member's copy of its data.
             Refused::RenewalOutOfOrder { next, .. } if next != number => number = next,
-            why => return Err(why.into()),
+            why @ (Refused::NoCluster
+            | Refused::ClusterExists
+            | Refused::Token(_)
+            | Refused::BelowLevel { .. }
+            | Refused::AboveLevel { .. }
+            | Refused::LevelNeedsVoter(_)
+            | Refused::TokenExists
+            | Refused::Limit { .. }
+            | Refused::Signature(_)
+            | Refused::KeyRevoked
+            | Refused::KeyTaken(_)
+            | Refused::KeyReused
+            | Refused::RequestReused
+            | Refused::EvictedSince(_)
+            | Refused::NameNotAdmitted(_)
+            | Refused::NameTaken { .. }
+            | Refused::MappedTaken { .. }
+            | Refused::CertificateMissing
+            | Refused::CertificateUnwanted
+            | Refused::KeyElsewhere(_)
+            | Refused::AddressTaken { .. }
+            | Refused::NoAddress
+            | Refused::NoSuchNode(_)
+            | Refused::AlreadyEvicted(_)
+            | Refused::NoSuchToken(_)
+            | Refused::NoSuchAuthority(_)
+            | Refused::NotSealed(_)
+            | Refused::StillVotes(_)
+            | Refused::StillInGroup(_)
+            | Refused::Returning(_)
+            | Refused::NotReturning { .. }
+            | Refused::OtherStore { .. }
+            | Refused::StoreTaken(_)
+            | Refused::Alive { .. }
+            | Refused::Later(_)
+            | Refused::StateDiffers { .. }
+            | Refused::NoQuorumOfOthers { .. }
+            | Refused::LastVoter(_)
+            | Refused::KeepAuthority(_)
+            | Refused::Unchanged(..)
+            | Refused::NotIssued(_)
+            | Refused::HostTaken { .. }
+            | Refused::KeyOfNode(_)
+            | Refused::RenewalOutOfOrder { .. }
+            | Refused::NoSuchPrincipal(_)
+            | Refused::NotASigner { .. }
+            | Refused::SignatureMissing { .. }
+            | Refused::RenewedBefore { .. }
+            | Refused::KeyUnsuitable(_)
+            | Refused::Policy(_)
+            | Refused::Label(_)
+            | Refused::HostShared(_)
+            | Refused::HostNotAdvertised { .. }
+            | Refused::HostNotAdded { .. }
+            | Refused::NotAVoter(_)
+            | Refused::NoSuchGroup(_)
+            | Refused::GroupWithoutMembers) => return Err(why.into()),
         }
     }
     Err(Refused::RenewalOutOfOrder { node, next: number }.into())

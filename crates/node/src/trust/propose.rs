@@ -176,10 +176,10 @@ impl Proposer {
             };
             match attempt {
                 Attempt::Done(done) => {
-                    return match done.outcome {
-                        Outcome::Refused(why) => Err(why.into()),
-                        _ => Ok(*done),
-                    };
+                    if let Outcome::Refused(why) = done.outcome {
+                        return Err(why.into());
+                    }
+                    return Ok(*done);
                 }
                 Attempt::Elsewhere | Attempt::Clock(_) if Instant::now() + RETRY < deadline => {
                     // why: a new leader is being elected, or waits for the voters' clocks; there is nothing to be woken by
@@ -356,6 +356,7 @@ impl Proposer {
         Ok(done)
     }
 
+    #[allow(clippy::wildcard_enum_match_arm, reason = "gRPC has codes that no member of ours answers with")]
     async fn forward(
         &self,
         leader: NodeId,

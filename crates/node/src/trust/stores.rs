@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use countersign_core::id::{NodeId, StoreId};
 use countersign_core::locked::{LockGuard, Locked};
-use countersign_core::trust::command::{BindStore, Command};
+use countersign_core::trust::command::{Command, Effect};
 use countersign_core::trust::statement::Statement;
 use countersign_core::trust::view::View;
 use countersign_raft::{Refusal, StoreFault};
@@ -73,11 +73,8 @@ impl Stores {
 
     /// `command` stands in the own log at `index`.
     pub(crate) fn logged(&self, index: u64, command: &Command) {
-        let brings = match command {
-            Command::Bootstrap(bootstrap) => (crate::identity::bootstrap::FOUNDER, bootstrap.store),
-            Command::BindStore(BindStore { node, store }) => (*node, *store),
-            _ => return,
-        };
+        let Effect::BindsStore { node, store } = command.effect() else { return };
+        let brings = (node, store);
         let mut known = self.lock();
         known.logged.insert(index, brings);
         while known.logged.len() > LOGGED_MAX {

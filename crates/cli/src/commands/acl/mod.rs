@@ -99,7 +99,9 @@ fn unreadable(error: &RuleTextError) -> Failure {
             "write KIND:NAME, such as service:pay.v1.Pay/Charge"
         }
         RuleTextError::Network(_) => "write ADDRESS/BITS, such as 10.0.0.0/8",
-        _ => "countersign acl add --help",
+        RuleTextError::Id(_) | RuleTextError::Resource { .. } | RuleTextError::Rule(_) | RuleTextError::Codec(_) => {
+            "countersign acl add --help"
+        }
     };
     Failure::usage(error, next)
 }

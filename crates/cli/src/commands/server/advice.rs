@@ -41,14 +41,54 @@ fn of_node(error: &NodeError) -> Failure {
     let exit = match error {
         NodeError::Join(JoinError::Refused { .. })
         | NodeError::Return(StoreReturnError::Refused(_) | StoreReturnError::Evicted) => Exit::Refused,
-        _ => Exit::Unreachable,
+        NodeError::DataDir(_)
+        | NodeError::Keys(_)
+        | NodeError::Files(_)
+        | NodeError::Empty { .. }
+        | NodeError::NoMemberFile { .. }
+        | NodeError::StoreLost { .. }
+        | NodeError::Return(_)
+        | NodeError::PartLost { .. }
+        | NodeError::JoinUnfinished { .. }
+        | NodeError::BootstrapUnfinished { .. }
+        | NodeError::Bind { .. }
+        | NodeError::Bootstrap(_)
+        | NodeError::Join(_)
+        | NodeError::DataStore(_)
+        | NodeError::Replica(_)
+        | NodeError::Credential(_)
+        | NodeError::Pem(_)
+        | NodeError::Bundle(_)
+        | NodeError::HostName { .. }
+        | NodeError::Advertise { .. }
+        | NodeError::Watchdog(_) => Exit::Unreachable,
     };
     let reason = match error {
         NodeError::Join(JoinError::Refused { skew_secs, .. }) if skew_secs.abs() > 60 => {
             let side = if *skew_secs > 0 { "ahead of" } else { "behind" };
             format!("{}; this host's clock is {} s {side} the cluster's", chain(error), skew_secs.abs())
         }
-        _ => chain(error),
+        NodeError::DataDir(_)
+        | NodeError::Keys(_)
+        | NodeError::Files(_)
+        | NodeError::Empty { .. }
+        | NodeError::NoMemberFile { .. }
+        | NodeError::StoreLost { .. }
+        | NodeError::Return(_)
+        | NodeError::PartLost { .. }
+        | NodeError::JoinUnfinished { .. }
+        | NodeError::BootstrapUnfinished { .. }
+        | NodeError::Bind { .. }
+        | NodeError::Bootstrap(_)
+        | NodeError::Join(_)
+        | NodeError::DataStore(_)
+        | NodeError::Replica(_)
+        | NodeError::Credential(_)
+        | NodeError::Pem(_)
+        | NodeError::Bundle(_)
+        | NodeError::HostName { .. }
+        | NodeError::Advertise { .. }
+        | NodeError::Watchdog(_) => chain(error),
     };
     Failure::new(exit, reason, advice(error))
 }
@@ -85,7 +125,14 @@ fn advice(error: &NodeError) -> String {
             "leave --ca out, or the --inter-broker-tls flags".to_owned()
         }
         NodeError::Bootstrap(_) => "correct it, and repeat the same command: it goes on where it stopped".to_owned(),
-        _ => "look at the log; the same command goes on where it stopped".to_owned(),
+        NodeError::Keys(_)
+        | NodeError::Join(_)
+        | NodeError::DataStore(_)
+        | NodeError::Replica(_)
+        | NodeError::Credential(_)
+        | NodeError::Pem(_)
+        | NodeError::Bundle(_)
+        | NodeError::Watchdog(_) => "look at the log; the same command goes on where it stopped".to_owned(),
     }
 }
 
@@ -111,7 +158,7 @@ fn of_return(error: &StoreReturnError) -> String {
             "start the other voters, or name one that is up: countersign server --return-as-learner --join-addr HOST:PORT"
                 .to_owned()
         }
-        _ => "look at the log; the same command goes on where it stopped".to_owned(),
+        StoreReturnError::Keys(_) | StoreReturnError::Store(_) | StoreReturnError::Codec(_) | StoreReturnError::Refused(_) => "look at the log; the same command goes on where it stopped".to_owned(),
     }
 }
 

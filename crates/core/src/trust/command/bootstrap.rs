@@ -80,6 +80,9 @@ pub struct Bootstrap {
     pub policy: PolicyChange,
 }
 
+/// The number of the founder.
+const FOUNDER: NodeId = NodeId(1);
+
 impl Operation for Bootstrap {
     fn level(&self) -> u32 {
         FIRST_LEVEL
@@ -90,7 +93,7 @@ impl Operation for Bootstrap {
     }
 
     fn effect(&self) -> Effect<'_> {
-        Effect::Nothing
+        Effect::BindsStore { node: FOUNDER, store: self.store }
     }
 
     fn affects(&self, _: &View) -> Affected {
@@ -115,7 +118,7 @@ impl Operation for Bootstrap {
             check_limits(token, state.time)?;
         }
         let policy = self.first_policy(state, entry)?;
-        let (founder, authority) = (NodeId(1), AuthorityId::of_certificate(&self.authority));
+        let (founder, authority) = (FOUNDER, AuthorityId::of_certificate(&self.authority));
         state.node_ttl_secs = self.node_ttl_secs;
         state.lease = self.lease;
         state.next_node = founder.0 + 1;

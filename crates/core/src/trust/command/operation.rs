@@ -5,7 +5,7 @@
 
 use crate::authz::Affected;
 use crate::group::GroupMembers;
-use crate::id::KeyId;
+use crate::id::{KeyId, NodeId, StoreId};
 use crate::key::Endorsement;
 use crate::principal::Role;
 use crate::time::UnixMillis;
@@ -63,6 +63,13 @@ pub enum Effect<'a> {
     Nothing,
     /// Connections end.
     Revokes(Revoked),
+    /// From here on a store counts as that of a member.
+    BindsStore {
+        /// The member.
+        node: NodeId,
+        /// Its store.
+        store: StoreId,
+    },
     /// A certificate of a member is signed, for the key that this endorses.
     CertifiesNode(&'a Endorsement),
     /// A certificate of a broker, client or admin is signed, for this DER `SubjectPublicKeyInfo`.

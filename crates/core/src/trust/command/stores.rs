@@ -100,7 +100,7 @@ impl Operation for BindStore {
     }
 
     fn effect(&self) -> Effect<'_> {
-        Effect::Nothing
+        Effect::BindsStore { node: self.node, store: self.store }
     }
 
     fn affects(&self, _: &View) -> Affected {

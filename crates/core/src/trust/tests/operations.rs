@@ -15,8 +15,8 @@ AddJoinToken: level 1, of a voter, no effect, affects nothing
 Admit: level 1, of a joiner, certifies a node, affects who and node/*
 AdoptLeaf: level 1, of node 2, also in recovery, no effect, affects who
 AssignGroup: level 1, of a voter, no effect, affects who
-BindStore: level 1, of a voter, no effect, affects who
-Bootstrap: level 1, of the founder, no effect, affects everybody and who
+BindStore: level 1, of a voter, binds a store, affects who
+Bootstrap: level 1, of the founder, binds a store, affects everybody and who
 ChangePolicy: level 1, of a voter, no effect, affects everybody
 ConfirmAuthority: level 1, of node 3, also in recovery, no effect, affects who
 EditHosts: level 1, of a voter, no effect, affects who
@@ -57,6 +57,7 @@ fn author_of(command: &Command) -> String {
 fn effect_of(command: &Command) -> String {
     match command.effect() {
         Effect::Nothing => "no effect".to_owned(),
+        Effect::BindsStore { .. } => "binds a store".to_owned(),
         Effect::Revokes(Revoked::Principal(role)) => format!("revokes {role}"),
         Effect::Revokes(Revoked::Key(_)) => "revokes a key".to_owned(),
         Effect::CertifiesNode(_) => "certifies a node".to_owned(),

@@ -80,7 +80,15 @@ impl From<ReturnFailure> for NotTaken {
     fn from(failure: ReturnFailure) -> Self {
         match failure {
             ReturnFailure::Refused(why) => Self::Refused(why),
-            other => Self::Certificate(Box::new(other)),
+            other @ (ReturnFailure::Dial(_)
+            | ReturnFailure::Server(_)
+            | ReturnFailure::Message(_)
+            | ReturnFailure::Follow(_)
+            | ReturnFailure::Unrecognized(_)
+            | ReturnFailure::Keys(_)
+            | ReturnFailure::Csr(_)
+            | ReturnFailure::Codec(_)
+            | ReturnFailure::Credential(_)) => Self::Certificate(Box::new(other)),
         }
     }
 }
@@ -99,7 +107,14 @@ impl NotTaken {
                 | Refused::RenewalOutOfOrder { .. }),
             ) => Ok(Self::Refused(why)),
             Self::Refused(why) => Err(StoreReturnError::Refused(why)),
-            other => Ok(other),
+            other @ (Self::Dial(_)
+            | Self::Server(_)
+            | Self::Message(_)
+            | Self::Shown(_)
+            | Self::Unrecognized(_)
+            | Self::Codec(_)
+            | Self::Certificate(_)
+            | Self::Slow) => Ok(other),
         }
     }
 }
