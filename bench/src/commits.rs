@@ -1,8 +1,8 @@
 //! Commands committed by three members, everything fsynced, with many clients at once.
 //!
-//! The command is the cheapest that changes the trust state: a join token is made, then revoked; each is one entry's part,
-//! decided in the state machine. etcd puts 256 bytes. Beside the whole way through the admin socket stands the way of a
-//! proposal alone, so that one can see where the time goes.
+//! The command is the cheapest that changes the trust state: a join token is made, then revoked; each is one entry's
+//! part, decided in the state machine. etcd puts 256 bytes. Beside the whole way through the admin socket stands the
+//! way of a proposal alone, so that one can see where the time goes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

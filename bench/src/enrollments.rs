@@ -1,8 +1,8 @@
 //! Members admitted by one leader: pinned TLS, a token's signature checked, a command committed, a certificate signed.
 //!
-//! The joiners live in this process, with keys of their own, and never start to serve: a leader that admits them goes on to
-//! look for them, as it would for nodes that crashed right after. Past the limit on enrollments in flight they are turned
-//! away and come again, as a node's own start does; what is counted then is that none is lost.
+//! The joiners live in this process, with keys of their own, and never start to serve: a leader that admits them goes
+//! on to look for them, as it would for nodes that crashed right after. Past the limit on enrollments in flight they
+//! are turned away and come again, as a node's own start does; what is counted then is that none is lost.
 
 use std::path::Path;
 use std::sync::Arc;

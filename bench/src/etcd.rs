@@ -1,4 +1,5 @@
-//! etcd as a peer: three processes on loopback without TLS, asked over gRPC. Only the few fields that are used are named.
+//! etcd as a peer: three processes on loopback without TLS, asked over gRPC. Only the few fields that are used are
+//! named.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};

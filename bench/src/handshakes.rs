@@ -1,7 +1,7 @@
 //! Handshakes: from dialing to two ends that know each other.
 //!
-//! Seen before: the chain was verified in this generation and is remembered; possession of the key, membership and validity
-//! are checked each time. First contact: the generation has just changed, so everything is verified again.
+//! Seen before: the chain was verified in this generation and is remembered; possession of the key, membership and
+//! validity are checked each time. First contact: the generation has just changed, so everything is verified again.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,5 @@
-//! Three replicas of one Raft group in this process: real stores, fsynced, and mutual TLS on loopback between them. What a
-//! server does for a proposal, without HTTP and without the trust state.
+//! Three replicas of one Raft group in this process: real stores, fsynced, and mutual TLS on loopback between them.
+//! What a server does for a proposal, without HTTP and without the trust state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

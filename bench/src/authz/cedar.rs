@@ -1,4 +1,5 @@
-//! Cedar: the same rules, one policy each. A request names a resource that carries its name as an attribute, for prefixes.
+//! Cedar: the same rules, one policy each. A request names a resource that carries its name as an attribute, for
+//! prefixes.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;

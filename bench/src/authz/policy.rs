@@ -1,5 +1,5 @@
-//! A change of the rules, from the decision to the first answer by it; compiling all of them; and what rules and sessions
-//! weigh.
+//! A change of the rules, from the decision to the first answer by it; compiling all of them; and what rules and
+//! sessions weigh.
 
 use std::time::{Duration, Instant};
 

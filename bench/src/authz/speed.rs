@@ -1,4 +1,5 @@
-//! How long an answer takes: by handle and by name, granted and not, by one thread and two, while rules change and do not.
+//! How long an answer takes: by handle and by name, granted and not, by one thread and two, while rules change and do
+//! not.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

@@ -69,8 +69,8 @@ fn topic(principal: usize, place: usize) -> String {
     format!("orders.eu.{:04}", (principal * 37 + place) % TOPICS)
 }
 
-/// Rule `number`. Most are about one principal and one topic; of each hundred a few are about prefixes, deny, or are about a
-/// role; two are about everybody.
+/// Rule `number`. Most are about one principal and one topic; of each hundred a few are about prefixes, deny, or are
+/// about a role; two are about everybody.
 pub(crate) fn rule(number: usize) -> Result<Rule> {
     let (of, place) = (number / RULES_PER_PRINCIPAL, number % RULES_PER_PRINCIPAL);
     let read_write = ActionSet::from_iter([Action::Read, Action::Write]);

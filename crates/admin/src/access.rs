@@ -1,4 +1,5 @@
-//! Who may use an endpoint, and the proof that it was asked: a handler reaches the member through a [`Permitted`] alone.
+//! Who may use an endpoint, and the proof that it was asked: a handler reaches the member through a [`Permitted`]
+//! alone.
 //!
 //! Every request over HTTPS is decided by the cluster's policy, with the same function as all else. On the socket the
 //! operator of this host may do everything: policy could not hold against whoever reads the member's keys.

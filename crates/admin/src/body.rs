@@ -1,5 +1,5 @@
-//! The body of a request over HTTPS, read before the request is carried out: no longer than its endpoint allows, not for
-//! ever, and long ones only few at once.
+//! The body of a request over HTTPS, read before the request is carried out: no longer than its endpoint allows, not
+//! for ever, and long ones only few at once.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The HTTPS port: the admin API for holders of a certificate to whom policy allows it, health and metrics for anybody.
 //!
-//! Authority comes from the TLS connection alone. Headers in which a proxy claims to have seen a certificate are not read:
-//! behind a proxy that ends TLS nobody is an admin.
+//! Authority comes from the TLS connection alone. Headers in which a proxy claims to have seen a certificate are not
+//! read: behind a proxy that ends TLS nobody is an admin.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -102,8 +102,8 @@ async fn serve(endpoint: &Endpoint, app: Router, certificate: HttpsCertificate, 
     }
 }
 
-/// Whoever is silent for `idle`, before a request or between two, loses its place; after one answer, or once `lasts` is over,
-/// also whoever has no more than that.
+/// Whoever is silent for `idle`, before a request or between two, loses its place; after one answer, or once `lasts` is
+/// over, also whoever has no more than that.
 async fn serve_http<S>(stream: S, app: Router, idle: Duration, lasts: Option<Duration>) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -133,9 +133,9 @@ impl Port for Https {
     }
 }
 
-/// The body of whoever is not known, or is denied whatever it says, is not even read. Whoever is allowed is judged again once
-/// the whole request is here, so that nothing is gained by withholding its last byte, and at every step that is taken for it
-/// from then on.
+/// The body of whoever is not known, or is denied whatever it says, is not even read. Whoever is allowed is judged
+/// again once the whole request is here, so that nothing is gained by withholding its last byte, and at every step that
+/// is taken for it from then on.
 async fn check(
     State(row): State<Row>,
     Extension(peer): Extension<HttpsPeer>,

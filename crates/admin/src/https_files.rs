@@ -1,7 +1,7 @@
 //! The operator's certificate for the HTTPS port: two PEM files, read again when they change.
 //!
-//! A pair that cannot be used never replaces one that can: the port goes on with the last good pair, and reads the files
-//! again at the next handshake.
+//! A pair that cannot be used never replaces one that can: the port goes on with the last good pair, and reads the
+//! files again at the next handshake.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};

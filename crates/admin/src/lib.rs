@@ -62,7 +62,8 @@ pub enum ServeError {
     },
 }
 
-/// Serves administration of `node` on the local socket, and over HTTPS where that is wanted, until the node's tasks stop.
+/// Serves administration of `node` on the local socket, and over HTTPS where that is wanted, until the node's tasks
+/// stop.
 ///
 /// # Errors
 /// [`ServeError`]. What was begun ends with the node's tasks.

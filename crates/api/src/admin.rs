@@ -190,7 +190,8 @@ pub struct AwaitedStatus {
     pub name: String,
     /// The generation that it is to enforce.
     pub generation: u64,
-    /// When the last lease that it may hold from before it ends, in milliseconds since the Unix epoch: it serves nobody after.
+    /// When the last lease that it may hold from before it ends, in milliseconds since the Unix epoch: it serves nobody
+    /// after.
     pub lease_ends_millis: u64,
 }
 
@@ -384,8 +385,8 @@ pub struct EnforcedBy {
     pub node: u64,
     /// Its name.
     pub name: String,
-    /// `enforced`, `lapsed` (it did not answer, and its lease has run out: it serves nobody), `awaited`, or `evicted` (it is
-    /// no member any more and not waited for, but may serve by itself until its lease ends).
+    /// `enforced`, `lapsed` (it did not answer, and its lease has run out: it serves nobody), `awaited`, or `evicted`
+    /// (it is no member any more and not waited for, but may serve by itself until its lease ends).
     pub state: String,
     /// When an absent member's lease ends, in milliseconds since the Unix epoch.
     pub lease_ends_millis: Option<u64>,

@@ -30,8 +30,8 @@ use crate::failure::{Exit, Failure, chain};
 const ANSWER_LEN_MAX: usize = 256 * 1024 * 1024;
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long one may take that waits until members enforce a revocation: no longer than twice the longest lease, and some.
-/// The member that is asked gives up by itself much sooner, as its cluster's lease has it.
+/// How long one may take that waits until members enforce a revocation: no longer than twice the longest lease, and
+/// some. The member that is asked gives up by itself much sooner, as its cluster's lease has it.
 const PATIENT_TIMEOUT: Duration = Duration::from_secs(2 * LEASE_SECS_MAX + 300);
 
 /// Why there is no answer, or not the wanted one.

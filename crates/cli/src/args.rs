@@ -186,7 +186,8 @@ fn advice(error: &clap::Error) -> String {
     }
 }
 
-/// The command that the error is about: the words of "Usage: countersign token create [OPTIONS]" up to the first argument.
+/// The command that the error is about: the words of "Usage: countersign token create [OPTIONS]" up to the first
+/// argument.
 fn command_of(error: &clap::Error) -> String {
     let usage = match error.get(ContextKind::Usage) {
         Some(ContextValue::StyledStr(usage)) => usage.to_string(),

@@ -1,5 +1,5 @@
-//! Rules between running processes: what a member serves once a rule was taken away, though it was paused, cut off, deposed,
-//! or started again from old state.
+//! Rules between running processes: what a member serves once a rule was taken away, though it was paused, cut off,
+//! deposed, or started again from old state.
 
 #![allow(
     clippy::unwrap_used,

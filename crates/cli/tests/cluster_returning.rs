@@ -1,5 +1,5 @@
-//! Voters whose store is lost, emptied or older than what they promised: they never vote as if they had it, no revocation
-//! is undone, and the printed command brings them back.
+//! Voters whose store is lost, emptied or older than what they promised: they never vote as if they had it, no
+//! revocation is undone, and the printed command brings them back.
 
 #![allow(
     clippy::unwrap_used,
@@ -195,7 +195,8 @@ fn node_that_lost_its_certificate_or_the_key_of_it_gets_another_by_the_printed_c
     assert!(code == 3 && said.contains("keys/sealing.key") && said.contains("evict this node"), "{code} {said}");
 }
 
-/// No rule can tell here: the two that are alive know nothing of the revocation. It must come out when the third is back.
+/// No rule can tell here: the two that are alive know nothing of the revocation. It must come out when the third is
+/// back.
 #[test]
 fn older_copy_that_nobody_alive_remembers_is_told_by_the_voter_that_remembers() {
     let world = World::new();

@@ -1,5 +1,5 @@
-//! A member whose store is gone, another's or an older copy never votes as if it had it: it does not start, names the way
-//! back, and the others go on.
+//! A member whose store is gone, another's or an older copy never votes as if it had it: it does not start, names the
+//! way back, and the others go on.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,7 +1,8 @@
-//! Which parts of a data directory lead to what: each combination of the store, its mark, `member.json`, the keys, the view
-//! and the certificate, there or not, for a founder, a voter, a learner and the only voter, by the real binary.
+//! Which parts of a data directory lead to what: each combination of the store, its mark, `member.json`, the keys, the
+//! view and the certificate, there or not, for a founder, a voter, a learner and the only voter, by the real binary.
 //!
-//! The outcome is a committed table: `COUNTERSIGN_BLESS=1 cargo test -p countersign-cli --test data_directory` writes it anew.
+//! The outcome is a committed table: `COUNTERSIGN_BLESS=1 cargo test -p countersign-cli --test data_directory` writes
+//! it anew.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

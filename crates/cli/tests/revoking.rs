@@ -1,4 +1,5 @@
-//! What an operator is shown of leases, lifetimes and revocations: receipts in a table, who is awaited, and how commands end.
+//! What an operator is shown of leases, lifetimes and revocations: receipts in a table, who is awaited, and how
+//! commands end.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

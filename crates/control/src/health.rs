@@ -92,8 +92,8 @@ impl Health {
         awaited.collect()
     }
 
-    /// Whether this member takes part: it follows or is a leader, Raft counts it in, it holds a lease to serve by, and its
-    /// certificate lasts for some time yet.
+    /// Whether this member takes part: it follows or is a leader, Raft counts it in, it holds a lease to serve by, and
+    /// its certificate lasts for some time yet.
     pub fn is_ready(&self) -> bool {
         let status = self.group.status();
         let counted = status.voters.contains(&self.local.node) || status.learners.contains(&self.local.node);
@@ -123,8 +123,8 @@ impl Health {
         format!("ready\n{}", failing.unwrap_or_default())
     }
 
-    /// What this member says of itself and of its cluster. The leader is asked which members have not said that they enforce the
-    /// newest generation.
+    /// What this member says of itself and of its cluster. The leader is asked which members have not said that they
+    /// enforce the newest generation.
     pub async fn status(&self) -> Status {
         let awaited = self.awaited().await;
         let trust = self.local.endpoint.trust().load();

@@ -1,5 +1,5 @@
-//! Who belongs and who votes: promoted, demoted, evicted. Each is a command, then a wait until Raft's membership has followed.
-//! And whom this member refuses by itself.
+//! Who belongs and who votes: promoted, demoted, evicted. Each is a command, then a wait until Raft's membership has
+//! followed. And whom this member refuses by itself.
 
 use std::time::Duration;
 

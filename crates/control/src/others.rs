@@ -1,5 +1,5 @@
-//! Questions that this member asks all others: of requests that they decided lately, on which a change of rules is tried before
-//! it is made, and of guards that follow them.
+//! Questions that this member asks all others: of requests that they decided lately, on which a change of rules is
+//! tried before it is made, and of guards that follow them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

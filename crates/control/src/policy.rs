@@ -1,8 +1,9 @@
-//! Rules: added, removed, and a whole policy in place of another, planned or carried out in one step however long it is.
+//! Rules: added, removed, and a whole policy in place of another, planned or carried out in one step however long it
+//! is.
 //!
-//! A whole policy is carried out from the policy that this member has applied, and only if that is the one which is changed.
-//! A caller who names a generation undoes no later change; a caller who names none wants the new policy, whatever changed
-//! meanwhile.
+//! A whole policy is carried out from the policy that this member has applied, and only if that is the one which is
+//! changed. A caller who names a generation undoes no later change; a caller who names none wants the new policy,
+//! whatever changed meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,7 +93,8 @@ impl Control {
             let (before, after, generation) = (Arc::clone(&view.policy), Arc::clone(policy), view.generation);
             let change = aside(move || PolicyChange { if_generation: Some(generation), ..before.plan(&after) }).await?;
             match self.propose_policy(change).await {
-                // This member was behind, or another change was faster: planned again, unless a generation was asked for.
+                // This member was behind, or another change was faster: planned again, unless a generation was asked
+                // for.
                 Err(ControlError::Command(CommandError::Refused(Refused::Policy(PolicyError::Changed {
                     changed,
                     ..
@@ -106,8 +108,8 @@ impl Control {
         }
     }
 
-    /// Plans to put `policy` in place of the one in force. Changes nothing. `held` is dropped once the work has ended, also if
-    /// the caller does not wait for it: a place among few.
+    /// Plans to put `policy` in place of the one in force. Changes nothing. `held` is dropped once the work has ended,
+    /// also if the caller does not wait for it: a place among few.
     ///
     /// # Errors
     /// [`ControlError::Command`] if the policy has changed since `if_generation`; [`ControlError::Behind`].

@@ -1,5 +1,5 @@
-//! Certificates of brokers, clients and admins: issued and revoked. The key is made where it is used; only its public half
-//! comes here.
+//! Certificates of brokers, clients and admins: issued and revoked. The key is made where it is used; only its public
+//! half comes here.
 
 use std::sync::Arc;
 
@@ -71,8 +71,8 @@ impl Control {
         Ok(IssuedCertificate { principal: grant.principal, leaf, authority, validity: grant.validity })
     }
 
-    /// Refuses a key for good, and every key that was renewed from it. Waits until every member enforces that or denies.
-    /// Repeated, it changes nothing and waits once more.
+    /// Refuses a key for good, and every key that was renewed from it. Waits until every member enforces that or
+    /// denies. Repeated, it changes nothing and waits once more.
     ///
     /// # Errors
     /// [`ControlError::UnknownKey`], [`ControlError::CertificateOfNode`], [`ControlError::Command`].

@@ -22,7 +22,8 @@ fn can_decide(voters: &BTreeSet<NodeId>, leaving: NodeId, reached: &BTreeSet<Nod
     majority(voters) && majority(&stay)
 }
 
-/// Errors, naming who is not reached and why, where `leaving` cannot be removed from the voters now. Nothing has changed.
+/// Errors, naming who is not reached and why, where `leaving` cannot be removed from the voters now. Nothing has
+/// changed.
 pub(super) async fn check(parts: &Parts, leaving: &Member) -> Result<(), ControlError> {
     let voters = parts.group.status().voters;
     if voters.iter().all(|id| *id == leaving.id) {

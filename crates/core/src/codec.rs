@@ -1,8 +1,8 @@
 //! The one encoding of what is replicated, stored and sent: postcard behind a version byte and a level.
 //!
-//! Maps are ordered, so equal values have equal bytes. Decoding is strict: a version that is not known, a level above what
-//! the reader knows, or bytes left over, is an error, never a guess. The level stands before the value, so a reader that
-//! cannot decode the value still learns which level it needs.
+//! Maps are ordered, so equal values have equal bytes. Decoding is strict: a version that is not known, a level above
+//! what the reader knows, or bytes left over, is an error, never a guess. The level stands before the value, so a
+//! reader that cannot decode the value still learns which level it needs.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

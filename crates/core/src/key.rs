@@ -20,7 +20,8 @@ pub struct SignatureError;
 pub struct PublicKey(pub [u8; 32]);
 
 impl PublicKey {
-    /// Verifies strictly: no small-order keys, no malleable signatures (RFC 8032 §5.1.7, and ed25519-dalek's `verify_strict`).
+    /// Verifies strictly: no small-order keys, no malleable signatures (RFC 8032 §5.1.7, and ed25519-dalek's
+    /// `verify_strict`).
     pub fn verify(&self, transcript: &Transcript, signature: &[u8; 64]) -> Result<(), SignatureError> {
         let key = VerifyingKey::from_bytes(&self.0).map_err(|_| SignatureError)?;
         key.verify_strict(transcript.as_bytes(), &Signature::from_bytes(signature)).map_err(|_| SignatureError)

@@ -1,5 +1,5 @@
-//! Ordered maps and sets of which a copy costs nothing: a copy shares with its original what did not change since. A reader
-//! holds a whole state while the next one is made from it, and making it copies the path to what changed.
+//! Ordered maps and sets of which a copy costs nothing: a copy shares with its original what did not change since. A
+//! reader holds a whole state while the next one is made from it, and making it copies the path to what changed.
 //!
 //! Encoded, a map is what a `BTreeMap` is.
 

@@ -1,4 +1,5 @@
-//! Receipts: a member's signed word that it enforces a revocation. Evidence for people; the guarantee comes from leases.
+//! Receipts: a member's signed word that it enforces a revocation. Evidence for people; the guarantee comes from
+//! leases.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,7 @@
 //! Properties of the core for any input: the state machine under random commands, and bytes from anywhere.
 //!
-//! Nodes, tokens and principals are few, so that commands meet: a random sequence admits, refuses, evicts and comes back.
+//! Nodes, tokens and principals are few, so that commands meet: a random sequence admits, refuses, evicts and comes
+//! back.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 

@@ -50,7 +50,8 @@ impl GuardedBody {
         Self { body, needed, going, changes, half, fetching: None, held: None, ending: None }
     }
 
-    /// Asks again if anything has changed; also whether there is a lease. Pending while it is not known here what rules say.
+    /// Asks again if anything has changed; also whether there is a lease. Pending while it is not known here what rules
+    /// say.
     fn poll_check(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Denial>> {
         let mut fetched = false;
         loop {

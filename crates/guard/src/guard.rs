@@ -52,7 +52,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// From here on no session answers by an earlier view. One older than what is in force changes nothing. To be called before anybody is told that this one is in force.
+    /// From here on no session answers by an earlier view. One older than what is in force changes nothing. To be
+    /// called before anybody is told that this one is in force.
     pub fn publish(&self, view: &Arc<View>) {
         if self.replica.replace(view) {
             self.guard.in_force(view.generation);
@@ -92,8 +93,8 @@ impl Guard {
         self.0.generation()
     }
 
-    /// Proof, by one reading of the clock, that what is in force is fresh. Taken after the read that delivered the requests
-    /// which it is to cover.
+    /// Proof, by one reading of the clock, that what is in force is fresh. Taken after the read that delivered the
+    /// requests which it is to cover.
     ///
     /// Errors: without a lease nothing is allowed.
     pub fn fresh(&self) -> Result<Fresh<'_>, NoLease> {

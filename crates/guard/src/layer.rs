@@ -1,10 +1,11 @@
-//! The guard before whole services: each gRPC call is a `write` of the `service` `package.Service/Method`, each HTTP request a
-//! `read`, `write` or `delete` of the `service` that is its path.
+//! The guard before whole services: each gRPC call is a `write` of the `service` `package.Service/Method`, each HTTP
+//! request a `read`, `write` or `delete` of the `service` that is its path.
 //!
-//! Which of the two is spoken the embedder says, never a request: a header or another spelling must not choose the rule.
+//! Which of the two is spoken the embedder says, never a request: a header or another spelling must not choose the
+//! rule.
 //!
-//! A call begins only with a permit, and goes on only as long as a permit would be given: each frame of it is asked about
-//! again once anything has changed, and a stream without traffic is woken to be ended.
+//! A call begins only with a permit, and goes on only as long as a permit would be given: each frame of it is asked
+//! about again once anything has changed, and a stream without traffic is woken to be ended.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -58,8 +59,8 @@ impl GuardLayer {
         Self { guard, unguarded: |_| false, speaks: Speaks::Http }
     }
 
-    /// Calls of the paths that `unguarded` picks need no rule about `service`: what they do asks for itself. They need a
-    /// lease, as all do.
+    /// Calls of the paths that `unguarded` picks need no rule about `service`: what they do asks for itself. They need
+    /// a lease, as all do.
     #[must_use]
     pub fn without_rule(self, unguarded: fn(&str) -> bool) -> Self {
         Self { unguarded, ..self }
@@ -146,8 +147,8 @@ impl Needed {
     }
 }
 
-/// The one spelling of a path: percent-decoded once. None for what could be read as another path: a separator or a percent
-/// sign that is encoded, empty or dot segments, and what is no text.
+/// The one spelling of a path: percent-decoded once. None for what could be read as another path: a separator or a
+/// percent sign that is encoded, empty or dot segments, and what is no text.
 fn route(path: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut bytes = path.bytes();

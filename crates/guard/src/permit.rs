@@ -16,8 +16,8 @@ pub(crate) enum About<'a> {
     Named(&'a Kind, &'a str),
 }
 
-/// Proof that an action on a thing was allowed, under one generation, as long as a lease lasts. A function that has an effect
-/// takes it, and asks [`Permit::holds`] where the effect begins.
+/// Proof that an action on a thing was allowed, under one generation, as long as a lease lasts. A function that has an
+/// effect takes it, and asks [`Permit::holds`] where the effect begins.
 #[derive(Debug)]
 #[must_use = "a permit that nobody looks at allowed nothing"]
 pub struct Permit<'a> {
@@ -59,8 +59,8 @@ impl<'a> Permit<'a> {
         self.deadline
     }
 
-    /// Whether it still counts where the effect begins: nothing has changed since, and the lease lasts. An effect that has
-    /// begun by then may end.
+    /// Whether it still counts where the effect begins: nothing has changed since, and the lease lasts. An effect that
+    /// has begun by then may end.
     ///
     /// # Errors
     /// [`Denial::NoLease`] past [`Permit::deadline`], also where a rule or the proof ended; [`Denial::Outdated`] after

@@ -73,8 +73,8 @@ impl Known {
     }
 }
 
-/// What one verified peer may do, as asked by one task. Answers are remembered until anything changes: then each is decided
-/// anew, and a peer that is known no longer gets none.
+/// What one verified peer may do, as asked by one task. Answers are remembered until anything changes: then each is
+/// decided anew, and a peer that is known no longer gets none.
 ///
 /// It is `Send` but not `Sync`: each task of a connection has its own ([`Session::another`]).
 pub struct Session {
@@ -116,12 +116,12 @@ impl Session {
         &self.peer
     }
 
-    /// Whether the peer may do `action` to `resource`. An answer that is remembered costs one comparison of generations and
-    /// one load.
+    /// Whether the peer may do `action` to `resource`. An answer that is remembered costs one comparison of generations
+    /// and one load.
     ///
     /// # Errors
-    /// [`Denial::Denied`] with the rule; [`Denial::Refused`] if the peer is known no longer; [`Denial::Unfetched`] outside the
-    /// cluster, where [`Guard::fetch`] comes first.
+    /// [`Denial::Denied`] with the rule; [`Denial::Refused`] if the peer is known no longer; [`Denial::Unfetched`]
+    /// outside the cluster, where [`Guard::fetch`] comes first.
     #[inline]
     pub fn authorize<'a>(
         &self,
@@ -362,8 +362,8 @@ impl Session {
         Ok(ActionSet::try_from(allow & !deny).unwrap_or(nothing))
     }
 
-    /// What rules say besides that depend on where requests come from, or on the time, which is read once and only if it
-    /// matters. Such rules are few.
+    /// What rules say besides that depend on where requests come from, or on the time, which is read once and only if
+    /// it matters. Such rules are few.
     #[cold]
     fn conditions(&self, known: &Known, of: &OfKind, sought: Sought<'_>) -> Said {
         let now = if known.policy.is_timeless() { UnixMillis(0) } else { self.guard.0.time.now() };
@@ -405,7 +405,8 @@ impl Session {
     }
 }
 
-/// Equality of texts that most often are in one place, and so short that a loop is done before another function is called.
+/// Equality of texts that most often are in one place, and so short that a loop is done before another function is
+/// called.
 #[inline]
 fn is_same(a: &Kind, b: &Kind) -> bool {
     let (a, b) = (a.as_str(), b.as_str());

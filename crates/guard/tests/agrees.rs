@@ -1,4 +1,5 @@
-//! Whatever the rules are, a session answers as the decision does: at the first question, at the second, and after each change.
+//! Whatever the rules are, a session answers as the decision does: at the first question, at the second, and after each
+//! change.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 

@@ -1,5 +1,6 @@
-//! A revocation on three and five members whose messages are late or lost: once its barrier has passed, no session on any of
-//! them allows what it took away. Seeded; and with the lease, or another of the rules, left out it is seen to fail.
+//! A revocation on three and five members whose messages are late or lost: once its barrier has passed, no session on
+//! any of them allows what it took away. Seeded; and with the lease, or another of the rules, left out it is seen to
+//! fail.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 

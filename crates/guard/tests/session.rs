@@ -165,8 +165,8 @@ fn a_wall_clock_that_jumps_changes_no_answer_of_a_lasting_rule_and_prolongs_none
         world.clocks.unix.store(NOW.0.saturating_add_signed(jump * 1000), Ordering::Relaxed);
         assert_eq!(may(&world, &session, Action::Read, &lasts), Ok(()), "{jump}");
     }
-    // The wall clock is an hour behind, and ten seconds have passed: the answer that was remembered has ended, and the next
-    // goes by the clock that the member is given, which is never behind what the cluster has applied.
+    // The wall clock is an hour behind, and ten seconds have passed: the answer that was remembered has ended, and the
+    // next goes by the clock that the member is given, which is never behind what the cluster has applied.
     world.clocks.boot.store(12_000, Ordering::Relaxed);
     world.clocks.unix.store(NOW.0 + 11_000, Ordering::Relaxed);
     assert_eq!(by(may(&world, &session, Action::Read, &ends)), Reason::NoRule);

@@ -1,7 +1,8 @@
 //! What a connection is for, said in the ClientHello before any certificate is chosen (RFC 7301).
 //!
-//! A ClientHello is taken only if it offers exactly one protocol and that one is ours. An offer of several would let the
-//! two ends settle on something that neither asked for (the ALPACA attacks); an absent one passes in rustls unless refused.
+//! A ClientHello is taken only if it offers exactly one protocol and that one is ours. An offer of several would let
+//! the two ends settle on something that neither asked for (the ALPACA attacks); an absent one passes in rustls unless
+//! refused.
 
 /// One of the three purposes of the cluster port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -86,8 +86,8 @@ pub(crate) fn client_config_for(
     Ok(config)
 }
 
-/// What every dialed connection has in common: anonymous, and trusting nobody. Made once, because rustls makes a session
-/// store with each configuration that it builds, and throws it away when it is told that none is wanted.
+/// What every dialed connection has in common: anonymous, and trusting nobody. Made once, because rustls makes a
+/// session store with each configuration that it builds, and throws it away when it is told that none is wanted.
 fn client_template() -> &'static Result<ClientConfig, Error> {
     static TEMPLATE: LazyLock<Result<ClientConfig, Error>> = LazyLock::new(|| {
         let nobody = ChainVerifier::<(), ()>::new(|_| Err(()));

@@ -1,5 +1,5 @@
-//! Members that this one refuses by itself, ahead of the view in force: what an operator put in quarantine here, and what a
-//! member knows to be evicted before its own log has told it. It only ever adds refusals; it lets nobody in.
+//! Members that this one refuses by itself, ahead of the view in force: what an operator put in quarantine here, and
+//! what a member knows to be evicted before its own log has told it. It only ever adds refusals; it lets nobody in.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Why a connection could not be made, in the words of who dialed: what was expected, what was met, and the id under which
-//! the other end may say more.
+//! Why a connection could not be made, in the words of who dialed: what was expected, what was met, and the id under
+//! which the other end may say more.
 
 use std::io;
 
@@ -84,7 +84,8 @@ impl DialError {
     /// Whether the same attempt may succeed a little later: nobody listened, or the other end was busy or not ready.
     pub fn is_passing(&self) -> bool {
         match &self.cause {
-            // The acceptor has no place left: it says so before it has shown a certificate (RFC 8446 §6.2, internal_error).
+            // The acceptor has no place left: it says so before it has shown a certificate (RFC 8446 §6.2,
+            // internal_error).
             DialCause::Alert { alert: 80 } => true,
             DialCause::Connect(_) | DialCause::Deadline { .. } | DialCause::Closed(_) => true,
             DialCause::Refused { code } => {

@@ -1,8 +1,8 @@
 //! A member's dialer: it knows whom it dials, shows its own certificate, and is connected only after `Welcome`.
 //!
 //! The other end is judged three times: within the handshake, before this end has shown its certificate; again when the
-//! handshake has ended and the connection is registered; and from then on whenever trust changes. There is no fallback to
-//! anything weaker.
+//! handshake has ended and the connection is registered; and from then on whenever trust changes. There is no fallback
+//! to anything weaker.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -69,8 +69,8 @@ impl Dialer {
         Self { deadline, ..self }
     }
 
-    /// Connects to the member `node` under the peer protocol; also if its certificate has expired, which the scope of the
-    /// stream's peer says.
+    /// Connects to the member `node` under the peer protocol; also if its certificate has expired, which the scope of
+    /// the stream's peer says.
     pub async fn dial_peer(&self, address: &Address, node: NodeId) -> Result<PeerStream, DialError> {
         let (session, registration, peer, remote) = self.dial(address, Alpn::Peer, Expected::Node(node)).await?;
         Ok(PeerStream::new(session, registration, peer, remote))

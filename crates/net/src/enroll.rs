@@ -1,8 +1,8 @@
 //! Dialing with nothing but a pin: how a joiner reaches a cluster that it does not know yet.
 //!
-//! Not one byte that depends on the join token is sent before the chain has been verified *to the leaf*, under the pinned
-//! authority alone. An attacker's leaf with the real, public CA certificate appended is refused, and the system's trust
-//! store is never asked.
+//! Not one byte that depends on the join token is sent before the chain has been verified *to the leaf*, under the
+//! pinned authority alone. An attacker's leaf with the real, public CA certificate appended is refused, and the
+//! system's trust store is never asked.
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,5 +1,5 @@
-//! The acceptor's first frame: in TLS 1.3 a dialer's handshake succeeds before the acceptor has looked at its certificate,
-//! so only this frame tells it that it is connected. It comes before any other byte, in either direction.
+//! The acceptor's first frame: in TLS 1.3 a dialer's handshake succeeds before the acceptor has looked at its
+//! certificate, so only this frame tells it that it is connected. It comes before any other byte, in either direction.
 //!
 //! Twelve bytes: version, kind, code (u16), then the generation (u64) or the failure id. All big-endian.
 

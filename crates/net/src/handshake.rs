@@ -43,8 +43,8 @@ impl From<Failure> for Refused {
     }
 }
 
-/// Waits until the refused peer has hung up. A socket closed with unread bytes in it is reset, and the reason is lost with
-/// it (RFC 9293 §3.10.4); so what still comes is read, within the count, and dropped.
+/// Waits until the refused peer has hung up. A socket closed with unread bytes in it is reset, and the reason is lost
+/// with it (RFC 9293 §3.10.4); so what still comes is read, within the count, and dropped.
 pub(crate) async fn linger(mut socket: Counted) {
     let _ = socket.shutdown().await;
     let mut dropped = [0; 1024];

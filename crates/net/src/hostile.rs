@@ -1,5 +1,5 @@
-//! The other side, for demonstrations and tests: dialers and acceptors that check nothing. Nothing here weakens a member; it
-//! is what anybody on the network can do without our code.
+//! The other side, for demonstrations and tests: dialers and acceptors that check nothing. Nothing here weakens a
+//! member; it is what anybody on the network can do without our code.
 
 use std::sync::Arc;
 use std::time::Duration;

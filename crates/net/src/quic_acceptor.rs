@@ -1,5 +1,5 @@
-//! The acceptor of a QUIC port: as the TCP one, with the order that QUIC imposes. An address that has not answered yet may
-//! be somebody else's, so it is asked to answer (Retry, RFC 9000 §8.1.2) where it would have to be charged.
+//! The acceptor of a QUIC port: as the TCP one, with the order that QUIC imposes. An address that has not answered yet
+//! may be somebody else's, so it is asked to answer (Retry, RFC 9000 §8.1.2) where it would have to be charged.
 
 use std::convert::Infallible;
 use std::io;

@@ -1,8 +1,8 @@
 //! The connections that are open now, accepted and dialed, so that trust reaches them when it changes.
 //!
 //! Each entry holds a handle of its own on the connection: whoever has the stream cannot keep it open against the
-//! registry. A connection is entered *before* it is judged: a change of trust either is seen by its judgement, or finds it
-//! here. An entry vanishes with its stream.
+//! registry. A connection is entered *before* it is judged: a change of trust either is seen by its judgement, or finds
+//! it here. An entry vanishes with its stream.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Shutdown, SocketAddr};

@@ -34,7 +34,8 @@ impl<T> Route<T> {
     }
 }
 
-/// The queues of one acceptor. A protocol nobody has asked for yet, or whose queue was dropped, is refused as not ready.
+/// The queues of one acceptor. A protocol nobody has asked for yet, or whose queue was dropped, is refused as not
+/// ready.
 pub struct Routes {
     pub(crate) enroll: Route<EnrollStream>,
     pub(crate) peer: Route<PeerStream>,

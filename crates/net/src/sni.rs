@@ -1,7 +1,8 @@
-//! The attempt id in the server name: TLS alerts carry no id, the ClientHello's server name does. So a dialer draws the id
-//! and sends it there, and both ends print the same one even when the handshake itself fails.
+//! The attempt id in the server name: TLS alerts carry no id, the ClientHello's server name does. So a dialer draws the
+//! id and sends it there, and both ends print the same one even when the handshake itself fails.
 //!
-//! The name is `<attempt-id>.<whom>.<trust-domain>`. Nothing but the id is read from it: it selects nothing and proves nothing.
+//! The name is `<attempt-id>.<whom>.<trust-domain>`. Nothing but the id is read from it: it selects nothing and proves
+//! nothing.
 
 use countersign_core::id::FailureId;
 use countersign_core::principal::TrustDomain;
@@ -26,8 +27,8 @@ pub(crate) fn enroll_name(attempt: FailureId) -> ServerName<'static> {
     }
 }
 
-/// The attempt id in a server name: its first label, exactly sixteen lower-case hex digits with another label behind it.
-/// Anything else is a stranger's text and is dropped, so that it never reaches a log.
+/// The attempt id in a server name: its first label, exactly sixteen lower-case hex digits with another label behind
+/// it. Anything else is a stranger's text and is dropped, so that it never reaches a log.
 pub(crate) fn attempt_id(server_name: &str) -> Option<FailureId> {
     let (label, rest) = server_name.split_once('.')?;
     let canonical = label.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));

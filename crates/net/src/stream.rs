@@ -1,5 +1,6 @@
-//! The streams that come out: one type per protocol, so that an unauthenticated connection cannot reach what only members
-//! may reach. A [`PeerStream`] and a [`ServiceStream`] exist only with a judged peer; an [`EnrollStream`] has none.
+//! The streams that come out: one type per protocol, so that an unauthenticated connection cannot reach what only
+//! members may reach. A [`PeerStream`] and a [`ServiceStream`] exist only with a judged peer; an [`EnrollStream`] has
+//! none.
 
 use std::io;
 use std::net::SocketAddr;

@@ -83,8 +83,8 @@ impl LiveTrust {
         self.current.load_full()
     }
 
-    /// Replaces the view and its bundle, keeps the credential. The time never runs backwards. Only `Endpoint::publish` calls
-    /// this: a view in force whose refusals are still connected would be half a change.
+    /// Replaces the view and its bundle, keeps the credential. The time never runs backwards. Only `Endpoint::publish`
+    /// calls this: a view in force whose refusals are still connected would be half a change.
     pub(crate) fn publish(
         &self,
         view: Arc<View>,

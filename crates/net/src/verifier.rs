@@ -1,9 +1,9 @@
-//! The glue to rustls: one verifier per handshake, which asks a decision of ours about the presented chain and keeps the
-//! answer for the handshake's owner.
+//! The glue to rustls: one verifier per handshake, which asks a decision of ours about the presented chain and keeps
+//! the answer for the handshake's owner.
 //!
 //! Outward there is one coarse error for every reason: TLS alerts differ by variant and QUIC puts the text on the wire.
-//! The precise reason is in the outcome. Possession of the key (CertificateVerify, RFC 8446 §4.4.3) is always checked by
-//! the provider, whatever the decision remembers. An outcome means nothing until the handshake has ended.
+//! The precise reason is in the outcome. Possession of the key (CertificateVerify, RFC 8446 §4.4.3) is always checked
+//! by the provider, whatever the decision remembers. An outcome means nothing until the handshake has ended.
 
 use std::sync::Arc;
 

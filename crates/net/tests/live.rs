@@ -229,8 +229,8 @@ mod gated {
     }
 }
 
-/// The worst moment: the judgement has read the old view, the new one is published, the judgement ends. The clock is asked
-/// in between, so the test publishes there.
+/// The worst moment: the judgement has read the old view, the new one is published, the judgement ends. The clock is
+/// asked in between, so the test publishes there.
 #[tokio::test]
 async fn a_view_published_between_reading_trust_and_judging_still_refuses() {
     let mut cluster = Cluster::new();

@@ -288,7 +288,8 @@ async fn one_source_holds_its_share_of_the_enrollments_and_each_is_counted() {
     enroll.answer(server.address).await.unwrap();
     until(|| server.acceptor.handshakes_in_flight() == 0).await;
 
-    // Four attempts, whether served or turned away, are what this source has; a fifth is refused where places are scarce.
+    // Four attempts, whether served or turned away, are what this source has; a fifth is refused where places are
+    // scarce.
     let _stalled = TcpStream::connect(server.address).await.unwrap();
     until(|| server.acceptor.handshakes_in_flight() == 1).await;
     enroll.answer(server.address).await.unwrap_err();

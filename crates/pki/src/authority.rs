@@ -199,8 +199,8 @@ impl Authority {
         Ok(certificate)
     }
 
-    /// Issues a certificate for another authority's key and name, so that a chain of that authority's leaves ends at this
-    /// one too. It allows no further authority below it, and keeps the other's cluster and trust domain.
+    /// Issues a certificate for another authority's key and name, so that a chain of that authority's leaves ends at
+    /// this one too. It allows no further authority below it, and keeps the other's cluster and trust domain.
     pub fn cross_sign(&self, other: &[u8], serial: [u8; 16], validity: Validity) -> Result<Vec<u8>, IssueError> {
         let read = Certificate::parse(other)?;
         profile::check_signer(&read).map_err(IssueError::NotAnAuthority)?;

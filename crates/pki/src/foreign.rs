@@ -83,8 +83,9 @@ pub fn verify_foreign_chain(
     Ok(ForeignChain { leaf: leaf.clone(), names: certificate_names(leaf), authority, cluster, validity })
 }
 
-/// For a joiner: trusts the presented certificate that has this id alone, and verifies the chain down to a leaf that the
-/// rules map to a node. Validity and trust domain are not judged: the joiner's clock may be wrong, and it knows no domain.
+/// For a joiner: trusts the presented certificate that has this id alone, and verifies the chain down to a leaf that
+/// the rules map to a node. Validity and trust domain are not judged: the joiner's clock may be wrong, and it knows no
+/// domain.
 pub fn pinned_foreign_chain(
     pin: AuthorityId,
     chain: &[CertificateDer<'_>],

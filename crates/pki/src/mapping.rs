@@ -1,9 +1,10 @@
 //! The rules by which the names of a certificate made elsewhere become a principal: `uri`, `dns:REGEX=KIND/NAME` and
 //! `cn:REGEX=KIND/NAME`. The first rule that matches decides.
 //!
-//! A rule is explicit or absent: no certificate becomes somebody by guessing. A rule matches whole names, never a part; where
-//! it makes two different principals of one certificate, or something that is no principal, the certificate is refused.
-//! A missing name matches nothing (CVE-2023-44981: a check that was skipped where a part of the name was missing).
+//! A rule is explicit or absent: no certificate becomes somebody by guessing. A rule matches whole names, never a part;
+//! where it makes two different principals of one certificate, or something that is no principal, the certificate is
+//! refused. A missing name matches nothing (CVE-2023-44981: a check that was skipped where a part of the name was
+//! missing).
 
 use core::fmt;
 
@@ -196,8 +197,8 @@ impl Rules {
         texts.iter().map(|text| parse_rule(text.as_ref())).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Who the holder of these names is. `domain` is the cluster's; without it, as for one that joins and does not know it
-    /// yet, a SPIFFE id of any trust domain will do.
+    /// Who the holder of these names is. `domain` is the cluster's; without it, as for one that joins and does not know
+    /// it yet, a SPIFFE id of any trust domain will do.
     pub fn map(&self, names: &CertificateNames, domain: Option<&TrustDomain>) -> Result<MappedName, Unmapped> {
         for rule in &self.0 {
             let found = match rule {
@@ -212,7 +213,8 @@ impl Rules {
     }
 }
 
-/// Exactly one URI name (X509-SVID §2), a SPIFFE id whose path is a kind and a name. One of another form matches nothing.
+/// Exactly one URI name (X509-SVID §2), a SPIFFE id whose path is a kind and a name. One of another form matches
+/// nothing.
 fn map_uri(names: &CertificateNames, domain: Option<&TrustDomain>) -> Result<Option<MappedName>, Unmapped> {
     let uri = match names.uris.as_slice() {
         [] => return Ok(None),

@@ -1,6 +1,7 @@
 //! The rules that no compiler knows: which crate may use which, what may be written where, what pages may claim.
 //!
-//! Each rule is a pure function from what was read to findings, with tests of its own; only `files` and this file do IO.
+//! Each rule is a pure function from what was read to findings, with tests of its own; only `files` and this file do
+//! IO.
 
 use std::fmt;
 use std::path::Path;

@@ -1,7 +1,7 @@
 //! The HTTPS port of any member, with an admin's certificate.
 //!
-//! The server's certificate must be one for servers under a given authority and hold the dialed host: the member's own, or
-//! the one that its operator gave it. The operating system's trust store is never consulted.
+//! The server's certificate must be one for servers under a given authority and hold the dialed host: the member's own,
+//! or the one that its operator gave it. The operating system's trust store is never consulted.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! How a revocation, or a change of rules, comes into force, member by member: what is waited for, and what each member said in the end.
+//! How a revocation, or a change of rules, comes into force, member by member: what is waited for, and what each member
+//! said in the end.
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
@@ -133,7 +134,8 @@ pub(super) fn enforced(text: &mut Text, enforcement: &Enforcement, change: Chang
     text.table(&header, enforcement.members.iter().map(|member| row(member, change, now_millis)));
 }
 
-/// A revocation that is committed and not known to be in force everywhere is no success: whoever relies on it must look.
+/// A revocation that is committed and not known to be in force everywhere is no success: whoever relies on it must
+/// look.
 pub(super) fn complete(what: &str, enforcement: &Enforcement, change: Change) -> Result<(), Failure> {
     if enforcement.complete {
         return Ok(());

@@ -1,5 +1,5 @@
-//! `countersign server`: one member of a cluster, as a process. What the member is and does is the library's; here are its
-//! configuration, its signals and its log.
+//! `countersign server`: one member of a cluster, as a process. What the member is and does is the library's; here are
+//! its configuration, its signals and its log.
 
 mod advice;
 mod announce;
@@ -85,8 +85,8 @@ fn check_directory(config: &ServerConfig) -> Result<Option<String>, Failure> {
 
 const GENERATE: &str = "cluster.authentication.generate_certs_if_missing";
 
-/// A file of a certificate made elsewhere that is to be generated. Where no paths are given, the cluster makes certificates
-/// anyway.
+/// A file of a certificate made elsewhere that is to be generated. Where no paths are given, the cluster makes
+/// certificates anyway.
 fn missing_file<'a>(settings: &Settings, config: &'a ServerConfig) -> Option<&'a Path> {
     let files = config.files.as_ref().filter(|_| settings.flag(GENERATE))?;
     [&files.ca, &files.cert, &files.key].into_iter().map(PathBuf::as_path).find(|path| !path.exists())

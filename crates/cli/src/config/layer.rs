@@ -147,8 +147,9 @@ pub(crate) fn of_environment(variables: impl IntoIterator<Item = (OsString, OsSt
     Ok(layer)
 }
 
-/// A variable that is nearly one of ours, or in one of our sections, is mistyped. Others may be meant for somebody else:
-/// tests, scripts, and the addresses that Kubernetes sets for services named `countersign` or `countersign-trust`.
+/// A variable that is nearly one of ours, or in one of our sections, is mistyped. Others may be meant for somebody
+/// else: tests, scripts, and the addresses that Kubernetes sets for services named `countersign` or
+/// `countersign-trust`.
 fn refuse_mistyped(name: &str) -> Result<(), LayerError> {
     let rest = name.strip_prefix(VARIABLE_PREFIX).unwrap_or_default();
     if rest.split('_').any(|part| part == "SERVICE" || part == "PORT") {

@@ -1,7 +1,8 @@
 //! Every key of the configuration: where it stands in the file, what it holds, and its flag. One table for file,
 //! environment, flags, help and the effective configuration, so that they cannot disagree.
 
-/// What is logged where nothing else is said. Raft's own engine tells of each lost message; the member tells of what matters.
+/// What is logged where nothing else is said. Raft's own engine tells of each lost message; the member tells of what
+/// matters.
 pub(crate) const LOG_DEFAULT: &str = "info,openraft=off";
 
 /// What a key holds.

@@ -246,8 +246,8 @@ impl Node {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Stops the process where it is (SIGSTOP), and returns when every thread of it stands still: the signal stops one, which
-    /// stops the others, and until then they go on.
+    /// Stops the process where it is (SIGSTOP), and returns when every thread of it stands still: the signal stops one,
+    /// which stops the others, and until then they go on.
     pub fn freeze(&self) {
         self.signal(rustix::process::Signal::STOP);
         let tasks = format!("/proc/{}/task", self.child.as_ref().expect("runs").id());

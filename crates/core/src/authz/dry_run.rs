@@ -40,8 +40,8 @@ pub struct Flip {
     pub after: Decision,
 }
 
-/// The requests, in their order, of which what is allowed now would be denied under `wanted`, or the other way round. Each is
-/// asked anew at `now` and as whoever made it is known now, not as it was decided then.
+/// The requests, in their order, of which what is allowed now would be denied under `wanted`, or the other way round.
+/// Each is asked anew at `now` and as whoever made it is known now, not as it was decided then.
 pub fn dry_run(view: &View, wanted: &Policy, recorded: &[Recorded], now: UnixMillis) -> Vec<Flip> {
     let next = Generation(view.generation.0.saturating_add(1));
     let flip = |request: &Recorded| {

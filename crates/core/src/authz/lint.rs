@@ -37,7 +37,8 @@ pub enum Finding {
     NeverMatches(NeverWhy),
     /// An allow of much to everybody, or of everything to all of one kind.
     OverBroad,
-    /// Neither this rule nor any that would have come after it was compared with others: too many are about the same things.
+    /// Neither this rule nor any that would have come after it was compared with others: too many are about the same
+    /// things.
     NotCompared,
 }
 
@@ -89,8 +90,8 @@ pub struct Lint {
     pub finding: Finding,
 }
 
-/// All that is odd about the rules of a view at `now`, by rule. Not quadratic: a rule is compared with those alone that an
-/// index finds for it.
+/// All that is odd about the rules of a view at `now`, by rule. Not quadratic: a rule is compared with those alone that
+/// an index finds for it.
 pub fn lint(view: &View, now: UnixMillis) -> Vec<Lint> {
     lint_within(view, now, LINT_STEPS_MAX)
 }
@@ -125,8 +126,8 @@ pub(super) fn lint_within(view: &View, now: UnixMillis, steps: usize) -> Vec<Lin
     lints
 }
 
-/// Those without conditions, and of those that say the same the one whose id comes first: no two cover each other, and few
-/// are about the same things, however many there were.
+/// Those without conditions, and of those that say the same the one whose id comes first: no two cover each other, and
+/// few are about the same things, however many there were.
 fn unconditional(policy: &Policy) -> Policy {
     type Said<'a> = (&'a PrincipalPattern, &'a Kind, &'a NamePattern, Effect, ActionSet);
     let mut seen: BTreeSet<Said<'_>> = BTreeSet::new();
@@ -158,8 +159,8 @@ fn covering<'a>(
     }
 }
 
-/// The rule without which `rule` would say something: a deny of all that it allows, or one that says as much. None if that
-/// takes more than `steps`; else how many are left.
+/// The rule without which `rule` would say something: a deny of all that it allows, or one that says as much. None if
+/// that takes more than `steps`; else how many are left.
 fn said_by_others(rule: &Rule, covering: &[&Group], steps: usize) -> Option<(Option<Finding>, usize)> {
     let mut left = steps;
     let (mut shadow, mut same): (Option<&RuleId>, Option<&RuleId>) = (None, None);
@@ -238,7 +239,8 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// As a handshake has it: admins and nodes are always on record, and who was revoked comes back by the record alone.
+    /// As a handshake has it: admins and nodes are always on record, and who was revoked comes back by the record
+    /// alone.
     fn may_be_elsewhere(&self, name: &str) -> bool {
         match Role::parse(name) {
             Ok(role @ (Role::Client(_) | Role::Broker(_))) => !self.view.revoked_principals.contains(&role),

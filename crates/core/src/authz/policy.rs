@@ -15,8 +15,8 @@ use crate::id::Generation;
 use crate::table::{Sum, Table};
 use crate::trust::author::Made;
 
-/// The rules about one sort of principal, by what they are about. A value of its own: whoever made something from it can see
-/// whether it is still the same.
+/// The rules about one sort of principal, by what they are about. A value of its own: whoever made something from it
+/// can see whether it is still the same.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Group {
     rules: RedBlackTreeMapSync<(Kind, NamePattern), Arc<[Arc<Rule>]>>,
@@ -92,7 +92,8 @@ pub struct Policy {
     timed: usize,
     /// The generation of the last change.
     changed: Generation,
-    /// Rules that this build cannot evaluate. Only in what came from a newer one: while there are any, nobody may do anything.
+    /// Rules that this build cannot evaluate. Only in what came from a newer one: while there are any, nobody may do
+    /// anything.
     unevaluable: BTreeSet<RuleId>,
 }
 
@@ -242,8 +243,8 @@ impl Policy {
         self.super_users.iter().any(|pattern| pattern.matches(subject))
     }
 
-    /// Puts rules in, in place of those with their ids. Those that are about the same come in together: one at a time, each
-    /// would copy all before it.
+    /// Puts rules in, in place of those with their ids. Those that are about the same come in together: one at a time,
+    /// each would copy all before it.
     pub(super) fn extend(&mut self, rules: impl IntoIterator<Item = Arc<Rule>>) {
         let rules: BTreeMap<RuleId, Arc<Rule>> = rules.into_iter().map(|rule| (rule.id.clone(), rule)).collect();
         self.remove(rules.keys());

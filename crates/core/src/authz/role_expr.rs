@@ -44,8 +44,8 @@ pub enum RoleExprError {
     TooMany,
 }
 
-/// A role, and attributes that its holder must have: `Worker`, `Worker[gpu=true]`, `Worker[gpu=true,zone=eu]`. Whoever lacks
-/// an attribute does not match, whatever value it should have.
+/// A role, and attributes that its holder must have: `Worker`, `Worker[gpu=true]`, `Worker[gpu=true,zone=eu]`. Whoever
+/// lacks an attribute does not match, whatever value it should have.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RoleExpr {

@@ -141,8 +141,8 @@ impl PrincipalPattern {
         }
     }
 
-    /// Whether its text says this and nothing else. An exact name that ends in an asterisk would come back from a file as a
-    /// prefix, and the name `*` as everybody.
+    /// Whether its text says this and nothing else. An exact name that ends in an asterisk would come back from a file
+    /// as a prefix, and the name `*` as everybody.
     pub fn is_spelled(&self) -> bool {
         self.to_string().parse().as_ref() == Ok(self)
     }
@@ -309,8 +309,8 @@ impl Rule {
         self.network.is_some() || self.not_after.is_some()
     }
 
-    /// Whether its conditions hold. What cannot be told counts against the request: from an unknown place nothing is allowed
-    /// by where it comes from, and everything denied that is denied to any place.
+    /// Whether its conditions hold. What cannot be told counts against the request: from an unknown place nothing is
+    /// allowed by where it comes from, and everything denied that is denied to any place.
     pub fn holds(&self, from: Option<IpAddr>, now: UnixMillis) -> bool {
         let there = match (self.network, from) {
             (None, _) => true,

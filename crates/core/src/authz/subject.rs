@@ -1,4 +1,5 @@
-//! Who asks, as rules see it: the name that was proven, and the roles and attributes that an admission or an admin gave.
+//! Who asks, as rules see it: the name that was proven, and the roles and attributes that an admission or an admin
+//! gave.
 
 use std::collections::BTreeSet;
 

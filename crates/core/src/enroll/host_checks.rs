@@ -1,5 +1,5 @@
-//! When a leader looks for a running member at the addresses that it advertises and nothing proves: at once, and then less and
-//! less often.
+//! When a leader looks for a running member at the addresses that it advertises and nothing proves: at once, and then
+//! less and less often.
 //!
 //! Pure: the time is an argument. Who moves is looked for at once again.
 

@@ -1,7 +1,7 @@
 //! The joiner: `Unpinned` → `Pinned` → `Requested` → `Enrolled`. Each step consumes the one before it.
 //!
-//! Nothing that the secret could be learned or replayed from is made before the sponsor's leaf was verified to the pinned
-//! authority: the signature needs a [`Pinned`], and a `Pinned` needs the verified channel.
+//! Nothing that the secret could be learned or replayed from is made before the sponsor's leaf was verified to the
+//! pinned authority: the signature needs a [`Pinned`], and a `Pinned` needs the verified channel.
 
 use super::request::EnrollmentRequest;
 use crate::id::{AuthorityId, ClusterId, KeyId, NodeId, RequestId, StoreId};

@@ -1,9 +1,9 @@
-//! Return: a member whose certificate its peers refuse, or that has lost it, comes back by its identity key. It spends no
-//! token, and nobody but the member itself can ask.
+//! Return: a member whose certificate its peers refuse, or that has lost it, comes back by its identity key. It spends
+//! no token, and nobody but the member itself can ask.
 //!
-//! The member first recognizes its cluster by the voters' statements and verifies the server under what these trust; only
-//! then does it sign, for this connection alone. What the server can see of the connection is checked here, all else once
-//! more by `apply`.
+//! The member first recognizes its cluster by the voters' statements and verifies the server under what these trust;
+//! only then does it sign, for this connection alone. What the server can see of the connection is checked here, all
+//! else once more by `apply`.
 
 use serde::{Deserialize, Serialize};
 
@@ -44,8 +44,8 @@ pub struct ReturnRequest {
     pub signature: [u8; 64],
 }
 
-/// A member's return with a new store, because its own is lost, damaged or behind. Replicated as it is: `apply` verifies
-/// the signature itself, so that no member can take another's vote away by inventing its return.
+/// A member's return with a new store, because its own is lost, damaged or behind. Replicated as it is: `apply`
+/// verifies the signature itself, so that no member can take another's vote away by inventing its return.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreReturn {
     /// The cluster.

@@ -15,8 +15,8 @@ pub struct SponsorSide {
     pub leaf: [u8; 32],
     /// The TLS exporter of the connection.
     pub exporter: [u8; 32],
-    /// The public key of the CSR, whose own signature verified; or of the certificate that was made elsewhere, whose key
-    /// signed the request's transcript.
+    /// The public key of the CSR, whose own signature verified; or of the certificate that was made elsewhere, whose
+    /// key signed the request's transcript.
     pub csr_key: KeyId,
     /// What the sponsor itself found in a certificate that was made elsewhere, after verifying its chain.
     pub foreign: Option<ForeignLeaf>,

@@ -1,5 +1,5 @@
-//! Recognition: before a member that has been silent believes a Raft leader again, a majority of the voters shows it what
-//! the cluster has become. Raft alone would follow whoever comes with the highest term, evicted since or not.
+//! Recognition: before a member that has been silent believes a Raft leader again, a majority of the voters shows it
+//! what the cluster has become. Raft alone would follow whoever comes with the highest term, evicted since or not.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -54,7 +54,8 @@ impl Shown {
     }
 }
 
-/// What a member knows while it asks. Answering needs no lease and no leader, so a cold cluster does not wait for itself.
+/// What a member knows while it asks. Answering needs no lease and no leader, so a cold cluster does not wait for
+/// itself.
 #[derive(Debug, Clone)]
 pub struct Recognition {
     nonce: [u8; 32],

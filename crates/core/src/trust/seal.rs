@@ -27,7 +27,8 @@ pub fn confirm_transcript(cluster: ClusterId, authority: AuthorityId, node: Node
 }
 
 impl AuthorityKey {
-    /// Whether `signature` over `transcript` was made with the authority's key. ECDSA signatures are DER (RFC 3279 §2.2.3).
+    /// Whether `signature` over `transcript` was made with the authority's key. ECDSA signatures are DER (RFC 3279
+    /// §2.2.3).
     pub fn verifies(&self, transcript: &Transcript, signature: &[u8]) -> bool {
         match self {
             Self::Ed25519(key) => signature.try_into().is_ok_and(|s| key.verify(transcript, s).is_ok()),

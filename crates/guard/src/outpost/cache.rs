@@ -1,7 +1,7 @@
 //! What an outpost was told of each principal, and whether that still counts. No IO, no clock: it is told.
 //!
-//! The order of things told is that of the watch. An answer that was on its way while its principal changed is not taken:
-//! decided, revoked, and only then remembered is what must never be.
+//! The order of things told is that of the watch. An answer that was on its way while its principal changed is not
+//! taken: decided, revoked, and only then remembered is what must never be.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! A cluster in memory, servers on loopback, and a client that does as it is told. Keys are drawn; nothing that the tests
-//! claim depends on their value.
+//! A cluster in memory, servers on loopback, and a client that does as it is told. Keys are drawn; nothing that the
+//! tests claim depends on their value.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod raw;

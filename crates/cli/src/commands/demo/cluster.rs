@@ -145,8 +145,8 @@ impl Cluster {
         }
     }
 
-    /// Stops a process where it is (SIGSTOP), and returns when every thread of it stands still: the signal stops one, which
-    /// stops the others, and until then they go on.
+    /// Stops a process where it is (SIGSTOP), and returns when every thread of it stands still: the signal stops one,
+    /// which stops the others, and until then they go on.
     pub(super) async fn pause(&self, node: &str) -> anyhow::Result<()> {
         self.signal(node, rustix::process::Signal::STOP)?;
         let (_, child) = self.running.iter().find(|(name, _)| name == node).context("not running")?;

@@ -1,5 +1,5 @@
-//! A server in the middle: a certificate of its own, and the real CA certificate, which is public, appended to the chain. It
-//! counts what a joiner tells it after the handshake; there must be nothing.
+//! A server in the middle: a certificate of its own, and the real CA certificate, which is public, appended to the
+//! chain. It counts what a joiner tells it after the handshake; there must be nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -85,7 +85,8 @@ pub(super) async fn renewal(
     Ok(())
 }
 
-/// A member is stopped for longer than a lease; meanwhile a client is revoked, and its request waits at the member's socket.
+/// A member is stopped for longer than a lease; meanwhile a client is revoked, and its request waits at the member's
+/// socket.
 pub(super) async fn paused(
     cluster: &Cluster,
     table: &mut Table,

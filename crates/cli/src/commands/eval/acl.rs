@@ -76,8 +76,8 @@ const TYPES: [ResourceType; 6] = [
     ResourceType { word: "USER", kind: "user" },
 ];
 
-/// What an operation is about: the resource itself, or something of it that has rules of its own, so that altering it allows
-/// describing it and nothing else.
+/// What an operation is about: the resource itself, or something of it that has rules of its own, so that altering it
+/// allows describing it and nothing else.
 const PARTS: [&str; 5] = ["", "-configs", "-idempotent", "-tokens", "-two-phase"];
 
 /// Operations, each with the part that it is about and our action.
@@ -114,8 +114,8 @@ pub(super) fn judge(line: &[u8]) -> AclVerdict {
     }
 }
 
-/// An ACL in our words: a rule for each part of the resource that it is about, and for each of the two ways in which somebody
-/// can be a role.
+/// An ACL in our words: a rule for each part of the resource that it is about, and for each of the two ways in which
+/// somebody can be a role.
 struct Acl {
     resource: &'static ResourceType,
     pattern: NamePattern,

@@ -1,4 +1,5 @@
-//! What a start will do, from the configuration and from what the data directory holds. Opens no socket, changes nothing.
+//! What a start will do, from the configuration and from what the data directory holds. Opens no socket, changes
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -97,7 +98,8 @@ fn stored_member(data: &Path) -> Result<Option<MemberFile>, Failure> {
     Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
-/// What was asked and does not apply to a directory that holds a member. Another cluster's name is a mistaken directory.
+/// What was asked and does not apply to a directory that holds a member. Another cluster's name is a mistaken
+/// directory.
 fn ignored(config: &ServerConfig, member: &MemberFile) -> Result<Vec<String>, Failure> {
     if let Some(asked) = config.cluster_name.as_ref().filter(|asked| **asked != member.cluster_name) {
         return Err(Failure::usage(

@@ -24,7 +24,8 @@ fn client(text: &str) -> Role {
     Role::Client(name(text))
 }
 
-/// The members 1 to 3, the clients `a` and `ab`, of whom `ab` is a `W[g=1]`, the admin `root`, and `c` who has labels alone.
+/// The members 1 to 3, the clients `a` and `ab`, of whom `ab` is a `W[g=1]`, the admin `root`, and `c` who has labels
+/// alone.
 fn view_with(policy: Policy) -> View {
     let mut rig = Rig::three_voters();
     for (role, seed) in [(client("a"), 60), (client("ab"), 61), (Role::Admin(name("root")), 62)] {

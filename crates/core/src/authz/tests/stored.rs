@@ -1,4 +1,5 @@
-//! What is stored or written down of a policy is read back as it was. What means something else, or nothing, is refused.
+//! What is stored or written down of a policy is read back as it was. What means something else, or nothing, is
+//! refused.
 
 use proptest::prelude::*;
 

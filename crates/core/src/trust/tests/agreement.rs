@@ -296,7 +296,8 @@ fn attack_words_that_no_voter_can_have_said_are_not_taken_from_others() {
         assert_eq!(agreement.merge(by, &lie), News::None, "{what}");
         assert!(!agreement.follow(by, &lie) && agreement.is_empty(), "{what}");
     }
-    // One that a voter may have said raises an alarm, and ends as soon as those whom it is about have spoken themselves.
+    // One that a voter may have said raises an alarm, and ends as soon as those whom it is about have spoken
+    // themselves.
     let mut agreement = Agreement::default();
     agreement.merge(by, &report(&view, &[(AT, 1, OTHER), (AT, 3, WRONG)]));
     assert!(alarm(&agreement).is_some());
@@ -456,7 +457,8 @@ proptest! {
         prop_assert_eq!(&compared.theirs_alone, &of(&theirs, &ours));
     }
 
-    /// Whatever voters say in whatever order, the alarm stands exactly if the last word of one of them is not the leader's.
+    /// Whatever voters say in whatever order, the alarm stands exactly if the last word of one of them is not the
+    /// leader's.
     #[test]
     fn alarm_stands_as_long_as_the_newest_word_of_a_voter_differs(
         said in prop::collection::vec((2_u64..=3, 1_u64..=5, any::<bool>()), 0..24),

@@ -1,4 +1,5 @@
-//! Roles and attributes of members and of brokers, clients and admins. Given by an admission or an admin, never claimed.
+//! Roles and attributes of members and of brokers, clients and admins. Given by an admission or an admin, never
+//! claimed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
