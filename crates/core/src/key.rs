@@ -59,8 +59,8 @@ impl SecretKey {
     }
 }
 
-/// A leaf key vouched for by the member's identity key. Carried by the leaf in a private extension, so that a
-/// member that is behind recognizes its peers, and a stolen CA key alone impersonates nobody.
+/// A leaf key vouched for by the member's identity key. Carried by the leaf in a private extension, so that a member
+/// that is behind recognizes its peers, and a stolen CA key alone impersonates no member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endorsement {
     /// The identity key that signs.

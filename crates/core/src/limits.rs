@@ -117,9 +117,9 @@ pub const ENROLLMENTS_IN_FLIGHT_MAX: usize = 64;
 pub const ENROLLMENTS_PER_SOURCE_MAX: usize = 48;
 /// Requests of one enrollment connection; a member that returns needs a few.
 pub const ENROLLMENT_REQUESTS_MAX: usize = 16;
-/// Answers to strangers' nonces that a member makes at once; past it they wait.
+/// Answers to unauthenticated callers' nonces that a member makes at once; past it they wait.
 pub const VIEWS_IN_FLIGHT_MAX: usize = 4;
-/// Statements in one answer to a stranger; whoever lacks more asks on from the last of them.
+/// Statements in one answer to an unauthenticated caller; a caller that lacks more asks on from the last of them.
 pub const STATEMENTS_PER_ANSWER_MAX: usize = 64;
 /// Connection attempts of one source that may fail within a minute; past it, it is let in only while half the places
 /// are free.
@@ -174,7 +174,7 @@ pub const RULES_MAX: usize = 1_000_000;
 pub const ACTION_WORDS_MAX: usize = 64;
 /// Bytes of all rules: a snapshot, which holds these and as many that wait for their change, has 128 MiB at most.
 pub const POLICY_WEIGHT_MAX: usize = 48 * 1024 * 1024;
-/// Expressions over roles that rules name; each is asked when somebody is decided about for the first time.
+/// Expressions over roles that rules name; each is asked when a principal is decided about for the first time.
 pub const ROLE_PATTERNS_MAX: usize = 1024;
 /// Patterns of super-users.
 pub const SUPER_USERS_MAX: usize = 64;

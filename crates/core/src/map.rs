@@ -423,7 +423,8 @@ mod tests {
             map.retain(|key, _| *key < from);
             model.retain(|key, _| *key < from);
             prop_assert!(map.iter().eq(model.iter()));
-            let (set, model): (Set<u8>, BTreeSet<u8>) = (map.keys().copied().collect(), model.keys().copied().collect());
+            let set: Set<u8> = map.keys().copied().collect();
+            let model: BTreeSet<u8> = model.keys().copied().collect();
             let bytes = codec::encode(&set).unwrap();
             prop_assert_eq!(&bytes, &codec::encode(&model).unwrap());
             prop_assert_eq!(codec::decode::<Set<u8>>(&bytes).unwrap(), set);

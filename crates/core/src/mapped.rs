@@ -2,7 +2,7 @@
 //! certificate's names.
 //!
 //! A node has no number here. Which member a mapped node is, is for the view to say: only `Bootstrap` and `Admit` bind
-//! a mapped name to a member, so that no certificate authority elsewhere can make somebody a member by a name alone.
+//! a mapped name to a member, so that no certificate authority elsewhere can make a member by a name alone.
 
 use core::fmt;
 

@@ -92,9 +92,9 @@ pub fn is_answered(
 /// Whether a voter may dial `ip` to look for a joiner, or for the member `node`. `source` is where its connection came
 /// from, if the voter saw it.
 ///
-/// Never what only the voter itself reaches, unless the connection came from there: loopback and link-local addresses,
-/// among them the metadata service of a cloud (169.254.169.254). Never another member, nor a name that all members
-/// share.
+/// It dials no address that only the voter itself reaches, unless the connection came from there: loopback and
+/// link-local addresses, among them the metadata service of a cloud (169.254.169.254). It never dials another member,
+/// or a name that all members share.
 pub fn may_dial(view: &View, node: Option<NodeId>, ip: IpAddr, source: Option<IpAddr>) -> bool {
     let ip = ip.to_canonical();
     if ip.is_unspecified() || ip.is_multicast() || !is_of_a_host(ip) {

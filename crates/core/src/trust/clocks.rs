@@ -1,4 +1,5 @@
-//! The cluster's time: what a leader may stamp commands with. One wrong clock, even the leader's, harms nobody else.
+//! The cluster's time: the time that a leader may stamp commands with. One wrong clock, even the leader's, harms only
+//! the member that has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +20,8 @@ pub enum StampError {
     },
     /// The clock says that far more time has passed than has, and not enough voters have said the same yet.
     #[error(
-        "clock of this host has stepped {step_secs} seconds ahead, and a majority of the voters has not confirmed it yet"
+        "clock of this host has stepped {step_secs} seconds ahead, and a majority of the voters has not \
+         confirmed it yet"
     )]
     Unconfirmed {
         /// By how much.
@@ -155,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_leads_instead_has_a_clock_that_is_right() {
+    fn the_next_leader_has_a_clock_that_is_right() {
         let in_step = |own: u64, reports: &[(u64, u64)]| {
             let mut clocks = VoterClocks::default();
             for (voter, clock) in reports {
@@ -168,8 +170,8 @@ mod tests {
         assert_eq!(in_step(T + YEARS, &[(2, T), (3, T + 60_000)]), ids(&[2, 3]));
         assert_eq!(in_step(T + YEARS, &[(2, T + 1000)]), ids(&[2]), "the third is down");
         assert_eq!(in_step(T + 1000, &[(2, T + YEARS), (3, T)]), ids(&[3]));
-        assert_eq!(in_step(T + YEARS, &[]), ids(&[]), "nobody has said");
-        assert_eq!(in_step(T + YEARS, &[(9, T), (2, T - YEARS)]), ids(&[]), "a stranger, and one as wrong");
+        assert_eq!(in_step(T + YEARS, &[]), ids(&[]), "no voter has reported");
+        assert_eq!(in_step(T + YEARS, &[(9, T), (2, T - YEARS)]), ids(&[]), "no voter, and a voter as wrong");
     }
 
     #[test]
@@ -198,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn old_reports_and_those_of_strangers_do_not_count() {
+    fn old_reports_and_those_of_others_than_voters_do_not_count() {
         let mut clocks = VoterClocks::default();
         clocks.report(NodeId(2), UnixMillis(T + YEARS), BootMillis(0));
         clocks.report(NodeId(9), UnixMillis(T + YEARS), BootMillis(100_000));

@@ -121,8 +121,7 @@ impl Digests {
         }
     }
 
-    /// The state was replaced by one that includes the entries up to `applied`. What was digested before says nothing
-    /// of it.
+    /// A state that includes the entries up to `applied` has replaced this one. Earlier digests say nothing of it.
     pub fn replaced(&mut self, applied: u64) {
         // At the very index, the state that was put in place is the one to digest.
         *self = Self { by_index: BTreeMap::new(), upto: applied.saturating_sub(1) / DIGEST_EVERY * DIGEST_EVERY };

@@ -1,5 +1,6 @@
 //! Recognition: before a member that has been silent believes a Raft leader again, a majority of the voters shows it
-//! what the cluster has become. Raft alone would follow whoever comes with the highest term, evicted since or not.
+//! what the cluster has become. Raft alone would follow the node with the highest term, even one that was evicted
+//! meanwhile.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,10 +24,10 @@ pub enum AnswerError {
     Signature,
 }
 
-/// A voter's word which statement is the newest that it knows, for whoever drew the nonce.
+/// A voter's word about the newest statement that it knows, for the member that drew the nonce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shown {
-    /// Who says so.
+    /// The voter.
     pub node: NodeId,
     /// The number of that statement.
     pub number: u64,
@@ -65,17 +66,17 @@ pub struct Recognition {
 }
 
 impl Recognition {
-    /// Starts from the statement of the stored view, with a nonce that nobody has seen.
+    /// Starts from the statement of the stored view, with a nonce that no voter has seen.
     pub const fn new(known: Arc<Statement>, nonce: [u8; 32]) -> Self {
         Self { nonce, newest: known, evicted: BTreeSet::new(), answered: BTreeSet::new() }
     }
 
-    /// What to send: the nonce, and the number of the newest statement known.
+    /// The question to send: the nonce, and the number of the newest statement known.
     pub fn question(&self) -> ([u8; 32], u64) {
         (self.nonce, self.newest.number)
     }
 
-    /// Whom to ask.
+    /// The voters to ask.
     pub fn voters(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.newest.voters.keys().copied()
     }
@@ -110,12 +111,13 @@ impl Recognition {
         &self.newest
     }
 
-    /// Whom statements evict that answers led to so far.
+    /// The nodes that the statements in the answers so far evict.
     pub const fn evicted(&self) -> &BTreeSet<NodeId> {
         &self.evicted
     }
 
-    /// What the cluster has become, once a majority of the newest voters has answered: whom it evicted is refused.
+    /// The state of the cluster, once a majority of the newest voters has answered. The member refuses the nodes in the
+    /// second part, which were evicted.
     pub fn recognized(&self) -> Option<(&Arc<Statement>, &BTreeSet<NodeId>)> {
         let answered = self.newest.voters.keys().filter(|id| self.answered.contains(id)).count();
         (answered >= majority(self.newest.voters.len())).then_some((&self.newest, &self.evicted))

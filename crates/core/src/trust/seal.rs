@@ -35,7 +35,8 @@ impl AuthorityKey {
             Self::P256(point) => {
                 let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(point);
                 let signature = p256::ecdsa::Signature::from_der(signature);
-                matches!((key, signature), (Ok(key), Ok(signature)) if key.verify(transcript.as_bytes(), &signature).is_ok())
+                let (Ok(key), Ok(signature)) = (key, signature) else { return false };
+                key.verify(transcript.as_bytes(), &signature).is_ok()
             }
         }
     }

@@ -33,7 +33,7 @@ pub struct Statement {
     pub voters: BTreeMap<NodeId, StatedVoter>,
     /// The authorities that are trusted.
     pub authorities: BTreeSet<AuthorityId>,
-    /// Who was evicted since the statement before.
+    /// The nodes that were evicted since the statement before.
     pub evicted: BTreeSet<NodeId>,
 }
 
@@ -227,7 +227,7 @@ impl TrustState {
         u64::try_from(index).ok()
     }
 
-    /// Who has not signed the first statement that lacks signatures, and could.
+    /// The voters that have not signed the first statement that lacks signatures, and could.
     pub fn unsigned(&self) -> BTreeSet<NodeId> {
         let open = (0..self.statements.len()).find(|index| !self.is_complete(*index));
         let signers = open.and_then(|index| Some((self.statements.get(index)?, self.signers(index)?)));

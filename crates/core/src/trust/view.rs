@@ -63,8 +63,7 @@ pub struct IssuedKey {
     pub not_before: UnixMillis,
     /// Seconds that it was issued for, which a renewal is issued for too.
     pub ttl_secs: u64,
-    /// The key that it was renewed with, if it was not issued by an operator: whoever revokes that one revokes this
-    /// too.
+    /// The key that it was renewed with, if no operator issued it. A revocation of that key revokes this one too.
     pub renewed_from: Option<KeyId>,
     /// Who had it issued.
     pub issued: Issued,
@@ -85,7 +84,7 @@ pub struct View {
     pub generation: Generation,
     /// The trust bundle.
     pub authorities: BTreeMap<AuthorityId, Authority>,
-    /// Who belongs.
+    /// The members of the cluster.
     pub members: Members,
     /// Who belonged once and is refused now.
     pub evicted: Table<NodeId, Evicted>,
@@ -95,9 +94,10 @@ pub struct View {
     pub labels: Table<Role, Labels>,
     /// Who may do what. Shared: copying a view does not copy it.
     pub policy: Arc<Policy>,
-    /// Keys refused for ever, whatever certificate carries them.
+    /// Keys refused permanently, whatever certificate carries them.
     pub revoked_keys: TableSet<KeyId>,
-    /// Brokers, clients and admins of whose certificates only those issued since, and on record, count.
+    /// Brokers, clients and admins whose earlier certificates are revoked: only certificates issued since, and on
+    /// record, count.
     pub revoked_principals: TableSet<Role>,
     /// Members assigned to each group but the trust group, which all members belong to.
     pub groups: Groups,
@@ -111,8 +111,8 @@ pub struct View {
 }
 
 impl View {
-    /// The view without its rules, by which nobody may do anything: for whoever needs to know who belongs, and is told
-    /// the rules in another way.
+    /// The view without its rules, so that no rule allows anything. For a reader that needs to know the members, and is
+    /// told the rules in another way.
     #[must_use]
     pub fn without_policy(&self) -> Self {
         Self { policy: Arc::default(), labels: Table::default(), ..self.clone() }

@@ -34,7 +34,7 @@ fn change() -> impl Strategy<Value = PolicyChange> {
     )
 }
 
-/// What the change makes of rules in a plain map, if it is carried out.
+/// The rules after the change in a plain map, if it is carried out.
 fn by_hand(before: &[Rule], change: &PolicyChange) -> Option<BTreeMap<RuleId, Rule>> {
     let mut rules: BTreeMap<RuleId, Rule> = before.iter().map(|rule| (rule.id.clone(), rule.clone())).collect();
     for id in &change.remove {
@@ -243,7 +243,7 @@ fn requirements_that_cannot_count_are_refused() {
 }
 
 #[test]
-fn nobody_becomes_a_super_user_by_a_text_that_means_somebody_else() {
+fn a_text_that_means_another_principal_makes_no_super_user() {
     let refused = |pattern: PrincipalPattern| {
         let super_users = Some(BTreeSet::from([pattern]));
         Policy::initial().changed_by(
