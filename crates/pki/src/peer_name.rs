@@ -1,6 +1,6 @@
 //! Whether a leaf is one of the host that was asked for, by the names of the web (RFC 6125, RFC 9525).
 //!
-//! Members are told apart by their URI name instead; this is for whom a caller reaches by host.
+//! Members are told apart by their URI name instead; this is for a peer that a caller reaches by host.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
