@@ -7,7 +7,7 @@
 /// One of the three purposes of the cluster port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Alpn {
-    /// A stranger with a join token, or a member that returns. No client certificate.
+    /// An unauthenticated caller with a join token, or a member that returns. No client certificate.
     Enroll,
     /// Between members: Raft and what belongs to it.
     Peer,

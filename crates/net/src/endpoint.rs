@@ -112,8 +112,8 @@ impl Endpoint {
         Ok(self.registry().rejudge(&view, self.now()))
     }
 
-    /// Refuses these members from now on, whatever the view says, and nobody else beyond the view. When this returns,
-    /// no connection of theirs is open, accepted or dialed, and no handshake will open one.
+    /// Refuses these members from now on, whatever the view says, and adds no other refusal to the view's. When this
+    /// returns, no connection of theirs is open, accepted or dialed, and no handshake will open one.
     pub fn deny(&self, nodes: BTreeMap<NodeId, Refusal>) -> Vec<ClosedConnection> {
         // First the word, then the search: a handshake registers before it is judged, so it meets one or the other.
         self.0.denied.replace(nodes.clone());
@@ -151,7 +151,8 @@ impl Endpoint {
         loop {
             let now = self.now();
             for closed in self.registry().expire(now) {
-                tracing::info!(principal = %closed.principal, key = %closed.key, "connection closed: {}", closed.refusal);
+                let ClosedConnection { principal, key, refusal } = closed;
+                tracing::info!(%principal, %key, "connection closed: {refusal}");
             }
             let next = self.registry().next_expiry().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
             // why: a proof expires by the passing of time alone

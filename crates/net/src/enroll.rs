@@ -139,7 +139,8 @@ fn verify(
             let got = presented.last().map(|der| AuthorityId::of_certificate(der));
             Err(DialCause::Pin { expected: pin, got })
         }
-        // The pinned certificate was shown, but the leaf is not its own: certificates are public, anybody can show one.
+        // The pinned certificate was shown, but the leaf is not its own: certificates are public, any server can show
+        // one.
         Err(error) => Err(DialCause::Untrusted(error)),
     }
 }

@@ -1,5 +1,5 @@
-//! The HTTPS port: apart from the cluster port, and less of it. A client may come without a certificate and is nobody
-//! then; one that it shows is verified and judged as everywhere else, anew for each request.
+//! The HTTPS port: apart from the cluster port, and with less on it. A client may come without a certificate and then
+//! has no principal. A certificate that it shows is verified as everywhere else, and judged for each request again.
 //!
 //! It shows the node's own leaf, the newest at each handshake, or the operator's certificate. There is no third.
 
@@ -37,7 +37,7 @@ pub enum HttpsCertificate {
     Operator(Arc<Credential>),
 }
 
-/// Who is at the other end of an HTTPS connection, as far as it said.
+/// The other end of an HTTPS connection, as far as it showed who it is.
 #[derive(Clone)]
 pub struct HttpsPeer {
     endpoint: Endpoint,

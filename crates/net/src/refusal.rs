@@ -19,7 +19,7 @@ pub struct RefusalRecord {
     pub failure_id: FailureId,
     /// Where it came from.
     pub source: SocketAddr,
-    /// Whom it proved to be, if it came that far.
+    /// The principal that it proved to be, if it came that far.
     pub presented: Option<Principal>,
     /// What it wanted, if it said so.
     pub alpn: Option<Alpn>,

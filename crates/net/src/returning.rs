@@ -40,7 +40,7 @@ pub enum Unrecognized {
     Judged(#[from] Refusal),
 }
 
-/// A connection to whoever holds the key of the certificate presented there. Nothing more is known of the other end.
+/// A connection to the holder of the key of the certificate presented there. Nothing more is known of the other end.
 pub struct ReturnStream {
     inner: Unregistered,
     remote: SocketAddr,

@@ -104,9 +104,9 @@ impl ServiceClient {
         Self { mapping: Some(rules), ..self }
     }
 
-    /// For whoever knows more of the cluster than its authority: `judge` must accept each server, before this end has
-    /// shown its certificate. Servers whose certificates were made elsewhere prove nothing that it could judge, and are
-    /// refused.
+    /// For a client that knows more of the cluster than its authority: `judge` must accept each server, before this end
+    /// has shown its certificate. Servers whose certificates were made elsewhere prove nothing that it could judge, and
+    /// are refused.
     #[must_use]
     pub fn with_judge(self, judge: Judge) -> Self {
         Self { judge: Some(judge), ..self }
@@ -199,7 +199,7 @@ pub struct ClientStream {
 }
 
 impl ClientStream {
-    /// Who serves.
+    /// The server, as its certificate names it.
     pub const fn server(&self) -> &ServedBy {
         &self.server
     }

@@ -57,9 +57,9 @@ fn read_bundle(view: &View) -> Result<Arc<Bundle>, BundleError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("generation {got} is older than the current one, {current}")]
 pub struct StaleGeneration {
-    /// What was to be published.
+    /// The generation that was to be published.
     pub got: Generation,
-    /// What is in force.
+    /// The generation in force.
     pub current: Generation,
 }
 

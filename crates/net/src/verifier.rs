@@ -39,7 +39,7 @@ impl<T: Send + 'static, E: Send + 'static> ChainVerifier<T, E> {
         Arc::new(Self { decide: Box::new(decide), mandatory: false, outcome: Locked::new(None) })
     }
 
-    /// What was decided; none if no chain was presented. To be asked once the handshake has ended, well or not.
+    /// The decision; none if no chain was presented. To be asked once the handshake has ended, well or not.
     pub(crate) fn take_outcome(&self) -> Option<Result<T, E>> {
         self.outcome.lock().take()
     }
@@ -124,7 +124,7 @@ impl<T: Send + 'static, E: Send + 'static> ClientCertVerifier for ChainVerifier<
         self.mandatory
     }
 
-    /// None: which authorities are trusted here is nobody's business before they are known.
+    /// None: an unauthenticated caller must not learn which authorities are trusted here.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }
