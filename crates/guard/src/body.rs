@@ -36,7 +36,7 @@ pub struct GuardedBody {
     going: Going,
     changes: WatchStream<Generation>,
     half: Half,
-    /// What an outpost is asking for, and the frame that waits for it.
+    /// The question of a remote guard, and the frame that waits for its answer.
     fetching: Option<Fetching>,
     held: Option<Frame<Bytes>>,
     /// When it is asked again although nothing changed.

@@ -119,7 +119,7 @@ impl Cell {
 
 /// A group, compiled: what it says of each kind that it says anything of.
 ///
-/// What is far away in memory is read in loops of its own, whose reads do not wait for each other.
+/// Distant memory is read in loops of its own, whose reads do not wait for each other.
 pub(crate) fn compile(source: &Group, hasher: &DefaultHashBuilder) -> Vec<Arc<Cells>> {
     let entries: Vec<_> = source.iter().map(|((kind, pattern), rules)| (kind, pattern, rules)).collect();
     let of_one_kind = entries.chunk_by(|(a, ..), (b, ..)| a == b);

@@ -35,7 +35,7 @@ use crate::source::Fetching;
 pub const MIN_GENERATION: &str = "countersign-min-generation";
 /// The header in which an answer names the generation that its request was decided by.
 pub const GENERATION: &str = "countersign-generation";
-/// How often a call is decided anew because something changed meanwhile.
+/// How often a call is decided again because something changed meanwhile.
 const OVERTAKEN_MAX: usize = 8;
 /// How long a request waits for the generation that it names.
 const BEHIND_MAX: Duration = Duration::from_secs(2);
@@ -49,7 +49,7 @@ pub struct GuardLayer {
 }
 
 impl GuardLayer {
-    /// Asks `guard` about each call of gRPC services. What is no gRPC call is refused.
+    /// Asks `guard` about each call of gRPC services. Other requests are refused.
     pub const fn grpc(guard: Guard) -> Self {
         Self { guard, unguarded: |_| false, speaks: Speaks::Grpc }
     }
@@ -111,7 +111,7 @@ impl Needed {
         loop {
             let permit = session.authorize_named(&fresh, *action, &Kind::SERVICE, name)?;
             match permit.holds(&self.guard, &fresh) {
-                // What was overtaken while it was decided is decided again.
+                // A call that a change overtook is decided again.
                 Err(Denial::Outdated { .. }) if tries.next().is_some() => {}
                 held => break held.map(|()| Going { generation: permit.generation(), until: session.until() }),
             }
@@ -175,7 +175,7 @@ fn route(path: &str) -> Option<String> {
     inner.split('/').enumerate().all(segment).then_some(decoded)
 }
 
-/// What is spoken.
+/// The protocol spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Speaks {
     Grpc,
@@ -221,7 +221,7 @@ impl Speaks {
     }
 }
 
-/// What whoever asked is told: not by which rule, which is for the log.
+/// The answer to a denied caller. It does not name the rule, which is for the log.
 pub(crate) fn status(denial: &Denial) -> Status {
     match denial {
         Denial::Denied(decision) => Status::permission_denied(format!("denied (generation {})", decision.generation)),
@@ -232,7 +232,7 @@ pub(crate) fn status(denial: &Denial) -> Status {
     }
 }
 
-/// The generation that the request asks for, if any. What is no number asks for what will never be.
+/// The generation that the request asks for, if any. A text that is no number asks for one that never comes.
 fn wanted(headers: &HeaderMap) -> Option<Generation> {
     let text = headers.get(MIN_GENERATION)?;
     Some(Generation(text.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX)))
@@ -268,14 +268,14 @@ impl GuardLayer {
         let speaks = self.speaks;
         // Absent only if the router were wired wrongly: refuse.
         let Some(caller) = request.extensions().get::<Caller>().cloned() else {
-            return (StatusCode::UNAUTHORIZED, "nobody\n").into_response();
+            return (StatusCode::UNAUTHORIZED, "no caller\n").into_response();
         };
         let Some(rule) = speaks.asks(&request) else {
             return (StatusCode::BAD_REQUEST, "no call that could be decided about\n").into_response();
         };
         let rule = (!(self.unguarded)(request.uri().path())).then_some(rule);
         let needed = Needed { guard: self.guard.clone(), caller, rule };
-        // Before anything is waited for: whoever is denied waits for nothing.
+        // Before anything is waited for: a denied caller waits for nothing.
         let mut checked = needed.checked().await;
         if checked.is_ok()
             && let Some(wanted) = wanted(request.headers())
@@ -311,7 +311,7 @@ impl GuardLayer {
 
     /// Waits, not long, until the generation is in force that a request asks for.
     async fn reach(&self, wanted: Generation) -> Result<(), Denial> {
-        // What is no number will never be.
+        // A text that is no number never comes.
         if wanted.0 != u64::MAX && tokio::time::timeout(BEHIND_MAX, self.guard.reached(wanted)).await.is_ok() {
             return Ok(());
         }

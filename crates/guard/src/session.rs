@@ -38,7 +38,7 @@ struct Known {
     policy: Arc<Policy>,
     subject: Subject,
     kinds: Vec<OfKind>,
-    /// What is granted whatever it is asked of, if that does not depend on names.
+    /// The actions granted on everything, if they do not depend on names.
     of_everything: Option<ActionSet>,
 }
 
@@ -73,8 +73,8 @@ impl Known {
     }
 }
 
-/// What one verified peer may do, as asked by one task. Answers are remembered until anything changes: then each is
-/// decided anew, and a peer that is known no longer gets none.
+/// The rights of one verified peer, as asked by one task. Answers are remembered until anything changes. Then each is
+/// decided again, and a peer that is known no longer gets none.
 ///
 /// It is `Send` but not `Sync`: each task of a connection has its own ([`Session::another`]).
 pub struct Session {
@@ -82,7 +82,7 @@ pub struct Session {
     peer: VerifiedPeer,
     from: Option<IpAddr>,
     generation: Cell<u64>,
-    /// From then on, what is remembered may be different by itself.
+    /// From then on, remembered answers may be different by themselves.
     until: Cell<BootMillis>,
     slots: Box<[Slot; SLOTS]>,
     /// Requests that were recorded: a Bloom filter, two bits each. One that is taken for others is not recorded.
@@ -139,7 +139,7 @@ impl Session {
             let about = About::Resource(resource);
             return Ok(Permit { about, action, generation, deadline: self.ends(fresh) });
         }
-        self.authorize_anew(fresh, action, resource)
+        self.authorize_again(fresh, action, resource)
     }
 
     #[inline]
@@ -148,7 +148,7 @@ impl Session {
     }
 
     #[cold]
-    fn authorize_anew<'a>(
+    fn authorize_again<'a>(
         &self,
         fresh: &Fresh<'_>,
         action: Action,
@@ -224,7 +224,7 @@ impl Session {
         fresh.deadline().min(self.until.get())
     }
 
-    /// From then on, what was answered so far is to be asked again, whatever else happens.
+    /// From then on, earlier answers are to be asked for again, whatever else happens.
     pub(crate) fn until(&self) -> BootMillis {
         self.until.get()
     }
@@ -316,7 +316,7 @@ impl Session {
         Ok(())
     }
 
-    /// What is remembered may be different from `over` on, a moment of the wall clock that now reads `now`.
+    /// Remembered answers may be different from `over` on, a moment of the wall clock that now reads `now`.
     fn ends_at(&self, over: UnixMillis, now: UnixMillis) {
         let until = self.guard.0.time.boot().plus(over.0.saturating_sub(now.0));
         self.until.set(self.until.get().min(until));
@@ -392,7 +392,7 @@ impl Session {
     fn denied(&self, action: Action, kind: &Kind, name: &str) -> Denial {
         match self.decision(action, kind, name) {
             Ok(decision) if decision.effect == Effect::Deny => Denial::Denied(decision),
-            // A rule came or went with the second in between: what was decided first counts.
+            // A rule came or went with the second in between: the first decision counts.
             Ok(decision) => Denial::Outdated { permitted: decision.generation, generation: self.guard.generation() },
             Err(denial) => denial,
         }

@@ -78,7 +78,7 @@ impl Member {
 
 struct Run {
     rng: Seeded,
-    /// What is committed.
+    /// The committed state.
     log: World,
     members: Vec<Member>,
     grantor: Grantor,
@@ -168,7 +168,7 @@ impl Run {
     }
 }
 
-/// Whether somebody is allowed after the barrier, and how often somebody was before it.
+/// Whether any caller is allowed after the barrier, and how often one was before it.
 fn run(seed: u64, size: u64, danger: Danger) -> (bool, u64) {
     let mut run = Run::new(seed, size, danger);
     let orders = Resource::new(Kind::TOPIC, "orders");

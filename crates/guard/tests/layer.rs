@@ -66,7 +66,7 @@ async fn status(world: &World, method: &str, path: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn a_route_is_open_to_whom_a_rule_lets_in_by_the_method_that_it_allows() {
+async fn a_route_is_open_for_the_methods_that_a_rule_allows() {
     let world = World::new(&["pay"]);
     assert_eq!(status(&world, "GET", "/echo").await, 403);
     world.put([rule("a", "allow client/pay read service:/echo")]);
@@ -106,7 +106,7 @@ async fn without_a_lease_nothing_is_served_not_even_what_needs_no_rule() {
     world.renew_lease(LeaseLength::from_secs(1).unwrap());
     world.clocks.boot.fetch_add(1000, std::sync::atomic::Ordering::Relaxed);
     assert_eq!((status(&world, "GET", "/echo").await, status(&world, "GET", "/own").await), (503, 503));
-    // What was answered before and not read is not handed over.
+    // A body that was granted before and not read is not handed over.
     assert!(granted.into_body().collect().await.is_err());
 }
 
