@@ -50,7 +50,7 @@ pub struct PolicyPlan {
     pub flips: Vec<Flip>,
     /// Members whose recent requests are not known.
     pub unheard: Vec<String>,
-    /// What is odd about the new policy.
+    /// The oddities of the new policy.
     pub lint: Vec<Lint>,
 }
 
@@ -317,7 +317,7 @@ mod tests {
         while len(&change) > COMMAND_LEN_MAX {
             change.put.pop();
         }
-        // What is missing to the limit is shared by two names, whose lengths stay short enough for one byte.
+        // Two names share the bytes that are missing to the limit; their lengths stay short enough for one byte.
         let missing = COMMAND_LEN_MAX - len(&change);
         let longer = |by: usize| {
             let mut change = change.clone();
@@ -376,7 +376,7 @@ mod tests {
         let PolicyChanged { generation, changed } = member.apply_policy(&policy(3000, "a"), None).await.unwrap();
         assert_eq!((generation.0, changed.put, changed.removed), (before.0 + 1, 3000, 0));
         assert_eq!(member.view().policy.len(), 3000);
-        // What was planned before that is refused.
+        // A plan made before that is refused.
         let late = member.apply_policy(&policy(1, "b"), Some(before)).await.unwrap_err();
         assert!(
             matches!(late, ControlError::Command(CommandError::Refused(Refused::Policy(PolicyError::Changed { .. })))),
@@ -386,7 +386,7 @@ mod tests {
         let PolicyChanged { generation: again, changed } =
             member.apply_policy(&policy(3000, "a"), Some(generation)).await.unwrap();
         assert_eq!((again, changed), (generation, Changed::default()));
-        // What is refused leaves everything as it was, however many parts were sent.
+        // A refused change leaves everything as it was, however many parts were sent.
         let super_users = (0..65).map(|at| format!("admin/a{at}").parse().unwrap()).collect::<Vec<_>>();
         let many = Arc::new(Policy::of(super_users, rules(&policy(3000, "b"))));
         let refused = member.apply_policy(&many, None).await.unwrap_err();

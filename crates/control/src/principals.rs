@@ -117,7 +117,7 @@ impl Control {
         Ok(RevokedCertificates { principal, keys, generation, barrier })
     }
 
-    /// What is applied here; the view that is published may be a moment behind it.
+    /// The state applied here; the view that is published may be a moment behind it.
     fn newest(&self) -> Arc<View> {
         let applied = self.parts.state.read().view().cloned();
         applied.unwrap_or_else(|| self.view())

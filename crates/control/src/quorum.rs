@@ -1,4 +1,5 @@
-//! Whether those who stay can decide, asked before anybody is removed: a change that cannot be committed is not begun.
+//! Whether the members that stay can decide, asked before one is removed: a change that cannot be committed is not
+//! begun.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
