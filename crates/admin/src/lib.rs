@@ -66,7 +66,7 @@ pub enum ServeError {
 /// stop.
 ///
 /// # Errors
-/// [`ServeError`]. What was begun ends with the node's tasks.
+/// [`ServeError`]; the tasks that it started end with the node's tasks.
 pub async fn serve(node: &Node, settings: &Settings) -> Result<(), ServeError> {
     let mut bound = None;
     if let Some(address) = settings.https_addr {
