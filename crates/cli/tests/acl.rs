@@ -163,7 +163,7 @@ fn a_file_is_planned_put_in_place_and_written_back() {
     assert_eq!((applied["put"].as_u64(), applied["removed"].as_u64()), (Some(2), Some(1)));
     assert_eq!(applied["enforcement"]["complete"], true);
     one.check("--principal client/x --action read --topic pay-1", true);
-    // Somebody was faster.
+    // Another caller was faster.
     one.run("acl add --principal client/y --action read --topic t --id y").ok();
     let stale = applied["generation"].as_u64().unwrap();
     let refused =
@@ -171,7 +171,7 @@ fn a_file_is_planned_put_in_place_and_written_back() {
     assert!(refused.stderr.contains("countersign acl list"), "{}", refused.stderr);
     one.run(&format!("acl apply p.toml --plan --if-generation {stale}")).failed(1, "policy was changed in generation");
     one.check("--principal client/y --action read --topic t", true);
-    // What is listed is a file, and applying it changes nothing.
+    // The list is a file, and applying it changes nothing.
     let listed = one.run("acl list --toml").ok().stdout;
     one.file("again.toml", &listed);
     assert!(one.run("acl apply again.toml --plan").ok().stdout.contains("nothing would change"));

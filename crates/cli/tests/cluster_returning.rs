@@ -90,7 +90,8 @@ fn older_copy_of_a_voter_does_not_count_and_comes_back() {
     }
     let generation = asked.status()["generation"].as_u64();
     nodes[victim].until(|status| status["generation"].as_u64() >= generation);
-    // An older copy of the store alone, and of all but the member file and the record beside it: seen without anybody.
+    // An older copy of the store alone, and of all but the member file and the record beside it: the member sees it by
+    // itself.
     nodes[victim].stop();
     let newer = world.path("newer");
     copy(&nodes[victim].data, &newer);
@@ -118,7 +119,7 @@ fn older_copy_of_a_voter_does_not_count_and_comes_back() {
         pause();
     }
     nodes[victim].until(|s| s["ready"] == false && s["warnings"].to_string().contains("--return-as-learner"));
-    // It knows nothing of the revocation, and has no lease to serve anybody by.
+    // It knows nothing of the revocation, and has no lease to serve a client by.
     let served = client.connect(&nodes[victim].address()).is_ok_and(|mut open| client.ask(&mut open).is_ok());
     assert!(!served, "{}", nodes[victim].log());
     nodes[victim].stop();
@@ -198,7 +199,7 @@ fn node_that_lost_its_certificate_or_the_key_of_it_gets_another_by_the_printed_c
 /// No rule can tell here: the two that are alive know nothing of the revocation. It must come out when the third is
 /// back.
 #[test]
-fn older_copy_that_nobody_alive_remembers_is_told_by_the_voter_that_remembers() {
+fn only_a_voter_that_remembers_tells_an_older_copy() {
     let world = World::new();
     let mut nodes = world.voters_leased(3, None);
     let client = pay(&world, &nodes[0]);
@@ -218,7 +219,7 @@ fn older_copy_that_nobody_alive_remembers_is_told_by_the_voter_that_remembers() 
     for node in &nodes[1..] {
         node.until_ready();
     }
-    // The third has the revocation, committed. It does not follow them, and from then on nobody serves.
+    // The third has the revocation, committed. It does not follow them, and from then on no member serves.
     nodes[0].start(&[]);
     let told = |status: &Value| {
         let lacks = |node: &Value| node["node"] == 1 && node["holds"].to_string().contains("revocation of client/pay");

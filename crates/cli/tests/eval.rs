@@ -70,7 +70,8 @@ fn spiffe_ids_are_judged_as_go_spiffe_does() {
 
 #[test]
 fn each_line_has_its_verdict_and_one_bad_line_costs_no_other() {
-    let input = b"{\"in\": \"spiffe://td/a\"}\n\n{\"in\": \"spiffe://td/\xff\"}\nnonsense\n{\"out\": 1}\n{\"in\":\"spiffe://td\"}";
+    let input = b"{\"in\": \"spiffe://td/a\"}\n\n{\"in\": \"spiffe://td/\xff\"}\nnonsense\n{\"out\": 1}\n\
+                  {\"in\":\"spiffe://td\"}";
     let judged = lines(&Home::new().run_on(&["eval", "principal"], input).ok().stdout);
     let oks: Vec<bool> = judged.iter().map(|line| line["ok"] == true).collect();
     assert_eq!(oks, [true, false, false, false, true]);

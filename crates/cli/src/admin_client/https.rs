@@ -16,7 +16,7 @@ use crate::admin_client::AdminError;
 use crate::failure::{Failure, chain};
 use crate::files::{read_private, read_text};
 
-/// A member's HTTPS port, whom to trust there, and whom to be.
+/// A member's HTTPS port, the authority to trust there, and the certificate to show.
 pub(crate) struct Remote {
     pub(crate) server: Address,
     bundle: Arc<Bundle>,

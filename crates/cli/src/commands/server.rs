@@ -142,12 +142,13 @@ async fn serve(plan: Plan, output: Output, progress: &Progress) -> Result<(), Fa
     let (member, started) = tokio::select! {
         started = starting => started.map_err(|error| advice::failure(&error))?,
         () = signals.stop() => {
-            return Err(Failure::unreachable("stopped by a signal before the member was up", "start it again: it goes on where it stopped"));
+            let next = "start it again: it goes on where it stopped";
+            return Err(Failure::unreachable("stopped by a signal before the member was up", next));
         }
     };
     progress.end();
     announce::announce(&member, started, &data, output)?;
-    // Nobody may be listening; that is no reason not to run.
+    // Systemd may not be listening; that is no reason not to run.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let ended = until_stopped(&member, &mut signals, &data, (said, &requirements), progress).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
@@ -157,7 +158,7 @@ async fn serve(plan: Plan, output: Output, progress: &Progress) -> Result<(), Fa
         () = member.shutdown() => Ok(()),
         () = signals.stop() => Err(Failure::unreachable(
             "stopped by a second signal before everything was handed over",
-            "nothing: what was promised is stored, and the next start goes on from it",
+            "nothing: this member's promises are stored, and the next start goes on from them",
         )),
     }
 }
@@ -217,7 +218,9 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => tracing::info!("nothing to reload: replaced files of the HTTPS port are taken up without a signal"),
+                _ = self.hangup.recv() => {
+                    tracing::info!("nothing to reload: replaced files of the HTTPS port need no signal");
+                }
             }
         }
     }

@@ -62,7 +62,7 @@ impl CheckError {
     }
 }
 
-/// What was said, by key.
+/// The settings given, by key.
 pub(crate) struct Settings(pub(crate) Layer);
 
 impl Settings {
@@ -240,7 +240,7 @@ pub(crate) struct ServerConfig {
     pub(crate) client_ttl_secs: u64,
     /// Seconds that guards outside the cluster may keep what this member tells them of a principal.
     pub(crate) cache_ttl_secs: u64,
-    /// What was said about what the whole cluster shares, to be compared with what it does.
+    /// The configured values that the whole cluster shares, to be compared with the cluster's.
     pub(crate) said: Said,
     /// The reusable token of a bootstrap.
     pub(crate) cluster_token: ClusterToken,
@@ -248,11 +248,11 @@ pub(crate) struct ServerConfig {
     pub(crate) files: Option<FilesMode>,
     /// What tasks require, if this makes the cluster.
     pub(crate) requirements: Vec<Requirement>,
-    /// What was asked for and is not there, as it was written.
+    /// The settings of absent features, as they were written.
     pub(crate) unavailable: Vec<String>,
 }
 
-/// What was said of what is the cluster's since its bootstrap.
+/// The configured values that are the cluster's since its bootstrap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Said {
     pub(crate) lease: Option<LeaseLength>,

@@ -341,7 +341,7 @@ impl Drop for Node {
 }
 
 pub fn pause() {
-    // why: another process tells nobody when it is ready
+    // why: another process does not tell when it is ready
     std::thread::sleep(Duration::from_millis(50));
 }
 

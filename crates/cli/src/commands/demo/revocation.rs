@@ -128,7 +128,7 @@ fn standing(changed: &Value) -> Vec<(String, String)> {
 /// Whether every member says that it enforces a change of rules.
 pub(super) fn enforced(changed: &Value) -> Seen {
     let states = standing(changed);
-    // Whoever was evicted is no member any more: it is told of, and not asked.
+    // An evicted node is no member any more: the report names it, and no answer is asked of it.
     let all = states.iter().all(|(_, state)| state == "enforced" || state == "evicted");
     let complete = at(changed, "/enforcement/complete") == &Value::Bool(true);
     let text = states.iter().map(|(node, state)| format!("{node} {state}")).collect::<Vec<_>>().join(", ");

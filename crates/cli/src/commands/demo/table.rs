@@ -1,4 +1,4 @@
-//! The self-checked table: step, what is expected, what was seen, how long it took.
+//! The self-checked table: the step, the expected result, the actual result, and the time it took.
 
 use std::time::Instant;
 
