@@ -201,10 +201,10 @@ async fn measure(binary: &Path) -> Result<Report> {
     }
     if let Some(version) = version {
         report.notes.push(format!(
-            "Commits: {CLIENTS} clients on each side. Making a token and revoking it are one trust command each, over HTTP \
-             with connections kept open; the peer is etcd {version}, {VALUE_LEN}-byte puts over gRPC on {CONNECTIONS} \
-             connections to its leader. The first line against the last shows what HTTP, JSON, drawing a token's key and \
-             more processes on the same cores cost."
+            "Commits: {CLIENTS} clients on each side. Making a token and revoking it are one trust command each, over \
+             HTTP with connections kept open; the peer is etcd {version}, {VALUE_LEN}-byte puts over gRPC on \
+             {CONNECTIONS} connections to its leader. The first line against the last shows what HTTP, JSON, drawing a \
+             token's key and more processes on the same cores cost."
         ));
     }
     Ok(report)

@@ -99,7 +99,7 @@ impl Etcd {
                     return Ok(clients);
                 }
             }
-            // why: another process tells nobody when it is ready
+            // why: another process does not tell when it is ready
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         bail!("etcd elects no leader")

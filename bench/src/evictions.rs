@@ -53,8 +53,8 @@ async fn measure(binary: &Path) -> Result<Report> {
         }
     }
     report.notes.push(format!(
-        "Evictions: {ROUNDS} of each, three processes on loopback that {CALLERS} callers keep busy with {:.0} calls/s meanwhile \
-         ({} of those calls or connections failed).",
+        "Evictions: {ROUNDS} of each, three processes on loopback that {CALLERS} callers keep busy with {:.0} calls/s \
+         meanwhile ({} of those calls or connections failed).",
         seen.rate(),
         seen.failures()
     ));

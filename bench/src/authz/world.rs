@@ -1,4 +1,4 @@
-//! A cluster's rules as a broker would have them, a guard that decides by them, and somebody who changes them.
+//! A cluster's rules as a broker would have them, a guard that decides by them, and a writer that changes them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -126,7 +126,7 @@ pub(crate) struct Writer {
     rule: Rule,
 }
 
-/// What one change cost whoever made it.
+/// The cost of one change to its writer.
 pub(crate) struct Cost {
     pub(crate) applied: Duration,
     pub(crate) published: Duration,
