@@ -139,7 +139,7 @@ fn rule(effect: &str, principal: &str, (action, kind, name): &(String, String, S
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_endpoint_lets_in_whom_its_row_says_and_nobody_else() {
+async fn every_endpoint_admits_only_the_callers_of_its_row() {
     let node = Node::bootstrap("n1").await;
     let certified = async |role: &str| Who::Certified(node.issue(role).await);
     let (ada, eve) = (certified("admin/ada").await, certified("admin/eve").await);

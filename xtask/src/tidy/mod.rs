@@ -19,6 +19,7 @@ mod metadata;
 mod places;
 mod source;
 mod symbols;
+mod words;
 
 /// Something that must not be so, and where.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +59,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     findings.extend(tree.texts.iter().filter_map(manifests::check));
     findings.extend(tree.texts.iter().flat_map(places::check));
     findings.extend(tree.texts.iter().flat_map(source::check));
+    findings.extend(tree.texts.iter().flat_map(words::check));
     findings.extend(links::check(&tree));
     findings.extend(symbols::check(&tree.texts));
 

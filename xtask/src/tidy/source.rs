@@ -124,7 +124,7 @@ pub(crate) fn check(file: &TextFile) -> Vec<Finding> {
     found.into_iter().map(|(line, what)| Finding::new(&file.path, line, what)).collect()
 }
 
-fn is_generated(file: &TextFile) -> bool {
+pub(super) fn is_generated(file: &TextFile) -> bool {
     file.path.contains("/generated/") || file.text.lines().take(3).any(|line| line.contains("@generated"))
 }
 
