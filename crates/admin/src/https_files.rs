@@ -93,7 +93,7 @@ impl HttpsFiles {
     }
 }
 
-/// A link is followed: what it leads to is what is read.
+/// A link is followed: the file that it leads to is read.
 fn stamp(path: &Path) -> Stamp {
     let file = std::fs::metadata(path).ok()?;
     let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));

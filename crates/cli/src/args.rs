@@ -57,7 +57,7 @@ pub(crate) enum Verb {
     Token(Token),
     /// List, promote, demote, label and evict members
     Node(Node),
-    /// Show and change what is set for the whole cluster
+    /// Show and change the settings of the whole cluster
     Cluster(Cluster),
     /// Issue and revoke certificates of clients, brokers and admins
     Cert(Cert),

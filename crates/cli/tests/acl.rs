@@ -93,7 +93,7 @@ fn a_rule_is_added_asked_about_explained_and_removed_by_the_same_words() {
     one.run(&format!("acl add {words} --ttl 1h --id hour")).ok();
     assert!(one.run("acl list").ok().stdout.contains("(in "));
     one.check(pay, true);
-    // Not before what is to come.
+    // Not before the later change.
     one.run(&format!("acl check {pay} --min-generation 999999")).failed(3, "999999");
     one.server.stop();
 }

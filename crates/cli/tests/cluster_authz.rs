@@ -59,7 +59,7 @@ fn a_client_that_asks_all_the_time_is_denied_on_every_member_once_the_denial_ret
         }
         deny(&nodes[round], "client/pay");
         for (pays, shops) in &mut opened {
-            // On connections that stay open: a rule is about what is done, not about who is connected.
+            // On connections that stay open: a rule is about an action, not about a connection.
             assert_eq!(pay.ask(pays).unwrap_err().code(), tonic::Code::PermissionDenied);
             shop.ask(shops).unwrap();
         }

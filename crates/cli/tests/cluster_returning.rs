@@ -63,7 +63,7 @@ fn wiped_voter_comes_back_by_the_printed_command_and_undoes_nothing() {
     let [first, wiped, stale] = &nodes[..] else { panic!("three") };
     until_back(&[first, stale, wiped], "n2");
     assert_agreed(&[first, wiped, stale], &client);
-    assert!(wiped.data.join("replaced").is_dir(), "what was there is kept");
+    assert!(wiped.data.join("replaced").is_dir(), "the old store is kept");
     // Restarted with the flag, it stays the voter that it is.
     nodes[1].stop();
     nodes[1].start(&["--return-as-learner"]);

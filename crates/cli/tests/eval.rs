@@ -90,7 +90,7 @@ fn what_is_no_document_is_a_usage_error() {
     home.run(&["eval", "chian"]).failed(2, "`chian`");
 }
 
-/// Kafka's cases as input, and what is expected of each.
+/// Kafka's cases as input, and the expected result of each.
 fn judge_acls(cases: &[Value]) -> Vec<Value> {
     let input: String = cases.iter().map(|case| format!("{case}\n")).collect();
     let judged = lines(&Home::new().run_on(&["eval", "acl"], input.as_bytes()).ok().stdout);

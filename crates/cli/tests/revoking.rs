@@ -97,11 +97,11 @@ fn what_cannot_be_revoked_is_refused_by_name() {
         ("client/absent", 1, "there is no certificate for `client/absent`"),
         ("broker/pay", 1, "`broker/pay`"),
         ("node/1", 2, "a node is evicted"),
-        ("client/PAY", 2, "`client/PAY` is neither"),
-        ("pay", 2, "`pay` is neither"),
-        ("../status", 2, "`../status` is neither"),
+        ("client/PAY", 2, "`client/PAY` is no SHA-256"),
+        ("pay", 2, "`pay` is no SHA-256"),
+        ("../status", 2, "`../status` is no SHA-256"),
         (&"ab".repeat(32), 1, "is on record"),
-        ("ab", 2, "`ab` is neither"),
+        ("ab", 2, "`ab` is no SHA-256"),
     ] {
         let said = told(&node, &["cert", "revoke", what]);
         assert_eq!(said.code, code, "{what}: {said:?}");

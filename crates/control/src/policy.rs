@@ -193,7 +193,8 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     tokio::task::spawn_blocking(work).await.map_err(|_| ControlError::BrokeOff)
 }
 
-/// The commands that come before a change, and what is left of it for the last one. None if it fits into one itself.
+/// The commands that come before a change, and the rest of the change for the last one. None if it fits into one
+/// itself.
 fn in_parts(change: PolicyChange, id: ChangeId) -> Result<(Vec<Command>, PolicyChange), CommandError> {
     let len = Command::ChangePolicy(Box::new(change.clone())).encode()?.len();
     if len <= COMMAND_LEN_MAX {
@@ -220,7 +221,7 @@ fn in_parts(change: PolicyChange, id: ChangeId) -> Result<(Vec<Command>, PolicyC
 #[derive(Default)]
 struct Parts {
     all: Vec<StagedRules>,
-    /// Bytes of what is in the last.
+    /// Bytes in the last.
     len: usize,
 }
 

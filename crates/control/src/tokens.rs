@@ -69,7 +69,7 @@ impl Control {
         self.parts.state.read().tokens().iter().map(|(id, token)| (*id, token.clone())).collect()
     }
 
-    /// Ends a token. Returns what was on record of it.
+    /// Ends a token. Returns its record.
     ///
     /// # Errors
     /// [`ControlError`].

@@ -1,7 +1,7 @@
 //! Public keys of a member, and the endorsement that ties a leaf key to an identity key.
 //!
-//! One key, one purpose: the identity key signs endorsements, returns and receipts; the leaf key is in the
-//! certificate; the sealing key opens what is sealed to the member. A signature always covers a label.
+//! One key, one purpose: the identity key signs endorsements, returns and receipts; the leaf key is in the certificate;
+//! the sealing key opens secrets that are sealed to the member. A signature always covers a label.
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};

@@ -99,7 +99,7 @@ fn bootstrap() -> Command {
     }))
 }
 
-/// A request for node `seed` by token `by`; `damage` says what is changed after it was signed, if anything.
+/// A request for node `seed` by token `by`; `damage` says which field is changed after it was signed, if any.
 fn request(seed: u8, by: u8, damage: u8) -> EnrollmentRequest {
     let mut request = EnrollmentRequest {
         cluster: CLUSTER,
@@ -307,7 +307,7 @@ fn among(stamped: &Stamped) -> GroupMembers {
     GroupMembers { voters: of(0), learners: of(3) }
 }
 
-/// A view for what is signed over the cluster alone.
+/// A view for texts that are signed over the cluster alone.
 fn bare_view() -> View {
     let mut state = TrustState::new();
     state.apply(&at(0, bootstrap()), &GroupMembers::default()).unwrap();

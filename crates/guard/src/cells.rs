@@ -1,7 +1,7 @@
 //! One group of rules, compiled: what it says of a name in one look-up, however many rules there are.
 //!
-//! Names that no rule has are found by the longest prefix that one has. So what is kept is what rules name, never what
-//! callers do.
+//! Names that no rule has are found by the longest prefix that one has. So the table keeps the names that rules have,
+//! never those that callers ask for.
 
 use std::cmp::Ordering;
 use std::hash::{BuildHasher, Hasher};

@@ -93,7 +93,7 @@ impl Guard {
         self.0.generation()
     }
 
-    /// Proof, by one reading of the clock, that what is in force is fresh. Taken after the read that delivered the
+    /// Proof, by one reading of the clock, that the rules in force are fresh. Taken after the read that delivered the
     /// requests which it is to cover.
     ///
     /// Errors: without a lease nothing is allowed.

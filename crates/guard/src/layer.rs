@@ -123,7 +123,7 @@ impl Needed {
         Arc::clone(&self.guard.0.source).fetch(&self.caller.peer)
     }
 
-    /// Whether a call that went on by what was found before still may.
+    /// Whether a call that went on by an earlier decision still may.
     async fn again(&self, before: Going) -> Result<Going, Denial> {
         let still = self.guard.fresh()?.now() < before.until && self.guard.generation() <= before.generation;
         if still { Ok(before) } else { self.checked().await }
@@ -148,7 +148,7 @@ impl Needed {
 }
 
 /// The one spelling of a path: percent-decoded once. None for what could be read as another path: a separator or a
-/// percent sign that is encoded, empty or dot segments, and what is no text.
+/// percent sign that is encoded, empty or dot segments, and bytes that are no text.
 fn route(path: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut bytes = path.bytes();
@@ -183,7 +183,7 @@ pub(crate) enum Speaks {
 }
 
 impl Speaks {
-    /// What the request does, and to which service; none if it is not what is spoken here.
+    /// The action of the request, and the service; none if it does not speak the protocol spoken here.
     fn asks(self, request: &Request<Body>) -> Option<(Action, String)> {
         let path = request.uri().path();
         match self {
@@ -295,7 +295,7 @@ impl GuardLayer {
         let asked = needed.clone();
         let request = request.map(|body| Body::new(GuardedBody::new(body, asked, going, Half::Asked)));
         let Ok(response) = inner.call(request).await;
-        // The handler took its time: what it says, be it in the head alone, is handed over by what is in force now.
+        // The handler took its time: its answer, be it the head alone, is handed over by the rules in force now.
         let going = match needed.again(going).await {
             Ok(going) => going,
             Err(denial) => {

@@ -181,7 +181,7 @@ impl Session {
         Ok(Permit { about: About::Named(kind, name), action, generation, deadline: self.ends(fresh) })
     }
 
-    /// Looks a name up in what was compiled.
+    /// Looks a name up in the compiled rules.
     #[inline]
     fn ask(&self, action: Action, kind: &Kind, name: &str) -> Result<(), Denial> {
         let hash = self.hash(name);
@@ -217,7 +217,7 @@ impl Session {
         Ok(permit)
     }
 
-    /// When what is answered now ends by itself: with the lease, with a rule that was weighed, with the proof of the
+    /// When the answers of now end by themselves: with the lease, with a rule that was weighed, with the proof of the
     /// peer.
     #[inline]
     fn ends(&self, fresh: &Fresh<'_>) -> BootMillis {
@@ -287,7 +287,7 @@ impl Session {
         hash(self.guard.0.groups.hasher(), name)
     }
 
-    /// Forgets what is remembered and takes up what is in force. On an error nothing is allowed until it works.
+    /// Forgets the remembered answers and takes up the rules in force. On an error nothing is allowed until it works.
     #[cold]
     fn refresh(&self) -> Result<(), Denial> {
         self.generation.set(0);

@@ -17,7 +17,7 @@ pub(crate) struct Standing {
     pub(crate) generation: Generation,
     pub(crate) policy: Arc<Policy>,
     pub(crate) subject: Subject,
-    /// Where what was compiled is kept, if not by the groups of a policy that all principals share.
+    /// Where the compiled rules are kept, if not by the groups of a policy that all principals share.
     pub(crate) compiled: Option<Compiled>,
     /// From then on it is to be fetched again.
     pub(crate) until: BootMillis,

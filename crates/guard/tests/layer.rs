@@ -30,7 +30,7 @@ fn caller(world: &World) -> Caller {
     Caller { peer: world.peer("pay"), remote: "10.0.0.7:1".parse().unwrap() }
 }
 
-/// Echoes a body; streams what is sent into a channel.
+/// Echoes a body; streams the bytes that are sent into a channel.
 fn app(world: &World, stream: Option<mpsc::Receiver<Bytes>>) -> Router {
     let stream = Arc::new(Mutex::new(stream));
     let streaming = any(async move || {
@@ -136,7 +136,7 @@ async fn a_request_is_not_answered_by_rules_older_than_it_asks_for() {
     for nonsense in ["", "-1", "x", "99999999999999999999"] {
         assert_eq!(asked(nonsense).await.0, 503, "{nonsense}");
     }
-    // It waits for what is on its way.
+    // It waits for the rules that are on their way.
     let next = at(now + 1);
     let waiting = asked(&next);
     let coming = async {

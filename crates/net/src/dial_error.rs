@@ -1,5 +1,5 @@
-//! Why a connection could not be made, in the words of who dialed: what was expected, what was met, and the id under
-//! which the other end may say more.
+//! Why a connection could not be made, for the dialer: the expectation, the finding, and the id under which the other
+//! end may say more.
 
 use std::io;
 

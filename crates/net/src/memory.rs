@@ -36,8 +36,8 @@ impl ChainKey {
     }
 }
 
-/// Two halves: the younger fills up, then becomes the older and what was older is forgotten. A hit moves to the
-/// younger.
+/// Two halves: the younger fills up, then becomes the older and the older one before it is forgotten. A hit moves to
+/// the younger.
 #[derive(Default)]
 struct Halves {
     younger: HashMap<ChainKey, Arc<VerifiedChain>>,

@@ -1,6 +1,6 @@
 //! Where refusals are told: the precise reason, at this end only, under the id that both ends know.
 //!
-//! A record holds no secret: no key, no token, nothing that the peer sent but what was parsed.
+//! A record holds no secret: no key, no token, and of the peer's bytes only the parsed fields.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

@@ -43,7 +43,7 @@ pub enum RuleError {
         /// The rule.
         rule: String,
     },
-    /// Nothing is made of what is found.
+    /// The rule makes no principal of the names that it finds.
     #[error("rule `{rule}` has no `=KIND/NAME`")]
     Target {
         /// The rule.

@@ -15,7 +15,7 @@ use rustls::crypto::hpke::{EncapsulatedSecret, Hpke, HpkePrivateKey, HpkePublicK
 use crate::authority::{Authority, IssueError};
 use crate::key::{KeyError, KeyPair};
 
-/// First byte of what is sealed: the suite, so that another one can follow.
+/// First byte of a sealed secret: the suite, so that another one can follow.
 const VERSION: u8 = 1;
 /// Bytes of the encapsulated key.
 const ENCAPSULATED_LEN: usize = 32;

@@ -1,4 +1,4 @@
-//! What cargo knows: packages, what they ask for, what is built. Reads; judges nothing.
+//! The packages as cargo knows them: their dependencies, and the crates that are built. Reads; judges nothing.
 
 use std::collections::BTreeSet;
 use std::path::Path;

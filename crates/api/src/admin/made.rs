@@ -1,4 +1,4 @@
-//! Who made what is on record, and when.
+//! The authors of records, and when they made them.
 
 use countersign_core::trust::author;
 use countersign_core::trust::member;

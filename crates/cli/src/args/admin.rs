@@ -218,7 +218,7 @@ pub(crate) struct Cluster {
 /// What to do with settings of the whole cluster.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterVerb {
-    /// Show what is set for the whole cluster
+    /// Show the settings of the whole cluster
     Show,
     /// Change a setting of the whole cluster
     Set {

@@ -24,7 +24,7 @@ use crate::config::value::{Setting, Value, in_file};
 use crate::duration::{parse_secs, shown};
 use crate::secret_arg::SecretArg;
 
-/// Why a configuration makes no sense. Each names what was written.
+/// Why a configuration makes no sense. Each names the text written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CheckError {
     #[error("{written} is `{value}`: {reason}")]
@@ -260,7 +260,7 @@ pub(crate) struct Said {
 }
 
 impl ServerConfig {
-    /// Judges what was said.
+    /// Judges the settings given.
     pub(crate) fn check(settings: &Settings) -> Result<Self, CheckError> {
         let files = sections::check(settings)?;
         let https_addr = settings.listen("https_addr", None)?;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Action {
-    /// Get what is in it.
+    /// Get its contents.
     Read,
     /// Put something into it; call it, if it is a service.
     Write,

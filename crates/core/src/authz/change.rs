@@ -225,7 +225,8 @@ impl Policy {
         }
     }
 
-    /// What makes `wanted` of this policy, rule by rule. Carried out on this one, it has no effect on what is the same.
+    /// The change that makes `wanted` of this policy, rule by rule. Carried out on this one, it has no effect on equal
+    /// rules.
     pub fn plan(&self, wanted: &Self) -> PolicyChange {
         let differs = |a: &Rule, b: Option<&Arc<Rule>>| b.is_none_or(|b| **b != *a);
         PolicyChange {

@@ -81,7 +81,7 @@ impl fmt::Display for NeverWhy {
     }
 }
 
-/// A rule and what is odd about it.
+/// A rule and its oddity.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Lint {
     /// The rule.

@@ -85,7 +85,7 @@ impl Claim {
 pub(crate) enum Authorship {
     /// The founder's: no member passes it on.
     Founder,
-    /// A joiner's, signed with its token: any member sponsors it, but what was observed counts from that voter alone.
+    /// A joiner's, signed with its token: any member sponsors it, but its observation counts from that voter alone.
     Joiner {
         /// The token.
         token: TokenId,

@@ -97,9 +97,9 @@ impl VoterClocks {
     ///
     /// Its clock must lie within the skew bound of the median of the voters' clocks; where their number is even, the
     /// time since the last stamp is one clock more. A step beyond that bound and the time that has passed counts only
-    /// if a majority of all voters agree with it, also of a leader that has just been elected and heard no clock yet;
-    /// so that a cluster that was off goes on by itself and one that was not cannot be carried into the future. Both
-    /// hold from three voters on; with fewer a wrong clock may be the majority.
+    /// if a majority of all voters agree with it. This also holds for a leader that has just been elected and has heard
+    /// no clock yet. So a cluster that was off goes on by itself, and a running cluster cannot be carried into the
+    /// future. Both hold from three voters on; with fewer a wrong clock may be the majority.
     pub fn stamp(
         &self,
         voters: &BTreeSet<NodeId>,

@@ -13,10 +13,10 @@ use crate::transcript::Transcript;
 /// Why an answer is not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
-    /// The chain does not lead on from what is known.
+    /// The chain does not lead on from the statement known.
     #[error(transparent)]
     Chain(#[from] ChainBroken),
-    /// The chain does not lead to what is shown, or what is shown is not of this history.
+    /// The chain does not lead to the statement shown, or that statement is not of this history.
     #[error("answer shows another statement than its chain leads to")]
     Elsewhere,
     /// It is no voter's, or the signature does not verify.

@@ -1,9 +1,9 @@
 //! Statements: how a member that was away recognizes its cluster.
 //!
-//! Each change of voters, authorities or evictions makes a statement of what the cluster has become, signed with their
-//! identity keys by a majority of the voters of the statement *before* it, as a new root is in The Update Framework
-//! (specification §5.3.4). So an old CA key forges no successor, and a member that knows one statement recognizes all
-//! later ones.
+//! Each change of voters, authorities or evictions makes a statement of what the cluster has become. A majority of the
+//! voters of the statement *before* it sign it with their identity keys, as a new root is signed in The Update
+//! Framework (specification §5.3.4). So an old CA key forges no successor, and a member that knows one statement
+//! recognizes all later ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

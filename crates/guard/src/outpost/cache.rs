@@ -58,7 +58,7 @@ pub(crate) enum Taken {
     Dropped,
 }
 
-/// Bounded, both in what is kept and in what is asked.
+/// Bounded, both in the rules kept and in the questions asked.
 #[derive(Default)]
 pub(crate) struct Cache {
     generation: Generation,

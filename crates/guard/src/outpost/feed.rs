@@ -81,7 +81,7 @@ impl Feed {
         self.state.lock()
     }
 
-    /// Changes what is known of the lease.
+    /// Changes the lease held.
     pub(super) fn lease(&self, with: impl FnOnce(&mut Holder)) {
         let mut state = self.lock();
         with(&mut state.holder);

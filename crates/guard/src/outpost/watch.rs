@@ -115,8 +115,8 @@ impl Watch<'_> {
         }
     }
 
-    /// Takes in what was told, in this order: nothing old is answered any more, no connection that is refused is open,
-    /// and only then is it acknowledged and a lease counted.
+    /// Takes in a reply in this order: no old answer is given any more, no refused connection is open, and only then is
+    /// it acknowledged and a lease counted.
     fn take(&mut self, reply: WatchReply) -> Result<(), Lost> {
         let (feed, guard) = (&self.outpost.feed, &self.outpost.guard);
         let generation = Generation(reply.generation);

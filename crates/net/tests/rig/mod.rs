@@ -60,7 +60,7 @@ pub fn authority(cluster: Option<ClusterId>) -> Authority {
     Authority::create(KeyPair::generate(KeyAlgorithm::default()).unwrap(), &parts).unwrap()
 }
 
-/// A certificate, its key, and what was asked for.
+/// A certificate, its key, and the wish that it was made by.
 pub struct Identity {
     pub chain: Vec<Vec<u8>>,
     pub key: KeyPair,

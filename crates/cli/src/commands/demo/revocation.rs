@@ -17,7 +17,7 @@ use super::table::{Seen, Table};
 pub(super) const NODE_TTL: &str = "20s";
 /// Seconds that leases last: a pause beyond it is short.
 pub(super) const LEASE_SECS: &str = "3";
-/// Longer than a lease, and than what is added to it for clocks that run apart.
+/// Longer than a lease, and than the time that is added to it for clocks that run apart.
 const PAUSE: Duration = Duration::from_millis(3_500);
 
 /// A client that calls all the time, on connections of its own.

@@ -19,7 +19,7 @@ pub(super) struct Table {
     last: Instant,
 }
 
-/// What a step came to: told, and whether it is what was expected.
+/// The result of a step: its text, and whether it is the expected one.
 pub(super) struct Seen {
     pub(super) text: String,
     pub(super) agrees: bool,

@@ -101,7 +101,7 @@ fn of_return(error: &StoreReturnError) -> String {
             "stop the other copy of this node, wait for the length of a lease, and repeat the command".to_owned()
         }
         StoreReturnError::Refused(Refused::NoQuorumOfOthers { .. }) => {
-            "keep this directory as it is, and what is left of the other voters".to_owned()
+            "keep this directory as it is, and the remains of the other voters".to_owned()
         }
         StoreReturnError::Refused(Refused::AlreadyEvicted(_) | Refused::KeyRevoked) | StoreReturnError::Evicted => {
             "join with another directory: countersign server --join-token @FILE --join-addr HOST:PORT --data OTHER"

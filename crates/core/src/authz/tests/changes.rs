@@ -61,7 +61,7 @@ proptest! {
     ) {
         let mut old = policy(&before, &required);
         old.set_changed(Generation(5));
-        // Some changes speak of what is there.
+        // Some changes name rules that exist.
         let mut change = change;
         change.remove.extend(before.iter().take(more).map(|rule| rule.id.clone()));
         change.remove.dedup();
@@ -135,7 +135,7 @@ proptest! {
         }
         let plan = old.plan(&wanted);
         let unchanged = |rule: &Rule| before.0.contains(rule) && wanted.rule(&rule.id).is_some_and(|w| **w == *rule);
-        prop_assert!(!plan.put.iter().any(unchanged), "what is the same is left alone");
+        prop_assert!(!plan.put.iter().any(unchanged), "equal rules are left alone");
         prop_assert!(before.0.iter().filter(|r| unchanged(r)).all(|rule| !plan.remove.contains(&rule.id)));
         let after = match old.changed_by(&plan, StagedRules::NONE, Generation(3)).unwrap() {
             Some((after, _)) => after,

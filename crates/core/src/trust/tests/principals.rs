@@ -102,7 +102,7 @@ fn a_line_has_two_keys_at_a_time_so_that_one_stolen_key_does_not_lock_the_others
     assert_eq!(rig.refused(renew(90, 61)), Refused::KeyReused, "the successor of another");
     assert!(rig.0.answered(&renew(61, 62), NOW).is_some(), "known before it is proposed");
     assert!(matches!(rig.apply(renew(90, 91)), Outcome::Issued(_)), "others renew");
-    // By the time of now, not of what was last applied.
+    // By the time of now, not of the last applied entry.
     assert_eq!(
         rig.0.answered(&renew(61, 62), NOW.plus_secs(61)),
         Some(Outcome::Refused(Refused::NoSuchPrincipal(Role::Client(name("pay")))))
