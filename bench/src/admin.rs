@@ -31,8 +31,8 @@ impl AdminClient {
         self.call(Method::POST, path, serde_json::to_vec(body)?.into()).await
     }
 
-    /// Deletes what the caller knows to exist. It may be gone by the time of the answer: many revoked tokens are forgotten
-    /// together, and then the answer is "not found".
+    /// Deletes what the caller knows to exist. It may be gone by the time of the answer: many revoked tokens are
+    /// forgotten together, and then the answer is "not found".
     pub(crate) async fn delete(&mut self, path: &str) -> Result<()> {
         match self.send(Method::DELETE, path, Bytes::new()).await? {
             (status, _) if status.is_success() || status == StatusCode::NOT_FOUND => Ok(()),

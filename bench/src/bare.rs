@@ -39,7 +39,7 @@ fn credential(who: &Identity) -> Result<(Vec<CertificateDer<'static>>, PrivateKe
     Ok((chain, key))
 }
 
-/// Member 1 accepts, from whoever the cluster's authority certified.
+/// Member 1 accepts every peer that the cluster's authority certified.
 pub(crate) fn server(cluster: &Cluster) -> Result<ServerConfig> {
     let verifier = WebPkiClientVerifier::builder_with_provider(roots(cluster)?, provider()).build()?;
     let (chain, key) = credential(cluster.identity(1)?)?;

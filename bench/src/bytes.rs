@@ -1,5 +1,5 @@
-//! Bytes one way, in writes of 64 KiB, through a connection that stands. Each sample has a connection of its own: the kernel
-//! sizes a connection's buffers as it goes, and one may be luckier than the next.
+//! Bytes one way, in writes of 64 KiB, through a connection that stands. Each sample has a connection of its own: the
+//! kernel sizes a connection's buffers as it goes, and one may be luckier than the next.
 
 use std::time::Instant;
 

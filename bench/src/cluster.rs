@@ -57,12 +57,12 @@ impl Cluster {
             validity: info.validity,
             imported: false,
         };
-        // Nobody here was away, so nobody reads it.
-        let anybody = SecretKey::from_seed(Secret::new([0; 32])).public();
+        // No member here was away, so no member reads it.
+        let unread = SecretKey::from_seed(Secret::new([0; 32])).public();
         let statement = Statement::founding(
             CLUSTER,
             NodeId(1),
-            StatedVoter { identity: anybody, store: StoreId([0; 16]) },
+            StatedVoter { identity: unread, store: StoreId([0; 16]) },
             authority.id(),
         );
         let mut cluster = Self {
@@ -156,7 +156,7 @@ impl Cluster {
         Ok(Endpoint::new(trust, SystemClock, Arc::new(LoggedRefusals::default())))
     }
 
-    /// The same cluster, one generation on: what was verified under the one before counts for nothing.
+    /// The same cluster, one generation on: verifications under the generation before count for nothing.
     pub(crate) fn next_generation(&mut self) -> Arc<View> {
         self.view.generation.0 += 1;
         Arc::new(self.view.clone())

@@ -1,8 +1,8 @@
 //! Commands committed by three members, everything fsynced, with many clients at once.
 //!
-//! The command is the cheapest that changes the trust state: a join token is made, then revoked; each is one entry's part,
-//! decided in the state machine. etcd puts 256 bytes. Beside the whole way through the admin socket stands the way of a
-//! proposal alone, so that one can see where the time goes.
+//! The command is the cheapest that changes the trust state: a join token is made, then revoked; each is one entry's
+//! part, decided in the state machine. etcd puts 256 bytes. Beside the whole way through the admin socket stands the
+//! way of a proposal alone, so that one can see where the time goes.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -201,10 +201,10 @@ async fn measure(binary: &Path) -> Result<Report> {
     }
     if let Some(version) = version {
         report.notes.push(format!(
-            "Commits: {CLIENTS} clients on each side. Making a token and revoking it are one trust command each, over HTTP \
-             with connections kept open; the peer is etcd {version}, {VALUE_LEN}-byte puts over gRPC on {CONNECTIONS} \
-             connections to its leader. The first line against the last shows what HTTP, JSON, drawing a token's key and \
-             more processes on the same cores cost."
+            "Commits: {CLIENTS} clients on each side. Making a token and revoking it are one trust command each, over \
+             HTTP with connections kept open; the peer is etcd {version}, {VALUE_LEN}-byte puts over gRPC on \
+             {CONNECTIONS} connections to its leader. The first line against the last shows what HTTP, JSON, drawing a \
+             token's key and more processes on the same cores cost."
         ));
     }
     Ok(report)

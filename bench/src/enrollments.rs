@@ -1,8 +1,8 @@
 //! Members admitted by one leader: pinned TLS, a token's signature checked, a command committed, a certificate signed.
 //!
-//! The joiners live in this process, with keys of their own, and never start to serve: a leader that admits them goes on to
-//! look for them, as it would for nodes that crashed right after. Past the limit on enrollments in flight they are turned
-//! away and come again, as a node's own start does; what is counted then is that none is lost.
+//! The joiners live in this process, with keys of their own, and never start to serve. A leader that admits them goes
+//! on to look for them, as it would for nodes that crashed right after. Past the limit on enrollments in flight they
+//! are turned away and come again, as a node's own start does. The count then shows that none is lost.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -52,10 +52,10 @@ async fn measure(binary: &Path) -> Result<Report> {
             line("the same, twice its limit at once: turned away and come again", median(crowded), Target::None),
         ],
         notes: vec![format!(
-            "Enrollments: {JOINERS} joiners a round, a fresh cluster of one each time, {below} at once and then {past} at \
-             once, where the limit is {ENROLLMENTS_IN_FLIGHT_MAX}. Past it {turned_away} attempts were turned away over \
-             {ROUNDS} rounds; those joiners came again after {} ms, and every one was admitted. Joiners share the cores \
-             with the leader, and all come from one address.",
+            "Enrollments: {JOINERS} joiners a round, a fresh cluster of one each time, {below} at once and then {past} \
+             at once, where the limit is {ENROLLMENTS_IN_FLIGHT_MAX}. Past it {turned_away} attempts were turned away \
+             over {ROUNDS} rounds; those joiners came again after {} ms, and every one was admitted. Joiners share the \
+             cores with the leader, and all come from one address.",
             RETRY.as_millis()
         )],
         ..Report::default()
@@ -96,7 +96,7 @@ async fn enroll(binary: &Path, at_once: usize) -> Result<Crowd> {
     Ok(Crowd { rate, turned_away: turned_away.load(Ordering::Relaxed) })
 }
 
-/// Keys are drawn before anything is counted. Nobody serves at the joiners' address.
+/// Keys are drawn before anything is counted. No joiner serves at its address.
 fn joiners() -> Result<Arc<Vec<Joiner>>> {
     let address = Address::parse("127.0.0.1:1")?;
     let joiners = (0..JOINERS).map(|number| Joiner::new(&format!("j{number}"), address.clone()));

@@ -1,4 +1,5 @@
-//! etcd as a peer: three processes on loopback without TLS, asked over gRPC. Only the few fields that are used are named.
+//! etcd as a peer: three processes on loopback without TLS, asked over gRPC. Only the few fields that are used are
+//! named.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -98,7 +99,7 @@ impl Etcd {
                     return Ok(clients);
                 }
             }
-            // why: another process tells nobody when it is ready
+            // why: another process does not tell when it is ready
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         bail!("etcd elects no leader")

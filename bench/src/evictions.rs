@@ -1,5 +1,5 @@
-//! From `evict`, and from the revocation of a client, to the last connection closed on every live member, with callers at
-//! work meanwhile.
+//! From `evict`, and from the revocation of a client, to the last connection closed on every live member, with callers
+//! at work meanwhile.
 
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -53,8 +53,8 @@ async fn measure(binary: &Path) -> Result<Report> {
         }
     }
     report.notes.push(format!(
-        "Evictions: {ROUNDS} of each, three processes on loopback that {CALLERS} callers keep busy with {:.0} calls/s meanwhile \
-         ({} of those calls or connections failed).",
+        "Evictions: {ROUNDS} of each, three processes on loopback that {CALLERS} callers keep busy with {:.0} calls/s \
+         meanwhile ({} of those calls or connections failed).",
         seen.rate(),
         seen.failures()
     ));
@@ -76,8 +76,8 @@ fn in_force(enforcement: &Enforcement) -> Result<()> {
     Ok(())
 }
 
-/// A learner that is admitted, and evicted as soon as it is settled: milliseconds until its last connection was closed by the
-/// receipts' clock, which is this host's, and until the answer.
+/// A learner that is admitted, and evicted as soon as it is settled: milliseconds until its last connection was closed
+/// by the receipts' clock, which is this host's, and until the answer.
 async fn evict(binary: &Path, leader: &Server, round: usize) -> Result<(f64, f64)> {
     let name = format!("learner-{round}");
     let learner = Server::join(binary, &name, Suffrage::Learner, leader).await?;

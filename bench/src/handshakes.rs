@@ -1,7 +1,7 @@
 //! Handshakes: from dialing to two ends that know each other.
 //!
-//! Seen before: the chain was verified in this generation and is remembered; possession of the key, membership and validity
-//! are checked each time. First contact: the generation has just changed, so everything is verified again.
+//! Seen before: the chain was verified in this generation and is remembered; possession of the key, membership and
+//! validity are checked each time. First contact: the generation has just changed, so everything is verified again.
 
 use std::time::{Duration, Instant};
 
@@ -88,9 +88,9 @@ async fn measure() -> Result<Report> {
         report.lines.insert(1, Line { work, unit, peer, theirs: greeting, ours, target: Target::None });
     }
     report.notes.push(
-        "Handshakes: a bare handshake verifies one signature at each end for the chain. That is all that can be saved for \
-         a member seen before, and `Welcome` costs one more flight; what the registry, the judgements, the deadlines and \
-         the tasks of both ends cost is on top, spread over many small functions."
+        "Handshakes: a bare handshake verifies one signature at each end for the chain. That is all that can be saved \
+         for a member seen before, and `Welcome` costs one more flight; what the registry, the judgements, the \
+         deadlines and the tasks of both ends cost is on top, spread over many small functions."
             .to_owned(),
     );
     Ok(report)

@@ -114,7 +114,8 @@ impl Joiner {
 }
 
 impl Admitted {
-    /// Renews its certificate for the first time, on a new key; whoever signs it puts the certificate into the answer.
+    /// Renews its certificate for the first time, on a new key; the signing member puts the certificate into the
+    /// answer.
     pub(crate) async fn renew(&mut self) -> Result<()> {
         let key = KeyPair::generate(KeyAlgorithm::default())?;
         let endorsement = Endorsement::sign(&self.identity, self.cluster, key.id(), 1);

@@ -1,7 +1,9 @@
-//! Many callers at once, over mutual TLS with certificates of clients: what a cluster does for them while it is operated.
+//! Many callers at once, over mutual TLS with certificates of clients: what a cluster does for them while it is
+//! operated.
 //!
-//! Each connection asks `Whoami` again and again, one call at a time. One that is lost is made anew, on the next server; that
-//! and every call that failed is counted by kind. Renew, evict, revoke or stop members meanwhile, and read what callers saw.
+//! Each connection asks `Whoami` again and again, one call at a time. A lost connection is made again, on the next
+//! server. Lost connections and failed calls are counted by kind. Renew, evict, revoke or stop members meanwhile, and
+//! read what callers saw.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

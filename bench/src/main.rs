@@ -1,8 +1,8 @@
 //! What Countersign costs, beside what it is built on and what it competes with.
 //!
-//! `cargo xtask load` drives a cluster and prints what its callers saw. `cargo xtask bench` measures every row and rewrites `docs/BENCHMARKS.md`; `cargo xtask bench ROW…` measures some and
-//! only prints. Contenders of one row take turns in one run: their ratio counts, not their absolute figures. Nothing here
-//! passes or fails by time.
+//! `cargo xtask load` drives a cluster and prints what its callers saw. `cargo xtask bench` measures every row and
+//! rewrites `docs/BENCHMARKS.md`; `cargo xtask bench ROW…` measures some and only prints. Contenders of one row take
+//! turns in one run: their ratio counts, not their absolute figures. Nothing here passes or fails by time.
 
 mod admin;
 mod authz;

@@ -23,11 +23,11 @@ const METHOD: &str = "
 - Commits and enrollments: release processes of `countersign server` on loopback, everything fsynced, clients in the
   measuring process on the same cores. etcd runs without TLS, which favours it.
 - Evictions and revocations: release processes as above, three voters; a fourth process is admitted and evicted in each
-  round. Times are from the request to the last closed connection: by the receipts of the three (one host, one clock) for
-  a node, by the client's own sockets for a client.
-- Authorizations: contenders take turns on one thread, 0.2 ms each, 61 rounds; the floor is a table written by hand in the
-  bench, with one generation compared, one byte loaded and one bit tested. It and ours are bound by the loop that asks, so
-  instructions are counted too. Casbin and Cedar decide by the same rules, as far as they can say them.
+  round. Times are from the request to the last closed connection: by the receipts of the three (one host, one clock)
+  for a node, by the client's own sockets for a client.
+- Authorizations: contenders take turns on one thread, 0.2 ms each, 61 rounds; the floor is a table written by hand in
+  the bench, with one generation compared, one byte loaded and one bit tested. It and ours are bound by the loop that
+  asks, so instructions are counted too. Casbin and Cedar decide by the same rules, as far as they can say them.
 - No line is a test: nothing passes or fails by time.
 ";
 

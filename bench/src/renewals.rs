@@ -34,8 +34,8 @@ async fn measure(binary: &Path) -> Result<Report> {
     let work = "certificates of nodes renewed by one leader";
     let line = Line { work, unit: "renewals/s", peer: "none", theirs: None, ours: median(rates), target: Target::None };
     let note = format!(
-        "Renewals: {MEMBERS} members a round, connected before, {AT_ONCE} at once; a fresh cluster of one each time, whose \
-         leader goes on to look for members that never serve."
+        "Renewals: {MEMBERS} members a round, connected before, {AT_ONCE} at once; a fresh cluster of one each time, \
+         whose leader goes on to look for members that never serve."
     );
     Ok(Report { lines: vec![line], notes: vec![note], ..Report::default() })
 }

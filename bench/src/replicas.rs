@@ -1,5 +1,5 @@
-//! Three replicas of one Raft group in this process: real stores, fsynced, and mutual TLS on loopback between them. What a
-//! server does for a proposal, without HTTP and without the trust state.
+//! Three replicas of one Raft group in this process: real stores, fsynced, and mutual TLS on loopback between them.
+//! What a server does for a proposal, without HTTP and without the trust state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -176,7 +176,7 @@ pub(crate) async fn three() -> Result<Replicas> {
     let voters: BTreeSet<NodeId> = addresses.keys().copied().collect();
     first.initialize(&voters).await?;
     let elected = first.watch().wait_for(|status| status.leader.is_some()).await?.leader;
-    let place = voters.iter().position(|node| Some(*node) == elected).context("the leader is nobody")?;
+    let place = voters.iter().position(|node| Some(*node) == elected).context("the leader is no voter")?;
     let leader = members.get(place).and_then(|(groups, _)| groups.group(GroupId::TRUST)).context("no leader")?;
     leader.watch().wait_for(|status| status.state == GroupState::Leader).await?;
     Ok(Replicas { leader, _groups: members })

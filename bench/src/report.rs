@@ -1,4 +1,4 @@
-//! What was measured: one line for each comparison, and the remarks that belong to it.
+//! The report of measurements: one line for each comparison, and the remarks that belong to it.
 
 use std::fmt::Write;
 
@@ -50,7 +50,8 @@ impl Report {
     /// Lines as a Markdown table, remarks as a list below it, then the other tables.
     pub(crate) fn table(&self) -> String {
         let mut text = String::from(
-            "| work | unit | peer or floor | theirs | ours | ratio | target | |\n|---|---|---|---:|---:|---:|---|---|\n",
+            "| work | unit | peer or floor | theirs | ours | ratio | target | |\n\
+             |---|---|---|---:|---:|---:|---|---|\n",
         );
         for line in &self.lines {
             let Line { work, unit, peer, ours, .. } = line;

@@ -1,5 +1,5 @@
-//! What one command of the trust state costs as the state grows, while a reader holds the state before it: `apply` alone,
-//! without Raft, disk or network.
+//! What one command of the trust state costs as the state grows, while a reader holds the state before it: `apply`
+//! alone, without Raft, disk or network.
 
 use std::time::Instant;
 

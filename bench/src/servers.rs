@@ -111,7 +111,7 @@ impl Server {
             if self.status().await.is_ok_and(|status| reached(&status)) {
                 return Ok(());
             }
-            // why: another process tells nobody when it is ready
+            // why: another process does not tell when it is ready
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         bail!("waited in vain for a server; its log:\n{}", std::fs::read_to_string(&self.log).unwrap_or_default())

@@ -20,7 +20,7 @@ usage: cargo xtask <task>
   verify          the gate: format, tidy, clippy, tests, docs; changes nothing
   fix             format, and apply what clippy can
   tidy            only the rules that no compiler knows; seconds
-  soak            what is too long for the gate: every restore drill; ten minutes
+  soak            runs that are too long for the gate: every restore drill; ten minutes
   bench [args]    build and run the benchmarks of bench/
   load [args]     many callers on a cluster: calls per second, latencies, errors by kind";
 

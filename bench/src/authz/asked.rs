@@ -1,4 +1,4 @@
-//! Questions asked again and again, by one thread or two, while somebody changes the rules or nobody does.
+//! Questions asked again and again, by one thread or two, while a writer changes the rules or none does.
 
 use std::hint::black_box;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -14,8 +14,8 @@ use crate::rounds::{Contender, Sampling};
 /// Asks all of its questions once or more; how many it asked.
 pub(crate) type Pass = Box<dyn FnMut() -> Result<u32> + Send>;
 
-/// A pass of at least `questions` questions about `things` in turn, all of which must be answered by `expected`. What is
-/// fresh is asked for once a pass, as a server does once for what a read delivered.
+/// A pass of at least `questions` questions about `things` in turn, all of which must be answered by `expected`. The
+/// proof of freshness is asked for once a pass, as a server does once for all requests that a read delivered.
 pub(crate) fn pass<T: Send + 'static>(
     guard: &Guard,
     things: Vec<T>,

@@ -1,4 +1,5 @@
-//! Cedar: the same rules, one policy each. A request names a resource that carries its name as an attribute, for prefixes.
+//! Cedar: the same rules, one policy each. A request names a resource that carries its name as an attribute, for
+//! prefixes.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write;
@@ -28,7 +29,7 @@ fn policy(text: &mut String, rule: &Rule) -> Result<()> {
         Effect::Allow => "permit",
         Effect::Deny => "forbid",
     };
-    let whom = match &rule.principal {
+    let principal = match &rule.principal {
         PrincipalPattern::Any | PrincipalPattern::Prefix(_) => "principal".to_owned(),
         PrincipalPattern::Exact(name) => format!("principal == User::\"{name}\""),
         PrincipalPattern::Role(role) => format!("principal in Role::\"{}\"", role.role()),
@@ -43,7 +44,7 @@ fn policy(text: &mut String, rule: &Rule) -> Result<()> {
             (format!("resource is {kind}"), format!(" when {{ resource.name like \"{prefix}*\" }}"))
         }
     };
-    writeln!(text, "{effect}({whom}, action in [{actions}], {what}){when};")?;
+    writeln!(text, "{effect}({principal}, action in [{actions}], {what}){when};")?;
     Ok(())
 }
 

@@ -1,5 +1,5 @@
-//! The floor: a session's table as one writes it by hand. One generation compared, one byte loaded, one bit tested; what
-//! fills the table, forgets it, knows names or gives reasons is left out.
+//! The floor: a session's table as one writes it by hand. One generation compared, one byte loaded, one bit tested;
+//! what fills the table, forgets it, knows names or gives reasons is left out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -37,8 +37,8 @@ pub(crate) fn run() -> Result<Report> {
         }
     }
     let notes = vec![format!(
-        "Instructions: callgrind over a process of its own that answers {} questions more than another. The few of the loop \
-         are counted with them.",
+        "Instructions: callgrind over a process of its own that answers {} questions more than another. The few of the \
+         loop are counted with them.",
         TIMES[1] - TIMES[0]
     )];
     Ok(Report { notes, sections: vec![table.section("Instructions an answer:")], ..Report::default() })
@@ -58,7 +58,7 @@ pub(crate) fn child(how: &str, rules: usize, times: usize) -> Result<()> {
     count_these(&mut asked(&world, how, rules, times)?)
 }
 
-/// What is counted, by this name.
+/// The counted function, by this name.
 #[inline(never)]
 fn count_these(pass: &mut Pass) -> Result<()> {
     pass().map(drop)

@@ -1,5 +1,5 @@
-//! Peers that remember answers and know no rules: a map, and a cache with a time to live. Both are filled beforehand, and
-//! neither learns that rules changed.
+//! Peers that remember answers and know no rules: a map, and a cache with a time to live. Both are filled beforehand,
+//! and neither learns that rules changed.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -58,8 +58,8 @@ pub(crate) fn cache(world: &World) -> Cache<Key, bool> {
     cache
 }
 
-/// With keys that were made beforehand. What has outlived its time is answered by whoever made the entry; here it is put
-/// in again.
+/// With keys that were made beforehand. An entry that has outlived its time is answered by its maker; here it is put in
+/// again.
 pub(crate) fn ask_cache(guard: &Guard, cache: &Cache<Key, bool>, names: &[String]) -> Result<Pass> {
     let cache = cache.clone();
     let keys: Vec<Key> = names.iter().map(|name| key(name)).collect();

@@ -8,7 +8,7 @@ use super::table::Table;
 use super::world::{Clocks, principals, rule, with};
 
 const SESSIONS: usize = 10_000;
-/// Below this many rules, pages are larger than what is weighed.
+/// Below this many rules, pages are larger than the rules that are weighed.
 const RULES_MIN: usize = 100_000;
 const WEIGHED: [&str; 4] = ["a rule, in memory", "a rule, in a snapshot", "a rule, compiled", "a session"];
 

@@ -1,7 +1,7 @@
-//! Who may do what: a guard's sessions beside a table written by hand, and beside what else decides.
+//! Authorization: a guard's sessions beside a table written by hand, and beside other libraries that decide.
 //!
-//! Every contender answers the same questions about the same rules, in turns. Nothing here is shipped, and nothing shipped
-//! may lean on it: the evidence by which its peers are known is asserted, not verified.
+//! Every contender answers the same questions about the same rules, in turns. Nothing here is shipped, and nothing
+//! shipped may lean on it: the evidence by which its peers are known is asserted, not verified.
 
 mod asked;
 mod casbin;

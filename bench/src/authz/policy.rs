@@ -1,5 +1,5 @@
-//! A change of the rules, from the decision to the first answer by it; compiling all of them; and what rules and sessions
-//! weigh.
+//! A change of the rules, from the decision to the first answer by it; compiling all of them; and what rules and
+//! sessions weigh.
 
 use std::time::{Duration, Instant};
 
@@ -44,8 +44,8 @@ pub(crate) fn run() -> Result<Report> {
 fn note() -> String {
     format!(
         "Rules: {CHANGES} changes, each of one rule of one principal, which has a hundred. What all principals need is \
-         compiled by opening a session for each, {COMPILATIONS} times; what sessions cost whose rules are compiled already \
-         is taken off. Bytes are resident memory of a process that does nothing else, before and after."
+         compiled by opening a session for each, {COMPILATIONS} times; what sessions cost whose rules are compiled \
+         already is taken off. Bytes are resident memory of a process that does nothing else, before and after."
     )
 }
 

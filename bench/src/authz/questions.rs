@@ -1,4 +1,4 @@
-//! What is asked of a guard's session: by handle and by name, of what is granted and of what is not.
+//! Questions to a guard's session: by handle and by name, of things that are granted and of things that are not.
 
 use anyhow::Result;
 use countersign_guard::{Action, Kind, Resource};
@@ -40,7 +40,7 @@ pub(crate) fn by_name(world: &World, names: Vec<String>, questions: usize, grant
     })
 }
 
-/// Proof that what is in force is fresh, for each question anew.
+/// Proof that the rules in force are fresh, asked for with each question.
 pub(crate) fn fresh(world: &World) -> Result<Pass> {
     let guard = world.guard.clone();
     pass(&world.guard, vec![()], QUESTIONS, true, move |_, ()| guard.fresh().is_ok())

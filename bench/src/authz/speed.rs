@@ -1,4 +1,5 @@
-//! How long an answer takes: by handle and by name, granted and not, by one thread and two, while rules change and do not.
+//! How long an answer takes: by handle and by name, granted and not, by one thread and two, while rules change and do
+//! not.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -59,7 +60,7 @@ async fn measure() -> Result<Report> {
         one.section("Nanoseconds an answer, one thread:"),
         two.section("Nanoseconds an answer, each of two threads with a session of its own:"),
         changing.section(
-            "Nanoseconds an answer, while a third thread changes a rule of another principal, or nobody does:",
+            "Nanoseconds an answer, while a third thread changes a rule of another principal, or no thread does:",
         ),
     ];
     Ok(Report { lines: lines(&one), notes: notes(&rates), sections })
@@ -190,10 +191,10 @@ fn notes(rates: &[String]) -> Vec<String> {
     vec![format!(
         "Authorizations: one principal out of a hundredth as many as there are rules, four groups of rules about it \
          (everybody, a prefix, its role, itself). {QUESTIONS} questions under one `Fresh`, all answers counted and \
-         compared with what they should be. A denial carries the rule that decided, so it is decided in full. \
-         casbin is asked up to {CASBIN_MAX} rules and Cedar up to {CEDAR_MAX}: both go through all. What the map and moka \
+         compared with what they should be. A denial carries the rule that decided, so it is decided in full. casbin \
+         is asked up to {CASBIN_MAX} rules and Cedar up to {CEDAR_MAX}: both go through all. What the map and moka \
          hold is filled beforehand and never forgotten. Changes without pause, by one thread, each of one rule of a \
-         principal other than those who ask: a second, beside two threads that ask by name, {}.",
+         principal that asks nothing: a second, beside two threads that ask by name, {}.",
         rates.join(", ")
     )]
 }

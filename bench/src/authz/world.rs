@@ -1,4 +1,4 @@
-//! A cluster's rules as a broker would have them, a guard that decides by them, and somebody who changes them.
+//! A cluster's rules as a broker would have them, a guard that decides by them, and a writer that changes them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,8 +69,8 @@ fn topic(principal: usize, place: usize) -> String {
     format!("orders.eu.{:04}", (principal * 37 + place) % TOPICS)
 }
 
-/// Rule `number`. Most are about one principal and one topic; of each hundred a few are about prefixes, deny, or are about a
-/// role; two are about everybody.
+/// Rule `number`. Most are about one principal and one topic; of each hundred a few are about prefixes, deny, or are
+/// about a role; two are about everybody.
 pub(crate) fn rule(number: usize) -> Result<Rule> {
     let (of, place) = (number / RULES_PER_PRINCIPAL, number % RULES_PER_PRINCIPAL);
     let read_write = ActionSet::from_iter([Action::Read, Action::Write]);
@@ -126,7 +126,7 @@ pub(crate) struct Writer {
     rule: Rule,
 }
 
-/// What one change cost whoever made it.
+/// The cost of one change to its writer.
 pub(crate) struct Cost {
     pub(crate) applied: Duration,
     pub(crate) published: Duration,

@@ -1,7 +1,8 @@
-//! Who may use an endpoint, and the proof that it was asked: a handler reaches the member through a [`Permitted`] alone.
+//! Who may use an endpoint, and the proof that it was asked: a handler reaches the member through a [`Permitted`]
+//! alone.
 //!
 //! Every request over HTTPS is decided by the cluster's policy, with the same function as all else. On the socket the
-//! operator of this host may do everything: policy could not hold against whoever reads the member's keys.
+//! operator of this host may do everything: policy could not hold against a user that reads the member's keys.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -26,7 +27,7 @@ use crate::problem::AdminError;
 /// How an endpoint is authorized.
 #[derive(Debug, Clone)]
 pub(crate) enum Access {
-    /// By nobody, because it says nothing but whether this member is well.
+    /// Without authorization, because it says nothing but whether this member is well.
     Open,
     /// By the user at the other end of the socket, on no other port: it must work when policy is wrong.
     Local,
@@ -47,16 +48,16 @@ pub(crate) enum Named {
     Id,
     /// The member that the path's `node` names or numbers.
     Node,
-    /// The principal to whom the key in the path was certified; the key itself, if that is on nobody's record.
+    /// The principal that the key in the path was certified for; the key itself, if it is on no record.
     Key,
     /// The principal that the path's `kind` and `name` say.
     Principal,
 }
 
-/// What for a path that is no endpoint: nothing is told to those who may not know that there is a cluster.
+/// The access of a path that is no endpoint: a caller that may not know of a cluster learns nothing.
 pub(crate) const ELSEWHERE: Access = Access::Policy(Action::Describe, Kind::CLUSTER, Named::Cluster);
 
-/// What somebody wants to do, to what.
+/// The action that a caller wants to take, and on what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Asked {
     action: Action,
@@ -140,14 +141,14 @@ impl Admin {
     }
 }
 
-/// Who asks.
+/// The caller.
 #[derive(Clone)]
 enum Caller {
-    /// Anybody, of an endpoint that says nothing.
-    Anybody,
+    /// Any caller, of an endpoint that says nothing.
+    Anonymous,
     /// The operator of this host, a user of this number.
     Operator(u32),
-    /// Whoever holds a certificate.
+    /// The holder of a certificate.
     Peer(Arc<HttpsPeer>),
 }
 
@@ -155,7 +156,7 @@ impl Caller {
     /// The author of what the caller asks for; none of an endpoint that changes nothing.
     fn claim(&self, request: RequestId) -> Option<Claim> {
         match self {
-            Self::Anybody => None,
+            Self::Anonymous => None,
             Self::Operator(uid) => Some(Claim { actor: Actor::Operator { uid: *uid }, source: None, request }),
             Self::Peer(peer) => {
                 let verified = peer.verified().and_then(Result::ok)?;
@@ -178,16 +179,16 @@ pub(super) struct Asker {
 
 impl Asker {
     /// For an endpoint that is open.
-    pub(super) fn anybody(admin: &Admin, request: RequestId) -> Self {
-        Self::new(admin, Caller::Anybody, request, None)
+    pub(super) fn anonymous(admin: &Admin, request: RequestId) -> Self {
+        Self::new(admin, Caller::Anonymous, request, None)
     }
 
-    /// For a user of this host whom the socket has let in.
+    /// For a user of this host that the socket has let in.
     pub(super) fn operator(admin: &Admin, uid: u32, request: RequestId) -> Self {
         Self::new(admin, Caller::Operator(uid), request, None)
     }
 
-    /// For whoever is at the other end of an HTTPS connection.
+    /// For the peer at the other end of an HTTPS connection.
     pub(super) fn peer(admin: &Admin, peer: &HttpsPeer, request: RequestId, asked: Option<Asked>) -> Self {
         Self::new(admin, Caller::Peer(Arc::new(peer.clone())), request, asked)
     }
@@ -198,7 +199,7 @@ impl Asker {
         Self { admin: admin.clone(), caller, request, asked: Arc::new(known) }
     }
 
-    /// Whether the caller is whom it says, and may do what it asks for, under the trust in force now.
+    /// Whether the caller is who it says, and may do what it asks for, under the trust in force now.
     pub(super) fn judge(&self) -> Result<(), AdminError> {
         let Caller::Peer(peer) = &self.caller else { return Ok(()) };
         let verified = match peer.verified() {
@@ -239,13 +240,13 @@ impl Asker {
         let Decision { reason, generation, .. } = decision;
         tracing::warn!(%principal, %from, %request, %action, %kind, name, %reason, %generation, "admin request denied");
         let what = if name.is_empty() { format!("{kind}s as a whole") } else { format!("{kind} `{name}`") };
-        // The rules are told to nobody who may not see them; the log has the reason.
+        // A caller that may not see the rules is not told them; the log has the reason.
         let sees = Question { action: Action::Describe, kind: &Kind::POLICY, name: view.name.as_str(), ..question };
         let sees = decide(&view.policy, view.generation, &sees).effect == Effect::Allow;
         let why = if sees { reason.to_string() } else { "denied".to_owned() };
         let message = format!("{} may not {action} {what}: {why} (generation {generation})", principal.role);
-        let next = "ask an admin for a rule (`countersign acl add`), or use an admin's certificate: `countersign cert issue --admin \
-                NAME` on a voter";
+        let next = "ask an admin for a rule (`countersign acl add`), or use an admin's certificate: `countersign cert \
+                issue --admin NAME` on a voter";
         Err(AdminError::new(StatusCode::FORBIDDEN, "denied", message, next))
     }
 }
@@ -270,7 +271,7 @@ impl Permitted {
         Ok(self.0.admin.member()?.controls.author(claim))
     }
 
-    /// Whether it was judged by this name, if it was judged by one: what is named may change after that.
+    /// Whether it was judged by this name, if it was judged by one: the name may move to another thing after that.
     pub(super) fn is_about(&self, name: &str) -> bool {
         self.0.asked.get().is_none_or(|asked| asked.name == name)
     }

@@ -82,8 +82,8 @@ pub(super) async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + '
     })
 }
 
-/// Such work for a question about all rules, of which few are answered at once. The place is held until the work is done,
-/// whoever waits for it.
+/// Such work for a question about all rules, of which few are answered at once. The place is held until the work is
+/// done, even if the caller goes away.
 pub(super) async fn answered<T: Send + 'static>(
     admin: &Permitted,
     work: impl FnOnce() -> T + Send + 'static,

@@ -1,4 +1,4 @@
-//! Questions about the rules: what is decided and why, who may, what is odd. Nothing here changes anything.
+//! Questions about the rules: decisions and their reasons, who may, and oddities. Nothing here changes anything.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -180,7 +180,7 @@ fn holders(view: &View, action: Action, kind: &Kind, name: &str, now: UnixMillis
     AclWhoCan { generation: view.generation.0, principals: found.into_iter().map(holder).collect() }
 }
 
-/// What is odd about rules.
+/// The oddities of rules.
 pub(super) fn findings(found: Vec<Lint>) -> Vec<AclFinding> {
     found
         .into_iter()
@@ -259,13 +259,13 @@ mod tests {
             assert_eq!(decided[0].rule.id.as_deref(), Some(decides));
             assert_eq!(told.rules[0].unmet.join(""), unmet);
         }
-        // A node is known by its name, too; what is no principal or no address is refused.
+        // A node is known by its name, too; a text that is no principal or no address is refused.
         assert_eq!(role(&view, "node/n1").unwrap(), Role::Node(running.local.node));
         for (principal, from) in [("pay", None), ("node/n9", None), ("client/*", None), ("client/pay", Some("here"))] {
             assert!(Query::read(running.local.now(), &before, &ask(principal, from)).is_err(), "{principal} {from:?}");
         }
 
-        // Of what was asked of late, that which changes is told, with the rule on either side.
+        // Of the recent requests, those whose decision changes are told, with the rule on either side.
         let recorded = |from: &str| Recorded {
             principal: Role::parse("client/pay").unwrap(),
             action: Action::Read,

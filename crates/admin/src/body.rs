@@ -1,5 +1,5 @@
-//! The body of a request over HTTPS, read before the request is carried out: no longer than its endpoint allows, not for
-//! ever, and long ones only few at once.
+//! The body of a request over HTTPS, read before the request is carried out: no longer than its endpoint allows, for a
+//! bounded time, and only a few long ones at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,8 @@ use tokio_stream::StreamExt;
 use crate::bounds::{Bounds, Place};
 use crate::problem::AdminError;
 
-/// A long body with its place among the few: held for as long as anybody reads it, also on a thread that nobody awaits.
+/// A long body with its place among the few. It is held while a task or a thread reads it, also on a thread that no
+/// task awaits.
 struct Long {
     body: Vec<u8>,
     _place: Arc<Place>,
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn long_bodies_are_few_at_once_until_nobody_reads_them() {
+    async fn long_bodies_are_few_at_once_until_their_readers_end() {
         let bounds = Bounds::default();
         let ask = async |len| received(with(vec![b'x'; len]), POLICY_BODY_LEN_MAX, PATIENCE, &bounds).await;
         let mut held = Vec::new();

@@ -1,5 +1,5 @@
-//! What one port of the admin API does at once of that which takes long, or much memory. What is past a bound is refused,
-//! never queued. Each port has bounds of its own: whoever holds a certificate must not be able to lock the operator of the
+//! Bounds on slow or large work that one port of the admin API does at once. Work past a bound is refused, never
+//! queued. Each port has bounds of its own: the holder of a certificate must not be able to lock the operator of the
 //! host out.
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A revocation that is committed, until it is in force everywhere: what was seen of it, for people.
+//! A revocation that is committed, until it is in force everywhere: a report of it for people.
 
 use countersign_api::admin::{EnforcedBy, Enforcement, ReceiptInfo};
 use countersign_control::Control;

@@ -1,7 +1,7 @@
-//! The HTTPS port: the admin API for holders of a certificate to whom policy allows it, health and metrics for anybody.
+//! The HTTPS port: the admin API for holders of a certificate that policy allows, health and metrics for every caller.
 //!
-//! Authority comes from the TLS connection alone. Headers in which a proxy claims to have seen a certificate are not read:
-//! behind a proxy that ends TLS nobody is an admin.
+//! Authority comes from the TLS connection alone. Headers in which a proxy claims to have seen a certificate are not
+//! read: behind a proxy that ends TLS no caller is an admin.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -42,7 +42,7 @@ use crate::routes::{Port, Row, Terms, router};
 /// How long a connection may be silent.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// How long a connection without a certificate lasts, whatever happens on it: places are few, and it needs one answer.
-const STRANGER_MAX: Duration = Duration::from_secs(10);
+const ANONYMOUS_MAX: Duration = Duration::from_secs(10);
 /// How long the body of a request may take to arrive, unless it is long.
 const BODY_MAX: Duration = Duration::from_millis(ADMIN_BODY_MILLIS_MAX);
 /// How often it is looked whether a request under way is still allowed.
@@ -93,7 +93,7 @@ fn shown(files: Option<&HttpsFiles>) -> HttpsCertificate {
 async fn serve(endpoint: &Endpoint, app: Router, certificate: HttpsCertificate, socket: TcpStream, remote: SocketAddr) {
     match accept_https(endpoint, certificate, socket, remote).await {
         Ok((stream, peer)) => {
-            let lasts = peer.verified().is_none().then_some(STRANGER_MAX);
+            let lasts = peer.verified().is_none().then_some(ANONYMOUS_MAX);
             if let Err(error) = serve_http(stream, app.layer(Extension(peer)), IDLE_MAX, lasts).await {
                 tracing::debug!(%remote, %error, "HTTPS connection ended");
             }
@@ -102,8 +102,8 @@ async fn serve(endpoint: &Endpoint, app: Router, certificate: HttpsCertificate, 
     }
 }
 
-/// Whoever is silent for `idle`, before a request or between two, loses its place; after one answer, or once `lasts` is over,
-/// also whoever has no more than that.
+/// A client that is silent for `idle`, before a request or between two, loses its place. A client with a `lasts` loses
+/// it after one answer, or once that time is over.
 async fn serve_http<S>(stream: S, app: Router, idle: Duration, lasts: Option<Duration>) -> Result<(), hyper::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -119,7 +119,7 @@ where
     }
 }
 
-/// Serves what is not for the socket alone, each endpoint to whom policy allows it.
+/// Serves every endpoint that is not for the socket alone, to callers that policy allows it.
 struct Https(Admin);
 
 impl Port for Https {
@@ -133,9 +133,9 @@ impl Port for Https {
     }
 }
 
-/// The body of whoever is not known, or is denied whatever it says, is not even read. Whoever is allowed is judged again once
-/// the whole request is here, so that nothing is gained by withholding its last byte, and at every step that is taken for it
-/// from then on.
+/// The body of an unknown caller, or of one that is denied whatever the body says, is not even read. An allowed caller
+/// is judged again once the whole request is here, so that it gains nothing by withholding the last byte. From then on
+/// it is judged at every step that is taken for it.
 async fn check(
     State(row): State<Row>,
     Extension(peer): Extension<HttpsPeer>,
@@ -160,7 +160,7 @@ async fn checked(
     let admin = &row.admin;
     let Terms { access, leaseless, body_len_max } = row.terms(request.method());
     if matches!(access, Access::Open) {
-        request.extensions_mut().insert(Checked::new(Asker::anybody(admin, number), access));
+        request.extensions_mut().insert(Checked::new(Asker::anonymous(admin, number), access));
         return next.run(request).await;
     }
     // A browser would send its certificate along with what another site made it ask for.
@@ -210,7 +210,7 @@ fn another_site(peer: &HttpsPeer) -> AdminError {
     AdminError::new(StatusCode::FORBIDDEN, "cross-site", message, "use `countersign --server`, not a browser's page")
 }
 
-/// A member that has not heard lately what is revoked takes nobody's certificate for an admin's.
+/// A member that has not heard lately of revocations takes no certificate for an admin's.
 fn leased(admin: &Admin) -> Result<(), AdminError> {
     let member = admin.member()?;
     member.lease.fresh().map(|_| ()).map_err(|no_lease| {
@@ -224,7 +224,8 @@ fn leased(admin: &Admin) -> Result<(), AdminError> {
 }
 
 /// Asks before every step whether it may be taken: a command may wait seconds for a leader, and must not outlive the
-/// admin's certificate or this member's lease. What has been proposed by then may be carried out nevertheless.
+/// admin's certificate or this member's lease. A command that has been proposed by then may be carried out
+/// nevertheless.
 async fn while_allowed(allowed: impl Fn() -> Result<(), AdminError>, work: impl Future<Output = Response>) -> Response {
     let mut work = pin!(work);
     let mut again = tokio::time::interval(LOOK_AGAIN);
@@ -340,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_shows_no_certificate_gets_one_answer_and_has_its_place_no_longer_than_for_that() {
+    async fn a_client_without_a_certificate_has_its_place_for_one_answer() {
         let mut asks_twice = served_for(Some(PATIENCE));
         asks_twice.write_all(&b"GET / HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2)).await.unwrap();
         let mut said = String::new();
@@ -366,7 +367,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_is_silent_on_the_https_port_loses_its_place() {
+    async fn a_silent_client_on_the_https_port_loses_its_place() {
         for begun in ["", "GET / HT", "GET / HTTP/1.1\r\nhost: x\r\n"] {
             let mut client = served();
             client.write_all(begun.as_bytes()).await.unwrap();

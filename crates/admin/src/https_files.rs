@@ -1,7 +1,7 @@
 //! The operator's certificate for the HTTPS port: two PEM files, read again when they change.
 //!
-//! A pair that cannot be used never replaces one that can: the port goes on with the last good pair, and reads the files
-//! again at the next handshake.
+//! A pair that cannot be used never replaces one that can: the port goes on with the last good pair, and reads the
+//! files again at the next handshake.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -93,7 +93,7 @@ impl HttpsFiles {
     }
 }
 
-/// A link is followed: what it leads to is what is read.
+/// A link is followed: the file that it leads to is read.
 fn stamp(path: &Path) -> Stamp {
     let file = std::fs::metadata(path).ok()?;
     let (modified, changed) = ((file.mtime(), file.mtime_nsec()), (file.ctime(), file.ctime_nsec()));

@@ -1,4 +1,4 @@
-//! Roles and attributes: given by an admin, never claimed by whom they describe.
+//! Roles and attributes: given by an admin, never claimed by the principal that they describe.
 
 use axum::Json;
 use axum::extract::Path;

@@ -1,7 +1,7 @@
 //! Where a request belongs that this member may not carry out: a learner's HTTPS port sends it on to the leader's.
 //!
-//! Forwarding would carry no authority, so the caller asks anew, with its own certificate. It must never be sent anywhere
-//! but to a member, and it verifies whom it reaches as it did here.
+//! Forwarding would carry no authority, so the caller asks again, with its own certificate. It must be sent nowhere but
+//! to a member, and it verifies the leader as it verified this member.
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, StatusCode, Uri, header};

@@ -64,10 +64,11 @@ pub enum ServeError {
     },
 }
 
-/// Serves administration of `node` on the local socket, and over HTTPS where that is wanted, until the node's tasks stop.
+/// Serves administration of `node` on the local socket, and over HTTPS where that is wanted, until the node's tasks
+/// stop.
 ///
 /// # Errors
-/// [`ServeError`]. What was begun ends with the node's tasks.
+/// [`ServeError`]; the tasks that it started end with the node's tasks.
 pub async fn serve(node: &Node, settings: &Settings) -> Result<(), ServeError> {
     let mut bound = None;
     if let Some(address) = settings.https_addr {

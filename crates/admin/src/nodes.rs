@@ -103,7 +103,7 @@ mod tests {
     use countersign_node::testing::founded;
 
     #[tokio::test]
-    async fn nobody_is_acted_on_but_whom_the_request_was_judged_by() {
+    async fn only_the_member_that_the_request_was_judged_by_is_acted_on() {
         let data = tempfile::tempdir().unwrap();
         let running = founded(data.path()).await.unwrap();
         let found = |judged: &str, text: &str| {

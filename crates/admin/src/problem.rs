@@ -101,7 +101,8 @@ impl From<CommandError> for AdminError {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "clock",
                 message,
-                "set the clocks of the voters right (`countersign status` on each says whose is wrong), then repeat the command",
+                "set the clocks of the voters right (`countersign status` on each says whose is wrong), then repeat \
+                 the command",
             ),
             CommandError::NotPermitted(_) => Self::new(
                 StatusCode::FORBIDDEN,
@@ -321,7 +322,7 @@ fn of_policy(why: &PolicyError) -> (StatusCode, &'static str, &'static str) {
         PolicyError::EverybodySuper => (
             StatusCode::UNPROCESSABLE_ENTITY,
             "everybody-super",
-            "name whom you mean, such as `admin/*`, or allow `*` what it needs by a rule",
+            "name the principals that you mean, such as `admin/*`, or allow `*` what it needs by a rule",
         ),
         PolicyError::Rule { .. } | PolicyError::SuperUser(_) | PolicyError::Requirement(_) => {
             (StatusCode::UNPROCESSABLE_ENTITY, "rule", "correct it, and repeat the command")

@@ -1,5 +1,5 @@
-//! Every endpoint of the admin API, with who may use it. A port's router is made of this table and of nothing else, so that
-//! nothing is served that it does not authorize.
+//! Every endpoint of the admin API, with who may use it. A port's router is made of this table and of nothing else, so
+//! that nothing is served that it does not authorize.
 
 use axum::extract::{DefaultBodyLimit, Path};
 use axum::http::{Method, StatusCode, header};
@@ -20,8 +20,8 @@ pub(crate) struct Endpoint {
     pub(crate) method: Method,
     pub(crate) path: &'static str,
     pub(crate) access: Access,
-    /// Whether it is answered over HTTPS by a member without a lease: what says how this member is doing must be readable
-    /// when it is not doing well. All else is for those of whom this member knows that they are not revoked.
+    /// Whether it is answered over HTTPS by a member without a lease: the state of this member must be readable when it
+    /// is not doing well. The other endpoints serve only callers that this member knows are not revoked.
     pub(crate) leaseless: bool,
     /// Bytes that its body may have.
     pub(crate) body_len_max: usize,
@@ -54,7 +54,7 @@ pub(crate) fn endpoints() -> Vec<Endpoint> {
     all
 }
 
-/// Whether this member is well, and what it knows of the cluster; what is set for all of it.
+/// The health of this member, and what it knows of the cluster; the settings of the whole cluster.
 fn well() -> Vec<Endpoint> {
     let open = |path, handler| endpoint(Method::GET, path, Access::Open, handler);
     let cluster =
@@ -117,7 +117,7 @@ fn belonging() -> Vec<Endpoint> {
     ]
 }
 
-/// Who may do what. Whoever may see the rules may ask about them, and plan.
+/// The rules. A caller that may see them may ask about them, and plan.
 fn rules() -> Vec<Endpoint> {
     let about =
         |method, path, action, handler| endpoint(method, path, policy(action, Kind::POLICY, Named::Cluster), handler);
@@ -163,7 +163,8 @@ pub(super) struct Row {
 }
 
 impl Row {
-    /// What holds for a request by `method`. A method that the endpoint does not have is answered as a path that is none.
+    /// What holds for a request by `method`. A method that the endpoint does not have is answered as a path that is
+    /// none.
     pub(super) fn terms(&self, method: &Method) -> Terms {
         // A GET without its body (RFC 9110 §9.3.2), which the router answers as one.
         let method = if *method == Method::HEAD { &Method::GET } else { method };

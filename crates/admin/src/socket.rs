@@ -60,8 +60,8 @@ fn bind(directory: &Path, path: &Path) -> std::io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Serves everything to the operator of this host, for whom no rule is made: whoever may read the data directory holds the
-/// keys of the member. What only a voter may change is refused by the command itself.
+/// Serves everything to the operator of this host, without any rule: a user that may read the data directory
+/// holds the keys of the member. A command that only a voter may run refuses by itself.
 struct Socket;
 
 impl Port for Socket {

@@ -27,7 +27,7 @@ pub const OPENAPI: &str = include_str!("../openapi.json");
 pub struct Problem {
     /// A stable word, such as `unknown-node`.
     pub code: String,
-    /// What is wrong, for people.
+    /// The fault, for people.
     pub message: String,
     /// What to try next.
     #[serde(rename = "try", skip_serializing_if = "Option::is_none")]
@@ -65,7 +65,7 @@ pub struct Status {
     pub raft: RaftStatus,
     /// The members.
     pub members: Vec<MemberStatus>,
-    /// Those who were evicted.
+    /// The evicted nodes.
     pub evicted: Vec<EvictedStatus>,
     /// Members that do not enforce the newest generation yet, as the leader knows; empty if no leader answers.
     pub awaited: Vec<AwaitedStatus>,
@@ -125,9 +125,9 @@ pub struct RaftStatus {
     pub last_index: u64,
     /// Index of the last applied entry.
     pub applied_index: u64,
-    /// Those who vote now.
+    /// The voters of now.
     pub voters: Vec<u64>,
-    /// Those who receive the log without a vote.
+    /// The members that receive the log without a vote.
     pub learners: Vec<u64>,
 }
 
@@ -190,7 +190,8 @@ pub struct AwaitedStatus {
     pub name: String,
     /// The generation that it is to enforce.
     pub generation: u64,
-    /// When the last lease that it may hold from before it ends, in milliseconds since the Unix epoch: it serves nobody after.
+    /// When the last lease that it may hold from before it ends, in milliseconds since the Unix epoch: it serves no
+    /// client after.
     pub lease_ends_millis: u64,
 }
 
@@ -371,7 +372,8 @@ pub struct NodeQuarantined {
 pub struct Enforcement {
     /// The revocation's id: the generation that it made.
     pub generation: u64,
-    /// Whether nobody serves whom it revokes any more: each member enforces it, or its lease has run out.
+    /// Whether no member serves a principal that it revokes any more: each member enforces it, or its lease has run
+    /// out.
     pub complete: bool,
     /// By member.
     pub members: Vec<EnforcedBy>,
@@ -384,8 +386,8 @@ pub struct EnforcedBy {
     pub node: u64,
     /// Its name.
     pub name: String,
-    /// `enforced`, `lapsed` (it did not answer, and its lease has run out: it serves nobody), `awaited`, or `evicted` (it is
-    /// no member any more and not waited for, but may serve by itself until its lease ends).
+    /// `enforced`, `lapsed` (it did not answer, and its lease has run out: it serves no client), `awaited`, or
+    /// `evicted` (it is no member any more and not waited for, but may serve by itself until its lease ends).
     pub state: String,
     /// When an absent member's lease ends, in milliseconds since the Unix epoch.
     pub lease_ends_millis: Option<u64>,
@@ -419,7 +421,7 @@ pub struct RefusalInfo {
     pub source: String,
     /// Which protocol was asked for, if any.
     pub protocol: Option<String>,
-    /// Whom the certificate named, if there was one.
+    /// The principal that the certificate named, if there was one.
     pub presented: Option<String>,
     /// A stable word.
     pub reason: String,

@@ -45,8 +45,8 @@ pub fn decoded<T: serde::de::DeserializeOwned>(field: &'static str, bytes: &[u8]
 /// Characters of a reason in words that are kept.
 const REASON_LEN_MAX: usize = 512;
 
-/// Decodes a refusal. One that this build does not know is [`Refused::Later`], in the words that came with it: printable
-/// characters, at most 512.
+/// Decodes a refusal. One that this build does not know is [`Refused::Later`], in the words that came with it:
+/// printable characters, at most 512.
 ///
 /// Errors: [`MessageError`] where there are no words either.
 pub fn refusal(refused: &[u8], reason: &str) -> Result<Refused, MessageError> {

@@ -30,8 +30,8 @@ use crate::failure::{Exit, Failure, chain};
 const ANSWER_LEN_MAX: usize = 256 * 1024 * 1024;
 /// How long an answer may take.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long one may take that waits until members enforce a revocation: no longer than twice the longest lease, and some.
-/// The member that is asked gives up by itself much sooner, as its cluster's lease has it.
+/// How long one may take that waits until members enforce a revocation: no longer than twice the longest lease, and
+/// some. The member that is asked gives up by itself much sooner, as its cluster's lease has it.
 const PATIENT_TIMEOUT: Duration = Duration::from_secs(2 * LEASE_SECS_MAX + 300);
 
 /// Why there is no answer, or not the wanted one.
@@ -45,18 +45,18 @@ pub(crate) enum AdminError {
     },
     #[error(transparent)]
     Dial(#[from] DialError),
-    #[error("the connection to {whom} broke")]
+    #[error("the connection to {server} broke")]
     Http {
-        whom: String,
+        server: String,
         #[source]
         source: hyper::Error,
     },
-    #[error("{whom} did not answer within {} seconds", within.as_secs())]
-    Deadline { whom: String, within: Duration },
-    #[error("the answer of {whom} holds more than {ANSWER_LEN_MAX} bytes")]
-    TooLong { whom: String },
-    #[error("the answer of {whom} cannot be understood (HTTP status {status})")]
-    Answer { whom: String, status: StatusCode },
+    #[error("{server} did not answer within {} seconds", within.as_secs())]
+    Deadline { server: String, within: Duration },
+    #[error("the answer of {server} holds more than {ANSWER_LEN_MAX} bytes")]
+    TooLong { server: String },
+    #[error("the answer of {server} cannot be understood (HTTP status {status})")]
+    Answer { server: String, status: StatusCode },
     #[error("{}", problem.message)]
     Problem { status: StatusCode, problem: Problem },
 }
@@ -162,7 +162,7 @@ impl AdminClient {
         body: Vec<u8>,
     ) -> Result<T, AdminError> {
         let (status, bytes) = self.exchange(within, method, path, body).await?;
-        serde_json::from_slice(&bytes).map_err(|_| AdminError::Answer { whom: self.door.to_string(), status })
+        serde_json::from_slice(&bytes).map_err(|_| AdminError::Answer { server: self.door.to_string(), status })
     }
 
     /// A member that is no voter sends an admin on to the leader: that is followed once.
@@ -197,27 +197,27 @@ async fn exchange_at(
     path: &str,
     body: Bytes,
 ) -> Result<(StatusCode, Bytes), AdminError> {
-    let whom = || door.to_string();
+    let server = || door.to_string();
     let asked = async {
         match door {
             Door::Socket { data } => {
                 let stream = socket::connect(data).await?;
-                send(stream, request(method, path, "localhost", body), &whom).await
+                send(stream, request(method, path, "localhost", body), &server).await
             }
             Door::Https(remote) => {
                 let stream = https::connect(remote).await?;
-                send(stream, request(method, path, &remote.server.to_string(), body), &whom).await
+                send(stream, request(method, path, &remote.server.to_string(), body), &server).await
             }
         }
     };
     let (status, bytes) =
-        tokio::time::timeout(within, asked).await.map_err(|_| AdminError::Deadline { whom: whom(), within })??;
+        tokio::time::timeout(within, asked).await.map_err(|_| AdminError::Deadline { server: server(), within })??;
     if status.is_success() {
         return Ok((status, bytes));
     }
     match serde_json::from_slice(&bytes) {
         Ok(problem) => Err(AdminError::Problem { status, problem }),
-        Err(_) => Err(AdminError::Answer { whom: whom(), status }),
+        Err(_) => Err(AdminError::Answer { server: server(), status }),
     }
 }
 
@@ -237,12 +237,12 @@ fn request(method: Method, path: &str, host: &str, body: Bytes) -> Request<Full<
 async fn send<S>(
     stream: S,
     request: Request<Full<Bytes>>,
-    whom: &dyn Fn() -> String,
+    server: &dyn Fn() -> String,
 ) -> Result<(StatusCode, Bytes), AdminError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let broke = |source| AdminError::Http { whom: whom(), source };
+    let broke = |source| AdminError::Http { server: server(), source };
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
     // Errors of the connection reach the request too.
     let connection = tokio::spawn(connection);
@@ -252,10 +252,10 @@ where
     connection.abort();
     match body {
         Ok(body) => Ok((status, body.to_bytes())),
-        Err(error) if error.is::<LengthLimitError>() => Err(AdminError::TooLong { whom: whom() }),
+        Err(error) if error.is::<LengthLimitError>() => Err(AdminError::TooLong { server: server() }),
         Err(error) => match error.downcast::<hyper::Error>() {
             Ok(source) => Err(broke(*source)),
-            Err(_) => Err(AdminError::Answer { whom: whom(), status }),
+            Err(_) => Err(AdminError::Answer { server: server(), status }),
         },
     }
 }

@@ -57,7 +57,7 @@ pub(crate) enum Verb {
     Token(Token),
     /// List, promote, demote, label and evict members
     Node(Node),
-    /// Show and change what is set for the whole cluster
+    /// Show and change the settings of the whole cluster
     Cluster(Cluster),
     /// Issue and revoke certificates of clients, brokers and admins
     Cert(Cert),
@@ -186,7 +186,8 @@ fn advice(error: &clap::Error) -> String {
     }
 }
 
-/// The command that the error is about: the words of "Usage: countersign token create [OPTIONS]" up to the first argument.
+/// The command that the error is about: the words of "Usage: countersign token create [OPTIONS]" up to the first
+/// argument.
 fn command_of(error: &clap::Error) -> String {
     let usage = match error.get(ContextKind::Usage) {
         Some(ContextValue::StyledStr(usage)) => usage.to_string(),

@@ -15,7 +15,7 @@ pub(crate) enum Exit {
     Refused = 1,
     /// The command line, the configuration or an input is wrong.
     Usage = 2,
-    /// Somebody was not reached, or something did not start.
+    /// A member was not reached, or something did not start.
     Unreachable = 3,
 }
 

@@ -12,12 +12,12 @@ use crate::failure::{Failure, chain};
 /// Bytes of a PEM file that is read.
 const PEM_LEN_MAX: u64 = 1024 * 1024;
 
-/// Who may read a file.
+/// The readers of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Readers {
     /// The owner.
     Owner,
-    /// Everybody whom the umask lets.
+    /// Every user that the umask lets.
     All,
 }
 
@@ -94,7 +94,7 @@ pub(crate) fn read_text(path: &Path, next: &str) -> Result<String, Failure> {
     fs::read_to_string(path).map_err(|error| failed(chain(&error)))
 }
 
-/// Reads a private key's file. One that others can read is refused: whoever could read it may have.
+/// Reads a private key's file. One that other users can read is refused: any of them may have read it.
 pub(crate) fn read_private(path: &Path, next: &str) -> Result<zeroize::Zeroizing<String>, Failure> {
     let failed = |why: String| Failure::usage(format!("cannot read `{}`: {why}", path.display()), next);
     let (mut file, metadata) = match open_given(path) {

@@ -1,4 +1,5 @@
-//! What commands say on standard output: JSON if asked, else aligned text on a terminal and tab-separated text elsewhere.
+//! What commands say on standard output: JSON if asked, else aligned text on a terminal and tab-separated text
+//! elsewhere.
 //!
 //! Text from other members is shown with its control characters escaped, so that it cannot steer a terminal.
 

@@ -93,7 +93,7 @@ fn a_rule_is_added_asked_about_explained_and_removed_by_the_same_words() {
     one.run(&format!("acl add {words} --ttl 1h --id hour")).ok();
     assert!(one.run("acl list").ok().stdout.contains("(in "));
     one.check(pay, true);
-    // Not before what is to come.
+    // Not before the later change.
     one.run(&format!("acl check {pay} --min-generation 999999")).failed(3, "999999");
     one.server.stop();
 }
@@ -163,7 +163,7 @@ fn a_file_is_planned_put_in_place_and_written_back() {
     assert_eq!((applied["put"].as_u64(), applied["removed"].as_u64()), (Some(2), Some(1)));
     assert_eq!(applied["enforcement"]["complete"], true);
     one.check("--principal client/x --action read --topic pay-1", true);
-    // Somebody was faster.
+    // Another caller was faster.
     one.run("acl add --principal client/y --action read --topic t --id y").ok();
     let stale = applied["generation"].as_u64().unwrap();
     let refused =
@@ -171,7 +171,7 @@ fn a_file_is_planned_put_in_place_and_written_back() {
     assert!(refused.stderr.contains("countersign acl list"), "{}", refused.stderr);
     one.run(&format!("acl apply p.toml --plan --if-generation {stale}")).failed(1, "policy was changed in generation");
     one.check("--principal client/y --action read --topic t", true);
-    // What is listed is a file, and applying it changes nothing.
+    // The list is a file, and applying it changes nothing.
     let listed = one.run("acl list --toml").ok().stdout;
     one.file("again.toml", &listed);
     assert!(one.run("acl apply again.toml --plan").ok().stdout.contains("nothing would change"));

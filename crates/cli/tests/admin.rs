@@ -66,7 +66,7 @@ fn refused_changes_exit_with_1_and_mistyped_names_with_2() {
     run(&["node", "promote", "n2"]).failed(1, "`n2`");
     run(&["explain", "0011223344556677"]).failed(1, "0011223344556677");
     for bad in ["../status", "a b", "%2e", "N1", ""] {
-        run(&["node", "promote", bad]).failed(2, "neither the name nor the number");
+        run(&["node", "promote", bad]).failed(2, "no name and no number of a node");
     }
     run(&["explain", "zz"]).failed(2, "`zz`");
     run(&["cert", "revoke", "aa"]).failed(2, "`aa`");
@@ -109,7 +109,7 @@ fn operator_s_certificate_serves_the_port_and_its_replacement_too() {
         home.run(&[&["status", "--server", &server, "--ca", ca], &identity[..]].concat())
     };
     ask("localhost", "first/ca.pem").ok();
-    // Neither the cluster's authority nor another host is what this certificate is good for.
+    // The cluster's authority does not verify this certificate, and the certificate names no other host.
     ask("localhost", "c/ca.pem").failed(3, "authority");
     ask("127.0.0.1", "first/ca.pem").failed(3, "dialed host");
     take("second");
@@ -120,7 +120,7 @@ fn operator_s_certificate_serves_the_port_and_its_replacement_too() {
     ask("localhost", "second/ca.pem").ok();
     take("elsewhere");
     ask("localhost", "elsewhere/ca.pem").failed(3, "dialed host");
-    // A client's certificate serves nobody, though it is the authority's.
+    // A client's certificate does not serve, though it is the authority's.
     for file in ["pem", "key"] {
         std::fs::copy(home.join(&format!("c/root.{file}")), home.join(&format!("https.{file}"))).unwrap();
     }
@@ -168,7 +168,7 @@ fn an_admin_s_certificate_administers_over_https_and_a_client_s_does_not() {
     home.run(&[&["status", "--server", &https, "--remember"], &identity[..]].concat()).ok();
     assert!(std::fs::read_to_string(home.join(".config/countersign/context.toml")).unwrap().contains(&https));
     assert_eq!(home.run(&["status", "--json"]).ok().json()["name"], "n1");
-    // What is said prevails over what is remembered.
+    // A setting given prevails over a remembered one.
     home.run(&["status", "--data", "absent"]).failed(3, "`absent`");
 
     let list = home.run(&["cert", "list", "--json"]).ok().json();

@@ -1,4 +1,5 @@
-//! Rules on three members as processes: what was waited for is in force on each, also where one of them stands still.
+//! Rules on three members as processes: a change that was waited for is in force on each, also where one of them stands
+//! still.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

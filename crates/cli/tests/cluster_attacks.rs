@@ -88,7 +88,7 @@ fn a_mistyped_token_is_caught_before_any_network() {
     let secret = token.split(':').next().unwrap();
     let mut typo = token.clone();
     typo.replace_range(10..11, if &token[10..11] == "a" { "b" } else { "a" });
-    // Nobody listens on port 1: a join that tried would say so.
+    // There is no listener on port 1: a join that tried would say so.
     let said = world.join_to_end("n2", &typo, "127.0.0.1:1");
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.stderr.contains("mistyped") && said.stderr.contains("try: "), "{said:?}");
@@ -224,7 +224,7 @@ fn no_secret_appears_in_any_output_at_trace_level() {
             assert!(!output.contains(canary.as_str()), "a secret was printed: {canary}");
         }
     }
-    // Nor in the events, which are for whoever may read the log.
+    // The events, which a reader of the log may see, hold none either.
     for node in [&founder, &second] {
         let events = std::fs::read_to_string(node.data.join("events.jsonl")).unwrap();
         assert!(events.contains("node.admitted"), "no event, so nothing was searched");
@@ -232,7 +232,7 @@ fn no_secret_appears_in_any_output_at_trace_level() {
             assert!(!events.contains(canary.as_str()), "an event holds a secret: {canary}");
         }
     }
-    // Nor in what is stored beside the keys: the log, its snapshots, the refusals.
+    // The files beside the keys hold none either: the log, its snapshots, the refusals.
     let secret = token.split(':').next().unwrap()["cst_".len()..].to_owned();
     for node in [&founder, &second] {
         for file in walk(&node.data) {

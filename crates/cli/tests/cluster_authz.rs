@@ -1,5 +1,5 @@
-//! Rules between running processes: what a member serves once a rule was taken away, though it was paused, cut off, deposed,
-//! or started again from old state.
+//! Rules between running processes: what a member serves once a rule was taken away, though it was paused, cut off,
+//! deposed, or started again from old state.
 
 #![allow(
     clippy::unwrap_used,
@@ -59,7 +59,7 @@ fn a_client_that_asks_all_the_time_is_denied_on_every_member_once_the_denial_ret
         }
         deny(&nodes[round], "client/pay");
         for (pays, shops) in &mut opened {
-            // On connections that stay open: a rule is about what is done, not about who is connected.
+            // On connections that stay open: a rule is about an action, not about a connection.
             assert_eq!(pay.ask(pays).unwrap_err().code(), tonic::Code::PermissionDenied);
             shop.ask(shops).unwrap();
         }
@@ -92,7 +92,7 @@ fn a_request_that_waited_at_a_paused_member_is_denied_by_the_rule_that_came_mean
 }
 
 #[test]
-fn a_member_cut_off_before_a_denial_serves_nobody_when_the_denial_returns_also_after_a_restart_from_old_state() {
+fn a_cut_off_member_serves_no_client_after_a_denial() {
     let Some(wires) = Wires::lay(3) else { return };
     let world = World::new();
     let mut nodes = world.voters_leased(3, Some(&wires));
@@ -123,7 +123,7 @@ fn a_member_cut_off_before_a_denial_serves_nobody_when_the_denial_returns_also_a
 }
 
 #[test]
-fn a_leader_that_was_deposed_without_knowing_serves_nobody_when_the_denial_returns() {
+fn a_leader_deposed_unknowingly_serves_no_client_after_a_denial() {
     let Some(wires) = Wires::lay(3) else { return };
     let world = World::new();
     let nodes = world.voters_leased(3, Some(&wires));

@@ -1,6 +1,6 @@
-//! Restore drills: something is revoked while one voter is down, another voter loses its store or gets an older one, and
-//! they come back in every order. No revocation is undone, no two ready members differ, and the printed command brings the
-//! node back.
+//! Restore drills: something is revoked while one voter is down, another voter loses its store or gets an older one,
+//! and they come back in every order. No revocation is undone, no two ready members differ, and the printed command
+//! brings the node back.
 //!
 //! Of all combinations the gate runs some that have each pair of values; `cargo xtask soak` runs them all, by setting
 //! `COUNTERSIGN_DRILLS=every`.
@@ -237,7 +237,8 @@ impl Drill {
         }
     }
 
-    /// Where the directory tells, the node does not start and prints the way back. Otherwise it starts, and does not count.
+    /// Where the directory tells, the node does not start and prints the way back. Otherwise it starts, and does not
+    /// count.
     fn start_losing(self, node: &mut Node) {
         if self.loss.shows() {
             assert_lost(node, &format!("{self:?}"));

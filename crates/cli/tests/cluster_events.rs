@@ -1,4 +1,5 @@
-//! Changes by running processes: each names its author, in the same line on every member, once, over kills and restarts.
+//! Changes by running processes: each names its author, in the same line on every member, once, over kills and
+//! restarts.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! Which names and addresses the certificates of real processes hold. Each node has a network of its own, and names of its
-//! own in its `/etc/hosts`.
+//! Which names and addresses the certificates of real processes hold. Each node has a network of its own, and names of
+//! its own in its `/etc/hosts`.
 
 #![allow(
     clippy::unwrap_used,

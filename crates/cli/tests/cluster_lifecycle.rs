@@ -183,7 +183,7 @@ fn a_key_that_others_can_read_is_refused_and_named() {
 #[test]
 fn a_joining_node_that_finds_no_files_makes_no_authority() {
     let world = World::new();
-    // Nobody listens there: the join fails, and what is left holds no cluster of its own.
+    // There is no listener: the join fails, and its remains hold no cluster.
     let data = world.path("n2");
     let founder = world.founder();
     let token = founder.token(&[]);

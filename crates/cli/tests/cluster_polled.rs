@@ -47,8 +47,8 @@ fn poll(client: usize, sockets: &[PathBuf], over: &AtomicBool, answered: &Atomic
     }
 }
 
-/// Changes tokens and rules, asked of each member in its turn. On a loaded machine leadership may change meanwhile, and an
-/// answer be lost: how many changes were made is returned.
+/// Changes tokens and rules, asked of each member in its turn. On a loaded machine leadership may change meanwhile, and
+/// an answer be lost: how many changes were made is returned.
 fn change(nodes: &[Node], round: usize) -> usize {
     let asked = &nodes[round % nodes.len()];
     let name = format!("t{}", round / 2);

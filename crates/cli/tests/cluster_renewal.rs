@@ -83,7 +83,7 @@ fn a_node_killed_at_any_point_of_its_renewal_comes_back_with_a_certificate_that_
 }
 
 #[test]
-fn a_cluster_that_was_off_past_every_expiry_forms_again_unaided() {
+fn a_cluster_off_past_every_expiry_forms_again_by_itself() {
     let world = World::new();
     let mut nodes = voters(&world, 3, 5);
     for node in &mut nodes {

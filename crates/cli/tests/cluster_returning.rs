@@ -1,5 +1,5 @@
-//! Voters whose store is lost, emptied or older than what they promised: they never vote as if they had it, no revocation
-//! is undone, and the printed command brings them back.
+//! Voters whose store is lost, emptied or older than what they promised: they never vote as if they had it, no
+//! revocation is undone, and the printed command brings them back.
 
 #![allow(
     clippy::unwrap_used,
@@ -63,7 +63,7 @@ fn wiped_voter_comes_back_by_the_printed_command_and_undoes_nothing() {
     let [first, wiped, stale] = &nodes[..] else { panic!("three") };
     until_back(&[first, stale, wiped], "n2");
     assert_agreed(&[first, wiped, stale], &client);
-    assert!(wiped.data.join("replaced").is_dir(), "what was there is kept");
+    assert!(wiped.data.join("replaced").is_dir(), "the old store is kept");
     // Restarted with the flag, it stays the voter that it is.
     nodes[1].stop();
     nodes[1].start(&["--return-as-learner"]);
@@ -90,7 +90,8 @@ fn older_copy_of_a_voter_does_not_count_and_comes_back() {
     }
     let generation = asked.status()["generation"].as_u64();
     nodes[victim].until(|status| status["generation"].as_u64() >= generation);
-    // An older copy of the store alone, and of all but the member file and the record beside it: seen without anybody.
+    // An older copy of the store alone, and of all but the member file and the record beside it: the member sees it by
+    // itself.
     nodes[victim].stop();
     let newer = world.path("newer");
     copy(&nodes[victim].data, &newer);
@@ -118,7 +119,7 @@ fn older_copy_of_a_voter_does_not_count_and_comes_back() {
         pause();
     }
     nodes[victim].until(|s| s["ready"] == false && s["warnings"].to_string().contains("--return-as-learner"));
-    // It knows nothing of the revocation, and has no lease to serve anybody by.
+    // It knows nothing of the revocation, and has no lease to serve a client by.
     let served = client.connect(&nodes[victim].address()).is_ok_and(|mut open| client.ask(&mut open).is_ok());
     assert!(!served, "{}", nodes[victim].log());
     nodes[victim].stop();
@@ -195,9 +196,10 @@ fn node_that_lost_its_certificate_or_the_key_of_it_gets_another_by_the_printed_c
     assert!(code == 3 && said.contains("keys/sealing.key") && said.contains("evict this node"), "{code} {said}");
 }
 
-/// No rule can tell here: the two that are alive know nothing of the revocation. It must come out when the third is back.
+/// No rule can tell here: the two that are alive know nothing of the revocation. It must come out when the third is
+/// back.
 #[test]
-fn older_copy_that_nobody_alive_remembers_is_told_by_the_voter_that_remembers() {
+fn only_a_voter_that_remembers_tells_an_older_copy() {
     let world = World::new();
     let mut nodes = world.voters_leased(3, None);
     let client = pay(&world, &nodes[0]);
@@ -217,7 +219,7 @@ fn older_copy_that_nobody_alive_remembers_is_told_by_the_voter_that_remembers() 
     for node in &nodes[1..] {
         node.until_ready();
     }
-    // The third has the revocation, committed. It does not follow them, and from then on nobody serves.
+    // The third has the revocation, committed. It does not follow them, and from then on no member serves.
     nodes[0].start(&[]);
     let told = |status: &Value| {
         let lacks = |node: &Value| node["node"] == 1 && node["holds"].to_string().contains("revocation of client/pay");

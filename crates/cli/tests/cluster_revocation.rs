@@ -1,4 +1,5 @@
-//! Revocation between running processes: what is cut, what is denied, what is returned, and by whom it is awaited.
+//! Revocation between running processes: which connections are cut, which calls are denied, what is returned, and which
+//! members are waited for.
 
 #![allow(
     clippy::unwrap_used,
@@ -68,7 +69,7 @@ fn a_member_cut_off_from_its_peers_denies_when_its_lease_ends_and_the_revocation
     assert!(standing(&revoked).contains(&is("n3", "lapsed")), "{revoked}");
     // The node knows nothing of the revocation, but that it has heard nothing lately it knows.
     assert!(client.ask(&mut open).is_err());
-    assert!(other.ask(&mut others).is_err(), "it serves nobody");
+    assert!(other.ask(&mut others).is_err(), "it serves no client");
     assert_eq!(nodes[2].status()["lease_millis_left"], Value::Null);
     wires.mend(3);
     nodes[2].until_ready();
@@ -111,8 +112,8 @@ fn the_leader_can_be_evicted_and_the_last_voter_cannot() {
     let before = generation(rest[0]);
     let again = rest[0].ask(&["node", "evict", &nodes[leading].name, "--keep-authority"]);
     assert!(again.code == 1 && again.stderr.contains("evicted before"), "{again:?}");
-    let unknown = rest[0].ask(&["node", "evict", "nobody", "--keep-authority"]);
-    assert!(unknown.code == 1 && unknown.stderr.contains("nobody"), "{unknown:?}");
+    let unknown = rest[0].ask(&["node", "evict", "absent", "--keep-authority"]);
+    assert!(unknown.code == 1 && unknown.stderr.contains("absent"), "{unknown:?}");
     assert_eq!(generation(rest[0]), before, "nothing changed");
     rest[0].ask(&["node", "evict", &rest[1].name, "--keep-authority"]).ok();
     let last = rest[0].ask(&["node", "evict", &rest[0].name, "--keep-authority"]);
@@ -137,7 +138,7 @@ fn a_revocation_waits_for_a_member_that_is_evicted_meanwhile() {
             let revoked = nodes[0].ask(&["cert", "revoke", "client/pay"]);
             (client.ask(&mut open), revoked)
         });
-        // Committed before the eviction: whoever is evicted earlier is no member that a revocation could wait for.
+        // Committed before the eviction: an earlier evicted node is no member that a revocation could wait for.
         nodes[1].until(|s| s["generation"].as_u64() > before);
         let evicted = nodes[1].ask(&["node", "evict", "n3", "--keep-authority"]);
         assert!(evicted.code == 0, "{evicted:?}");

@@ -1,5 +1,5 @@
-//! A member whose store is gone, another's or an older copy never votes as if it had it: it does not start, names the way
-//! back, and the others go on.
+//! A member whose store is gone, another's or an older copy never votes as if it had it: it does not start, names the
+//! way back, and the others go on.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -83,7 +83,7 @@ fn a_voter_without_its_store_does_not_start_and_the_others_go_on() {
     lost.start(&[]);
     lost.until_ready();
     goes_on(&nodes);
-    // What was written meanwhile must have reached it: else the copy is no older one.
+    // The later writes must have reached it: else the copy is no older one.
     let count = |status: &serde_json::Value| status["changes"]["count"].as_u64();
     let newest = count(&nodes[0].status());
     lost.until(|status| count(status) >= newest);
@@ -122,7 +122,7 @@ fn a_voter_without_its_store_does_not_start_and_the_others_go_on() {
         replace(&data, &good);
     }
 
-    // Without what says whose it is, it is neither founded over nor joined over.
+    // Without the file that names its member, it can found no cluster and join none.
     fs::remove_file(data.join("member.json")).unwrap();
     let token = world.token_file("again", &nodes[0].token(&[]));
     let address = nodes[0].address();
@@ -160,7 +160,7 @@ fn a_founder_that_lost_its_store_knows_who_joined_since() {
     let world = World::new();
     let mut nodes = world.voters(2);
     let mut founder = nodes.remove(0);
-    // It writes down who belongs to the cluster, so that it knows whom to ask.
+    // It writes down the members of the cluster, so that it knows which to ask.
     let voters = || {
         let view: View = codec::decode(&fs::read(founder.data.join("view.bin")).unwrap()).unwrap();
         view.members.values().filter(|member| member.suffrage == Suffrage::Voter).count()

@@ -1,4 +1,4 @@
-//! One wrong clock, on the leader or on another voter, ten years ahead or behind: it harms nobody else.
+//! One wrong clock, on the leader or on another voter, ten years ahead or behind: it harms no other member.
 
 #![allow(
     clippy::unwrap_used,
@@ -93,7 +93,7 @@ fn check(who_leads: bool, offset: &str) {
     wrong.until(|s| s["lease_millis_left"].is_null() && s["ready"] == false && warns_of_clock(s));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     for node in &right {
-        // Nobody else is harmed: another leads, leases go on, no certificate has ended.
+        // No other member is harmed: another leads, leases go on, no certificate has ended.
         let status = node.until(|s| s["ready"] == true && !s["raft"]["leader"].is_null() && s["raft"]["leader"] != own);
         assert!(!warns_of_clock(&status), "{status:#}");
         for member in status["members"].as_array().unwrap() {
@@ -115,22 +115,22 @@ fn check(who_leads: bool, offset: &str) {
 }
 
 #[test]
-fn a_leader_ten_years_ahead_hands_over_and_harms_nobody() {
+fn a_leader_ten_years_ahead_hands_over_and_harms_no_member() {
     check(true, "+3650d");
 }
 
 #[test]
-fn a_leader_ten_years_behind_hands_over_and_harms_nobody() {
+fn a_leader_ten_years_behind_hands_over_and_harms_no_member() {
     check(true, "-3650d");
 }
 
 #[test]
-fn a_voter_ten_years_ahead_denies_and_harms_nobody() {
+fn a_voter_ten_years_ahead_denies_and_harms_no_member() {
     check(false, "+3650d");
 }
 
 #[test]
-fn a_voter_ten_years_behind_denies_and_harms_nobody() {
+fn a_voter_ten_years_behind_denies_and_harms_no_member() {
     check(false, "-3650d");
 }
 
@@ -160,11 +160,11 @@ fn check_off_for_a_year(count: usize) {
 }
 
 #[test]
-fn a_cluster_that_was_off_for_a_year_goes_on_unaided() {
+fn a_cluster_off_for_a_year_goes_on_by_itself() {
     check_off_for_a_year(3);
 }
 
 #[test]
-fn a_cluster_of_one_that_was_off_for_a_year_goes_on_unaided() {
+fn a_cluster_of_one_off_for_a_year_goes_on_by_itself() {
     check_off_for_a_year(1);
 }

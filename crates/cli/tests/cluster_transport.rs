@@ -1,4 +1,4 @@
-//! The ports of running processes, seen with other people's tools and by those who should not get in.
+//! The ports of running processes, seen with tools of others and by callers that should not get in.
 
 #![allow(
     clippy::unwrap_used,
@@ -203,7 +203,7 @@ fn the_https_port_takes_an_admin_certificate_and_nothing_else() {
     let refused = ask("pay", &["status"]);
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.stderr.contains("may not describe cluster"), "{refused:?}");
-    // Revoked, the admin is nobody.
+    // Revoked, the admin is no principal.
     let list = node.ask(&["cert", "list"]).ok().json();
     let list = list.as_array().unwrap();
     let root = list.iter().find(|c| c["principal"].as_str().unwrap().ends_with("/admin/root")).unwrap();
@@ -261,7 +261,7 @@ async fn over_openssl(address: &str, request: Request<Empty<Bytes>>) -> Option<R
 }
 
 #[test]
-fn a_crowd_of_silent_strangers_leaves_the_members_alone() {
+fn a_crowd_of_silent_callers_leaves_the_members_alone() {
     let world = World::new();
     let nodes = world.voters(3);
     let address = nodes[0].address();

@@ -1,5 +1,5 @@
-//! A rolling update by running processes: members of two levels side by side, replaced in any order under load, taken back,
-//! raised past a learner that is off, and stopped by name where the binary is too old.
+//! A rolling update by running processes: members of two levels side by side, replaced in any order under load, taken
+//! back, raised past a learner that is off, and stopped by name where the binary is too old.
 //!
 //! There is one build, so the members are this test itself as child processes, each told which level it knows.
 #![allow(

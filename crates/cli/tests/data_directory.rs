@@ -1,7 +1,8 @@
-//! Which parts of a data directory lead to what: each combination of the store, its mark, `member.json`, the keys, the view
-//! and the certificate, there or not, for a founder, a voter, a learner and the only voter, by the real binary.
+//! Which parts of a data directory lead to what: each combination of the store, its mark, `member.json`, the keys, the
+//! view and the certificate, there or not, for a founder, a voter, a learner and the only voter, by the real binary.
 //!
-//! The outcome is a committed table: `COUNTERSIGN_BLESS=1 cargo test -p countersign-cli --test data_directory` writes it anew.
+//! The outcome is a committed table: `COUNTERSIGN_BLESS=1 cargo test -p countersign-cli --test data_directory` writes
+//! it again.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -181,8 +182,8 @@ fn patterns(mut left: BTreeSet<usize>) -> Vec<String> {
 fn each_combination_of_parts_has_the_outcome_of_the_table() {
     let world = World::new();
     let mut table = String::from(
-        "# s: store, c: store/confirmed, m: member.json and store.confirmed, k: keys, v: view.bin, l: leaf.pem\n\
-         # a letter: there; -: not there; *: either. The first pattern that fits is as good as any other: they agree.\n",
+        "# s: store, c: store/confirmed, m: member.json and store.confirmed, k: keys, v: view.bin, l: leaf.pem\n# a \
+         letter: there; -: not there; *: either. The first pattern that fits is as good as any other: they agree.\n",
     );
     let kinds = kinds(&world);
     let columns = std::thread::scope(|scope| {
@@ -211,5 +212,5 @@ fn each_combination_of_parts_has_the_outcome_of_the_table() {
         fs::write(path, &table).unwrap();
         return;
     }
-    assert_eq!(table, GOLDEN, "write it anew with COUNTERSIGN_BLESS=1, and look at what changed");
+    assert_eq!(table, GOLDEN, "write it again with COUNTERSIGN_BLESS=1, and look at what changed");
 }

@@ -70,7 +70,8 @@ fn spiffe_ids_are_judged_as_go_spiffe_does() {
 
 #[test]
 fn each_line_has_its_verdict_and_one_bad_line_costs_no_other() {
-    let input = b"{\"in\": \"spiffe://td/a\"}\n\n{\"in\": \"spiffe://td/\xff\"}\nnonsense\n{\"out\": 1}\n{\"in\":\"spiffe://td\"}";
+    let input = b"{\"in\": \"spiffe://td/a\"}\n\n{\"in\": \"spiffe://td/\xff\"}\nnonsense\n{\"out\": 1}\n\
+                  {\"in\":\"spiffe://td\"}";
     let judged = lines(&Home::new().run_on(&["eval", "principal"], input).ok().stdout);
     let oks: Vec<bool> = judged.iter().map(|line| line["ok"] == true).collect();
     assert_eq!(oks, [true, false, false, false, true]);
@@ -89,7 +90,7 @@ fn what_is_no_document_is_a_usage_error() {
     home.run(&["eval", "chian"]).failed(2, "`chian`");
 }
 
-/// Kafka's cases as input, and what is expected of each.
+/// Kafka's cases as input, and the expected result of each.
 fn judge_acls(cases: &[Value]) -> Vec<Value> {
     let input: String = cases.iter().map(|case| format!("{case}\n")).collect();
     let judged = lines(&Home::new().run_on(&["eval", "acl"], input.as_bytes()).ok().stdout);

@@ -1,5 +1,5 @@
-//! Verbs and flags are a contract: the help of each is compared with what was agreed on. `COUNTERSIGN_BLESS=1` writes it
-//! anew, for a reviewer to read.
+//! Verbs and flags are a contract: the help of each is compared with the agreed text. `COUNTERSIGN_BLESS=1` writes it
+//! again, for a reviewer to read.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod rig;

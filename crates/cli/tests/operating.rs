@@ -18,7 +18,8 @@ const DEADLINE: Duration = Duration::from_secs(180);
 /// The blocks to be run, each behind a line that tells where in the page it is.
 fn script() -> String {
     let mut script = String::from(
-        "set -euo pipefail\n# The servers that the page leaves running.\ntrap 'kill $(jobs -p) 2> /dev/null; wait' EXIT\n",
+        "set -euo pipefail\n# The servers that the page leaves running.\n\
+         trap 'kill $(jobs -p) 2> /dev/null; wait' EXIT\n",
     );
     let mut running = false;
     for (line, text) in PAGE.lines().enumerate() {

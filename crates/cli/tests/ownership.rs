@@ -1,4 +1,5 @@
-//! Who may own and read what a server keeps and is given, with other users and groups than root's: these tests need root.
+//! The owners and readers of the files that a server keeps and is given, with other users and groups than root's: these
+//! tests need root.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

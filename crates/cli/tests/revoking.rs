@@ -1,4 +1,5 @@
-//! What an operator is shown of leases, lifetimes and revocations: receipts in a table, who is awaited, and how commands end.
+//! What an operator is shown of leases, lifetimes and revocations: receipts in a table, who is awaited, and how
+//! commands end.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -42,7 +43,7 @@ fn receipts_of_every_member_are_shown_and_a_repetition_is_as_good() {
     assert_eq!(lines.len(), 5, "{lines:?}");
     let again = told(&nodes[2], &["cert", "revoke", &key]).ok();
     assert!(again.stdout.contains("as before"), "{}", again.stdout);
-    // By principal: what is left of its keys, and by JSON everything that was signed.
+    // By principal: the rest of its keys, and by JSON everything that was signed.
     let all = nodes[2].ask(&["cert", "revoke", "client/pay"]).ok().json();
     assert_eq!((all["keys"].as_u64(), all["enforcement"]["complete"].as_bool()), (Some(2), Some(true)));
     for member in all["enforcement"]["members"].as_array().unwrap() {
@@ -77,11 +78,11 @@ fn a_member_that_is_gone_is_named_with_the_end_of_its_lease_and_by_status_until_
     let revoked = told(&nodes[0], &["cert", "revoke", "client/pay"]).ok();
     let absent: Vec<&str> = revoked.stdout.lines().filter(|line| line.starts_with("n3\t")).collect();
     assert_eq!(absent.len(), 1, "{}", revoked.stdout);
-    assert!(absent[0].contains("its lease has run out, it serves nobody") && absent[0].ends_with('…'), "{absent:?}");
+    assert!(absent[0].contains("its lease has run out, it serves no client") && absent[0].ends_with('…'), "{absent:?}");
     let status = nodes[0].until(|status| status["awaited"].as_array().is_some_and(|list| !list.is_empty()));
     assert_eq!((status["awaited"][0]["name"].as_str(), status["awaited"][0]["node"].as_u64()), (Some("n3"), Some(3)));
     let text = told(&nodes[1], &["status"]).ok().stdout;
-    assert!(text.contains("awaited: n3 (3)") && text.contains("it serves nobody since"), "{text}");
+    assert!(text.contains("awaited: n3 (3)") && text.contains("it serves no client since"), "{text}");
     nodes[2].start(&[]);
     nodes[0].until(|status| status["awaited"].as_array().is_some_and(Vec::is_empty));
 }
@@ -93,14 +94,14 @@ fn what_cannot_be_revoked_is_refused_by_name() {
     issue(&world, &node, &["--client", "pay"]);
     let generation = node.status()["generation"].clone();
     for (what, code, expected) in [
-        ("client/nobody", 1, "there is no certificate for `client/nobody`"),
+        ("client/absent", 1, "there is no certificate for `client/absent`"),
         ("broker/pay", 1, "`broker/pay`"),
         ("node/1", 2, "a node is evicted"),
-        ("client/PAY", 2, "`client/PAY` is neither"),
-        ("pay", 2, "`pay` is neither"),
-        ("../status", 2, "`../status` is neither"),
+        ("client/PAY", 2, "`client/PAY` is no SHA-256"),
+        ("pay", 2, "`pay` is no SHA-256"),
+        ("../status", 2, "`../status` is no SHA-256"),
         (&"ab".repeat(32), 1, "is on record"),
-        ("ab", 2, "`ab` is neither"),
+        ("ab", 2, "`ab` is no SHA-256"),
     ] {
         let said = told(&node, &["cert", "revoke", what]);
         assert_eq!(said.code, code, "{what}: {said:?}");
@@ -149,7 +150,7 @@ fn a_quarantine_is_of_one_member_alone_until_it_is_lifted() {
     let closed = told(&nodes[0], &["node", "quarantine", "n3"]).ok();
     assert!(closed.stdout.starts_with("n3 (3) is refused by this member alone, connections closed: "), "{closed:?}");
     nodes[0].until(|status| status["warnings"].to_string().contains("n3 is in quarantine here"));
-    // Repeated it is as it was; nobody else hears of it, and nothing is committed.
+    // Repeated it is as it was; no other member hears of it, and nothing is committed.
     nodes[0].ask(&["node", "quarantine", "3"]).ok();
     for node in &nodes[1..] {
         assert!(!node.status()["warnings"].to_string().contains("n3 is in quarantine"));
@@ -158,7 +159,7 @@ fn a_quarantine_is_of_one_member_alone_until_it_is_lifted() {
     for (args, code, expected) in [
         (&["n9"][..], 1, "`n9`"),
         (&["n1"], 1, "n1"),
-        (&["../n3"], 2, "neither the name nor the number"),
+        (&["../n3"], 2, "no name and no number of a node"),
         (&["n9", "--lift"], 1, "`n9`"),
     ] {
         let said = told(&nodes[0], &[&["node", "quarantine"], args].concat());

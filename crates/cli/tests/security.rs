@@ -1,4 +1,4 @@
-//! `countersign security`: files that others accept, and that nobody loses.
+//! `countersign security`: files that others accept, and that no command loses.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod rig;
@@ -74,7 +74,7 @@ fn an_existing_file_is_an_error_and_force_replaces_it() {
     let read = |name: &str| std::fs::read(home.join(name)).unwrap();
     let before = (read("ca.pem"), read("ca.key"));
     home.run(&["security", "ca", "create"]).failed(2, "`./ca.pem` exists already");
-    // Half a pair is not completed by a stranger.
+    // Half a pair is not completed by a new key.
     std::fs::remove_file(home.join("ca.pem")).unwrap();
     home.run(&["security", "ca", "create"]).failed(2, "`./ca.key` exists already");
     assert_eq!(read("ca.key"), before.1);

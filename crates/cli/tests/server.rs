@@ -42,7 +42,7 @@ fn a_mistyped_token_is_caught_before_any_network_and_never_repeated() {
     let done = home.run(&["server", "--data", "d", &right]).failed(2, "unexpected argument");
     assert!(!done.stderr.contains(&secret), "{}", done.stderr);
     listener.set_nonblocking(true).unwrap();
-    assert!(listener.accept().is_err(), "somebody was dialed");
+    assert!(listener.accept().is_err(), "an address was dialed");
     assert!(!home.join("d").exists(), "nothing was made");
 }
 

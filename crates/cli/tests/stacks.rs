@@ -1,5 +1,6 @@
-//! Other X.509 and TLS stacks take what we make: Go, Java, GnuTLS, NSS, OpenSSL and Python read certificates and requests,
-//! and BoringSSL, which browsers and gRPC bring, speaks to the HTTPS port. None is skipped: `.ci/run` installs them all.
+//! Other X.509 and TLS stacks take what we make: Go, Java, GnuTLS, NSS, OpenSSL and Python read certificates and
+//! requests, and BoringSSL, which browsers and gRPC bring, speaks to the HTTPS port. None is skipped: `.ci/run`
+//! installs them all.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

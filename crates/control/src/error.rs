@@ -16,7 +16,7 @@ pub enum ControlError {
     /// There is no such member.
     #[error("there is no node `{text}`")]
     UnknownNode {
-        /// What was asked for.
+        /// The text asked for.
         text: String,
         /// The members that there are.
         known: Vec<Name>,
@@ -49,8 +49,8 @@ pub enum ControlError {
     },
     /// The member votes no more and is not evicted, since voters have not signed what the cluster has become.
     #[error(
-        "node {node} is no voter any more, and is not evicted: what the cluster has become lacks signatures, and these have \
-         not signed: {}",
+        "node {node} is no voter any more, and is not evicted: what the cluster has become lacks signatures, and these \
+         have not signed: {}",
         unsigned.join(", ")
     )]
     NotAttested {
@@ -59,15 +59,15 @@ pub enum ControlError {
         /// The voters whose signatures are missing.
         unsigned: Vec<String>,
     },
-    /// What is to outlive a restart could not be written down.
+    /// A change that must outlive a restart could not be written down.
     #[error(transparent)]
     NotStored(DataDirError),
     /// This member has not applied the generation that was asked for, or that a change was made at, in time.
     #[error("generation {wanted} is not in force here, which has {applied}")]
     Behind {
-        /// What was waited for.
+        /// The generation waited for.
         wanted: Generation,
-        /// What is in force here.
+        /// The generation in force here.
         applied: Generation,
     },
     /// No authority signs now.

@@ -24,9 +24,9 @@ use crate::hosts;
 /// How long a leader, or a leader's followers, may be silent: ten heartbeats.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// What is left of a certificate's life, in shares of it, when its renewal is known to fail: it begins before this.
+/// The rest of a certificate's life, in shares of it, when its renewal is known to fail: renewal begins before this.
 const RENEWAL_FAILS_SHARE: u64 = 5;
-/// What is left, in shares, when this member is not ready any more: monitoring learns it before the service ends.
+/// The rest, in shares, when this member is not ready any more: monitoring learns it before the service ends.
 const NOT_READY_SHARE: u64 = 20;
 
 /// Says how a member is. Clones are of the same member.
@@ -92,8 +92,8 @@ impl Health {
         awaited.collect()
     }
 
-    /// Whether this member takes part: it follows or is a leader, Raft counts it in, it holds a lease to serve by, and its
-    /// certificate lasts for some time yet.
+    /// Whether this member takes part: it follows or is a leader, Raft counts it in, it holds a lease to serve by, and
+    /// its certificate lasts for some time yet.
     pub fn is_ready(&self) -> bool {
         let status = self.group.status();
         let counted = status.voters.contains(&self.local.node) || status.learners.contains(&self.local.node);
@@ -113,7 +113,7 @@ impl Health {
         counted && heard && lasts && self.lease.fresh().is_ok()
     }
 
-    /// What a member that is ready says, with what will end that if nobody does anything.
+    /// The answer of a member that is ready, with the dangers that will end that unless an operator acts.
     pub fn readiness(&self) -> String {
         let now = self.local.now();
         let failing = self.local.certificate().filter(|validity| left(*validity, now, RENEWAL_FAILS_SHARE).is_none());
@@ -123,8 +123,8 @@ impl Health {
         format!("ready\n{}", failing.unwrap_or_default())
     }
 
-    /// What this member says of itself and of its cluster. The leader is asked which members have not said that they enforce the
-    /// newest generation.
+    /// What this member says of itself and of its cluster. The leader is asked which members have not said that they
+    /// enforce the newest generation.
     pub async fn status(&self) -> Status {
         let awaited = self.awaited().await;
         let trust = self.local.endpoint.trust().load();
@@ -234,7 +234,8 @@ impl Health {
         for node in self.denylist.quarantined() {
             let name = view.members.get(&node).map_or_else(|| node.to_string(), |m| m.name.to_string());
             warnings.push(format!(
-                "{name} is in quarantine here, refused by this member alone: evict it, or `countersign node quarantine --lift {name}`"
+                "{name} is in quarantine here, refused by this member alone: evict it, or `countersign node quarantine \
+                 --lift {name}`"
             ));
         }
         warnings.extend(self.divergence.warnings(view));
@@ -252,7 +253,7 @@ impl Health {
             let validity = match self.local.foreign_validity() {
                 None => Some(m.leaf.validity),
                 Some(foreign) if m.id == self.local.node => Some(foreign),
-                // Made anew for the same key it is not told: its holder warns of it.
+                // A certificate that was issued again for the same key is not told: its holder warns of it.
                 Some(_) => None,
             };
             warnings.extend(validity.and_then(|validity| expiry(m, validity, now)));
@@ -265,7 +266,10 @@ impl Health {
         warnings.extend(view.members.values().filter_map(|m| hosts::warning(view, m)));
         let level = self.state.read().level();
         warnings.extend(self.lease.subleases.below(level).into_iter().map(|(principal, knows)| {
-            format!("a guard of {principal} knows level {knows}, the cluster is at {level}: update it, or rules that it does not know make it deny")
+            format!(
+                "a guard of {principal} knows level {knows}, the cluster is at {level}: update it, or rules that it \
+                 does not know make it deny"
+            )
         }));
         if self.lease.millis_left().is_none() {
             warnings.push("no lease: this node serves no client until a leader with a quorum is heard".to_owned());
@@ -320,14 +324,14 @@ fn expiry(of: &Member, validity: Validity, now: UnixMillis) -> Option<String> {
     let foreign = of.mapped.is_some();
     if validity.not_after < now {
         let next =
-            if foreign { "make it anew for the same key" } else { "it is renewed once the node is up and reached" };
+            if foreign { "issue it again for the same key" } else { "it is renewed once the node is up and reached" };
         return Some(format!("certificate of {name} has expired: {next}"));
     }
     if left(validity, now, RENEWAL_FAILS_SHARE).is_some() {
         return None;
     }
     let next =
-        if foreign { "make it anew for the same key" } else { "it should be renewed by now, see that node's log" };
+        if foreign { "issue it again for the same key" } else { "it should be renewed by now, see that node's log" };
     Some(format!("certificate of {name} ends in {}: {next}", span(validity.not_after.secs_since(now))))
 }
 

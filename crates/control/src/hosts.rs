@@ -21,7 +21,8 @@ use crate::{Control, ControlError};
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 
 impl Control {
-    /// Adds hosts to what certificates of a member hold, or takes them away. Returns the view that shows it, in force here.
+    /// Adds hosts to what certificates of a member hold, or takes them away. Returns the view that shows it, in force
+    /// here.
     ///
     /// # Errors
     /// [`ControlError::Command`], [`ControlError::Behind`].
@@ -46,8 +47,8 @@ impl Control {
         self.change_cluster(Command::SetCluster(ClusterSetting::LevelAuto(auto))).await
     }
 
-    /// Raises the cluster's level to the newest that this member knows, without waiting for the learners in `without`. Where
-    /// other members know less, the refusal names them.
+    /// Raises the cluster's level to the newest that this member knows, without waiting for the learners in `without`.
+    /// Where other members know less, the refusal names them.
     ///
     /// # Errors
     /// [`ControlError::Command`], [`ControlError::Behind`].
@@ -56,8 +57,8 @@ impl Control {
         self.change_cluster(Command::RaiseLevel(RaiseLevel { level, without, by_itself: false })).await
     }
 
-    /// The settings of the cluster, with the levels that its members and the remote guards know. Each other member is asked
-    /// which guards follow it.
+    /// The settings of the cluster, with the levels that its members and the remote guards know. Each other member is
+    /// asked which guards follow it.
     pub async fn cluster_settings(&self) -> ClusterSettings {
         let view = self.view();
         let answers = ask_others(&self.parts.local, &self.parts.peers, &view, guards_of).await;

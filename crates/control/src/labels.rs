@@ -8,8 +8,8 @@ use countersign_core::trust::command::{Command, Label};
 use crate::{Control, ControlError};
 
 impl Control {
-    /// Edits a principal's role and attributes, in this order, all or none. Returns once this member decides by them, with
-    /// their generation.
+    /// Edits a principal's role and attributes, in this order, all or none. Returns once this member decides by them,
+    /// with their generation.
     ///
     /// # Errors
     /// [`ControlError::Command`]; [`ControlError::Behind`] if this member has not applied it in time.

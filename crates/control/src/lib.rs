@@ -1,7 +1,7 @@
 //! Administration as functions: one for each use case, the same for HTTP handlers and for programs that embed a member.
 //!
-//! A function gets what it needs as typed arguments and returns a typed outcome or [`ControlError`]. [`Control`] acts in the
-//! name of one author; [`Health`] says how the member is and changes nothing. Nothing here knows HTTP.
+//! A function gets what it needs as typed arguments and returns a typed outcome or [`ControlError`]. [`Control`] acts
+//! in the name of one author; [`Health`] says how the member is and changes nothing. Nothing here knows HTTP.
 
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
@@ -104,8 +104,8 @@ impl Control {
         self.parts.local.now()
     }
 
-    /// Waits until every member enforces the revocation of `generation` or denies. None if no leader told how far the members
-    /// are.
+    /// Waits until every member enforces the revocation of `generation` or denies. None if no leader told how far the
+    /// members are.
     pub async fn await_barrier(&self, generation: Generation) -> Option<Barrier> {
         self.parts.barriers.await_passed(generation).await
     }

@@ -1,5 +1,5 @@
-//! Who belongs and who votes: promoted, demoted, evicted. Each is a command, then a wait until Raft's membership has followed.
-//! And whom this member refuses by itself.
+//! The members and the voters: promoted, demoted, evicted. Each change is a command, then a wait until Raft's
+//! membership has followed. It also holds the quarantine, by which this member refuses nodes by itself.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ impl Control {
         self.leave_voters(&target, keep_authority).await.map(drop)
     }
 
-    /// Removes a member for good, and waits until every member enforces that or serves nobody.
+    /// Removes a member for good, and waits until every member enforces that or serves no client.
     ///
     /// # Errors
     /// [`ControlError`]. Repeated, it goes on where it stopped.

@@ -48,7 +48,7 @@ impl Health {
         let lease = self.lease.millis_left().unwrap_or(0);
         gauge(&mut registry, "lease_millis_left", "Milliseconds until this member's lease ends, 0 without one", lease);
         gauge(&mut registry, "evicted", "Former members that are refused", view.evicted.len() as u64);
-        gauge(&mut registry, "revoked_keys", "Keys that are refused for ever", view.revoked_keys.len() as u64);
+        gauge(&mut registry, "revoked_keys", "Keys that are refused permanently", view.revoked_keys.len() as u64);
         let (failed, missing) = self.state.event_counts();
         counter(&mut registry, "events_failed", "Lines of the events file that could not be written", failed);
         counter(&mut registry, "events_missing", "Events that this member's events file does not have", missing);

@@ -1,5 +1,5 @@
-//! Questions that this member asks all others: of requests that they decided lately, on which a change of rules is tried before
-//! it is made, and of guards that follow them.
+//! Questions that this member asks all others: of requests that they decided lately, on which a change of rules is
+//! tried before it is made, and of guards that follow them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,7 +15,7 @@ use countersign_guard::Guard;
 use countersign_node::{Local, Peers};
 use tokio::task::JoinSet;
 
-/// How long a member may take to tell what was asked of it.
+/// How long a member may take to tell its recent requests.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
 /// Members that are asked at once.
 const ASKED_AT_ONCE: usize = 8;

@@ -1,8 +1,9 @@
-//! Rules: added, removed, and a whole policy in place of another, planned or carried out in one step however long it is.
+//! Rules: added, removed, and a whole policy in place of another, planned or carried out in one step however long it
+//! is.
 //!
-//! A whole policy is carried out from the policy that this member has applied, and only if that is the one which is changed.
-//! A caller who names a generation undoes no later change; a caller who names none wants the new policy, whatever changed
-//! meanwhile.
+//! A whole policy is carried out from the policy that this member has applied, and only if that is the one which is
+//! changed. A caller who names a generation undoes no later change; a caller who names none wants the new policy,
+//! whatever changed meanwhile.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -49,7 +50,7 @@ pub struct PolicyPlan {
     pub flips: Vec<Flip>,
     /// Members whose recent requests are not known.
     pub unheard: Vec<String>,
-    /// What is odd about the new policy.
+    /// The oddities of the new policy.
     pub lint: Vec<Lint>,
 }
 
@@ -92,7 +93,8 @@ impl Control {
             let (before, after, generation) = (Arc::clone(&view.policy), Arc::clone(policy), view.generation);
             let change = aside(move || PolicyChange { if_generation: Some(generation), ..before.plan(&after) }).await?;
             match self.propose_policy(change).await {
-                // This member was behind, or another change was faster: planned again, unless a generation was asked for.
+                // This member was behind, or another change was faster: planned again, unless a generation was asked
+                // for.
                 Err(ControlError::Command(CommandError::Refused(Refused::Policy(PolicyError::Changed {
                     changed,
                     ..
@@ -106,8 +108,8 @@ impl Control {
         }
     }
 
-    /// Plans to put `policy` in place of the one in force. Changes nothing. `held` is dropped once the work has ended, also if
-    /// the caller does not wait for it: a place among few.
+    /// Plans to put `policy` in place of the one in force. Changes nothing. `held` is dropped once the work has ended,
+    /// also if the caller does not wait for it: a place among few.
     ///
     /// # Errors
     /// [`ControlError::Command`] if the policy has changed since `if_generation`; [`ControlError::Behind`].
@@ -191,7 +193,8 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     tokio::task::spawn_blocking(work).await.map_err(|_| ControlError::BrokeOff)
 }
 
-/// The commands that come before a change, and what is left of it for the last one. None if it fits into one itself.
+/// The commands that come before a change, and the rest of the change for the last one. None if it fits into one
+/// itself.
 fn in_parts(change: PolicyChange, id: ChangeId) -> Result<(Vec<Command>, PolicyChange), CommandError> {
     let len = Command::ChangePolicy(Box::new(change.clone())).encode()?.len();
     if len <= COMMAND_LEN_MAX {
@@ -218,7 +221,7 @@ fn in_parts(change: PolicyChange, id: ChangeId) -> Result<(Vec<Command>, PolicyC
 #[derive(Default)]
 struct Parts {
     all: Vec<StagedRules>,
-    /// Bytes of what is in the last.
+    /// Bytes in the last.
     len: usize,
 }
 
@@ -315,7 +318,7 @@ mod tests {
         while len(&change) > COMMAND_LEN_MAX {
             change.put.pop();
         }
-        // What is missing to the limit is shared by two names, whose lengths stay short enough for one byte.
+        // Two names share the bytes that are missing to the limit; their lengths stay short enough for one byte.
         let missing = COMMAND_LEN_MAX - len(&change);
         let longer = |by: usize| {
             let mut change = change.clone();
@@ -374,7 +377,7 @@ mod tests {
         let PolicyChanged { generation, changed } = member.apply_policy(&policy(3000, "a"), None).await.unwrap();
         assert_eq!((generation.0, changed.put, changed.removed), (before.0 + 1, 3000, 0));
         assert_eq!(member.view().policy.len(), 3000);
-        // What was planned before that is refused.
+        // A plan made before that is refused.
         let late = member.apply_policy(&policy(1, "b"), Some(before)).await.unwrap_err();
         assert!(
             matches!(late, ControlError::Command(CommandError::Refused(Refused::Policy(PolicyError::Changed { .. })))),
@@ -384,7 +387,7 @@ mod tests {
         let PolicyChanged { generation: again, changed } =
             member.apply_policy(&policy(3000, "a"), Some(generation)).await.unwrap();
         assert_eq!((again, changed), (generation, Changed::default()));
-        // What is refused leaves everything as it was, however many parts were sent.
+        // A refused change leaves everything as it was, however many parts were sent.
         let super_users = (0..65).map(|at| format!("admin/a{at}").parse().unwrap()).collect::<Vec<_>>();
         let many = Arc::new(Policy::of(super_users, rules(&policy(3000, "b"))));
         let refused = member.apply_policy(&many, None).await.unwrap_err();

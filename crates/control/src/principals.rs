@@ -1,5 +1,5 @@
-//! Certificates of brokers, clients and admins: issued and revoked. The key is made where it is used; only its public half
-//! comes here.
+//! Certificates of brokers, clients and admins: issued and revoked. The key is made where it is used; only its public
+//! half comes here.
 
 use std::sync::Arc;
 
@@ -71,8 +71,8 @@ impl Control {
         Ok(IssuedCertificate { principal: grant.principal, leaf, authority, validity: grant.validity })
     }
 
-    /// Refuses a key for good, and every key that was renewed from it. Waits until every member enforces that or denies.
-    /// Repeated, it changes nothing and waits once more.
+    /// Refuses a key for good, and every key that was renewed from it. Waits until every member enforces that or
+    /// denies. Repeated, it changes nothing and waits once more.
     ///
     /// # Errors
     /// [`ControlError::UnknownKey`], [`ControlError::CertificateOfNode`], [`ControlError::Command`].
@@ -117,7 +117,7 @@ impl Control {
         Ok(RevokedCertificates { principal, keys, generation, barrier })
     }
 
-    /// What is applied here; the view that is published may be a moment behind it.
+    /// The state applied here; the view that is published may be a moment behind it.
     fn newest(&self) -> Arc<View> {
         let applied = self.parts.state.read().view().cloned();
         applied.unwrap_or_else(|| self.view())

@@ -1,4 +1,5 @@
-//! Whether those who stay can decide, asked before anybody is removed: a change that cannot be committed is not begun.
+//! Whether the members that stay can decide, asked before one is removed: a change that cannot be committed is not
+//! begun.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,7 +23,8 @@ fn can_decide(voters: &BTreeSet<NodeId>, leaving: NodeId, reached: &BTreeSet<Nod
     majority(voters) && majority(&stay)
 }
 
-/// Errors, naming who is not reached and why, where `leaving` cannot be removed from the voters now. Nothing has changed.
+/// Errors, naming who is not reached and why, where `leaving` cannot be removed from the voters now. Nothing has
+/// changed.
 pub(super) async fn check(parts: &Parts, leaving: &Member) -> Result<(), ControlError> {
     let voters = parts.group.status().voters;
     if voters.iter().all(|id| *id == leaving.id) {

@@ -1,5 +1,5 @@
-//! The member that a text names. Whatever a member may be named by is asked here: the member that a request is judged about
-//! must be the member that is acted on.
+//! The member that a text names. Whatever a member may be named by is asked here: the member that a request is judged
+//! about must be the member that is acted on.
 
 use countersign_core::id::NodeId;
 use countersign_core::name::Name;

@@ -34,7 +34,7 @@ pub struct NewToken {
 pub struct CreatedToken {
     /// The token, with its secret.
     pub token: JoinToken,
-    /// What is on record of it.
+    /// The record of it.
     pub record: TokenRecord,
     /// Where the joiner may ask: what this member advertises first.
     pub join_addr: Option<Address>,
@@ -69,7 +69,7 @@ impl Control {
         self.parts.state.read().tokens().iter().map(|(id, token)| (*id, token.clone())).collect()
     }
 
-    /// Ends a token. Returns what was on record of it.
+    /// Ends a token. Returns its record.
     ///
     /// # Errors
     /// [`ControlError`].

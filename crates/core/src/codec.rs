@@ -1,8 +1,8 @@
-//! The one encoding of what is replicated, stored and sent: postcard behind a version byte and a level.
+//! The one encoding of replicated, stored and sent values: postcard behind a version byte and a level.
 //!
-//! Maps are ordered, so equal values have equal bytes. Decoding is strict: a version that is not known, a level above what
-//! the reader knows, or bytes left over, is an error, never a guess. The level stands before the value, so a reader that
-//! cannot decode the value still learns which level it needs.
+//! Maps are ordered, so equal values have equal bytes. Decoding is strict: a version that is not known, a level above
+//! what the reader knows, or bytes left over, is an error, never a guess. The level stands before the value, so a
+//! reader that cannot decode the value still learns which level it needs.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -64,7 +64,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     exactly(rest)
 }
 
-/// The level of what was encoded, and its bytes, if `known` levels are enough for it.
+/// The level of an encoded value, and its bytes, if `known` levels are enough for it.
 pub fn up_to(known: u32, bytes: &[u8]) -> Result<(u32, &[u8]), CodecError> {
     let (level, rest) = level_of(bytes)?;
     if level > known { Err(CodecError::Level { needed: level, known }) } else { Ok((level, rest)) }

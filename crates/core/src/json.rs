@@ -1,4 +1,5 @@
-//! Writing JSON in one way only (RFC 8259): fields in the order given, no spaces, so that equal values have equal bytes.
+//! Writing JSON in one way only (RFC 8259): fields in the order given, no spaces, so that equal values have equal
+//! bytes.
 
 use core::fmt::{Display, Write};
 
@@ -58,7 +59,8 @@ impl Object {
         this
     }
 
-    /// A field that is a list of strings, of `len_max` bytes at most as written: it ends before the first that goes beyond.
+    /// A field that is a list of strings, of `len_max` bytes at most as written: it ends before the first that goes
+    /// beyond.
     pub(crate) fn texts(self, key: &str, values: impl IntoIterator<Item = impl Display>, len_max: usize) -> Self {
         let quoted = values.into_iter().map(|value| {
             let mut out = String::new();

@@ -1,7 +1,7 @@
 //! Public keys of a member, and the endorsement that ties a leaf key to an identity key.
 //!
-//! One key, one purpose: the identity key signs endorsements, returns and receipts; the leaf key is in the
-//! certificate; the sealing key opens what is sealed to the member. A signature always covers a label.
+//! One key, one purpose: the identity key signs endorsements, returns and receipts; the leaf key is in the certificate;
+//! the sealing key opens secrets that are sealed to the member. A signature always covers a label.
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,8 @@ pub struct SignatureError;
 pub struct PublicKey(pub [u8; 32]);
 
 impl PublicKey {
-    /// Verifies strictly: no small-order keys, no malleable signatures (RFC 8032 §5.1.7, and ed25519-dalek's `verify_strict`).
+    /// Verifies strictly: no small-order keys, no malleable signatures (RFC 8032 §5.1.7, and ed25519-dalek's
+    /// `verify_strict`).
     pub fn verify(&self, transcript: &Transcript, signature: &[u8; 64]) -> Result<(), SignatureError> {
         let key = VerifyingKey::from_bytes(&self.0).map_err(|_| SignatureError)?;
         key.verify_strict(transcript.as_bytes(), &Signature::from_bytes(signature)).map_err(|_| SignatureError)
@@ -58,8 +59,8 @@ impl SecretKey {
     }
 }
 
-/// A leaf key vouched for by the member's identity key. Carried by the leaf in a private extension, so that a
-/// member that is behind recognizes its peers, and a stolen CA key alone impersonates nobody.
+/// A leaf key vouched for by the member's identity key. Carried by the leaf in a private extension, so that a member
+/// that is behind recognizes its peers, and a stolen CA key alone impersonates no member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Endorsement {
     /// The identity key that signs.

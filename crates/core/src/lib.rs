@@ -3,8 +3,8 @@
 //! Nothing here does IO, reads a clock, draws randomness, or depends on the order of a hash map: time, randomness and
 //! bytes come in as arguments, outcomes go out as values. So every decision can be replayed from a seed.
 //!
-//! Read [`peer`] for how a connection is judged, [`trust`] for what is replicated, [`authz`] for who may do what, [`lease`]
-//! for how a member that hears nothing any more comes to deny.
+//! Read [`peer`] for how a connection is judged, [`trust`] for the replicated state, [`authz`] for who may do what,
+//! [`lease`] for how a member that hears nothing any more comes to deny.
 
 // Tests may say "any other".
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]

@@ -103,9 +103,11 @@ pub const POLICY_BODY_LEN_MAX: usize = 128 * 1024 * 1024;
 pub const LONG_BODIES_MAX: usize = 2;
 /// Questions about all rules that one port of the admin API answers at once; past it they are told to come again.
 pub const ACL_QUESTIONS_MAX: usize = 2;
-/// Requests of late that a change of rules is tried on; members whose requests come on top of that are named as not heard.
+/// Requests of late that a change of rules is tried on; members whose requests come on top of that are named as not
+/// heard.
 pub const RECENT_REQUESTS_MAX: usize = 65_536;
-/// Milliseconds that a request's body may take to arrive, and if it is long one more second for each MiB that it may have.
+/// Milliseconds that a request's body may take to arrive, and if it is long one more second for each MiB that it may
+/// have.
 pub const ADMIN_BODY_MILLIS_MAX: u64 = 10_000;
 /// Handshakes of members and principals under way at once.
 pub const HANDSHAKES_IN_FLIGHT_MAX: usize = 256;
@@ -115,11 +117,12 @@ pub const ENROLLMENTS_IN_FLIGHT_MAX: usize = 64;
 pub const ENROLLMENTS_PER_SOURCE_MAX: usize = 48;
 /// Requests of one enrollment connection; a member that returns needs a few.
 pub const ENROLLMENT_REQUESTS_MAX: usize = 16;
-/// Answers to strangers' nonces that a member makes at once; past it they wait.
+/// Answers to unauthenticated callers' nonces that a member makes at once; past it they wait.
 pub const VIEWS_IN_FLIGHT_MAX: usize = 4;
-/// Statements in one answer to a stranger; whoever lacks more asks on from the last of them.
+/// Statements in one answer to an unauthenticated caller; a caller that lacks more asks on from the last of them.
 pub const STATEMENTS_PER_ANSWER_MAX: usize = 64;
-/// Connection attempts of one source that may fail within a minute; past it, it is let in only while half the places are free.
+/// Connection attempts of one source that may fail within a minute; past it, it is let in only while half the places
+/// are free.
 pub const FAILURES_PER_SOURCE_MINUTE_MAX: u32 = 120;
 /// Sources whose attempts are counted; past it the oldest is forgotten.
 pub const SOURCES_MAX: usize = 4096;
@@ -127,7 +130,8 @@ pub const SOURCES_MAX: usize = 4096;
 pub const MAPPING_RULES_MAX: usize = 32;
 /// Bytes of one such rule.
 pub const MAPPING_RULE_LEN_MAX: usize = 512;
-/// Connections that one client, broker or admin may have open to a member; one certificate must not take all descriptors.
+/// Connections that one client, broker or admin may have open to a member; one certificate must not take all
+/// descriptors.
 pub const CONNECTIONS_PER_PRINCIPAL_MAX: usize = 64;
 /// Connections that all clients, brokers and admins together may have open to a member; the rest is for members.
 pub const SERVICE_CONNECTIONS_MAX: usize = 4096;
@@ -143,7 +147,8 @@ pub const CHAIN_MEMORY_MAX: usize = 4096;
 pub const SKEW_SECS: u64 = 60;
 /// Seconds that a lease may last: an hour. That long a member that hears nothing may still serve a revoked client.
 pub const LEASE_SECS_MAX: u64 = 3600;
-/// Thousandths by which the clocks of two machines may run apart while a lease lasts; crystals are off by less than one.
+/// Thousandths by which the clocks of two machines may run apart while a lease lasts; crystals are off by less than
+/// one.
 pub const LEASE_DRIFT_PERMILLE: u64 = 10;
 /// Seconds after which a voter's reported clock counts no more: a few leases.
 pub const CLOCK_REPORT_SECS_MAX: u64 = 60;
@@ -169,7 +174,7 @@ pub const RULES_MAX: usize = 1_000_000;
 pub const ACTION_WORDS_MAX: usize = 64;
 /// Bytes of all rules: a snapshot, which holds these and as many that wait for their change, has 128 MiB at most.
 pub const POLICY_WEIGHT_MAX: usize = 48 * 1024 * 1024;
-/// Expressions over roles that rules name; each is asked when somebody is decided about for the first time.
+/// Expressions over roles that rules name; each is asked when a principal is decided about for the first time.
 pub const ROLE_PATTERNS_MAX: usize = 1024;
 /// Patterns of super-users.
 pub const SUPER_USERS_MAX: usize = 64;

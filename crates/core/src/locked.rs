@@ -39,8 +39,8 @@ impl<T> Locked<T> {
 
     /// Waits for the lock. The guard ends with the statement, or with the variable that it is bound to.
     ///
-    /// Stops the process in debug builds if this thread holds a lock that is not of an earlier order: two threads that did
-    /// so could wait for each other, and one could wait for itself.
+    /// Stops the process in debug builds if this thread holds a lock that is not of an earlier order: two threads that
+    /// did so could wait for each other, and one could wait for itself.
     #[track_caller]
     pub fn lock(&self) -> LockGuard<'_, T> {
         let held = order::Entered::new(self.order);

@@ -1,5 +1,5 @@
-//! Ordered maps and sets of which a copy costs nothing: a copy shares with its original what did not change since. A reader
-//! holds a whole state while the next one is made from it, and making it copies the path to what changed.
+//! Ordered maps and sets of which a copy costs nothing: a copy shares with its original what did not change since. A
+//! reader holds a whole state while the next one is made from it, and making it copies the path to what changed.
 //!
 //! Encoded, a map is what a `BTreeMap` is.
 
@@ -423,7 +423,8 @@ mod tests {
             map.retain(|key, _| *key < from);
             model.retain(|key, _| *key < from);
             prop_assert!(map.iter().eq(model.iter()));
-            let (set, model): (Set<u8>, BTreeSet<u8>) = (map.keys().copied().collect(), model.keys().copied().collect());
+            let set: Set<u8> = map.keys().copied().collect();
+            let model: BTreeSet<u8> = model.keys().copied().collect();
             let bytes = codec::encode(&set).unwrap();
             prop_assert_eq!(&bytes, &codec::encode(&model).unwrap());
             prop_assert_eq!(codec::decode::<Set<u8>>(&bytes).unwrap(), set);

@@ -1,8 +1,8 @@
 //! Who the holder of a certificate made elsewhere is: a kind and a name, as an operator's rule makes them of the
 //! certificate's names.
 //!
-//! A node has no number here. Which member a mapped node is, is for the view to say: only `Bootstrap` and `Admit` bind a
-//! mapped name to a member, so that no certificate authority elsewhere can make somebody a member by a name alone.
+//! A node has no number here. Which member a mapped node is, is for the view to say: only `Bootstrap` and `Admit` bind
+//! a mapped name to a member, so that no certificate authority elsewhere can make a member by a name alone.
 
 use core::fmt;
 

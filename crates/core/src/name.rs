@@ -1,4 +1,5 @@
-//! Names and addresses, checked at the edge (CVE-2021-41803: a hostile name reached a template; CVE-2019-3552 and kin: a path).
+//! Names and addresses, checked at the edge (CVE-2021-41803: a hostile name reached a template; CVE-2019-3552 and kin:
+//! a path).
 
 use core::fmt;
 use core::net::IpAddr;

@@ -1,4 +1,5 @@
-//! Receipts: a member's signed word that it enforces a revocation. Evidence for people; the guarantee comes from leases.
+//! Receipts: a member's signed word that it enforces a revocation. Evidence for people; the guarantee comes from
+//! leases.
 
 use std::collections::BTreeMap;
 
@@ -9,8 +10,8 @@ use crate::key::{PublicKey, SecretKey, SignatureError};
 use crate::time::UnixMillis;
 use crate::transcript::Transcript;
 
-/// What a member did about one revocation.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The report of one member about one revocation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
     /// The cluster.
     pub cluster: ClusterId,
@@ -109,7 +110,7 @@ pub enum Answer {
 pub struct Barrier {
     /// The generation that revokes.
     pub generation: Generation,
-    /// Whether nobody serves whom it revokes any more: each member enforces it, or its lease has run out.
+    /// Whether no member serves a revoked principal any more: each member enforces it, or its lease has run out.
     pub passed: bool,
     /// By member.
     pub answers: BTreeMap<NodeId, Answer>,

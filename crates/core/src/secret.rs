@@ -1,4 +1,5 @@
-//! The only holders of secret bytes: no `Clone`, no `Serialize`, no `PartialEq`, nothing shown by `Debug`, wiped on drop.
+//! The only holders of secret bytes: no `Clone`, no `Serialize`, no `PartialEq`, nothing shown by `Debug`, wiped on
+//! drop.
 
 use core::fmt;
 

@@ -1,9 +1,9 @@
-//! Maps and sets that keep a digest of what they hold. Each change updates it, so that a whole state is digested without
-//! being read.
+//! Maps and sets that keep a digest of what they hold. Each change updates it, so that a whole state is digested
+//! without being read.
 //!
-//! The digest of a table is the sum of the digests of its entries, eight numbers of 64 bits each, so it does not depend on the
-//! order in which they came. It finds states that came to differ. It is no commitment: a member that lies about its state may
-//! as well lie about the digest.
+//! The digest of a table is the sum of the digests of its entries, eight numbers of 64 bits each, so it does not depend
+//! on the order in which they came. It finds states that came to differ. It is no commitment: a member that lies about
+//! its state may as well lie about the digest.
 
 use core::borrow::Borrow;
 use core::fmt;
@@ -308,7 +308,8 @@ mod tests {
     use crate::codec;
 
     proptest! {
-        /// However a table came to hold its entries, it has the digest of one that was read with them; another has another.
+        /// However a table came to hold its entries, it has the digest of one that was read with them; another has
+        /// another.
         #[test]
         fn digest_of_a_table_follows_from_what_it_holds(
             done in prop::collection::vec((0_u8..16, prop::option::of(any::<u8>())), 0..64),

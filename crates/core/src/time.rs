@@ -38,8 +38,8 @@ impl UnixMillis {
     }
 }
 
-/// A reading of a clock that never runs backwards and goes on during suspend (`CLOCK_BOOTTIME`): milliseconds since this
-/// machine started. Readings of two machines, or of two starts of one, are not comparable.
+/// A reading of a clock that never runs backwards and goes on during suspend (`CLOCK_BOOTTIME`): milliseconds since
+/// this machine started. Readings of two machines, or of two starts of one, are not comparable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct BootMillis(pub u64);
 

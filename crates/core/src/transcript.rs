@@ -1,5 +1,5 @@
-//! What is signed: a label and fields of known width, so that no two messages share an encoding
-//! (NUL-joined fields elsewhere let one message type be read as another).
+//! The bytes that are signed: a label and fields of known width, so that no two messages share an encoding (NUL-joined
+//! fields elsewhere let one message type be read as another).
 
 /// The bytes under a signature. Begins with the product, the protocol version and a label that names its one use.
 #[derive(Debug, Clone, PartialEq, Eq)]

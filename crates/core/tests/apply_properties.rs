@@ -1,6 +1,7 @@
 //! Properties of the core for any input: the state machine under random commands, and bytes from anywhere.
 //!
-//! Nodes, tokens and principals are few, so that commands meet: a random sequence admits, refuses, evicts and comes back.
+//! Nodes, tokens and principals are few, so that commands meet: a random sequence admits, refuses, evicts and comes
+//! back.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -98,7 +99,7 @@ fn bootstrap() -> Command {
     }))
 }
 
-/// A request for node `seed` by token `by`; `damage` says what is changed after it was signed, if anything.
+/// A request for node `seed` by token `by`; `damage` says which field is changed after it was signed, if any.
 fn request(seed: u8, by: u8, damage: u8) -> EnrollmentRequest {
     let mut request = EnrollmentRequest {
         cluster: CLUSTER,
@@ -214,19 +215,15 @@ fn removals() -> impl Strategy<Value = Vec<RuleId>> {
 fn policy_change() -> impl Strategy<Value = PolicyChange> {
     let staged = prop::option::weighted(0.3, (0..3_u8, 1..3_u32));
     let staged = staged.prop_map(|s| s.map(|(n, parts)| StagedParts { change: ChangeId([n; 16]), parts }));
-    let whom = prop::sample::select(vec!["admin/*", "admin/n1", "*"]).prop_map(|text| text.parse().unwrap());
-    let super_users = prop::option::weighted(0.2, prop::collection::btree_set(whom, 0..2));
+    let patterns = prop::sample::select(vec!["admin/*", "admin/n1", "*"]).prop_map(|text| text.parse().unwrap());
+    let super_users = prop::option::weighted(0.2, prop::collection::btree_set(patterns, 0..2));
     let required =
         prop::option::weighted(0.2, prop::collection::btree_map("[ab]{0,1}", Just(vec!["W".to_owned()]), 0..2));
     let if_generation = prop::option::weighted(0.2, (0..30_u64).prop_map(Generation));
     (if_generation, staged, removals(), vec(rule(), 0..3), super_users, required).prop_map(
-        |(if_generation, staged, remove, put, super_users, required)| PolicyChange {
-            if_generation,
-            staged,
-            remove,
-            put,
-            super_users,
-            requirements: required.map(|required| parse_requirements(&required).unwrap()),
+        |(if_generation, staged, remove, put, super_users, required)| {
+            let requirements = required.map(|required| parse_requirements(&required).unwrap());
+            PolicyChange { if_generation, staged, remove, put, super_users, requirements }
         },
     )
 }
@@ -256,15 +253,17 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(node, add, remove)| Command::EditHosts(EditHosts { node, add, remove })),
         2 => vec(host(), 0..3).prop_map(|names| Command::SetCluster(ClusterSetting::ClientNames(names))),
         2 => node().prop_map(|node| Command::SealAuthority(SealAuthority { authority: pin(), node, sealed: vec![9] })),
-        2 => (node(), node()).prop_map(|(node, other)| Command::ConfirmAuthority(ConfirmAuthority {
-            authority: pin(),
-            node,
-            signature: key(CA_SEED).sign(&confirm_transcript(CLUSTER, pin(), if other.0 == 0 { other } else { node }, &[1])).to_vec(),
-        })),
-        8 => (node(), suffrage(), any::<bool>())
-            .prop_map(|(node, suffrage, keep_authority)| Command::SetSuffrage(SetSuffrage { node, suffrage, keep_authority })),
-        6 => (node(), any::<bool>(), any::<bool>())
-            .prop_map(|(node, compromised, keep_authority)| Command::Evict(Evict { node, compromised, keep_authority })),
+        2 => (node(), node()).prop_map(|(node, other)| {
+            let signed = if other.0 == 0 { other } else { node };
+            let signature = key(CA_SEED).sign(&confirm_transcript(CLUSTER, pin(), signed, &[1])).to_vec();
+            Command::ConfirmAuthority(ConfirmAuthority { authority: pin(), node, signature })
+        }),
+        8 => (node(), suffrage(), any::<bool>()).prop_map(|(node, suffrage, keep_authority)| {
+            Command::SetSuffrage(SetSuffrage { node, suffrage, keep_authority })
+        }),
+        6 => (node(), any::<bool>(), any::<bool>()).prop_map(|(node, compromised, keep_authority)| {
+            Command::Evict(Evict { node, compromised, keep_authority })
+        }),
         2 => (role(), 20..26_u8, 0..999_u64, 0..40_usize).prop_map(|(role, n, ttl_secs, cut)| {
             let mut spki = spki(n);
             spki.truncate(44 + 30 - cut.max(30));
@@ -276,7 +275,8 @@ fn command() -> impl Strategy<Value = Command> {
         1 => revocable().prop_map(RevokeKey).prop_map(Command::RevokeKey),
         1 => (0..3_u64, vec(node(), 0..3))
             .prop_map(|(group, members)| Command::AssignGroup(AssignGroup { group: GroupId(group), members })),
-        1 => (node(), any::<u32>()).prop_map(|(node, level)| Command::ReportFeatureLevel(ReportFeatureLevel { node, level })),
+        1 => (node(), any::<u32>())
+            .prop_map(|(node, level)| Command::ReportFeatureLevel(ReportFeatureLevel { node, level })),
         1 => ((1..4_u64).prop_map(NodeId), 1..4_u8, vec(1..60_u8, 0..3)).prop_map(|(node, signer, addresses)| {
             let addresses: Vec<Address> = addresses.into_iter().map(address).collect();
             let signature = key(signer).sign(&addresses_transcript(&bare_view(), node, &addresses));
@@ -288,7 +288,8 @@ fn command() -> impl Strategy<Value = Command> {
         }),
         2 => (node(), 0..4_u64).prop_map(|(node, renewal)| Command::AdoptLeaf(AdoptLeaf { node, renewal })),
         12 => (2..9_u8).prop_map(|seed| {
-            let (stores, channel) = ((StoreId([seed; 16]), StoreId([42; 16])), ReturnChannel { leaf: [3; 32], exporter: [4; 32] });
+            let stores = (StoreId([seed; 16]), StoreId([42; 16]));
+            let channel = ReturnChannel { leaf: [3; 32], exporter: [4; 32] };
             Command::ReturnStore(Box::new(StoreReturn::sign(&key(seed), (CLUSTER, NodeId(2)), stores, channel)))
         }),
         8 => Just(Command::BindStore(BindStore { node: NodeId(2), store: StoreId([42; 16]) })),
@@ -306,7 +307,7 @@ fn among(stamped: &Stamped) -> GroupMembers {
     GroupMembers { voters: of(0), learners: of(3) }
 }
 
-/// A view for what is signed over the cluster alone.
+/// A view for texts that are signed over the cluster alone.
 fn bare_view() -> View {
     let mut state = TrustState::new();
     state.apply(&at(0, bootstrap()), &GroupMembers::default()).unwrap();
@@ -388,7 +389,7 @@ proptest! {
                 other = TrustState::decode(FEATURE_LEVEL, &one.encode().unwrap()).unwrap();
                 prop_assert_eq!(&one, &other);
             }
-            // What is replicated is bytes.
+            // The log replicates bytes.
             let replicated = Stamped::decode(u32::MAX, &stamped.encode().unwrap()).unwrap();
             prop_assert_eq!(&replicated, stamped);
             let first = one.apply_recorded(stamped, &among(stamped));
@@ -480,7 +481,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
     #[test]
-    fn any_bytes_are_an_error_or_a_value_and_never_a_panic(mut bytes in vec(any::<u8>(), 0..400), first in any::<bool>()) {
+    fn any_bytes_are_an_error_or_a_value_and_never_a_panic(mut bytes in vec(any::<u8>(), 0..400), first: bool) {
         if let (true, Some(version)) = (first, bytes.first_mut()) {
             *version = codec::VERSION;
         }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use countersign::{LeaseLength, calls_for_testing};
 use countersign_core::authz::Rule;
 use countersign_core::trust::member::Suffrage;
-use countersign_net::hostile::dial_as_stranger;
+use countersign_net::hostile::dial_unchecked;
 use countersign_net::{Alpn, Credential};
 use ghost::{Ghost, copy};
 use http_body_util::{BodyExt, Full};
@@ -29,7 +29,7 @@ const PROTOCOLS: [(Alpn, char); 3] = [(Alpn::Enroll, 'e'), (Alpn::Peer, 'p'), (A
 
 /// What becomes of a call with an empty message. None if not even the connection is let in.
 async fn called(node: &Node, alpn: Alpn, who: Option<&Arc<Credential>>, call: &str) -> Option<Code> {
-    let stream = dial_as_stranger(&node.address(), alpn, who.map(|who| &**who)).await.ok()?;
+    let stream = dial_unchecked(&node.address(), alpn, who.map(|who| &**who)).await.ok()?;
     let (mut client, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.ok()?;
     tokio::spawn(connection);

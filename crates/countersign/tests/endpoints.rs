@@ -121,7 +121,7 @@ fn mark(passed: bool) -> &'static str {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_endpoint_lets_in_whom_its_row_says_and_nobody_else() {
+async fn every_endpoint_admits_only_the_callers_of_its_row() {
     let node = Node::bootstrap("n1").await;
     let (ada, eve) = (node.issue("admin/ada").await, node.issue("admin/eve").await);
     let (client, granted) = (node.issue("client/none").await, node.issue("client/granted").await);

@@ -13,7 +13,7 @@ use countersign_core::principal::TrustDomain;
 use countersign_core::secret::SecretBytes;
 use countersign_core::trust::member::Suffrage;
 use countersign_net::Alpn;
-use countersign_net::hostile::dial_as_stranger;
+use countersign_net::hostile::dial_unchecked;
 use elsewhere::Elsewhere;
 use support::{Client, Node};
 
@@ -55,7 +55,7 @@ async fn clients_made_offline_are_served_but_nobody_becomes_a_node_or_an_admin_o
     assert!(chain(&refused).to_string().contains("no certificate with this key on record"), "{refused:?}");
     for (alpn, role) in [(Alpn::Peer, "node/2"), (Alpn::Service, "node/2"), (Alpn::Peer, "client/pay")] {
         let node = offline(role);
-        let refused = dial_as_stranger(&nodes[0].address(), alpn, Some(&node.credential)).await.err().unwrap();
+        let refused = dial_unchecked(&nodes[0].address(), alpn, Some(&node.credential)).await.err().unwrap();
         let shown = chain(&refused).to_string();
         let expected = if role == "node/2" { "no identity key vouches for it" } else { "only members" };
         assert!(shown.contains(expected), "{alpn} {role}: {shown}");

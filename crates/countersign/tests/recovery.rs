@@ -42,7 +42,7 @@ fn last_end(node: &Node) -> UnixMillis {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_cluster_that_was_off_past_every_expiry_forms_again_unaided() {
+async fn a_cluster_off_past_every_expiry_forms_again_by_itself() {
     let mut nodes = cluster_living(3, SHORT).await;
     let client = nodes[0].client("pay").await;
     let mut stopped = Vec::new();

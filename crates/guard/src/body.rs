@@ -36,7 +36,7 @@ pub struct GuardedBody {
     going: Going,
     changes: WatchStream<Generation>,
     half: Half,
-    /// What an outpost is asking for, and the frame that waits for it.
+    /// The question of a remote guard, and the frame that waits for its answer.
     fetching: Option<Fetching>,
     held: Option<Frame<Bytes>>,
     /// When it is asked again although nothing changed.
@@ -50,7 +50,8 @@ impl GuardedBody {
         Self { body, needed, going, changes, half, fetching: None, held: None, ending: None }
     }
 
-    /// Asks again if anything has changed; also whether there is a lease. Pending while it is not known here what rules say.
+    /// Asks again if anything has changed; also whether there is a lease. Pending while it is not known here what rules
+    /// say.
     fn poll_check(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Denial>> {
         let mut fetched = false;
         loop {

@@ -1,10 +1,10 @@
-//! Who is at the other end of a call.
+//! The caller at the other end of a call.
 
 use std::net::SocketAddr;
 
 use countersign_core::peer::VerifiedPeer;
 
-/// Who is at the other end of a call: in the extensions of each request served on the service protocol.
+/// The caller at the other end of a call: in the extensions of each request served on the service protocol.
 #[derive(Debug, Clone)]
 pub struct Caller {
     /// The peer, verified.

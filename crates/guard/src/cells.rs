@@ -1,7 +1,7 @@
 //! One group of rules, compiled: what it says of a name in one look-up, however many rules there are.
 //!
-//! Names that no rule has are found by the longest prefix that one has. So what is kept is what rules name, never what
-//! callers do.
+//! Names that no rule has are found by the longest prefix that one has. So the table keeps the names that rules have,
+//! never those that callers ask for.
 
 use std::cmp::Ordering;
 use std::hash::{BuildHasher, Hasher};
@@ -119,7 +119,7 @@ impl Cell {
 
 /// A group, compiled: what it says of each kind that it says anything of.
 ///
-/// What is far away in memory is read in loops of its own, whose reads do not wait for each other.
+/// Distant memory is read in loops of its own, whose reads do not wait for each other.
 pub(crate) fn compile(source: &Group, hasher: &DefaultHashBuilder) -> Vec<Arc<Cells>> {
     let entries: Vec<_> = source.iter().map(|((kind, pattern), rules)| (kind, pattern, rules)).collect();
     let of_one_kind = entries.chunk_by(|(a, ..), (b, ..)| a == b);

@@ -1,4 +1,4 @@
-//! Compiled groups, each made once however many sessions need it, and made anew only when its own rules changed.
+//! Compiled groups, each made once however many sessions need it, and made again only when its own rules changed.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
@@ -12,7 +12,7 @@ use crate::cells::{Cells, compile};
 /// Groups kept that no rule names any more, before they are looked for.
 const STALE_MAX: usize = 64;
 
-/// One group, made by whoever needs it first; the others wait for that.
+/// One group, made by the session that needs it first; the others wait for that.
 struct Made {
     source: Arc<Group>,
     cells: OnceLock<Arc<[Arc<Cells>]>>,

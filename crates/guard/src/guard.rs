@@ -25,7 +25,7 @@ use crate::time::Time;
 pub struct Guard(pub(crate) Arc<Shared>);
 
 pub(crate) struct Shared {
-    /// What is in force. Sessions compare it on each request, so nothing else is on its line.
+    /// The generation in force. Sessions compare it on each request, so nothing else is on its line.
     generation: Line,
     pub(crate) lease: Arc<LeaseClock>,
     pub(crate) source: Arc<dyn Source>,
@@ -52,7 +52,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    /// From here on no session answers by an earlier view. One older than what is in force changes nothing. To be called before anybody is told that this one is in force.
+    /// From here on no session answers by an earlier view. A view older than the one in force changes nothing. The
+    /// member calls this before it tells others that the view is in force.
     pub fn publish(&self, view: &Arc<View>) {
         if self.replica.replace(view) {
             self.guard.in_force(view.generation);
@@ -92,8 +93,8 @@ impl Guard {
         self.0.generation()
     }
 
-    /// Proof, by one reading of the clock, that what is in force is fresh. Taken after the read that delivered the requests
-    /// which it is to cover.
+    /// Proof, by one reading of the clock, that the rules in force are fresh. Taken after the read that delivered the
+    /// requests which it is to cover.
     ///
     /// Errors: without a lease nothing is allowed.
     pub fn fresh(&self) -> Result<Fresh<'_>, NoLease> {
@@ -103,8 +104,8 @@ impl Guard {
     /// A session for a peer that was verified, whose requests come from `from`. One for each task: it remembers answers
     /// without a lock.
     ///
-    /// Errors: the peer is not, or no longer, somebody whom the cluster knows; or what rules say of it is not here yet
-    /// ([`Guard::fetch`]), which is no error of a member.
+    /// Errors: the cluster does not know the peer, or knows it no longer; or the rules about it are not here yet
+    /// ([`Guard::fetch`]), which does not happen on a member.
     pub fn session(&self, peer: &VerifiedPeer, from: Option<IpAddr>) -> Result<Session, Denial> {
         match peer.scope() {
             Scope::Full => Session::new(self.clone(), peer.clone(), from),
@@ -112,9 +113,10 @@ impl Guard {
         }
     }
 
-    /// Sees to it that what rules say of `peer` is known here: on a member it always is, an outpost asks one.
+    /// Makes sure that the rules about `peer` are known here: on a member they always are, a remote guard asks a
+    /// member.
     ///
-    /// Errors: no member answered, or this outpost may not ask.
+    /// Errors: no member answered, or this remote guard may not ask.
     pub async fn fetch(&self, peer: &VerifiedPeer) -> Result<(), Denial> {
         Arc::clone(&self.0.source).fetch(peer).await
     }

@@ -1,10 +1,11 @@
-//! The guard before whole services: each gRPC call is a `write` of the `service` `package.Service/Method`, each HTTP request a
-//! `read`, `write` or `delete` of the `service` that is its path.
+//! The guard before whole services: each gRPC call is a `write` of the `service` `package.Service/Method`, each HTTP
+//! request a `read`, `write` or `delete` of the `service` that is its path.
 //!
-//! Which of the two is spoken the embedder says, never a request: a header or another spelling must not choose the rule.
+//! Which of the two is spoken the embedder says, never a request: a header or another spelling must not choose the
+//! rule.
 //!
-//! A call begins only with a permit, and goes on only as long as a permit would be given: each frame of it is asked about
-//! again once anything has changed, and a stream without traffic is woken to be ended.
+//! A call begins only with a permit, and goes on only as long as a permit would be given: each frame of it is asked
+//! about again once anything has changed, and a stream without traffic is woken to be ended.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -34,7 +35,7 @@ use crate::source::Fetching;
 pub const MIN_GENERATION: &str = "countersign-min-generation";
 /// The header in which an answer names the generation that its request was decided by.
 pub const GENERATION: &str = "countersign-generation";
-/// How often a call is decided anew because something changed meanwhile.
+/// How often a call is decided again because something changed meanwhile.
 const OVERTAKEN_MAX: usize = 8;
 /// How long a request waits for the generation that it names.
 const BEHIND_MAX: Duration = Duration::from_secs(2);
@@ -48,7 +49,7 @@ pub struct GuardLayer {
 }
 
 impl GuardLayer {
-    /// Asks `guard` about each call of gRPC services. What is no gRPC call is refused.
+    /// Asks `guard` about each call of gRPC services. Other requests are refused.
     pub const fn grpc(guard: Guard) -> Self {
         Self { guard, unguarded: |_| false, speaks: Speaks::Grpc }
     }
@@ -58,8 +59,8 @@ impl GuardLayer {
         Self { guard, unguarded: |_| false, speaks: Speaks::Http }
     }
 
-    /// Calls of the paths that `unguarded` picks need no rule about `service`: what they do asks for itself. They need a
-    /// lease, as all do.
+    /// Calls of the paths that `unguarded` picks need no rule about `service`: what they do asks for itself. They need
+    /// a lease, as all do.
     #[must_use]
     pub fn without_rule(self, unguarded: fn(&str) -> bool) -> Self {
         Self { unguarded, ..self }
@@ -110,7 +111,7 @@ impl Needed {
         loop {
             let permit = session.authorize_named(&fresh, *action, &Kind::SERVICE, name)?;
             match permit.holds(&self.guard, &fresh) {
-                // What was overtaken while it was decided is decided again.
+                // A call that a change overtook is decided again.
                 Err(Denial::Outdated { .. }) if tries.next().is_some() => {}
                 held => break held.map(|()| Going { generation: permit.generation(), until: session.until() }),
             }
@@ -122,7 +123,7 @@ impl Needed {
         Arc::clone(&self.guard.0.source).fetch(&self.caller.peer)
     }
 
-    /// Whether a call that went on by what was found before still may.
+    /// Whether a call that went on by an earlier decision still may.
     async fn again(&self, before: Going) -> Result<Going, Denial> {
         let still = self.guard.fresh()?.now() < before.until && self.guard.generation() <= before.generation;
         if still { Ok(before) } else { self.checked().await }
@@ -146,8 +147,8 @@ impl Needed {
     }
 }
 
-/// The one spelling of a path: percent-decoded once. None for what could be read as another path: a separator or a percent
-/// sign that is encoded, empty or dot segments, and what is no text.
+/// The one spelling of a path: percent-decoded once. None for what could be read as another path: a separator or a
+/// percent sign that is encoded, empty or dot segments, and bytes that are no text.
 fn route(path: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut bytes = path.bytes();
@@ -174,7 +175,7 @@ fn route(path: &str) -> Option<String> {
     inner.split('/').enumerate().all(segment).then_some(decoded)
 }
 
-/// What is spoken.
+/// The protocol spoken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Speaks {
     Grpc,
@@ -182,7 +183,7 @@ pub(crate) enum Speaks {
 }
 
 impl Speaks {
-    /// What the request does, and to which service; none if it is not what is spoken here.
+    /// The action of the request, and the service; none if it does not speak the protocol spoken here.
     fn asks(self, request: &Request<Body>) -> Option<(Action, String)> {
         let path = request.uri().path();
         match self {
@@ -220,7 +221,7 @@ impl Speaks {
     }
 }
 
-/// What whoever asked is told: not by which rule, which is for the log.
+/// The answer to a denied caller. It does not name the rule, which is for the log.
 pub(crate) fn status(denial: &Denial) -> Status {
     match denial {
         Denial::Denied(decision) => Status::permission_denied(format!("denied (generation {})", decision.generation)),
@@ -231,7 +232,7 @@ pub(crate) fn status(denial: &Denial) -> Status {
     }
 }
 
-/// The generation that the request asks for, if any. What is no number asks for what will never be.
+/// The generation that the request asks for, if any. A text that is no number asks for one that never comes.
 fn wanted(headers: &HeaderMap) -> Option<Generation> {
     let text = headers.get(MIN_GENERATION)?;
     Some(Generation(text.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX)))
@@ -267,14 +268,14 @@ impl GuardLayer {
         let speaks = self.speaks;
         // Absent only if the router were wired wrongly: refuse.
         let Some(caller) = request.extensions().get::<Caller>().cloned() else {
-            return (StatusCode::UNAUTHORIZED, "nobody\n").into_response();
+            return (StatusCode::UNAUTHORIZED, "no caller\n").into_response();
         };
         let Some(rule) = speaks.asks(&request) else {
             return (StatusCode::BAD_REQUEST, "no call that could be decided about\n").into_response();
         };
         let rule = (!(self.unguarded)(request.uri().path())).then_some(rule);
         let needed = Needed { guard: self.guard.clone(), caller, rule };
-        // Before anything is waited for: whoever is denied waits for nothing.
+        // Before anything is waited for: a denied caller waits for nothing.
         let mut checked = needed.checked().await;
         if checked.is_ok()
             && let Some(wanted) = wanted(request.headers())
@@ -294,7 +295,7 @@ impl GuardLayer {
         let asked = needed.clone();
         let request = request.map(|body| Body::new(GuardedBody::new(body, asked, going, Half::Asked)));
         let Ok(response) = inner.call(request).await;
-        // The handler took its time: what it says, be it in the head alone, is handed over by what is in force now.
+        // The handler took its time: its answer, be it the head alone, is handed over by the rules in force now.
         let going = match needed.again(going).await {
             Ok(going) => going,
             Err(denial) => {
@@ -310,7 +311,7 @@ impl GuardLayer {
 
     /// Waits, not long, until the generation is in force that a request asks for.
     async fn reach(&self, wanted: Generation) -> Result<(), Denial> {
-        // What is no number will never be.
+        // A text that is no number never comes.
         if wanted.0 != u64::MAX && tokio::time::timeout(BEHIND_MAX, self.guard.reached(wanted)).await.is_ok() {
             return Ok(());
         }

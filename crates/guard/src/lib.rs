@@ -1,11 +1,11 @@
 //! May this principal do this? The question that a service asks before it does anything, answered in nanoseconds.
 //!
-//! A [`Guard`] holds the rules in force. For each connection a service takes a [`Session`] with the peer that was verified;
-//! for each request it asks the session, with proof that the answer is fresh ([`Guard::fresh`]), and gets a [`Permit`] or a
-//! [`Denial`]. What happens without a permit does not compile, if the function that does it takes one.
+//! A [`Guard`] holds the rules in force. For each connection a service takes a [`Session`] with the peer that was
+//! verified; for each request it asks the session, with proof that the answer is fresh ([`Guard::fresh`]), and gets a
+//! [`Permit`] or a [`Denial`]. What happens without a permit does not compile, if the function that does it takes one.
 //!
-//! What this crate must never do: answer from rules that are no longer in force, allow what [`decide`] would deny, or grow
-//! with the names that strangers invent. It knows nothing of Raft, of certificates or of the daemon.
+//! This crate must never answer from rules that are no longer in force, allow what [`decide`] would deny, or grow with
+//! the names that unauthenticated callers invent. It knows nothing of Raft, of certificates or of the daemon.
 //!
 //! [`decide`]: countersign_core::authz::decide
 

@@ -16,10 +16,10 @@ pub(crate) enum About<'a> {
     Named(&'a Kind, &'a str),
 }
 
-/// Proof that an action on a thing was allowed, under one generation, as long as a lease lasts. A function that has an effect
-/// takes it, and asks [`Permit::holds`] where the effect begins.
+/// Proof that an action on a thing was allowed, under one generation, as long as a lease lasts. A function that has an
+/// effect takes it, and asks [`Permit::holds`] where the effect begins.
 #[derive(Debug)]
-#[must_use = "a permit that nobody looks at allowed nothing"]
+#[must_use = "a permit that is not looked at allowed nothing"]
 pub struct Permit<'a> {
     pub(crate) about: About<'a>,
     pub(crate) action: Action,
@@ -28,7 +28,7 @@ pub struct Permit<'a> {
 }
 
 impl<'a> Permit<'a> {
-    /// What is allowed.
+    /// The allowed action.
     pub const fn action(&self) -> Action {
         self.action
     }
@@ -59,8 +59,8 @@ impl<'a> Permit<'a> {
         self.deadline
     }
 
-    /// Whether it still counts where the effect begins: nothing has changed since, and the lease lasts. An effect that has
-    /// begun by then may end.
+    /// Whether it still counts where the effect begins: nothing has changed since, and the lease lasts. An effect that
+    /// has begun by then may end.
     ///
     /// # Errors
     /// [`Denial::NoLease`] past [`Permit::deadline`], also where a rule or the proof ended; [`Denial::Outdated`] after
@@ -83,7 +83,7 @@ pub enum Denial {
     /// Nothing is known to be fresh.
     #[error(transparent)]
     NoLease(#[from] NoLease),
-    /// Whoever asks is not, or no longer, somebody whom the cluster knows.
+    /// The cluster does not know the caller, or knows it no longer.
     #[error("{0}")]
     Refused(Refusal),
     /// The rules say so, or nothing says otherwise.
@@ -94,18 +94,18 @@ pub enum Denial {
     Outdated {
         /// Under which it was given.
         permitted: Generation,
-        /// What is in force now.
+        /// The generation in force now.
         generation: Generation,
     },
     /// The request asks for rules that are not here yet.
     #[error("generation {wanted} is asked for, {generation} is in force here")]
     Behind {
-        /// What is asked for.
+        /// The generation asked for.
         wanted: Generation,
-        /// What is in force.
+        /// The generation in force.
         generation: Generation,
     },
-    /// What rules say of whoever asks is not here: [`Guard::fetch`] fetches it.
+    /// The rules about the caller are not here: [`Guard::fetch`] fetches them.
     #[error("rules about this principal are not here yet")]
     Unfetched,
     /// A peer whose proof has expired may recover, and nothing else.

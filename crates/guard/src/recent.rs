@@ -9,9 +9,9 @@ use countersign_core::time::UnixMillis;
 
 /// Requests of one window.
 const RECENT_MAX: usize = 4096;
-/// Of these, those of one principal: whoever invents names does not crowd out the others.
+/// Of these, requests of one principal: a principal that invents names does not crowd out the others.
 const RECENT_PER_PRINCIPAL_MAX: usize = 256;
-/// Seconds of one time window; what is shown is of the last two.
+/// Seconds of one time window; the two last windows are shown.
 pub(crate) const WINDOW_SECS: u64 = 3600;
 
 #[derive(Default)]
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn each_request_is_kept_once_and_one_principal_crowds_out_nobody() {
+    fn a_request_is_kept_once_and_crowds_out_no_other_principal() {
         let recent = Recent::default();
         for name in 0..2 * RECENT_PER_PRINCIPAL_MAX {
             recent.record(request("loud", name), UnixMillis(0));

@@ -7,8 +7,8 @@ use countersign_core::authz::Kind;
 /// Ids are never used twice in a process: a session remembers answers by them.
 static NEXT: AtomicU64 = AtomicU64::new(1);
 
-/// A thing that is asked about often, such as a topic that is served. Its owner keeps it; no guard does, so that names cost
-/// nobody memory but whoever serves them.
+/// A thing that is asked about often, such as a topic that is served. Its owner keeps it and no guard does, so that
+/// names cost memory only where they are served.
 #[derive(Debug)]
 pub struct Resource {
     id: u64,

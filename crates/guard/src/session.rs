@@ -38,7 +38,7 @@ struct Known {
     policy: Arc<Policy>,
     subject: Subject,
     kinds: Vec<OfKind>,
-    /// What is granted whatever it is asked of, if that does not depend on names.
+    /// The actions granted on everything, if they do not depend on names.
     of_everything: Option<ActionSet>,
 }
 
@@ -73,8 +73,8 @@ impl Known {
     }
 }
 
-/// What one verified peer may do, as asked by one task. Answers are remembered until anything changes: then each is decided
-/// anew, and a peer that is known no longer gets none.
+/// The rights of one verified peer, as asked by one task. Answers are remembered until anything changes. Then each is
+/// decided again, and a peer that is known no longer gets none.
 ///
 /// It is `Send` but not `Sync`: each task of a connection has its own ([`Session::another`]).
 pub struct Session {
@@ -82,7 +82,7 @@ pub struct Session {
     peer: VerifiedPeer,
     from: Option<IpAddr>,
     generation: Cell<u64>,
-    /// From then on, what is remembered may be different by itself.
+    /// From then on, remembered answers may be different by themselves.
     until: Cell<BootMillis>,
     slots: Box<[Slot; SLOTS]>,
     /// Requests that were recorded: a Bloom filter, two bits each. One that is taken for others is not recorded.
@@ -116,12 +116,12 @@ impl Session {
         &self.peer
     }
 
-    /// Whether the peer may do `action` to `resource`. An answer that is remembered costs one comparison of generations and
-    /// one load.
+    /// Whether the peer may do `action` to `resource`. An answer that is remembered costs one comparison of generations
+    /// and one load.
     ///
     /// # Errors
-    /// [`Denial::Denied`] with the rule; [`Denial::Refused`] if the peer is known no longer; [`Denial::Unfetched`] outside the
-    /// cluster, where [`Guard::fetch`] comes first.
+    /// [`Denial::Denied`] with the rule; [`Denial::Refused`] if the peer is known no longer; [`Denial::Unfetched`]
+    /// outside the cluster, where [`Guard::fetch`] comes first.
     #[inline]
     pub fn authorize<'a>(
         &self,
@@ -139,7 +139,7 @@ impl Session {
             let about = About::Resource(resource);
             return Ok(Permit { about, action, generation, deadline: self.ends(fresh) });
         }
-        self.authorize_anew(fresh, action, resource)
+        self.authorize_again(fresh, action, resource)
     }
 
     #[inline]
@@ -148,7 +148,7 @@ impl Session {
     }
 
     #[cold]
-    fn authorize_anew<'a>(
+    fn authorize_again<'a>(
         &self,
         fresh: &Fresh<'_>,
         action: Action,
@@ -181,7 +181,7 @@ impl Session {
         Ok(Permit { about: About::Named(kind, name), action, generation, deadline: self.ends(fresh) })
     }
 
-    /// Looks a name up in what was compiled.
+    /// Looks a name up in the compiled rules.
     #[inline]
     fn ask(&self, action: Action, kind: &Kind, name: &str) -> Result<(), Denial> {
         let hash = self.hash(name);
@@ -217,14 +217,14 @@ impl Session {
         Ok(permit)
     }
 
-    /// When what is answered now ends by itself: with the lease, with a rule that was weighed, with the proof of the
+    /// When the answers of now end by themselves: with the lease, with a rule that was weighed, with the proof of the
     /// peer.
     #[inline]
     fn ends(&self, fresh: &Fresh<'_>) -> BootMillis {
         fresh.deadline().min(self.until.get())
     }
 
-    /// From then on, what was answered so far is to be asked again, whatever else happens.
+    /// From then on, earlier answers are to be asked for again, whatever else happens.
     pub(crate) fn until(&self) -> BootMillis {
         self.until.get()
     }
@@ -287,7 +287,7 @@ impl Session {
         hash(self.guard.0.groups.hasher(), name)
     }
 
-    /// Forgets what is remembered and takes up what is in force. On an error nothing is allowed until it works.
+    /// Forgets the remembered answers and takes up the rules in force. On an error nothing is allowed until it works.
     #[cold]
     fn refresh(&self) -> Result<(), Denial> {
         self.generation.set(0);
@@ -316,7 +316,7 @@ impl Session {
         Ok(())
     }
 
-    /// What is remembered may be different from `over` on, a moment of the wall clock that now reads `now`.
+    /// Remembered answers may be different from `over` on, a moment of the wall clock that now reads `now`.
     fn ends_at(&self, over: UnixMillis, now: UnixMillis) {
         let until = self.guard.0.time.boot().plus(over.0.saturating_sub(now.0));
         self.until.set(self.until.get().min(until));
@@ -362,8 +362,8 @@ impl Session {
         Ok(ActionSet::try_from(allow & !deny).unwrap_or(nothing))
     }
 
-    /// What rules say besides that depend on where requests come from, or on the time, which is read once and only if it
-    /// matters. Such rules are few.
+    /// What rules say besides that depend on where requests come from, or on the time, which is read once and only if
+    /// it matters. Such rules are few.
     #[cold]
     fn conditions(&self, known: &Known, of: &OfKind, sought: Sought<'_>) -> Said {
         let now = if known.policy.is_timeless() { UnixMillis(0) } else { self.guard.0.time.now() };
@@ -392,7 +392,7 @@ impl Session {
     fn denied(&self, action: Action, kind: &Kind, name: &str) -> Denial {
         match self.decision(action, kind, name) {
             Ok(decision) if decision.effect == Effect::Deny => Denial::Denied(decision),
-            // A rule came or went with the second in between: what was decided first counts.
+            // A rule came or went with the second in between: the first decision counts.
             Ok(decision) => Denial::Outdated { permitted: decision.generation, generation: self.guard.generation() },
             Err(denial) => denial,
         }
@@ -405,7 +405,8 @@ impl Session {
     }
 }
 
-/// Equality of texts that most often are in one place, and so short that a loop is done before another function is called.
+/// Equality of texts that most often are in one place, and so short that a loop is done before another function is
+/// called.
 #[inline]
 fn is_same(a: &Kind, b: &Kind) -> bool {
     let (a, b) = (a.as_str(), b.as_str());

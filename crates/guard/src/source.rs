@@ -12,12 +12,12 @@ use countersign_core::time::{BootMillis, UnixMillis};
 use crate::cells::Cells;
 use crate::permit::Denial;
 
-/// What is known of one peer at one generation.
+/// The knowledge of one peer at one generation.
 pub(crate) struct Standing {
     pub(crate) generation: Generation,
     pub(crate) policy: Arc<Policy>,
     pub(crate) subject: Subject,
-    /// Where what was compiled is kept, if not by the groups of a policy that all principals share.
+    /// Where the compiled rules are kept, if not by the groups of a policy that all principals share.
     pub(crate) compiled: Option<Compiled>,
     /// From then on it is to be fetched again.
     pub(crate) until: BootMillis,
@@ -26,12 +26,12 @@ pub(crate) struct Standing {
 /// Groups of rules, compiled once.
 pub(crate) type Compiled = Arc<OnceLock<Vec<Arc<[Arc<Cells>]>>>>;
 
-/// What is known of a peer, on its way.
+/// The knowledge of a peer, on its way.
 pub(crate) type Fetching = Pin<Box<dyn Future<Output = Result<(), Denial>> + Send>>;
 
 /// Rules, as of a generation that only grows.
 pub(crate) trait Source: Send + Sync {
-    /// What is known of `peer` now. All of it is of one generation, and that is in force.
+    /// The knowledge of `peer` now. All of it is of one generation, and that is in force.
     fn standing(&self, peer: &VerifiedPeer, now: UnixMillis) -> Result<Standing, Denial>;
 
     /// Sees to it that it is known.

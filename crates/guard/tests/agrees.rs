@@ -1,4 +1,5 @@
-//! Whatever the rules are, a session answers as the decision does: at the first question, at the second, and after each change.
+//! Whatever the rules are, a session answers as the decision does: at the first question, at the second, and after each
+//! change.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -153,8 +154,8 @@ proptest! {
         let world = World::new(&CLIENTS);
         let named = |(i, rule)| Rule { id: RuleId::parse(&format!("f{i}")).unwrap(), ..rule };
         world.put(first.into_iter().enumerate().map(named));
-        let froms: [Option<IpAddr>; 4] =
-            [None, Some("10.0.0.7".parse().unwrap()), Some("::ffff:10.1.0.1".parse().unwrap()), Some("192.0.2.1".parse().unwrap())];
+        let froms = ["10.0.0.7", "::ffff:10.1.0.1", "192.0.2.1"].map(|text| Some(text.parse::<IpAddr>().unwrap()));
+        let froms: Vec<Option<IpAddr>> = [None].into_iter().chain(froms).collect();
         let sessions: Vec<(Role, Option<IpAddr>, Session)> = CLIENTS
             .iter()
             .zip(froms.iter().cycle().skip(steps.len()))

@@ -1,5 +1,6 @@
-//! A revocation on three and five members whose messages are late or lost: once its barrier has passed, no session on any of
-//! them allows what it took away. Seeded; and with the lease, or another of the rules, left out it is seen to fail.
+//! A revocation on three and five members whose messages are late or lost: once its barrier has passed, no session on
+//! any of them allows what it took away. Seeded; and with the lease, or another of the rules, left out it is seen to
+//! fail.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -77,7 +78,7 @@ impl Member {
 
 struct Run {
     rng: Seeded,
-    /// What is committed.
+    /// The committed state.
     log: World,
     members: Vec<Member>,
     grantor: Grantor,
@@ -167,7 +168,7 @@ impl Run {
     }
 }
 
-/// Whether somebody is allowed after the barrier, and how often somebody was before it.
+/// Whether any caller is allowed after the barrier, and how often one was before it.
 fn run(seed: u64, size: u64, danger: Danger) -> (bool, u64) {
     let mut run = Run::new(seed, size, danger);
     let orders = Resource::new(Kind::TOPIC, "orders");

@@ -30,7 +30,7 @@ fn caller(world: &World) -> Caller {
     Caller { peer: world.peer("pay"), remote: "10.0.0.7:1".parse().unwrap() }
 }
 
-/// Echoes a body; streams what is sent into a channel.
+/// Echoes a body; streams the bytes that are sent into a channel.
 fn app(world: &World, stream: Option<mpsc::Receiver<Bytes>>) -> Router {
     let stream = Arc::new(Mutex::new(stream));
     let streaming = any(async move || {
@@ -66,7 +66,7 @@ async fn status(world: &World, method: &str, path: &str) -> u16 {
 }
 
 #[tokio::test]
-async fn a_route_is_open_to_whom_a_rule_lets_in_by_the_method_that_it_allows() {
+async fn a_route_is_open_for_the_methods_that_a_rule_allows() {
     let world = World::new(&["pay"]);
     assert_eq!(status(&world, "GET", "/echo").await, 403);
     world.put([rule("a", "allow client/pay read service:/echo")]);
@@ -106,7 +106,7 @@ async fn without_a_lease_nothing_is_served_not_even_what_needs_no_rule() {
     world.renew_lease(LeaseLength::from_secs(1).unwrap());
     world.clocks.boot.fetch_add(1000, std::sync::atomic::Ordering::Relaxed);
     assert_eq!((status(&world, "GET", "/echo").await, status(&world, "GET", "/own").await), (503, 503));
-    // What was answered before and not read is not handed over.
+    // A body that was granted before and not read is not handed over.
     assert!(granted.into_body().collect().await.is_err());
 }
 
@@ -136,7 +136,7 @@ async fn a_request_is_not_answered_by_rules_older_than_it_asks_for() {
     for nonsense in ["", "-1", "x", "99999999999999999999"] {
         assert_eq!(asked(nonsense).await.0, 503, "{nonsense}");
     }
-    // It waits for what is on its way.
+    // It waits for the rules that are on their way.
     let next = at(now + 1);
     let waiting = asked(&next);
     let coming = async {

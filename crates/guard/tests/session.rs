@@ -16,7 +16,7 @@ use countersign_core::trust::command::{Command, RevokeKey, RevokePrincipal};
 use countersign_guard::{Action, Decision, Denial, Effect, Kind, Reason, Resource, RuleId, Session};
 use support::{NOW, World, client, rule};
 
-/// Asked twice by handle and twice by name: what is remembered is what was decided.
+/// Asked twice by handle and twice by name: the remembered answer is the decision.
 fn may(world: &World, session: &Session, action: Action, topic: &Resource) -> Result<(), Denial> {
     let fresh = world.guard.fresh().map_err(Denial::from)?;
     let first = session.authorize(&fresh, action, topic).map(|_| ());
@@ -165,8 +165,8 @@ fn a_wall_clock_that_jumps_changes_no_answer_of_a_lasting_rule_and_prolongs_none
         world.clocks.unix.store(NOW.0.saturating_add_signed(jump * 1000), Ordering::Relaxed);
         assert_eq!(may(&world, &session, Action::Read, &lasts), Ok(()), "{jump}");
     }
-    // The wall clock is an hour behind, and ten seconds have passed: the answer that was remembered has ended, and the next
-    // goes by the clock that the member is given, which is never behind what the cluster has applied.
+    // The wall clock is an hour behind, and ten seconds have passed: the answer that was remembered has ended, and the
+    // next goes by the clock that the member is given, which is never behind what the cluster has applied.
     world.clocks.boot.store(12_000, Ordering::Relaxed);
     world.clocks.unix.store(NOW.0 + 11_000, Ordering::Relaxed);
     assert_eq!(by(may(&world, &session, Action::Read, &ends)), Reason::NoRule);
@@ -226,7 +226,7 @@ fn a_deny_and_an_allow_of_one_change_are_never_half_seen() {
 }
 
 #[test]
-fn nobody_is_denied_because_rules_change_faster_than_they_are_compiled() {
+fn no_caller_is_denied_because_rules_change_fast() {
     let world = World::new(&["pay"]);
     let many = (0..2000).map(|i| rule(&format!("m{i}"), &format!("allow client/pay write topic:t{i}")));
     let mut ends = rule("a", "allow client/pay read topic:orders");
@@ -326,7 +326,7 @@ fn a_name_at_the_limit_is_decided_and_one_past_it_denied() {
 }
 
 #[test]
-fn a_required_capability_is_enough_and_nobody_does_without() {
+fn a_required_capability_is_enough_and_needed() {
     let world = World::new(&["gpu", "cpu"]);
     let requirements = Some(vec![countersign_core::authz::Requirement {
         task: "render".to_owned(),
@@ -416,7 +416,7 @@ fn what_is_asked_for_all_along_stays_recorded_when_a_while_is_over() {
     world.put([rule("a", "allow client/pay read topic:open")]);
     let (session, open) = (world.session("pay").another().unwrap(), topic("open"));
     for hour in 0..4 {
-        // Somebody else's first request begins the next while.
+        // Another principal's first request begins the next window.
         assert!(may(&world, &world.session("other"), Action::Read, &topic(&format!("hour-{hour}"))).is_err());
         assert!(may(&world, &session, Action::Read, &open).is_ok());
         let fresh = world.guard.fresh().unwrap();

@@ -148,7 +148,7 @@ async fn pause_after(error: &io::Error) {
     );
     if !of_one_connection {
         tracing::warn!(%error, "cannot accept connections");
-        // why: the kernel tells nobody when descriptors or memory are there again
+        // why: the kernel does not tell when descriptors or memory are there again
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
@@ -207,7 +207,7 @@ impl Shared {
         socket.set_nodelay(true).map_err(|e| Failure::of(Refusal::Handshake, &e))?;
         let hello = Hello::read(Counted::new(socket, self.limits.preauth_bytes), attempt).await?;
         match hello.alpn() {
-            Alpn::Enroll => self.accept_stranger(hello, attempt, place).await,
+            Alpn::Enroll => self.accept_anonymous(hello, attempt, place).await,
             Alpn::Peer => {
                 let proven = hello.authenticate(&self.endpoint).await?;
                 let judged = proven.judge(&self.endpoint, Wanted::AnyNode, attempt).await?;
@@ -221,8 +221,9 @@ impl Shared {
         }
     }
 
-    /// Enrollment has places of its own: a crowd of strangers leaves the members' alone, and one source the others'.
-    async fn accept_stranger(
+    /// Enrollment has places of its own: a crowd of unauthenticated callers leaves the members' places alone, and one
+    /// source leaves the other sources' places.
+    async fn accept_anonymous(
         &self,
         hello: Hello,
         attempt: &mut Attempt,
@@ -235,9 +236,9 @@ impl Shared {
         };
         // Assigned, not shadowed: the handshake's place is free from here on.
         *place = own;
-        let stranger = hello.prove(&self.endpoint).await?;
-        let (slot, stranger) = stranger.reserve(&self.routes.enroll, attempt).await?;
-        let (session, proof) = stranger.welcome().await?;
+        let anonymous = hello.prove(&self.endpoint).await?;
+        let (slot, anonymous) = anonymous.reserve(&self.routes.enroll, attempt).await?;
+        let (session, proof) = anonymous.welcome().await?;
         // why: it is the deadline
         let deadline = tokio::time::sleep(self.limits.enrollment);
         let Some(place) = place.split(1) else { return Err(Failure::from(Refusal::Overloaded).into()) };

@@ -1,12 +1,13 @@
 //! What a connection is for, said in the ClientHello before any certificate is chosen (RFC 7301).
 //!
-//! A ClientHello is taken only if it offers exactly one protocol and that one is ours. An offer of several would let the
-//! two ends settle on something that neither asked for (the ALPACA attacks); an absent one passes in rustls unless refused.
+//! A ClientHello is taken only if it offers exactly one protocol and that one is ours. An offer of several would let
+//! the two ends settle on something that neither asked for (the ALPACA attacks); an absent one passes in rustls unless
+//! refused.
 
 /// One of the three purposes of the cluster port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Alpn {
-    /// A stranger with a join token, or a member that returns. No client certificate.
+    /// An unauthenticated caller with a join token, or a member that returns. No client certificate.
     Enroll,
     /// Between members: Raft and what belongs to it.
     Peer,

@@ -1,4 +1,4 @@
-//! What is known of one connection attempt so far, for the record if it is refused.
+//! The facts known of one connection attempt so far, for the record if it is refused.
 
 use std::net::SocketAddr;
 

@@ -1,4 +1,4 @@
-//! How often one source may fail: strangers must not make members pay for handshakes without end.
+//! How often one source may fail: unauthenticated callers must not make members pay for handshakes without end.
 //!
 //! Pure: the time is an argument. An attempt is charged when it begins and refunded when it succeeds, so that attempts
 //! left hanging count as well and one source cannot fill every handshake slot.

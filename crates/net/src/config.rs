@@ -43,7 +43,7 @@ pub(crate) fn server_config(
     server_config_for(alpn.id(), certificate, verifier)
 }
 
-/// As [`server_config`], for a protocol of somebody else's: HTTP.
+/// As [`server_config`], for a protocol that is not ours: HTTP.
 pub(crate) fn server_config_for(
     protocol: &[u8],
     certificate: Arc<dyn ResolvesServerCert>,
@@ -71,7 +71,7 @@ pub(crate) fn client_config(
     client_config_for(alpn.id(), credential, verifier)
 }
 
-/// As [`client_config`], for a protocol of somebody else's: HTTP.
+/// As [`client_config`], for a protocol that is not ours: HTTP.
 pub(crate) fn client_config_for(
     protocol: &[u8],
     credential: Option<&Credential>,
@@ -86,15 +86,15 @@ pub(crate) fn client_config_for(
     Ok(config)
 }
 
-/// What every dialed connection has in common: anonymous, and trusting nobody. Made once, because rustls makes a session
-/// store with each configuration that it builds, and throws it away when it is told that none is wanted.
+/// The common part of every dialed connection: it is anonymous and trusts no server. Made once, because rustls makes a
+/// session store with each configuration that it builds, and throws the store away when told that none is wanted.
 fn client_template() -> &'static Result<ClientConfig, Error> {
     static TEMPLATE: LazyLock<Result<ClientConfig, Error>> = LazyLock::new(|| {
-        let nobody = ChainVerifier::<(), ()>::new(|_| Err(()));
+        let no_server = ChainVerifier::<(), ()>::new(|_| Err(()));
         let mut config = ClientConfig::builder_with_provider(Arc::clone(provider()))
             .with_protocol_versions(&[&version::TLS13])?
             .dangerous()
-            .with_custom_certificate_verifier(nobody)
+            .with_custom_certificate_verifier(no_server)
             .with_no_client_auth();
         config.resumption = Resumption::disabled();
         config.enable_early_data = false;

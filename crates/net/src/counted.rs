@@ -1,5 +1,5 @@
-//! A socket that hands out only so many bytes until its peer is authenticated: rustls alone would buffer 64 KiB of
-//! handshake for a stranger (GHSA-m4hf-6vgr-75r2 is what unbounded costs).
+//! A socket that hands out only so many bytes until its peer is authenticated. rustls alone would buffer 64 KiB of
+//! handshake for an unauthenticated connection (GHSA-m4hf-6vgr-75r2 shows the cost of no bound).
 
 use std::io;
 use std::pin::Pin;

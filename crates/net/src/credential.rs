@@ -48,8 +48,8 @@ impl Credential {
         Ok(Self::of(certified))
     }
 
-    /// Takes a chain and a key that were checked to belong together, and shows `authority` (DER) after the chain, if it is
-    /// not in it: a joiner finds the certificate that its token pins in what is presented.
+    /// Takes a chain and a key that were checked to belong together, and shows `authority` (DER) after the chain, if it
+    /// is not in it: a joiner finds the certificate that its token pins in the presented chain.
     pub fn foreign(checked: &countersign_pki::credential::Credential, authority: &[u8]) -> Self {
         let certified = checked.certified_key();
         let mut chain = certified.cert.clone();

@@ -1,5 +1,5 @@
-//! Members that this one refuses by itself, ahead of the view in force: what an operator put in quarantine here, and what a
-//! member knows to be evicted before its own log has told it. It only ever adds refusals; it lets nobody in.
+//! Members that this member refuses by itself, ahead of the view in force: those that an operator put in quarantine
+//! here, and those that this member knows to be evicted before its own log has told it. It only ever adds refusals.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use countersign_core::id::NodeId;
 use countersign_core::peer::Refusal;
 use countersign_core::principal::Principal;
 
-/// Who is refused, and how it is told.
+/// The refused members, and the refusal that each is told.
 #[derive(Default)]
 pub(crate) struct Denied(ArcSwap<BTreeMap<NodeId, Refusal>>);
 

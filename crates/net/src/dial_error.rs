@@ -1,5 +1,5 @@
-//! Why a connection could not be made, in the words of who dialed: what was expected, what was met, and the id under which
-//! the other end may say more.
+//! Why a connection could not be made, for the dialer: the expectation, the finding, and the id under which the other
+//! end may say more.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use crate::frame::{FrameError, RefusalCode};
 #[derive(Debug, thiserror::Error)]
 #[error("cannot connect to `{address}` (failure id {failure_id})")]
 pub struct DialError {
-    /// What was dialed.
+    /// The address dialed.
     pub address: Address,
     /// The attempt; the acceptor logs the same id, if the attempt reached one.
     pub failure_id: FailureId,
@@ -27,7 +27,7 @@ pub struct DialError {
 /// Why an attempt to connect failed.
 #[derive(Debug, thiserror::Error)]
 pub enum DialCause {
-    /// No TCP connection: nobody listens, no route, no such host.
+    /// No TCP connection: no listener, no route, no such host.
     #[error("no connection")]
     Connect(#[source] io::Error),
     /// Not done in time.
@@ -43,10 +43,13 @@ pub enum DialCause {
     #[error("what listens there does not speak countersign")]
     NotCountersign(#[source] Foreign),
     /// The other end is not under the pinned authority.
-    #[error("authority presented there is {}, the join token pins {expected}; the token is of another cluster, or a proxy \
-             that ends TLS is in the way", .got.map_or_else(|| "none".to_owned(), |id| id.to_string()))]
+    #[error(
+        "authority presented there is {}, the join token pins {expected}; the token is of another cluster, or a \
+         proxy that ends TLS is in the way",
+        .got.map_or_else(|| "none".to_owned(), |id| id.to_string())
+    )]
     Pin {
-        /// What was pinned.
+        /// The authority pinned.
         expected: AuthorityId,
         /// The last certificate of the presented chain, where authorities stand.
         got: Option<AuthorityId>,
@@ -54,7 +57,7 @@ pub enum DialCause {
     /// The other end's certificate does not verify.
     #[error("certificate presented there is not one of this cluster; is a proxy that ends TLS in the way?")]
     Untrusted(#[source] ChainError),
-    /// The other end's certificate verifies, but it is not whom this end wants to speak to.
+    /// The other end's certificate verifies, but it is not the peer that this end wants to reach.
     #[error("the other end is refused here")]
     Judged(#[source] Refusal),
     /// The other end's certificate is not for the host that was dialed.
@@ -81,10 +84,12 @@ pub enum DialCause {
 }
 
 impl DialError {
-    /// Whether the same attempt may succeed a little later: nobody listened, or the other end was busy or not ready.
+    /// Whether the same attempt may succeed a little later: there was no listener, or the other end was busy or not
+    /// ready.
     pub fn is_passing(&self) -> bool {
         match &self.cause {
-            // The acceptor has no place left: it says so before it has shown a certificate (RFC 8446 §6.2, internal_error).
+            // The acceptor has no place left: it says so before it has shown a certificate (RFC 8446 §6.2,
+            // internal_error).
             DialCause::Alert { alert: 80 } => true,
             DialCause::Connect(_) | DialCause::Deadline { .. } | DialCause::Closed(_) => true,
             DialCause::Refused { code } => {
@@ -102,7 +107,7 @@ impl DialError {
     }
 }
 
-/// What was met instead of countersign.
+/// The protocol met instead of countersign.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Foreign {
     /// It does not speak TLS 1.3.

@@ -1,8 +1,9 @@
-//! A member's dialer: it knows whom it dials, shows its own certificate, and is connected only after `Welcome`.
+//! A member's dialer: it knows the peer that it dials, shows its own certificate, and is connected only after
+//! `Welcome`.
 //!
 //! The other end is judged three times: within the handshake, before this end has shown its certificate; again when the
-//! handshake has ended and the connection is registered; and from then on whenever trust changes. There is no fallback to
-//! anything weaker.
+//! handshake has ended and the connection is registered; and from then on whenever trust changes. There is no fallback
+//! to anything weaker.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -38,7 +39,7 @@ use crate::stream::{PeerStream, ServiceStream};
 use crate::trust::Trust;
 use crate::verifier::ChainVerifier;
 
-/// Whom a member expects to serve it.
+/// The server that a member expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
     /// This member.
@@ -69,14 +70,14 @@ impl Dialer {
         Self { deadline, ..self }
     }
 
-    /// Connects to the member `node` under the peer protocol; also if its certificate has expired, which the scope of the
-    /// stream's peer says.
+    /// Connects to the member `node` under the peer protocol; also if its certificate has expired, which the scope of
+    /// the stream's peer says.
     pub async fn dial_peer(&self, address: &Address, node: NodeId) -> Result<PeerStream, DialError> {
         let (session, registration, peer, remote) = self.dial(address, Alpn::Peer, Expected::Node(node)).await?;
         Ok(PeerStream::new(session, registration, peer, remote))
     }
 
-    /// Connects to a member or broker under the service protocol. Nobody serves with a certificate that has expired.
+    /// Connects to a member or broker under the service protocol. A server with an expired certificate is refused.
     pub async fn dial_service(&self, address: &Address, expected: Expected) -> Result<ServiceStream, DialError> {
         let (session, registration, peer, remote) = self.dial(address, Alpn::Service, expected).await?;
         Ok(ServiceStream::new(session, registration, peer, remote))

@@ -63,8 +63,8 @@ impl Endpoint {
         Self::with(trust, clock, refusals, None)
     }
 
-    /// As [`Endpoint::new`], for a cluster whose certificates are made elsewhere: `rules` say who their holders are, and
-    /// nothing of our own profile is read from them.
+    /// As [`Endpoint::new`], for a cluster whose certificates are made elsewhere: `rules` say who their holders are,
+    /// and nothing of our own profile is read from them.
     pub fn mapped(trust: Trust, clock: impl Clock, refusals: Arc<dyn Refusals>, rules: Rules) -> Self {
         Self::with(trust, clock, refusals, Some(rules))
     }
@@ -112,8 +112,8 @@ impl Endpoint {
         Ok(self.registry().rejudge(&view, self.now()))
     }
 
-    /// Refuses these members from now on, whatever the view says, and nobody else beyond the view. When this returns, no
-    /// connection of theirs is open, accepted or dialed, and no handshake will open one.
+    /// Refuses these members from now on, whatever the view says, and adds no other refusal to the view's. When this
+    /// returns, no connection of theirs is open, accepted or dialed, and no handshake will open one.
     pub fn deny(&self, nodes: BTreeMap<NodeId, Refusal>) -> Vec<ClosedConnection> {
         // First the word, then the search: a handshake registers before it is judged, so it meets one or the other.
         self.0.denied.replace(nodes.clone());
@@ -125,7 +125,8 @@ impl Endpoint {
         self.0.denied.of(node)
     }
 
-    /// Whether peers will take `credential` for the member `node`: its chain verified in both roles, and judged, as theirs do.
+    /// Whether peers will take `credential` for the member `node`: its chain verified in both roles, and judged, as
+    /// theirs do.
     pub fn check_own(&self, credential: &Credential, node: NodeId) -> Result<(), CredentialRefused> {
         let trust = self.trust().load();
         for usage in [Usage::Server, Usage::Client] {
@@ -150,7 +151,8 @@ impl Endpoint {
         loop {
             let now = self.now();
             for closed in self.registry().expire(now) {
-                tracing::info!(principal = %closed.principal, key = %closed.key, "connection closed: {}", closed.refusal);
+                let ClosedConnection { principal, key, refusal } = closed;
+                tracing::info!(%principal, %key, "connection closed: {refusal}");
             }
             let next = self.registry().next_expiry().map(|at| Duration::from_millis(at.0.saturating_sub(now.0)));
             // why: a proof expires by the passing of time alone

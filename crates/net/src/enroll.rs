@@ -1,8 +1,8 @@
 //! Dialing with nothing but a pin: how a joiner reaches a cluster that it does not know yet.
 //!
-//! Not one byte that depends on the join token is sent before the chain has been verified *to the leaf*, under the pinned
-//! authority alone. An attacker's leaf with the real, public CA certificate appended is refused, and the system's trust
-//! store is never asked.
+//! Not one byte that depends on the join token is sent before the chain has been verified *to the leaf*, under the
+//! pinned authority alone. An attacker's leaf with the real, public CA certificate appended is refused, and the
+//! system's trust store is never asked.
 
 use std::io;
 use std::net::SocketAddr;
@@ -139,7 +139,8 @@ fn verify(
             let got = presented.last().map(|der| AuthorityId::of_certificate(der));
             Err(DialCause::Pin { expected: pin, got })
         }
-        // The pinned certificate was shown, but the leaf is not its own: certificates are public, anybody can show one.
+        // The pinned certificate was shown, but the leaf is not its own: certificates are public, any server can show
+        // one.
         Err(error) => Err(DialCause::Untrusted(error)),
     }
 }

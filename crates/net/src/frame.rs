@@ -1,5 +1,5 @@
-//! The acceptor's first frame: in TLS 1.3 a dialer's handshake succeeds before the acceptor has looked at its certificate,
-//! so only this frame tells it that it is connected. It comes before any other byte, in either direction.
+//! The acceptor's first frame: in TLS 1.3 a dialer's handshake succeeds before the acceptor has looked at its
+//! certificate, so only this frame tells it that it is connected. It comes before any other byte, in either direction.
 //!
 //! Twelve bytes: version, kind, code (u16), then the generation (u64) or the failure id. All big-endian.
 
@@ -18,7 +18,7 @@ const REFUSED: u8 = 2;
 pub enum FirstFrame {
     /// Judged and accepted.
     Welcome {
-        /// The generation of the acceptor's view; 0 for strangers, whom it does not concern.
+        /// The generation of the acceptor's view; 0 for an unauthenticated caller, which it does not concern.
         generation: Generation,
     },
     /// Judged and refused; the connection ends.
@@ -65,7 +65,7 @@ pub enum FrameError {
         /// The version found.
         got: u8,
     },
-    /// Neither welcome nor refused, or a field that must be zero is not.
+    /// It is no welcome and no refusal, or a field that must be zero is not.
     #[error("first frame is malformed")]
     Malformed,
 }

@@ -32,11 +32,11 @@ impl Gate {
     }
 
     /// Counts an attempt as failed, until it is refunded. A source that has failed too often is turned away only where
-    /// places are scarce: a member may share its address with whoever failed.
+    /// places are scarce: a member may share its address with the caller that failed.
     pub(crate) fn charge(&self, source: SocketAddr) -> Charge {
         let (source, now, scarce) = (Source::of(source.ip()), self.started.elapsed(), self.is_half_full());
         let mut budget = self.budget();
-        // Asked first: what is let in is no refusal, and the next one is told.
+        // Asked first: an attempt that is let in is not reported as a refusal, and the next refusal is.
         if !scarce && budget.is_exhausted(source, now) { Charge::Overdrawn } else { budget.charge(source, now) }
     }
 

@@ -1,5 +1,5 @@
 //! The acceptor's side of a handshake, step by step: [`Hello`] → [`Proven`] → [`Judged`] → handed over, or [`Hello`] →
-//! [`Stranger`] → handed over. Each step consumes the one before it, so none can be left out.
+//! [`Anonymous`] → handed over. Each step consumes the one before it, so none can be left out.
 
 use std::sync::Arc;
 
@@ -43,8 +43,8 @@ impl From<Failure> for Refused {
     }
 }
 
-/// Waits until the refused peer has hung up. A socket closed with unread bytes in it is reset, and the reason is lost with
-/// it (RFC 9293 §3.10.4); so what still comes is read, within the count, and dropped.
+/// Waits until the refused peer has hung up. A socket closed with unread bytes in it is reset, and the reason is lost
+/// with it (RFC 9293 §3.10.4); so what still comes is read, within the count, and dropped.
 pub(crate) async fn linger(mut socket: Counted) {
     let _ = socket.shutdown().await;
     let mut dropped = [0; 1024];
@@ -108,13 +108,13 @@ impl Hello {
     }
 
     /// Ends the handshake without a client certificate: only this end proves itself.
-    pub(crate) async fn prove(self, endpoint: &Endpoint) -> Result<Stranger, Refused> {
+    pub(crate) async fn prove(self, endpoint: &Endpoint) -> Result<Anonymous, Refused> {
         let trust = endpoint.trust().load();
         let tls = self.finish(&trust, None).await?;
         let exporter = tls.channel_binding(ENROLL_EXPORTER);
         let exporter = exporter.map_err(|e| Failure::of(Refusal::Handshake, &e))?;
         let presented = trust.credential.as_ref().and_then(|c| c.leaf_digest()).unwrap_or_default();
-        Ok(Stranger { tls, proof: SponsorProof { exporter, presented } })
+        Ok(Anonymous { tls, proof: SponsorProof { exporter, presented } })
     }
 
     async fn finish(
@@ -210,13 +210,13 @@ impl Judged {
     }
 }
 
-/// Somebody unknown, to whom this end has proven itself.
-pub(crate) struct Stranger {
+/// A caller without a certificate, to which this end has proven itself.
+pub(crate) struct Anonymous {
     tls: TlsStream<Counted>,
     proof: SponsorProof,
 }
 
-impl Stranger {
+impl Anonymous {
     pub(crate) async fn reserve<S>(
         self,
         route: &Route<S>,

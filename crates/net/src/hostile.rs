@@ -1,5 +1,5 @@
-//! The other side, for demonstrations and tests: dialers and acceptors that check nothing. Nothing here weakens a member; it
-//! is what anybody on the network can do without our code.
+//! The other side, for demonstrations and tests: dialers and acceptors that check nothing. Nothing here weakens a
+//! member; any attacker on the network can do the same without our code.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,15 +22,15 @@ use crate::verifier::ChainVerifier;
 
 const DEADLINE: Duration = Duration::from_millis(HANDSHAKE_MILLIS_MAX);
 
-/// Dials under any protocol, with any certificate or none, and trusts whoever answers. `Ok` if it was let in.
-pub async fn dial_as_stranger(
+/// Dials under any protocol, with any certificate or none, and trusts every server. `Ok` if it was let in.
+pub async fn dial_unchecked(
     address: &Address,
     alpn: Alpn,
     credential: Option<&Credential>,
 ) -> Result<Box<dyn Session>, DialError> {
     attempt(address, DEADLINE, |failure_id| async move {
         let domain = TrustDomain::parse("internal").map_err(|_| DialCause::Host)?;
-        let name = sni::server_name(failure_id, "stranger", &domain);
+        let name = sni::server_name(failure_id, "unchecked", &domain);
         let verifier = ChainVerifier::new(|_| Ok::<_, DialCause>(()));
         let Handshaken { tls, .. } = handshake(address, alpn, credential, &verifier, name).await?;
         read_welcome(tls).await
@@ -38,11 +38,11 @@ pub async fn dial_as_stranger(
     .await
 }
 
-/// A TLS connection accepted by somebody who is not a member.
+/// A TLS connection accepted without being a member.
 pub type HostileStream = tokio_rustls::server::TlsStream<TcpStream>;
 
 /// Ends a handshake as a server that shows `credential` and asks for no certificate.
-pub async fn accept_as_anybody(
+pub async fn accept_unchecked(
     socket: TcpStream,
     alpn: Alpn,
     credential: &Arc<Credential>,

@@ -1,5 +1,5 @@
-//! The HTTPS port: apart from the cluster port, and less of it. A client may come without a certificate and is nobody then;
-//! one that it shows is verified and judged as everywhere else, anew for each request.
+//! The HTTPS port: apart from the cluster port, and with less on it. A client may come without a certificate and then
+//! has no principal. A certificate that it shows is verified as everywhere else, and judged for each request again.
 //!
 //! It shows the node's own leaf, the newest at each handshake, or the operator's certificate. There is no third.
 
@@ -37,7 +37,7 @@ pub enum HttpsCertificate {
     Operator(Arc<Credential>),
 }
 
-/// Who is at the other end of an HTTPS connection, as far as it said.
+/// The other end of an HTTPS connection, as far as it showed who it is.
 #[derive(Clone)]
 pub struct HttpsPeer {
     endpoint: Endpoint,
@@ -104,8 +104,8 @@ pub async fn accept_https(
 pub type HttpsClientStream = tokio_rustls::client::TlsStream<TcpStream>;
 
 /// Connects to a member's HTTPS port with an admin certificate. The server's certificate must be one for servers under
-/// `bundle` and hold the dialed host: a member's own leaf, or the operator's. An authority of ours issues certificates for
-/// servers to nodes and brokers alone.
+/// `bundle` and hold the dialed host: a member's own leaf, or the operator's. An authority of ours issues certificates
+/// for servers to nodes and brokers alone.
 pub async fn dial_https(
     address: &Address,
     bundle: Arc<Bundle>,
@@ -134,8 +134,8 @@ pub async fn dial_https(
     .await
 }
 
-/// Whether a certificate's names hold the host. A wildcard stands for one whole leftmost label (RFC 6125 §6.4.3); the common
-/// name is never looked at.
+/// Whether a certificate's names hold the host. A wildcard stands for one whole leftmost label (RFC 6125 §6.4.3); the
+/// common name is never looked at.
 fn holds_host(names: &CertificateNames, host: &Host) -> bool {
     match host {
         Host::Ip(ip) => names.ips.contains(ip),

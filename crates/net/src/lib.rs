@@ -1,8 +1,8 @@
 //! Authenticated connections between members: the acceptor, the dialer, live trust.
 //!
-//! This crate knows nothing of Raft, of the API's schema or of policy. It proves who is at the other end of a connection,
-//! and it ends the connection when that stops being true. What it must never do: hand over a stream whose peer was not
-//! judged, read one byte of a peer before `Welcome`, or fall back to anything weaker than TLS 1.3.
+//! This crate knows nothing of Raft, of the API's schema or of policy. It proves who is at the other end of a
+//! connection, and it ends the connection when that stops being true. What it must never do: hand over a stream whose
+//! peer was not judged, read one byte of a peer before `Welcome`, or fall back to anything weaker than TLS 1.3.
 //!
 //! Read [`acceptor`] for the life of an accepted connection, [`dialer`] for a dialed one, [`registry`] for how trust
 //! reaches the connections that are open, and [`trust`] for where it is kept.
@@ -26,8 +26,8 @@ pub mod enroll;
 pub mod frame;
 mod gate;
 mod handshake;
-// Hidden rather than behind a feature: the shipped binary's `demo` needs it, so every build of the workspace would turn it
-// on, and testing one crate alone would build this one once more.
+// Hidden rather than behind a feature: the shipped binary's `demo` needs it, so every build of the workspace would turn
+// it on, and testing one crate alone would build this one once more.
 #[doc(hidden)]
 pub mod hostile;
 pub mod https;

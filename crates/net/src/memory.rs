@@ -1,8 +1,8 @@
 //! Chains verified before: a known member's handshake skips the path, never the key.
 //!
-//! What is remembered is only that these very bytes chained to this bundle for this use. Whether the certificate is valid
-//! now, whether the member still belongs and whether the other end holds the key are asked every time. Only accepts are
-//! kept, and only so many.
+//! It remembers only that these very bytes chained to this bundle for this use. Three checks are made every time:
+//! whether the certificate is valid now, whether the member still belongs, and whether the other end holds the key.
+//! Only accepts are kept, and only so many.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,7 +36,8 @@ impl ChainKey {
     }
 }
 
-/// Two halves: the younger fills up, then becomes the older and what was older is forgotten. A hit moves to the younger.
+/// Two halves: the younger fills up, then becomes the older and the older one before it is forgotten. A hit moves to
+/// the younger.
 #[derive(Default)]
 struct Halves {
     younger: HashMap<ChainKey, Arc<VerifiedChain>>,

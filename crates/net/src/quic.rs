@@ -54,7 +54,7 @@ impl QuicConnection {
         Self { connection, registration, peer }
     }
 
-    /// Who is at the other end.
+    /// The peer at the other end.
     pub const fn peer(&self) -> &VerifiedPeer {
         &self.peer
     }

@@ -1,5 +1,5 @@
-//! The acceptor of a QUIC port: as the TCP one, with the order that QUIC imposes. An address that has not answered yet may
-//! be somebody else's, so it is asked to answer (Retry, RFC 9000 §8.1.2) where it would have to be charged.
+//! The acceptor of a QUIC port: as the TCP one, with the order that QUIC imposes. A source address that has not
+//! answered yet may be forged. Where it would have to be charged, it is asked to answer (Retry, RFC 9000 §8.1.2).
 
 use std::convert::Infallible;
 use std::io;
@@ -172,7 +172,7 @@ impl Shared {
     fn begin(self: &Arc<Self>, incoming: Incoming, handshakes: &mut JoinSet<()>) {
         let source = incoming.remote_address();
         let attempt = Attempt::new(source);
-        // A source that has not answered yet may be somebody else's address: it is asked to answer, not charged.
+        // A source address that has not answered yet may be forged: it is asked to answer, not charged.
         let validated = incoming.remote_address_validated();
         if !validated && (self.gate.is_half_full() || self.gate.is_exhausted(source)) {
             // Fails only for an address that is validated already.
@@ -242,7 +242,7 @@ impl Shared {
             connecting.await
         };
         let outcome = verifier.take_outcome();
-        // Whoever presents a certificate has received our flight: the address is its own.
+        // A client that presents a certificate has received our flight: the address is its own.
         *answered = outcome.is_some();
         let (connection, chain) = match (ended, outcome) {
             (Ok(connection), Some(Ok(chain))) => (connection, chain),

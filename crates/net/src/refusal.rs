@@ -1,6 +1,6 @@
 //! Where refusals are told: the precise reason, at this end only, under the id that both ends know.
 //!
-//! A record holds no secret: no key, no token, nothing that the peer sent but what was parsed.
+//! A record holds no secret: no key, no token, and of the peer's bytes only the parsed fields.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -19,7 +19,7 @@ pub struct RefusalRecord {
     pub failure_id: FailureId,
     /// Where it came from.
     pub source: SocketAddr,
-    /// Whom it proved to be, if it came that far.
+    /// The principal that it proved to be, if it came that far.
     pub presented: Option<Principal>,
     /// What it wanted, if it said so.
     pub alpn: Option<Alpn>,

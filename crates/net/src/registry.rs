@@ -1,8 +1,8 @@
 //! The connections that are open now, accepted and dialed, so that trust reaches them when it changes.
 //!
-//! Each entry holds a handle of its own on the connection: whoever has the stream cannot keep it open against the
-//! registry. A connection is entered *before* it is judged: a change of trust either is seen by its judgement, or finds it
-//! here. An entry vanishes with its stream.
+//! Each entry holds a handle of its own on the connection, so the holder of the stream cannot keep it open against the
+//! registry. A connection is entered *before* it is judged: a change of trust either is seen by its judgement, or finds
+//! it here. An entry vanishes with its stream.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{Shutdown, SocketAddr};
@@ -38,8 +38,8 @@ impl Closer {
     }
 }
 
-/// Told to whoever holds the stream. Bytes that had arrived before the shutdown could still be read from the socket, so
-/// the stream asks here before every read and write.
+/// Tells the holder of the stream that it was closed. Bytes that had arrived before the shutdown could still be read
+/// from the socket, so the stream asks here before every read and write.
 #[derive(Debug, Default)]
 pub(crate) struct Closed {
     refusal: OnceLock<Refusal>,
@@ -70,7 +70,7 @@ impl Closed {
     }
 }
 
-/// What is entered for one connection.
+/// The entry for one connection.
 pub(crate) struct Connection {
     pub(crate) proof: Proof,
     pub(crate) wanted: Wanted,
@@ -97,7 +97,7 @@ struct Entry {
 
 impl Entry {
     fn close(&self, refusal: Refusal) {
-        // First the word, then the shutdown: whoever the shutdown wakes finds the reason.
+        // First the word, then the shutdown: a task that the shutdown wakes finds the reason.
         self.closed.set(refusal);
         self.connection.closer.close();
     }
@@ -127,7 +127,7 @@ fn last_second(proof: &Proof) -> u64 {
 /// A connection that the registry has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClosedConnection {
-    /// Who was at the other end.
+    /// The principal at the other end.
     pub principal: Principal,
     /// With which key.
     pub key: KeyId,
@@ -138,7 +138,7 @@ pub struct ClosedConnection {
 /// A connection that is open.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveConnection {
-    /// Who is at the other end.
+    /// The principal at the other end.
     pub principal: Principal,
     /// With which key.
     pub key: KeyId,

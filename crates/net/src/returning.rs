@@ -1,8 +1,8 @@
-//! Dialing as a member that comes back: it knows its cluster by the voters' statements only, and so learns which authorities
-//! are trusted over the very connection whose server it is to verify under them.
+//! Dialing as a member that comes back: it knows its cluster by the voters' statements only, and so learns which
+//! authorities are trusted over the very connection whose server it is to verify under them.
 //!
-//! Until then nothing may be said that is not for everybody: the stream is handed out with the server unrecognized, and what
-//! a signature is bound to only by [`PresentedServer::recognize`].
+//! Until then nothing may be said that is not for everybody: the stream is handed out with the server unrecognized, and
+//! what a signature is bound to only by [`PresentedServer::recognize`].
 
 use std::collections::BTreeSet;
 use std::io;
@@ -40,7 +40,7 @@ pub enum Unrecognized {
     Judged(#[from] Refusal),
 }
 
-/// A connection to whoever holds the key of the certificate presented there. Nothing more is known of the other end.
+/// A connection to the holder of the key of the certificate presented there. Nothing more is known of the other end.
 pub struct ReturnStream {
     inner: Unregistered,
     remote: SocketAddr,
@@ -85,8 +85,9 @@ pub async fn dial_return(address: &Address) -> Result<(ReturnStream, PresentedSe
 }
 
 impl PresentedServer {
-    /// Verifies the server under `authorities`, those of a statement that the caller has recognized: it must be a member of
-    /// `cluster` that is not among the `evicted`. Its validity in time is not judged: a whole cluster may have been off.
+    /// Verifies the server under `authorities`, those of a statement that the caller has recognized: it must be a
+    /// member of `cluster` that is not among the `evicted`. Its validity in time is not judged: a whole cluster may
+    /// have been off.
     pub fn recognize(
         &self,
         cluster: ClusterId,

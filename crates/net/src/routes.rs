@@ -1,6 +1,6 @@
 //! Where accepted connections go: one bounded queue per protocol, each of its own type.
 //!
-//! A place in the queue is taken before `Welcome` is said, so that nobody is welcomed and then forgotten.
+//! A place in the queue is taken before `Welcome` is said, so that no welcomed peer is then forgotten.
 
 use arc_swap::ArcSwapOption;
 use countersign_core::peer::Refusal;
@@ -34,7 +34,7 @@ impl<T> Route<T> {
     }
 }
 
-/// The queues of one acceptor. A protocol nobody has asked for yet, or whose queue was dropped, is refused as not ready.
+/// The queues of one acceptor. A protocol without a queue, or with one that was dropped, is refused as not ready.
 pub struct Routes {
     pub(crate) enroll: Route<EnrollStream>,
     pub(crate) peer: Route<PeerStream>,

@@ -1,7 +1,8 @@
 //! For programs outside the cluster: a client with a certificate and a trust bundle, and no view.
 //!
-//! It accepts only a node or broker of its trust domain whose certificate holds the host that was dialed; that it cannot
-//! know of evictions is why certificates are short-lived. The same bundle signs clients: none of them passes as a server.
+//! It accepts only a node or broker of its trust domain whose certificate holds the host that was dialed; that it
+//! cannot know of evictions is why certificates are short-lived. The same bundle signs clients: none of them passes as
+//! a server.
 
 use std::io;
 use std::net::SocketAddr;
@@ -103,14 +104,16 @@ impl ServiceClient {
         Self { mapping: Some(rules), ..self }
     }
 
-    /// For whoever knows more of the cluster than its authority: `judge` must accept each server, before this end has shown
-    /// its certificate. Servers whose certificates were made elsewhere prove nothing that it could judge, and are refused.
+    /// For a client that knows more of the cluster than its authority: `judge` must accept each server, before this end
+    /// has shown its certificate. Servers whose certificates were made elsewhere prove nothing that it could judge, and
+    /// are refused.
     #[must_use]
     pub fn with_judge(self, judge: Judge) -> Self {
         Self { judge: Some(judge), ..self }
     }
 
-    /// The same client with `credential`, which must be the same principal's, under the same authorities, and valid now.
+    /// The same client with `credential`, which must be the same principal's, under the same authorities, and valid
+    /// now.
     pub fn renewed(&self, credential: Arc<Credential>) -> Result<Self, Unverified> {
         let now = self.clock.now();
         let principal = |of: &Credential, now| {
@@ -196,7 +199,7 @@ pub struct ClientStream {
 }
 
 impl ClientStream {
-    /// Who serves.
+    /// The server, as its certificate names it.
     pub const fn server(&self) -> &ServedBy {
         &self.server
     }

@@ -1,7 +1,8 @@
-//! The attempt id in the server name: TLS alerts carry no id, the ClientHello's server name does. So a dialer draws the id
-//! and sends it there, and both ends print the same one even when the handshake itself fails.
+//! The attempt id in the server name: TLS alerts carry no id, the ClientHello's server name does. So a dialer draws the
+//! id and sends it there, and both ends print the same one even when the handshake itself fails.
 //!
-//! The name is `<attempt-id>.<whom>.<trust-domain>`. Nothing but the id is read from it: it selects nothing and proves nothing.
+//! The name is `<attempt-id>.<peer>.<trust-domain>`. Nothing but the id is read from it: it selects nothing and proves
+//! nothing.
 
 use countersign_core::id::FailureId;
 use countersign_core::principal::TrustDomain;
@@ -10,10 +11,10 @@ use rustls_pki_types::{DnsName, ServerName};
 /// What a joiner dials: it does not know the trust domain yet.
 const ENROLL: &str = "enroll.internal";
 
-/// The server name of one attempt to reach `whom`, a node's number or `service`.
-pub(crate) fn server_name(attempt: FailureId, whom: &str, domain: &TrustDomain) -> ServerName<'static> {
+/// The server name of one attempt to reach `peer`, a node's number or `service`.
+pub(crate) fn server_name(attempt: FailureId, peer: &str, domain: &TrustDomain) -> ServerName<'static> {
     // A trust domain may be longer than a DNS name or end in a digit; the id still has to travel.
-    let long = DnsName::try_from(format!("{attempt}.{whom}.{domain}"));
+    let long = DnsName::try_from(format!("{attempt}.{peer}.{domain}"));
     long.map_or_else(|_| enroll_name(attempt), ServerName::DnsName)
 }
 
@@ -26,8 +27,8 @@ pub(crate) fn enroll_name(attempt: FailureId) -> ServerName<'static> {
     }
 }
 
-/// The attempt id in a server name: its first label, exactly sixteen lower-case hex digits with another label behind it.
-/// Anything else is a stranger's text and is dropped, so that it never reaches a log.
+/// The attempt id in a server name: its first label, exactly sixteen lower-case hex digits with another label behind
+/// it. Any other text comes from an unauthenticated caller and is dropped, so that it never reaches a log.
 pub(crate) fn attempt_id(server_name: &str) -> Option<FailureId> {
     let (label, rest) = server_name.split_once('.')?;
     let canonical = label.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
@@ -67,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn a_strangers_text_is_no_attempt_id() {
+    fn other_text_is_no_attempt_id() {
         for bad in [
             "",
             "ab000102030405ff",

@@ -1,5 +1,6 @@
-//! The streams that come out: one type per protocol, so that an unauthenticated connection cannot reach what only members
-//! may reach. A [`PeerStream`] and a [`ServiceStream`] exist only with a judged peer; an [`EnrollStream`] has none.
+//! The streams that come out: one type per protocol, so that an unauthenticated connection cannot reach what only
+//! members may reach. A [`PeerStream`] and a [`ServiceStream`] exist only with a judged peer; an [`EnrollStream`] has
+//! none.
 
 use std::io;
 use std::net::SocketAddr;
@@ -122,7 +123,7 @@ macro_rules! verified_stream {
                 Self { inner: Registered { session, registration }, peer, remote }
             }
 
-            /// Who is at the other end, as judged when the connection began; judged again whenever trust changes.
+            /// The peer at the other end, as judged when the connection began; judged again whenever trust changes.
             pub const fn peer(&self) -> &VerifiedPeer {
                 &self.peer
             }
@@ -159,7 +160,7 @@ verified_stream! {
     ServiceStream
 }
 
-/// An accepted connection of a stranger: encrypted, this end proven, the other end unknown.
+/// An accepted connection of an unauthenticated caller: encrypted, this end proven, the other end unknown.
 pub struct EnrollStream {
     inner: Timed,
     proof: SponsorProof,
@@ -178,7 +179,7 @@ pub struct SponsorProof {
 
 struct Timed {
     session: Box<dyn Session>,
-    /// A stranger that says nothing must not keep its place for ever.
+    /// A caller that says nothing must not keep its place for good.
     deadline: Pin<Box<Sleep>>,
     /// The place among the enrollments under way, and among those of its source.
     _place: (OwnedSemaphorePermit, Share),

@@ -57,9 +57,9 @@ fn read_bundle(view: &View) -> Result<Arc<Bundle>, BundleError> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("generation {got} is older than the current one, {current}")]
 pub struct StaleGeneration {
-    /// What was to be published.
+    /// The generation that was to be published.
     pub got: Generation,
-    /// What is in force.
+    /// The generation in force.
     pub current: Generation,
 }
 
@@ -83,8 +83,8 @@ impl LiveTrust {
         self.current.load_full()
     }
 
-    /// Replaces the view and its bundle, keeps the credential. The time never runs backwards. Only `Endpoint::publish` calls
-    /// this: a view in force whose refusals are still connected would be half a change.
+    /// Replaces the view and its bundle, keeps the credential. The time never runs backwards. Only `Endpoint::publish`
+    /// calls this: a view in force whose refusals are still connected would be half a change.
     pub(crate) fn publish(
         &self,
         view: Arc<View>,

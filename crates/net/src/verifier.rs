@@ -1,9 +1,9 @@
-//! The glue to rustls: one verifier per handshake, which asks a decision of ours about the presented chain and keeps the
-//! answer for the handshake's owner.
+//! The glue to rustls: one verifier per handshake, which asks a decision of ours about the presented chain and keeps
+//! the answer for the handshake's owner.
 //!
 //! Outward there is one coarse error for every reason: TLS alerts differ by variant and QUIC puts the text on the wire.
-//! The precise reason is in the outcome. Possession of the key (CertificateVerify, RFC 8446 §4.4.3) is always checked by
-//! the provider, whatever the decision remembers. An outcome means nothing until the handshake has ended.
+//! The precise reason is in the outcome. Possession of the key (CertificateVerify, RFC 8446 §4.4.3) is always checked
+//! by the provider, whatever the decision remembers. An outcome means nothing until the handshake has ended.
 
 use std::sync::Arc;
 
@@ -39,7 +39,7 @@ impl<T: Send + 'static, E: Send + 'static> ChainVerifier<T, E> {
         Arc::new(Self { decide: Box::new(decide), mandatory: false, outcome: Locked::new(None) })
     }
 
-    /// What was decided; none if no chain was presented. To be asked once the handshake has ended, well or not.
+    /// The decision; none if no chain was presented. To be asked once the handshake has ended, well or not.
     pub(crate) fn take_outcome(&self) -> Option<Result<T, E>> {
         self.outcome.lock().take()
     }
@@ -124,7 +124,7 @@ impl<T: Send + 'static, E: Send + 'static> ClientCertVerifier for ChainVerifier<
         self.mandatory
     }
 
-    /// None: which authorities are trusted here is nobody's business before they are known.
+    /// None: an unauthenticated caller must not learn which authorities are trusted here.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

@@ -1,9 +1,10 @@
-//! Dialing a member to ask what the cluster has become, under the enrollment protocol: for a member that was away, whose own
-//! certificate may have expired and who does not know yet whom to believe. Nothing is shown to the other end.
+//! Dialing a member to ask what the cluster has become, under the enrollment protocol. The caller is a member that was
+//! away: its own certificate may have expired, and it does not know yet which members to believe. It shows nothing to
+//! the other end.
 //!
 //! The other end's chain must lead to an authority of the view in force, and to the very member that was dialed; its
-//! validity in time is not judged, since a whole cluster may have been off past every expiry. What it says is believed only
-//! by its signature.
+//! validity in time is not judged, since a whole cluster may have been off past every expiry. What it says is believed
+//! only by its signature.
 
 use std::io;
 use std::net::SocketAddr;

@@ -73,8 +73,8 @@ async fn what_is_no_member_is_named_for_what_it_is() {
         }
     };
 
-    let nobody = dialed(TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
-    assert!(matches!(dial(nobody).await, DialCause::Connect(_)));
+    let unserved = dialed(TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap());
+    assert!(matches!(dial(unserved).await, DialCause::Connect(_)));
 
     let hangs_up = listener(|socket| async { drop(socket) }).await;
     assert!(matches!(dial(hangs_up).await, DialCause::Closed(_)));
@@ -122,7 +122,7 @@ async fn a_proxy_that_ends_tls_is_told_from_the_cluster() {
 }
 
 #[tokio::test]
-async fn a_member_without_a_certificate_dials_nobody() {
+async fn a_member_without_a_certificate_cannot_dial() {
     let cluster = Cluster::new();
     let trust = Trust { credential: None, ..cluster.trust(cluster.nodes[&2].credential()) };
     let dialer = countersign_net::Dialer::new(Endpoint::new(trust, ManualClock::new(), Sink::new().0));
@@ -154,7 +154,7 @@ async fn a_client_outside_the_cluster_is_served_by_the_host_it_dialed() {
 }
 
 #[tokio::test]
-async fn a_client_outside_the_cluster_refuses_whoever_should_not_serve_it() {
+async fn an_external_client_refuses_a_server_that_should_not_serve_it() {
     let cluster = Cluster::new();
     let mut server = cluster.serve(1).await;
     let west = TrustDomain::parse("west.internal").unwrap();
@@ -171,9 +171,9 @@ async fn a_client_outside_the_cluster_refuses_whoever_should_not_serve_it() {
     server.endpoint.publish_credential(cluster.client.credential());
     let error = outside(&cluster, domain(), NOW).dial(&server.dialed()).await.unwrap_err();
     assert!(matches!(error.cause, DialCause::Untrusted(_)), "{error:?}");
-    // Nor an authority that is not in the bundle.
-    let stranger = issue(&authority(None), &Wish { endorsed: Some((1, 1)), ..wish(node_principal(1)) });
-    server.endpoint.publish_credential(stranger.credential());
+    // An authority that is not in the bundle is refused too.
+    let outsider = issue(&authority(None), &Wish { endorsed: Some((1, 1)), ..wish(node_principal(1)) });
+    server.endpoint.publish_credential(outsider.credential());
     let error = outside(&cluster, domain(), NOW).dial(&server.dialed()).await.unwrap_err();
     assert!(matches!(error.cause, DialCause::Untrusted(_)), "{error:?}");
 }

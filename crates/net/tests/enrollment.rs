@@ -1,4 +1,4 @@
-//! Dialing with a pin: nothing is sent to whoever cannot prove to be a node of the pinned cluster.
+//! Dialing with a pin: a joiner sends nothing to a server that cannot prove to be a node of the pinned cluster.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod rig;
@@ -39,7 +39,7 @@ async fn a_joiner_reaches_its_cluster_and_both_ends_hold_the_same_exporter() {
     let mut got = [0; 3];
     sponsor.read_exact(&mut got).await.unwrap();
     assert_eq!(&got, b"csr");
-    // Another connection, another exporter: what was signed for one is worthless on the other.
+    // Another connection, another exporter: a signature for one is worthless on the other.
     let again = dial_enroll(&server.dialed(), cluster.authority.id()).await.unwrap();
     assert_ne!(again.channel().exporter, channel.exporter);
 }
@@ -93,7 +93,7 @@ async fn an_attackers_leaf_with_the_real_authority_appended_is_sent_nothing() {
 
 /// The real chain without its key: public certificates prove nothing.
 #[tokio::test]
-async fn the_real_chain_shown_by_somebody_else_is_sent_nothing() {
+async fn a_server_that_shows_a_stolen_chain_is_sent_nothing() {
     use rustls::sign::{CertifiedKey, SingleCertAndKey};
     let cluster = Cluster::new();
     let thief = &cluster.nodes[&2];

@@ -15,7 +15,7 @@ use rig::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test]
-async fn a_member_reaches_a_member_and_both_know_whom() {
+async fn a_member_reaches_a_member_and_each_knows_the_other() {
     let cluster = Cluster::new();
     let mut server = cluster.serve(1).await;
     let dialer = cluster.dialer(&cluster.nodes[&2]);
@@ -32,7 +32,7 @@ async fn a_member_reaches_a_member_and_both_know_whom() {
     let mut got = [0; 4];
     accepted.read_exact(&mut got).await.unwrap();
     assert_eq!(&got, b"ping");
-    // More than a stranger might ever send.
+    // More than an unauthenticated caller may ever send.
     let bulk = vec![7; 1 << 20];
     let (sent, received) = tokio::join!(
         async {
@@ -73,7 +73,7 @@ async fn refused(server: &mut Server, error: &DialError, expected: Refusal) {
 }
 
 #[tokio::test]
-async fn strangers_to_the_peer_port_are_refused_and_told_so() {
+async fn callers_that_are_no_members_are_refused_and_told_so() {
     use Refusal as R;
     let mut cluster = Cluster::new();
     let endorsed = |id, by, renewal| Wish { endorsed: Some((by, renewal)), ..wish(node_principal(id)) };
@@ -167,8 +167,8 @@ async fn an_unknown_admin_and_an_unrecorded_client_key_are_refused() {
 async fn a_dialer_refuses_a_server_that_it_did_not_dial() {
     let mut cluster = Cluster::new();
     let mut old = cluster.dialer(&cluster.nodes[&2]);
-    let stranger = authority(Some(rig::CLUSTER));
-    let impostor = issue(&stranger, &Wish { endorsed: Some((1, 2)), ..wish(node_principal(1)) });
+    let outsider = authority(Some(rig::CLUSTER));
+    let impostor = issue(&outsider, &Wish { endorsed: Some((1, 2)), ..wish(node_principal(1)) });
     let mut server = cluster.serve(1).await;
 
     let error = old.dial_peer(&server.dialed(), NodeId(3)).await.unwrap_err();
@@ -178,7 +178,7 @@ async fn a_dialer_refuses_a_server_that_it_did_not_dial() {
 
     // A server under another authority; its own view trusts that one.
     let mut foreign = Cluster::new();
-    foreign.view.authorities.insert(stranger.id(), rig::record(&stranger, false));
+    foreign.view.authorities.insert(outsider.id(), rig::record(&outsider, false));
     let impostor = Server::start(foreign.trust(impostor.credential()), Default::default(), server.clock.clone());
     let mut impostor = impostor.await;
     let error = old.dial_peer(&impostor.dialed(), NodeId(1)).await.unwrap_err();

@@ -229,8 +229,8 @@ mod gated {
     }
 }
 
-/// The worst moment: the judgement has read the old view, the new one is published, the judgement ends. The clock is asked
-/// in between, so the test publishes there.
+/// The worst moment: the judgement has read the old view, the new one is published, the judgement ends. The clock is
+/// asked in between, so the test publishes there.
 #[tokio::test]
 async fn a_view_published_between_reading_trust_and_judging_still_refuses() {
     let mut cluster = Cluster::new();
@@ -285,7 +285,7 @@ async fn a_connection_ends_with_its_certificate() {
     is_closed(&mut accepted, Refusal::Expired).await;
 }
 
-/// Nobody calls: the acceptor's own task does it.
+/// No test code calls it: the acceptor's own task does.
 #[tokio::test]
 async fn expiry_needs_no_call() {
     let cluster = Cluster::new();
@@ -328,7 +328,7 @@ async fn trust_never_goes_back() {
         matches!(error, PublishError::Stale(stale) if (stale.got, stale.current) == (Generation(5), Generation(6)))
     );
     assert!(server.endpoint.trust().load().view.evicted.contains_key(&NodeId(2)));
-    // Nor does the time that it has seen.
+    // The time that it has seen does not go back either.
     server.endpoint.publish(cluster.next(|_| {}), NOW).unwrap();
     assert_eq!(server.endpoint.now(), NOW.plus_secs(100));
 }

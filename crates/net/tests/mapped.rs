@@ -1,4 +1,4 @@
-//! Certificates made elsewhere: whom the rules and the view make of them, and everybody whom they make nobody.
+//! Certificates made elsewhere: the principals that the rules and the view make of them, and the ones that they refuse.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod rig;
@@ -155,7 +155,7 @@ async fn a_mapped_certificate_is_the_member_that_the_view_binds_its_name_to() {
 }
 
 #[tokio::test]
-async fn everybody_whom_rules_and_view_make_nobody_is_refused() {
+async fn a_certificate_that_maps_to_no_principal_is_refused() {
     use Refusal as R;
     let mut mapped = Mapped::new();
     let uri = |text: &str| SanType::URI(text.try_into().unwrap());
@@ -196,7 +196,7 @@ async fn everybody_whom_rules_and_view_make_nobody_is_refused() {
     let dialers: Vec<_> = cases.iter().map(|(_, made, ..)| mapped.dialer(made)).collect();
     // Evicted from the server's view only: the dialer still believes in itself.
     let gone = mapped.dialer(&mapped.nodes[2]);
-    let anew = mapped.dialer(&mapped.elsewhere.node(3));
+    let rebuilt = mapped.dialer(&mapped.elsewhere.node(3));
     mapped.cluster.next(|view| {
         let key = view.members[&NodeId(3)].leaf.key;
         evict(view, 3);
@@ -209,7 +209,7 @@ async fn everybody_whom_rules_and_view_make_nobody_is_refused() {
         let error = dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
         refused(&mut server, claim, &error, *refusal, words).await;
     }
-    for (claim, dialer, refusal) in [("an evicted key", gone, R::Evicted), ("an evicted name", anew, R::Evicted)] {
+    for (claim, dialer, refusal) in [("an evicted key", gone, R::Evicted), ("an evicted name", rebuilt, R::Evicted)] {
         let error = dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
         refused(&mut server, claim, &error, refusal, "").await;
     }
@@ -228,7 +228,7 @@ async fn an_eviction_closes_a_mapped_members_connections() {
 }
 
 #[tokio::test]
-async fn a_mapped_client_is_served_until_its_key_is_revoked_and_knows_whom_it_reached() {
+async fn a_mapped_client_knows_its_server_until_its_key_is_revoked() {
     let mut mapped = Mapped::new();
     let mut server = mapped.serve(1).await;
     let pay = mapped.elsewhere.issue("x", vec![dns("pay.app.corp")]);

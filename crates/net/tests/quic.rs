@@ -90,7 +90,7 @@ async fn a_member_reaches_a_member_and_an_eviction_ends_it() {
     let mut stream = accepted.accept().await.unwrap();
     let mut got = [0; 2];
     stream.read_exact(&mut got).await.unwrap();
-    // Two more bytes have arrived; after the eviction nobody reads them.
+    // Two more bytes have arrived; after the eviction they are not read.
     let closed = accepted.closed();
     assert_eq!(server.endpoint.publish(cluster.evict(2), NOW).unwrap().len(), 1);
     assert_eq!(closed.await, Refusal::Evicted);
@@ -277,7 +277,7 @@ async fn a_stalled_handshake_ends_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn nobody_serves_and_nobody_listens() {
+async fn a_port_without_service_or_listener_is_not_reached() {
     let cluster = Cluster::new();
     let mut server = serve(&cluster, QuicPurpose::Peer, AcceptorLimits::default());
     server.connections.close();

@@ -1,4 +1,4 @@
-//! Expiry ends service, not recovery: what is left of a connection once a member's certificate has ended.
+//! Expiry ends service, not recovery: the rights of a connection once a member's certificate has ended.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod rig;
@@ -71,7 +71,7 @@ async fn each_end_knows_what_the_other_may_ask_for() {
 
 /// Nothing but the time may be wrong with it, and only where members speak to members.
 #[tokio::test]
-async fn whoever_is_refused_for_more_than_its_age_recovers_nothing() {
+async fn a_certificate_with_another_fault_than_its_age_recovers_nothing() {
     use Refusal as R;
     let mut cluster = expired();
     let old = |endorsed| Wish { validity: ENDED, endorsed, principal: node_principal(2) };
@@ -94,7 +94,7 @@ async fn whoever_is_refused_for_more_than_its_age_recovers_nothing() {
 }
 
 #[tokio::test]
-async fn nobody_serves_and_nobody_is_served_with_a_certificate_that_has_expired() {
+async fn an_expired_certificate_neither_serves_nor_is_served() {
     let cluster = expired();
     let (mut one, three) = (cluster.serve(1).await, cluster.serve(3).await);
     let two = cluster.dialer(&cluster.nodes[&2]);
@@ -108,7 +108,7 @@ async fn nobody_serves_and_nobody_is_served_with_a_certificate_that_has_expired(
     assert!(one.services.try_recv().is_err());
 }
 
-/// What is behind a QUIC port is the embedder's.
+/// The protocol behind a QUIC port is the embedder's.
 #[tokio::test]
 async fn recovery_is_on_the_cluster_port_alone() {
     let cluster = expired();
@@ -122,7 +122,7 @@ async fn recovery_is_on_the_cluster_port_alone() {
     assert_eq!(told(&error), Some(Refusal::Expired), "{error:?}");
 }
 
-/// One that was of full scope ends with its certificate; whoever dials again finds less, and that stays.
+/// A connection of full scope ends with its certificate. A member that dials again gets less scope, and that stays.
 #[tokio::test]
 async fn expiry_ends_what_was_of_full_scope_and_nothing_that_recovers() {
     let cluster = Cluster::new();
@@ -142,7 +142,7 @@ async fn expiry_ends_what_was_of_full_scope_and_nothing_that_recovers() {
     assert_eq!((dialed.peer().scope(), accepted.peer().scope()), (Scope::Recovery, Scope::Recovery));
 }
 
-/// A view published after the end of a certificate that nobody has closed yet: the same as its end.
+/// A view published after the end of a certificate, before the connection was closed: the same as its end.
 #[tokio::test]
 async fn a_new_view_leaves_no_full_scope_to_an_expired_certificate() {
     let mut cluster = Cluster::new();

@@ -142,11 +142,11 @@ pub const fn advice(refusal: Refusal) -> &'static str {
              of both hosts"
         }
         Refusal::KeyRevoked | Refusal::Evicted => {
-            "if the host may come back, join it anew with another --data directory: `countersign token create`"
+            "if the host may come back, join it again with another --data directory: `countersign token create`"
         }
         Refusal::NotAMember => "join it with a token: `countersign token create`",
         Refusal::KeyUnknown | Refusal::Endorsement => {
-            "somebody else's certificate names this node: if you did not cause this, treat the CA key as stolen"
+            "another holder's certificate names this node: if you did not cause this, treat the CA key as stolen"
         }
         Refusal::Superseded => {
             "the peer uses an earlier certificate: restart it, or look for a copy of its data directory"

@@ -26,7 +26,7 @@ pub enum WayBack {
     /// The cluster has other voters: they take it back as a learner, under its number, with a new store.
     ReturnAsLearner,
     /// It cannot show who it was, or does not know its cluster: it is evicted, and joins as another.
-    JoinAnew,
+    JoinAgain,
     /// It was the only voter, and no other member has what it stored.
     OnlyVoter,
 }
@@ -38,7 +38,7 @@ impl WayBack {
         match view {
             Some(view) if !view.members.values().any(other) => Self::OnlyVoter,
             Some(_) if itself => Self::ReturnAsLearner,
-            Some(_) | None => Self::JoinAnew,
+            Some(_) | None => Self::JoinAgain,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! An authority: a CA certificate and its key, and the certificates it issues.
 //!
 //! A certificate is made from the request's record alone, never from a CSR's contents. The same request gives the same
-//! bytes, whoever holds the authority's key: serial and times are arguments, and signatures are deterministic.
+//! bytes on every holder of the authority's key: serial and times are arguments, and signatures are deterministic.
 
 use core::time::Duration;
 
@@ -45,13 +45,13 @@ pub enum IssueError {
     /// The certificate is of another key.
     #[error("authority certificate and key do not belong together")]
     Mismatch,
-    /// The certificate may not sign others, or nobody would accept what it signs.
+    /// The certificate may not sign others, or no verifier would accept what it signs.
     #[error("authority certificate is not one of a usable certificate authority")]
     NotAnAuthority(#[source] ProfileError),
     /// The other authority's certificate names no trust domain.
     #[error("authority certificate names no trust domain")]
     NoTrustDomain,
-    /// What was asked for breaks the rules that every verifier applies.
+    /// The certificate asked for breaks the rules that every verifier applies.
     #[error("certificate would be refused")]
     Profile(#[source] ProfileError),
     /// Only nodes and brokers are reached by host.
@@ -199,8 +199,8 @@ impl Authority {
         Ok(certificate)
     }
 
-    /// Issues a certificate for another authority's key and name, so that a chain of that authority's leaves ends at this
-    /// one too. It allows no further authority below it, and keeps the other's cluster and trust domain.
+    /// Issues a certificate for another authority's key and name, so that a chain of that authority's leaves ends at
+    /// this one too. It allows no further authority below it, and keeps the other's cluster and trust domain.
     pub fn cross_sign(&self, other: &[u8], serial: [u8; 16], validity: Validity) -> Result<Vec<u8>, IssueError> {
         let read = Certificate::parse(other)?;
         profile::check_signer(&read).map_err(IssueError::NotAnAuthority)?;
@@ -235,7 +235,7 @@ impl Authority {
     }
 }
 
-/// Reads an authority's certificate, whoever made it.
+/// Reads an authority's certificate, of this system or not.
 pub fn authority_info(der: &[u8]) -> Result<AuthorityInfo, IssueError> {
     let read = Certificate::parse(der)?;
     Ok(AuthorityInfo {

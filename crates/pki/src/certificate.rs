@@ -53,7 +53,7 @@ impl Certificate {
         }
         version.finish()?;
         let serial = fields.integer()?;
-        // §4.1.1.2: the same as the one outside, which nobody signed.
+        // §4.1.1.2: the same as the one outside, which no signature covers.
         if fields.expect(tag::SEQUENCE)?.raw != signature_algorithm.raw {
             return Err(DerError);
         }
@@ -96,7 +96,7 @@ impl Certificate {
         self.issuer == self.subject
     }
 
-    /// Claims to be signed by its own key: nobody else vouches for it.
+    /// Claims to be signed by its own key: no other authority vouches for it.
     pub(crate) fn self_signed(&self) -> bool {
         let named = self.extensions.authority_key_id.as_ref().and_then(|id| id.value.key_id.as_ref());
         let own = self.extensions.subject_key_id.as_ref().map(|id| &id.value);
@@ -207,7 +207,12 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(4000))]
 
         #[test]
-        fn both_readers_read_a_damaged_certificate_alike(at in any::<prop::sample::Index>(), to: u8, also in any::<prop::sample::Index>(), and: u8) {
+        fn both_readers_read_a_damaged_certificate_alike(
+            at in any::<prop::sample::Index>(),
+            to: u8,
+            also in any::<prop::sample::Index>(),
+            and: u8,
+        ) {
             thread_local!(static SAMPLE: Vec<u8> = sample());
             let mut der = SAMPLE.with(Clone::clone);
             let (at, also) = (at.index(der.len()), also.index(der.len()));

@@ -1,7 +1,7 @@
 //! Name constraints (RFC 5280 §4.2.1.10): which names an authority may certify, applied to a whole path.
 //!
-//! What cannot be decided is outside: a form that is not understood, or a wildcard that might stand for an excluded name
-//! (CVE-2025-61727). Comparisons are counted, since names and constraints multiply (CVE-2018-16875 and kin).
+//! An undecidable name counts as outside: a form that is not understood, or a wildcard that might stand for an excluded
+//! name (CVE-2025-61727). Comparisons are counted, since names and constraints multiply (CVE-2018-16875 and kin).
 
 use core::mem::discriminant;
 

@@ -1,7 +1,7 @@
 //! A credential that was made elsewhere: a certificate chain and a private key, as PEM texts.
 //!
-//! Checked before it is used: that the key is the leaf's, that the leaf is none of an authority and the rest are. Whether
-//! anybody trusts it is for [`crate::verify`]. Source: X509-SVID §4 and §5
+//! Checked before it is used: that the key is the leaf's, that the leaf is none of an authority and the rest are.
+//! Whether a peer trusts it is for [`crate::verify`]. Source: X509-SVID §4 and §5
 //! (<https://github.com/spiffe/spiffe/blob/main/standards/X509-SVID.md>).
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A strict reader of DER (X.690 §10, §11), for everything that a stranger can send.
+//! A strict reader of DER (X.690 §10, §11), for everything that an unauthenticated caller can send.
 //!
 //! It never accepts two encodings of one value: lengths are definite and minimal, numbers minimal, booleans 0 or 255.
 //! It never copies, never recurses on its own, and never reads past what it was given.
@@ -114,7 +114,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// `BOOLEAN DEFAULT FALSE`. An explicit FALSE breaks X.690 §11.5, and is taken from nobody.
+    /// `BOOLEAN DEFAULT FALSE`. An explicit FALSE breaks X.690 §11.5, and is always refused.
     pub(crate) fn default_false(&mut self) -> Result<bool, DerError> {
         if self.0.first() != Some(&tag::BOOLEAN) {
             return Ok(false);

@@ -1,6 +1,6 @@
 //! The extensions of a certificate that a verifier acts on, read strictly (RFC 5280 §4.2).
 //!
-//! Reading is apart from judging: what is here is well-formed; whether a path may use it is for `profile`.
+//! Reading is apart from judging: this file finds what is well-formed; `profile` decides whether a path may use it.
 
 use crate::der::{DerError, Reader, tag};
 use crate::oid;
@@ -47,7 +47,7 @@ pub(crate) enum GeneralName {
     Uri(String),
     /// iPAddress: 4 or 16 octets, twice that in a constraint.
     Ip(Vec<u8>),
-    /// A kind that nobody here reads, by its tag number: otherName, x400Address, ediPartyName, registeredID.
+    /// A kind that this code does not read, by its tag number: otherName, x400Address, ediPartyName, registeredID.
     Unread(u8),
 }
 

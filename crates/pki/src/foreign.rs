@@ -1,4 +1,4 @@
-//! Chains of certificates that were made elsewhere: a path to a trusted authority, and names that are nobody yet.
+//! Chains of certificates that were made elsewhere: a path to a trusted authority, and names that are no principal yet.
 //!
 //! Nothing of our own profile is read from them, no principal and no endorsement: who the holder is, is for
 //! [`crate::mapping`] to say, and which member that is, for the view.
@@ -36,7 +36,7 @@ pub struct CertificateNames {
     pub common_name: Option<String>,
 }
 
-/// A chain that leads to a trusted authority, and whose holder is nobody yet.
+/// A chain that leads to a trusted authority, whose holder is no principal yet.
 ///
 /// As [`VerifiedChain`], it proves nothing about the other end until that has shown that it holds the leaf's key.
 #[derive(Debug, Clone)]
@@ -83,8 +83,9 @@ pub fn verify_foreign_chain(
     Ok(ForeignChain { leaf: leaf.clone(), names: certificate_names(leaf), authority, cluster, validity })
 }
 
-/// For a joiner: trusts the presented certificate that has this id alone, and verifies the chain down to a leaf that the
-/// rules map to a node. Validity and trust domain are not judged: the joiner's clock may be wrong, and it knows no domain.
+/// For a joiner: trusts the presented certificate that has this id alone, and verifies the chain down to a leaf that
+/// the rules map to a node. Validity and trust domain are not judged: the joiner's clock may be wrong, and it knows no
+/// domain.
 pub fn pinned_foreign_chain(
     pin: AuthorityId,
     chain: &[CertificateDer<'_>],
@@ -130,7 +131,7 @@ impl ForeignChain {
         dns.chain(self.names.ips.iter().copied().map(Host::Ip)).collect()
     }
 
-    /// The chain as that of `principal`, whom a rule and the view made of its names.
+    /// The chain as that of `principal`, which a rule and the view made of its names.
     pub fn believe(&self, principal: Principal, usage: Usage) -> Result<VerifiedChain, ChainError> {
         let hosts = if serves(&principal.role) { self.hosts() } else { Vec::new() };
         let Self { leaf, authority, cluster, validity, .. } = self;

@@ -1,8 +1,8 @@
 //! Private keys of authorities and leaves, and the one spelling of a public key.
 //!
-//! The secret leaves this module only as PKCS#8 in a wiped holder; it is never in `Debug`. Signatures are deterministic:
-//! Ed25519 by its definition, ECDSA by the nonces of RFC 6979. So two voters that sign one grant make one certificate.
-//! TLS handshakes are signed by the TLS stack, which draws its nonces.
+//! The secret leaves this module only as PKCS#8 in a wiped holder; it is never in `Debug`. Signatures are
+//! deterministic: Ed25519 by its definition, ECDSA by the nonces of RFC 6979. So two voters that sign one grant make
+//! one certificate. TLS handshakes are signed by the TLS stack, which draws its nonces.
 
 use core::fmt;
 
@@ -215,8 +215,8 @@ const P256_PREFIX: [u8; 26] = [
 const ED25519_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
 impl SubjectKey {
-    /// Reads a DER `SubjectPublicKeyInfo`. Compressed points, explicit curves and keys of small order are refused: a key
-    /// must have one id, and a signature under it must prove possession.
+    /// Reads a DER `SubjectPublicKeyInfo`. Compressed points, explicit curves and keys of small order are refused: a
+    /// key must have one id, and a signature under it must prove possession.
     pub fn parse(spki: &[u8]) -> Result<Self, KeyError> {
         if let Some(key) = spki.strip_prefix(&ED25519_PREFIX).and_then(|key| <[u8; 32]>::try_from(key).ok()) {
             let parsed = VerifyingKey::from_bytes(&key).map_err(|_| KeyError::Public)?;

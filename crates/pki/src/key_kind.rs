@@ -63,7 +63,8 @@ impl fmt::Display for KeyKind {
     }
 }
 
-/// One line for each key in a server's chain that shuts clients out. `authority` signed the leaf, so a client must know both.
+/// One line for each key in a server's chain that shuts clients out. `authority` signed the leaf, so a client must know
+/// both.
 pub fn shut_out(leaf: Option<KeyKind>, authority: Option<KeyKind>) -> Vec<String> {
     let line = |whose: &str, kind: Option<KeyKind>| {
         let kind = kind?;

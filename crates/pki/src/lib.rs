@@ -1,7 +1,6 @@
 //! X.509 for a cluster: keys, profiles, issuing, strict verification, sealing.
 //!
-//! Nothing here opens a file or a socket, reads a clock, or knows Raft or policy: bytes come in, typed results go out.
-//! Read [`authority`] for what is issued, [`verify`] for what is believed.
+//! Read [`authority`] for the certificates that are issued, [`verify`] for those that are believed.
 
 // Tests may say "any other".
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]

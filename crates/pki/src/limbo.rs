@@ -178,7 +178,7 @@ fn judge(case: &Case, now: UnixMillis) -> Result<(), Refusal> {
     };
     let usages = usages(case);
     let leaf = parse(&case.peer_certificate)?;
-    // What cannot be read cannot be part of a path, and must not keep others from being one.
+    // An unreadable certificate cannot be part of a path, and must not keep others from being one.
     let readable = |texts: &[String]| texts.iter().filter_map(|text| parse(text).ok()).collect::<Vec<_>>();
     let (anchors, intermediates) = (readable(&case.trusted_certs), readable(&case.untrusted_intermediates));
     for usage in usages {

@@ -1,9 +1,10 @@
 //! The rules by which the names of a certificate made elsewhere become a principal: `uri`, `dns:REGEX=KIND/NAME` and
 //! `cn:REGEX=KIND/NAME`. The first rule that matches decides.
 //!
-//! A rule is explicit or absent: no certificate becomes somebody by guessing. A rule matches whole names, never a part; where
-//! it makes two different principals of one certificate, or something that is no principal, the certificate is refused.
-//! A missing name matches nothing (CVE-2023-44981: a check that was skipped where a part of the name was missing).
+//! A rule is explicit or absent: a certificate becomes a principal by no guess. A rule matches whole names, never a
+//! part. Where it makes two different principals of one certificate, or something that is no principal, the certificate
+//! is refused. A missing name matches nothing (CVE-2023-44981: a check that was skipped where a part of the name was
+//! missing).
 
 use core::fmt;
 
@@ -21,7 +22,7 @@ pub const RULE_DEFAULT: &str = "uri";
 /// Why a rule cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
-    /// None at all: then nobody would be accepted.
+    /// None at all: then no certificate would be accepted.
     #[error("there is no rule")]
     None,
     /// Too many.
@@ -36,13 +37,13 @@ pub enum RuleError {
         /// Bytes given.
         got: usize,
     },
-    /// Neither `uri` nor `dns:` nor `cn:`.
+    /// It begins with none of `uri`, `dns:` and `cn:`.
     #[error("rule `{rule}` does not begin with dns: or cn:, and is not uri")]
     Field {
         /// The rule.
         rule: String,
     },
-    /// Nothing is made of what is found.
+    /// The rule makes no principal of the names that it finds.
     #[error("rule `{rule}` has no `=KIND/NAME`")]
     Target {
         /// The rule.
@@ -76,7 +77,7 @@ pub enum RuleError {
     },
 }
 
-/// Why the rules make nobody of a certificate.
+/// Why the rules make no principal of a certificate.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unmapped {
     /// No rule matches.
@@ -85,7 +86,7 @@ pub enum Unmapped {
         /// A rule that would.
         accepting: Option<AcceptingRule>,
     },
-    /// One rule makes several principals of it: which one is meant is nobody's to guess.
+    /// One rule makes several principals of it, and the verifier must not guess which one is meant.
     #[error("principal_mapping rule `{rule}` makes more than one principal of the certificate's names")]
     Several {
         /// The rule.
@@ -100,7 +101,7 @@ pub enum Unmapped {
         rule: String,
         /// What it makes.
         made: String,
-        /// What is wrong with that.
+        /// The fault of that.
         reason: PrincipalError,
     },
     /// The URI name is of another trust domain.
@@ -196,8 +197,8 @@ impl Rules {
         texts.iter().map(|text| parse_rule(text.as_ref())).collect::<Result<_, _>>().map(Self)
     }
 
-    /// Who the holder of these names is. `domain` is the cluster's; without it, as for one that joins and does not know it
-    /// yet, a SPIFFE id of any trust domain will do.
+    /// Who the holder of these names is. `domain` is the cluster's; without it, as for one that joins and does not know
+    /// it yet, a SPIFFE id of any trust domain will do.
     pub fn map(&self, names: &CertificateNames, domain: Option<&TrustDomain>) -> Result<MappedName, Unmapped> {
         for rule in &self.0 {
             let found = match rule {
@@ -212,7 +213,8 @@ impl Rules {
     }
 }
 
-/// Exactly one URI name (X509-SVID §2), a SPIFFE id whose path is a kind and a name. One of another form matches nothing.
+/// Exactly one URI name (X509-SVID §2), a SPIFFE id whose path is a kind and a name. One of another form matches
+/// nothing.
 fn map_uri(names: &CertificateNames, domain: Option<&TrustDomain>) -> Result<Option<MappedName>, Unmapped> {
     let uri = match names.uris.as_slice() {
         [] => return Ok(None),

@@ -1,4 +1,5 @@
-//! Making authorities and certificates by hand, as PEM texts: for clusters whose authority is kept offline, and for tests.
+//! Making authorities and certificates by hand, as PEM texts: for clusters whose authority is kept offline, and for
+//! tests.
 //!
 //! Serial numbers and times are arguments; only keys are drawn here.
 

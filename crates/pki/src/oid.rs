@@ -2,8 +2,8 @@
 
 /// `1.2.840.113556.1.8000.2554.33331.64971.21853.20115.40750.2201816.6875629`: the arc of the two private extensions.
 /// Below `1.2.840.113556.1.8000.2554` any UUID that was drawn at random may be used without registration (Microsoft,
-/// "Obtaining a Root OID from a Script"); ours is 8233fdcb-555d-4e93-9f2e-2198d868e9ed, in parts of 16, 16, 16, 16, 16, 24 and
-/// 24 bits. Every component is below 2^24: a larger one shuts out all programs in Go (golang/go#58821).
+/// "Obtaining a Root OID from a Script"); ours is 8233fdcb-555d-4e93-9f2e-2198d868e9ed, in parts of 16, 16, 16, 16, 16,
+/// 24 and 24 bits. Every component is below 2^24: a larger one shuts out all programs in Go (golang/go#58821).
 pub(crate) const PRIVATE_ARC: [u64; 14] =
     [1, 2, 840, 113_556, 1, 8_000, 2_554, 33_331, 64_971, 21_853, 20_115, 40_750, 2_201_816, 6_875_629];
 /// Below the arc: the cluster id in an authority's certificate, an OCTET STRING of 16 bytes.

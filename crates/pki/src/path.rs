@@ -185,7 +185,7 @@ impl<'a> Search<'a> {
         let Some(&last) = path.last() else { return Err(PathError::UnknownIssuer) };
         profile::check_anchor(anchor, self.options.usage)?;
         self.check_issuer(last, anchor, counted)?;
-        // After the signature that it made: nobody can have this one checked without having been certified.
+        // After the signature that it made: only a certified sender can make this one be checked.
         profile::check_self_signed(anchor)?;
         let chain = || path.iter().copied().chain([anchor]);
         constraint::check(&chain().collect::<Vec<_>>(), &mut self.names)?;

@@ -1,6 +1,6 @@
 //! Whether a leaf is one of the host that was asked for, by the names of the web (RFC 6125, RFC 9525).
 //!
-//! Members are told apart by their URI name instead; this is for whom a caller reaches by host.
+//! Members are told apart by their URI name instead; this is for a peer that a caller reaches by host.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -91,7 +91,7 @@ fn legacy_address(text: &str) -> Option<IpAddr> {
         let octet = u8::try_from(legacy_number(head)?).ok()?;
         address |= u32::from(octet) << (24 - 8 * place);
     }
-    // The last number fills what is left.
+    // The last number fills the remaining bytes.
     let left = 32 - 8 * heads.len() as u32;
     let tail = legacy_number(last).filter(|tail| left == 32 || tail >> left == 0)?;
     Some(IpAddr::V4(Ipv4Addr::from(address | tail)))

@@ -127,8 +127,8 @@ pub(crate) fn check_intermediate(authority: &Certificate, usage: Usage) -> Rule 
     check_purpose(authority, usage)
 }
 
-/// An authority that is trusted, and yet must be one that RFC 5280 would let be issued. Its serial number is left alone:
-/// nobody looks a trusted certificate up by it, and well-known roots have the number zero.
+/// A trusted authority must still be one that RFC 5280 would let be issued. Its serial number is not checked: no
+/// verifier looks a trusted certificate up by it, and well-known roots have the number zero.
 pub(crate) fn check_anchor(anchor: &Certificate, usage: Usage) -> Rule {
     check_any(anchor)?;
     check_authority(anchor)?;
@@ -287,7 +287,8 @@ fn well_formed(name: &GeneralName) -> bool {
     }
 }
 
-/// The preferred syntax of RFC 1034 §3.5 as changed by RFC 1123 §2.1: an address is no name, nor is what ends in a number.
+/// The preferred syntax of RFC 1034 §3.5 as changed by RFC 1123 §2.1: an address is no name, and a text that ends in a
+/// number is none either.
 pub(crate) fn is_dns_name(name: &str) -> bool {
     let numeric_end = name.rsplit_once('.').is_some_and(|(_, last)| last.bytes().all(|b| b.is_ascii_digit()));
     !numeric_end && name.parse::<Ipv4Addr>().is_err() && HostName::parse(&name.to_ascii_lowercase()).is_ok()

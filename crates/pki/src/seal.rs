@@ -1,5 +1,5 @@
-//! Sealing secrets to a member (HPKE, RFC 9180, base mode): what is replicated sealed can be opened by one member only,
-//! for one purpose.
+//! Sealing secrets to a member (HPKE, RFC 9180, base mode): a sealed secret that is replicated can be opened by one
+//! member only, for one purpose.
 //!
 //! Suite: DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM. Base mode does not say who sealed: the replicated
 //! state does. A sealing key seals nothing else than what this module names.
@@ -15,7 +15,7 @@ use rustls::crypto::hpke::{EncapsulatedSecret, Hpke, HpkePrivateKey, HpkePublicK
 use crate::authority::{Authority, IssueError};
 use crate::key::{KeyError, KeyPair};
 
-/// First byte of what is sealed: the suite, so that another one can follow.
+/// First byte of a sealed secret: the suite, so that another one can follow.
 const VERSION: u8 = 1;
 /// Bytes of the encapsulated key.
 const ENCAPSULATED_LEN: usize = 32;
@@ -35,7 +35,7 @@ pub enum SealError {
     /// Sealed to another key or for another purpose, or changed since.
     #[error("sealed secret does not open: it was sealed to another key or purpose, or was changed")]
     Open,
-    /// What was opened is not the key that the authority's certificate names.
+    /// The opened secret is not the key that the authority's certificate names.
     #[error("sealed secret does not hold the authority's key")]
     Authority(#[source] IssueError),
     /// The key could not be read or written.

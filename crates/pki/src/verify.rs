@@ -54,7 +54,8 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Trusts these authorities, each given as its DER certificate. None at all is allowed: it trusts nobody.
+    /// Trusts these authorities, each given as its DER certificate. None at all is allowed: the bundle then trusts no
+    /// certificate.
     pub fn new<'a>(authorities: impl IntoIterator<Item = &'a [u8]>) -> Result<Self, BundleError> {
         let mut bundle = Self { ids: Vec::new(), anchors: Vec::new() };
         for der in authorities {
@@ -110,7 +111,7 @@ pub enum ChainError {
     /// The presented authority that was pinned cannot be trusted.
     #[error(transparent)]
     Bundle(#[from] BundleError),
-    /// Not exactly one URI among the names: which one is meant is nobody's to guess.
+    /// Not exactly one URI among the names, and the verifier must not guess which one is meant.
     #[error("certificate holds {got} URI names, expected exactly one")]
     UriNames {
         /// How many there are.
@@ -128,7 +129,7 @@ pub enum ChainError {
     /// A client or admin as a server, or another kind of principal than a node where a node is needed.
     #[error("certificate is not of the kind of principal that is needed here")]
     Role,
-    /// A certificate made elsewhere, of which the mapping rules make nobody.
+    /// A certificate made elsewhere, of which the mapping rules make no principal.
     #[error(transparent)]
     Unmapped(#[from] Unmapped),
     /// The pinned authority is not among the presented certificates.
@@ -139,7 +140,7 @@ pub enum ChainError {
 /// A chain that leads to a trusted authority.
 ///
 /// It proves nothing about the other end until TLS has verified the handshake's CertificateVerify under
-/// [`VerifiedChain::leaf_spki`]: chains are public, anybody can present one.
+/// [`VerifiedChain::leaf_spki`]: chains are public, any peer can present one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedChain {
     proof: CertificateProof,
@@ -253,7 +254,7 @@ pub(crate) fn pinned_bundle(pin: AuthorityId, chain: &[CertificateDer<'_>]) -> R
     Ok(Bundle::new([pinned.as_ref()])?)
 }
 
-/// When a certificate (DER) says that it is valid. Of one's own: whoever shows it is judged elsewhere.
+/// The validity that a certificate (DER) states. For one's own certificate: a peer's certificate is judged elsewhere.
 pub fn validity_of(certificate: &[u8]) -> Result<Validity, ChainError> {
     Ok(Certificate::parse(certificate)?.validity)
 }

@@ -1,4 +1,4 @@
-//! Credentials from files: what is refused, and with which words.
+//! Credentials from files: which are refused, and with which words.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod common;

@@ -123,7 +123,8 @@ fn names_are_read_of_a_chain_that_verifies_and_whose_they_are_is_for_the_rules()
     assert!(app.believe(client.clone(), Usage::Client).unwrap().hosts().is_empty());
     assert_eq!(app.believe(client, Usage::Server).unwrap_err(), ChainError::Role);
     assert!(matches!(mapped(&elsewhere.issue("n7", vec![])), Err(Unmapped::NoRule { .. })), "by common name");
-    // The same certificates are nobody's where no mapping is configured, and no foreign chain is trusted for its names.
+    // Where no mapping is configured, the same certificates map to no principal, and no foreign chain is trusted for
+    // its names.
     let own = verify_chain(&bundle, &chain(&[&node]), Usage::Server, Some(NOW));
     assert_eq!(own.unwrap_err(), ChainError::Hosts, "the wildcard");
     let other = Bundle::new([Elsewhere::new().certificate.as_slice()]).unwrap();
@@ -169,9 +170,9 @@ fn a_joiner_pins_an_authority_elsewhere_and_wants_a_node_below_it() {
     assert_eq!(ask(&node, &elsewhere.certificate), Ok(pin));
     let client = elsewhere.issue("n1", vec![dns("app")]);
     assert_eq!(ask(&client, &elsewhere.certificate), Err(ChainError::Role));
-    let stranger = Elsewhere::new();
-    assert_eq!(ask(&node, &stranger.certificate), Err(ChainError::PinNotPresented));
-    let decoy = stranger.issue("x", vec![dns("n1")]);
+    let other = Elsewhere::new();
+    assert_eq!(ask(&node, &other.certificate), Err(ChainError::PinNotPresented));
+    let decoy = other.issue("x", vec![dns("n1")]);
     assert!(matches!(ask(&decoy, &elsewhere.certificate), Err(ChainError::Path(_))));
 }
 

@@ -1,4 +1,5 @@
-//! Agreement with x509-limbo, where its suite is at hand: `COUNTERSIGN_SUITES` names the folder that holds `x509-limbo`.
+//! Agreement with x509-limbo, where its suite is at hand: `COUNTERSIGN_SUITES` names the folder that holds
+//! `x509-limbo`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 use std::collections::BTreeMap;

@@ -107,7 +107,7 @@ proptest! {
     }
 
     #[test]
-    fn a_damaged_authority_is_never_pinned_and_issues_for_nobody(damages in prop::collection::vec(damage(), 1..4)) {
+    fn a_damaged_authority_is_never_pinned_and_issues_nothing(damages in prop::collection::vec(damage(), 1..4)) {
         let certificate = damaged(WORLD.authority.certificate(), &damages);
         prop_assume!(certificate != WORLD.authority.certificate());
         prop_assert!(pinned_chain(WORLD.authority.id(), &chain(&[&WORLD.leaf, &certificate])).is_err());

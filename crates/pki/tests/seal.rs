@@ -1,4 +1,4 @@
-//! What is sealed opens for one key, one purpose and one place, and for nothing else.
+//! A sealed secret opens for one key, one purpose and one place, and for nothing else.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod common;

@@ -242,7 +242,7 @@ fn a_chain_has_one_to_six_certificates_within_their_size() {
 }
 
 #[test]
-fn an_empty_bundle_trusts_nobody() {
+fn an_empty_bundle_trusts_no_certificate() {
     let authority = authority();
     let leaf = leaf(&authority, "node/1");
     let refused = verify(&[], &[&leaf, authority.certificate()], Usage::Server);

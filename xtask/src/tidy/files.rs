@@ -1,6 +1,6 @@
 //! The text files of the repository: what git tracks, and what it would track once added.
 //!
-//! Never reads what is ignored: a data directory in the checkout is nobody's source.
+//! Never reads ignored files: a data directory in the checkout is no source.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn fenced_blocks_are_neither_prose_nor_spans() {
+    fn fenced_blocks_are_no_prose_and_no_spans() {
         let page = Page::parse("a\n```rust\n# no heading\nlet `b` = [c](d);\n```\n`e`\n~~~\n```\n~~~\nf\n");
         assert_eq!(page.prose.split_whitespace().collect::<String>(), "af");
         assert_eq!(page.spans, [(6, "e".to_owned())]);

@@ -32,7 +32,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Whether what was read last belongs to a word; `b` and `c` before `r` do not, as in `br"…"`.
+    /// Whether the last character read belongs to a word; `b` and `c` before `r` do not, as in `br"…"`.
     fn within_word(&self) -> bool {
         let mut back = self.code.chars().rev();
         match back.next() {

@@ -1,4 +1,4 @@
-//! What cargo knows: packages, what they ask for, what is built. Reads; judges nothing.
+//! The packages as cargo knows them: their dependencies, and the crates that are built. Reads; judges nothing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -53,13 +53,13 @@ pub(crate) fn read(root: &Path) -> Result<Metadata> {
     serde_json::from_str(&json).context("`cargo metadata` wrote something else than expected")
 }
 
-/// What is built of the whole workspace, tests and build scripts included. `cargo tree` and not `cargo metadata`,
+/// The crates that the whole workspace builds, tests and build scripts included. `cargo tree` and not `cargo metadata`,
 /// which lists optional dependencies that no feature turns on.
 pub(crate) fn built(root: &Path) -> Result<Built> {
     tree(root, &["--workspace", "--all-features", "--edges", "normal,build,dev"])
 }
 
-/// What is built for core alone, without its tests.
+/// The crates that core alone builds, without its tests.
 pub(crate) fn built_by_core(root: &Path) -> Result<Built> {
     tree(root, &["--package", "countersign-core", "--edges", "normal,build"])
 }

@@ -1,6 +1,7 @@
 //! The rules that no compiler knows: which crate may use which, what may be written where, what pages may claim.
 //!
-//! Each rule is a pure function from what was read to findings, with tests of its own; only `files` and this file do IO.
+//! Each rule is a pure function from what was read to findings, with tests of its own; only `files` and this file do
+//! IO.
 
 use std::fmt;
 use std::path::Path;
@@ -18,6 +19,7 @@ mod metadata;
 mod places;
 mod source;
 mod symbols;
+mod words;
 
 /// Something that must not be so, and where.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +59,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     findings.extend(tree.texts.iter().filter_map(manifests::check));
     findings.extend(tree.texts.iter().flat_map(places::check));
     findings.extend(tree.texts.iter().flat_map(source::check));
+    findings.extend(tree.texts.iter().flat_map(words::check));
     findings.extend(links::check(&tree));
     findings.extend(symbols::check(&tree.texts));
 

@@ -66,7 +66,7 @@ const FORBIDDEN: [Forbidden; 27] = [
         "a reader that waits behind a writer can wait on itself: use `Locked`, and share snapshots",
     ),
     forbid("PoisonError", SHELLS, "comes with a lock that no order is checked of: use `Locked`"),
-    forbid("#[ignore", EVERYWHERE, "a test that does not run claims what nobody checks"),
+    forbid("#[ignore", EVERYWHERE, "a test that does not run claims a property without a check"),
     forbid("todo!", EVERYWHERE, "unfinished code stays out"),
     forbid("unimplemented!", EVERYWHERE, "unfinished code stays out"),
     forbid("dbg!", EVERYWHERE, "a leftover of debugging"),
@@ -96,7 +96,7 @@ const EXEMPT: [(&str, &str); 1] = [
 ];
 
 /// Where a proof may be asserted (`CertificateProof::asserted`): where a certificate or a pre-shared key was verified,
-/// and in the tests of the judgement itself. Anywhere else somebody would make a proof without a check.
+/// and in the tests of the judgement itself. Anywhere else the caller would make a proof without a check.
 const MAY_ASSERT: [&str; 7] = [
     "crates/pki/src/",
     "crates/core/src/handshake/",
@@ -124,7 +124,7 @@ pub(crate) fn check(file: &TextFile) -> Vec<Finding> {
     found.into_iter().map(|(line, what)| Finding::new(&file.path, line, what)).collect()
 }
 
-fn is_generated(file: &TextFile) -> bool {
+pub(super) fn is_generated(file: &TextFile) -> bool {
     file.path.contains("/generated/") || file.text.lines().take(3).any(|line| line.contains("@generated"))
 }
 
@@ -165,7 +165,7 @@ fn assertions(file: &TextFile, code: &str) -> Vec<(usize, String)> {
         return Vec::new();
     }
     let tests = if in_core { test_items(code) } else { Vec::new() };
-    // The bare word, so that neither an alias of the type nor a method reference hides it.
+    // The bare word, so that an alias of the type or a method reference does not hide it.
     let calls = find_words(code, "asserted").filter(|at| !is_definition(code, *at));
     let calls = calls.filter(|at| !tests.iter().any(|test| test.contains(at)));
     let what = "`asserted`: only a verifier, a handshake of core, or a test of core may assert a proof";

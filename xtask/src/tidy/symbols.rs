@@ -10,7 +10,7 @@ use super::files::TextFile;
 use super::markdown::Page;
 use super::mask::{code_of, is_word};
 
-/// Records of what was true once.
+/// Records of the past.
 const HISTORY: [&str; 2] = ["CHANGELOG.md", "docs/adr/"];
 
 pub(crate) fn check(files: &[TextFile]) -> Vec<Finding> {

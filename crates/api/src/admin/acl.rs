@@ -26,7 +26,7 @@ pub struct AclPolicy {
 pub struct AclAdd {
     /// The rule.
     pub rule: RuleText,
-    /// Answer once every member decides by it, or serves nobody.
+    /// Answer once every member decides by it, or serves no client.
     #[serde(default)]
     pub wait: bool,
 }
@@ -37,10 +37,10 @@ pub struct AclAdd {
 pub struct AclApply {
     /// All of it.
     pub policy: PolicyText,
-    /// Only if nobody has changed the policy since this generation.
+    /// Only if the policy has not changed since this generation.
     #[serde(default)]
     pub if_generation: Option<u64>,
-    /// Answer once every member decides by it, or serves nobody.
+    /// Answer once every member decides by it, or serves no client.
     #[serde(default)]
     pub wait: bool,
 }
@@ -84,9 +84,9 @@ pub struct AclPlan {
 /// A request that would be decided otherwise.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AclFlip {
-    /// What was asked.
+    /// The request.
     pub request: AclAsk,
-    /// What is decided now.
+    /// The decision now.
     pub before: AclDecision,
     /// What would be.
     pub after: AclDecision,
@@ -165,7 +165,7 @@ pub struct AclWho {
     pub name: String,
 }
 
-/// Those who may.
+/// The principals that may.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AclWhoCan {
     /// The generation that it was decided under.
@@ -174,7 +174,7 @@ pub struct AclWhoCan {
     pub principals: Vec<AclHolder>,
 }
 
-/// Somebody who may.
+/// A principal that may.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AclHolder {
     /// Who.
@@ -185,12 +185,12 @@ pub struct AclHolder {
     pub only_from: Vec<String>,
 }
 
-/// What is odd about the rules.
+/// The oddities of the rules.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AclLint {
     /// The generation that was looked at.
     pub generation: u64,
-    /// What was found.
+    /// The findings.
     pub findings: Vec<AclFinding>,
 }
 
@@ -209,7 +209,7 @@ pub struct AclFinding {
 pub struct LabelChange {
     /// What.
     pub edits: Vec<LabelEdit>,
-    /// Answer once every member decides by it, or serves nobody.
+    /// Answer once every member decides by it, or serves no client.
     #[serde(default)]
     pub wait: bool,
 }
@@ -224,7 +224,7 @@ pub struct LabelEdit {
     pub value: Option<String>,
 }
 
-/// What somebody is from now on.
+/// The labels of a principal from now on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Labelled {
     /// Who, such as `node/2` or `client/pay`.

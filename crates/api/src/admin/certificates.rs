@@ -50,7 +50,7 @@ pub struct CertificateInfo {
 /// A revocation of a key, or of all keys of a principal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificateRevoked {
-    /// Whose, a SPIFFE id; none if the key is on nobody's record.
+    /// The principal, a SPIFFE id; none if the key is on no record.
     pub principal: Option<String>,
     /// The key that was named, SHA-256; none if all of the principal's were.
     pub key: Option<String>,

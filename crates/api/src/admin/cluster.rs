@@ -1,8 +1,8 @@
-//! What is set for the whole cluster, and which level its members know.
+//! The settings of the whole cluster, and the level that its members know.
 
 use serde::{Deserialize, Serialize};
 
-/// What is set for the whole cluster.
+/// The settings of the whole cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterSettings {
     /// The cluster's name.
@@ -58,7 +58,7 @@ pub struct LevelRaise {
     pub without: Vec<String>,
 }
 
-/// Settings of the whole cluster to change; what is left out stays.
+/// Settings of the whole cluster to change; an absent field stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClusterChange {

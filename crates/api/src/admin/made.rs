@@ -1,4 +1,4 @@
-//! Who made what is on record, and when.
+//! The authors of records, and when they made them.
 
 use countersign_core::trust::author;
 use countersign_core::trust::member;
@@ -16,7 +16,7 @@ pub struct MadeInfo {
 }
 
 impl MadeInfo {
-    /// What is on record.
+    /// The author on record.
     pub fn of(made: &author::Made) -> Self {
         Self { by: made.by.to_string(), taken_by: made.taken_by.0, at_millis: made.at.0 }
     }
@@ -32,7 +32,7 @@ pub struct IssuedInfo {
 }
 
 impl IssuedInfo {
-    /// What is on record.
+    /// The author on record.
     pub fn of(issued: &member::Issued) -> Self {
         Self { authority: issued.authority.map(|id| id.to_string()), made: MadeInfo::of(&issued.made) }
     }

@@ -43,7 +43,7 @@ struct Context {
 }
 
 impl Context {
-    /// What the flags say, over what is remembered.
+    /// The target that the flags give, over the remembered one.
     fn over(self, remembered: Self) -> Self {
         Self {
             server: self.server.or(remembered.server),

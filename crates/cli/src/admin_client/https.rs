@@ -1,7 +1,7 @@
 //! The HTTPS port of any member, with an admin's certificate.
 //!
-//! The server's certificate must be one for servers under a given authority and hold the dialed host: the member's own, or
-//! the one that its operator gave it. The operating system's trust store is never consulted.
+//! The server's certificate must be one for servers under a given authority and hold the dialed host: the member's own,
+//! or the one that its operator gave it. The operating system's trust store is never consulted.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::admin_client::AdminError;
 use crate::failure::{Failure, chain};
 use crate::files::{read_private, read_text};
 
-/// A member's HTTPS port, whom to trust there, and whom to be.
+/// A member's HTTPS port, the authority to trust there, and the certificate to show.
 pub(crate) struct Remote {
     pub(crate) server: Address,
     bundle: Arc<Bundle>,

@@ -1,4 +1,4 @@
-//! The local socket: the member on this host, reached by whoever may open it.
+//! The local socket: the member on this host, reached by a user that may open it.
 
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};

@@ -49,10 +49,10 @@ pub(crate) enum AclVerb {
         #[arg(long)]
         toml: bool,
     },
-    /// Say whether somebody may do something: exit code 0 if so, 1 if not
+    /// Say whether a principal may do something: exit code 0 if so, 1 if not
     #[command(override_usage = usage!(question "check"))]
     Check(AclQuestion),
-    /// Tell why somebody may do something, or may not: every rule that was weighed
+    /// Tell why a principal may do something, or may not: every rule that was weighed
     #[command(override_usage = usage!(question "explain"))]
     Explain(AclQuestion),
     /// List who may do something
@@ -67,7 +67,7 @@ pub(crate) enum AclVerb {
 #[derive(Debug, Clone, Args)]
 #[command(group(ArgGroup::new("what").args(["topic", "topic_prefix", "resource", "resource_prefix", "any"])))]
 pub(crate) struct RuleWords {
-    /// Whom: client/NAME, client/PREFIX*, broker/HOST, admin/NAME, node/N, `*` or role:Worker[gpu=true]
+    /// The principal: client/NAME, client/PREFIX*, broker/HOST, admin/NAME, node/N, `*` or role:Worker[gpu=true]
     #[arg(long, value_name = "P")]
     pub(crate) principal: Option<String>,
     /// What they do: read, write, create, delete, alter, describe, administer, several with commas, or all
@@ -112,7 +112,7 @@ pub(crate) struct AclAddArgs {
     /// Its id [default: one that follows from what it says]
     #[arg(long, value_name = "ID")]
     pub(crate) id: Option<String>,
-    /// Return once every member decides by it, or serves nobody
+    /// Return once every member decides by it, or serves no client
     #[arg(long)]
     pub(crate) wait: bool,
 }
@@ -129,7 +129,7 @@ pub(crate) struct AclRemoveArgs {
     /// Its id, as `acl list` shows it: for rules with an id or a span of their own
     #[arg(long, value_name = "ID", conflicts_with_all = ["principal", "action", "what", "deny", "from"])]
     pub(crate) id: Option<String>,
-    /// Return once every member decides without it, or serves nobody
+    /// Return once every member decides without it, or serves no client
     #[arg(long)]
     pub(crate) wait: bool,
 }
@@ -182,10 +182,10 @@ pub(crate) struct AclApplyArgs {
     /// Show what would change, which requests of late would be decided otherwise, and change nothing
     #[arg(long)]
     pub(crate) plan: bool,
-    /// Only if nobody has changed the policy since this generation
+    /// Only if the policy has not changed since this generation
     #[arg(long, value_name = "G")]
     pub(crate) if_generation: Option<u64>,
-    /// Return once every member decides by it, or serves nobody
+    /// Return once every member decides by it, or serves no client
     #[arg(long)]
     pub(crate) wait: bool,
 }

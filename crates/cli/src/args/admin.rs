@@ -79,7 +79,7 @@ pub(crate) enum TokenVerb {
 /// `countersign token create`
 #[derive(Debug, Args)]
 pub(crate) struct TokenCreateArgs {
-    /// What those who join become
+    /// The suffrage of a joiner
     #[arg(long, value_enum, default_value_t = SuffrageArg::Voter)]
     pub(crate) suffrage: SuffrageArg,
     /// The role that they get
@@ -97,7 +97,7 @@ pub(crate) struct TokenCreateArgs {
     /// The only node name that it admits
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<countersign_core::name::Name>,
-    /// A name or IP address that certificates of those who join may hold, if they advertise it; can be repeated
+    /// A name or IP address that a joiner's certificate may hold, if the joiner advertises it; can be repeated
     #[arg(long = "host", value_name = "HOST", value_parser = Host::parse)]
     pub(crate) hosts: Vec<Host>,
 }
@@ -168,11 +168,11 @@ pub(crate) enum NodeVerb {
     Label {
         /// A node's name or number, or client/NAME, broker/HOST or admin/NAME
         #[arg(value_name = "N")]
-        whom: String,
+        principal: String,
         /// role=Worker, gpu=true; zone- takes zone away
         #[arg(value_name = "EDIT", required = true)]
         edits: Vec<String>,
-        /// Return once every member decides by it, or serves nobody
+        /// Return once every member decides by it, or serves no client
         #[arg(long)]
         wait: bool,
     },
@@ -218,7 +218,7 @@ pub(crate) struct Cluster {
 /// What to do with settings of the whole cluster.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterVerb {
-    /// Show what is set for the whole cluster
+    /// Show the settings of the whole cluster
     Show,
     /// Change a setting of the whole cluster
     Set {
@@ -264,7 +264,7 @@ pub(crate) enum CertVerb {
 
 /// `countersign cert issue`
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("whom").required(true).args(["client", "broker", "admin"])))]
+#[command(group(ArgGroup::new("principal").required(true).args(["client", "broker", "admin"])))]
 pub(crate) struct CertIssue {
     /// For a client of this name
     #[arg(long, value_name = "NAME")]

@@ -22,7 +22,8 @@ pub(crate) struct ServerArgs {
 
 const AFTER_HELP: &str = concat!(
     "The data directory is /var/lib/countersign for root, else countersign in $XDG_STATE_HOME or ~/.local/state.\n\n",
-    "On an empty data directory --bootstrap makes a cluster and --join-token joins one; with neither, one member starts on ",
+    "On an empty data directory --bootstrap makes a cluster and --join-token joins one; with neither, one member \
+     starts on ",
     "loopback only. On a directory that holds a member the server goes on, and those flags are ignored.\n\n",
     "Every flag is also a key of the --config file (hyphens become underscores) and a variable, such as ",
     "COUNTERSIGN_CLUSTER_ADDR; flags prevail over variables, variables over the file. A secret may be @FILE, - for ",

@@ -57,7 +57,7 @@ async fn revoke(client: &AdminClient, what: &str, output: Output) -> Result<(), 
         (None, Ok(role)) => format!("/v1/principals/{role}"),
         (None, Err(_)) => {
             return Err(Failure::usage(
-                format!("`{what}` is neither the SHA-256 of a key nor a principal"),
+                format!("`{what}` is no SHA-256 of a key and no principal"),
                 "give the 64 hexadecimal digits that `countersign cert list` shows, or client/NAME, broker/HOST or \
                  admin/NAME",
             ));
@@ -84,21 +84,21 @@ async fn revoke(client: &AdminClient, what: &str, output: Output) -> Result<(), 
     complete(what, &revoked.enforcement, Change::Refusal)
 }
 
-/// Whom it is for, and what its files are called.
-struct Whom {
+/// The holder of a certificate, and the names of its files.
+struct Holder {
     role: Role,
     name: String,
 }
 
-fn role(issue: &CertIssue) -> Result<Whom, Failure> {
+fn role(issue: &CertIssue) -> Result<Holder, Failure> {
     let kinds = [("client", &issue.client), ("broker", &issue.broker), ("admin", &issue.admin)];
     let given = kinds.into_iter().find_map(|(kind, name)| name.as_ref().map(|name| (kind, name)));
-    let (kind, name) =
-        given.ok_or_else(|| Failure::usage("nobody is named", "add --client NAME, --broker HOST or --admin NAME"))?;
+    let (kind, name) = given
+        .ok_or_else(|| Failure::usage("no principal is named", "add --client NAME, --broker HOST or --admin NAME"))?;
     let role = Role::parse(&format!("{kind}/{name}")).map_err(|reason| {
         Failure::usage(format!("`--{kind} {name}`: {reason}"), "use lower-case letters, digits and hyphens")
     })?;
-    Ok(Whom { role, name: name.clone() })
+    Ok(Holder { role, name: name.clone() })
 }
 
 #[derive(serde::Serialize)]
@@ -111,16 +111,21 @@ struct Issued<'a> {
     ca_file: &'a Path,
 }
 
-async fn issue_certificate(client: &AdminClient, args: &CertIssue, whom: &Whom, output: Output) -> Result<(), Failure> {
+async fn issue_certificate(
+    client: &AdminClient,
+    args: &CertIssue,
+    holder: &Holder,
+    output: Output,
+) -> Result<(), Failure> {
     let file = |name: String| args.out.join(name);
-    let (chain_file, key_file) = (file(format!("{}.pem", whom.name)), file(format!("{}.key", whom.name)));
+    let (chain_file, key_file) = (file(format!("{}.pem", holder.name)), file(format!("{}.key", holder.name)));
     let ca_file = file("ca.pem".to_owned());
     check_absent([chain_file.as_path(), key_file.as_path()], args.force)?;
     let failed = |why: String| Failure::unreachable(why, "try again");
     let key = KeyPair::generate(args.key).map_err(|error| failed(chain(&error)))?;
     let csr = create_csr(&key).map_err(|error| failed(chain(&error)))?;
     let pem = key.to_pem().map_err(|error| failed(chain(&error)))?;
-    let request = CertificateRequest { role: whom.role.to_string(), ttl_secs: args.ttl, csr: csr_pem(&csr) };
+    let request = CertificateRequest { role: holder.role.to_string(), ttl_secs: args.ttl, csr: csr_pem(&csr) };
     let issued: CertificateIssued = client.post("/v1/certificates", &request).await?;
     if issued.key != key.id().to_string() {
         return Err(failed("the issued certificate is of another key".to_owned()));

@@ -1,4 +1,4 @@
-//! `countersign cluster`: what is set for the whole cluster.
+//! `countersign cluster`: the settings of the whole cluster.
 
 use countersign_api::admin::{ClusterChange, ClusterSettings, LevelRaise};
 use countersign_core::name::Host;
@@ -64,7 +64,7 @@ fn change(setting: &str) -> Result<ClusterChange, Failure> {
         Some(("level_auto", auto)) => match auto.parse() {
             Ok(auto) => Ok(ClusterChange { client_names: None, level_auto: Some(auto) }),
             Err(_) => Err(Failure::usage(
-                format!("`{auto}` is neither true nor false"),
+                format!("`{auto}` is not true or false"),
                 "countersign cluster set level_auto=false",
             )),
         },

@@ -1,4 +1,5 @@
-//! How a revocation, or a change of rules, comes into force, member by member: what is waited for, and what each member said in the end.
+//! How a revocation, or a change of rules, comes into force, member by member: which members are waited for, and the
+//! last answer of each.
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
@@ -18,10 +19,10 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How often the line moves.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What comes into force.
+/// The change that comes into force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Change {
-    /// Somebody is refused.
+    /// A principal is refused.
     Refusal,
     /// Others may do what they could not, or may not any more.
     Rule,
@@ -35,7 +36,7 @@ pub(super) async fn working<T>(
 ) -> Result<T, Failure> {
     let told = async {
         let progress = Progress::new(output);
-        // why: what is done at once needs no word
+        // why: a change that is done at once needs no word
         tokio::time::sleep(QUIET).await;
         progress.say(what.to_owned());
         std::future::pending().await
@@ -55,7 +56,7 @@ pub(super) async fn waiting<T>(
 ) -> Result<T, Failure> {
     let told = async {
         let progress = Progress::new(output);
-        // why: what is done at once needs no word
+        // why: a change that is done at once needs no word
         tokio::time::sleep(QUIET).await;
         loop {
             let status: Result<Status, Failure> = client.get("/v1/status").await;
@@ -133,7 +134,8 @@ pub(super) fn enforced(text: &mut Text, enforcement: &Enforcement, change: Chang
     text.table(&header, enforcement.members.iter().map(|member| row(member, change, now_millis)));
 }
 
-/// A revocation that is committed and not known to be in force everywhere is no success: whoever relies on it must look.
+/// A revocation that is committed and not known to be in force everywhere is no success: a caller that relies on it
+/// must look.
 pub(super) fn complete(what: &str, enforcement: &Enforcement, change: Change) -> Result<(), Failure> {
     if enforcement.complete {
         return Ok(());
@@ -162,9 +164,9 @@ fn row(member: &EnforcedBy, change: Change, now_millis: u64) -> Vec<String> {
     let state = match member.state.as_str() {
         "enforced" if change == Change::Rule => "decides by it",
         "enforced" => "refuses it",
-        "lapsed" => "did not answer; its lease has run out, it serves nobody",
+        "lapsed" => "did not answer; its lease has run out, it serves no client",
         "awaited" => "did not answer yet; serves until its lease ends",
-        "evicted" => "let in by nobody; may serve by itself until its lease ends",
+        "evicted" => "all members refuse it; may serve by itself until its lease ends",
         other => other,
     };
     let receipt = member.receipt.as_ref();
@@ -209,7 +211,7 @@ mod tests {
         assert_eq!(cells(&by("n2", "enforced", None, None)), "n2|refuses it|-|-|-");
         let awaited = cells(&by("n3", "awaited", Some(9_000), None));
         assert!(awaited.ends_with("|-|1970-01-01T00:00:09.000Z (in 7s)|abababababababab…"), "{awaited}");
-        assert!(cells(&by("n4", "lapsed", Some(1_000), None)).contains("serves nobody"));
+        assert!(cells(&by("n4", "lapsed", Some(1_000), None)).contains("serves no client"));
     }
 
     #[test]

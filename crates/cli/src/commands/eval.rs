@@ -77,7 +77,7 @@ fn each_line<T: Serialize>(expected: &str, judge: impl Fn(&[u8]) -> T) -> Result
     }
 }
 
-/// What is not even text is no SPIFFE id; it has a line of its own like every case.
+/// A line that is not even text is no SPIFFE id; it has a line of its own like every case.
 fn judge_principal(line: &[u8]) -> PrincipalVerdict {
     let invalid = |err: String| PrincipalVerdict::Invalid { ok: false, err };
     let case: PrincipalCase = match serde_json::from_slice(line) {

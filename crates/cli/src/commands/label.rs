@@ -12,12 +12,12 @@ use crate::output::{Output, now_millis, or_dash};
 
 pub(super) async fn run(
     target: &Target,
-    whom: &str,
+    principal: &str,
     edits: &[String],
     wait: bool,
     output: Output,
 ) -> Result<(), Failure> {
-    let path = format!("{}/label", path(whom)?);
+    let path = format!("{}/label", path(principal)?);
     let edits = edits.iter().map(|text| edit(text)).collect::<Result<_, _>>()?;
     let client = AdminClient::to(target)?;
     let body = LabelChange { edits, wait };
@@ -32,19 +32,19 @@ pub(super) async fn run(
             enforced(text, enforcement, Change::Rule, now_millis());
         }
     })?;
-    done.enforcement.map_or(Ok(()), |enforcement| complete(whom, &enforcement, Change::Rule))
+    done.enforcement.map_or(Ok(()), |enforcement| complete(principal, &enforcement, Change::Rule))
 }
 
-/// A member by its name or number, anybody else by kind and name.
-fn path(whom: &str) -> Result<String, Failure> {
-    if !whom.contains('/') {
-        return node_path(whom);
+/// A member by its name or number, another principal by kind and name.
+fn path(principal: &str) -> Result<String, Failure> {
+    if !principal.contains('/') {
+        return node_path(principal);
     }
-    match Role::parse(whom) {
+    match Role::parse(principal) {
         Ok(Role::Node(node)) => node_path(&node.to_string()),
         Ok(role) => Ok(format!("/v1/principals/{role}")),
         Err(reason) => Err(Failure::usage(
-            format!("`{whom}`: {reason}"),
+            format!("`{principal}`: {reason}"),
             "name a node by its name, or write client/NAME, broker/HOST or admin/NAME",
         )),
     }
@@ -81,17 +81,17 @@ mod tests {
 
     #[test]
     fn what_is_labelled_is_a_node_or_a_principal() {
-        for (whom, expected) in [
+        for (principal, expected) in [
             ("n1", "/v1/nodes/n1"),
             ("3", "/v1/nodes/3"),
             ("node/3", "/v1/nodes/3"),
             ("client/pay", "/v1/principals/client/pay"),
             ("broker/b1.example", "/v1/principals/broker/b1.example"),
         ] {
-            assert_eq!(path(whom).unwrap(), expected);
+            assert_eq!(path(principal).unwrap(), expected);
         }
-        for whom in ["", "../x", "client/", "client/A", "x/y", "client/a/b", "a b"] {
-            assert!(path(whom).is_err(), "{whom}");
+        for principal in ["", "../x", "client/", "client/A", "x/y", "client/a/b", "a b"] {
+            assert!(path(principal).is_err(), "{principal}");
         }
     }
 }

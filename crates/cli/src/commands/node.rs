@@ -19,7 +19,9 @@ pub(super) async fn run(args: Node, output: Output) -> Result<(), Failure> {
             let list: Vec<MemberStatus> = client()?.get("/v1/nodes").await?;
             return output.show(&list, |text| members(text, &list, now_secs()));
         }
-        NodeVerb::Label { whom, edits, wait } => return label::run(&args.target, &whom, &edits, wait, output).await,
+        NodeVerb::Label { principal, edits, wait } => {
+            return label::run(&args.target, &principal, &edits, wait, output).await;
+        }
         NodeVerb::Hosts { node, edit, host } => return hosts(&args.target, &node, edit, &host, output).await,
         NodeVerb::Quarantine { node, lift } => return quarantine(&args.target, &node, lift, output).await,
         NodeVerb::Promote { node } => {
@@ -88,8 +90,8 @@ async fn quarantine(target: &Target, node: &str, lift: bool, output: Output) -> 
             format!("{name} ({node}) is let in again by this member")
         } else {
             format!(
-                "{name} ({node}) is refused by this member alone, connections closed: {connections_closed}; do the same on \
-                 the other voters, then evict it"
+                "{name} ({node}) is refused by this member alone, connections closed: {connections_closed}; do the \
+                 same on the other voters, then evict it"
             )
         });
     })
@@ -98,10 +100,7 @@ async fn quarantine(target: &Target, node: &str, lift: bool, output: Output) -> 
 /// A name or a number; anything else never becomes part of a path.
 pub(super) fn node_path(node: &str) -> Result<String, Failure> {
     let name = Name::parse(node).map_err(|reason| {
-        Failure::usage(
-            format!("`{node}` is neither the name nor the number of a node: {reason}"),
-            "countersign node list",
-        )
+        Failure::usage(format!("`{node}` is no name and no number of a node: {reason}"), "countersign node list")
     })?;
     Ok(format!("/v1/nodes/{name}"))
 }

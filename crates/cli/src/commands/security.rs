@@ -49,7 +49,7 @@ pub(super) fn run(args: Security, output: Output) -> Result<(), Failure> {
     })
 }
 
-/// What was written.
+/// The files written.
 #[derive(serde::Serialize)]
 struct Written {
     /// The principal, or the trust domain of an authority.
@@ -113,7 +113,7 @@ fn create_certificate(args: &CertCreate, role: Role, hosts: &[Host], file: &str)
             "make another with `countersign security ca create`, or check this host's clock",
         ));
     }
-    // A certificate that outlives its authority would promise what nobody accepts.
+    // A certificate that outlives its authority would promise a time in which no verifier accepts it.
     let wanted = backdated(now, args.ttl);
     let validity = Validity { not_after: wanted.not_after.min(info.validity.not_after), ..wanted };
     let principal = Principal { trust_domain, role };
@@ -140,7 +140,7 @@ fn load_authority(directory: &Path) -> Result<Authority, Failure> {
     })
 }
 
-/// The key first: a certificate without its key is of no use to anybody.
+/// The key first: a certificate without its key is of no use.
 fn store(made: &Made, chain: &str, chain_file: &Path, key_file: &Path, force: bool) -> Result<(), Failure> {
     let key = made.key_pem.expose().as_bytes();
     write(&NewFile { path: key_file.to_owned(), content: key, readers: Readers::Owner }, force)?;

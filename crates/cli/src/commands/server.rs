@@ -1,5 +1,5 @@
-//! `countersign server`: one member of a cluster, as a process. What the member is and does is the library's; here are its
-//! configuration, its signals and its log.
+//! `countersign server`: one member of a cluster, as a process. What the member is and does is the library's; here are
+//! its configuration, its signals and its log.
 
 mod advice;
 mod announce;
@@ -85,8 +85,8 @@ fn check_directory(config: &ServerConfig) -> Result<Option<String>, Failure> {
 
 const GENERATE: &str = "cluster.authentication.generate_certs_if_missing";
 
-/// A file of a certificate made elsewhere that is to be generated. Where no paths are given, the cluster makes certificates
-/// anyway.
+/// A file of a certificate made elsewhere that is to be generated. Where no paths are given, the cluster makes
+/// certificates anyway.
 fn missing_file<'a>(settings: &Settings, config: &'a ServerConfig) -> Option<&'a Path> {
     let files = config.files.as_ref().filter(|_| settings.flag(GENERATE))?;
     [&files.ca, &files.cert, &files.key].into_iter().map(PathBuf::as_path).find(|path| !path.exists())
@@ -142,12 +142,13 @@ async fn serve(plan: Plan, output: Output, progress: &Progress) -> Result<(), Fa
     let (member, started) = tokio::select! {
         started = starting => started.map_err(|error| advice::failure(&error))?,
         () = signals.stop() => {
-            return Err(Failure::unreachable("stopped by a signal before the member was up", "start it again: it goes on where it stopped"));
+            let next = "start it again: it goes on where it stopped";
+            return Err(Failure::unreachable("stopped by a signal before the member was up", next));
         }
     };
     progress.end();
     announce::announce(&member, started, &data, output)?;
-    // Nobody may be listening; that is no reason not to run.
+    // Systemd may not be listening; that is no reason not to run.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let ended = until_stopped(&member, &mut signals, &data, (said, &requirements), progress).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
@@ -157,7 +158,7 @@ async fn serve(plan: Plan, output: Output, progress: &Progress) -> Result<(), Fa
         () = member.shutdown() => Ok(()),
         () = signals.stop() => Err(Failure::unreachable(
             "stopped by a second signal before everything was handed over",
-            "nothing: what was promised is stored, and the next start goes on from it",
+            "nothing: this member's promises are stored, and the next start goes on from them",
         )),
     }
 }
@@ -217,7 +218,9 @@ impl Signals {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hangup.recv() => tracing::info!("nothing to reload: replaced files of the HTTPS port are taken up without a signal"),
+                _ = self.hangup.recv() => {
+                    tracing::info!("nothing to reload: replaced files of the HTTPS port need no signal");
+                }
             }
         }
     }

@@ -59,10 +59,10 @@ fn lease(status: &StatusAnswer) -> String {
 /// Who keeps a revocation from being in force everywhere, until when, and what to do.
 fn waited_for(awaited: &AwaitedStatus, now_millis: u64) -> String {
     let AwaitedStatus { node, name, generation, lease_ends_millis } = awaited;
-    let serves = if *lease_ends_millis <= now_millis { "it serves nobody since" } else { "it may serve until" };
+    let serves = if *lease_ends_millis <= now_millis { "it serves no client since" } else { "it may serve until" };
     format!(
-        "awaited: {name} ({node}) does not say that it enforces generation {generation}; {serves} {}; start it, or evict it \
-         if it is gone",
+        "awaited: {name} ({node}) does not say that it enforces generation {generation}; {serves} {}; start it, or \
+         evict it if it is gone",
         at_millis(*lease_ends_millis, now_millis)
     )
 }

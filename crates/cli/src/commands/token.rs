@@ -26,7 +26,7 @@ pub(super) async fn run(args: Token, output: Output) -> Result<(), Failure> {
         TokenVerb::Revoke { id } => {
             let Some(token) = TokenId::parse(&id) else {
                 return Err(Failure::usage(
-                    "what was given is not a token id",
+                    "the text given is not a token id",
                     "give the 16 hexadecimal digits that `countersign token list` shows",
                 ));
             };

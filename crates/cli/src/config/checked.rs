@@ -24,7 +24,7 @@ use crate::config::value::{Setting, Value, in_file};
 use crate::duration::{parse_secs, shown};
 use crate::secret_arg::SecretArg;
 
-/// Why a configuration makes no sense. Each names what was written.
+/// Why a configuration makes no sense. Each names the text written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CheckError {
     #[error("{written} is `{value}`: {reason}")]
@@ -66,7 +66,7 @@ impl CheckError {
     }
 }
 
-/// What was said, by key.
+/// The settings given, by key.
 pub(crate) struct Settings(pub(crate) Layer);
 
 impl Settings {
@@ -244,7 +244,7 @@ pub(crate) struct ServerConfig {
     pub(crate) client_ttl_secs: u64,
     /// Seconds that guards outside the cluster may keep what this member tells them of a principal.
     pub(crate) cache_ttl_secs: u64,
-    /// What was said about what the whole cluster shares, to be compared with what it does.
+    /// The configured values that the whole cluster shares, to be compared with the cluster's.
     pub(crate) said: Said,
     /// The reusable token of a bootstrap.
     pub(crate) cluster_token: ClusterToken,
@@ -252,11 +252,11 @@ pub(crate) struct ServerConfig {
     pub(crate) files: Option<FilesMode>,
     /// What tasks require, if this makes the cluster.
     pub(crate) requirements: Vec<Requirement>,
-    /// What was asked for and is not there, as it was written.
+    /// The settings of absent features, as they were written.
     pub(crate) unavailable: Vec<String>,
 }
 
-/// What was said of what is the cluster's since its bootstrap.
+/// The configured values that are the cluster's since its bootstrap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Said {
     pub(crate) lease: Option<LeaseLength>,
@@ -264,7 +264,7 @@ pub(crate) struct Said {
 }
 
 impl ServerConfig {
-    /// Judges what was said.
+    /// Judges the settings given.
     pub(crate) fn check(settings: &Settings) -> Result<Self, CheckError> {
         let files = sections::check(settings)?;
         let https_addr = settings.listen("https_addr", None)?;

@@ -29,7 +29,7 @@ pub(crate) enum LayerError {
     /// The file is not TOML. The line is named and not shown: it may hold a secret.
     #[error("configuration `{}` is not TOML at line {line}: {reason}", path.display())]
     Toml { path: PathBuf, line: usize, reason: String },
-    /// A key that nobody knows.
+    /// An unknown key.
     #[error("`{name}` in {place} is not a setting")]
     Unknown { name: String, place: String, nearest: Option<String> },
     /// A section's name with something else in it.
@@ -151,8 +151,9 @@ pub(crate) fn of_environment(variables: impl IntoIterator<Item = (OsString, OsSt
     Ok(layer)
 }
 
-/// A variable that is nearly one of ours, or in one of our sections, is mistyped. Others may be meant for somebody else:
-/// tests, scripts, and the addresses that Kubernetes sets for services named `countersign` or `countersign-trust`.
+/// A variable that is nearly one of ours, or in one of our sections, is mistyped. Others may be meant for other
+/// programs: tests, scripts, and the addresses that Kubernetes sets for services named `countersign` or
+/// `countersign-trust`.
 fn refuse_mistyped(name: &str) -> Result<(), LayerError> {
     let rest = name.strip_prefix(VARIABLE_PREFIX).unwrap_or_default();
     if rest.split('_').any(|part| part == "SERVICE" || part == "PORT") {

@@ -1,7 +1,8 @@
 //! Every key of the configuration: where it stands in the file, what it holds, and its flag. One table for file,
 //! environment, flags, help and the effective configuration, so that they cannot disagree.
 
-/// What is logged where nothing else is said. Raft's own engine tells of each lost message; the member tells of what matters.
+/// The log filter where none is configured. Raft's own engine tells of each lost message; the member tells of what
+/// matters.
 pub(crate) const LOG_DEFAULT: &str = "info,openraft=off";
 
 /// What a key holds.
@@ -122,8 +123,8 @@ pub(crate) const KEYS: &[Key] = &[
     key("return_as_learner", Kind::Flag).flag(
         "return-as-learner",
         "BOOL",
-        "Come back with a new store, as a learner, if this member's store is lost or other members refuse it; get another \
-         certificate if that is lost",
+        "Come back with a new store, as a learner, if this member's store is lost or other members refuse it; get \
+         another certificate if that is lost",
     ),
     key("cluster_addr", Kind::Text)
         .flag("cluster-addr", "HOST:PORT", "Where the cluster port is bound; port 0 takes any that is free")

@@ -1,5 +1,5 @@
-//! Settings whose feature is not in this version. They parse, so that a configuration can be written ahead; a start with
-//! one is refused by name, so that nobody believes in a protection that is not there.
+//! Settings whose feature is not in this version. They parse, so that a configuration can be written ahead. A start
+//! with one is refused by name, so that no operator believes in a protection that is not there.
 
 use crate::config::checked::Settings;
 

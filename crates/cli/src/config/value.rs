@@ -163,7 +163,7 @@ pub(crate) struct Setting {
 }
 
 impl Setting {
-    /// The key as whoever said it wrote it: `--flag`, `VARIABLE` or `[section] key`.
+    /// The key as its author wrote it: `--flag`, `VARIABLE` or `[section] key`.
     pub(crate) fn written(&self) -> String {
         match &self.source {
             Source::Flag(flag) => format!("`--{flag}`"),

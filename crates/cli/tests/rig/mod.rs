@@ -115,7 +115,7 @@ fn done(mut command: Command) -> Done {
     finished(command.spawn().unwrap())
 }
 
-/// What a command may take; one that should have been refused would otherwise run for ever.
+/// The time that a command may take; one that should have been refused would otherwise run on.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 fn finished(child: Child) -> Done {

@@ -23,7 +23,7 @@ pub struct Client {
     dialer: ServiceClient,
 }
 
-/// One connection, kept: it is never dialed anew.
+/// One connection, kept: it is never dialed again.
 pub struct Open {
     whoami: WhoamiClient<Channel>,
 }
@@ -38,7 +38,7 @@ impl Client {
         Self::new(&pem, &read(format!("{name}.key")), &pem, &domain)
     }
 
-    /// Whoever holds these files.
+    /// The holder of these files.
     pub fn new(chain: &str, key: &str, trusted: &str, domain: &str) -> Self {
         let chain = certificates_from_pem(chain).unwrap();
         let key = KeyPair::from_pem(key).unwrap();

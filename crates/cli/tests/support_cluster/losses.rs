@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::client::Client;
 use super::{Node, PATIENCE, pause};
 
-/// Copies what there is as it is now. Files before directories: a record of what was confirmed is not newer than that.
+/// Copies the directory as it is now. Files before directories: a record of confirmations is not newer than that.
 pub fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     let mut entries: Vec<_> = fs::read_dir(from).unwrap().map(Result::unwrap).collect();

@@ -247,8 +247,8 @@ impl Node {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Stops the process where it is (SIGSTOP), and returns when every thread of it stands still: the signal stops one, which
-    /// stops the others, and until then they go on.
+    /// Stops the process where it is (SIGSTOP), and returns when every thread of it stands still: the signal stops one,
+    /// which stops the others, and until then they go on.
     pub fn freeze(&self) {
         self.signal(rustix::process::Signal::STOP);
         let tasks = format!("/proc/{}/task", self.child.as_ref().expect("runs").id());
@@ -342,7 +342,7 @@ impl Drop for Node {
 }
 
 pub fn pause() {
-    // why: another process tells nobody when it is ready
+    // why: another process does not tell when it is ready
     std::thread::sleep(Duration::from_millis(50));
 }
 

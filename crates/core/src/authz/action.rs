@@ -1,16 +1,16 @@
-//! What is done to a resource, and sets of it.
+//! The actions that a caller can take on a resource, and sets of them.
 
 use core::fmt;
 use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// What is done to a resource.
+/// An action on a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[repr(u8)]
 pub enum Action {
-    /// Get what is in it.
+    /// Get its contents.
     Read,
     /// Put something into it; call it, if it is a service.
     Write,
@@ -110,7 +110,7 @@ impl ActionSet {
     pub const NONE: Self = Self(0);
     /// All.
     pub const ALL: Self = Self(0x7f);
-    /// Whoever may do one of these may know that the thing is there.
+    /// A principal that may do one of these may know that the thing exists.
     const IMPLY_DESCRIBE: Self =
         Self(Action::Read.bit() | Action::Write.bit() | Action::Delete.bit() | Action::Alter.bit());
 

@@ -1,4 +1,4 @@
-//! Lists in texts, read no further than they may be long: what is longer is never held.
+//! Lists in texts, read no further than their limit: a longer list is never held.
 
 use core::fmt;
 use core::marker::PhantomData;

@@ -32,7 +32,7 @@ pub struct StagedParts {
     pub parts: u32,
 }
 
-/// What the parts of a change say together.
+/// The rules that all parts of a change together take out and put in.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct StagedRules {
     /// Rules to take out.
@@ -46,7 +46,7 @@ impl StagedRules {
     pub const NONE: &'static Self = &Self { remove: Vec::new(), put: Vec::new() };
 }
 
-/// A change, carried out in one step: nobody ever decides by half of it.
+/// A change, carried out in one step: no member ever decides by half of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PolicyChange {
     /// Only if the policy has not changed since this generation.
@@ -57,7 +57,7 @@ pub struct PolicyChange {
     pub remove: Vec<RuleId>,
     /// Rules to put in.
     pub put: Vec<Rule>,
-    /// Who may do everything from now on.
+    /// The principals that may do everything from now on.
     pub super_users: Option<BTreeSet<PrincipalPattern>>,
     /// What tasks require from now on.
     pub requirements: Option<Vec<Requirement>>,
@@ -98,7 +98,7 @@ impl core::fmt::Display for PolicyLimit {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyError {
-    /// Somebody else changed it meanwhile.
+    /// Another caller changed it meanwhile.
     #[error("policy was changed in generation {changed}, after generation {expected} that this change was made for")]
     Changed {
         /// When it last changed.
@@ -121,10 +121,10 @@ pub enum PolicyError {
     #[error("there is no rule `{0}`")]
     NoSuchRule(RuleId),
     /// Everybody would be a super-user.
-    #[error("`*` cannot be a super-user: nobody would be denied anything")]
+    #[error("`*` cannot be a super-user: no principal would be denied anything")]
     EverybodySuper,
-    /// A super-user that nobody can be, or whose text says something else.
-    #[error("super-user `{0}` is nobody: expected KIND/NAME, KIND/PREFIX*, or role:EXPRESSION")]
+    /// A super-user that no principal can be, or whose text says something else.
+    #[error("super-user `{0}` is no principal: expected KIND/NAME, KIND/PREFIX*, or role:EXPRESSION")]
     SuperUser(String),
     /// A task whose requirement cannot count: no name, one too long, or no expression.
     #[error("required capability of task `{0}` has no role, or no name that a task can have")]
@@ -142,7 +142,7 @@ pub enum PolicyError {
     PartsMissing,
 }
 
-/// What a change did.
+/// The effect of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Changed {
     /// Rules put in, in place of others or not.
@@ -212,7 +212,7 @@ impl Policy {
         }
     }
 
-    /// Whether it is within its limits, and has super-users that somebody can be.
+    /// Whether it is within its limits, and each super-user is one that a principal can be.
     pub(crate) fn check(&self) -> Result<(), PolicyError> {
         self.sizes().check()?;
         if self.super_users().contains(&PrincipalPattern::Any) {
@@ -220,12 +220,13 @@ impl Policy {
         }
         // An empty prefix would be everybody as well.
         match self.super_users().iter().find(|pattern| !pattern.is_spelled()) {
-            Some(nobody) => Err(PolicyError::SuperUser(nobody.to_string().chars().take(RULE_ID_LEN_MAX).collect())),
+            Some(invalid) => Err(PolicyError::SuperUser(invalid.to_string().chars().take(RULE_ID_LEN_MAX).collect())),
             None => Ok(()),
         }
     }
 
-    /// What makes `wanted` of this policy, rule by rule. Carried out on this one, it has no effect on what is the same.
+    /// The change that makes `wanted` of this policy, rule by rule. Carried out on this one, it has no effect on equal
+    /// rules.
     pub fn plan(&self, wanted: &Self) -> PolicyChange {
         let differs = |a: &Rule, b: Option<&Arc<Rule>>| b.is_none_or(|b| **b != *a);
         PolicyChange {

@@ -35,11 +35,11 @@ pub struct Question<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
-    /// Whoever asks may do everything.
+    /// The subject is a super-user.
     SuperUser,
-    /// A rule says so. Of several the one whose id comes first.
+    /// A rule says so. If several do, the one whose id comes first.
     Rule(RuleId),
-    /// The task requires a role, which whoever asks has, or has not.
+    /// The task requires a role, which the subject has or lacks.
     Requirement(String),
     /// No rule allows it.
     NoRule,
@@ -62,7 +62,7 @@ impl fmt::Display for Reason {
     }
 }
 
-/// What was decided, by what, as of when.
+/// A decision, its reason, and the generation that it was made under.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// Whether it may be done.
@@ -113,7 +113,7 @@ fn decided(policy: &Policy, question: &Question<'_>) -> (Effect, Reason) {
     }
 }
 
-/// What a task's requirement says of `subject`, if it has one.
+/// The effect that a task's requirement has for `subject`, if the task has one.
 fn requirement(policy: &Policy, subject: &Subject, kind: &Kind, name: &str) -> Option<Effect> {
     let required = policy.requirements().get(name).filter(|_| *kind == Kind::TASK)?;
     Some(if required.is_met(subject) { Effect::Allow } else { Effect::Deny })

@@ -1,4 +1,4 @@
-//! What a change of the rules would change for requests that were made.
+//! The effect that a change of the rules would have on requests that were made.
 
 use core::net::IpAddr;
 
@@ -17,15 +17,15 @@ use crate::trust::view::View;
 /// A request that was made.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Recorded {
-    /// By whom.
+    /// The principal that made it.
     pub principal: Role,
-    /// To do what.
+    /// The action.
     pub action: Action,
-    /// To what kind of thing.
+    /// The kind of the thing.
     pub kind: Kind,
-    /// Of which name.
+    /// The name of the thing.
     pub name: String,
-    /// From where; none if that was not known.
+    /// The address that it came from; none if that was not known.
     pub from: Option<IpAddr>,
 }
 
@@ -34,14 +34,14 @@ pub struct Recorded {
 pub struct Flip {
     /// The request.
     pub request: Recorded,
-    /// What is decided now.
+    /// The decision now.
     pub before: Decision,
-    /// What would be decided.
+    /// The decision under the wanted rules.
     pub after: Decision,
 }
 
-/// The requests, in their order, of which what is allowed now would be denied under `wanted`, or the other way round. Each is
-/// asked anew at `now` and as whoever made it is known now, not as it was decided then.
+/// The requests that `wanted` would decide the other way than the rules of `view`, in their order. Both decisions are
+/// made at `now` for the principal as `view` knows it; the decision of that time does not count.
 pub fn dry_run(view: &View, wanted: &Policy, recorded: &[Recorded], now: UnixMillis) -> Vec<Flip> {
     let next = Generation(view.generation.0.saturating_add(1));
     let flip = |request: &Recorded| {

@@ -1,7 +1,7 @@
 //! Which of many stored prefixes a name begins with, without looking at all of them.
 
-/// Goes through the stored prefixes that `name` begins with, longest first. `floor(text)` is the greatest one that is not
-/// greater than `text` in the order of bytes, with what is stored under it.
+/// Goes through the stored prefixes that `name` begins with, longest first. `floor(text)` is the greatest one that is
+/// not greater than `text` in the order of bytes, with the value stored under it.
 pub(super) struct Prefixes<'n, F> {
     /// Everything that was not looked at is a prefix of this.
     left: &'n str,

@@ -1,4 +1,4 @@
-//! What is odd about rules: those that say nothing, and those that say a lot. Advice, never a decision.
+//! Oddities of rules: rules that say nothing, and rules that say a lot. Advice, never a decision.
 
 use core::fmt;
 use core::ops::Bound;
@@ -19,7 +19,7 @@ use crate::time::UnixMillis;
 use crate::trust::member::Attributes;
 use crate::trust::view::View;
 
-/// What is odd about a rule.
+/// An oddity of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Finding {
@@ -33,23 +33,24 @@ pub enum Finding {
         /// The other.
         by: RuleId,
     },
-    /// It is about nobody who could ask now.
+    /// No principal that could ask now matches it.
     NeverMatches(NeverWhy),
     /// An allow of much to everybody, or of everything to all of one kind.
     OverBroad,
-    /// Neither this rule nor any that would have come after it was compared with others: too many are about the same things.
+    /// This rule was not compared with others, and the rules after it were not either: too many are about the same
+    /// things.
     NotCompared,
 }
 
-/// Why a rule is about nobody.
+/// Why no principal matches a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NeverWhy {
-    /// Nobody of that name is on record.
+    /// No principal of that name is on record.
     NoSuchPrincipal,
-    /// Nobody's name on record begins so.
+    /// No principal on record has a name that begins so.
     NoSuchPrefix,
-    /// Nobody on record holds the role and the attributes.
+    /// No principal on record holds the role and the attributes.
     NoHolder,
     /// Its time has passed.
     Expired,
@@ -60,9 +61,9 @@ impl fmt::Display for Finding {
         match self {
             Self::Shadowed { by } => write!(f, "allows nothing: rule `{by}` denies all of it"),
             Self::Redundant { by } => write!(f, "adds nothing: rule `{by}` says all of it"),
-            Self::NeverMatches(why) => write!(f, "is about nobody: {why}"),
+            Self::NeverMatches(why) => write!(f, "matches no principal: {why}"),
             Self::NotCompared => f.write_str(
-                "was not compared with others, nor were some more: too many rules are about the same things",
+                "was not compared with others, and some more were not: too many rules are about the same things",
             ),
             Self::OverBroad => f.write_str("allows more than reading to everybody, or everything to all of one kind"),
         }
@@ -74,23 +75,23 @@ impl fmt::Display for NeverWhy {
         f.write_str(match self {
             Self::NoSuchPrincipal => "no such principal is on record",
             Self::NoSuchPrefix => "no principal on record has a name that begins so",
-            Self::NoHolder => "nobody on record holds this role with these attributes",
+            Self::NoHolder => "no principal on record holds this role with these attributes",
             Self::Expired => "its time has passed",
         })
     }
 }
 
-/// A rule and what is odd about it.
+/// A rule and its oddity.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Lint {
     /// The rule.
     pub rule: RuleId,
-    /// What is odd.
+    /// The oddity.
     pub finding: Finding,
 }
 
-/// All that is odd about the rules of a view at `now`, by rule. Not quadratic: a rule is compared with those alone that an
-/// index finds for it.
+/// All that is odd about the rules of a view at `now`, by rule. Not quadratic: a rule is compared with those alone that
+/// an index finds for it.
 pub fn lint(view: &View, now: UnixMillis) -> Vec<Lint> {
     lint_within(view, now, LINT_STEPS_MAX)
 }
@@ -104,15 +105,15 @@ pub(super) fn lint_within(view: &View, now: UnixMillis, steps: usize) -> Vec<Lin
     let mut steps = Some(steps);
     for (principal, group) in view.policy.groups() {
         let covering = covering(&whole, &roles, principal);
-        let nobody = known.nobody(principal);
+        let never = known.never(principal);
         for rule in group.iter().flat_map(|(_, rules)| rules.iter()) {
             let found = |finding| Lint { rule: rule.id.clone(), finding };
             if rule.not_after.is_some_and(|last| last.secs() < now.secs()) {
-                // Whatever else is odd about it says nothing any more.
+                // An expired rule has no other oddity worth telling.
                 lints.push(found(Finding::NeverMatches(NeverWhy::Expired)));
                 continue;
             }
-            lints.extend(nobody.map(|why| found(Finding::NeverMatches(why))));
+            lints.extend(never.map(|why| found(Finding::NeverMatches(why))));
             if let Some(left) = steps {
                 let found_others = said_by_others(rule, &covering, left);
                 steps = found_others.as_ref().map(|(_, left)| *left);
@@ -125,8 +126,8 @@ pub(super) fn lint_within(view: &View, now: UnixMillis, steps: usize) -> Vec<Lin
     lints
 }
 
-/// Those without conditions, and of those that say the same the one whose id comes first: no two cover each other, and few
-/// are about the same things, however many there were.
+/// The rules without conditions. Of rules that say the same, only the one whose id comes first: no two cover each
+/// other, and few are about the same things, however many there were.
 fn unconditional(policy: &Policy) -> Policy {
     type Said<'a> = (&'a PrincipalPattern, &'a Kind, &'a NamePattern, Effect, ActionSet);
     let mut seen: BTreeSet<Said<'_>> = BTreeSet::new();
@@ -137,7 +138,7 @@ fn unconditional(policy: &Policy) -> Policy {
     whole
 }
 
-/// The groups that are about everybody whom `principal` is about.
+/// The groups that are about every principal that `principal` is about.
 fn covering<'a>(
     whole: &'a Policy,
     roles: &[(&'a PrincipalPattern, &'a Arc<Group>)],
@@ -158,8 +159,8 @@ fn covering<'a>(
     }
 }
 
-/// The rule without which `rule` would say something: a deny of all that it allows, or one that says as much. None if that
-/// takes more than `steps`; else how many are left.
+/// The rule without which `rule` would say something: a deny of all that it allows, or one that says as much. None if
+/// that takes more than `steps`; else how many are left.
 fn said_by_others(rule: &Rule, covering: &[&Group], steps: usize) -> Option<(Option<Finding>, usize)> {
     let mut left = steps;
     let (mut shadow, mut same): (Option<&RuleId>, Option<&RuleId>) = (None, None);
@@ -220,8 +221,8 @@ impl<'a> Known<'a> {
         Self { view, names, held, elsewhere: view.authorities.values().any(|authority| authority.imported) }
     }
 
-    /// Why `principal` is about nobody who could ask, if it is.
-    fn nobody(&self, principal: &PrincipalPattern) -> Option<NeverWhy> {
+    /// Why `principal` matches no principal that could ask, if so.
+    fn never(&self, principal: &PrincipalPattern) -> Option<NeverWhy> {
         match principal {
             PrincipalPattern::Any => None,
             PrincipalPattern::Exact(name) => {
@@ -238,7 +239,8 @@ impl<'a> Known<'a> {
         }
     }
 
-    /// As a handshake has it: admins and nodes are always on record, and who was revoked comes back by the record alone.
+    /// As a handshake has it: admins and nodes are always on record, and who was revoked comes back by the record
+    /// alone.
     fn may_be_elsewhere(&self, name: &str) -> bool {
         match Role::parse(name) {
             Ok(role @ (Role::Client(_) | Role::Broker(_))) => !self.view.revoked_principals.contains(&role),
@@ -251,7 +253,7 @@ impl<'a> Known<'a> {
     }
 }
 
-/// Everybody whom the view names: members, and brokers, clients and admins with certificates or labels.
+/// Every principal that the view names: members, and brokers, clients and admins with certificates or labels.
 pub(super) fn on_record(view: &View) -> BTreeSet<Role> {
     let members = view.members.keys().map(|id| Role::Node(*id));
     members.chain(view.principals.keys().cloned()).chain(view.labels.keys().cloned()).collect()

@@ -1,10 +1,11 @@
 //! Who may do what: rules, and the one function that decides by them.
 //!
-//! [`decide`] is the decision. Everything that is faster or further away (compiled tables, caches, answers on the wire) must
-//! agree with it, which property tests check against a search through all rules. Default deny; a deny wins over every allow
-//! in whatever order they were made; what cannot be evaluated denies.
+//! [`decide`] is the decision. Everything that is faster or further away (compiled tables, caches, answers on the wire)
+//! must agree with it; property tests compare them with a search through all rules. The default is to deny. A deny wins
+//! over every allow, in whatever order they were made. A rule that cannot be evaluated denies.
 //!
-//! Read [`rule`] for what a rule says, [`policy`] for where rules are kept, [`decide`] for how they count. [`lint`](fn@lint), [`who_can`](fn@who_can) and [`dry_run`](fn@dry_run) are for people.
+//! Read [`rule`] for what a rule says, [`policy`] for where rules are kept, [`decide`] for how they count.
+//! [`lint`](fn@lint), [`who_can`](fn@who_can) and [`dry_run`](fn@dry_run) are for people.
 
 pub mod action;
 mod affected;

@@ -15,8 +15,8 @@ use crate::id::Generation;
 use crate::table::{Sum, Table};
 use crate::trust::author::Made;
 
-/// The rules about one sort of principal, by what they are about. A value of its own: whoever made something from it can see
-/// whether it is still the same.
+/// The rules of one principal pattern, by the resource that they are about. It is a value of its own, so that a caller
+/// that compiled it can compare it with the current one.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Group {
     rules: RedBlackTreeMapSync<(Kind, NamePattern), Arc<[Arc<Rule>]>>,
@@ -64,7 +64,7 @@ impl Group {
     }
 }
 
-/// Rules by whom and by what they are about.
+/// Rules by principal pattern, then by resource.
 type Places<'a> = BTreeMap<&'a PrincipalPattern, BTreeMap<(&'a Kind, &'a NamePattern), Vec<&'a Arc<Rule>>>>;
 
 fn places<'a>(rules: impl IntoIterator<Item = &'a Arc<Rule>>) -> Places<'a> {
@@ -82,7 +82,7 @@ pub struct Policy {
     super_users: BTreeSet<PrincipalPattern>,
     requirements: BTreeMap<String, Requirement>,
     rules: Table<RuleId, Arc<Rule>>,
-    /// The same rules by whom they are about.
+    /// The same rules by principal pattern.
     groups: RedBlackTreeMapSync<PrincipalPattern, Arc<Group>>,
     /// Bytes that the rules take in a snapshot, about.
     weight: usize,
@@ -92,12 +92,13 @@ pub struct Policy {
     timed: usize,
     /// The generation of the last change.
     changed: Generation,
-    /// Rules that this build cannot evaluate. Only in what came from a newer one: while there are any, nobody may do anything.
+    /// Rules that this build cannot evaluate. Only a policy from a newer build has any. While there are any, only
+    /// super-users may do anything.
     unevaluable: BTreeSet<RuleId>,
 }
 
 impl Policy {
-    /// What a new cluster begins with: admins may do everything, nobody else anything.
+    /// The policy of a new cluster: admins may do everything, other principals nothing.
     pub fn initial() -> Self {
         Self { super_users: BTreeSet::from([PrincipalPattern::Prefix("admin/".into())]), ..Self::default() }
     }
@@ -175,12 +176,12 @@ impl Policy {
         }
     }
 
-    /// Who may do everything, whatever rules say.
+    /// The principals that may do everything, whatever rules say.
     pub const fn super_users(&self) -> &BTreeSet<PrincipalPattern> {
         &self.super_users
     }
 
-    /// What is required of whoever runs a task, by task.
+    /// The roles that a task requires of its runner, by task.
     pub const fn requirements(&self) -> &BTreeMap<String, Requirement> {
         &self.requirements
     }
@@ -195,7 +196,7 @@ impl Policy {
         &self.unevaluable
     }
 
-    /// The same, with rules that this build cannot evaluate: nobody but super-users may do anything.
+    /// The same, with rules that this build cannot evaluate: only super-users may do anything.
     #[must_use]
     pub fn with_unevaluable(self, ids: impl IntoIterator<Item = RuleId>) -> Self {
         Self { unevaluable: ids.into_iter().collect(), ..self }
@@ -207,7 +208,7 @@ impl Policy {
         Self { requirements, ..self }
     }
 
-    /// The rules by whom they are about.
+    /// The rules by principal pattern.
     pub fn groups(&self) -> impl Iterator<Item = (&PrincipalPattern, &Arc<Group>)> {
         self.groups.iter()
     }
@@ -242,8 +243,8 @@ impl Policy {
         self.super_users.iter().any(|pattern| pattern.matches(subject))
     }
 
-    /// Puts rules in, in place of those with their ids. Those that are about the same come in together: one at a time, each
-    /// would copy all before it.
+    /// Puts rules in, in place of those with their ids. Those that are about the same come in together: one at a time,
+    /// each would copy all before it.
     pub(super) fn extend(&mut self, rules: impl IntoIterator<Item = Arc<Rule>>) {
         let rules: BTreeMap<RuleId, Arc<Rule>> = rules.into_iter().map(|rule| (rule.id.clone(), rule)).collect();
         self.remove(rules.keys());
@@ -259,7 +260,7 @@ impl Policy {
         }
     }
 
-    /// Takes rules out; what is not there is passed over.
+    /// Takes rules out; an id that no rule has is passed over.
     pub(super) fn remove<'a>(&mut self, ids: impl IntoIterator<Item = &'a RuleId>) {
         let mut gone = Vec::new();
         for id in ids {
@@ -306,7 +307,7 @@ impl fmt::Debug for Group {
     }
 }
 
-/// What is stored of a policy: the rest follows from it.
+/// The stored fields of a policy: the rest follows from them.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     super_users: BTreeSet<PrincipalPattern>,

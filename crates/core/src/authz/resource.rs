@@ -32,7 +32,8 @@ impl Kind {
     pub const CERTIFICATE: Self = Self(Cow::Borrowed("certificate"));
     /// An authority, by its id.
     pub const AUTHORITY: Self = Self(Cow::Borrowed("authority"));
-    /// The rules themselves. Whoever may read them may decide by them: that is what a broker outside the cluster needs.
+    /// The rules themselves. A principal that may read them may decide by them: a broker outside the cluster needs
+    /// that.
     pub const POLICY: Self = Self(Cow::Borrowed("policy"));
 
     /// The kinds that this system knows by itself.

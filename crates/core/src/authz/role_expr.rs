@@ -17,7 +17,7 @@ pub enum RoleExprError {
     Word {
         /// Where.
         column: usize,
-        /// What is expected there.
+        /// The form expected there.
         expected: &'static str,
     },
     /// Something else stands where a mark should.
@@ -25,7 +25,7 @@ pub enum RoleExprError {
     Mark {
         /// Where.
         column: usize,
-        /// What is expected there.
+        /// The form expected there.
         expected: &'static str,
     },
     /// A word is too long.
@@ -44,8 +44,8 @@ pub enum RoleExprError {
     TooMany,
 }
 
-/// A role, and attributes that its holder must have: `Worker`, `Worker[gpu=true]`, `Worker[gpu=true,zone=eu]`. Whoever lacks
-/// an attribute does not match, whatever value it should have.
+/// A role, and attributes that its holder must have: `Worker`, `Worker[gpu=true]`, `Worker[gpu=true,zone=eu]`. A
+/// principal that lacks an attribute does not match.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RoleExpr {
@@ -75,7 +75,7 @@ impl RoleExpr {
         subject.roles.contains(&self.role) && self.is_met_by(&subject.attributes)
     }
 
-    /// Whether it matches everybody whom `other` matches.
+    /// Whether it matches every principal that `other` matches.
     pub fn covers(&self, other: &Self) -> bool {
         self.role == other.role && self.is_met_by(&other.attributes)
     }

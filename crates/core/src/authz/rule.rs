@@ -1,4 +1,4 @@
-//! What a rule says, and what makes one that cannot count.
+//! A rule, its text, and the reasons why one cannot count.
 
 use core::fmt;
 use core::net::IpAddr;
@@ -16,7 +16,7 @@ use crate::limits::{RESOURCE_NAME_LEN_MAX, RULE_ID_LEN_MAX, SPIFFE_ID_LEN_MAX};
 use crate::principal::{PrincipalError, Role};
 use crate::time::UnixMillis;
 
-/// What is decided.
+/// The outcome of a decision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Effect {
@@ -79,26 +79,26 @@ impl fmt::Display for RuleId {
     }
 }
 
-/// Whom a rule is about. Ordered: any, then exact names, then prefixes, then roles.
+/// The principals that a rule is about. Ordered: any, then exact names, then prefixes, then roles.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum PrincipalPattern {
-    /// Everybody who was identified.
+    /// Every identified principal.
     Any,
     /// The principal of this name, such as `client/pay`.
     Exact(Arc<str>),
-    /// Those whose names begin so, such as `client/` or `client/pay-`. Never empty.
+    /// The principals whose names begin so, such as `client/` or `client/pay-`. Never empty.
     Prefix(Arc<str>),
-    /// Those who hold a role, and attributes.
+    /// The principals that hold a role, and attributes.
     Role(RoleExpr),
 }
 
-/// Why a text says not whom a rule is about.
+/// Why a text names no principals for a rule.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PrincipalPatternError {
     /// No principal could have that name.
     #[error("`{text}` is no principal: {reason}; expected KIND/NAME, KIND/PREFIX*, `*`, or role:EXPRESSION")]
     Principal {
-        /// What was given.
+        /// The text given.
         text: String,
         /// Why not.
         reason: PrincipalError,
@@ -112,7 +112,7 @@ pub enum PrincipalPatternError {
     /// The expression does not parse.
     #[error("`role:{text}`: {reason}")]
     Role {
-        /// What was given.
+        /// The text given.
         text: String,
         /// Why not.
         reason: RoleExprError,
@@ -141,8 +141,8 @@ impl PrincipalPattern {
         }
     }
 
-    /// Whether its text says this and nothing else. An exact name that ends in an asterisk would come back from a file as a
-    /// prefix, and the name `*` as everybody.
+    /// Whether its text says this and nothing else. An exact name that ends in an asterisk would come back from a file
+    /// as a prefix, and the name `*` as everybody.
     pub fn is_spelled(&self) -> bool {
         self.to_string().parse().as_ref() == Ok(self)
     }
@@ -211,15 +211,15 @@ pub struct Rule {
     pub id: RuleId,
     /// Whether it allows or denies.
     pub effect: Effect,
-    /// Whom it is about.
+    /// The principals that it is about.
     pub principal: PrincipalPattern,
-    /// What they do.
+    /// The actions that it is about.
     pub actions: ActionSet,
-    /// To what kind of thing.
+    /// The kind of the things that it is about.
     pub kind: Kind,
-    /// Of which name.
+    /// The names of these things.
     pub pattern: NamePattern,
-    /// From where alone; anywhere if none.
+    /// The network that a request must come from; any address if none.
     pub network: Option<IpNet>,
     /// The last second in which it counts; always if none.
     pub not_after: Option<UnixMillis>,
@@ -241,13 +241,13 @@ pub enum RuleError {
     /// A principal longer than any.
     #[error("has a principal of more than {SPIFFE_ID_LEN_MAX} bytes")]
     PrincipalTooLong,
-    /// A principal that nobody can be, or whose text says something else.
-    #[error("is about a principal that nobody can be")]
+    /// A principal that cannot exist, or whose text says something else.
+    #[error("is about a principal that cannot exist")]
     Principal,
     /// The address has bits beyond the network's prefix: one network has one spelling.
     #[error("has a network whose address goes on beyond its prefix")]
     Network,
-    /// IPv4 addresses written as IPv6 ones (RFC 4291 §2.5.5.2): whoever comes from there is known by the IPv4 address.
+    /// IPv4 addresses written as IPv6 ones (RFC 4291 §2.5.5.2): a caller from there is known by the IPv4 address.
     #[error("has a network of IPv4 addresses written as IPv6: write it as IPv4")]
     MappedNetwork,
 }
@@ -278,7 +278,7 @@ impl Rule {
         }
         match self.network {
             Some(network) if network.trunc() != network => Err(RuleError::Network),
-            // No address would be in it, and a deny would deny nobody.
+            // No address would be in it, and a deny would deny no request.
             Some(network) if canonical(network) != network => Err(RuleError::MappedNetwork),
             Some(_) | None => Ok(()),
         }
@@ -309,8 +309,8 @@ impl Rule {
         self.network.is_some() || self.not_after.is_some()
     }
 
-    /// Whether its conditions hold. What cannot be told counts against the request: from an unknown place nothing is allowed
-    /// by where it comes from, and everything denied that is denied to any place.
+    /// Whether its conditions hold. An unknown address counts against the request. A rule for a network then allows
+    /// nothing, and denies as if the address were in the network.
     pub fn holds(&self, from: Option<IpAddr>, now: UnixMillis) -> bool {
         let there = match (self.network, from) {
             (None, _) => true,
@@ -332,7 +332,7 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A task that only holders of one of these roles run. They may; nobody else may, whatever other rules say.
+/// A task that only holders of one of these roles may run, whatever other rules say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Requirement {
     /// The task.
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_is_about_nobody_whose_name_would_read_as_a_pattern() {
+    fn a_name_that_reads_as_a_pattern_is_refused_in_a_rule() {
         let exact = |text: &str| PrincipalPattern::Exact(text.into());
         let prefix = |text: &str| PrincipalPattern::Prefix(text.into());
         for principal in ["*", "client/pay*", "role:W", "client/", "pay", "", "node/01"]

@@ -1,4 +1,5 @@
-//! Who asks, as rules see it: the name that was proven, and the roles and attributes that an admission or an admin gave.
+//! Who asks, as rules see it: the name that was proven, and the roles and attributes that an admission or an admin
+//! gave.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +7,7 @@ use crate::principal::Role;
 use crate::trust::member::Attributes;
 use crate::trust::view::View;
 
-/// Who asks. Nothing in it was claimed by whom it describes.
+/// The principal that asks. The view gave all of it; the principal claimed none of it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Subject {
     /// The principal without its trust domain, such as `client/pay`.
@@ -18,7 +19,7 @@ pub struct Subject {
 }
 
 impl Subject {
-    /// The principal as the view knows it. Whoever is not known has no roles.
+    /// The principal as the view knows it. An unknown principal has no roles.
     pub fn of(view: &View, principal: &Role) -> Self {
         let (role, attributes) = match principal {
             Role::Node(id) => match view.members.get(id) {

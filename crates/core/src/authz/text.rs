@@ -1,4 +1,5 @@
-//! Rules as people and tools write them, in files and in JSON. What is not understood is refused, never passed over.
+//! Rules as people and tools write them, in files and in JSON. A text that is not understood is refused, never passed
+//! over.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -61,10 +62,10 @@ pub struct RuleText {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PolicyText {
-    /// Who may do everything.
+    /// The principals that may do everything.
     #[serde(default, deserialize_with = "at_most::<SUPER_USERS_MAX, _, _>")]
     pub super_users: Vec<String>,
-    /// By task: expressions, of which whoever runs it must meet one.
+    /// By task: expressions, of which the principal that runs it must meet one.
     #[serde(default, deserialize_with = "by_name_at_most::<REQUIREMENTS_MAX, _>")]
     pub required_capabilities: BTreeMap<String, Vec<String>>,
     /// The rules.
@@ -95,7 +96,7 @@ pub enum RuleTextError {
     NoKind {
         /// Which field.
         field: &'static str,
-        /// What was given.
+        /// The text given.
         text: String,
     },
     /// A kind that is no label.
@@ -103,7 +104,7 @@ pub enum RuleTextError {
     Kind {
         /// Which field.
         field: &'static str,
-        /// What was given.
+        /// The kind given.
         kind: String,
         /// Why not.
         why: NameError,
@@ -148,7 +149,7 @@ pub enum PolicyTextError {
     Expression {
         /// The task.
         task: String,
-        /// What was given.
+        /// The text given.
         text: String,
         /// Why not.
         why: RoleExprError,

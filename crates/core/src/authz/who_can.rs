@@ -1,4 +1,4 @@
-//! Who may do something, of everybody on record, and from where.
+//! The principals on record that may do something, and from where.
 
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::collections::BTreeSet;
@@ -16,24 +16,25 @@ use crate::principal::Role;
 use crate::time::UnixMillis;
 use crate::trust::view::View;
 
-/// Somebody who may.
+/// A principal that may.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Access {
-    /// Who.
+    /// The principal.
     pub principal: Role,
-    /// Why.
+    /// The decision, with its reason.
     pub decision: Decision,
-    /// From there alone; from anywhere if empty.
+    /// The networks that it must come from; any address if empty.
     pub only_from: Vec<IpNet>,
 }
 
-/// Everybody on record who may do `action` to the thing of this kind and name at `now`: members, brokers, clients and
-/// admins. Whom an authority made elsewhere has certified is not on record, unless it has labels.
+/// Every principal on record that may do `action` to the thing of this kind and name at `now`: members, brokers,
+/// clients and admins. A principal that an authority made elsewhere has certified is not on record, unless it has
+/// labels.
 pub fn who_can(view: &View, action: Action, kind: &Kind, name: &str, now: UnixMillis) -> Vec<Access> {
     let may = |principal: Role| {
         let subject = Subject::of(view, &principal);
         let question = Question { subject: &subject, action, kind, name, from: None, now };
-        // Whoever may from a place that is not known may from every place.
+        // A principal that may from an unknown address may from every address.
         let decision = decide(&view.policy, view.generation, &question);
         if decision.effect == Effect::Allow {
             return Some(Access { principal, decision, only_from: Vec::new() });

@@ -1,7 +1,7 @@
 //! A voter looks for a joiner where the joiner says that it is reached, and the joiner signs that it is there.
 //!
-//! In clear: nothing in it is secret, and the signature is good for one question. The voter sends [`CHALLENGE_LEN`] bytes
-//! and reads [`ANSWER_LEN`]. It tells whether it found the joiner, and nothing of what else is there.
+//! In clear: nothing in it is secret, and the signature is good for one question. The voter sends [`CHALLENGE_LEN`]
+//! bytes and reads [`ANSWER_LEN`]. It tells whether it found the joiner, and nothing of what else is there.
 
 use core::net::IpAddr;
 
@@ -89,11 +89,12 @@ pub fn is_answered(
     request.keys.identity.verify(&transcript, answer).is_ok()
 }
 
-/// Whether a voter may dial `ip` to look for a joiner, or for the member `node`. `source` is where its connection came from,
-/// if the voter saw it.
+/// Whether a voter may dial `ip` to look for a joiner, or for the member `node`. `source` is where its connection came
+/// from, if the voter saw it.
 ///
-/// Never what only the voter itself reaches, unless the connection came from there: loopback and link-local addresses, among
-/// them the metadata service of a cloud (169.254.169.254). Never another member, nor a name that all members share.
+/// It dials no address that only the voter itself reaches, unless the connection came from there: loopback and
+/// link-local addresses, among them the metadata service of a cloud (169.254.169.254). It never dials another member,
+/// or a name that all members share.
 pub fn may_dial(view: &View, node: Option<NodeId>, ip: IpAddr, source: Option<IpAddr>) -> bool {
     let ip = ip.to_canonical();
     if ip.is_unspecified() || ip.is_multicast() || !is_of_a_host(ip) {
@@ -107,8 +108,8 @@ pub fn may_dial(view: &View, node: Option<NodeId>, ip: IpAddr, source: Option<Ip
 
 /// Whether one host can have this address as its own, which is not so for:
 /// - "this network" and the reserved block with the broadcast address (RFC 1122 section 3.2.1.3, RFC 1112 section 4);
-/// - addresses that stand for one of IPv4, by which a rule on that one would be passed by: IPv4-compatible (RFC 4291 section
-///   2.5.5.1), NAT64 (RFC 6052, RFC 8215), Teredo (RFC 4380), 6to4 (RFC 3056).
+/// - addresses that stand for one of IPv4, by which a rule on that one would be passed by: IPv4-compatible (RFC 4291
+///   section 2.5.5.1), NAT64 (RFC 6052, RFC 8215), Teredo (RFC 4380), 6to4 (RFC 3056).
 fn is_of_a_host(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => !matches!(ip.octets(), [0 | 240..=255, ..]),

@@ -1,5 +1,5 @@
-//! When a leader looks for a running member at the addresses that it advertises and nothing proves: at once, and then less and
-//! less often.
+//! When a leader looks for a running member at the addresses that it advertises and nothing proves: at once, and then
+//! less and less often.
 //!
 //! Pure: the time is an argument. Who moves is looked for at once again.
 
@@ -11,7 +11,7 @@ use crate::name::Address;
 use crate::time::BootMillis;
 use crate::trust::view::View;
 
-/// Who was looked for, and when each is looked for again.
+/// The members that were looked for, and when each is looked for again.
 #[derive(Debug, Default)]
 pub struct HostChecks(BTreeMap<NodeId, Looked>);
 
@@ -32,7 +32,7 @@ pub struct HostCheck {
 }
 
 impl HostChecks {
-    /// Whom to look for now: those who wait for longest, and so many at once.
+    /// The members to look for now: those that wait for longest, and so many at once.
     pub fn due(&mut self, view: &View, now: BootMillis) -> Vec<HostCheck> {
         if view.key_is_elsewhere() {
             return vec![];

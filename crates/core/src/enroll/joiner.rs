@@ -1,7 +1,7 @@
 //! The joiner: `Unpinned` → `Pinned` → `Requested` → `Enrolled`. Each step consumes the one before it.
 //!
-//! Nothing that the secret could be learned or replayed from is made before the sponsor's leaf was verified to the pinned
-//! authority: the signature needs a [`Pinned`], and a `Pinned` needs the verified channel.
+//! Nothing that the secret could be learned or replayed from is made before the sponsor's leaf was verified to the
+//! pinned authority: the signature needs a [`Pinned`], and a `Pinned` needs the verified channel.
 
 use super::request::EnrollmentRequest;
 use crate::id::{AuthorityId, ClusterId, KeyId, NodeId, RequestId, StoreId};
@@ -11,7 +11,8 @@ use crate::trust::join_token::JoinToken;
 use crate::trust::member::{ForeignLeaf, MemberKeys};
 use crate::trust::view::View;
 
-/// What the joiner made and stored before it asks, so that a repeated attempt is recognized as the same.
+/// The keys and addresses that the joiner made and stored before it asks, so that a repeated attempt is recognized as
+/// the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// This attempt.
@@ -49,9 +50,9 @@ pub enum JoinError {
     /// The server is under another authority than the token pins.
     #[error("server's certificate authority is {got}, the join token pins {expected}")]
     Pin {
-        /// What the token pins.
+        /// The authority that the token pins.
         expected: AuthorityId,
-        /// What the server chains to.
+        /// The authority that the server chains to.
         got: AuthorityId,
     },
     /// The answer is about another cluster than the one asked.
@@ -70,7 +71,7 @@ pub enum JoinError {
     AuthorityMissing(AuthorityId),
 }
 
-/// Holds a token and has verified nobody yet. Can sign nothing.
+/// Holds a token and has verified no server yet. Can sign nothing.
 #[derive(Debug)]
 pub struct Unpinned<'a> {
     token: &'a JoinToken,

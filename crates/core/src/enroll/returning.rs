@@ -1,9 +1,9 @@
-//! Return: a member whose certificate its peers refuse, or that has lost it, comes back by its identity key. It spends no
-//! token, and nobody but the member itself can ask.
+//! Return: a member whose certificate its peers refuse, or that has lost it, comes back by its identity key. It spends
+//! no token, and only the member itself can ask.
 //!
-//! The member first recognizes its cluster by the voters' statements and verifies the server under what these trust; only
-//! then does it sign, for this connection alone. What the server can see of the connection is checked here, all else once
-//! more by `apply`.
+//! The member first recognizes its cluster by the voters' statements and verifies the server under what these trust.
+//! Only then does it sign, for this connection alone. This module checks what the server can see of the connection;
+//! `apply` checks all else once more.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,7 +31,7 @@ pub struct ReturnChannel {
 pub struct ReturnRequest {
     /// The cluster.
     pub cluster: ClusterId,
-    /// Who returns.
+    /// The member that returns.
     pub node: NodeId,
     /// The key of its next leaf: all that is believed of the CSR.
     pub leaf_key: KeyId,
@@ -44,8 +44,8 @@ pub struct ReturnRequest {
     pub signature: [u8; 64],
 }
 
-/// A member's return with a new store, because its own is lost, damaged or behind. Replicated as it is: `apply` verifies
-/// the signature itself, so that no member can take another's vote away by inventing its return.
+/// A member's return with a new store, because its own is lost, damaged or behind. Replicated as it is: `apply`
+/// verifies the signature itself, so that no member can take another's vote away by inventing its return.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreReturn {
     /// The cluster.
@@ -163,7 +163,7 @@ pub struct Returning(ReturnRequest);
 impl Returning {
     /// Checks `request` against the connection that it came over, the key of the CSR, and `view`.
     ///
-    /// Errors: a wrong number is answered with the one that counts, to nobody but the member.
+    /// Errors: only the member itself is told the number that counts, in answer to a wrong one.
     pub fn check(
         request: ReturnRequest,
         channel: &ReturnChannel,
@@ -261,10 +261,10 @@ mod tests {
                 "replayed, and said to be made here",
             ),
             (by(3, 2), identity.clone(), "another member's key"),
-            (by(99, 2), identity.clone(), "nobody's key"),
+            (by(99, 2), identity.clone(), "an unknown key"),
             (borrowed, identity.clone(), "an endorsement seen elsewhere, under another signature"),
             (by(2, 3), identity, "in another member's name"),
-            (by(2, 9), Refused::NoSuchNode(NodeId(9)).into(), "nobody"),
+            (by(2, 9), Refused::NoSuchNode(NodeId(9)).into(), "an unknown node"),
             (other_cluster, ReturnError::Cluster, "another cluster"),
             (
                 ReturnRequest { leaf_key: leaf_key(2), ..request(1) },
@@ -283,8 +283,8 @@ mod tests {
         for wrong in [0, 2, u64::MAX] {
             assert_eq!(check(&rig, request(wrong)), Err(next_number.clone().into()));
         }
-        let stranger = ReturnRequest::sign(&key(99), (CLUSTER, NodeId(2)), (next(), 7), HERE);
-        assert_eq!(check(&rig, stranger), Err(ReturnError::Identity(SignatureError)));
+        let forged = ReturnRequest::sign(&key(99), (CLUSTER, NodeId(2)), (next(), 7), HERE);
+        assert_eq!(check(&rig, forged), Err(ReturnError::Identity(SignatureError)));
     }
 
     #[test]
@@ -292,7 +292,7 @@ mod tests {
         let mut rig = Rig::three_voters();
         rig.apply(Command::Evict(Evict { node: NodeId(2), compromised: false, keep_authority: true }));
         assert_eq!(check(&rig, request(1)), Err(Refused::AlreadyEvicted(NodeId(2)).into()));
-        let stranger = ReturnRequest::sign(&key(99), (CLUSTER, NodeId(2)), (next(), 1), HERE);
-        assert_eq!(check(&rig, stranger), Err(ReturnError::Identity(SignatureError)), "told to the member alone");
+        let forged = ReturnRequest::sign(&key(99), (CLUSTER, NodeId(2)), (next(), 1), HERE);
+        assert_eq!(check(&rig, forged), Err(ReturnError::Identity(SignatureError)), "told to the member alone");
     }
 }

@@ -15,8 +15,8 @@ pub struct SponsorSide {
     pub leaf: [u8; 32],
     /// The TLS exporter of the connection.
     pub exporter: [u8; 32],
-    /// The public key of the CSR, whose own signature verified; or of the certificate that was made elsewhere, whose key
-    /// signed the request's transcript.
+    /// The public key of the CSR, which its own signature verified. Where the certificate was made elsewhere, its
+    /// public key, which verified the signature over the request's transcript.
     pub csr_key: KeyId,
     /// What the sponsor itself found in a certificate that was made elsewhere, after verifying its chain.
     pub foreign: Option<ForeignLeaf>,
@@ -34,7 +34,7 @@ pub enum SponsorError {
     /// The CSR's key is not the one that was signed.
     #[error("key of the certificate signing request is not the one that was signed")]
     CsrKey,
-    /// The certificate made elsewhere says something else than what was signed.
+    /// The certificate made elsewhere names another key than the signed request.
     #[error("certificate was read differently than the joiner claims: compare principal_mapping on both nodes")]
     Certificate,
     /// The identity key does not vouch for the leaf key.

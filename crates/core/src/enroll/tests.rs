@@ -68,7 +68,7 @@ fn a_joiner_accepts_no_answer_that_is_not_about_its_own_keys() {
         pinned.request(CLUSTER, &rig::key(4))
     };
     assert_eq!(asked().accept(NodeId(2), view), Err(JoinError::NotAdmitted), "another member");
-    assert_eq!(asked().accept(NodeId(9), view), Err(JoinError::NotAdmitted), "nobody");
+    assert_eq!(asked().accept(NodeId(9), view), Err(JoinError::NotAdmitted), "an unknown node");
     let mut foreign = (**view).clone();
     foreign.cluster = ClusterId([9; 16]);
     let expected = JoinError::Cluster { expected: CLUSTER, got: foreign.cluster };

@@ -41,7 +41,7 @@ impl CertificateProof {
         Self(Arc::new(claims))
     }
 
-    /// What was proven.
+    /// The claims that were proven.
     pub fn claims(&self) -> &CertificateClaims {
         &self.0
     }

@@ -34,7 +34,7 @@ pub enum Scope {
     /// All that its kind may.
     Full,
     /// A member whose proof has expired: it may catch up with the trust group, ask for views, and renew. So a cluster
-    /// that was off past every expiry forms again unaided.
+    /// that was off past every expiry forms again without an operator.
     Recovery,
 }
 

@@ -1,5 +1,5 @@
-//! What a handshake proved. The kinds are told apart here and nowhere else in this module; what is true of one kind
-//! alone stands in its own file. A proof of one kind must never be read as one of another.
+//! The proof that a handshake gave. The kinds are told apart here and nowhere else in this module; each kind has a file
+//! for the checks that it alone needs. A proof of one kind must never be read as one of another.
 
 use crate::id::KeyId;
 use crate::peer::{CertificateProof, Refusal};

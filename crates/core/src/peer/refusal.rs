@@ -31,7 +31,7 @@ pub enum Refusal {
     /// No such member.
     #[error("node is not a member of this cluster")]
     NotAMember = 8,
-    /// The key is neither the recorded one nor endorsed.
+    /// The key is not the recorded one, and no identity key endorses it.
     #[error("key is not the one on record and no identity key vouches for it")]
     KeyUnknown = 9,
     /// The endorsement does not verify, or is of another identity key.

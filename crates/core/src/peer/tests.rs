@@ -214,13 +214,13 @@ fn clients_speak_to_services_only_and_only_with_a_key_on_record() {
 
 #[test]
 fn a_certificate_that_outlives_its_record_is_of_no_use() {
-    // Whoever holds the CA key may date a certificate as it likes; the record ended after 60 seconds.
+    // A holder of the CA key may date a certificate as it likes; the record ended after 60 seconds.
     let late = NOW.plus_secs(61);
     let forged =
         CertificateClaims { validity: Validity { not_before: NOW, not_after: NOW.plus_secs(9999) }, ..client(60) };
     let judged = |now| verify(&proof(forged.clone()), &view(), Wanted::AnyPrincipal, now).map(|_| ());
     assert_eq!((judged(NOW.plus_secs(60)), judged(late)), (Ok(()), Err(Refusal::Expired)));
-    // Nor on a connection that is open by then.
+    // It is not accepted on an open connection either.
     let peer = verify(&proof(forged.clone()), &view(), Wanted::AnyPrincipal, NOW).unwrap();
     assert_eq!(peer.not_after(), NOW.plus_secs(60));
     assert_eq!(still_known(&view(), &peer, NOW.plus_secs(60)), Ok(()));

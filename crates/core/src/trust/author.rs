@@ -44,7 +44,7 @@ impl fmt::Display for Actor {
 /// What the member that takes a request reports about its author.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// Who asks.
+    /// The actor that asks.
     pub actor: Actor,
     /// The address that the request came from; none on a local socket and for a member's own work.
     pub source: Option<IpAddr>,
@@ -85,7 +85,7 @@ impl Claim {
 pub(crate) enum Authorship {
     /// The founder's: no member passes it on.
     Founder,
-    /// A joiner's, signed with its token: any member sponsors it, but what was observed counts from that voter alone.
+    /// A joiner's, signed with its token: any member sponsors it, but its observation counts from that voter alone.
     Joiner {
         /// The token.
         token: TokenId,
@@ -333,7 +333,7 @@ mod tests {
         ];
         for command in &administering {
             assert!(!ask(4, command), "{command:?}");
-            assert!(!ask(99, command), "a stranger: {command:?}");
+            assert!(!ask(99, command), "no member: {command:?}");
         }
         assert!(ask(2, &own(1)) && !ask(2, &bootstrap()));
         assert!(!ask(99, &Command::Admit(Box::new(request(7, 5).into()))));

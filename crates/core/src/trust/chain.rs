@@ -1,8 +1,8 @@
-//! The chain over changes: one hash over every event in order, so that an event that was altered, removed or put elsewhere
-//! is found. The state holds the hash and not the events; each member writes those to a file.
+//! The chain over changes: one hash over every event in order, so that an event that was altered, removed or put
+//! elsewhere is found. The state holds the hash and not the events; each member writes those to a file.
 //!
-//! An event is one line of JSON. What is chained are its bytes up to its last field, which is the hash after it:
-//! `head = BLAKE3-derive("countersign v1 chain of changes", head before || those bytes)`.
+//! An event is one line of JSON. The chain covers its bytes up to its last field, which holds the hash after it: `head
+//! = BLAKE3-derive("countersign v1 chain of changes", head before || those bytes)`.
 
 use core::fmt;
 

@@ -1,4 +1,5 @@
-//! The cluster's time: what a leader may stamp commands with. One wrong clock, even the leader's, harms nobody else.
+//! The cluster's time: the time that a leader may stamp commands with. One wrong clock, even the leader's, harms only
+//! the member that has it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +20,8 @@ pub enum StampError {
     },
     /// The clock says that far more time has passed than has, and not enough voters have said the same yet.
     #[error(
-        "clock of this host has stepped {step_secs} seconds ahead, and a majority of the voters has not confirmed it yet"
+        "clock of this host has stepped {step_secs} seconds ahead, and a majority of the voters has not \
+         confirmed it yet"
     )]
     Unconfirmed {
         /// By how much.
@@ -93,10 +95,11 @@ impl VoterClocks {
 
     /// What `me`, the leader, stamps: its own clock, never behind the last stamp.
     ///
-    /// Its clock must lie within the skew bound of the median of the voters' clocks; where their number is even, the time
-    /// since the last stamp is one clock more. A step beyond that bound and the time that has passed counts only if a
-    /// majority of all voters agree with it, also of a leader that has just been elected and heard no clock yet; so that a cluster that was off goes on by itself and one that was not cannot be
-    /// carried into the future. Both hold from three voters on; with fewer a wrong clock may be the majority.
+    /// Its clock must lie within the skew bound of the median of the voters' clocks; where their number is even, the
+    /// time since the last stamp is one clock more. A step beyond that bound and the time that has passed counts only
+    /// if a majority of all voters agree with it. This also holds for a leader that has just been elected and has heard
+    /// no clock yet. So a cluster that was off goes on by itself, and a running cluster cannot be carried into the
+    /// future. Both hold from three voters on; with fewer a wrong clock may be the majority.
     pub fn stamp(
         &self,
         voters: &BTreeSet<NodeId>,
@@ -154,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_leads_instead_has_a_clock_that_is_right() {
+    fn the_next_leader_has_a_clock_that_is_right() {
         let in_step = |own: u64, reports: &[(u64, u64)]| {
             let mut clocks = VoterClocks::default();
             for (voter, clock) in reports {
@@ -167,8 +170,8 @@ mod tests {
         assert_eq!(in_step(T + YEARS, &[(2, T), (3, T + 60_000)]), ids(&[2, 3]));
         assert_eq!(in_step(T + YEARS, &[(2, T + 1000)]), ids(&[2]), "the third is down");
         assert_eq!(in_step(T + 1000, &[(2, T + YEARS), (3, T)]), ids(&[3]));
-        assert_eq!(in_step(T + YEARS, &[]), ids(&[]), "nobody has said");
-        assert_eq!(in_step(T + YEARS, &[(9, T), (2, T - YEARS)]), ids(&[]), "a stranger, and one as wrong");
+        assert_eq!(in_step(T + YEARS, &[]), ids(&[]), "no voter has reported");
+        assert_eq!(in_step(T + YEARS, &[(9, T), (2, T - YEARS)]), ids(&[]), "no voter, and a voter as wrong");
     }
 
     #[test]
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn old_reports_and_those_of_strangers_do_not_count() {
+    fn old_reports_and_those_of_others_than_voters_do_not_count() {
         let mut clocks = VoterClocks::default();
         clocks.report(NodeId(2), UnixMillis(T + YEARS), BootMillis(0));
         clocks.report(NodeId(9), UnixMillis(T + YEARS), BootMillis(100_000));

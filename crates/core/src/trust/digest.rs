@@ -1,8 +1,9 @@
 //! Digests of the state, by which members find out that their states differ.
 //!
-//! All members apply the same entries, so their states are equal at each index of the log. A member digests its state at
-//! each index that is divisible by [`DIGEST_EVERY`] and says the newest digest with each request for a lease. The digest is
-//! that of the state at the cluster's level, so members of different releases agree while a cluster is updated.
+//! All members apply the same entries, so their states are equal at each index of the log. A member digests its state
+//! at each index that is divisible by [`DIGEST_EVERY`] and says the newest digest with each request for a lease. The
+//! digest is that of the state at the cluster's level, so members of different releases agree while a cluster is
+//! updated.
 
 use std::collections::BTreeMap;
 
@@ -26,8 +27,8 @@ pub struct DigestAt {
 }
 
 impl TrustState {
-    /// The digest by which members compare their states, at the level of the cluster. It takes time by what is not in tables:
-    /// those keep their own ([`crate::table`]).
+    /// The digest by which members compare their states, at the level of the cluster. It takes time by what is not in
+    /// tables: those keep their own ([`crate::table`]).
     ///
     /// Errors: [`CodecError`] where a part of the state has no encoding, which is a defect.
     pub fn digest(&self) -> Result<StateDigest, CodecError> {
@@ -106,11 +107,11 @@ pub struct Digests {
 }
 
 impl Digests {
-    /// At which index the present state is to be digested, while it includes the entries up to `applied`; none if it was
-    /// digested there, or if it is not known any more what the state was there.
+    /// At which index the present state is to be digested, while it includes the entries up to `applied`; none if it
+    /// was digested there, or if it is not known any more what the state was there.
     ///
-    /// To be asked before each entry that changes the state and after each run of entries: in between, only entries that
-    /// leave the state as it is can have passed the index.
+    /// To be asked before each entry that changes the state and after each run of entries: in between, only entries
+    /// that leave the state as it is can have passed the index.
     pub fn due(&self, applied: u64) -> Option<u64> {
         let index = applied - applied % DIGEST_EVERY;
         (index > self.upto).then_some(index)
@@ -125,7 +126,7 @@ impl Digests {
         }
     }
 
-    /// The state was replaced by one that includes the entries up to `applied`. What was digested before says nothing of it.
+    /// A state that includes the entries up to `applied` has replaced this one. Earlier digests say nothing of it.
     pub fn replaced(&mut self, applied: u64) {
         // At the very index, the state that was put in place is the one to digest.
         *self = Self { by_index: BTreeMap::new(), upto: applied.saturating_sub(1) / DIGEST_EVERY * DIGEST_EVERY };

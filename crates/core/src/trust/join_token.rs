@@ -1,7 +1,7 @@
 //! Join tokens: what the operator carries, and what the state keeps of it.
 //!
-//! The secret never travels. An Ed25519 key is derived from it; the state holds only the public half, so that neither a
-//! reader of the log, nor a thief of a snapshot, nor a man in the middle has anything to join with.
+//! The secret never travels. An Ed25519 key is derived from it; the state holds only the public half. So a reader of
+//! the log, a thief of a snapshot or a man in the middle cannot join.
 
 use core::fmt;
 
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_debug_nor_errors_show_the_secret() {
+    fn debug_and_errors_hide_the_secret() {
         let text = token().reveal();
         let secret = text.split(':').next().unwrap().trim_start_matches(SECRET_PREFIX);
         assert!(!format!("{:?}", token()).contains(secret));

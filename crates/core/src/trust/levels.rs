@@ -1,6 +1,6 @@
 //! The level of the cluster: what its members may use, since all of them know it.
 //!
-//! It is part of the state and only rises. Nothing above it is proposed or stored, so a release can be taken back for
+//! It is part of the state and only rises. Nothing above it is proposed or stored. So a release can be taken back for
 //! as long as the level has not risen, and members can be replaced one by one, in any order.
 
 use std::collections::BTreeSet;

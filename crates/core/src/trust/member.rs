@@ -70,7 +70,7 @@ pub struct Renewed {
     pub hosts: LeafHosts,
 }
 
-/// What is recorded of a member's certificate that was made elsewhere.
+/// The record of a member's certificate that was made elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ForeignLeaf {
     /// The node name that the mapping rules make of it.

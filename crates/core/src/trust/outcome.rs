@@ -15,7 +15,7 @@ use crate::time::Validity;
 /// A certificate that may be signed now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Grant {
-    /// Who is certified.
+    /// The principal that is certified.
     pub principal: Principal,
     /// The authority that signs.
     pub authority: AuthorityId,
@@ -148,7 +148,7 @@ pub enum Refused {
     /// Not all members know what the command needs.
     #[error("level {needed} is needed and the cluster is at level {level}{}", Behind(behind))]
     AboveLevel {
-        /// What is needed.
+        /// The level that is needed.
         needed: u32,
         /// The cluster's.
         level: u32,
@@ -195,7 +195,7 @@ pub enum Refused {
     NameTaken {
         /// The name.
         name: Name,
-        /// Whose it is.
+        /// The member that has it.
         node: NodeId,
     },
     /// The node name that the certificate maps to is another member's.
@@ -203,7 +203,7 @@ pub enum Refused {
     MappedTaken {
         /// The mapped name.
         name: HostName,
-        /// Whose it is.
+        /// The member that has it.
         node: NodeId,
     },
     /// The cluster issues no certificates, and the node brought none.
@@ -220,7 +220,7 @@ pub enum Refused {
     AddressTaken {
         /// The address.
         address: Address,
-        /// Whose it is.
+        /// The member that has it.
         node: NodeId,
     },
     /// No address was given.
@@ -346,7 +346,7 @@ pub enum Refused {
         /// Which.
         number: u64,
     },
-    /// A statement would stay without enough signatures for ever, and nobody who is away could recognize the cluster.
+    /// A statement would lack signatures permanently, and a member that was away could not recognize the cluster.
     #[error("statement {number} cannot be signed by enough without node {node}, which is asked to sign it first")]
     SignatureMissing {
         /// Whose signature is missing.
@@ -380,7 +380,7 @@ pub enum Refused {
         /// The member.
         node: NodeId,
     },
-    /// Nobody added the host.
+    /// No admin added the host.
     #[error("host `{host}` was not added: a voter finds node {node} there, as long as the node advertises it")]
     HostNotAdded {
         /// The host.

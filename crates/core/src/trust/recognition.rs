@@ -1,5 +1,6 @@
-//! Recognition: before a member that has been silent believes a Raft leader again, a majority of the voters shows it what
-//! the cluster has become. Raft alone would follow whoever comes with the highest term, evicted since or not.
+//! Recognition: before a member that has been silent believes a Raft leader again, a majority of the voters shows it
+//! what the cluster has become. Raft alone would follow the node with the highest term, even one that was evicted
+//! meanwhile.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,10 +13,10 @@ use crate::transcript::Transcript;
 /// Why an answer is not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
-    /// The chain does not lead on from what is known.
+    /// The chain does not lead on from the statement known.
     #[error(transparent)]
     Chain(#[from] ChainBroken),
-    /// The chain does not lead to what is shown, or what is shown is not of this history.
+    /// The chain does not lead to the statement shown, or that statement is not of this history.
     #[error("answer shows another statement than its chain leads to")]
     Elsewhere,
     /// It is no voter's, or the signature does not verify.
@@ -23,10 +24,10 @@ pub enum AnswerError {
     Signature,
 }
 
-/// A voter's word which statement is the newest that it knows, for whoever drew the nonce.
+/// A voter's word about the newest statement that it knows, for the member that drew the nonce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shown {
-    /// Who says so.
+    /// The voter.
     pub node: NodeId,
     /// The number of that statement.
     pub number: u64,
@@ -54,7 +55,8 @@ impl Shown {
     }
 }
 
-/// What a member knows while it asks. Answering needs no lease and no leader, so a cold cluster does not wait for itself.
+/// What a member knows while it asks. Answering needs no lease and no leader, so a cold cluster does not wait for
+/// itself.
 #[derive(Debug, Clone)]
 pub struct Recognition {
     nonce: [u8; 32],
@@ -64,17 +66,17 @@ pub struct Recognition {
 }
 
 impl Recognition {
-    /// Starts from the statement of the stored view, with a nonce that nobody has seen.
+    /// Starts from the statement of the stored view, with a nonce that no voter has seen.
     pub const fn new(known: Arc<Statement>, nonce: [u8; 32]) -> Self {
         Self { nonce, newest: known, evicted: BTreeSet::new(), answered: BTreeSet::new() }
     }
 
-    /// What to send: the nonce, and the number of the newest statement known.
+    /// The question to send: the nonce, and the number of the newest statement known.
     pub fn question(&self) -> ([u8; 32], u64) {
         (self.nonce, self.newest.number)
     }
 
-    /// Whom to ask.
+    /// The voters to ask.
     pub fn voters(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.newest.voters.keys().copied()
     }
@@ -109,12 +111,13 @@ impl Recognition {
         &self.newest
     }
 
-    /// Whom statements evict that answers led to so far.
+    /// The nodes that the statements in the answers so far evict.
     pub const fn evicted(&self) -> &BTreeSet<NodeId> {
         &self.evicted
     }
 
-    /// What the cluster has become, once a majority of the newest voters has answered: whom it evicted is refused.
+    /// The state of the cluster, once a majority of the newest voters has answered. The member refuses the nodes in the
+    /// second part, which were evicted.
     pub fn recognized(&self) -> Option<(&Arc<Statement>, &BTreeSet<NodeId>)> {
         let answered = self.newest.voters.keys().filter(|id| self.answered.contains(id)).count();
         (answered >= majority(self.newest.voters.len())).then_some((&self.newest, &self.evicted))

@@ -27,14 +27,16 @@ pub fn confirm_transcript(cluster: ClusterId, authority: AuthorityId, node: Node
 }
 
 impl AuthorityKey {
-    /// Whether `signature` over `transcript` was made with the authority's key. ECDSA signatures are DER (RFC 3279 §2.2.3).
+    /// Whether `signature` over `transcript` was made with the authority's key. ECDSA signatures are DER (RFC 3279
+    /// §2.2.3).
     pub fn verifies(&self, transcript: &Transcript, signature: &[u8]) -> bool {
         match self {
             Self::Ed25519(key) => signature.try_into().is_ok_and(|s| key.verify(transcript, s).is_ok()),
             Self::P256(point) => {
                 let key = p256::ecdsa::VerifyingKey::from_sec1_bytes(point);
                 let signature = p256::ecdsa::Signature::from_der(signature);
-                matches!((key, signature), (Ok(key), Ok(signature)) if key.verify(transcript.as_bytes(), &signature).is_ok())
+                let (Ok(key), Ok(signature)) = (key, signature) else { return false };
+                key.verify(transcript.as_bytes(), &signature).is_ok()
             }
         }
     }

@@ -226,9 +226,9 @@ impl TrustState {
         }
     }
 
-    /// What `apply` would answer at `time` without a change: a refusal, or the answer to what was done before. `None`
-    /// where the command must be applied to tell. The leader asks, so that members write nothing into the log that
-    /// would change nothing.
+    /// What `apply` would answer at `time` without a change: a refusal, or the answer to a command that was applied
+    /// before. `None` where the command must be applied to tell. The leader asks, so that members write nothing into
+    /// the log that would change nothing.
     pub fn answered(&self, command: &Command, time: UnixMillis) -> Option<Outcome> {
         let checked = command.operation().unchanged(self, self.time.max(time));
         checked.unwrap_or_else(|why| Some(Outcome::Refused(why)))

@@ -1,9 +1,9 @@
 //! Statements: how a member that was away recognizes its cluster.
 //!
-//! Each change of voters, authorities or evictions makes a statement of what the cluster has become, signed with their
-//! identity keys by a majority of the voters of the statement *before* it, as a new root is in The Update Framework
-//! (specification §5.3.4). So an old CA key forges no successor, and a member that knows one statement recognizes all
-//! later ones.
+//! Each change of voters, authorities or evictions makes a statement of what the cluster has become. A majority of the
+//! voters of the statement *before* it sign it with their identity keys, as a new root is signed in The Update
+//! Framework (specification §5.3.4). So an old CA key forges no successor, and a member that knows one statement
+//! recognizes all later ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub struct Statement {
     pub voters: BTreeMap<NodeId, StatedVoter>,
     /// The authorities that are trusted.
     pub authorities: BTreeSet<AuthorityId>,
-    /// Who was evicted since the statement before.
+    /// The nodes that were evicted since the statement before.
     pub evicted: BTreeSet<NodeId>,
 }
 
@@ -227,7 +227,7 @@ impl TrustState {
         u64::try_from(index).ok()
     }
 
-    /// Who has not signed the first statement that lacks signatures, and could.
+    /// The voters that have not signed the first statement that lacks signatures, and could.
     pub fn unsigned(&self) -> BTreeSet<NodeId> {
         let open = (0..self.statements.len()).find(|index| !self.is_complete(*index));
         let signers = open.and_then(|index| Some((self.statements.get(index)?, self.signers(index)?)));

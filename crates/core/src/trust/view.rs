@@ -1,5 +1,5 @@
-//! The view: what the cluster is, as every handshake sees it. Published whole; a copy shares what did not change with its
-//! original.
+//! The view: what the cluster is, as every handshake sees it. Published whole; a copy shares what did not change with
+//! its original.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,7 +43,8 @@ pub enum AuthorityPhase {
 pub struct Authority {
     /// The self-signed certificate, DER.
     pub certificate: Vec<u8>,
-    /// Its public key; none where the private key is held elsewhere, so that no member holds a copy and nothing is issued.
+    /// Its public key; none where the private key is held elsewhere, so that no member holds a copy and nothing is
+    /// issued.
     pub key: Option<AuthorityKey>,
     /// Where it is in its life.
     pub phase: AuthorityPhase,
@@ -62,7 +63,7 @@ pub struct IssuedKey {
     pub not_before: UnixMillis,
     /// Seconds that it was issued for, which a renewal is issued for too.
     pub ttl_secs: u64,
-    /// The key that it was renewed with, if it was not issued by an operator: whoever revokes that one revokes this too.
+    /// The key that it was renewed with, if no operator issued it. A revocation of that key revokes this one too.
     pub renewed_from: Option<KeyId>,
     /// Who had it issued.
     pub issued: Issued,
@@ -83,7 +84,7 @@ pub struct View {
     pub generation: Generation,
     /// The trust bundle.
     pub authorities: BTreeMap<AuthorityId, Authority>,
-    /// Who belongs.
+    /// The members of the cluster.
     pub members: Members,
     /// Who belonged once and is refused now.
     pub evicted: Table<NodeId, Evicted>,
@@ -93,13 +94,15 @@ pub struct View {
     pub labels: Table<Role, Labels>,
     /// Who may do what. Shared: copying a view does not copy it.
     pub policy: Arc<Policy>,
-    /// Keys refused for ever, whatever certificate carries them.
+    /// Keys refused permanently, whatever certificate carries them.
     pub revoked_keys: TableSet<KeyId>,
-    /// Brokers, clients and admins of whose certificates only those issued since, and on record, count.
+    /// Brokers, clients and admins whose earlier certificates are revoked: only certificates issued since, and on
+    /// record, count.
     pub revoked_principals: TableSet<Role>,
     /// Members assigned to each group but the trust group, which all members belong to.
     pub groups: Groups,
-    /// Names that the certificates of all members hold: of a load balancer, say. The one exception to one host, one member.
+    /// Names that the certificates of all members hold: of a load balancer, say. The one exception to one host, one
+    /// member.
     pub client_names: BTreeSet<Host>,
     /// The last of the statements by which a member that was away recognizes its cluster.
     pub statement: Arc<Statement>,
@@ -108,8 +111,8 @@ pub struct View {
 }
 
 impl View {
-    /// The view without its rules, by which nobody may do anything: for whoever needs to know who belongs, and is told the
-    /// rules in another way.
+    /// The view without its rules, so that no rule allows anything. For a reader that needs to know the members, and is
+    /// told the rules in another way.
     #[must_use]
     pub fn without_policy(&self) -> Self {
         Self { policy: Arc::default(), labels: Table::default(), ..self.clone() }

@@ -1,7 +1,8 @@
-//! What an outpost was told of each principal, and whether that still counts. No IO, no clock: it is told.
+//! The rules that a remote guard was told of each principal, and whether they still count. No IO, no clock: time is an
+//! argument.
 //!
-//! The order of things told is that of the watch. An answer that was on its way while its principal changed is not taken:
-//! decided, revoked, and only then remembered is what must never be.
+//! The order of things told is that of the watch. An answer that was on its way while its principal changed is not
+//! taken: decided, revoked, and only then remembered is what must never be.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -53,11 +54,11 @@ pub(crate) enum Taken {
     Kept,
     /// It was overtaken by a change: ask again.
     Again(Question),
-    /// Nobody waits for it any more.
+    /// No caller waits for it any more.
     Dropped,
 }
 
-/// Bounded, both in what is kept and in what is asked.
+/// Bounded, both in the rules kept and in the questions asked.
 #[derive(Default)]
 pub(crate) struct Cache {
     generation: Generation,
@@ -74,7 +75,7 @@ impl Cache {
         self.generation
     }
 
-    /// What is known of a principal, and until when; none if nothing is, or nothing that still counts.
+    /// The rules of a principal and the time until which they count; none if there are none that still count.
     pub(crate) fn slice(&mut self, principal: &str, now: BootMillis) -> Option<(&Slice, BootMillis)> {
         if self.kept.get(principal).is_some_and(|kept| now >= kept.until) {
             self.forget(principal);
@@ -148,7 +149,7 @@ impl Cache {
         self.generation = self.generation.max(generation);
     }
 
-    /// The watch was interrupted: what was missed is not known.
+    /// The watch was interrupted: changes may have been missed.
     pub(crate) fn lost(&mut self) {
         (self.kept, self.weight) = (HashMap::new(), 0);
         self.asked.clear();

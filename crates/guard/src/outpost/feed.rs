@@ -1,4 +1,4 @@
-//! What an outpost knows, and how it comes to know more of a principal.
+//! The knowledge of a remote guard, and how it learns more about a principal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -52,7 +52,7 @@ pub(super) struct State {
     pub(super) holder: Holder,
 }
 
-/// What an outpost knows.
+/// The knowledge of a remote guard.
 pub(super) struct Feed {
     state: Locked<State>,
     lease: Arc<LeaseClock>,
@@ -81,7 +81,7 @@ impl Feed {
         self.state.lock()
     }
 
-    /// Changes what is known of the lease.
+    /// Changes the lease held.
     pub(super) fn lease(&self, with: impl FnOnce(&mut Holder)) {
         let mut state = self.lock();
         with(&mut state.holder);
@@ -97,7 +97,7 @@ impl Feed {
         self.lock().cache.slice(principal, self.time.boot()).is_some()
     }
 
-    /// Asks, unless somebody does already, and waits for the answer.
+    /// Asks, unless another caller does already, and waits for the answer.
     async fn learn(self: Arc<Self>, principal: String) -> Result<(), Denial> {
         let mut answered = self.answered.subscribe();
         let mut waited = false;
@@ -108,12 +108,12 @@ impl Feed {
             }
             let question = self.lock().cache.ask(&principal);
             match question {
-                // Whoever was waited for got no answer: neither would this one.
+                // The question that this caller waited for got no answer: another question would get none either.
                 Some(question) if waited => {
                     self.lock().cache.failed(&principal, question.turn);
                     return Err(Denial::Unfetched);
                 }
-                // A task of its own: whoever asked may go away, and others wait for it.
+                // A task of its own: the caller may go away, and others wait for the answer.
                 Some(question) => drop(tokio::spawn(Arc::clone(&self).ask(principal.clone(), question))),
                 None => {}
             }
@@ -192,7 +192,7 @@ fn slice(principal: &str, reply: FetchReply) -> Option<Slice> {
         subject,
         policy: Arc::new(policy),
         compiled: Default::default(),
-        // No longer than anything may be, whoever says so.
+        // The member's answer cannot extend the limit.
         keep_millis: reply.keep_secs.min(CACHE_TTL_SECS_MAX) * 1000,
     })
 }

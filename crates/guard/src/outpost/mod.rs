@@ -1,7 +1,7 @@
 //! A guard outside the cluster: it decides by the same rules, as told by members, and denies when they fall silent.
 //!
-//! It is a subtenant of the lease of the member that it watches. What it was told of a principal it keeps until it is told
-//! that something changed, a bounded time at most. An error is never an answer: what is not known is denied.
+//! The watched member delegates a lease to it. It keeps the rules of a principal until it is told that something
+//! changed, for a bounded time at most. An error is never an answer: it denies where it does not know.
 
 mod cache;
 mod feed;
@@ -28,13 +28,13 @@ pub type Connecting<'a> = Pin<Box<dyn Future<Output = Result<Channel, ConnectErr
 #[error("no member was reached")]
 pub struct ConnectError(#[source] pub Box<dyn core::error::Error + Send + Sync>);
 
-/// How an outpost reaches members, and what it does with what they tell.
+/// How a remote guard reaches members, and what it does with their answers.
 pub trait Controllers: Send + Sync + 'static {
     /// Connects to a member, over a connection that is authenticated in both directions: each time to the next one.
     fn connect(&self) -> Connecting<'_>;
 
-    /// Puts a view in force wherever connections are judged. True once every connection that it refuses is closed; else it
-    /// is not acknowledged, and no lease counts from there on.
+    /// Puts a view in force wherever connections are judged. True once every connection that it refuses is closed; else
+    /// it is not acknowledged, and no lease counts from there on.
     fn enforce(&self, view: &Arc<View>, time: UnixMillis) -> bool;
 }
 
@@ -64,7 +64,8 @@ impl Outpost {
         watch::follow(self).await
     }
 
-    /// Questions that were sent to members so far: one for each principal that was not known, however many waited for it.
+    /// Questions that were sent to members so far: one for each principal that was not known, however many waited for
+    /// it.
     pub fn fetches(&self) -> u64 {
         self.feed.fetches()
     }

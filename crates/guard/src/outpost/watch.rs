@@ -55,7 +55,7 @@ impl From<tonic::Status> for Lost {
 pub(super) async fn follow(outpost: &Outpost) -> Infallible {
     loop {
         let Err(why) = follow_one(outpost).await;
-        tracing::warn!(error = %why, "the cluster is not followed: what is known lasts as long as the lease");
+        tracing::warn!(error = %why, "the cluster is not followed: rules known here count until the lease ends");
         outpost.feed.channel.send_replace(None);
         // why: nothing tells when a member can be reached again
         tokio::time::sleep(RETRY).await;
@@ -70,7 +70,7 @@ async fn follow_one(outpost: &Outpost) -> Result<Infallible, Lost> {
         Watch { outpost, requests, asked: VecDeque::new(), number: 0, lease: None, enforced: Generation(0) };
     watch.ask()?;
     let replies = client.watch(ReceiverStream::new(sent)).await?.into_inner();
-    // From here on changes are told; what was missed before is not known.
+    // From here on changes are told; earlier ones may have been missed.
     outpost.feed.lock().cache.lost();
     outpost.feed.channel.send_replace(Some(channel));
     watch.listen(replies).await
@@ -90,7 +90,8 @@ struct Watch<'a> {
 impl Watch<'_> {
     fn ask(&mut self) -> Result<(), Lost> {
         self.number += 1;
-        // Not what is answered by: what is enforced, every connection that it refuses closed.
+        // Not the generation that is answered by: the one that is enforced, with every connection closed that it
+        // refuses.
         let enforced = self.enforced.0;
         let at = self.outpost.feed.time.boot();
         self.asked.push_back((self.number, at));
@@ -114,13 +115,13 @@ impl Watch<'_> {
         }
     }
 
-    /// Takes in what was told, in this order: nothing old is answered any more, no connection that is refused is open, and
-    /// only then is it acknowledged and a lease counted.
+    /// Takes in a reply in this order: no old answer is given any more, no refused connection is open, and only then is
+    /// it acknowledged and a lease counted.
     fn take(&mut self, reply: WatchReply) -> Result<(), Lost> {
         let (feed, guard) = (&self.outpost.feed, &self.outpost.guard);
         let generation = Generation(reply.generation);
         let patterns: Result<Vec<PrincipalPattern>, _> = reply.principals.iter().map(|text| text.parse()).collect();
-        // What cannot be read may be about anybody.
+        // An unreadable pattern may be about every principal.
         let (everybody, patterns) = match patterns {
             Ok(patterns) => (reply.everybody, patterns),
             Err(_) => (true, Vec::new()),
@@ -138,7 +139,7 @@ impl Watch<'_> {
                 Some(Arc::new(view))
             }
         };
-        // Another member may be behind the one before it: what was known is not forgotten.
+        // This member may be behind the one before it: known changes are not forgotten.
         let news = news.filter(|view| view.generation >= guard.generation());
         {
             let mut state = feed.lock();
@@ -157,12 +158,12 @@ impl Watch<'_> {
             feed.lease(|holder| holder.enforced(view.generation));
         }
         if !self.is_in_step(&reply) {
-            // Whoever judges by a wrong clock, or is told by one whose clock is wrong, serves nobody.
+            // A guard with a wrong clock, or one told by a member with a wrong clock, serves no client.
             feed.lease(Holder::surrender);
         } else if reply.asked != 0 {
             self.granted(&reply);
         }
-        // At once: somebody may wait for it.
+        // At once: a member may wait for it.
         if guard.generation() > before { self.ask() } else { Ok(()) }
     }
 
@@ -174,7 +175,7 @@ impl Watch<'_> {
     fn granted(&mut self, reply: &WatchReply) {
         let Some(place) = self.asked.iter().position(|(number, _)| *number == reply.asked) else { return };
         let at = self.asked.drain(..=place).next_back().map(|(_, at)| at);
-        // No lease is longer than leases may be, whoever says so.
+        // The member's answer cannot extend the limit of leases.
         let millis = reply.lease_millis.min(LEASE_SECS_MAX * 1000);
         self.lease = (millis > 0).then_some(millis);
         if let (Some(at), Some(millis)) = (at, self.lease) {

@@ -160,7 +160,7 @@ impl World {
         self.publish_view(&self.view());
     }
 
-    /// What is published need not be the newest: a member that is behind.
+    /// The published view need not be the newest: a member that is behind.
     pub fn publish_view(&self, view: &Arc<View>) {
         self.publisher.publish(view);
     }

@@ -1,5 +1,5 @@
-//! A cluster in memory, servers on loopback, and a client that does as it is told. Keys are drawn; nothing that the tests
-//! claim depends on their value.
+//! A cluster in memory, servers on loopback, and a client that does as it is told. Keys are drawn; nothing that the
+//! tests claim depends on their value.
 #![allow(dead_code, unreachable_pub)]
 
 pub mod raw;
@@ -60,7 +60,7 @@ pub fn authority(cluster: Option<ClusterId>) -> Authority {
     Authority::create(KeyPair::generate(KeyAlgorithm::default()).unwrap(), &parts).unwrap()
 }
 
-/// A certificate, its key, and what was asked for.
+/// A certificate, its key, and the wish that it was made by.
 pub struct Identity {
     pub chain: Vec<Vec<u8>>,
     pub key: KeyPair,

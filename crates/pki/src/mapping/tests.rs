@@ -98,7 +98,7 @@ fn a_uri_is_one_spiffe_id_of_the_clusters_trust_domain() {
 }
 
 #[test]
-fn a_missing_empty_or_foreign_name_is_nobody() {
+fn a_missing_empty_or_foreign_name_is_no_principal() {
     for rules in [&["uri"][..], &["dns:(.*)=node/$1"], &["uri", "dns:(.*)=node/$1"]] {
         check(rules, &names(&[], &[], None), None);
         check(rules, &names(&[], &[], Some("n1")), None);

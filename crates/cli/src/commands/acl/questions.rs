@@ -10,7 +10,7 @@ use crate::args::{AclQuestion, AclWhoCanArgs};
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
 
-/// What is asked about: its kind and its name.
+/// The thing that is asked about: its kind and its name.
 fn about(topic: Option<&String>, resource: Option<&String>) -> Result<(String, String), Failure> {
     match (topic, resource) {
         (Some(topic), _) => Ok(("topic".to_owned(), topic.clone())),

@@ -1,5 +1,5 @@
-//! Who may do what: a client is denied one service everywhere, on the connection that it has, and is told no more than that;
-//! whoever operates is told by which rule.
+//! Rules: a client is denied one service everywhere, on the connection that it has, and is told no more than that. The
+//! operator is told by which rule.
 
 use serde_json::Value;
 

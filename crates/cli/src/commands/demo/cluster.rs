@@ -145,8 +145,8 @@ impl Cluster {
         }
     }
 
-    /// Stops a process where it is (SIGSTOP), and returns when every thread of it stands still: the signal stops one, which
-    /// stops the others, and until then they go on.
+    /// Stops a process where it is (SIGSTOP), and returns when every thread of it stands still: the signal stops one,
+    /// which stops the others, and until then they go on.
     pub(super) async fn pause(&self, node: &str) -> anyhow::Result<()> {
         self.signal(node, rustix::process::Signal::STOP)?;
         let (_, child) = self.running.iter().find(|(name, _)| name == node).context("not running")?;
@@ -190,7 +190,7 @@ impl Cluster {
         }
     }
 
-    /// The end of every log: what somebody needs who wants to know why.
+    /// The end of every log, for a reader that wants to know why.
     pub(super) fn show_logs(&self) {
         for entry in std::fs::read_dir(&self.root).into_iter().flatten().flatten() {
             if entry.path().extension().is_some_and(|e| e == "log") {
@@ -226,6 +226,6 @@ fn all_stopped(tasks: &Path) -> anyhow::Result<bool> {
 }
 
 async fn pause() {
-    // why: another process tells nobody when it is ready
+    // why: another process does not tell when it is ready
     tokio::time::sleep(Duration::from_millis(50)).await;
 }

@@ -1,4 +1,4 @@
-//! Those who should not get in, and one who may: each dials a node's cluster port with what it has.
+//! Callers that should not get in, and one that may: each dials a node's cluster port with what it has.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use countersign_api::cluster::{RaftRequest, WhoamiRequest};
 use countersign_core::codec;
 use countersign_core::name::Address;
 use countersign_core::principal::TrustDomain;
-use countersign_net::hostile::dial_as_stranger;
+use countersign_net::hostile::dial_unchecked;
 use countersign_net::{Alpn, Credential, DialError, ServiceClient, SystemClock};
 use countersign_pki::key::KeyPair;
 use countersign_pki::pem::certificates_from_pem;
@@ -39,7 +39,7 @@ impl Holder {
         })
     }
 
-    /// Connects under the service protocol as an honest client does; the connection is kept, never dialed anew.
+    /// Connects under the service protocol as an honest client does; the connection is kept, never dialed again.
     pub(super) async fn connect(&self, address: &str) -> Result<Whoami, Box<DialError>> {
         let address = parse(address);
         let clock = Arc::new(SystemClock);
@@ -48,9 +48,9 @@ impl Holder {
         Ok(Whoami(WhoamiClient::new(over(dialer.dial(&address).await?))))
     }
 
-    /// Shows this certificate under another protocol than it is for, to whoever answers.
+    /// Shows this certificate under another protocol than it is for, to any server.
     pub(super) async fn intrude(&self, address: &str, alpn: Alpn) -> Result<(), Box<DialError>> {
-        dial_as_stranger(&parse(address), alpn, Some(&self.credential)).await.map(drop).map_err(Box::new)
+        dial_unchecked(&parse(address), alpn, Some(&self.credential)).await.map(drop).map_err(Box::new)
     }
 
     /// As a member, claims to lead the trust group with a heartbeat of a far term. Returns what it was told.
@@ -68,7 +68,7 @@ impl Holder {
     }
 
     async fn say(&self, address: &str, kind: RaftRpc, body: Vec<u8>) -> anyhow::Result<Result<(), String>> {
-        let stream = dial_as_stranger(&parse(address), Alpn::Peer, Some(&self.credential)).await?;
+        let stream = dial_unchecked(&parse(address), Alpn::Peer, Some(&self.credential)).await?;
         let request = RaftRequest { group: 0, kind: codec::encode(&kind)?.into(), body: body.into() };
         let reply = match RaftClient::new(over(stream)).call(request).await {
             Ok(reply) => reply.into_inner(),
@@ -85,7 +85,7 @@ impl Holder {
 
 /// Dials without any certificate.
 pub(super) async fn come_empty_handed(address: &str, alpn: Alpn) -> Result<(), Box<DialError>> {
-    dial_as_stranger(&parse(address), alpn, None).await.map(drop).map_err(Box::new)
+    dial_unchecked(&parse(address), alpn, None).await.map(drop).map_err(Box::new)
 }
 
 fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Channel {

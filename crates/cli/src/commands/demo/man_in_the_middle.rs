@@ -1,5 +1,5 @@
-//! A server in the middle: a certificate of its own, and the real CA certificate, which is public, appended to the chain. It
-//! counts what a joiner tells it after the handshake; there must be nothing.
+//! A server in the middle: a certificate of its own, and the real CA certificate, which is public, appended to the
+//! chain. It counts what a joiner tells it after the handshake; there must be nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use anyhow::Context;
 use countersign_core::name::Host;
 use countersign_core::principal::Principal;
 use countersign_core::time::{UnixMillis, Validity};
-use countersign_net::hostile::accept_as_anybody;
+use countersign_net::hostile::accept_unchecked;
 use countersign_net::{Alpn, Clock, Credential, SystemClock};
 use countersign_pki::authority::{Authority, AuthorityParts, LeafRequest};
 use countersign_pki::key::{KeyAlgorithm, KeyPair};
@@ -53,7 +53,7 @@ impl ManInTheMiddle {
         let counting = Arc::clone(&told);
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
-                if let Ok(mut stream) = accept_as_anybody(socket, Alpn::Enroll, &credential).await {
+                if let Ok(mut stream) = accept_unchecked(socket, Alpn::Enroll, &credential).await {
                     let mut bytes = Vec::new();
                     let _ = stream.read_to_end(&mut bytes).await;
                     counting.fetch_add(bytes.len(), Ordering::SeqCst);

@@ -1,5 +1,5 @@
-//! `countersign demo`: the main job in one command. Real server processes on loopback, joined by one-time tokens, then the
-//! attacks, each of which must be refused. Every row is checked; the exit code is 0 only if every one agrees.
+//! `countersign demo`: the main job in one command. Real server processes on loopback, joined by one-time tokens, then
+//! the attacks, each of which must be refused. Every row is checked; the exit code is 0 only if every one agrees.
 //!
 //! Everything is asked through the binary's own commands, as an operator would.
 

@@ -17,7 +17,7 @@ use super::table::{Seen, Table};
 pub(super) const NODE_TTL: &str = "20s";
 /// Seconds that leases last: a pause beyond it is short.
 pub(super) const LEASE_SECS: &str = "3";
-/// Longer than a lease, and than what is added to it for clocks that run apart.
+/// Longer than a lease, and than the time that is added to it for clocks that run apart.
 const PAUSE: Duration = Duration::from_millis(3_500);
 
 /// A client that calls all the time, on connections of its own.
@@ -85,7 +85,8 @@ pub(super) async fn renewal(
     Ok(())
 }
 
-/// A member is stopped for longer than a lease; meanwhile a client is revoked, and its request waits at the member's socket.
+/// A member is stopped for longer than a lease; meanwhile a client is revoked, and its request waits at the member's
+/// socket.
 pub(super) async fn paused(
     cluster: &Cluster,
     table: &mut Table,
@@ -127,7 +128,7 @@ fn standing(changed: &Value) -> Vec<(String, String)> {
 /// Whether every member says that it enforces a change of rules.
 pub(super) fn enforced(changed: &Value) -> Seen {
     let states = standing(changed);
-    // Whoever was evicted is no member any more: it is told of, and not asked.
+    // An evicted node is no member any more: the report names it, and no answer is asked of it.
     let all = states.iter().all(|(_, state)| state == "enforced" || state == "evicted");
     let complete = at(changed, "/enforcement/complete") == &Value::Bool(true);
     let text = states.iter().map(|(node, state)| format!("{node} {state}")).collect::<Vec<_>>().join(", ");

@@ -1,4 +1,4 @@
-//! The self-checked table: step, what is expected, what was seen, how long it took.
+//! The self-checked table: the step, the expected result, the actual result, and the time it took.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ pub(super) struct Table {
     last: Instant,
 }
 
-/// What a step came to: told, and whether it is what was expected.
+/// The result of a step: its text, and whether it is the expected one.
 pub(super) struct Seen {
     pub(super) text: String,
     pub(super) agrees: bool,

@@ -76,8 +76,8 @@ const TYPES: [ResourceType; 6] = [
     ResourceType { word: "USER", kind: "user" },
 ];
 
-/// What an operation is about: the resource itself, or something of it that has rules of its own, so that altering it allows
-/// describing it and nothing else.
+/// What an operation is about: the resource itself, or something of it that has rules of its own, so that altering it
+/// allows describing it and nothing else.
 const PARTS: [&str; 5] = ["", "-configs", "-idempotent", "-tokens", "-two-phase"];
 
 /// Operations, each with the part that it is about and our action.
@@ -114,8 +114,8 @@ pub(super) fn judge(line: &[u8]) -> AclVerdict {
     }
 }
 
-/// An ACL in our words: a rule for each part of the resource that it is about, and for each of the two ways in which somebody
-/// can be a role.
+/// An ACL in our words: a rule for each part of the resource that it is about, and for each of the two ways in which a
+/// principal can have a role.
 struct Acl {
     resource: &'static ResourceType,
     pattern: NamePattern,
@@ -228,7 +228,7 @@ fn read_acl(at: usize, acl: &[String], words: &RoleWords<'_>) -> Result<Acl, Cas
         let (_, part, action) = *one_of("operation", operation, &OPERATIONS, |(word, ..)| word)?;
         vec![(resource.kind(part)?, action.into())]
     };
-    let whom = match principal.as_str() {
+    let principals = match principal.as_str() {
         "User:*" => vec![PrincipalPattern::Any],
         name => {
             let held = name.strip_prefix("Role:").and_then(|role| words.get(role)).cloned();
@@ -236,7 +236,7 @@ fn read_acl(at: usize, acl: &[String], words: &RoleWords<'_>) -> Result<Acl, Cas
         }
     };
     let mut rules = Vec::new();
-    for ((kind, actions), principal) in about.iter().flat_map(|about| whom.iter().map(move |whom| (about, whom))) {
+    for ((kind, actions), principal) in about.iter().flat_map(|about| principals.iter().map(move |one| (about, one))) {
         rules.push(Rule {
             id: rule_id(at, rules.len())?,
             effect,

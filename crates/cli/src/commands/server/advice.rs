@@ -34,8 +34,8 @@ fn advice_admin(error: &ServeError) -> String {
 }
 
 /// What to do where an address is taken.
-const IN_USE: &str = "stop what listens there, or choose another address with --cluster-addr or --https-addr (port 0 takes \
-                      any that is free)";
+const IN_USE: &str = "stop what listens there, or choose another address with --cluster-addr or --https-addr (port 0 \
+                      takes any that is free)";
 
 fn of_node(error: &NodeError) -> Failure {
     let exit = match error {
@@ -98,7 +98,7 @@ fn advice(error: &NodeError) -> String {
         NodeError::DataDir(error) | NodeError::Keys(KeysError::DataDir(error)) => data_dir(error),
         NodeError::StoreLost { data, way, .. } | NodeError::PartLost { data, way, .. } => way_back(data, *way),
         NodeError::Return(error) => of_return(error),
-        NodeError::NoMemberFile { .. } => format!("put member.json back; if it is lost, {JOIN_ANEW}"),
+        NodeError::NoMemberFile { .. } => format!("put member.json back; if it is lost, {JOIN_AGAIN}"),
         NodeError::Empty { .. } => "add --bootstrap to make a cluster, or --join-token and --join-addr".to_owned(),
         NodeError::JoinUnfinished { .. } => {
             "repeat the join with --join-token and --join-addr, or choose another directory with --data".to_owned()
@@ -137,7 +137,7 @@ fn advice(error: &NodeError) -> String {
 }
 
 /// What a host does that can no longer show which member it was.
-const JOIN_ANEW: &str = "evict this node on a voter and join it as another: countersign server --join-token @FILE \
+const JOIN_AGAIN: &str = "evict this node on a voter and join it as another: countersign server --join-token @FILE \
                          --join-addr HOST:PORT --data OTHER";
 
 /// Why a member did not come back with a new store.
@@ -148,14 +148,16 @@ fn of_return(error: &StoreReturnError) -> String {
             "stop the other copy of this node, wait for the length of a lease, and repeat the command".to_owned()
         }
         StoreReturnError::Refused(Refused::NoQuorumOfOthers { .. }) => {
-            "keep this directory as it is, and what is left of the other voters".to_owned()
+            "keep this directory as it is, and the remains of the other voters".to_owned()
         }
         StoreReturnError::Refused(Refused::AlreadyEvicted(_) | Refused::KeyRevoked) | StoreReturnError::Evicted => {
-            "join with another directory: countersign server --join-token @FILE --join-addr HOST:PORT --data OTHER".to_owned()
+            "join with another directory: countersign server --join-token @FILE --join-addr HOST:PORT --data OTHER"
+                .to_owned()
         }
-        StoreReturnError::Refused(Refused::OtherStore { .. }) => JOIN_ANEW.to_owned(),
+        StoreReturnError::Refused(Refused::OtherStore { .. }) => JOIN_AGAIN.to_owned(),
         StoreReturnError::NotTaken(_) | StoreReturnError::Alone => {
-            "start the other voters, or name one that is up: countersign server --return-as-learner --join-addr HOST:PORT"
+            "start the other voters, or name one that is up: countersign server --return-as-learner --join-addr \
+             HOST:PORT"
                 .to_owned()
         }
         StoreReturnError::Keys(_) | StoreReturnError::Store(_) | StoreReturnError::Codec(_) | StoreReturnError::Refused(_) => "look at the log; the same command goes on where it stopped".to_owned(),
@@ -166,10 +168,10 @@ fn of_return(error: &StoreReturnError) -> String {
 fn way_back(data: &Path, way: WayBack) -> String {
     match way {
         WayBack::ReturnAsLearner => format!("countersign server --return-as-learner --data {}", quoted(data)),
-        WayBack::JoinAnew => format!("put it back; if it is lost, {JOIN_ANEW}"),
+        WayBack::JoinAgain => format!("put it back; if it is lost, {JOIN_AGAIN}"),
         WayBack::OnlyVoter => format!(
-            "put it back, and keep the rest of `{}`: it was the only voter, and recovering it is not in this version; to make \
-             another cluster: countersign server --bootstrap --data OTHER",
+            "put it back, and keep the rest of `{}`: it was the only voter, and recovering it is not in this version; \
+             to make another cluster: countersign server --bootstrap --data OTHER",
             data.display()
         ),
     }
@@ -180,7 +182,7 @@ fn data_dir(error: &DataDirError) -> String {
         DataDirError::InUse { .. } => "stop the other server, or choose another directory with --data".to_owned(),
         DataDirError::Foreign { .. } => "choose an empty directory with --data".to_owned(),
         DataDirError::Exposed { path, .. } => {
-            format!("chmod go-rwx {} if nobody else has read it; else {JOIN_ANEW}", quoted(path))
+            format!("chmod go-rwx {} if no other user has read it; else {JOIN_AGAIN}", quoted(path))
         }
         DataDirError::Link { path } | DataDirError::Kind { path } => format!(
             "put the file or directory itself at {}, owned by this user; --data as a whole may be a link",
@@ -190,7 +192,7 @@ fn data_dir(error: &DataDirError) -> String {
             format!("run the server as that user, or chown {} to this one", quoted(path))
         }
         DataDirError::Damaged { .. } => {
-            format!("put the file back; if it is lost, {JOIN_ANEW}")
+            format!("put the file back; if it is lost, {JOIN_AGAIN}")
         }
         DataDirError::Layout { .. } => {
             "start it with the build that wrote it; this version reads no data of earlier builds".to_owned()

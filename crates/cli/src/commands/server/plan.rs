@@ -1,4 +1,5 @@
-//! What a start will do, from the configuration and from what the data directory holds. Opens no socket, changes nothing.
+//! What a start will do, from the configuration and from what the data directory holds. Opens no socket, changes
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,7 +30,7 @@ pub(super) struct Plan {
     pub(super) start: Start,
     pub(super) notes: Vec<String>,
     pub(super) said: Said,
-    /// What was said of what tasks require.
+    /// The requirements of tasks that the configuration names.
     pub(super) requirements: Vec<Requirement>,
 }
 
@@ -62,7 +63,7 @@ pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
     let start = match &config.mode {
         Mode::Alone => {
             check_alone(config, &settings)?;
-            notes.push("no flag says how to start: one member on loopback, whom nobody can join".to_owned());
+            notes.push("no flag says how to start: one member on loopback, which no node can join".to_owned());
             Start::Bootstrap(new_cluster(config, None)?)
         }
         Mode::Bootstrap => Start::Bootstrap(new_cluster(config, Some(config.cluster_token))?),
@@ -97,7 +98,7 @@ fn stored_member(data: &Path) -> Result<Option<MemberFile>, Failure> {
     Ok(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
 }
 
-/// What was asked and does not apply to a directory that holds a member. Another cluster's name is a mistaken directory.
+/// The settings that do not apply to a directory that holds a member. Another cluster's name is a mistaken directory.
 fn ignored(config: &ServerConfig, member: &MemberFile) -> Result<Vec<String>, Failure> {
     if let Some(asked) = config.cluster_name.as_ref().filter(|asked| **asked != member.cluster_name) {
         return Err(Failure::usage(
@@ -122,7 +123,7 @@ fn ignored(config: &ServerConfig, member: &MemberFile) -> Result<Vec<String>, Fa
     Ok(notes)
 }
 
-/// What was said of what the whole cluster shares, and is otherwise in this one: it counts at the bootstrap alone.
+/// The settings that the whole cluster shares, where this cluster has other values: they count at the bootstrap alone.
 pub(super) fn differing(said: Said, lifetimes: Lifetimes) -> Option<String> {
     let Lifetimes { lease, node_ttl_secs } = lifetimes;
     let asked = said.lease.filter(|asked| *asked != lease);
@@ -142,8 +143,8 @@ pub(super) fn differing(said: Said, lifetimes: Lifetimes) -> Option<String> {
 pub(super) fn differing_requirements(said: &[Requirement], here: &BTreeMap<String, Requirement>) -> Option<String> {
     let same = said.iter().eq(here.values());
     (!said.is_empty() && !same).then(|| {
-        "`[cluster.authentication] required_capabilities` is otherwise in this cluster: it counts at the bootstrap only, and \
-         is ignored; `countersign acl apply` changes it"
+        "`[cluster.authentication] required_capabilities` is otherwise in this cluster: it counts at the bootstrap \
+         only, and is ignored; `countersign acl apply` changes it"
             .to_owned()
     })
 }
@@ -254,8 +255,8 @@ mod tests {
         assert_eq!(differing(Some(LeaseLength::DEFAULT), Some(86_400)), None);
         assert_eq!(
             differing(Some(minute), Some(3600)).unwrap(),
-            "`[trust] lease_secs` is 1m here and 10s in this cluster, `[pki] node_ttl` is 1h here and 1d in this cluster: \
-             it counts at the bootstrap only, and is ignored"
+            "`[trust] lease_secs` is 1m here and 10s in this cluster, `[pki] node_ttl` is 1h here and 1d in this \
+             cluster: it counts at the bootstrap only, and is ignored"
         );
         assert!(!differing(None, Some(5)).unwrap().contains("lease"));
     }

@@ -23,7 +23,7 @@ impl Progress {
         Self(bar)
     }
 
-    /// What is waited for from here on.
+    /// The thing that is waited for from here on.
     pub(super) fn step(&self, waits_for: String) {
         if self.0.is_hidden() {
             tracing::info!("{waits_for}");

@@ -18,7 +18,7 @@ use crate::authz::{
 use crate::limits::RESOURCE_NAME_LEN_MAX;
 use crate::time::UnixMillis;
 
-/// What a policy is made of.
+/// The parts that a policy is made of.
 #[derive(Debug, Clone)]
 pub(super) struct Case {
     pub(super) super_users: BTreeSet<PrincipalPattern>,
@@ -214,7 +214,7 @@ fn name_is_in(pattern: &NamePattern, name: &str) -> bool {
     }
 }
 
-/// Whether the address is in the network, bit by bit; none where nobody can tell.
+/// Whether the address is in the network, bit by bit; none for an unknown address.
 fn address_is_in(network: IpNet, from: Option<IpAddr>) -> Option<bool> {
     let bits = |ip: IpAddr| match ip {
         IpAddr::V4(v4) => (true, u128::from(u32::from(v4)) << 96),

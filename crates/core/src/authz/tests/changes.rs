@@ -34,7 +34,7 @@ fn change() -> impl Strategy<Value = PolicyChange> {
     )
 }
 
-/// What the change makes of rules in a plain map, if it is carried out.
+/// The rules after the change in a plain map, if it is carried out.
 fn by_hand(before: &[Rule], change: &PolicyChange) -> Option<BTreeMap<RuleId, Rule>> {
     let mut rules: BTreeMap<RuleId, Rule> = before.iter().map(|rule| (rule.id.clone(), rule.clone())).collect();
     for id in &change.remove {
@@ -61,7 +61,7 @@ proptest! {
     ) {
         let mut old = policy(&before, &required);
         old.set_changed(Generation(5));
-        // Some changes speak of what is there.
+        // Some changes name rules that exist.
         let mut change = change;
         change.remove.extend(before.iter().take(more).map(|rule| rule.id.clone()));
         change.remove.dedup();
@@ -135,7 +135,7 @@ proptest! {
         }
         let plan = old.plan(&wanted);
         let unchanged = |rule: &Rule| before.0.contains(rule) && wanted.rule(&rule.id).is_some_and(|w| **w == *rule);
-        prop_assert!(!plan.put.iter().any(unchanged), "what is the same is left alone");
+        prop_assert!(!plan.put.iter().any(unchanged), "equal rules are left alone");
         prop_assert!(before.0.iter().filter(|r| unchanged(r)).all(|rule| !plan.remove.contains(&rule.id)));
         let after = match old.changed_by(&plan, StagedRules::NONE, Generation(3)).unwrap() {
             Some((after, _)) => after,
@@ -243,7 +243,7 @@ fn requirements_that_cannot_count_are_refused() {
 }
 
 #[test]
-fn nobody_becomes_a_super_user_by_a_text_that_means_somebody_else() {
+fn a_text_that_means_another_principal_makes_no_super_user() {
     let refused = |pattern: PrincipalPattern| {
         let super_users = Some(BTreeSet::from([pattern]));
         Policy::initial().changed_by(

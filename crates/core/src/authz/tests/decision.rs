@@ -37,7 +37,7 @@ fn deny_all(id: &str, kind: Kind) -> Rule {
     }
 }
 
-/// The case with one more rule, whose id none of the others has.
+/// The case with one more rule, under an id that no other rule has.
 fn with(case: &Case, rule: Rule) -> Case {
     let id = RuleId::parse("zzz").unwrap();
     Case { rules: case.rules.iter().cloned().chain([Rule { id, ..rule }]).collect(), ..case.clone() }
@@ -151,7 +151,7 @@ proptest! {
 }
 
 #[test]
-fn a_task_that_requires_a_role_is_run_by_its_holders_and_nobody_else() {
+fn only_holders_of_its_required_role_run_a_task() {
     let allow_all = Rule { effect: Effect::Allow, ..deny_all("r", Kind::TASK) };
     let subject = |roles: &[&str]| Subject {
         name: "node/1".to_owned(),

@@ -1,4 +1,4 @@
-//! Lint: what is found, what is not, and that taking out what says nothing changes nothing.
+//! Lint: which rules it finds, which it leaves, and that taking out a redundant rule changes no decision.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -61,7 +61,7 @@ fn id(text: &str) -> RuleId {
     RuleId::parse(text).unwrap()
 }
 
-/// What is found, but for rules about nobody: these have a test of their own.
+/// The findings, except for rules that match no principal: these have a test of their own.
 fn found(rules: impl IntoIterator<Item = Rule>) -> Vec<String> {
     let lints = lint(&with(rules), NOW).into_iter();
     let others = lints.filter(|lint| !matches!(lint.finding, Finding::NeverMatches(_)));
@@ -145,7 +145,7 @@ fn a_rule_that_another_says_is_redundant_and_one_of_two_equal_ones_stays() {
 }
 
 #[test]
-fn a_rule_about_nobody_is_found() {
+fn a_rule_that_matches_no_principal_is_found() {
     let why = |view: &View, principal: &str| {
         let policy = Policy::of([], [rule(&format!("r deny {principal} read =x"))]);
         let lints = lint(&View { policy: Arc::new(policy), ..view.clone() }, NOW);
@@ -157,7 +157,7 @@ fn a_rule_about_nobody_is_found() {
     {
         assert_eq!(why(&here, known), None, "{known}");
     }
-    for (nobody, reason) in [
+    for (unmatched, reason) in [
         ("client/pay2", NeverWhy::NoSuchPrincipal),
         ("admin/pay", NeverWhy::NoSuchPrincipal),
         ("node/4", NeverWhy::NoSuchPrincipal),
@@ -170,7 +170,7 @@ fn a_rule_about_nobody_is_found() {
         ("role:W[g=1,z=1]", NeverWhy::NoHolder),
         ("role:w", NeverWhy::NoHolder),
     ] {
-        assert_eq!(why(&here, nobody), never(reason), "{nobody}");
+        assert_eq!(why(&here, unmatched), never(reason), "{unmatched}");
     }
     let mut imported = here;
     imported.authorities.values_mut().for_each(|authority| authority.imported = true);
@@ -178,14 +178,14 @@ fn a_rule_about_nobody_is_found() {
     for elsewhere in ["client/pay2", "client/q*", "broker/pay", "broker/*"] {
         assert_eq!(why(&imported, elsewhere), None, "{elsewhere}");
     }
-    for (nobody, reason) in [
+    for (unmatched, reason) in [
         ("client/gone", NeverWhy::NoSuchPrincipal),
         ("admin/pay", NeverWhy::NoSuchPrincipal),
         ("node/4", NeverWhy::NoSuchPrincipal),
         ("admin/q*", NeverWhy::NoSuchPrefix),
         ("role:M", NeverWhy::NoHolder),
     ] {
-        assert_eq!(why(&imported, nobody), never(reason), "{nobody}");
+        assert_eq!(why(&imported, unmatched), never(reason), "{unmatched}");
     }
 }
 
@@ -291,8 +291,8 @@ fn twenty_thousand_rules_are_linted_without_comparing_each_with_each() {
     let lints = lint(&with(rules), NOW);
     let redundant = lints.iter().filter(|lint| lint.finding == Finding::Redundant { by: id("r00003") }).count();
     assert_eq!(redundant, 4_999);
-    let nobody = Finding::NeverMatches(NeverWhy::NoSuchPrincipal);
-    assert_eq!(lints.iter().filter(|lint| lint.finding == nobody).count(), 5_000);
+    let unmatched = Finding::NeverMatches(NeverWhy::NoSuchPrincipal);
+    assert_eq!(lints.iter().filter(|lint| lint.finding == unmatched).count(), 5_000);
     assert_eq!(lints.len(), 9_999);
 }
 

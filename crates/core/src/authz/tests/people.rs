@@ -1,4 +1,4 @@
-//! Who can, and dry runs: they answer what `decide` would.
+//! Who can, and dry runs: they give the answers of `decide`.
 
 use core::net::IpAddr;
 use core::slice::from_ref;
@@ -24,7 +24,7 @@ fn client(text: &str) -> Role {
     Role::Client(name(text))
 }
 
-/// The members 1 to 3, the clients `a` and `ab`, of whom `ab` is a `W[g=1]`, the admin `root`, and `c` who has labels alone.
+/// The members 1 to 3, the clients `a` and `ab`, the admin `root`, and `c` with labels alone. `ab` is a `W[g=1]`.
 fn view_with(policy: Policy) -> View {
     let mut rig = Rig::three_voters();
     for (role, seed) in [(client("a"), 60), (client("ab"), 61), (Role::Admin(name("root")), 62)] {
@@ -72,9 +72,9 @@ fn everybody_on_record_who_may_is_named_with_why() {
     assert_eq!(readers([rule("r", Allow, "*", None)]), all);
     let but_one = [rule("r", Allow, "client/*", None), rule("d", Deny, "role:W[g=1]", None)];
     assert_eq!(readers(but_one), ["client/a rule `r`", "client/c rule `r`", root]);
-    assert_eq!(readers([rule("r", Allow, "client/unknown", None)]), [root], "nobody who is not on record");
+    assert_eq!(readers([rule("r", Allow, "client/unknown", None)]), [root], "none that is not on record");
     let view = view_with(Policy::default());
-    assert_eq!(who_can(&view, Action::Read, &Kind::TOPIC, "x", NOW), [], "without super-users nobody");
+    assert_eq!(who_can(&view, Action::Read, &Kind::TOPIC, "x", NOW), [], "none without super-users");
 }
 
 #[test]
@@ -116,7 +116,8 @@ proptest! {
                 let question = Question { subject: &subject, from: Some(from), ..asked.question() };
                 let allowed = decide(&view.policy, view.generation, &question).effect == Effect::Allow;
                 let access = named.iter().find(|access| access.principal == role);
-                let within = |nets: &[IpNet]| nets.is_empty() || nets.iter().any(|net| net.contains(&from.to_canonical()));
+                let holds = |net: &IpNet| net.contains(&from.to_canonical());
+                let within = |nets: &[IpNet]| nets.is_empty() || nets.iter().any(holds);
                 prop_assert_eq!(access.is_some_and(|access| within(&access.only_from)), allowed, "{} {}", role, place);
             }
         }

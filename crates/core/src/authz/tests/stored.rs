@@ -1,4 +1,5 @@
-//! What is stored or written down of a policy is read back as it was. What means something else, or nothing, is refused.
+//! A policy is stored, written as text, and read back as it was. A text that means something else, or nothing, is
+//! refused.
 
 use proptest::prelude::*;
 
@@ -12,9 +13,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn a_policy_is_read_back_as_it_was(rules in rules(spelled_principal()), required in requirements(), asked in asked()) {
+    fn a_policy_is_read_back_as_it_was(
+        rules in rules(spelled_principal()),
+        requirements in requirements(),
+        asked in asked(),
+    ) {
         let super_users: Vec<PrincipalPattern> = vec!["admin/*".parse().unwrap()];
-        let case = Case { super_users: super_users.into_iter().collect(), requirements: required, unevaluable: Default::default(), rules };
+        let super_users = super_users.into_iter().collect();
+        let case = Case { super_users, requirements, unevaluable: Default::default(), rules };
         let policy = case.policy();
         let stored: Policy = decode(&encode(&policy).unwrap()).unwrap();
         prop_assert_eq!(&stored, &policy);
@@ -41,7 +47,10 @@ proptest! {
     }
 
     #[test]
-    fn rules_that_say_different_things_are_given_different_ids(a in rule(spelled_principal()), b in rule(spelled_principal())) {
+    fn rules_that_say_different_things_are_given_different_ids(
+        a in rule(spelled_principal()),
+        b in rule(spelled_principal()),
+    ) {
         let named = |rule: &Rule| RuleText { id: None, ..RuleText::of(rule) }.rule().unwrap().id;
         let same = Rule { id: a.id.clone(), ..b.clone() } == a;
         prop_assert_eq!(named(&a) == named(&b), same);

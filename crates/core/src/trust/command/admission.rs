@@ -29,7 +29,7 @@ use crate::trust::view::View;
 /// A request to be admitted, with what its sponsor observed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Admission {
-    /// What the joiner signed.
+    /// The request that the joiner signed.
     pub request: EnrollmentRequest,
     /// Where the joiner was found; none where no voter has looked.
     pub witness: Option<Witness>,
@@ -56,7 +56,7 @@ impl Operation for Admission {
     }
 
     fn affects(&self, _: &View) -> Affected {
-        // A newcomer has a role from its token: what was asked about it before was answered without that role.
+        // A newcomer has a role from its token: earlier answers about it were given without that role.
         Affected { who: true, ..Affected::nodes() }
     }
 
@@ -134,8 +134,8 @@ impl Admission {
 }
 
 impl TrustState {
-    /// Whether the request would be admitted now. The leader asks before it proposes, so that a stranger without a
-    /// token writes nothing into the log; `apply` decides again.
+    /// Whether the request would be admitted now. The leader asks before it proposes, so that a caller without a token
+    /// writes nothing into the log; `apply` decides again.
     pub fn check_admission(&self, request: &EnrollmentRequest) -> Result<(), Refused> {
         if self.repeated(request)?.is_some() {
             return Ok(());

@@ -182,7 +182,7 @@ impl Bootstrap {
             key: self.authority_key.as_ref().map(|key| key.public.clone()),
             phase: AuthorityPhase::Active,
             validity: self.authority_validity,
-            // No member ever sees what is signed where the key is held elsewhere.
+            // No member ever sees the signed certificates where the key is held elsewhere.
             imported: self.imported || self.authority_key.is_none(),
         }
     }

@@ -74,8 +74,8 @@ impl Operation for AssignGroup {
             return Ok(Outcome::Placed { group: *group, version });
         }
         let view = state.current()?;
-        if let Some(stranger) = members.iter().find(|id| !view.members.contains_key(id)) {
-            return Err(Refused::NoSuchNode(*stranger));
+        if let Some(unknown) = members.iter().find(|id| !view.members.contains_key(id)) {
+            return Err(Refused::NoSuchNode(*unknown));
         }
         if *group == GroupId::TRUST || (view.groups.len() >= GROUPS_MAX && !view.groups.contains_key(group)) {
             return Err(Refused::Limit { what: Limited::Groups, max: GROUPS_MAX as u64 });

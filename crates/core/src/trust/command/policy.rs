@@ -205,7 +205,7 @@ impl TrustState {
         }
     }
 
-    /// What was sent of a change before it: each part that it speaks of, and no other.
+    /// The parts of a change that were sent before it: each part that it names, and no other.
     pub(super) fn staged_for(&self, change: &PolicyChange) -> Result<&StagedRules, PolicyError> {
         let Some(sent) = change.staged else { return Ok(StagedRules::NONE) };
         let staged = self.staged.get(&sent.change).filter(|staged| staged.parts == sent.parts);

@@ -187,7 +187,7 @@ fn issued(draft: &Draft<'_>, role: &Role, spki: &[u8]) -> Object {
     details.number("not_after_millis", validity.not_after.0)
 }
 
-/// The serial follows from what is certified, so that a repeated answer is the same certificate.
+/// The serial follows from the certified fields, so that a repeated answer is the same certificate.
 fn grant(view: &View, role: &Role, key: KeyId, validity: Validity) -> Result<Grant, Refused> {
     let (authority, _) = view.active_authority().ok_or(Refused::NoCluster)?;
     let mut hasher = blake3::Hasher::new_derive_key("countersign v1 certificate serial of a principal");

@@ -1,4 +1,5 @@
-//! The members of a view, found by number and by everything that only one of them may have. No check looks at all members.
+//! The members of a view, found by number and by everything that only one of them may have. No check looks at all
+//! members.
 
 use core::ops::Deref;
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! The tables of the view: what is on record, with an index for each question that a command or a check asks. Encoded they
+//! The tables of the view: the records, with an index for each question that a command or a check asks. Encoded they
 //! are maps by their first key; an index is made again when one is decoded.
 
 mod groups;

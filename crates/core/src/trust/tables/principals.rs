@@ -56,7 +56,8 @@ impl Principals {
         self.holders.get(key)
     }
 
-    /// The principal that has this key on record, or a key that was renewed from it: a key that has ended is off the record.
+    /// The principal that has this key on record, or a key that was renewed from it: a key that has ended is off the
+    /// record.
     pub fn holder_of_line(&self, key: &KeyId) -> Option<&Role> {
         self.holder(key).or_else(|| self.successors(key).find_map(|next| self.holder(next)))
     }

@@ -1,4 +1,4 @@
-//! Admission: by whom, as whom, how often.
+//! Admission: who admits, in which role, and how often.
 
 use super::rig::*;
 use crate::enroll::EnrollmentRequest;
@@ -54,16 +54,16 @@ fn a_request_id_does_not_serve_other_keys() {
 }
 
 #[test]
-fn an_evicted_node_does_not_return_by_its_old_request_nor_by_a_fresh_token() {
+fn an_evicted_node_joins_by_no_old_request_or_fresh_token() {
     let mut rig = with_token(1);
     rig.apply(admit(request(2, 5)));
     rig.apply(Command::Evict(Evict { node: NodeId(2), compromised: false, keep_authority: false }));
     assert_eq!(rig.refused(admit(request(2, 5))), Refused::EvictedSince(NodeId(2)));
     rig.apply(Command::AddJoinToken(AddJoinToken(record(6, 1))));
     assert_eq!(rig.refused(admit(request(2, 6))), Refused::KeyRevoked);
-    // A host made anew under the same name and address, with new keys, is welcome.
-    let anew = EnrollmentRequest { name: name("n2"), addresses: request(2, 6).addresses, ..request(7, 6) };
-    assert!(matches!(rig.apply(admit(anew.signed(&token(6).key()))), Outcome::Admitted(_)));
+    // A rebuilt host with the same name and address and new keys is welcome.
+    let rebuilt = EnrollmentRequest { name: name("n2"), addresses: request(2, 6).addresses, ..request(7, 6) };
+    assert!(matches!(rig.apply(admit(rebuilt.signed(&token(6).key()))), Outcome::Admitted(_)));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Whether members' states agree: what is digested when, what raises the alarm, and what ends it.
+//! Agreement of members' states: which entries are digested, what raises the alarm, and what ends it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -284,7 +284,7 @@ fn attack_words_that_no_voter_can_have_said_are_not_taken_from_others() {
     let mut elsewhere = report(&view, &[(AT, 1, RIGHT), (AT, 3, WRONG)]);
     other_store(&mut elsewhere, 3);
     for (what, lie) in [
-        ("an index that nobody has reached", report(&view, &[(u64::MAX, 1, RIGHT), (u64::MAX, 3, WRONG)])),
+        ("an index that no member has reached", report(&view, &[(u64::MAX, 1, RIGHT), (u64::MAX, 3, WRONG)])),
         ("the next index", report(&view, &[(6 * DIGEST_EVERY, 1, RIGHT), (6 * DIGEST_EVERY, 3, WRONG)])),
         ("an index at which nothing is digested", report(&view, &[(AT + 1, 1, RIGHT), (AT + 1, 3, WRONG)])),
         ("one word alone", report(&view, &[(AT, 3, WRONG)])),
@@ -296,7 +296,8 @@ fn attack_words_that_no_voter_can_have_said_are_not_taken_from_others() {
         assert_eq!(agreement.merge(by, &lie), News::None, "{what}");
         assert!(!agreement.follow(by, &lie) && agreement.is_empty(), "{what}");
     }
-    // One that a voter may have said raises an alarm, and ends as soon as those whom it is about have spoken themselves.
+    // A report that a voter may have made raises an alarm. The alarm ends as soon as the members that the report is
+    // about have reported themselves.
     let mut agreement = Agreement::default();
     agreement.merge(by, &report(&view, &[(AT, 1, OTHER), (AT, 3, WRONG)]));
     assert!(alarm(&agreement).is_some());
@@ -329,7 +330,7 @@ fn voter_that_holds_committed_entries_which_the_leader_lacks_raises_the_alarm() 
         ("in quarantine", conflict(3, stored(3)), &[3][..]),
         ("a learner", conflict(4, stored(4)), &[]),
         ("a store that it had before", conflict(3, StoreId([99; 16])), &[]),
-        ("nobody", BTreeMap::new(), &[]),
+        ("no member", BTreeMap::new(), &[]),
     ] {
         assert_eq!(found(&conflicts, quarantined), None, "{what}");
     }
@@ -456,7 +457,8 @@ proptest! {
         prop_assert_eq!(&compared.theirs_alone, &of(&theirs, &ours));
     }
 
-    /// Whatever voters say in whatever order, the alarm stands exactly if the last word of one of them is not the leader's.
+    /// Whatever voters say in whatever order, the alarm stands exactly if the last word of one of them is not the
+    /// leader's.
     #[test]
     fn alarm_stands_as_long_as_the_newest_word_of_a_voter_differs(
         said in prop::collection::vec((2_u64..=3, 1_u64..=5, any::<bool>()), 0..24),

@@ -115,7 +115,7 @@ fn an_evicted_node_is_known_by_its_mapped_name_and_its_key_never_returns() {
     let endorsement = Endorsement::sign(&key(7), CLUSTER, leaf_key(2), 0);
     let same_certificate = EnrollmentRequest { endorsement, ..same_certificate };
     assert_eq!(rig.refused(admit(with_six(same_certificate))), Refused::KeyRevoked);
-    // The host made anew: new keys, a new certificate, the same name.
+    // The host is rebuilt: new keys, a new certificate, the same name.
     rig.apply(admit(with_six(bringing(7, "n2"))));
     assert_eq!(rig.0.view().unwrap().node_mapped(&mapped), Some(NodeId(3)));
 }

@@ -135,7 +135,7 @@ fn loopback_needs_no_proof() {
 }
 
 #[test]
-fn word_of_a_learner_or_stranger_proves_nothing() {
+fn word_of_a_learner_or_of_no_member_proves_nothing() {
     for by in [4, 5, 9] {
         assert!(admitted(asking(5, 5, &["n5.example:1"]), witness(by, &["n5.example"])).is_empty(), "{by}");
     }
@@ -166,7 +166,7 @@ fn member_speaks_for_itself_alone_when_it_proves_hosts() {
 }
 
 #[test]
-fn learner_adds_hosts_to_nobody_and_sets_nothing_for_the_cluster() {
+fn learner_adds_no_hosts_and_sets_nothing_for_the_cluster() {
     let rig = rig();
     let view = rig.0.view().unwrap();
     for command in [edit(4, &["postgres.internal"], &[]), client_names(&["postgres.internal"])] {
@@ -176,7 +176,7 @@ fn learner_adds_hosts_to_nobody_and_sets_nothing_for_the_cluster() {
 }
 
 #[test]
-fn name_of_a_broker_is_refused_whoever_found_it() {
+fn name_of_a_broker_is_refused_to_every_member() {
     let mut rig = rig();
     rig.apply(broker("db.example"));
     let taken =
@@ -189,7 +189,7 @@ fn name_of_a_broker_is_refused_whoever_found_it() {
 }
 
 #[test]
-fn host_of_another_member_is_refused_whoever_found_it() {
+fn host_of_one_member_is_refused_to_another() {
     let mut rig = rig();
     rig.apply(edit(2, &["n2.example"], &[]));
     let of_two = |text: &str| Refused::AddressTaken { address: Address::parse(text).unwrap(), node: NodeId(2) };
@@ -231,7 +231,7 @@ fn shared_names_stand_in_each_next_certificate_until_they_are_taken_away() {
     let Outcome::Admitted(new) = rig.apply(admit(asking(5, 5, &["n5.example:1"]), None)) else { panic!() };
     assert_eq!(shown(&new), ["lb.example"]);
     rig.apply(client_names(&[]));
-    // Until the members have renewed, their certificates hold it: it is free for nobody but all of them again.
+    // Until the members have renewed, their certificates hold it: only all of them together may have it again.
     assert!(matches!(rig.refused(broker("lb.example")), Refused::HostTaken { .. }));
     let node = rig.refused(move_to(&rig, 4, &["lb.example:1"]));
     assert!(matches!(node, Refused::AddressTaken { .. }), "{node:?}");
@@ -284,7 +284,7 @@ fn moved_member_is_dialed_at_once_and_certified_once_found() {
     rig.apply(move_to(&rig, 5, &["postgres.internal:1"]));
     let address = |rig: &Rig| rig.0.view().unwrap().members[&NodeId(5)].addresses[0].to_string();
     assert_eq!(address(&rig), "postgres.internal:1");
-    assert!(renewed(&mut rig, 5).is_empty(), "neither the new one, nor the one where it is no more");
+    assert!(renewed(&mut rig, 5).is_empty(), "not the new one, and not the one that it has left");
     let found = |by: u64, text: &str| {
         Command::ProveHosts(ProveHosts { node: NodeId(5), witness: witness(by, &[text]).unwrap() })
     };
@@ -329,7 +329,7 @@ fn joiner_is_looked_for_only_after_its_token_is_proved() {
     assert!(matches!(rig.0.hosts_to_prove(&taken), Err(Refused::AddressTaken { .. })));
     let mut rig = rig;
     rig.apply(admit(asked.clone(), None));
-    assert_eq!(rig.0.hosts_to_prove(&asked), Ok(vec![]), "admitted already: nobody is dialed for a repetition");
+    assert_eq!(rig.0.hosts_to_prove(&asked), Ok(vec![]), "admitted already: no host is dialed for a repetition");
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Roles and attributes of members and of brokers, clients and admins. Given by an admission or an admin, never claimed.
+//! Roles and attributes of members and of brokers, clients and admins. Given by an admission or an admin, never
+//! claimed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,7 +75,7 @@ fn a_client_has_labels_as_long_as_it_has_certificates() {
         assert_eq!(rig.refused(label(&other, &[("role", Some("W"))])), Refused::NoSuchPrincipal(other));
     }
     rig.apply(Command::RevokePrincipal(RevokePrincipal(pay.clone())));
-    assert_eq!(shown(&rig, &pay), NOTHING, "whoever gets the name next is somebody else");
+    assert_eq!(shown(&rig, &pay), NOTHING, "the next holder of the name is another principal");
     assert!(view(&rig).labels.is_empty());
     assert_eq!(rig.refused(label(&pay, &[("role", Some("W"))])), Refused::NoSuchPrincipal(pay));
 }
@@ -132,7 +133,7 @@ fn imported(labels: usize) -> Rig {
 }
 
 #[test]
-fn whom_an_authority_elsewhere_certified_has_labels_without_a_record() {
+fn a_client_certified_elsewhere_has_labels_without_a_record() {
     let mut rig = imported(0);
     let pay = client("pay");
     rig.apply(label(&pay, &[("role", Some("W"))]));
@@ -159,6 +160,6 @@ fn labels_without_a_record_are_bounded() {
     let mut full = imported(PRINCIPALS_MAX);
     let past = Refused::Limit { what: Limited::Principals, max: PRINCIPALS_MAX as u64 };
     assert_eq!(given(&mut full), Outcome::Refused(past));
-    // Whoever has some can have others.
+    // A client that has labels can have others.
     assert!(matches!(full.apply(label(&client("c0"), &[("role", Some("V"))])), Outcome::Done(_)));
 }

@@ -139,12 +139,12 @@ fn learner_that_joined_with_the_level_does_not_begin_the_day_again() {
 #[test]
 fn leader_raises_the_level_by_itself_after_all_have_known_it_for_a_day() {
     let mut rig = cluster();
-    let nobody = BTreeSet::new();
+    let none = BTreeSet::new();
     for node in [1, 2, 3] {
         rig.apply(report(node, NEXT));
     }
     let reported = rig.0.time();
-    assert_eq!(rig.0.level_to_raise(&nobody), None, "a learner knows less");
+    assert_eq!(rig.0.level_to_raise(&none), None, "a learner knows less");
     let learner = BTreeSet::from([NodeId(4)]);
     for (secs, wanted) in [(LEVEL_PROVEN_SECS - 1, false), (LEVEL_PROVEN_SECS, true)] {
         rig.apply_at(reported.plus_secs(secs), report(1, NEXT));
@@ -204,7 +204,7 @@ fn joiner_below_the_level_keeps_its_token() {
 }
 
 #[test]
-fn snapshot_of_a_level_is_read_by_whoever_knows_it_and_names_itself_to_others() {
+fn snapshot_is_read_at_its_level_and_names_it_to_others() {
     let mut rig = cluster();
     let first = rig.0.encode().unwrap();
     assert_eq!(TrustState::decode(NEXT, &first).unwrap(), rig.0);

@@ -158,8 +158,8 @@ fn what_is_said_again_changes_nothing_and_is_known_before_it_is_proposed() {
     assert_eq!(rig.apply(stay), same);
     assert_eq!(*rig.0.view().unwrap(), view);
     assert_eq!(rig.0.answered(&report(8), NOW), None, "this is to be applied");
-    let stranger = Command::ReportFeatureLevel(ReportFeatureLevel { node: NodeId(9), level: 1 });
-    assert_eq!(rig.0.answered(&stranger, NOW), Some(Outcome::Refused(Refused::NoSuchNode(NodeId(9)))));
+    let unknown = Command::ReportFeatureLevel(ReportFeatureLevel { node: NodeId(9), level: 1 });
+    assert_eq!(rig.0.answered(&unknown, NOW), Some(Outcome::Refused(Refused::NoSuchNode(NodeId(9)))));
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn lifetimes_keys_and_roles_are_checked() {
 }
 
 #[test]
-fn nobody_has_the_key_of_somebody_else_certified_for_themselves() {
+fn no_principal_has_the_key_of_another_certified_as_its_own() {
     let mut rig = Rig::founded();
     let spki = ed25519_spki(&key(70).public().0).to_vec();
     let of_root = Command::IssuePrincipal(IssuePrincipal { role: Role::Admin(name("root")), spki, ttl_secs: 60 });
@@ -84,7 +84,7 @@ fn a_renewal_lives_as_long_as_was_recorded_and_a_repeated_one_gets_the_same_cert
     assert_eq!(rig.0.answered(&renew(60, 61), NOW.plus_secs(99)), Some(first.clone()));
     assert_eq!(rig.apply_at(NOW.plus_secs(99), renew(60, 61)), first);
     assert_eq!(*rig.0.view().unwrap(), before);
-    // Not as long as it is left, nor longer: the line goes on as it began.
+    // The second renewal has the recorded lifetime, not the time that was left of the first.
     let Outcome::Issued(grant) = rig.apply_at(NOW.plus_secs(601), renew(61, 62)) else { panic!() };
     assert_eq!(grant.validity.not_after, NOW.plus_secs(1201));
 }
@@ -102,7 +102,7 @@ fn a_line_has_two_keys_at_a_time_so_that_one_stolen_key_does_not_lock_the_others
     assert_eq!(rig.refused(renew(90, 61)), Refused::KeyReused, "the successor of another");
     assert!(rig.0.answered(&renew(61, 62), NOW).is_some(), "known before it is proposed");
     assert!(matches!(rig.apply(renew(90, 91)), Outcome::Issued(_)), "others renew");
-    // By the time of now, not of what was last applied.
+    // By the time of now, not of the last applied entry.
     assert_eq!(
         rig.0.answered(&renew(61, 62), NOW.plus_secs(61)),
         Some(Outcome::Refused(Refused::NoSuchPrincipal(Role::Client(name("pay")))))
@@ -152,12 +152,12 @@ fn what_was_renewed_from_a_stolen_key_is_revoked_with_it() {
 }
 
 #[test]
-fn nobody_renews_with_a_key_that_does_not_count() {
-    let nobody = Refused::NoSuchPrincipal(Role::Client(name("pay")));
+fn no_renewal_is_by_a_key_that_does_not_count() {
+    let unknown = Refused::NoSuchPrincipal(Role::Client(name("pay")));
     let mut rig = Rig::founded();
-    assert_eq!(rig.refused(renew(60, 61)), nobody, "never issued");
+    assert_eq!(rig.refused(renew(60, 61)), unknown, "never issued");
     rig.apply(issue(60, 60));
-    assert_eq!(rig.refused(renew(60, 60)), nobody, "the same key: its end would move");
+    assert_eq!(rig.refused(renew(60, 60)), unknown, "the same key: its end would move");
     let node = Role::Node(NodeId(1));
     let Command::RenewPrincipal(RenewPrincipal { in_use, spki, .. }) = renew(60, 61) else { panic!() };
     let as_node = Command::RenewPrincipal(RenewPrincipal { role: node.clone(), in_use, spki: spki.clone() });
@@ -171,7 +171,7 @@ fn nobody_renews_with_a_key_that_does_not_count() {
     rig.apply(Command::RevokePrincipal(RevokePrincipal(Role::Client(name("pay")))));
     assert_eq!(rig.refused(renew(62, 63)), Refused::KeyRevoked, "under way when it was revoked");
     rig.apply(issue(64, 60));
-    assert_eq!(rig.refused_at(NOW.plus_secs(61), renew(64, 65)), nobody, "expired");
+    assert_eq!(rig.refused_at(NOW.plus_secs(61), renew(64, 65)), unknown, "expired");
 }
 
 #[test]

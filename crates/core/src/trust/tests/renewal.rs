@@ -51,8 +51,8 @@ fn both_certificates_count_until_the_next_is_used() {
 }
 
 #[test]
-fn nobody_knows_how_long_a_lease_lasts_before_the_state_says_so() {
-    assert_eq!(Rig::empty().0.lease(), None, "the default of this build is nobody's promise");
+fn the_lease_length_is_unknown_before_the_state_says_it() {
+    assert_eq!(Rig::empty().0.lease(), None, "the default of this build is no promise");
     assert!(Rig::founded().0.lease().is_some());
 }
 
@@ -79,7 +79,7 @@ fn a_next_certificate_that_ended_before_its_member_had_it_is_issued_once_more_un
     let next = Refused::RenewalOutOfOrder { node: NodeId(2), next: 2 };
     assert_eq!(rig.0.answered(&renew(2, 2, next_key(80), 1), late), Some(Outcome::Refused(next.clone())));
     assert_eq!(rig.refused_at(late, renew(2, 2, next_key(80), 1)), next);
-    // Of nobody else.
+    // For no other member.
     assert_eq!(rig.refused_at(late, renew(3, 3, next_key(80), 1)), Refused::KeyTaken(NodeId(2)));
     let again = renewed(rig.apply_at(late, renew(2, 2, next_key(80), 2)));
     assert_eq!((again.leaf.key, again.leaf.renewal), (next_key(80), 2));

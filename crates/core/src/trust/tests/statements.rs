@@ -89,7 +89,7 @@ fn who_must_sign_is_not_evicted_before_it_has() {
     rig.sign_one(1);
     assert_eq!(rig.refused(evict_2()), missing(2), "its own signature is the one that is missing");
     assert_eq!((rig.0.unsigned(), rig.0.is_stated(demoted)), ([NodeId(2)].into(), false));
-    // Somebody who never had to sign is no part of this.
+    // A member that never had to sign is not concerned.
     rig.apply(Command::AddJoinToken(AddJoinToken(record(6, 1))));
     rig.apply(Command::Admit(Box::new(request(3, 6).into())));
     assert_eq!((rig.0.needs(NodeId(3)), rig.0.needs(NodeId(2))), (None, Some(2)));
@@ -116,7 +116,7 @@ fn a_dead_voter_is_evicted_without_its_signature_where_the_others_are_enough() {
 }
 
 #[test]
-fn nobody_else_signs() {
+fn no_other_node_signs() {
     let mut rig = stated();
     evict(&mut rig, 3);
     let number = rig.0.statements().len() as u64 - 1;
@@ -139,7 +139,7 @@ fn nobody_else_signs() {
 }
 
 #[test]
-fn whoever_knows_one_statement_follows_to_the_newest() {
+fn a_member_that_knows_one_statement_follows_to_the_newest() {
     let mut rig = stated();
     let known = Arc::clone(&rig.0.statements()[0].statement);
     evict(&mut rig, 3);
@@ -169,7 +169,7 @@ fn old_keys_forge_no_successor() {
     assert_eq!(forged(&[1, 2], |_| {}), Ok(()), "this is how it is done");
     assert_eq!(forged(&[], |_| {}), Err(ChainBroken::Signatures(number)));
     assert_eq!(forged(&[1], |_| {}), Err(ChainBroken::Signatures(number)), "one evicted voter alone");
-    assert_eq!(forged(&[1, 9, 8], |_| {}), Err(ChainBroken::Signatures(number)), "with strangers");
+    assert_eq!(forged(&[1, 9, 8], |_| {}), Err(ChainBroken::Signatures(number)), "with unknown voters");
     let by_its_own_voters: fn(&mut Statement) = |s| {
         let voter = |n| StatedVoter { identity: key(n).public(), store: StoreId([n; 16]) };
         s.voters = [9, 8].map(|n| (NodeId(n.into()), voter(n))).into();
@@ -222,7 +222,7 @@ fn ask(rig: &Rig, recognition: &mut Recognition, node: u8) -> Result<(), AnswerE
 }
 
 #[test]
-fn a_member_that_was_away_learns_whom_it_must_refuse_before_it_believes_anybody() {
+fn a_returning_member_learns_evictions_before_it_believes_a_voter() {
     let mut rig = stated();
     let stored = Arc::clone(&rig.0.view().unwrap().statement);
     let old = Rig::of(rig.0.clone());

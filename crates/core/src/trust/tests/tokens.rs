@@ -21,7 +21,7 @@ fn a_token_is_bounded_in_uses_and_lifetime() {
 }
 
 #[test]
-fn an_expired_token_is_refused_whoever_applies_it() {
+fn an_expired_token_is_refused_whatever_the_clock_says() {
     let mut rig = Rig::founded();
     rig.apply(Command::AddJoinToken(AddJoinToken(record(5, 1))));
     let admit = || Command::Admit(Box::new(request(2, 5).into()));
@@ -39,7 +39,7 @@ fn a_token_is_usable_up_to_its_last_moment() {
 }
 
 #[test]
-fn a_revoked_or_unknown_token_admits_nobody() {
+fn a_revoked_or_unknown_token_admits_no_node() {
     let mut rig = Rig::founded();
     rig.apply(Command::AddJoinToken(AddJoinToken(record(5, 3))));
     rig.apply(Command::RevokeJoinToken(RevokeJoinToken(token(5).id())));

@@ -1,4 +1,4 @@
-//! What strangers can do to the port: nothing that costs much, and nothing unlogged.
+//! Attacks of unauthenticated callers on the port: none costs much, and each is logged.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod rig;
@@ -137,7 +137,7 @@ async fn plain_text_is_refused() {
 }
 
 #[tokio::test]
-async fn a_stranger_may_send_so_many_bytes_and_no_more() {
+async fn an_unauthenticated_caller_may_send_so_many_bytes() {
     let mut server = Cluster::new().serve(1).await;
     let mut socket = TcpStream::connect(server.address).await.unwrap();
     // A ClientHello that claims to be 60 000 bytes long, in records of 16 KiB.
@@ -249,7 +249,7 @@ async fn one_source_may_fail_so_often_and_success_is_free() {
         dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
         until(|| server.acceptor.handshakes_in_flight() == 0).await;
     }
-    // Scarce by somebody else's doing.
+    // Another source makes places scarce.
     let elsewhere = TcpSocket::new_v4().unwrap();
     elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
     let stalled = elsewhere.connect(server.address).await.unwrap();
@@ -288,7 +288,8 @@ async fn one_source_holds_its_share_of_the_enrollments_and_each_is_counted() {
     enroll.answer(server.address).await.unwrap();
     until(|| server.acceptor.handshakes_in_flight() == 0).await;
 
-    // Four attempts, whether served or turned away, are what this source has; a fifth is refused where places are scarce.
+    // Four attempts, whether served or turned away, are what this source has; a fifth is refused where places are
+    // scarce.
     let _stalled = TcpStream::connect(server.address).await.unwrap();
     until(|| server.acceptor.handshakes_in_flight() == 1).await;
     enroll.answer(server.address).await.unwrap_err();
@@ -340,12 +341,12 @@ async fn what_is_not_served_is_refused_as_not_ready() {
         DialCause::Refused { code } => code.refusal(),
         _ => None,
     };
-    // Nobody takes them any more.
+    // The queue is closed.
     server.services.close();
     let error = dialer.dial_service(&server.dialed(), Expected::Host).await.unwrap_err();
     assert_eq!(told(&error.cause), Some(Refusal::NotReady));
     assert_eq!(server.refused().await.failure_id, error.failure_id);
-    // Nobody takes them fast enough.
+    // The queue is full.
     server.peers = server.acceptor.routes().peers(1);
     let _waiting = dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
     let error = dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
@@ -355,7 +356,7 @@ async fn what_is_not_served_is_refused_as_not_ready() {
 }
 
 #[tokio::test]
-async fn a_member_without_a_certificate_answers_nobody() {
+async fn a_member_without_a_certificate_does_not_answer() {
     let cluster = Cluster::new();
     let trust = Trust { credential: None, ..cluster.trust(cluster.nodes[&1].credential()) };
     let mut server = Server::start(trust, AcceptorLimits::default(), ManualClock::new()).await;
