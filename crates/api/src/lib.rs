@@ -1,4 +1,9 @@
-//! The schemas that members, clients and people speak. No logic beyond conversion.
+//! The schemas that members, clients and people speak: gRPC between members, and JSON for administration.
+//!
+//! [`cluster`] is generated from `proto/countersign/v1/cluster.proto`. [`admin`] holds the JSON types, which
+//! `openapi.json` describes. [`convert`] makes checked values of messages and names what does not fit.
+//!
+//! This crate must never hold logic beyond conversion.
 
 /// What members say to each other over gRPC; generated from `proto/countersign/v1/cluster.proto`.
 #[allow(missing_docs, clippy::all, clippy::pedantic, clippy::restriction, unreachable_pub, unused_qualifications)]
