@@ -1,8 +1,14 @@
-//! Administration as JSON: the same routes on the local socket (the peer's uid checked) and on the HTTPS port (an admin
-//! certificate that policy allows it).
+//! Administration as JSON over HTTP: the same endpoints on the local socket and on the HTTPS port.
 //!
-//! A handler reads its request, calls one function of `countersign-control`, and writes the answer; the check before it
-//! ([`access`]) decides who may call. No handler holds steps of its own.
+//! The local socket admits root and the daemon's own user, as the kernel names them. The HTTPS port admits holders of a
+//! certificate, as the policy allows.
+//!
+//! - `routes` lists every endpoint with its access; a port's router is made of that table alone.
+//! - `access` decides who may call. A handler reaches the member only through the proof that it was asked.
+//! - All other files hold handlers: each reads its request, calls one function of `countersign-control`, and writes the
+//!   answer.
+//!
+//! A handler must never hold steps of a use case, propose a command, or ask another member.
 
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 

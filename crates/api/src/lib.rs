@@ -1,4 +1,9 @@
-//! The schemas that members, clients and people speak. No logic beyond conversion.
+//! The schemas that members, clients and people speak: gRPC between members, and JSON for administration.
+//!
+//! [`cluster`] is generated from `proto/countersign/v1/cluster.proto`. [`admin`] holds the JSON types, which
+//! `openapi.json` describes. [`convert`] makes checked values of messages and names what does not fit.
+//!
+//! This crate must never hold logic beyond conversion.
 
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 

@@ -1,7 +1,12 @@
-//! Administration as functions: one for each use case, the same for HTTP handlers and for programs that embed a member.
+//! Administration as functions, one for each use case: for HTTP handlers and for programs that embed a member.
 //!
-//! A function gets what it needs as typed arguments and returns a typed outcome or [`ControlError`]. [`Control`] acts
-//! in the name of one author; [`Health`] says how the member is and changes nothing. Nothing here knows HTTP.
+//! Start with [`Control`]: it acts in the name of one author, takes typed arguments, and returns a typed outcome or a
+//! [`ControlError`]. [`Controls`] makes one for each author. [`Health`] says how a member is, and changes nothing.
+//!
+//! A use case is a command with its checks before and its waiting after: `Control::evict` demotes, waits for the signed
+//! statements, evicts, and waits for the barrier. Each stops where it can be repeated.
+//!
+//! Nothing here may know HTTP. A check that must be atomic belongs in `countersign-core`.
 
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 

@@ -11,7 +11,7 @@ use crate::time::UnixMillis;
 use crate::transcript::Transcript;
 
 /// The report of one member about one revocation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Receipt {
     /// The cluster.
     pub cluster: ClusterId,

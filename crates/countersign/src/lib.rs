@@ -1,9 +1,29 @@
-//! A member of a cluster that knows its own, as a library.
+//! A member of a cluster, as a library.
 //!
-//! [`Member::open`] bootstraps, joins or reopens a member on a data directory; [`Opened::serve`] starts it with the
-//! embedder's own services, each call carrying the [`Caller`] that the connection proved; [`Member::control`] administers the
-//! cluster by functions; [`Member::dialer`] reaches the other members. [`RemoteGuard`] decides by a cluster's rules on a host
-//! that is no member. What a member decides is decided in `countersign-core`.
+//! - [`Member::open`] founds, joins, returns or reopens a member on a data directory, and accepts nothing yet.
+//! - [`Opened::serve`] starts it with the embedder's own [`Services`]. Each call carries the [`Caller`] that the
+//!   connection proved, and comes in only if a rule allows it.
+//! - [`Member::control`] administers the cluster by functions; [`Member::guard`] decides by its rules;
+//!   [`Member::dialer`] reaches other members.
+//! - [`RemoteGuard`] decides by a cluster's rules on a host that is no member.
+//!
+//! ```no_run
+//! use countersign::{Member, NewCluster, Services, Settings, Start};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let settings = Settings { name: Some("n1".parse()?), ..Settings::new("data", "127.0.0.1:7100".parse()?) };
+//! let (name, policy) = ("example".parse()?, Default::default());
+//! let cluster = NewCluster { name, trust_domain: None, token: None, authority: None, policy };
+//! let (opened, _) = Member::open(settings, Start::Bootstrap(cluster)).await?;
+//! let member = opened.serve(Services::default()).await?;
+//! println!("{} serves at generation {}", member.name(), member.view().generation);
+//! member.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! This crate is a facade: the parts of a member are `countersign-node`'s, its use cases `countersign-control`'s, its
+//! decisions `countersign-core`'s. It must never hold a second list of parts or tasks.
 
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 

@@ -1,11 +1,28 @@
-//! May this principal do this? The question that a service asks before it does anything, answered in nanoseconds.
+//! May this principal do this? Services ask before each effect; the guard answers in nanoseconds.
 //!
-//! A [`Guard`] holds the rules in force. For each connection a service takes a [`Session`] with the peer that was
-//! verified; for each request it asks the session, with proof that the answer is fresh ([`Guard::fresh`]), and gets a
-//! [`Permit`] or a [`Denial`]. What happens without a permit does not compile, if the function that does it takes one.
+//! A [`Guard`] holds the rules in force. A service takes a [`Session`] for each verified peer and asks it for each
+//! request, with proof that the answer is fresh ([`Guard::fresh`]). The answer is a [`Permit`] or a [`Denial`]. A
+//! function that takes a permit cannot be called without one:
 //!
-//! This crate must never answer from rules that are no longer in force, allow what [`decide`] would deny, or grow with
-//! the names that unauthenticated callers invent. It knows nothing of Raft, of certificates or of the daemon.
+//! ```
+//! use countersign_guard::{Action, Caller, Denial, Guard, Kind, Permit};
+//!
+//! fn read_topic(permit: &Permit<'_>) -> String {
+//!     format!("what is in {}", permit.name())
+//! }
+//!
+//! fn serve(guard: &Guard, caller: &Caller, topic: &str) -> Result<String, Denial> {
+//!     let session = guard.session(&caller.peer, Some(caller.remote.ip()))?;
+//!     let fresh = guard.fresh()?;
+//!     let permit = session.authorize_named(&fresh, Action::Read, &Kind::TOPIC, topic)?;
+//!     Ok(read_topic(&permit))
+//! }
+//! ```
+//!
+//! [`GuardLayer`] stands before whole services. [`Outpost`] is a guard outside the cluster, which members inform.
+//!
+//! This crate must never answer from rules that are not in force, allow what [`decide`] would deny, or grow with the
+//! names that callers invent. It knows nothing of Raft, of certificates or of the daemon.
 //!
 //! [`decide`]: countersign_core::authz::decide
 

@@ -1,11 +1,16 @@
-//! Authenticated connections between members: the acceptor, the dialer, live trust.
+//! Authenticated connections: the acceptor, the dialer, and live trust.
 //!
-//! This crate knows nothing of Raft, of the API's schema or of policy. It proves who is at the other end of a
-//! connection, and it ends the connection when that stops being true. What it must never do: hand over a stream whose
-//! peer was not judged, read one byte of a peer before `Welcome`, or fall back to anything weaker than TLS 1.3.
+//! This crate proves who is at the other end of a connection, and ends the connection when that stops being true.
 //!
-//! Read [`acceptor`] for the life of an accepted connection, [`dialer`] for a dialed one, [`registry`] for how trust
-//! reaches the connections that are open, and [`trust`] for where it is kept.
+//! - An [`Endpoint`] is one member on the network. [`Endpoint::publish`] puts a view in force for all its connections.
+//! - [`acceptor`] is the life of an accepted connection, [`dialer`] that of a dialed one.
+//! - [`registry`] ends connections that are open when trust changes; [`trust`] keeps what handshakes judge by.
+//! - [`stream`] has one type for each protocol, so a stranger cannot reach what only members may reach.
+//! - [`session`] is what a stream needs of its transport; [`quic`] and [`https`] are ports beside the cluster port.
+//! - [`service_client`] is for programs outside the cluster: a certificate, a trust bundle, and no view.
+//!
+//! It must never hand over a stream whose peer was not judged, or read a byte of a peer before `Welcome`. It must never
+//! fall back to anything weaker than TLS 1.3. It knows nothing of Raft, of the schemas or of policy.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 

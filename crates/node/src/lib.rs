@@ -1,8 +1,16 @@
-//! The running member: parts that own state, tasks that drive one decision each, and what is served on the cluster port.
+//! The running member: parts that own state, tasks that act, and what is served on the cluster port.
 //!
-//! Start with [`Node`]: its fields are the parts, and [`Node::run`] is the list of all tasks. Each task has a file of its own
-//! and names the parts that it is handed. What a member decides is decided in `countersign-core`; nothing here knows HTTP
-//! administration.
+//! Start with [`Node`]: its fields are the parts. [`Node::open`] makes a member and puts its parts together;
+//! [`Node::run`] is the one list of tasks. Each task names the parts that it is handed and never gets the whole node.
+//!
+//! - `identity`: who the member is, and where it keeps that.
+//! - `trust`: the replicated state on this member, commands on their way into it, and refusals of this member alone.
+//! - `lease`: drives the lease machines of `countersign-core`, and waits for barriers.
+//! - `tasks`: tasks that keep something right. A task that belongs to one part stands beside that part.
+//! - `hosts`: looks for members at the addresses that they advertise.
+//! - [`service`]: the gRPC services of the cluster port.
+//!
+//! A decision belongs in `countersign-core`; this crate asks and acts. It must never know HTTP administration.
 
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 

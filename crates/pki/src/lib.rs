@@ -1,6 +1,13 @@
 //! X.509 for a cluster: keys, profiles, issuing, strict verification, sealing.
 //!
-//! Read [`authority`] for the certificates that are issued, [`verify`] for those that are believed.
+//! - [`authority`] issues certificates, from a record and never from a CSR; [`csr`] reads only the key of one.
+//! - [`verify`] says what the network believes of a presented chain.
+//! - [`foreign`] and [`mapping`] read certificates made elsewhere and name their holders.
+//! - [`seal`] encrypts a secret to one member; [`key`] holds private keys.
+//! - [`offline`] makes authorities and certificates by hand.
+//!
+//! Bytes come in and typed results go out. Nothing here may open a file or a socket, read a clock, or know Raft or
+//! policy.
 
 // Tests may say "any other".
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]

@@ -1,20 +1,24 @@
 //! Many Raft groups on one authenticated transport and two durable stores: one for the trust group, one for all others.
 //!
-//! It replicates bytes and knows neither TLS nor what the bytes mean: messages travel through a [`Transport`], commands
-//! are applied by a [`GroupMachine`], and who belongs to a group is asked of [`Assignments`].
+//! - [`Groups`] starts and stops the groups of a member, and judges each request before a group sees it.
+//! - [`Group`] is one of them: propose, read, change its members, watch it.
+//! - [`Store`] says what is promised of the disk; [`StoreKind`] tells the two stores apart.
+//! - [`GroupMachine`] applies the commands, [`Transport`] carries the messages, and [`Assignments`] says who belongs to
+//!   a group. The user of this crate implements these three.
 //!
-//! Read [`Groups`] for how requests are judged, [`Store`] for what is promised of the disk, [`Group`] for the rest.
+//! This crate replicates bytes. It must never know TLS, or the meaning of the bytes.
 //!
-//! A broker keeps each partition in a data group, any group but [the trust group](countersign_core::id::GroupId::TRUST):
+//! A broker keeps each partition in a data group, which is any group but the
+//! [trust group](countersign_core::id::GroupId::TRUST):
 //!
 //! - Its machine has a [retention floor](GroupMachine::retention_floor): the log is the data, and nothing copies it.
-//! - Records are proposed with [`Group::propose`], read with [`Group::read`], waited for with [`Group::watch_committed`],
-//!   and deleted by a command that moves the floor.
-//! - The data groups of a member share the [bulk store](Groups::open_bulk) and the budgets of [`limits`]. Neither can hold
-//!   up the trust group, whose store and budgets are its own.
+//! - The broker proposes records with [`Group::propose`], reads them with [`Group::read`], and waits for them with
+//!   [`Group::watch_committed`]. A command that moves the floor deletes them.
+//! - The data groups of a member share the [bulk store](Groups::open_bulk) and the budgets of [`limits`]. Neither can
+//!   hold up the trust group, whose store and budgets are its own.
 //! - A lost bulk store is replaced by one with a new id. In each group its member is a learner first, as
 //!   [`Assignments::may_vote`] says.
-//! - A group that is no more is [removed](Groups::remove), and its id is not used again.
+//! - A group that ends is [removed](Groups::remove), and its id is not used again.
 
 #![deny(clippy::wildcard_enum_match_arm)]
 

@@ -1,13 +1,16 @@
-//! Seeded simulation of the pure core with an adversary.
+//! Seeded simulation of `countersign-core` with an adversary.
 //!
-//! A world of members, joiners, operators and an adversary around the core's own functions: the state machine, the
-//! enrollment's typestate, the judgement on a peer. Everything that happens follows from one number. After every step the
-//! promises of the cluster are checked against an account that the simulation keeps by itself; [`Broken`] lists them.
-//! It must never read a clock, draw the system's randomness, or open a socket, or a failure could not be seen again.
+//! A world of members, joiners, operators and an adversary stands around the functions of core: the state machine, the
+//! typestates of enrollment, the judgement on a peer. Everything follows from one number. After each step the
+//! simulation checks the promises of the cluster against an account of its own; [`Broken`] lists them.
 //!
-//! What it does not model: which voters agreed on an entry (a committed prefix is never taken back), the bytes of
-//! certificates and of TLS, and the rotation of authorities. Leases, barriers, clocks and elections have a world of their
-//! own, in simulated time: [`run_leases`].
+//! - [`run`] runs a world; [`danger_run`] puts one defect around core, which a check must notice.
+//! - [`run_leases`] is a cluster in simulated time: leases, barriers, clocks and elections. It drives the same lease
+//!   machines as a member does.
+//!
+//! It does not model which voters agreed on an entry, the bytes of certificates and TLS, or a change of authorities.
+//!
+//! It must never read a clock, draw the system's randomness, or open a socket: a failure could not be seen again.
 
 mod actors;
 mod admin;

@@ -1,5 +1,8 @@
-//! Who this member is and where it keeps that: keys, certificate, data directory, and how it got them: by founding a cluster,
-//! by joining one, or by returning with a new store.
+//! Who this member is and where it keeps that: keys, certificate, data directory, two stores.
+//!
+//! `stored` judges a data directory. `bootstrap` founds a cluster, `join` enrolls, `store_return` comes back with a new
+//! store, `data_store` opens the store of the data groups. Each is repeatable at every step at which it may be killed.
+//! A file that others could have written or read is never used.
 
 pub(crate) mod bootstrap;
 pub(crate) mod bound;

@@ -1,5 +1,8 @@
-//! This member's lease: the lease keeper of the core says when to ask and what, this asks. It is counted by the clock that no
-//! suspend stops.
+//! The leases of this member: it drives the lease machines of `countersign-core` and decides nothing about a lease.
+//!
+//! This file keeps the member's own lease: the lease keeper says when to ask and what, and the task here asks. `granting`
+//! is the leader's side, `delegated` has the leases of remote guards, `wait` waits for barriers. A lease is counted by
+//! the clock that no suspend stops.
 
 mod delegated;
 mod enforced;

@@ -1,4 +1,8 @@
 //! What a member serves on the cluster port: one router for each of the three protocols.
+//!
+//! `endpoints` has a row for each call, with who may make it; a call without a row needs a rule. `enrollment` serves
+//! strangers; `peers` and `leases` serve members; `certificates` and `policy` serve all principals, beside the services
+//! of the embedder. No service is reached on a stream whose peer was not judged for its protocol.
 
 mod bounds;
 mod certificates;

@@ -1,5 +1,7 @@
-//! The replicated trust state on this member: the group and what is applied of it, commands on their way into it, and what the
-//! member refuses or believes ahead of it.
+//! The replicated trust state on this member, commands on their way into it, and what this member refuses by itself.
+//!
+//! `replica` runs the trust group, `machine` applies its entries and publishes each view, `propose` carries commands to
+//! the leader. `denylist` and `gate` refuse or disbelieve ahead of the view; they never let anything in.
 
 pub(crate) mod assignments;
 pub(crate) mod authority;
