@@ -13,7 +13,6 @@ use countersign_core::trust::view::View;
 use countersign_guard::Guard;
 use countersign_net::Dialer;
 use countersign_node::datadir::{MemberFile, file};
-use countersign_node::service::spawn_services;
 use countersign_node::{KeysError, Lifetimes, Node, Settings, Start, StartError as NodeError, Started, random};
 
 use crate::services::Services;
@@ -60,8 +59,7 @@ impl Opened {
         let node = &member.node;
         let served = async {
             countersign_admin::serve(node, &settings).await?;
-            spawn_services(node, services.grpc, services.http);
-            node.run()?;
+            node.run(services.grpc, services.http)?;
             Ok(())
         };
         match served.await {

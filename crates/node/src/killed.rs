@@ -14,6 +14,7 @@ use countersign_core::trust::join_token::JoinToken;
 
 use crate::identity::datadir::{DataDirError, file};
 use crate::{ClusterToken, NewCluster, Node, Settings, Start, StartError, Started};
+use tonic::service::Routes;
 
 thread_local! {
     /// The directory in which steps are counted, and how many are left.
@@ -42,7 +43,7 @@ fn settings(data: &Path, name: &str) -> Settings {
 
 async fn start_node(settings: &Settings, start: Start) -> Result<(Node, Started), StartError> {
     let (node, started) = Node::open(settings, start).await?;
-    node.run()?;
+    node.run(Routes::default(), None)?;
     Ok((node, started))
 }
 

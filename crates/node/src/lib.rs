@@ -15,6 +15,7 @@
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
 mod boot;
+mod capabilities;
 mod chain;
 mod channel;
 mod hosts;

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use countersign_core::enroll::dial_back::DialBack;
 use countersign_core::id::StoreId;
 use countersign_core::lease::LeaseManager;
@@ -14,8 +15,10 @@ use countersign_core::time::UnixMillis;
 use countersign_guard::{Guard, Publisher};
 use countersign_net::{Acceptor, AcceptorLimits, Clock, Endpoint, Refusals, SystemClock, Trust};
 use countersign_raft::{Group, Groups, Store};
+use tonic::service::Routes;
 
-use crate::hosts::{self, HostLookup, HostWitness};
+use crate::capabilities::{self, ClusterServices};
+use crate::hosts::{self, HostWitness};
 use crate::identity::bootstrap::{self, BootstrapError};
 use crate::identity::bound::{Bound, node_name};
 use crate::identity::data_store;
@@ -29,7 +32,7 @@ use crate::identity::store_return;
 use crate::identity::stored::{self, Stored};
 use crate::identity::view_file::ViewFile;
 use crate::leader_contact::LeaderContact;
-use crate::lease::{Barriers, Granting, LeaseKeeping, Leasehold, Subleases};
+use crate::lease::{Barriers, Granting, Leasehold, Subleases};
 use crate::peers::Peers;
 use crate::refusals::RefusalLog;
 use crate::service;
@@ -39,8 +42,7 @@ use crate::tasks::Tasks;
 use crate::tasks::membership::{Membership, hand_over_leadership};
 use crate::tasks::own_record::OwnRecord;
 use crate::tasks::recognize::Recognizer;
-use crate::tasks::renewal::{Renewal, Renewals};
-use crate::tasks::returning::Returning;
+use crate::tasks::renewal::Renewals;
 use crate::tasks::watchdog;
 use crate::time::{Clocks, ClusterTime};
 use crate::trust::authority::KeyHolder;
@@ -176,14 +178,23 @@ impl Node {
         Ok(Some(stored.file))
     }
 
-    /// Serves the cluster port and starts every task. To be called once.
+    /// Serves the cluster port, with `services` and `app` to the principals that the rules allow, and starts every task. To
+    /// be called once.
     ///
     /// # Errors
     /// [`StartError::Watchdog`].
-    pub fn run(&self) -> Result<(), StartError> {
-        service::spawn(self);
+    pub fn run(&self, services: Routes, app: Option<Router>) -> Result<(), StartError> {
+        let capabilities = capabilities::of(self);
+        let mut served = ClusterServices { principals: services, ..ClusterServices::default() };
+        for capability in &capabilities {
+            capability.serve(&mut served);
+        }
+        service::spawn(self, served, app);
+        for capability in &capabilities {
+            capability.start(&self.tasks);
+        }
         let Self { local, state, group, peers, proposer, key_holder, time, lease, granting, .. } = self;
-        let Self { divergence, stores, own, renewals, endpoints, denylist, gate, tasks, .. } = self;
+        let Self { stores, endpoints, denylist, gate, tasks, .. } = self;
         tasks.spawn(
             Recognizer {
                 local: Arc::clone(local),
@@ -215,45 +226,6 @@ impl Node {
                 proposer: Arc::clone(proposer),
                 key_holder: Arc::clone(key_holder),
                 endpoints: Arc::clone(endpoints),
-            }
-            .run(),
-        );
-        tasks.spawn(
-            Arc::new(LeaseKeeping {
-                local: Arc::clone(local),
-                state: state.clone(),
-                group: group.clone(),
-                peers: peers.clone(),
-                lease: Arc::clone(lease),
-                granting: Arc::clone(granting),
-                time: Arc::clone(time),
-                stores: Arc::clone(stores),
-                divergence: Arc::clone(divergence),
-            })
-            .run(),
-        );
-        tasks.spawn(Arc::clone(divergence).run_comparing());
-        tasks.spawn(Arc::clone(divergence).run_noting());
-        tasks.spawn(Arc::clone(divergence).run_writing());
-        tasks
-            .spawn(HostLookup { local: Arc::clone(local), group: group.clone(), proposer: Arc::clone(proposer) }.run());
-        tasks.spawn(
-            Renewal {
-                local: Arc::clone(local),
-                state: state.clone(),
-                peers: peers.clone(),
-                proposer: Arc::clone(proposer),
-                renewals: Arc::clone(renewals),
-            }
-            .run(),
-        );
-        tasks.spawn(
-            Returning {
-                local: Arc::clone(local),
-                state: state.clone(),
-                peers: peers.clone(),
-                lease: Arc::clone(lease),
-                own: Arc::clone(own),
             }
             .run(),
         );

@@ -7,6 +7,7 @@ use countersign_core::trust::command::{Command, NoteForTesting};
 use crate::node::Node;
 use crate::settings::{ClusterToken, NewCluster, Settings, Start};
 use crate::start_error::StartError;
+use tonic::service::Routes;
 
 impl Node {
     /// Proposes what the level after the newest brings.
@@ -56,7 +57,7 @@ pub async fn founded(data: &std::path::Path) -> Result<Node, StartError> {
         policy: Default::default(),
     };
     let (node, _) = Node::open(&settings, Start::Bootstrap(cluster)).await?;
-    node.run()?;
+    node.run(Routes::default(), None)?;
     let mut applied = node.state.applied();
     // What it says of itself at each start is on record, so that a test sees no entry but its own.
     while node.state.read().placement().data_store(node.local.node).is_none() {

@@ -186,7 +186,9 @@ async fn until_stopped(
         stopped = member.failed() => {
             let next = match &stopped {
                 GroupStopped::Apply(_) => "update this binary, then start it again".to_owned(),
-                GroupStopped::Shutdown | GroupStopped::Storage(_) | GroupStopped::Panicked => format!("look at the disk of `{}`, make room if it is full, then start it again", data.display()),
+                GroupStopped::Shutdown | GroupStopped::Storage(_) | GroupStopped::Panicked => {
+                    format!("look at the disk of `{}`, make room if it is full, then start it again", data.display())
+                }
             };
             Err(Failure::unreachable(format!("the member stopped by itself: {}", chain(&stopped)), next))
         }

@@ -1,7 +1,7 @@
 //! Placement: the groups, the members that they are assigned to, and the stores that members keep them in.
 //!
-//! It has a version of its own. A change of placement is no change of trust: it raises no generation, so no connection is
-//! judged again and no revocation waits for it. Below [`PLACEMENT_LEVEL`] assignments stand in the view instead.
+//! It has a version of its own. A change of placement is no change of trust: it raises no generation, so no connection
+//! is judged again and no revocation waits for it. Below [`PLACEMENT_LEVEL`] assignments stand in the view instead.
 
 use std::collections::BTreeSet;
 
@@ -130,8 +130,8 @@ impl TrustState {
         Ok(self.place(|placement| placement.groups.assign(group, members)))
     }
 
-    /// Records the store in which `node` keeps its groups. Another store than before holds nothing of them, so the member
-    /// leaves every group first.
+    /// Records the store in which `node` keeps its groups. Another store than before holds nothing of them, so the
+    /// member leaves every group first.
     pub(super) fn bind_data_store(&mut self, node: NodeId, store: StoreId) -> PlacementVersion {
         self.place(|placement| {
             if placement.data_stores.get(&node).is_some_and(|before| *before != store) {

@@ -26,14 +26,14 @@ const RENEWALS_MAX: usize = 16;
 
 /// The service.
 #[derive(Clone)]
-pub(super) struct CertificatesService {
+pub(crate) struct CertificatesService {
     local: Arc<Local>,
     proposer: Arc<Proposer>,
     places: Arc<Semaphore>,
 }
 
 impl CertificatesService {
-    pub(super) fn new(local: Arc<Local>, proposer: Arc<Proposer>) -> Self {
+    pub(crate) fn new(local: Arc<Local>, proposer: Arc<Proposer>) -> Self {
         Self { local, proposer, places: Arc::new(Semaphore::new(RENEWALS_MAX)) }
     }
 }

@@ -3,6 +3,8 @@
 
 use core::fmt;
 
+use crate::capabilities::CALLS;
+
 /// How a call is authorized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum CallAccess {
@@ -36,11 +38,8 @@ impl fmt::Display for CallAccess {
 /// A service, a method of it, and who may call it.
 pub(crate) type Call = (&'static str, &'static str, CallAccess);
 
-/// Every call.
-pub(crate) const CALLS: &[Call] = &[
-    ("countersign.v1.Enrollment", "View", CallAccess::Proof("pin, or nothing: it shows what the voters signed")),
-    ("countersign.v1.Enrollment", "Enroll", CallAccess::Proof("join token")),
-    ("countersign.v1.Enrollment", "Return", CallAccess::Proof("identity key")),
+/// The calls of the trust group itself.
+const TRUST_GROUP: &[Call] = &[
     ("countersign.v1.Raft", "Call", CallAccess::Membership),
     ("countersign.v1.Snapshots", "Install", CallAccess::Membership),
     ("countersign.v1.Members", "Propose", CallAccess::Membership),
@@ -48,27 +47,33 @@ pub(crate) const CALLS: &[Call] = &[
     ("countersign.v1.Members", "Recent", CallAccess::Membership),
     ("countersign.v1.Members", "Revocations", CallAccess::Membership),
     ("countersign.v1.Members", "Guards", CallAccess::Membership),
-    ("countersign.v1.Leases", "Lease", CallAccess::Membership),
-    ("countersign.v1.Leases", "Barrier", CallAccess::Membership),
-    ("countersign.v1.Certificates", "Renew", CallAccess::Own),
-    ("countersign.v1.Policy", "Watch", CallAccess::ReadPolicy),
-    ("countersign.v1.Policy", "Fetch", CallAccess::ReadPolicy),
+];
+
+/// Calls that need no capability.
+const BESIDE: &[Call] = &[
     ("countersign.v1.Whoami", "Whoami", CallAccess::Policy),
     ("grpc.health.v1.Health", "Check", CallAccess::Open),
     ("grpc.health.v1.Health", "List", CallAccess::Open),
     ("grpc.health.v1.Health", "Watch", CallAccess::Open),
 ];
 
+/// Every call.
+fn calls() -> impl Iterator<Item = &'static Call> {
+    let [enrollment, rest @ ..] = &CALLS;
+    let all = [*enrollment, TRUST_GROUP].into_iter().chain(rest.iter().copied()).chain([BESIDE]);
+    all.flatten()
+}
+
 /// Whether a call of this path, on the service protocol, goes on without a rule about `service`: what it does itself asks for
 /// more. Whatever is not in the table needs a rule.
 pub(super) fn without_rule(path: &str) -> bool {
     let named = path.strip_prefix('/').and_then(|path| path.split_once('/'));
-    let known = CALLS.iter().find(|(service, method, _)| named == Some((service, method)));
+    let known = calls().find(|(service, method, _)| named == Some((service, method)));
     known.is_some_and(|(_, _, access)| matches!(access, CallAccess::Own | CallAccess::ReadPolicy))
 }
 
 /// Name and authorization of every call, for the tests that walk them.
 #[doc(hidden)]
 pub fn calls_for_testing() -> Vec<(String, String)> {
-    CALLS.iter().map(|(service, method, access)| (format!("{service}/{method}"), access.to_string())).collect()
+    calls().map(|(service, method, access)| (format!("{service}/{method}"), access.to_string())).collect()
 }

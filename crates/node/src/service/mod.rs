@@ -5,35 +5,28 @@
 //! of the embedder. No service is reached on a stream whose peer was not judged for its protocol.
 
 mod bounds;
-mod certificates;
+pub(crate) mod certificates;
 pub mod endpoints;
 pub(crate) mod enrollment;
 pub mod io;
 mod leased;
 mod leases;
 pub(crate) mod peers;
-mod policy;
+pub(crate) mod policy;
 mod presented;
 mod recovery;
-mod unread;
+pub(crate) mod unread;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::middleware::{from_fn, from_fn_with_state};
-use countersign_api::cluster::certificates_server::CertificatesServer;
-use countersign_api::cluster::enrollment_server::EnrollmentServer;
-use countersign_api::cluster::leases_server::LeasesServer;
+use axum::middleware::from_fn_with_state;
 use countersign_api::cluster::members_server::MembersServer;
-use countersign_api::cluster::policy_server::PolicyServer;
 use countersign_api::cluster::raft_server::RaftServer;
 use countersign_api::cluster::snapshots_server::SnapshotsServer;
 use countersign_api::convert::MessageError;
 use countersign_core::codec::CodecError;
-use countersign_core::limits::{
-    AUTHOR_LEN_MAX, CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, CSR_LEN_MAX, PEER_REQUESTS_MAX, PREAUTH_FRAME_LEN_MAX,
-    SLICE_LEN_MAX,
-};
+use countersign_core::limits::{AUTHOR_LEN_MAX, CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, PEER_REQUESTS_MAX};
 use countersign_guard::{Guard, GuardLayer};
 use countersign_raft::RaftRpc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -41,21 +34,17 @@ use tokio::sync::mpsc::Receiver;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::Connected;
 
+use crate::capabilities::ClusterServices;
 use crate::node::Node;
 use crate::tasks::Tasks;
 use bounds::{Bounds, bounded};
-use certificates::CertificatesService;
-use enrollment::EnrollmentService;
 use io::Served;
 pub use leased::close_when_lapsed;
 use peers::PeerService;
-use policy::PolicyService;
-use unread::until_read;
 
 /// Connections handed over and not yet taken up.
 pub const WAITING_MAX: usize = 64;
@@ -87,44 +76,31 @@ fn undecodable(what: &'static str, error: &CodecError) -> Status {
     }
 }
 
-/// Serves enrollment and peers, and accepts from now on.
-pub(crate) fn spawn(node: &Node) {
-    let enrollment =
-        EnrollmentServer::new(EnrollmentService::of(node)).max_decoding_message_size(2 * PREAUTH_FRAME_LEN_MAX);
-    let strangers = node.acceptor.routes().enrollments(WAITING_MAX);
-    run(&node.tasks, strangers, Routes::new(enrollment), 4);
+/// Serves the cluster port and accepts from now on: the trust group, what the capabilities serve, and the embedder's services
+/// to the principals that the rules allow.
+pub(crate) fn spawn(node: &Node, mut served: ClusterServices, app: Option<Router>) {
+    let accepted = node.acceptor.routes();
+    run(&node.tasks, accepted.enrollments(WAITING_MAX), served.unauthenticated, 4);
 
     let (reporter, health) = tonic_health::server::health_reporter();
     let peers = PeerService::of(node);
     let raft = RaftServer::new(peers.clone()).max_decoding_message_size(RaftRpc::MESSAGE_LEN_MAX + FRAMING);
     let snapshots =
         SnapshotsServer::new(peers.clone()).max_decoding_message_size(RaftRpc::Snapshot.len_max() + FRAMING);
-    let leases = LeasesServer::new(peers.clone());
     let members = MembersServer::new(peers)
         .max_decoding_message_size(COMMAND_LEN_MAX + CERTIFICATE_LEN_MAX + AUTHOR_LEN_MAX + FRAMING);
-    let routes = Routes::new(raft).add_service(snapshots).add_service(members).add_service(leases).add_service(health);
+    served.members = served.members.add_service(raft).add_service(snapshots).add_service(members).add_service(health);
     let recovery = from_fn_with_state(Arc::clone(&node.local), recovery::recovering);
     let bounds = from_fn_with_state(Bounds::of(node.groups.clone()), bounded);
-    let routes = Routes::from(routes.into_axum_router().layer(recovery).layer(bounds));
-    let accepted = node.acceptor.routes().peers(WAITING_MAX);
-    run(&node.tasks, accepted, routes, PEER_STREAMS_MAX);
+    let routes = Routes::from(served.members.into_axum_router().layer(recovery).layer(bounds));
+    run(&node.tasks, accepted.peers(WAITING_MAX), routes, PEER_STREAMS_MAX);
     node.tasks.spawn(async move { reporter.set_serving::<RaftServer<PeerService>>().await });
 
-    node.tasks.spawn(close_when_lapsed(node.guard.clone(), node.local.endpoint.clone()));
+    let routes = guarded(&node.guard, served.principals, app);
+    run(&node.tasks, accepted.services(WAITING_MAX), routes, STREAMS_MAX);
+
     let acceptor = Arc::clone(&node.acceptor);
     node.tasks.spawn(async move { match acceptor.run().await {} });
-}
-
-/// Serves the embedder's services to the principals that the rules allow.
-pub fn spawn_services(node: &Node, services: Routes, app: Option<Router>) {
-    let certificates = CertificatesService::new(Arc::clone(&node.local), Arc::clone(&node.proposer));
-    let certificates = CertificatesServer::new(certificates).max_decoding_message_size(2 * CSR_LEN_MAX);
-    let policy = PolicyService::of(node, node.cache_ttl_secs);
-    let policy = PolicyServer::new(policy).max_encoding_message_size(SLICE_LEN_MAX);
-    let policy = Router::new().route_service(&format!("/{}/{{*call}}", PolicyServer::<PolicyService>::NAME), policy);
-    let services = services.add_service(certificates).into_axum_router().merge(policy.layer(from_fn(until_read)));
-    let routes = guarded(&node.guard, services.into(), app);
-    run(&node.tasks, node.acceptor.routes().services(WAITING_MAX), routes, STREAMS_MAX);
 }
 
 /// Services behind the guard, with what everybody may know of them beside it.

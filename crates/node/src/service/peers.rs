@@ -53,7 +53,7 @@ pub(crate) struct PeerService {
 }
 
 impl PeerService {
-    pub(super) fn of(node: &Node) -> Self {
+    pub(crate) fn of(node: &Node) -> Self {
         Self {
             local: Arc::clone(&node.local),
             state: node.state.clone(),

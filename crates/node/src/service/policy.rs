@@ -40,7 +40,7 @@ const BEHIND_MAX: Duration = Duration::from_secs(2);
 
 /// The service.
 #[derive(Clone)]
-pub(super) struct PolicyService {
+pub(crate) struct PolicyService {
     member: Parts,
     tasks: Tasks,
     cache_ttl_secs: u64,
@@ -60,7 +60,7 @@ struct Parts {
 
 impl PolicyService {
     /// Answers may be kept for `cache_ttl_secs` by guards that are told of no change.
-    pub(super) fn of(node: &Node, cache_ttl_secs: u64) -> Self {
+    pub(crate) fn of(node: &Node, cache_ttl_secs: u64) -> Self {
         let member = Parts {
             local: Arc::clone(&node.local),
             state: node.state.clone(),
@@ -103,7 +103,7 @@ impl Unread {
 }
 
 /// The replies of a watch.
-pub(super) struct Replies(Arc<Unread>);
+pub(crate) struct Replies(Arc<Unread>);
 
 impl Stream for Replies {
     type Item = Reply;

@@ -45,7 +45,7 @@ impl UnreadAnswers {
 }
 
 /// The layer around the service: an answer that came with a place holds it as long as there is anything left of it.
-pub(super) async fn until_read(request: Request, next: Next) -> Response {
+pub(crate) async fn until_read(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     match response.extensions_mut().remove::<UnreadPlace>() {
         Some(place) => response.map(|body| Body::new(InPieces { body, rest: Bytes::new(), _place: place })),

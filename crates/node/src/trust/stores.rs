@@ -193,6 +193,8 @@ mod tests {
     use countersign_core::trust::command::ReportFeatureLevel;
     use countersign_core::trust::statement::StatedVoter;
 
+    use countersign_core::trust::command::BindStore;
+
     use super::*;
     use crate::trust::replica::tests::view;
 

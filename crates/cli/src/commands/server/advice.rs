@@ -160,7 +160,10 @@ fn of_return(error: &StoreReturnError) -> String {
              HOST:PORT"
                 .to_owned()
         }
-        StoreReturnError::Keys(_) | StoreReturnError::Store(_) | StoreReturnError::Codec(_) | StoreReturnError::Refused(_) => "look at the log; the same command goes on where it stopped".to_owned(),
+        StoreReturnError::Keys(_)
+        | StoreReturnError::Store(_)
+        | StoreReturnError::Codec(_)
+        | StoreReturnError::Refused(_) => "look at the log; the same command goes on where it stopped".to_owned(),
     }
 }
 

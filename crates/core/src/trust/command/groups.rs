@@ -1,5 +1,5 @@
-//! Groups, the members that they are assigned to, and the stores that hold them. The trust group is assigned to no member
-//! here: Raft keeps it.
+//! Groups, the members that they are assigned to, and the stores that hold them. The trust group is assigned to no
+//! member here: Raft keeps it.
 
 use std::collections::BTreeSet;
 
@@ -26,8 +26,8 @@ pub struct CreateGroup {
     pub members: Vec<NodeId>,
 }
 
-/// A member says in which store it keeps all groups but the trust group. If that is another store than before, the member
-/// leaves every group.
+/// A member says in which store it keeps all groups but the trust group. If that is another store than before, the
+/// member leaves every group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindDataStore {
     /// The member.
