@@ -299,7 +299,7 @@ fn three_members_are_replaced_in_every_order_and_a_release_can_be_taken_back() {
     // All are new; but the level has not risen.
     until_behind(&members[0].node, 0);
     let [first, rest @ ..] = &mut members[..] else { panic!() };
-    assert!(first.say("note early").contains("the cluster is at level 1"));
+    assert!(first.say("note early").contains(&format!("the cluster is at level {OLD}")));
     first.node.ask(&["cluster", "level", "--raise"]).ok();
     assert_eq!(first.say("note one"), "noted");
     for member in rest {
@@ -315,7 +315,7 @@ fn three_members_are_replaced_in_every_order_and_a_release_can_be_taken_back() {
     members[2].spawn(&world, OLD, None);
     assert!(!members[2].ended().success());
     assert!(
-        members[2].node.log().contains("level 2 is needed, this binary knows level 1"),
+        members[2].node.log().contains(&format!("level {NEW} is needed, this binary knows level {OLD}")),
         "{}",
         members[2].node.log()
     );
@@ -362,7 +362,7 @@ fn learner_that_is_off_holds_nothing_up_and_stops_by_name_until_it_is_updated() 
     // Off until now, it meets the new level and stops; it skips nothing.
     learner.spawn(&world, OLD, None);
     assert!(!learner.ended().success());
-    assert!(learner.node.log().contains("level 2 is needed, this binary knows level 1"), "{}", learner.node.log());
+    assert!(learner.node.log().contains(&format!("level {NEW} is needed, this binary knows level {OLD}")), "{}", learner.node.log());
     learner.spawn(&world, NEW, None);
     learner.node.until_ready();
     assert_eq!(learner.notes(), "one");
@@ -371,7 +371,7 @@ fn learner_that_is_off_holds_nothing_up_and_stops_by_name_until_it_is_updated() 
     let mut joiner = Running { node: world.node("n5"), process: None, level: OLD };
     joiner.spawn(&world, OLD, Some((&token, &sponsor_of(&members))));
     assert_eq!(joiner.ended().code(), Some(3));
-    assert!(joiner.node.log().contains("the cluster is at level 2"), "{}", joiner.node.log());
+    assert!(joiner.node.log().contains(&format!("the cluster is at level {NEW}")), "{}", joiner.node.log());
     joiner.spawn(&world, NEW, Some((&token, &sponsor_of(&members))));
     joiner.node.until_ready();
 }

@@ -93,7 +93,8 @@ async fn a_directory_without_its_member_file_is_neither_joined_nor_founded_over(
     std::fs::remove_file(data.path().join("member.json")).unwrap();
     let again = Node::start(data, &name, Start::Join { token: token.parse(), sponsor: founder.address() }).await;
     let Err(StartError::Node(NodeError::NoMemberFile { found, .. })) = again else { panic!("{:?}", again.err()) };
-    assert_eq!(found, ["store", "store.confirmed", "keys", "view.bin", "leaf.pem"]);
+    let parts = ["store", "store.confirmed", "data-store", "data-store.confirmed", "keys", "view.bin", "leaf.pem"];
+    assert_eq!(found, parts);
 }
 
 #[tokio::test(flavor = "multi_thread")]
