@@ -362,7 +362,11 @@ fn learner_that_is_off_holds_nothing_up_and_stops_by_name_until_it_is_updated() 
     // Off until now, it meets the new level and stops; it skips nothing.
     learner.spawn(&world, OLD, None);
     assert!(!learner.ended().success());
-    assert!(learner.node.log().contains(&format!("level {NEW} is needed, this binary knows level {OLD}")), "{}", learner.node.log());
+    assert!(
+        learner.node.log().contains(&format!("level {NEW} is needed, this binary knows level {OLD}")),
+        "{}",
+        learner.node.log()
+    );
     learner.spawn(&world, NEW, None);
     learner.node.until_ready();
     assert_eq!(learner.notes(), "one");

@@ -265,7 +265,7 @@ impl Health {
         }
         warnings.extend(view.members.values().filter_map(|m| hosts::warning(view, m)));
         let level = self.state.read().level();
-        warnings.extend(self.lease.subleases.below(level).into_iter().map(|(principal, knows)| {
+        warnings.extend(self.lease.delegated.below(level).into_iter().map(|(principal, knows)| {
             format!(
                 "a guard of {principal} knows level {knows}, the cluster is at {level}: update it, or rules that it \
                  does not know make it deny"

@@ -64,7 +64,7 @@ impl Control {
         let answers = ask_others(&self.parts.local, &self.parts.peers, &view, guards_of).await;
         let unheard = answers.iter().filter(|(_, guards)| guards.is_none()).map(|(id, _)| *id);
         let guards_unheard = names(&view, unheard);
-        let own = self.parts.lease.subleases.below(u32::MAX).into_iter();
+        let own = self.parts.lease.delegated.below(u32::MAX).into_iter();
         let own = own.map(|(name, level)| GuardLevel { name, level });
         let guards = own.chain(answers.into_values().flatten().flatten()).collect();
         let state = self.parts.state.read();

@@ -195,9 +195,9 @@ pub const SLICES_MAX: usize = 16_384;
 /// Bytes of the rules that it keeps of all of them, about.
 pub const SLICES_WEIGHT_MAX: usize = 256 * 1024 * 1024;
 /// Services outside the cluster that one member leases to at once.
-pub const SUBTENANTS_MAX: usize = 256;
+pub const DELEGATED_LEASES_MAX: usize = 256;
 /// How many of these places one principal may hold: a service that lost its connection may be counted a while longer.
-pub const SUBTENANTS_PER_PRINCIPAL_MAX: usize = 4;
+pub const DELEGATED_LEASES_PER_PRINCIPAL_MAX: usize = 4;
 /// Questions of such services about principals that one member answers at once; past it they wait, and not for long.
 pub const FETCHES_MAX: usize = 32;
 /// Answers to such questions that one principal may leave unread; past it its questions wait, and not for long.

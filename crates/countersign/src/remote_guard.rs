@@ -61,7 +61,7 @@ pub enum RemoteGuardError {
 
 /// A service on a host that is no member, which decides by the cluster's rules.
 pub struct RemoteGuard {
-    inner: Arc<countersign_guard::Outpost>,
+    inner: Arc<countersign_guard::RemoteGuard>,
     endpoint: Endpoint,
     acceptor: Arc<Acceptor>,
     following: CancellationToken,
@@ -106,7 +106,7 @@ impl RemoteGuard {
         let members = Members { controllers, turn, client, credential, endpoint: Arc::clone(&endpoint), followed };
         let known = Arc::clone(&endpoint);
         let clocks = Clocks(move || known.borrow().as_ref().map_or_else(|| SystemClock.now(), Endpoint::now));
-        let inner = Arc::new(countersign_guard::Outpost::new(Arc::new(members), Arc::new(clocks)));
+        let inner = Arc::new(countersign_guard::RemoteGuard::new(Arc::new(members), Arc::new(clocks)));
         let tasks = Tasks::default();
         let following = tasks.stopping().child_token();
         let (follower, stopped) = (Arc::clone(&inner), following.clone());

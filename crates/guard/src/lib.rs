@@ -19,7 +19,7 @@
 //! }
 //! ```
 //!
-//! [`GuardLayer`] stands before whole services. [`Outpost`] is a guard outside the cluster, which members inform.
+//! [`GuardLayer`] stands before whole services. [`RemoteGuard`] is a guard outside the cluster, which members inform.
 //!
 //! This crate must never answer from rules that are not in force, allow what [`decide`] would deny, or grow with the
 //! names that callers invent. It knows nothing of Raft, of certificates or of the daemon.
@@ -35,9 +35,9 @@ mod cells;
 mod groups;
 mod guard;
 mod layer;
-mod outpost;
 mod permit;
 mod recent;
+mod remote;
 mod replica;
 mod resource;
 mod session;
@@ -48,8 +48,8 @@ pub use body::GuardedBody;
 pub use caller::Caller;
 pub use guard::{Guard, Publisher};
 pub use layer::{GENERATION, GuardLayer, GuardService, MIN_GENERATION};
-pub use outpost::{ConnectError, Connecting, Controllers, Outpost};
 pub use permit::{Denial, Permit};
+pub use remote::{ConnectError, Connecting, Controllers, RemoteGuard};
 pub use resource::Resource;
 pub use session::Session;
 pub use time::Time;

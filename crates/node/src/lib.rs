@@ -50,7 +50,7 @@ pub use identity::keys::{KeysError, random};
 pub use identity::local::Local;
 pub use identity::store_return::{NotTaken, StoreReturnError};
 pub use leader_contact::LeaderContact;
-pub use lease::{Barriers, Granting, Leasehold, Subleases};
+pub use lease::{Barriers, DelegatedLeases, Granting, Leasehold};
 pub use node::{Node, Started};
 pub use peers::Peers;
 pub use refusals::{RefusalLog, advice, advice_enrollment};

@@ -32,7 +32,7 @@ use crate::identity::store_return;
 use crate::identity::stored::{self, Stored};
 use crate::identity::view_file::ViewFile;
 use crate::leader_contact::LeaderContact;
-use crate::lease::{Barriers, Granting, Leasehold, Subleases};
+use crate::lease::{Barriers, DelegatedLeases, Granting, Leasehold};
 use crate::peers::Peers;
 use crate::refusals::RefusalLog;
 use crate::service;
@@ -351,7 +351,7 @@ fn assemble(
     let (denylist, stores, gate) =
         (Arc::clone(&replica.denylist), Arc::clone(&replica.stores), Arc::clone(&replica.gate));
     let length = state.read().lease().unwrap_or_default();
-    let lease = Arc::new(Leasehold::new(Arc::clone(&gate), Subleases::new(&data, length)?)?);
+    let lease = Arc::new(Leasehold::new(Arc::clone(&gate), DelegatedLeases::new(&data, length)?)?);
     let judging = endpoint.clone();
     let (guard, rules) = Guard::of_member(lease.clock(), Arc::new(Clocks(move || judging.now())));
     publish(&state, endpoint.clone(), rules, Arc::clone(&denylist), &lease);

@@ -35,7 +35,7 @@ pub const DATA_STORE: &str = "data-store";
 /// What that store has confirmed.
 pub const DATA_CONFIRMED: &str = "data-store.confirmed";
 /// There once leases were given to services outside of the cluster.
-pub const SUBLEASED: &str = "subleased";
+pub const DELEGATED: &str = "subleased";
 /// A return with a new store, under way.
 pub const RETURN: &str = "return.json";
 /// The store that other members refuse, if they do.
@@ -65,7 +65,7 @@ pub const ALL: [&str; 23] = [
     CONFIRMED,
     DATA_STORE,
     DATA_CONFIRMED,
-    SUBLEASED,
+    DELEGATED,
     RETURN,
     STORE_REFUSED,
     DIVERGENCE,

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{DelegateId, Leader, LeaseKeeper, LeaseLength};
-use countersign_core::limits::{SUBTENANTS_MAX, SUBTENANTS_PER_PRINCIPAL_MAX};
+use countersign_core::limits::{DELEGATED_LEASES_MAX, DELEGATED_LEASES_PER_PRINCIPAL_MAX};
 use countersign_core::locked::Locked;
 use countersign_core::time::BootMillis;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -18,10 +18,10 @@ use crate::trust::machine::SharedState;
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Full {
-    #[error("{SUBTENANTS_MAX} guards outside the cluster watch this member: ask another")]
+    #[error("{DELEGATED_LEASES_MAX} guards outside the cluster watch this member: ask another")]
     Member,
     #[error(
-        "{SUBTENANTS_PER_PRINCIPAL_MAX} guards of this principal watch this member: end one, or ask another member"
+        "{DELEGATED_LEASES_PER_PRINCIPAL_MAX} guards of this principal watch this member: end one, or ask another member"
     )]
     Principal,
 }
@@ -55,7 +55,7 @@ impl Drop for Place {
 }
 
 /// The guards at this member, and the leases that it delegates to them.
-pub struct Subleases {
+pub struct DelegatedLeases {
     keeper: Arc<Locked<LeaseKeeper>>,
     acknowledged: watch::Sender<()>,
     places: Arc<Semaphore>,
@@ -65,10 +65,10 @@ pub struct Subleases {
     marked: Locked<bool>,
 }
 
-impl Subleases {
+impl DelegatedLeases {
     /// After a start. What the process before delegated lasts as long as its own lease did, at most.
     pub(crate) fn new(data: &DataDir, length: LeaseLength) -> Result<Self, DataDirError> {
-        let marked = data.read(file::SUBLEASED)?.is_some();
+        let marked = data.read(file::DELEGATED)?.is_some();
         let mut keeper = LeaseKeeper::default();
         if marked {
             keeper.handle_forgotten_delegates(boot_now().plus(length.waited_millis()));
@@ -76,7 +76,7 @@ impl Subleases {
         Ok(Self {
             keeper: Arc::new(Locked::new(keeper)),
             acknowledged: watch::Sender::new(()),
-            places: Arc::new(Semaphore::new(SUBTENANTS_MAX)),
+            places: Arc::new(Semaphore::new(DELEGATED_LEASES_MAX)),
             held: Held::default(),
             levels: Levels::default(),
             next: AtomicU64::new(1),
@@ -93,7 +93,7 @@ impl Subleases {
     pub(crate) fn enter(&self, principal: &str) -> Result<Place, Full> {
         let mut held = self.held.lock();
         let own = held.get(principal).copied().unwrap_or_default();
-        if own >= SUBTENANTS_PER_PRINCIPAL_MAX {
+        if own >= DELEGATED_LEASES_PER_PRINCIPAL_MAX {
             return Err(Full::Principal);
         }
         let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full::Member)?;
@@ -141,7 +141,7 @@ impl Subleases {
     fn mark(&self, data: &DataDir) -> Result<(), DataDirError> {
         let mut marked = self.marked.lock();
         if !*marked {
-            data.write(file::SUBLEASED, b"leases were given to guards outside the cluster\n")?;
+            data.write(file::DELEGATED, b"leases were given to guards outside the cluster\n")?;
             *marked = true;
         }
         Ok(())
@@ -164,8 +164,8 @@ mod tests {
     use crate::testing::founded;
 
     /// Whether a leader would be told that leases are delegated.
-    fn says_so(subleases: &Subleases) -> bool {
-        let mut keeper = subleases.keeper.lock();
+    fn says_so(delegated: &DelegatedLeases) -> bool {
+        let mut keeper = delegated.keeper.lock();
         keeper.handle_length(LeaseLength::DEFAULT);
         keeper.handle_leader(Some(Leader { node: NodeId(1), term: 3 }));
         keeper.poll_ask(boot_now()).unwrap().delegates
@@ -176,13 +176,13 @@ mod tests {
         let (directory, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let running = founded(directory.path()).await.unwrap();
         let data = DataDir::open(own.path()).unwrap();
-        let open = || Subleases::new(&data, LeaseLength::DEFAULT).unwrap();
+        let open = || DelegatedLeases::new(&data, LeaseLength::DEFAULT).unwrap();
         assert!(!says_so(&open()), "no leader is told without need");
-        let subleases = open();
-        let place = subleases.enter("broker/b1").unwrap();
-        assert!(says_so(&subleases));
+        let delegated = open();
+        let place = delegated.enter("broker/b1").unwrap();
+        assert!(says_so(&delegated));
         assert!(!says_so(&open()), "no lease was delegated yet");
-        let granted = subleases.grant(&place, &running.state, &data, (Some((NodeId(1), 3)), None)).unwrap();
+        let granted = delegated.grant(&place, &running.state, &data, (Some((NodeId(1), 3)), None)).unwrap();
         assert_eq!(granted.1, 0, "the member has none itself, and its leader was not told");
         assert!(says_so(&open()));
         running.shutdown().await;
@@ -192,19 +192,19 @@ mod tests {
     fn one_principal_holds_some_places_and_all_together_hold_no_more_than_there_are() {
         let directory = tempfile::tempdir().unwrap();
         let data = DataDir::open(directory.path()).unwrap();
-        let subleases = Subleases::new(&data, LeaseLength::DEFAULT).unwrap();
-        let one = |_| subleases.enter("broker/b1").unwrap();
-        let mut own: Vec<Place> = (0..SUBTENANTS_PER_PRINCIPAL_MAX).map(one).collect();
-        assert_eq!(subleases.enter("broker/b1").map(drop), Err(Full::Principal));
+        let delegated = DelegatedLeases::new(&data, LeaseLength::DEFAULT).unwrap();
+        let one = |_| delegated.enter("broker/b1").unwrap();
+        let mut own: Vec<Place> = (0..DELEGATED_LEASES_PER_PRINCIPAL_MAX).map(one).collect();
+        assert_eq!(delegated.enter("broker/b1").map(drop), Err(Full::Principal));
         own.pop();
-        own.push(subleases.enter("broker/b1").unwrap());
-        assert_eq!(subleases.enter("broker/b1").map(drop), Err(Full::Principal));
-        let left = SUBTENANTS_MAX - SUBTENANTS_PER_PRINCIPAL_MAX;
-        let others: Vec<Place> = (0..left).map(|at| subleases.enter(&format!("broker/o{at}")).unwrap()).collect();
-        assert_eq!(subleases.enter("broker/more").map(drop), Err(Full::Member));
+        own.push(delegated.enter("broker/b1").unwrap());
+        assert_eq!(delegated.enter("broker/b1").map(drop), Err(Full::Principal));
+        let left = DELEGATED_LEASES_MAX - DELEGATED_LEASES_PER_PRINCIPAL_MAX;
+        let others: Vec<Place> = (0..left).map(|at| delegated.enter(&format!("broker/o{at}")).unwrap()).collect();
+        assert_eq!(delegated.enter("broker/more").map(drop), Err(Full::Member));
         drop(own);
-        assert!(subleases.enter("broker/more").is_ok());
+        assert!(delegated.enter("broker/more").is_ok());
         drop(others);
-        assert!(subleases.held.lock().is_empty(), "nobody is remembered");
+        assert!(delegated.held.lock().is_empty(), "nobody is remembered");
     }
 }

@@ -31,8 +31,8 @@ use crate::trust::gate::Gate;
 use crate::trust::machine::SharedState;
 use crate::trust::stores::Stores;
 pub(crate) use countersign_core::lease::NotLeader;
+pub use delegated::DelegatedLeases;
 pub(crate) use delegated::Place;
-pub use delegated::Subleases;
 pub(crate) use enforced::Enforced;
 pub use granting::Granting;
 pub(crate) use granting::{Answered, MemberRequest};
@@ -48,16 +48,16 @@ pub struct Leasehold {
     gate: Arc<Gate>,
     pub(crate) book: Arc<Enforced>,
     /// Leases that this member delegates.
-    pub subleases: Subleases,
+    pub delegated: DelegatedLeases,
 }
 
 impl Leasehold {
     /// Begins without a lease, as every start does. When it lapses, nothing is believed beyond `gate`.
-    pub(crate) fn new(gate: Arc<Gate>, subleases: Subleases) -> Result<Self, KeysError> {
-        let (boot, keeper) = (*random::<16>()?.expose(), subleases.keeper());
+    pub(crate) fn new(gate: Arc<Gate>, delegated: DelegatedLeases) -> Result<Self, KeysError> {
+        let (boot, keeper) = (*random::<16>()?.expose(), delegated.keeper());
         let clock = Arc::clone(keeper.lock().clock());
         let book = Arc::new(Enforced::new(boot, Arc::clone(&keeper)));
-        Ok(Self { keeper, clock, gate, book, subleases })
+        Ok(Self { keeper, clock, gate, book, delegated })
     }
 
     fn update<T>(&self, with: impl FnOnce(&mut LeaseKeeper) -> T) -> T {
@@ -141,7 +141,7 @@ impl LeaseKeeping {
     pub(crate) async fn run(self: Arc<Self>) {
         let mut applied = self.state.applied();
         let mut status = self.group.watch();
-        let mut acknowledged = self.lease.subleases.acknowledged();
+        let mut acknowledged = self.lease.delegated.acknowledged();
         let mut under_way: Option<UnderWay> = None;
         while !self.lease.is_surrendered() {
             applied.mark_unchanged();

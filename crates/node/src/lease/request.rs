@@ -96,7 +96,7 @@ impl LeaseKeeping {
             clock_millis: said.clock.0,
             renew: said.renew,
             receipts: receipts.map(Into::into).collect(),
-            subtenants: said.delegates,
+            delegates: said.delegates,
             store: Bytes::copy_from_slice(&said.store.0),
             boot: Bytes::copy_from_slice(&said.boot.0),
             digest: encoded(said.compared.digest.as_ref()),

@@ -32,7 +32,7 @@ impl Leases for PeerService {
     async fn lease(&self, request: Request<LeaseRequest>) -> Result<Response<LeaseReply>, Status> {
         let from = caller(&request)?;
         let may_lease = super::recovery::may_lease(&request);
-        let LeaseRequest { generation, clock_millis, renew, receipts, subtenants, store, boot, digest, disputed } =
+        let LeaseRequest { generation, clock_millis, renew, receipts, delegates, store, boot, digest, disputed } =
             request.into_inner();
         let store = store.as_ref().try_into().map(StoreId).map_err(|_| Status::invalid_argument("malformed store"))?;
         let boot = boot.as_ref().try_into().map(BootId).map_err(|_| Status::invalid_argument("malformed boot"))?;
@@ -61,7 +61,7 @@ impl Leases for PeerService {
             .granting
             .serve(
                 from,
-                MemberRequest { enforced, clock, renew, receipts, delegates: subtenants, store, boot, compared },
+                MemberRequest { enforced, clock, renew, receipts, delegates: delegates, store, boot, compared },
             )
             .await;
         let Answered { answer, report } = answered.map_err(|_| Status::failed_precondition("not the leader"))?;

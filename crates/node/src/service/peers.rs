@@ -179,7 +179,7 @@ impl Members for PeerService {
 
     async fn guards(&self, request: Request<GuardsRequest>) -> Result<Response<GuardsReply>, Status> {
         caller(&request)?;
-        let guards = self.lease.subleases.below(u32::MAX).into_iter();
+        let guards = self.lease.delegated.below(u32::MAX).into_iter();
         Ok(Response::new(GuardsReply { guards: guards.map(|(name, level)| GuardLevel { name, level }).collect() }))
     }
 

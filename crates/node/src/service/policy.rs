@@ -148,9 +148,9 @@ impl Policy for PolicyService {
         let caller = caller(&request)?;
         let member = &self.member;
         permitted(member, &caller)?;
-        let place = member.lease.subleases.enter(&caller.peer.principal().to_string());
+        let place = member.lease.delegated.enter(&caller.peer.principal().to_string());
         let place = place.map_err(|full| Status::resource_exhausted(full.to_string()))?;
-        member.lease.subleases.announce();
+        member.lease.delegated.announce();
         let (replies, sent) = mpsc::channel(WAITING_MAX);
         tracing::info!(principal = %caller.peer.principal(), remote = %caller.remote, "decides by the rules of this member");
         let unread = Arc::new(Unread { replies: Locked::new(Some(sent)), place });
@@ -258,7 +258,7 @@ impl Watching {
         let enforced_here = *member.state.applied().borrow();
         if let Some(request) = &asked {
             self.level = request.level;
-            member.lease.subleases.knows(&self.unread.place, request.level);
+            member.lease.delegated.knows(&self.unread.place, request.level);
         }
         let needed = member.state.read().policy_level();
         if self.level < needed {
@@ -269,7 +269,7 @@ impl Watching {
         if let Some(request) = &asked {
             // Nobody enforces what it was not told.
             let told = self.told.unwrap_or_default();
-            member.lease.subleases.acknowledge(&self.unread.place, Generation(request.enforced).min(told));
+            member.lease.delegated.acknowledge(&self.unread.place, Generation(request.enforced).min(told));
         }
         let own_end = member.lease.deadline().filter(|_| member.lease.fresh().is_ok());
         let status = member.group.status();
@@ -277,7 +277,7 @@ impl Watching {
         let (generation, lease_millis) = match &asked {
             Some(_) => member
                 .lease
-                .subleases
+                .delegated
                 .grant(&self.unread.place, &member.state, &member.local.data, (leader, own_end))
                 .map_err(|error| {
                     tracing::error!(error = %crate::chain(&error), "no lease is given: that it was cannot be stored");
@@ -318,12 +318,12 @@ impl Watching {
 #[cfg(test)]
 mod tests {
     use countersign_core::lease::LeaseLength;
-    use countersign_core::limits::SUBTENANTS_PER_PRINCIPAL_MAX;
+    use countersign_core::limits::DELEGATED_LEASES_PER_PRINCIPAL_MAX;
     use tokio_stream::StreamExt;
 
     use super::*;
     use crate::identity::datadir::DataDir;
-    use crate::lease::Subleases;
+    use crate::lease::DelegatedLeases;
 
     /// Longer than anything takes on a loaded machine; only a failure waits so long.
     const PATIENCE: Duration = Duration::from_secs(60);
@@ -331,9 +331,9 @@ mod tests {
     #[tokio::test]
     async fn a_guard_that_does_not_read_loses_its_watch_and_counts_until_it_is_gone() {
         let directory = tempfile::tempdir().unwrap();
-        let subleases = Subleases::new(&DataDir::open(directory.path()).unwrap(), LeaseLength::DEFAULT).unwrap();
-        let enter = || subleases.enter("broker/b1");
-        let _others: Vec<Place> = (1..SUBTENANTS_PER_PRINCIPAL_MAX).map(|_| enter().unwrap()).collect();
+        let delegated = DelegatedLeases::new(&DataDir::open(directory.path()).unwrap(), LeaseLength::DEFAULT).unwrap();
+        let enter = || delegated.enter("broker/b1");
+        let _others: Vec<Place> = (1..DELEGATED_LEASES_PER_PRINCIPAL_MAX).map(|_| enter().unwrap()).collect();
         let (to, sent) = mpsc::channel(2);
         let unread = Arc::new(Unread { replies: Locked::new(Some(sent)), place: enter().unwrap() });
         let mut replies = Replies(Arc::clone(&unread));

@@ -1,4 +1,4 @@
-//! Whom an outpost does not believe: a member that was evicted, with its key, at the address that the outpost knows.
+//! Whom a remote guard does not believe: a member that was evicted, with its key, at the address that the remote knows.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod support;
@@ -102,7 +102,7 @@ impl Liar {
     }
 }
 
-async fn outpost(controllers: Vec<Address>, broker: &Issued, domain: TrustDomain) -> RemoteGuard {
+async fn remote(controllers: Vec<Address>, broker: &Issued, domain: TrustDomain) -> RemoteGuard {
     let (bundle, credential) = (Arc::clone(&broker.bundle), Arc::clone(&broker.credential));
     RemoteGuard::connect(RemoteGuardSettings {
         controllers,
@@ -116,7 +116,7 @@ async fn outpost(controllers: Vec<Address>, broker: &Issued, domain: TrustDomain
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outpost_believes_nothing_that_an_evicted_member_tells() {
+async fn a_remote_guard_believes_nothing_that_an_evicted_member_tells() {
     let lifetimes = Lifetimes { lease: LeaseLength::from_secs(2).unwrap(), ..Lifetimes::default() };
     let mut nodes = cluster_living(3, lifetimes).await;
     let broker = nodes[0].issue("broker/localhost").await;
@@ -128,34 +128,34 @@ async fn an_outpost_believes_nothing_that_an_evicted_member_tells() {
     let before = View::clone(&nodes[0].member().view());
 
     nodes[0].remove_rule("whoami").await;
-    // n3 is evicted, and its key is the attacker's. The cluster and the outpost know.
+    // n3 is evicted, and its key is the attacker's. The cluster and the remote know.
     nodes[0].evict("n3").await;
     let (data, _) = nodes.pop().unwrap().stop().await;
     let controllers = vec![nodes[1].address(), Address::parse(&n3.to_string()).unwrap()];
-    let outpost = outpost(controllers, &broker, domain).await;
-    let honest = outpost.guard().generation();
+    let remote = remote(controllers, &broker, domain).await;
+    let honest = remote.guard().generation();
     assert!(honest > before.generation, "it knows of the eviction");
-    let port = outpost.local_addr().unwrap().port();
+    let port = remote.local_addr().unwrap().port();
     let dial = async || {
         let stream = pay.dialer.dial(&Address::parse(&format!("localhost:{port}")).unwrap()).await?;
-        let endpoint = tonic::transport::Endpoint::from_static("http://outpost");
+        let endpoint = tonic::transport::Endpoint::from_static("http://remote");
         Ok::<_, countersign_net::DialError>(WhoamiClient::new(channel_over(&endpoint, stream)))
     };
     assert_eq!(dial().await.unwrap().whoami(WhoamiRequest {}).await.unwrap_err().code(), tonic::Code::PermissionDenied);
 
-    // The attacker serves with the evicted key at the address that the outpost knows.
+    // The attacker serves with the evicted key at the address that the remote knows.
     let forged = View { generation: Generation(1 << 60), ..before };
     let liar = Liar { view: forged, lease_millis: 1_000_000_000_000, off_millis: Arc::default() };
     liar.serve(data.path(), n3).await;
 
     // The wire: the connection to n2 breaks once. Here n2 restarts.
     let (data2, name2) = nodes.pop().unwrap().stop().await;
-    // The liar is dialed, and dialed again; meanwhile the outpost's lease runs out.
-    while outpost.guard().fresh().is_ok() {
+    // The liar is dialed, and dialed again; meanwhile the remote's lease runs out.
+    while remote.guard().fresh().is_ok() {
         // why: a lease lapses by the passing of time alone
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(outpost.guard().generation(), honest);
+    assert_eq!(remote.guard().generation(), honest);
     nodes.push(Node::open(data2, name2).await);
     let served = match dial().await {
         Ok(mut client) => client.whoami(WhoamiRequest {}).await.map(|reply| reply.into_inner().principal),
@@ -165,7 +165,7 @@ async fn an_outpost_believes_nothing_that_an_evicted_member_tells() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outpost_serves_nobody_while_its_clock_and_that_of_the_member_it_follows_are_apart() {
+async fn a_remote_guard_serves_nobody_while_its_clock_and_that_of_the_member_it_follows_are_apart() {
     let mut nodes = cluster_living(3, Lifetimes::default()).await;
     let broker = nodes[0].issue("broker/localhost").await;
     let view = View::clone(&nodes[0].member().view());
@@ -174,7 +174,7 @@ async fn an_outpost_serves_nobody_while_its_clock_and_that_of_the_member_it_foll
     let (data, _) = nodes.pop().unwrap().stop().await;
     let off_millis: Arc<AtomicI64> = Arc::default();
     Liar { view, lease_millis: 1500, off_millis: Arc::clone(&off_millis) }.serve(data.path(), n3).await;
-    let outpost = outpost(vec![Address::parse(&n3.to_string()).unwrap()], &broker, domain).await;
+    let remote = remote(vec![Address::parse(&n3.to_string()).unwrap()], &broker, domain).await;
     let bound = i64::try_from(SKEW_SECS * 1000).unwrap();
     // A second on either side of the bound: both clocks go on while the answer is under way.
     for (off, serves) in
@@ -182,7 +182,7 @@ async fn an_outpost_serves_nobody_while_its_clock_and_that_of_the_member_it_foll
     {
         off_millis.store(off, Ordering::Relaxed);
         let reached = async {
-            while outpost.guard().fresh().is_ok() != serves {
+            while remote.guard().fresh().is_ok() != serves {
                 // why: nothing tells when a lease begins or ends
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -194,7 +194,7 @@ async fn an_outpost_serves_nobody_while_its_clock_and_that_of_the_member_it_foll
         // Nor is a lease given while it stays like this.
         let begun = tokio::time::Instant::now();
         while begun.elapsed() < Duration::from_secs(2) {
-            assert!(outpost.guard().fresh().is_err(), "{off}");
+            assert!(remote.guard().fresh().is_err(), "{off}");
             // why: it is asked for as long as several leases would have been given in
             tokio::time::sleep(Duration::from_millis(20)).await;
         }

@@ -41,12 +41,12 @@ fn short() -> Lifetimes {
     Lifetimes { lease: LeaseLength::from_secs(2).unwrap(), ..Lifetimes::default() }
 }
 
-/// An outpost that has a lease.
-async fn outpost_of(nodes: &[&Node], issued: &Issued, services: Services) -> Result<RemoteGuard, RemoteGuardError> {
+/// A remote guard that has a lease.
+async fn guard_of(nodes: &[&Node], issued: &Issued, services: Services) -> Result<RemoteGuard, RemoteGuardError> {
     let domain = nodes[0].member().view().trust_domain.clone();
     let client =
         ServiceClient::new(Arc::clone(&issued.bundle), domain, Arc::clone(&issued.credential), Arc::new(SystemClock));
-    let outpost = RemoteGuard::connect(RemoteGuardSettings {
+    let remote = RemoteGuard::connect(RemoteGuardSettings {
         controllers: nodes.iter().map(|node| node.address()).collect(),
         client,
         credential: Arc::clone(&issued.credential),
@@ -54,20 +54,20 @@ async fn outpost_of(nodes: &[&Node], issued: &Issued, services: Services) -> Res
     })
     .await?;
     let leased = async {
-        while outpost.guard().fresh().is_err() {
+        while remote.guard().fresh().is_err() {
             // why: nothing tells when the first lease begins
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
     tokio::time::timeout(Duration::from_secs(60), leased).await.expect("no lease");
-    Ok(outpost.serve(services))
+    Ok(remote.serve(services))
 }
 
 fn greeting() -> Services {
     Services::builder().grpc(WhoamiServer::new(Greeter)).build()
 }
 
-/// Adds a rule, and waits until every member and outpost decides by it. Returns the generation that shows it.
+/// Adds a rule, and waits until every member and remote decides by it. Returns the generation that shows it.
 async fn put(node: &Node, rule: Rule) -> Generation {
     let generation = node.add_rule(rule).await;
     assert!(node.control().await_barrier(generation).await.unwrap().passed);
@@ -94,10 +94,10 @@ impl Called {
     }
 }
 
-async fn connect(client: &ServiceClient, outpost: &RemoteGuard) -> Result<Called, countersign_net::DialError> {
-    let port = outpost.local_addr().unwrap().port();
+async fn connect(client: &ServiceClient, remote: &RemoteGuard) -> Result<Called, countersign_net::DialError> {
+    let port = remote.local_addr().unwrap().port();
     let stream = client.dial(&Address::parse(&format!("localhost:{port}")).unwrap()).await?;
-    let endpoint = tonic::transport::Endpoint::from_static("http://outpost");
+    let endpoint = tonic::transport::Endpoint::from_static("http://remote");
     Ok(Called(WhoamiClient::new(channel_over(&endpoint, stream))))
 }
 
@@ -110,10 +110,10 @@ async fn a_broker_outside_decides_by_the_rules_of_the_cluster_and_stops_when_it_
 
     remove(&nodes[0], "whoami").await;
     put(&nodes[0], fetch_policy()).await;
-    let outpost = outpost_of(&[&nodes[2], &nodes[1]], &broker, greeting()).await.unwrap();
+    let remote = guard_of(&[&nodes[2], &nodes[1]], &broker, greeting()).await.unwrap();
 
     // A client that is known and has no grant is connected and denied; with a grant it is served.
-    let mut called = connect(&pay.dialer, &outpost).await.unwrap();
+    let mut called = connect(&pay.dialer, &remote).await.unwrap();
     assert_eq!(
         called.ask().await.unwrap_err().code(),
         tonic::Code::PermissionDenied,
@@ -122,10 +122,10 @@ async fn a_broker_outside_decides_by_the_rules_of_the_cluster_and_stops_when_it_
     let grant = rule("pay-calls", "client/pay", "write", "service:countersign.v1.Whoami/Whoami");
     put(&nodes[0], grant.clone()).await;
     assert!(called.ask().await.unwrap().ends_with("client/pay"));
-    let mut others = connect(&shop.dialer, &outpost).await.unwrap();
+    let mut others = connect(&shop.dialer, &remote).await.unwrap();
     assert_eq!(others.ask().await.unwrap_err().code(), tonic::Code::PermissionDenied);
 
-    // When the removal returns, the outpost denies: it acknowledged, and nobody waited for a lease to run out.
+    // When the removal returns, the remote denies: it acknowledged, and nobody waited for a lease to run out.
     let barrier = remove(&nodes[0], "pay-calls").await;
     assert_eq!(called.ask().await.unwrap_err().code(), tonic::Code::PermissionDenied);
     assert!(barrier.answers.values().all(|answer| matches!(answer, Answer::Enforced(_))), "{barrier:?}");
@@ -135,19 +135,19 @@ async fn a_broker_outside_decides_by_the_rules_of_the_cluster_and_stops_when_it_
     // A revoked client's connection is closed there, too, when the revocation returns.
     nodes[0].revoke(pay.key).await;
     assert!(called.ask().await.is_err());
-    assert!(connect(&pay.dialer, &outpost).await.is_err());
+    assert!(connect(&pay.dialer, &remote).await.is_err());
 
     // Whoever may not read policy any more is told nothing, holds no lease soon, and serves nobody.
     put(&nodes[0], rule("shop-calls", "client/shop", "write", "service")).await;
     assert!(others.ask().await.is_ok());
     remove(&nodes[0], "fetch-policy").await;
-    outpost_denies(&outpost).await;
+    guard_denies(&remote).await;
     assert!(others.ask().await.is_err());
-    outpost.shutdown().await;
+    remote.shutdown().await;
 }
 
-async fn outpost_denies(outpost: &RemoteGuard) {
-    while outpost.guard().fresh().is_ok() {
+async fn guard_denies(remote: &RemoteGuard) {
+    while remote.guard().fresh().is_ok() {
         // why: a lease lapses by the passing of time alone
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -161,22 +161,22 @@ async fn however_many_wait_for_what_rules_say_of_a_principal_it_is_asked_for_onc
     put(&nodes[0], rule("reads", "client/pay", "read", "topic:orders")).await;
     let pay = nodes[0].client("pay").await;
     let (services, mut seen) = seeing();
-    let outpost = outpost_of(&[&nodes[0]], &broker, services).await.unwrap();
-    let peer = peer_of(&outpost, &pay.dialer, &mut seen).await;
+    let remote = guard_of(&[&nodes[0]], &broker, services).await.unwrap();
+    let peer = peer_of(&remote, &pay.dialer, &mut seen).await;
 
-    assert!(matches!(outpost.guard().session(&peer, None), Err(Denial::Unfetched)));
+    assert!(matches!(remote.guard().session(&peer, None), Err(Denial::Unfetched)));
     let asks = (0..50).map(|_| {
-        let (guard, peer) = (outpost.guard().clone(), peer.clone());
+        let (guard, peer) = (remote.guard().clone(), peer.clone());
         tokio::spawn(async move { guard.fetch(&peer).await })
     });
     for ask in asks.collect::<Vec<_>>() {
         ask.await.unwrap().unwrap();
     }
-    assert_eq!(outpost.fetches(), 1);
+    assert_eq!(remote.fetches(), 1);
     let orders = Resource::new(Kind::TOPIC, "orders");
     let may = |action| {
-        let session = outpost.guard().session(&peer, None)?;
-        let fresh = outpost.guard().fresh()?;
+        let session = remote.guard().session(&peer, None)?;
+        let fresh = remote.guard().fresh()?;
         session.authorize(&fresh, action, &orders).map(|_| ())
     };
     assert_eq!(may(Action::Read), Ok(()));
@@ -184,13 +184,13 @@ async fn however_many_wait_for_what_rules_say_of_a_principal_it_is_asked_for_onc
 
     // A change that concerns others leaves it as it is; one that concerns it is asked about anew.
     put(&nodes[0], rule("other", "client/shop", "read", "topic:orders")).await;
-    assert_eq!((may(Action::Read), outpost.fetches()), (Ok(()), 1));
+    assert_eq!((may(Action::Read), remote.fetches()), (Ok(()), 1));
     let generation = put(&nodes[0], rule("writes", "client/pay", "write", "topic:orders")).await;
-    assert!(outpost.guard().generation() >= generation, "acknowledged before the command returned");
+    assert!(remote.guard().generation() >= generation, "acknowledged before the command returned");
     assert!(matches!(may(Action::Write), Err(Denial::Unfetched)));
-    outpost.guard().fetch(&peer).await.unwrap();
-    assert_eq!((may(Action::Write), outpost.fetches()), (Ok(()), 2));
-    outpost.shutdown().await;
+    remote.guard().fetch(&peer).await.unwrap();
+    assert_eq!((may(Action::Write), remote.fetches()), (Ok(()), 2));
+    remote.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,8 +201,8 @@ async fn what_was_told_of_a_principal_is_kept_for_as_long_as_the_member_says_and
     put(&nodes[0], rule("reads", "client/pay", "read", "topic:orders")).await;
     let pay = nodes[0].client("pay").await;
     let (services, mut seen) = seeing();
-    let outpost = outpost_of(&[&nodes[0]], &broker, services).await.unwrap();
-    let (peer, guard) = (peer_of(&outpost, &pay.dialer, &mut seen).await, outpost.guard().clone());
+    let remote = guard_of(&[&nodes[0]], &broker, services).await.unwrap();
+    let (peer, guard) = (peer_of(&remote, &pay.dialer, &mut seen).await, remote.guard().clone());
     guard.fetch(&peer).await.unwrap();
     let (session, orders) = (guard.session(&peer, None).unwrap(), Resource::new(Kind::TOPIC, "orders"));
     let asked = async |expected: Result<(), Denial>| {
@@ -216,11 +216,11 @@ async fn what_was_told_of_a_principal_is_kept_for_as_long_as_the_member_says_and
     };
     asked(Ok(())).await;
     asked(Err(Denial::Unfetched)).await;
-    assert_eq!(outpost.fetches(), 1);
+    assert_eq!(remote.fetches(), 1);
     guard.fetch(&peer).await.unwrap();
     asked(Ok(())).await;
-    assert_eq!(outpost.fetches(), 2);
-    outpost.shutdown().await;
+    assert_eq!(remote.fetches(), 2);
+    remote.shutdown().await;
 }
 
 /// Services that tell which caller a call came from, on a path that needs no rule.
@@ -244,13 +244,13 @@ fn seeing() -> (Services, tokio::sync::mpsc::Receiver<VerifiedPeer>) {
 
 /// The client as the remote guard verified it, by a call that it serves.
 async fn peer_of(
-    outpost: &RemoteGuard,
+    remote: &RemoteGuard,
     client: &ServiceClient,
     seen: &mut tokio::sync::mpsc::Receiver<VerifiedPeer>,
 ) -> VerifiedPeer {
-    let port = outpost.local_addr().unwrap().port();
+    let port = remote.local_addr().unwrap().port();
     let stream = client.dial(&Address::parse(&format!("localhost:{port}")).unwrap()).await.unwrap();
-    let channel = channel_over(&tonic::transport::Endpoint::from_static("http://outpost"), stream);
+    let channel = channel_over(&tonic::transport::Endpoint::from_static("http://remote"), stream);
     // A path that needs no rule: what is asked for here is who calls.
     let mut renewing = countersign_api::cluster::certificates_client::CertificatesClient::new(channel);
     let _ = renewing.renew(countersign_api::cluster::RenewRequest { csr: Default::default() }).await;
@@ -262,42 +262,42 @@ async fn a_broker_without_the_permission_is_told_nothing() {
     let nodes = cluster_living(1, short()).await;
     let broker = nodes[0].issue("broker/localhost").await;
     put(&nodes[0], rule("elsewhere", "broker/localhost", "describe", "policy")).await;
-    let refused = outpost_of(&[&nodes[0]], &broker, Services::default()).await.err().unwrap();
+    let refused = guard_of(&[&nodes[0]], &broker, Services::default()).await.err().unwrap();
     assert!(matches!(refused, RemoteGuardError::Untold), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outpost_that_does_not_answer_is_waited_for_until_its_lease_has_run_out() {
+async fn a_remote_guard_that_does_not_answer_is_waited_for_until_its_lease_has_run_out() {
     let nodes = cluster_living(1, short()).await;
     let broker = nodes[0].issue("broker/localhost").await;
     let pay = nodes[0].client("pay").await;
     put(&nodes[0], fetch_policy()).await;
     put(&nodes[0], rule("calls", "client/pay", "write", "service")).await;
-    let outpost = outpost_of(&[&nodes[0]], &broker, greeting()).await.unwrap();
-    let mut called = connect(&pay.dialer, &outpost).await.unwrap();
+    let remote = guard_of(&[&nodes[0]], &broker, greeting()).await.unwrap();
+    let mut called = connect(&pay.dialer, &remote).await.unwrap();
     called.ask().await.unwrap();
     // It goes on serving by what it knows, and hears nothing more.
-    outpost.deafen_for_testing();
+    remote.deafen_for_testing();
     assert!(called.ask().await.is_ok(), "it has a lease");
     remove(&nodes[0], "calls").await;
-    assert!(outpost.guard().fresh().is_err(), "the removal returned when its lease was over");
+    assert!(remote.guard().fresh().is_err(), "the removal returned when its lease was over");
     assert!(called.ask().await.is_err());
-    outpost.shutdown().await;
+    remote.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outpost_of_an_evicted_member_denies_when_a_removal_has_returned() {
+async fn a_remote_guard_of_an_evicted_member_denies_when_a_removal_has_returned() {
     let nodes = cluster_living(3, short()).await;
     let broker = nodes[0].issue("broker/localhost").await;
     let pay = nodes[0].client("pay").await;
     put(&nodes[0], fetch_policy()).await;
     put(&nodes[0], rule("calls", "client/pay", "write", "service")).await;
     // It knows no other member, and keeps to the lease that it has.
-    let outpost = outpost_of(&[&nodes[2]], &broker, greeting()).await.unwrap();
-    let mut called = connect(&pay.dialer, &outpost).await.unwrap();
+    let remote = guard_of(&[&nodes[2]], &broker, greeting()).await.unwrap();
+    let mut called = connect(&pay.dialer, &remote).await.unwrap();
     called.ask().await.unwrap();
     nodes[0].evict("n3").await;
     remove(&nodes[0], "calls").await;
     assert!(called.ask().await.is_err(), "allowed after the removal had returned");
-    outpost.shutdown().await;
+    remote.shutdown().await;
 }

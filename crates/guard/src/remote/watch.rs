@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
-use super::{ConnectError, Outpost};
+use super::{ConnectError, RemoteGuard};
 
 /// How long to wait before the next member is tried.
 const RETRY: Duration = Duration::from_millis(200);
@@ -52,32 +52,31 @@ impl From<tonic::Status> for Lost {
 }
 
 /// From one member to the next.
-pub(super) async fn follow(outpost: &Outpost) -> Infallible {
+pub(super) async fn follow(guard: &RemoteGuard) -> Infallible {
     loop {
-        let Err(why) = follow_one(outpost).await;
+        let Err(why) = follow_one(guard).await;
         tracing::warn!(error = %why, "the cluster is not followed: rules known here count until the lease ends");
-        outpost.feed.channel.send_replace(None);
+        guard.feed.channel.send_replace(None);
         // why: nothing tells when a member can be reached again
         tokio::time::sleep(RETRY).await;
     }
 }
 
-async fn follow_one(outpost: &Outpost) -> Result<Infallible, Lost> {
-    let channel = outpost.controllers.connect().await?;
+async fn follow_one(guard: &RemoteGuard) -> Result<Infallible, Lost> {
+    let channel = guard.controllers.connect().await?;
     let mut client = PolicyClient::new(channel.clone()).max_decoding_message_size(SLICE_LEN_MAX);
     let (requests, sent) = mpsc::channel(ASKED_MAX);
-    let mut watch =
-        Watch { outpost, requests, asked: VecDeque::new(), number: 0, lease: None, enforced: Generation(0) };
+    let mut watch = Watch { guard, requests, asked: VecDeque::new(), number: 0, lease: None, enforced: Generation(0) };
     watch.ask()?;
     let replies = client.watch(ReceiverStream::new(sent)).await?.into_inner();
     // From here on changes are told; earlier ones may have been missed.
-    outpost.feed.lock().cache.lost();
-    outpost.feed.channel.send_replace(Some(channel));
+    guard.feed.lock().cache.lost();
+    guard.feed.channel.send_replace(Some(channel));
     watch.listen(replies).await
 }
 
 struct Watch<'a> {
-    outpost: &'a Outpost,
+    guard: &'a RemoteGuard,
     requests: mpsc::Sender<WatchRequest>,
     /// By number: when it was sent. A lease is counted from then.
     asked: VecDeque<(u64, BootMillis)>,
@@ -93,7 +92,7 @@ impl Watch<'_> {
         // Not the generation that is answered by: the one that is enforced, with every connection closed that it
         // refuses.
         let enforced = self.enforced.0;
-        let at = self.outpost.feed.time.boot();
+        let at = self.guard.feed.time.boot();
         self.asked.push_back((self.number, at));
         if self.asked.len() > ASKED_MAX {
             self.asked.pop_front();
@@ -118,7 +117,7 @@ impl Watch<'_> {
     /// Takes in a reply in this order: no old answer is given any more, no refused connection is open, and only then is
     /// it acknowledged and a lease counted.
     fn take(&mut self, reply: WatchReply) -> Result<(), Lost> {
-        let (feed, guard) = (&self.outpost.feed, &self.outpost.guard);
+        let (feed, guard) = (&self.guard.feed, &self.guard.guard);
         let generation = Generation(reply.generation);
         let patterns: Result<Vec<PrincipalPattern>, _> = reply.principals.iter().map(|text| text.parse()).collect();
         // An unreadable pattern may be about every principal.
@@ -151,7 +150,7 @@ impl Watch<'_> {
         let before = guard.generation();
         if let Some(view) = &news {
             guard.in_force(view.generation);
-            if !self.outpost.controllers.enforce(view, UnixMillis(reply.time_millis)) {
+            if !self.guard.controllers.enforce(view, UnixMillis(reply.time_millis)) {
                 return Err(Lost::Malformed);
             }
             self.enforced = view.generation;
@@ -169,7 +168,7 @@ impl Watch<'_> {
 
     /// Whether this host's clock and the member's agree, as far as clocks must.
     fn is_in_step(&self, reply: &WatchReply) -> bool {
-        self.outpost.feed.time.clock().0.abs_diff(reply.clock_millis) <= SKEW_SECS * 1000
+        self.guard.feed.time.clock().0.abs_diff(reply.clock_millis) <= SKEW_SECS * 1000
     }
 
     fn granted(&mut self, reply: &WatchReply) {
@@ -179,7 +178,7 @@ impl Watch<'_> {
         let millis = reply.lease_millis.min(LEASE_SECS_MAX * 1000);
         self.lease = (millis > 0).then_some(millis);
         if let (Some(at), Some(millis)) = (at, self.lease) {
-            self.outpost.feed.lease(|holder| holder.granted_for(at, Generation(reply.generation), millis));
+            self.guard.feed.lease(|holder| holder.granted_for(at, Generation(reply.generation), millis));
         }
     }
 }

@@ -39,14 +39,14 @@ pub trait Controllers: Send + Sync + 'static {
 }
 
 /// A guard outside the cluster, and what keeps it informed.
-pub struct Outpost {
+pub struct RemoteGuard {
     guard: Guard,
     feed: Arc<Feed>,
     controllers: Arc<dyn Controllers>,
 }
 
-impl Outpost {
-    /// Knows nothing and allows nothing until [`Outpost::run`] has reached a member.
+impl RemoteGuard {
+    /// Knows nothing and allows nothing until [`RemoteGuard::run`] has reached a member.
     pub fn new(controllers: Arc<dyn Controllers>, time: Arc<dyn Time>) -> Self {
         let lease = Arc::new(LeaseClock::default());
         let feed = Arc::new(Feed::new(Arc::clone(&lease), Arc::clone(&time)));
