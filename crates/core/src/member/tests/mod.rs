@@ -1,0 +1,3 @@
+//! Tests of what a member decides by itself.
+
+mod membership;
