@@ -3,6 +3,7 @@
 //! Each is told what happened and when, and answers what to do next. None reads a clock, draws randomness, sends or stores.
 
 pub mod membership;
+pub mod renewal;
 
 #[cfg(test)]
 mod tests;

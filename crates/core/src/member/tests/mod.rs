@@ -1,3 +1,4 @@
 //! Tests of what a member decides by itself.
 
 mod membership;
+mod renewal;
