@@ -1,7 +1,8 @@
 //! The member's certificate: when the member says that it uses it, and when it has the next one issued.
 //!
 //! It is told which certificate is in use and what the cluster has on record, and answers what to do and when to come
-//! again. It must never let a clock that is far ahead renew again and again without a pause.
+//! again. It must never renew a certificate that the cluster does not know to be in use, or let a clock that is far ahead renew
+//! without a pause.
 
 use crate::id::{KeyId, NodeId};
 use crate::limits::SKEW_SECS;
@@ -71,7 +72,7 @@ impl CertificateKeeper {
             adopted: false,
             for_hosts: None,
             due: None,
-            pause: PAUSE_MILLIS_MAX,
+            pause: PAUSE_MILLIS_MIN,
             adopt_from: BootMillis(0),
             failed_until: BootMillis(0),
             renewed_until: BootMillis(0),
@@ -119,14 +120,17 @@ impl CertificateKeeper {
         let leaf = member.leaf_of(in_use)?;
         self.pause = pause_millis(leaf.validity);
         self.adopted |= leaf.renewal == member.leaf.renewal;
-        if !self.adopted && self.adopt_from <= now {
-            return Some(Action::Adopt(AdoptLeaf { node: self.node, renewal: leaf.renewal }));
+        if !self.adopted {
+            // INVARIANT: the one after it is not asked for before, or peers would refuse the certificate in use.
+            self.timeout = self.adopt_from;
+            let adopt = AdoptLeaf { node: self.node, renewal: leaf.renewal };
+            return (self.adopt_from <= now).then_some(Action::Adopt(adopt));
         }
         let (due, timeout) = self.next_due(view, member, leaf, time, now);
         if due {
             return Some(Action::Renew { in_use });
         }
-        self.timeout = if self.adopted { timeout } else { timeout.min(self.adopt_from) };
+        self.timeout = timeout;
         None
     }
 

@@ -106,6 +106,7 @@ fn the_next_certificate_is_adopted_before_anything_else_until_the_cluster_knows(
     keeper.handle_not_adopted(at(0));
     assert_eq!(keeper.poll_action(view, NOW, at(999)), None);
     assert_eq!(keeper.poll_timeout(), at(1000));
+    assert_eq!(keeper.poll_action(view, after(9 * LIFE * 1000), at(999)), None, "it is not renewed before");
     assert_eq!(keeper.poll_action(view, NOW, at(1000)), Some(ADOPT));
     keeper.handle_adopted();
     assert_eq!(keeper.poll_action(view, NOW, at(1000)), None);
