@@ -78,7 +78,6 @@ impl Recognizer {
                 answers = self.ask(&mut recognizer, *nonce.expose());
                 continue;
             }
-            // why: a voter that is down comes back without a sign
             let due = recognizer.poll_timeout().map(|due| due.since(boot_now())).filter(|due| *due > 0);
             tokio::select! {
                 Some(asked) = answers.join_next() => {
@@ -86,6 +85,7 @@ impl Recognizer {
                         take_answer(&mut recognizer, &question, reply);
                     }
                 }
+                // why: a voter that is down comes back without a sign
                 () = tokio::time::sleep(due.map_or(LOOK_AGAIN, Duration::from_millis)) => {}
             }
         }

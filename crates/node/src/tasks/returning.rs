@@ -154,7 +154,6 @@ impl Returning {
                     }
                 }
                 None => {
-                    // why: one that reaches no peer learns of nothing, and nothing tells that an answer was lost
                     let due = follower.poll_timeout().map_or(0, |due| due.since(boot_now())).max(1);
                     tokio::select! {
                         _ = applied.changed() => follower.handle_applied(boot_now()),
@@ -163,6 +162,7 @@ impl Returning {
                                 follower.handle_failure(node, meaning_of(&error), boot_now());
                             }
                         }
+                        // why: one that reaches no peer learns of nothing, and nothing tells that an answer was lost
                         () = tokio::time::sleep(Duration::from_millis(due)) => {}
                     }
                 }
