@@ -53,6 +53,7 @@ pub mod limits;
 pub mod locked;
 pub mod map;
 pub mod mapped;
+pub mod member;
 pub mod name;
 pub mod peer;
 pub mod principal;

@@ -2,7 +2,8 @@
 //!
 //! The next key is stored before it is asked for, the certificate beside its key in one file before anybody sees it, and
 //! the cluster takes either certificate until this member says that it uses the new one. So whatever step it is killed at,
-//! it comes back with a certificate that its peers accept, and the same renewal goes on.
+//! it comes back with a certificate that its peers accept, and the same renewal goes on. When a renewal is due, the
+//! [`CertificateKeeper`] decides.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,11 +11,13 @@ use std::time::Duration;
 
 use countersign_core::id::{Generation, KeyId};
 use countersign_core::key::Endorsement;
-use countersign_core::time::{UnixMillis, Validity};
-use countersign_core::trust::command::{AdoptLeaf, Command, Renew};
+use countersign_core::member::renewal::{Action, CertificateKeeper, renewal_number};
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::command::{Command, Renew};
 use countersign_core::trust::outcome::Outcome;
 use countersign_net::{Credential, CredentialError, CredentialRefused};
 
+use crate::boot::boot_now;
 use crate::identity::datadir::DataDirError;
 use crate::identity::keys::{KeysError, NextLeaf, random};
 use crate::identity::local::Local;
@@ -22,10 +25,6 @@ use crate::peers::Peers;
 use crate::trust::machine::SharedState;
 use crate::trust::propose::{CommandError, Proposer};
 
-/// The wall clock may be set while this waits, so it looks again at least this often.
-const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// Milliseconds for each member over which renewals are spread when the hosts of all certificates change.
-const HOSTS_SPREAD_MILLIS: u64 = 20;
 /// How long to wait for the renewal to be applied here; it is committed by then.
 const APPLIED_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -74,30 +73,6 @@ enum RenewalError {
     NotAMember,
 }
 
-/// When to renew: at one point between 50 and 80 % of the certificate's life, so that members made together do not come
-/// together. `drawn` is uniform over all values.
-fn due(validity: Validity, drawn: u16) -> UnixMillis {
-    // Backdated for peers whose clocks are behind: its life began later.
-    let begin = validity.not_before.plus_secs(countersign_core::limits::SKEW_SECS).min(validity.not_after);
-    let life = validity.not_after.0.saturating_sub(begin.0);
-    let share = 500 + u64::from(drawn) * 300 / u64::from(u16::MAX);
-    UnixMillis(begin.0.saturating_add((u128::from(life) * u128::from(share) / 1000) as u64))
-}
-
-/// When to renew a certificate that does not hold the hosts that it should, as seen at `now`: soon, but not once for each of
-/// several changes, and not all members at once when something changed for all of them.
-fn due_for_hosts(now: UnixMillis, members: usize, drawn: u16) -> UnixMillis {
-    let spread =
-        (members as u64).saturating_mul(HOSTS_SPREAD_MILLIS).saturating_mul(u64::from(drawn)) / u64::from(u16::MAX);
-    UnixMillis(now.plus_secs(1).0.saturating_add(spread))
-}
-
-/// How long to wait after a failure: often enough for a certificate that lives seconds, seldom for one that lives days.
-fn retry(validity: Validity) -> Duration {
-    let life = validity.not_after.0.saturating_sub(validity.not_before.0);
-    Duration::from_millis((life / 200).clamp(200, 30_000))
-}
-
 /// Without randomness: the middle.
 fn draw() -> u16 {
     random::<2>().map_or(u16::MAX / 2, |bytes| u16::from_be_bytes(*bytes.expose()))
@@ -118,83 +93,51 @@ impl Renewal {
         if self.local.keys.leaf.foreign().is_some() {
             return;
         }
-        let mut last = self.local.shown_key();
-        let mut drawn = draw();
-        let (mut adopted, mut for_hosts) = (false, None);
+        let mut keeper = CertificateKeeper::new(self.local.node);
         let mut applied = self.state.applied();
         loop {
             applied.mark_unchanged();
             // A return by the identity key changes it as well.
-            let shown = self.local.shown_key();
-            if shown != last {
-                (last, drawn, adopted, for_hosts) = (shown, draw(), false, None);
-            }
-            let record = self.local.endpoint.trust().load().view.members.get(&self.local.node).cloned();
-            let leaf = record.as_ref().and_then(|record| record.leaf_of(shown)).cloned();
-            let Some(leaf) = leaf else {
-                // why: evicted, or the view is behind; nothing tells when it catches up
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                continue;
-            };
-            if !adopted {
-                // Of an earlier start, maybe: said again, it changes nothing.
-                let adopt = Command::AdoptLeaf(AdoptLeaf { node: self.local.node, renewal: leaf.renewal });
-                adopted = leaf.renewal == record.map_or(0, |record| record.leaf.renewal)
-                    || self.proposer.own_command(adopt, &[]).await.is_ok();
-            }
-            let now = self.local.now();
-            let differ = self.hosts_differ(shown);
-            for_hosts = differ.then(|| for_hosts.unwrap_or_else(|| due_for_hosts(now, self.members(), drawn)));
-            let due = due(leaf.validity, drawn);
-            let due = for_hosts.map_or(due, |for_hosts| for_hosts.min(due));
-            self.renewals.due_millis.store(due.0, Ordering::Relaxed);
-            if now < due {
-                let wait = Duration::from_millis(due.0 - now.0).min(LOOK_AGAIN);
-                tokio::select! {
-                    // why: a certificate ages by the passing of time alone
-                    () = tokio::time::sleep(wait) => {}
-                    _ = applied.changed() => {}
-                }
-                continue;
-            }
-            match self.renew(shown).await {
-                Ok(()) => {
-                    self.renewals.done.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(error) => {
-                    self.renewals.failed.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(error = %crate::chain(&error), "certificate not renewed yet, will be tried again");
-                    // why: a leader may be missing, and nothing covers a lost message
-                    tokio::time::sleep(retry(leaf.validity)).await;
+            keeper.handle_certificate(self.local.shown_key(), draw());
+            let action = keeper.poll_action(&self.local.view(), self.local.now(), boot_now());
+            self.renewals.due_millis.store(keeper.due().map_or(0, |due| due.0), Ordering::Relaxed);
+            match action {
+                Some(Action::Adopt(adopt)) => match self.proposer.own_command(Command::AdoptLeaf(adopt), &[]).await {
+                    Ok(_) => keeper.handle_adopted(),
+                    Err(error) => {
+                        tracing::debug!(error = %crate::chain(&error), "the cluster does not know yet which certificate is in use");
+                        keeper.handle_not_adopted(boot_now());
+                    }
+                },
+                Some(Action::Renew { in_use }) => match self.renew(in_use).await {
+                    Ok(()) => {
+                        self.renewals.done.fetch_add(1, Ordering::Relaxed);
+                        keeper.handle_renewed(boot_now());
+                    }
+                    Err(error) => {
+                        self.renewals.failed.fetch_add(1, Ordering::Relaxed);
+                        tracing::warn!(error = %crate::chain(&error), "certificate not renewed yet, will be tried again");
+                        keeper.handle_failure(boot_now());
+                    }
+                },
+                None => {
+                    let wait = Duration::from_millis(keeper.poll_timeout().since(boot_now()).max(1));
+                    tokio::select! {
+                        // why: a certificate ages by the passing of time alone
+                        () = tokio::time::sleep(wait) => {}
+                        _ = applied.changed() => {}
+                    }
                 }
             }
         }
     }
 
-    /// Whether the certificate in use holds other hosts than it would if it were issued now: names were added or taken away,
-    /// or this member was found where it is now.
-    fn hosts_differ(&self, in_use: KeyId) -> bool {
-        let trust = self.local.endpoint.trust().load();
-        let Some(record) = trust.view.members.get(&self.local.node) else { return false };
-        let next = record.renewed.as_ref().filter(|next| next.leaf.key == in_use);
-        let held = next.map_or(&record.hosts, |next| &next.hosts);
-        *held != trust.view.leaf_hosts(record)
-    }
-
-    fn members(&self) -> usize {
-        self.local.endpoint.trust().load().view.members.len()
-    }
-
     /// Renews once, from whatever step an earlier attempt reached, and shows the new certificate from now on.
     async fn renew(&self, in_use: KeyId) -> Result<(), RenewalError> {
         let NextLeaf { key } = self.local.next_leaf(in_use)?;
-        let (cluster, number) = {
-            let trust = self.local.endpoint.trust().load();
-            let record = trust.view.members.get(&self.local.node).ok_or(RenewalError::NotAMember)?;
-            let again =
-                record.leaf_of(key.id()).filter(|leaf| !leaf.has_ended(self.local.now())).map(|leaf| leaf.renewal);
-            (trust.view.cluster, again.unwrap_or(record.renewal().saturating_add(1)))
-        };
+        let view = self.local.view();
+        let member = view.members.get(&self.local.node).ok_or(RenewalError::NotAMember)?;
+        let (cluster, number) = (view.cluster, renewal_number(member, key.id(), self.local.now()));
         let endorsement = Endorsement::sign(&self.local.keys.identity, cluster, key.id(), number);
         let command = Command::Renew(Renew { node: self.local.node, key: key.id(), endorsement });
         let done = self.proposer.own_command(command, &key.spki()).await?;

@@ -1,7 +1,7 @@
 //! When peers refuse this member: it learns whether it was evicted, and comes back where it was not.
 //!
-//! One member's word changes nothing. That it was evicted it believes of its own log, or of a chain of statements that the
-//! voters signed; then it serves nobody any more. Where its certificate is superseded (its data directory is an older copy)
+//! One member's word changes nothing, and what to do the [`RefusalFollower`] decides. An evicted member serves no caller any
+//! more. Where its certificate is superseded (its data directory is an older copy)
 //! or of an authority that is gone, it asks for the next one by its identity key, of a server that it has verified under
 //! what that chain trusts.
 
@@ -16,9 +16,9 @@ use countersign_core::enroll::returning::ReturnRequest;
 use countersign_core::id::NodeId;
 use countersign_core::key::SecretKey;
 use countersign_core::limits::ENROLLMENT_REQUESTS_MAX;
+use countersign_core::member::recognition::History;
+use countersign_core::member::returning::{Action, Finding, Meaning, RefusalFollower, Standing, finding};
 use countersign_core::name::Address;
-use countersign_core::peer::Refusal;
-use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
 use countersign_core::trust::statement::ChainBroken;
 use countersign_core::trust::view::View;
@@ -30,19 +30,16 @@ use countersign_pki::key::KeyPair;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::boot::boot_now;
 use crate::channel::channel_over;
 use crate::identity::keys::{KeysError, NextLeaf, random};
 use crate::identity::local::Local;
 use crate::lease::Leasehold;
 use crate::peers::Peers;
-use crate::tasks::recognize::{Followed, Page};
+use crate::tasks::recognize::page_of;
 use crate::trust::machine::SharedState;
 use crate::trust::own_status::OwnStatus;
 
-/// How often a member without a lease tries whether its peers still know it.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// How long to wait at most before asking anew why.
-const ASK_AGAIN_MAX: Duration = Duration::from_secs(60);
 /// How long one member may take to answer.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// Times that a renewal number may turn out to be another while one return is under way.
@@ -50,43 +47,13 @@ const NUMBERS_MAX: usize = 3;
 /// Pages of statements that are asked for over one connection, which is to return as well.
 const PAGES_MAX: usize = ENROLLMENT_REQUESTS_MAX - NUMBERS_MAX;
 
-/// What a refusal may mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Meaning {
-    /// It claims that this member was evicted.
-    Evicted,
-    /// It does not take this member's certificate, and might take the next.
-    Certificate,
-    /// It refused within TLS, which says nothing: its authorities may be others than this member's certificate has.
-    Unsaid,
-}
-
-/// What follows from a failure to connect; nothing, where another refusal or the network is to blame.
-const fn meaning(refusal: Option<Refusal>, alert: bool) -> Option<Meaning> {
-    match refusal {
-        Some(Refusal::Evicted | Refusal::KeyRevoked) => Some(Meaning::Evicted),
-        Some(Refusal::Superseded | Refusal::Authority | Refusal::KeyUnknown) => Some(Meaning::Certificate),
-        None if alert => Some(Meaning::Unsaid),
-        _ => None,
-    }
-}
-
+/// What a failure to connect means; none where another refusal or the network is to blame.
 fn meaning_of(error: &DialError) -> Option<Meaning> {
-    match &error.cause {
-        DialCause::Refused { code } => meaning(code.refusal(), false),
-        // Without a place for one more handshake, the alert is another (RFC 8446 §6.2, internal_error).
-        DialCause::Alert { alert } => meaning(None, *alert != 80),
-        DialCause::Connect(_)
-        | DialCause::Deadline { .. }
-        | DialCause::Closed(_)
-        | DialCause::NotCountersign(_)
-        | DialCause::Pin { .. }
-        | DialCause::Untrusted(_)
-        | DialCause::Judged(_)
-        | DialCause::Host
-        | DialCause::NoCredential
-        | DialCause::Tls(_) => None,
+    if let DialCause::Alert { alert } = error.cause {
+        return Meaning::of_alert(alert);
     }
+    let DialCause::Refused { code } = &error.cause else { return None };
+    code.refusal().and_then(Meaning::of_refusal)
 }
 
 /// Why one member issued no certificate to a member that asked by its identity key.
@@ -153,13 +120,6 @@ impl From<Status> for FollowError {
     }
 }
 
-/// What the statements said.
-enum Said {
-    Evicted,
-    Member,
-    Returned,
-}
-
 /// The task that finds out why peers refuse this member, and brings it back where it was not evicted.
 pub(crate) struct Returning {
     pub(crate) local: Arc<Local>,
@@ -174,101 +134,80 @@ impl Returning {
     pub(crate) async fn run(self) {
         let mut failures = self.peers.failures();
         let mut applied = self.state.applied();
-        let mut pause = LOOK_AGAIN;
-        for turn in 0_usize.. {
+        let mut follower = RefusalFollower::new(self.local.node, boot_now());
+        loop {
             if self.state.read().view().is_some_and(|view| view.evicted.contains_key(&self.local.node)) {
-                return self.own.evicted();
+                follower.handle_evicted();
             }
-            // why: whoever reaches nobody learns of nothing, and nothing tells that an answer was lost
-            let again = tokio::time::sleep(LOOK_AGAIN);
-            let refused = tokio::select! {
-                _ = applied.changed() => continue,
-                _ = failures.changed() => {
-                    let failed = failures.borrow_and_update().clone();
-                    failed.and_then(|(node, error)| Some((node, meaning_of(&error)?)))
-                }
-                () = again => {
-                    let leased = self.lease.fresh().is_ok();
-                    if leased {
-                        pause = LOOK_AGAIN;
-                        continue;
+            let leased = self.lease.fresh().is_ok();
+            match follower.poll_action(&self.local.view(), leased, boot_now()) {
+                Some(Action::Leave) => return self.own.evicted(),
+                Some(Action::Dial(node, address)) => {
+                    match Dialer::new(self.local.endpoint.clone()).dial_peer(&address, node).await {
+                        Ok(_) => follower.handle_dialed(boot_now()),
+                        Err(error) => follower.handle_failure(node, meaning_of(&error), boot_now()),
                     }
-                    self.try_somebody(turn).await
                 }
-            };
-            let Some((node, meaning)) = refused else { continue };
-            match self.ask_why(node, meaning, turn).await {
-                Some(Said::Evicted) => return self.own.evicted(),
-                Some(Said::Member | Said::Returned) | None => {}
+                Some(Action::Ask { node, address, meaning }) => {
+                    if let Some(finding) = self.ask(node, &address, meaning).await {
+                        follower.handle_finding(finding, boot_now());
+                    }
+                }
+                None => {
+                    let due = follower.poll_timeout().map_or(0, |due| due.since(boot_now())).max(1);
+                    tokio::select! {
+                        _ = applied.changed() => follower.handle_applied(boot_now()),
+                        _ = failures.changed() => {
+                            if let Some((node, error)) = failures.borrow_and_update().clone() {
+                                follower.handle_failure(node, meaning_of(&error), boot_now());
+                            }
+                        }
+                        // why: one that reaches no peer learns of nothing, and nothing tells that an answer was lost
+                        () = tokio::time::sleep(Duration::from_millis(due)) => {}
+                    }
+                }
             }
-            // why: the same members would say the same again
-            tokio::time::sleep(pause).await;
-            pause = pause.saturating_mul(2).min(ASK_AGAIN_MAX);
         }
     }
 
-    /// Dials one voter, the next in each turn, and tells what it means if it refuses.
-    async fn try_somebody(&self, turn: usize) -> Option<(NodeId, Meaning)> {
-        let (node, address) = self.voters_from(None, turn).into_iter().next()?;
-        let refused = Dialer::new(self.local.endpoint.clone()).dial_peer(&address, node).await.err()?;
-        Some((node, meaning_of(&refused)?))
-    }
-
-    /// The other voters that this member knows, `first` before all others.
-    fn voters_from(&self, first: Option<NodeId>, turn: usize) -> Vec<(NodeId, Address)> {
-        let trust = self.local.endpoint.trust().load();
-        let voters = trust.view.members.values().filter(|m| m.suffrage == Suffrage::Voter && m.id != self.local.node);
-        let mut voters: Vec<_> = voters.filter_map(|m| Some((m.id, m.addresses.first()?.clone()))).collect();
-        let turns = turn.checked_rem(voters.len()).unwrap_or(0);
-        voters.rotate_left(turns);
-        voters.sort_by_key(|(id, _)| Some(*id) != first);
-        voters
-    }
-
-    /// Asks one voter after the other, whoever refused first, what has become of this member.
-    async fn ask_why(&self, refused_by: NodeId, meaning: Meaning, turn: usize) -> Option<Said> {
-        for (node, address) in self.voters_from(Some(refused_by), turn) {
-            let asking = tokio::time::timeout(ANSWER_DEADLINE, self.ask_one(&address, meaning));
-            match asking.await {
-                Ok(Ok(said)) => return Some(said),
-                Ok(Err(error)) => {
-                    tracing::warn!(%node, error = %crate::chain(&error), "refused by peers, and not told why");
-                }
-                Err(_) => tracing::warn!(%node, "refused by peers, and not told why in time"),
+    /// Asks one voter what has become of this member; none if it does not prove it in time.
+    async fn ask(&self, node: NodeId, address: &Address, meaning: Meaning) -> Option<Finding> {
+        match tokio::time::timeout(ANSWER_DEADLINE, self.ask_one(address, meaning)).await {
+            Ok(Ok(finding)) => return Some(finding),
+            Ok(Err(error)) => {
+                tracing::warn!(%node, error = %crate::chain(&error), "refused by peers, and not told why")
             }
+            Err(_) => tracing::warn!(%node, "refused by peers, and not told why in time"),
         }
         None
     }
 
     /// What the cluster has become, as `address` can prove it; and this member's way back, if it needs one.
-    async fn ask_one(&self, address: &Address, meaning: Meaning) -> Result<Said, ReturnFailure> {
+    async fn ask_one(&self, address: &Address, meaning: Meaning) -> Result<Finding, ReturnFailure> {
         let known = Arc::clone(&self.local.endpoint.trust().load().view.statement);
-        let mut followed = Followed::from(Arc::clone(&known));
+        let mut history = History::from(Arc::clone(&known));
         let (mut client, presented) = loop {
             let (stream, presented) = dial_return(address).await?;
             let endpoint = tonic::transport::Endpoint::from_static("http://member").timeout(ANSWER_DEADLINE);
             let mut client = EnrollmentClient::new(channel_over(&endpoint, stream));
-            if follow_all(&mut client, &mut followed).await? {
+            if follow_all(&mut client, &mut history).await? {
                 break (client, presented);
             }
         };
-        let Followed { newest, evicted } = followed;
-        if evicted.contains(&self.local.node) {
-            return Ok(Said::Evicted);
-        }
-        let useless = match meaning {
-            Meaning::Evicted => true,
-            // Somebody refuses, and others renew the lease: it is no reason to change anything.
-            Meaning::Certificate => self.lease.fresh().is_ok(),
-            Meaning::Unsaid => self.local.authority().is_some_and(|id| newest.authorities.contains(&id)),
+        let own = Standing {
+            leased: self.lease.fresh().is_ok(),
+            authority: self.local.authority(),
+            foreign: self.local.keys.leaf.foreign().is_some(),
         };
-        // A certificate made elsewhere is renewed there.
-        if useless || self.local.keys.leaf.foreign().is_some() {
-            return Ok(Said::Member);
+        let finding = finding(self.local.node, meaning, &history, own);
+        match finding {
+            Finding::Outdated => {
+                let server = presented.recognize(known.cluster, &history.newest.authorities, &history.evicted)?;
+                self.come_back(&mut client, &server).await?;
+            }
+            Finding::Evicted | Finding::Member => {}
         }
-        let server = presented.recognize(known.cluster, &newest.authorities, &evicted)?;
-        self.come_back(&mut client, &server).await?;
-        Ok(Said::Returned)
+        Ok(finding)
     }
 
     /// The next certificate by the identity key: the same key at every attempt, stored before it is asked for.
@@ -390,34 +329,16 @@ pub(crate) async fn next_chain(
 /// that it ends.
 pub(crate) async fn follow_all(
     client: &mut EnrollmentClient<Channel>,
-    followed: &mut Followed,
+    history: &mut History,
 ) -> Result<bool, FollowError> {
     for _ in 0..PAGES_MAX {
         let nonce = random::<32>()?.expose().to_vec().into();
-        let shown = client.view(ViewRequest { nonce, known: followed.newest.number }).await?.into_inner();
-        let page = Page::of(&shown)?;
-        followed.follow(&page)?;
-        if !page.more {
+        let shown = client.view(ViewRequest { nonce, known: history.newest.number }).await?.into_inner();
+        let page = page_of(&shown)?;
+        history.follow(&page)?;
+        if !page.has_more() {
             return Ok(true);
         }
     }
     Ok(false)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_this_member_could_answer_is_acted_on() {
-        for refusal in Refusal::ALL {
-            let expected = match refusal {
-                Refusal::Evicted | Refusal::KeyRevoked => Some(Meaning::Evicted),
-                Refusal::Superseded | Refusal::Authority | Refusal::KeyUnknown => Some(Meaning::Certificate),
-                _ => None,
-            };
-            assert_eq!(meaning(Some(refusal), false), expected, "{refusal}");
-        }
-        assert_eq!((meaning(None, true), meaning(None, false)), (Some(Meaning::Unsaid), None));
-    }
 }

@@ -1,12 +1,14 @@
 //! What a member does while it leads: it stamps, has a quorum confirm it, and carries out what operators wish. What it decides
-//! about leases and barriers the lease manager of the core decides.
+//! about leases, barriers and voters the core decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use countersign_core::group::GroupMembers;
 use countersign_core::id::{BootId, Generation, NodeId};
 use countersign_core::lease::{
     Action, Answer, Ask, NotLeader, PendingBarrier, PendingGrant, Request, Roster, Standing,
 };
+use countersign_core::member::membership::{GroupProgress, Step, next_step};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::clocks::StampError;
 use countersign_core::trust::command::Command;
@@ -21,6 +23,8 @@ use crate::replica::stamped;
 
 /// Milliseconds for which a leader whose clock is wrong lets others go first.
 const STAND_BACK: u64 = 6_000;
+/// Milliseconds for which a leader that hands over lets others go first.
+const HAND_OVER: u64 = 3_000;
 /// Milliseconds within which a quorum must confirm a leader for a request.
 const CONFIRM: u64 = 2_000;
 
@@ -140,6 +144,7 @@ impl Machine {
         if shop.rng.one_in(10) {
             self.stamp(shop);
         }
+        self.change_members(shop);
         for wish in 0..shop.record.wishes.len() {
             match shop.record.wishes.get(wish).map(|wish| (wish.generation, wish.returned)) {
                 Some((None, _)) if self.raft.leads() => self.carry_out(wish, shop),
@@ -148,6 +153,30 @@ impl Machine {
             }
         }
         Ok(())
+    }
+
+    /// Takes the next step to the voters that the state wants: one change at a time, of a leader that is confirmed.
+    fn change_members(&mut self, shop: &mut Shop) {
+        let (at, voters) = self.raft.voters();
+        if !self.raft.leads() || at >= self.raft.committed || !self.raft.is_confirmed(0) {
+            return;
+        }
+        // Every member is sent the log here.
+        let learners = self.members().difference(&voters).copied().collect();
+        let group = GroupProgress {
+            members: GroupMembers { voters, learners },
+            matched: self.raft.matched(),
+            last_log: self.raft.log.len() as u64,
+        };
+        match next_step(&self.process.state, &group, self.node) {
+            Some(Step::SetVoters(voters)) => self.raft.append(Payload::Voters(voters)),
+            Some(Step::HandOver(_)) => {
+                shop.note(format_args!("node {} gives leadership away: it is to vote no more", self.node));
+                self.raft.stand_back(self.boot(shop.now).0, HAND_OVER);
+            }
+            // No member comes or returns here, and each voter has its copy of the CA key.
+            Some(Step::AddLearner(_) | Step::Remove(_) | Step::Seal { .. } | Step::BindStore { .. }) | None => {}
+        }
     }
 
     /// Whether every member enforces what revokes, or has no lease from before it.

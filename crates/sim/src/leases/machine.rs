@@ -6,6 +6,8 @@ use std::sync::Arc;
 use countersign_core::group::GroupMembers;
 use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{Answer, Ask, Holder, Leader, LeaseClock, LeaseKeeper, LeaseManager};
+use countersign_core::member::recognition::{Asker as Stranger, Question, Recognizer};
+use countersign_core::member::renewal::CertificateKeeper;
 use countersign_core::peer::{CertificateClaims, Proof, Refusal, Scope, Wanted, verify};
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::{BootMillis, UnixMillis};
@@ -13,8 +15,6 @@ use countersign_core::trust::TrustState;
 use countersign_core::trust::author::{permit, permit_in_recovery};
 use countersign_core::trust::clocks::Anchor;
 use countersign_core::trust::command::{Command, FEATURE_LEVEL, SignStatement};
-use countersign_core::trust::recognition::Recognition;
-use countersign_core::trust::statement::Statement;
 use countersign_core::trust::view::View;
 
 use super::LeaseDanger;
@@ -29,8 +29,6 @@ use crate::actors::Keys;
 use crate::history::Home;
 use crate::rng::Rng;
 
-/// Milliseconds after which the voters are asked again what the cluster has become.
-const RETRY: u64 = 300;
 /// Requests for leases whose true times are remembered.
 const ASKS_MAX: usize = 32;
 
@@ -79,7 +77,7 @@ pub(crate) struct Process {
     /// The true times of requests.
     asks: BTreeMap<u64, u64>,
     pub(crate) connections: BTreeSet<usize>,
-    recognition: Option<(Recognition, Arc<Statement>, BootMillis)>,
+    recognizer: Option<Recognizer>,
     pub(crate) recognized: bool,
     refused: BTreeSet<NodeId>,
     /// True time since when it has, or had, to recognize its cluster.
@@ -88,12 +86,18 @@ pub(crate) struct Process {
     pub(crate) work: LeaderWork,
     /// True time of the newest request that a confirmed leader granted.
     pub(crate) basis: Option<u64>,
-    pub(crate) renewed_at: u64,
+    pub(crate) certificate: CertificateKeeper,
     pub(crate) acted_at: u64,
 }
 
 impl Process {
-    fn new(state: TrustState, applied: usize, members: GroupMembers, at: BootMillis, since: u64) -> Self {
+    fn new(
+        node: NodeId,
+        (state, applied): (TrustState, usize),
+        members: GroupMembers,
+        at: BootMillis,
+        since: u64,
+    ) -> Self {
         let keeper = LeaseKeeper::default();
         Self {
             state,
@@ -107,14 +111,14 @@ impl Process {
             held: false,
             asks: BTreeMap::new(),
             connections: BTreeSet::new(),
-            recognition: None,
+            recognizer: None,
             recognized: false,
             refused: BTreeSet::new(),
             away_since: since,
             manager: LeaseManager::default(),
             work: LeaderWork::default(),
             basis: None,
-            renewed_at: 0,
+            certificate: CertificateKeeper::new(node),
             acted_at: 0,
         }
     }
@@ -153,7 +157,7 @@ impl Machine {
         let clocks = Clocks::draw(rng);
         let mut raft = Raft::new(node, log.to_vec());
         raft.restart(log.len(), clocks.boot(0).0, rng);
-        let mut process = Process::new(state.clone(), log.len(), raft.members_at(log.len()), clocks.boot(0), 0);
+        let mut process = Process::new(node, (state.clone(), log.len()), raft.members_at(log.len()), clocks.boot(0), 0);
         process.enforced = process.generation();
         process.keeper.handle_enforced(process.enforced);
         let saved = (state.encode()?, log.len());
@@ -200,7 +204,7 @@ impl Machine {
         let now = self.boot(shop.now);
         let (bytes, applied) = &self.saved;
         let state = TrustState::decode(FEATURE_LEVEL, bytes)?;
-        self.process = Process::new(state, *applied, self.raft.members_at(*applied), now, shop.now);
+        self.process = Process::new(self.node, (state, *applied), self.raft.members_at(*applied), now, shop.now);
         let kept = if shop.breaks(LeaseDanger::ForgetsAcknowledged) { *applied } else { self.kept };
         self.raft.restart(kept, now.0, &mut shop.rng);
         self.apply(shop)?;
@@ -297,7 +301,7 @@ impl Machine {
         let now = self.boot(shop.now);
         if self.process.held && !self.process.keeper.holds(now) {
             // Its lease has lapsed: it has been away.
-            (self.process.held, self.process.recognized, self.process.recognition) = (false, false, None);
+            (self.process.held, self.process.recognized, self.process.recognizer) = (false, false, None);
             self.process.away_since = shop.now;
             self.raft.leader = self.raft.leader.filter(|leader| *leader == self.node);
         }
@@ -342,22 +346,29 @@ impl Machine {
             return;
         }
         let now = self.boot(shop.now);
-        let Some(view) = self.process.view() else { return };
-        if self.process.recognition.is_none() {
-            let known = self.process.state.newest_shown().unwrap_or(&view.statement);
-            let fresh = Recognition::new(Arc::clone(known), shop.rng.bytes());
-            self.process.recognition = Some((fresh, Arc::clone(known), BootMillis(0)));
-        }
-        let Some((recognition, asked, last)) = &mut self.process.recognition else { return };
-        if now.since(*last) < RETRY {
+        let Some(view) = self.process.view().cloned() else { return };
+        let fresh = || Recognizer::new(self.node, Arc::clone(&view.statement));
+        let recognizer = self.process.recognizer.get_or_insert_with(fresh);
+        if !recognizer.poll_round(now) {
             return;
         }
-        *last = now;
-        let (nonce, _) = recognition.question();
-        let known = asked.number;
-        for voter in recognition.voters() {
+        let asker = Stranger { identity: &self.keys.identity(), view: &view };
+        let denied = |node| self.process.refused.contains(&node) || self.raft.evicts.contains(&node);
+        let questions = recognizer.begin_round(shop.rng.bytes(), asker, denied, now);
+        for Question { voter, nonce, known, .. } in questions {
             shop.send(self.node, voter, Body::Question { nonce, known });
         }
+        self.believe(shop);
+    }
+
+    /// Once the cluster is recognized, refuses the members that were evicted and believes Raft again.
+    fn believe(&mut self, shop: &mut Shop) {
+        let recognized = self.process.recognizer.as_ref().and_then(Recognizer::recognized);
+        let Some(cluster) = recognized.filter(|_| !self.process.recognized) else { return };
+        self.process.refused.extend(cluster.refused);
+        (self.process.recognized, self.process.recognizer) = (true, None);
+        self.raft.put_off(self.boot(shop.now).0, &mut shop.rng);
+        shop.report.recognitions += 1;
     }
 
     /// Sends what the lease keeper has to say.
@@ -425,16 +436,11 @@ impl Machine {
                 self.show(from, nonce, known, shop);
                 return Ok(());
             }
-            Body::Shown { nonce, shown, chain, signature } => {
-                if let Some((recognition, asked, _)) = &mut self.process.recognition
-                    && recognition.question().0 == nonce
-                    && recognition.answer(asked, &shown, &chain, &signature).is_ok()
-                    && let Some((_, evicted)) = recognition.recognized()
-                {
-                    self.process.refused.clone_from(evicted);
-                    (self.process.recognized, self.process.recognition) = (true, None);
-                    self.raft.put_off(self.boot(shop.now).0, &mut shop.rng);
-                    shop.report.recognitions += 1;
+            Body::Shown { nonce, answer } => {
+                let now = self.boot(shop.now);
+                if let Some(recognizer) = &mut self.process.recognizer {
+                    let _ = recognizer.handle_answer(&nonce, from, *answer, now);
+                    self.believe(shop);
                 }
                 return Ok(());
             }

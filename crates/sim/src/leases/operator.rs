@@ -1,14 +1,14 @@
 //! Operators: what they wish, and how the leader carries it out.
 
 use countersign_core::id::{Generation, NodeId};
+use countersign_core::member::recognition::Excerpt;
 use countersign_core::name::Name;
 use countersign_core::principal::Role;
-use countersign_core::trust::command::{Command, Evict, IssuePrincipal, RevokeKey, RevokePrincipal};
-use countersign_core::trust::recognition::Shown;
+use countersign_core::trust::command::{Command, Evict, IssuePrincipal, RevokeKey, RevokePrincipal, SetSuffrage};
+use countersign_core::trust::member::Suffrage;
 
 use super::machine::Machine;
 use super::post::Body;
-use super::raft::Payload;
 use super::world::Shop;
 
 /// Clients that there are at least, seconds that their certificates live, and wishes under way at once.
@@ -93,10 +93,10 @@ impl Machine {
     /// Shows what the cluster has become to a member that was away.
     pub(crate) fn show(&self, to: NodeId, nonce: [u8; 32], known: u64, shop: &mut Shop) {
         let Some(view) = self.process.view() else { return };
-        let shown = Shown::of(self.node, self.process.state.newest_shown().unwrap_or(&view.statement));
-        let signature = shown.sign(&self.keys.identity(), &nonce);
-        let chain = self.process.state.chain_after(known).to_vec();
-        shop.send(self.node, to, Body::Shown { nonce, shown, chain, signature });
+        let state = &self.process.state;
+        let excerpt = Excerpt::of(state.chain_after(known), state.newest_shown().unwrap_or(&view.statement));
+        let answer = Box::new(excerpt.answer(self.node, &self.keys.identity(), &nonce, view));
+        shop.send(self.node, to, Body::Shown { nonce, answer });
     }
 
     /// One step towards what an operator wishes, once in a term.
@@ -115,24 +115,19 @@ impl Machine {
         }
     }
 
-    /// The order of an eviction: leadership moves away, the victim leaves the voters, and only then is it refused.
+    /// The order of an eviction: the victim is demoted, the leader's steps take its vote, and only then is it refused.
     fn may_evict(&mut self, victim: NodeId, shop: &mut Shop) -> bool {
-        let now = self.boot(shop.now).0;
-        if victim == self.node {
-            shop.note(format_args!("node {victim} gives leadership away: it is to be evicted"));
-            self.raft.stand_back(now, 3_000);
-            return false;
-        }
-        let (at, mut voters) = self.raft.voters();
-        if at >= self.raft.committed || !self.raft.is_confirmed(0) {
-            return false;
-        }
-        if voters.remove(&victim) {
-            self.raft.append(Payload::Voters(voters));
-            return false;
-        }
         // A log that has an eviction refuses the victim at once. So nothing is proposed that its own state would refuse.
-        if self.process.applied < self.raft.log.len() || self.process.state.needs(victim).is_some() {
+        if self.process.applied < self.raft.log.len() {
+            return false;
+        }
+        let member = self.process.view().and_then(|view| view.members.get(&victim));
+        if member.is_some_and(|member| member.suffrage == Suffrage::Voter) {
+            let demotion = SetSuffrage { node: victim, suffrage: Suffrage::Learner, keep_authority: true };
+            self.propose(self.node, Command::SetSuffrage(demotion), shop);
+            return false;
+        }
+        if self.raft.voters().1.contains(&victim) || self.process.state.needs(victim).is_some() {
             return false;
         }
         let before = shop.record.wishes.iter().filter(|wish| wish.victim().is_some_and(|v| v != victim));

@@ -2,10 +2,9 @@
 
 use countersign_core::id::NodeId;
 use countersign_core::lease::{Answer, Ask};
+use countersign_core::member::recognition;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::command::Command;
-use countersign_core::trust::recognition::Shown;
-use countersign_core::trust::statement::Signed;
 
 use super::raft::RaftMessage;
 
@@ -31,9 +30,7 @@ pub(crate) enum Body {
     },
     Shown {
         nonce: [u8; 32],
-        shown: Shown,
-        chain: Vec<Signed>,
-        signature: [u8; 64],
+        answer: Box<recognition::Answer>,
     },
     Forward(Box<Command>),
 }
@@ -65,6 +62,8 @@ pub(crate) enum Due {
     },
     Present,
     Operate,
+    /// A client is issued a certificate.
+    Issue,
     Trouble,
     Pretend,
     Resume(NodeId),

@@ -144,6 +144,12 @@ impl Raft {
         GroupMembers { voters: last.unwrap_or_default(), learners: BTreeSet::new() }
     }
 
+    /// How much of the leader's log each follower is known to have.
+    pub(crate) fn matched(&self) -> BTreeMap<NodeId, u64> {
+        let Role::Leader { followers, .. } = &self.role else { return BTreeMap::new() };
+        followers.iter().map(|(id, follower)| (*id, follower.matched as u64)).collect()
+    }
+
     fn term_at(&self, len: usize) -> u64 {
         len.checked_sub(1).and_then(|at| self.log.get(at)).map_or(0, |entry| entry.term)
     }

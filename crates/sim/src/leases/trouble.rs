@@ -11,6 +11,9 @@ use crate::actors::BEGIN;
 
 /// Milliseconds that a cluster is left in peace before it is looked at.
 const CALM: u64 = 22_000;
+/// Milliseconds from one certificate of a client to the next meanwhile, and how many are issued.
+const TRADE: u64 = 2_000;
+const TRADES: u64 = 9;
 /// Milliseconds for which a clock is wrong at least, and for which it is remembered.
 const WRONG: u64 = 10_000;
 const REMEMBERED: u64 = CLOCK_REPORT_SECS_MAX * 1000 + 5_000;
@@ -53,6 +56,10 @@ impl World {
         for node in self.live() {
             self.resume(node)?;
             self.restart(node)?;
+        }
+        // The cluster's time goes on with its log alone, and a member whose clock is behind judges by that.
+        for at in (1..=TRADES).map(|trade| trade * TRADE) {
+            self.shop.later(at, Due::Issue);
         }
         Ok(())
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use countersign_core::id::NodeId;
 use countersign_core::lease::{Answer, LeaseLength};
+use countersign_core::member::recognition::Excerpt;
 use countersign_core::peer::{CertificateProof, Proof};
-use countersign_core::trust::recognition::Shown;
 
 use super::clients::Record;
 use super::found::{Size, found, home};
@@ -240,6 +240,12 @@ impl World {
                 self.shop.later_within(200, 1_500, Due::Operate);
                 Ok(())
             }
+            Due::Issue => {
+                if let Some(issue) = self.shop.issue() {
+                    self.wish(Wish::of(issue));
+                }
+                Ok(())
+            }
             Due::Trouble if self.shop.trouble => {
                 self.trouble();
                 Ok(())
@@ -313,9 +319,10 @@ impl World {
                 Body::Answer { epoch, number: ask.number, answer: Answer::Granted(ask.enforced), honest: false }
             }
             Body::Question { nonce, .. } => {
-                let shown = Shown::of(to, &self.shop.record.founding);
-                let signature = shown.sign(&own.keys.identity(), &nonce);
-                Body::Shown { nonce, shown, chain: Vec::new(), signature }
+                let Some(view) = own.process.view() else { return };
+                let excerpt = Excerpt::of(&[], &self.shop.record.founding);
+                let answer = Box::new(excerpt.answer(to, &own.keys.identity(), &nonce, view));
+                Body::Shown { nonce, answer }
             }
             _ => return,
         };

@@ -9,6 +9,7 @@ use countersign_api::convert::{MessageError, refusal};
 use countersign_core::codec::{self, CodecError};
 use countersign_core::enroll::returning::{ReturnChannel, StoreReturn};
 use countersign_core::key::SecretKey;
+use countersign_core::member::recognition::History;
 use countersign_core::name::Address;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
@@ -26,7 +27,6 @@ use super::{StoreReturnError, Stores};
 use crate::channel::channel_over;
 use crate::identity::datadir::DataDir;
 use crate::identity::keys::{self, Keys};
-use crate::tasks::recognize::Followed;
 use crate::tasks::returning::{ReturnFailure, follow_all, next_chain};
 
 /// How long a member looks for another that takes it back.
@@ -226,16 +226,16 @@ async fn recognized(
     before: Binding,
     address: &Address,
 ) -> Result<(EnrollmentClient<Channel>, RecognizedServer), NotTaken> {
-    let mut followed = Followed::from(Arc::clone(&view.statement));
+    let mut history = History::from(Arc::clone(&view.statement));
     let (client, presented) = loop {
         let (stream, presented) = dial_return(address).await?;
         let mut client = EnrollmentClient::new(channel_over(&endpoint(), stream));
-        let all = follow_all(&mut client, &mut followed).await;
+        let all = follow_all(&mut client, &mut history).await;
         if all.map_err(|error| NotTaken::Shown(Box::new(error)))? {
             break (client, presented);
         }
     };
-    let Followed { newest, evicted } = followed;
+    let History { newest, evicted } = history;
     if evicted.contains(&before.node) {
         return Err(NotTaken::Evicted);
     }
