@@ -1,7 +1,7 @@
 //! The leader's next step from the members that Raft has to the members that the trust state wants.
 //!
-//! What is committed says which step is next, so a crash anywhere is resumed. A voter must never be promoted before it has
-//! caught up and opened its copy of the CA key.
+//! What is committed says which step is next, so a crash anywhere is resumed. A voter must never be promoted before it
+//! has caught up and opened its copy of the CA key.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -82,8 +82,8 @@ pub enum Step {
     },
 }
 
-/// The one next step of `leader`; none if Raft has what `state` wants, or must wait for a member. Removals come first: other
-/// members wait for them.
+/// The one next step of `leader`; none if Raft has what `state` wants, or must wait for a member. Removals come first:
+/// other members wait for them.
 pub fn next_step(state: &TrustState, group: &GroupProgress, leader: NodeId) -> Option<Step> {
     let view = state.view()?;
     let (authority, record) = view.active_authority()?;

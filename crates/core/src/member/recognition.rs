@@ -87,7 +87,8 @@ pub struct Answer {
     pub voters: Vec<(NodeId, Address)>,
 }
 
-/// What a member shows to one that knows less. It is taken out of the state so that applying does not wait for a signature.
+/// What a member shows to one that knows less. It is taken out of the state so that applying does not wait for a
+/// signature.
 #[derive(Debug, Clone)]
 pub struct Excerpt {
     page: Vec<Signed>,
@@ -105,8 +106,8 @@ impl Excerpt {
     pub fn answer(self, node: NodeId, identity: &SecretKey, nonce: &[u8; 32], view: &View) -> Answer {
         let shown = Shown::of(node, &self.newest);
         let page = Page::of(self.page, shown.number);
-        // An answer is about the newest statement, or it would pass off the past as the present: before the last page there
-        // is none.
+        // An answer is about the newest statement, or it would pass off the past as the present: before the last page
+        // there is none.
         let signature = (!page.more).then(|| shown.sign(identity, nonce));
         let voters = view.members.voters().filter_map(|voter| Some((voter.id, voter.addresses.first()?.clone())));
         Answer { shown, page, signature, voters: voters.collect() }
@@ -208,8 +209,8 @@ impl Recognizer {
         !self.recognized && self.round.is_none() && self.due <= now
     }
 
-    /// Begins a round with a nonce that no member has seen. Returns the questions to send: none to voters that are `denied`
-    /// here or of which no address is known.
+    /// Begins a round with a nonce that no member has seen. Returns the questions to send: none to voters that are
+    /// `denied` here or of which no address is known.
     pub fn begin_round(
         &mut self,
         nonce: [u8; 32],
@@ -243,7 +244,8 @@ impl Recognizer {
         all.get(self.turn.checked_rem(all.len())?).map(|address| (*address).clone())
     }
 
-    /// The answer of `voter` to the question with this nonce came. One that the round under way does not wait for is ignored.
+    /// The answer of `voter` to the question with this nonce came. One that the round under way does not wait for is
+    /// ignored.
     ///
     /// # Errors
     /// Why it does not count. The round goes on without it.

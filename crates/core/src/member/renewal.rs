@@ -1,8 +1,8 @@
 //! The member's certificate: when the member says that it uses it, and when it has the next one issued.
 //!
 //! It is told which certificate is in use and what the cluster has on record, and answers what to do and when to come
-//! again. It must never renew a certificate that the cluster does not know to be in use, or let a clock that is far ahead renew
-//! without a pause.
+//! again. It must never renew a certificate that the cluster does not know to be in use, or let a clock that is far
+//! ahead renew without a pause.
 
 use crate::id::{KeyId, NodeId};
 use crate::limits::SKEW_SECS;
@@ -13,7 +13,8 @@ use crate::trust::view::View;
 
 /// Milliseconds after which it looks again at the latest: the wall clock may be set in between.
 const LOOK_AGAIN_MILLIS: u64 = 30_000;
-/// Milliseconds before it looks again for a certificate that is not on record: the view is behind, or the member is evicted.
+/// Milliseconds before it looks again for a certificate that is not on record: the view is behind, or the member is
+/// evicted.
 const UNRECORDED_MILLIS: u64 = 1_000;
 /// Milliseconds before it says again that it uses its certificate, where the cluster was not told.
 const ADOPT_AGAIN_MILLIS: u64 = 1_000;
@@ -24,8 +25,8 @@ const HOSTS_SPREAD_MILLIS: u64 = 20;
 /// Thousandths of a certificate's life between which it is renewed.
 const DUE_FROM: u64 = 500;
 const DUE_UNTIL: u64 = 800;
-/// Milliseconds from one renewal to the next that its age makes due, and from a failure to the next attempt: at least, at
-/// most, and as a part of the certificate's life.
+/// Milliseconds from one renewal to the next that its age makes due, and from a failure to the next attempt: at least,
+/// at most, and as a part of the certificate's life.
 const PAUSE_MILLIS_MIN: u64 = 200;
 const PAUSE_MILLIS_MAX: u64 = 30_000;
 const PAUSE_PART: u64 = 200;
@@ -80,7 +81,8 @@ impl CertificateKeeper {
         }
     }
 
-    /// The certificate in use has this key. `drawn`, uniform over all values, counts only if the key is another than before.
+    /// The certificate in use has this key. `drawn`, uniform over all values, counts only if the key is another than
+    /// before.
     pub fn handle_certificate(&mut self, key: KeyId, drawn: u16) {
         if self.in_use != Some(key) {
             (self.in_use, self.drawn) = (Some(key), drawn);
@@ -173,8 +175,8 @@ pub fn renewal_number(member: &Member, key: KeyId, time: UnixMillis) -> u64 {
     again.map_or_else(|| member.renewal().saturating_add(1), |leaf| leaf.renewal)
 }
 
-/// When a certificate is due by its age: at one point between 50 and 80 % of its life, so that members made together do not
-/// come together.
+/// When a certificate is due by its age: at one point between 50 and 80 % of its life, so that members made together
+/// do not come together.
 fn due(validity: Validity, drawn: u16) -> UnixMillis {
     // Backdated for peers whose clocks are behind: its life began later.
     let begin = validity.not_before.plus_secs(SKEW_SECS).min(validity.not_after);
@@ -183,8 +185,8 @@ fn due(validity: Validity, drawn: u16) -> UnixMillis {
     UnixMillis(begin.0.saturating_add((u128::from(life) * u128::from(share) / 1000) as u64))
 }
 
-/// When a certificate is due that does not hold the hosts that it should, as seen at `time`: soon, but not once for each of
-/// several changes, and not all members at once when something changed for all of them.
+/// When a certificate is due that does not hold the hosts that it should, as seen at `time`: soon, but not once for
+/// each of several changes, and not all members at once when something changed for all of them.
 fn due_for_hosts(time: UnixMillis, members: usize, drawn: u16) -> UnixMillis {
     let spread =
         (members as u64).saturating_mul(HOSTS_SPREAD_MILLIS).saturating_mul(u64::from(drawn)) / u64::from(u16::MAX);
@@ -197,8 +199,8 @@ fn pause_millis(validity: Validity) -> u64 {
     (life / PAUSE_PART).clamp(PAUSE_MILLIS_MIN, PAUSE_MILLIS_MAX)
 }
 
-/// Whether the certificate in use holds other hosts than it would if it were issued now: names were added or taken away, or
-/// the member was found where it is now.
+/// Whether the certificate in use holds other hosts than it would if it were issued now: names were added or taken
+/// away, or the member was found where it is now.
 fn hosts_differ(view: &View, member: &Member, in_use: KeyId) -> bool {
     let next = member.renewed.as_ref().filter(|next| next.leaf.key == in_use);
     let held = next.map_or(&member.hosts, |next| &next.hosts);

@@ -1,4 +1,4 @@
-//! A member that its peers refuse: what a refusal may mean, whom to ask, and what a proven answer leads to.
+//! A member that its peers refuse: what a refusal may mean, which voters to ask, and what a proven answer leads to.
 //!
 //! One member's word must never change anything: that it was evicted, a member believes of its own log or of statements
 //! that the voters signed.
@@ -14,7 +14,8 @@ use crate::trust::view::View;
 
 /// Milliseconds after which a member without a lease tries whether its peers still know it.
 const LOOK_AGAIN_MILLIS: u64 = 1_000;
-/// Milliseconds before it asks again why it is refused, at first and at most: the same members would say the same again.
+/// Milliseconds before it asks again why it is refused, at first and at most: the same members would say the same
+/// again.
 const ASK_AGAIN_MILLIS_MIN: u64 = 1_000;
 const ASK_AGAIN_MILLIS_MAX: u64 = 60_000;
 /// The TLS alert of a peer that has no place for one more handshake (RFC 8446 §6.2, `internal_error`).
@@ -186,8 +187,8 @@ impl RefusalFollower {
         }
     }
 
-    /// What to do, as `view` has the voters. `leased` tells whether the lease counts. While an action is under way there is
-    /// none but the next voter to ask: the one before did not answer.
+    /// What to do, as `view` has the voters. `leased` tells whether the lease counts. While an action is under way
+    /// there is none but the next voter to ask: the one before did not answer.
     pub fn poll_action(&mut self, view: &View, leased: bool, now: BootMillis) -> Option<Action> {
         if let Phase::Pausing(until) = self.phase
             && until <= now
@@ -228,7 +229,8 @@ impl RefusalFollower {
         Some(Action::Dial(node, address))
     }
 
-    /// When [`Self::poll_action`] may have something to do, after it had nothing; none if only an event can bring that about.
+    /// When [`Self::poll_action`] may have something to do, after it had nothing; none if only an event can bring that
+    /// about.
     pub const fn poll_timeout(&self) -> Option<BootMillis> {
         match self.phase {
             Phase::Watching(at) | Phase::Pausing(at) => Some(at),

@@ -59,10 +59,7 @@ impl Leases for PeerService {
         let renew = renew && may_lease;
         let answered = self
             .granting
-            .serve(
-                from,
-                MemberRequest { enforced, clock, renew, receipts, delegates: delegates, store, boot, compared },
-            )
+            .serve(from, MemberRequest { enforced, clock, renew, receipts, delegates, store, boot, compared })
             .await;
         let Answered { answer, report } = answered.map_err(|_| Status::failed_precondition("not the leader"))?;
         // The leader's clock where the voters' bear it out, never the last stamp: a stamp that ran ahead would make every

@@ -158,7 +158,8 @@ impl Returning {
                     tokio::select! {
                         _ = applied.changed() => follower.handle_applied(boot_now()),
                         _ = failures.changed() => {
-                            if let Some((node, error)) = failures.borrow_and_update().clone() {
+                            let failure = failures.borrow_and_update().clone();
+                            if let Some((node, error)) = failure {
                                 follower.handle_failure(node, meaning_of(&error), boot_now());
                             }
                         }
@@ -175,7 +176,7 @@ impl Returning {
         match tokio::time::timeout(ANSWER_DEADLINE, self.ask_one(address, meaning)).await {
             Ok(Ok(finding)) => return Some(finding),
             Ok(Err(error)) => {
-                tracing::warn!(%node, error = %crate::chain(&error), "refused by peers, and not told why")
+                tracing::warn!(%node, error = %crate::chain(&error), "refused by peers, and not told why");
             }
             Err(_) => tracing::warn!(%node, "refused by peers, and not told why in time"),
         }

@@ -76,7 +76,7 @@ fn voters(questions: &[Question]) -> Vec<u64> {
     questions.iter().map(|question| question.voter.0).collect()
 }
 
-/// Asks the one voter until its answer counts: how many rounds that took, what is known then, and whom it evicts.
+/// Asks the one voter until its answer counts: how many rounds that took, what is known then, and which members it evicts.
 fn asked(founding: &Arc<Statement>, chain: &[Signed]) -> (usize, u64, BTreeSet<NodeId>) {
     let view = view();
     let mut recognizer = Recognizer::new(NODE, Arc::clone(founding));
@@ -231,8 +231,8 @@ fn an_evicted_member_learns_so_and_a_lone_voter_recognizes_itself() {
 }
 
 proptest! {
-    /// However late, often and mixed answers come: the cluster is recognized only if a majority answered one nonce, at a
-    /// statement no older than any that such an answer showed.
+    /// However late, often and mixed answers come: the cluster is recognized only if a majority answered one nonce, at
+    /// a statement no older than any that such an answer showed.
     #[test]
     fn recognition_takes_a_majority_of_one_round(
         knows in proptest::collection::vec(0_u64..3, 3),

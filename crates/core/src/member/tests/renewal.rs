@@ -145,8 +145,8 @@ fn an_attempt_on_record_goes_on_under_its_number_until_its_certificate_has_ended
 }
 
 proptest! {
-    /// Whatever the clocks do and whatever fails: no renewal by age before half of the life, and neither two of them nor an attempt
-    /// after a failure without a pause; and the keeper always says when to come again.
+    /// Whatever the clocks do and whatever fails: no renewal by age before half of the life, and neither two of them
+    /// nor an attempt after a failure without a pause; and the keeper always says when to come again.
     #[test]
     fn renewals_are_never_early_and_never_without_a_pause(
         drawn in any::<u16>(),

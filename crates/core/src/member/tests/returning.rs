@@ -1,4 +1,4 @@
-//! What a refusal means, whom the member asks, how often, and what the answer leads to.
+//! What a refusal means, which voters the member asks, how often, and what the answer leads to.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -161,8 +161,8 @@ fn an_evicted_member_leaves_and_asks_for_nothing_more() {
 }
 
 proptest! {
-    /// Whatever fails and whenever: a word of one peer alone never makes a member leave, no voter is asked in a pause, and
-    /// the follower always says when to come again.
+    /// Whatever fails and whenever: a word of one peer alone never makes a member leave, no voter is asked in a pause,
+    /// and the follower always says when to come again.
     #[test]
     fn only_proof_makes_a_member_leave(
         events in proptest::collection::vec((0_u8..6, 2_u64..4, 0_u64..2_000, any::<bool>()), 0..80),
