@@ -76,7 +76,8 @@ fn voters(questions: &[Question]) -> Vec<u64> {
     questions.iter().map(|question| question.voter.0).collect()
 }
 
-/// Asks the one voter until its answer counts: how many rounds that took, what is known then, and which members it evicts.
+/// Asks the one voter until its answer counts. Returns the rounds that took, the newest generation, and the evicted
+/// members.
 fn asked(founding: &Arc<Statement>, chain: &[Signed]) -> (usize, u64, BTreeSet<NodeId>) {
     let view = view();
     let mut recognizer = Recognizer::new(NODE, Arc::clone(founding));
