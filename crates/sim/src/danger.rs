@@ -12,7 +12,7 @@ use countersign_core::peer::{CertificateClaims, CertificateProof, Proof, Refusal
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::author::{Author, Made, NotPermitted, permit};
-use countersign_core::trust::command::{AddJoinToken, AssignGroup, Command, Stamped};
+use countersign_core::trust::command::{AddJoinToken, AssignGroup, Command, CreateGroup, Stamped};
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
 use countersign_core::trust::member::{Issued, Member};
 use countersign_core::trust::outcome::{Outcome, Refused, Signer};
@@ -146,10 +146,12 @@ impl Faults {
             _ if self.has(Danger::ChangesOnRefusal) => {
                 let outcome = state.apply(stamped, &nobody)?;
                 if matches!(outcome, Outcome::Refused(_)) {
-                    state.apply(
-                        &again(Command::AssignGroup(AssignGroup { group: GroupId(9), members: Vec::new() })),
-                        &nobody,
-                    )?;
+                    // One of the two works at each level.
+                    let members: Vec<NodeId> =
+                        state.view().into_iter().flat_map(|v| v.members.keys()).copied().take(1).collect();
+                    let group = GroupId(9);
+                    state.apply(&again(Command::AssignGroup(AssignGroup { group, members: Vec::new() })), &nobody)?;
+                    state.apply(&again(Command::CreateGroup(CreateGroup { members })), &nobody)?;
                 }
                 Ok(outcome)
             }
