@@ -1,8 +1,8 @@
 //! Names that pages give in backticks exist: a page must not outlive what it describes.
 //!
 //! Checked are `Type::method` and CamelCase names, by a search for the words in manifests, schemas and the code of Rust
-//! sources. So a name from a dependency counts where our code uses it. Checked are also paths of files, such as
-//! `docs/PAGE.md`: they begin at the root or in `crates/`.
+//! sources. So a name from a dependency counts where our code uses it. Checked are also paths from the root: of files,
+//! such as `docs/PAGE.md`, and of folders, such as `crates/NAME/`.
 
 use std::collections::BTreeSet;
 
@@ -19,8 +19,8 @@ pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in tree.texts.iter().filter(|file| file.is_page() && !is_history(file)) {
         for (line, span) in Page::parse(&file.text).spans {
-            if is_file_path(&span) && !is_file(tree, &span) {
-                findings.push(Finding::new(&file.path, line, format!("no such file: `{span}`")));
+            if is_path(tree, &span) && !is_there(tree, &span) {
+                findings.push(Finding::new(&file.path, line, format!("no such file or folder: `{span}`")));
             }
             let missing = symbol(&span).into_iter().find(|word| !known.contains(*word));
             if let Some(word) = missing {
@@ -48,17 +48,25 @@ fn known_words(files: &[TextFile]) -> BTreeSet<String> {
     words
 }
 
-/// Whether a span is a relative path of a file: folders, and a name with an extension of letters.
-fn is_file_path(span: &str) -> bool {
-    let Some((folders, name)) = span.rsplit_once('/') else { return false };
+/// Whether a span names a file or folder: it ends with an extension of letters, or begins with a folder of the root.
+fn is_path(tree: &Tree, span: &str) -> bool {
+    let path = span.trim_end_matches('/');
     let is_part = |part: &str| !part.is_empty() && part.chars().all(|c| is_word(c) || c == '-' || c == '.');
     let is_extension = |end: &str| end.starts_with(|c: char| c.is_ascii_alphabetic());
+    let Some((folder, _)) = span.split_once('/') else { return false };
+    let name = path.rsplit('/').next().unwrap_or_default();
     let has_extension = name.rsplit_once('.').is_some_and(|(stem, end)| !stem.is_empty() && is_extension(end));
-    has_extension && is_part(name) && folders.split('/').all(is_part)
+    path.split('/').all(is_part) && (has_extension || is_folder(tree, folder))
 }
 
-fn is_file(tree: &Tree, path: &str) -> bool {
-    tree.paths.contains(path) || tree.paths.contains(&format!("crates/{path}"))
+fn is_there(tree: &Tree, span: &str) -> bool {
+    let path = span.trim_end_matches('/');
+    is_folder(tree, path) || tree.paths.contains(span)
+}
+
+fn is_folder(tree: &Tree, path: &str) -> bool {
+    let within = format!("{path}/");
+    tree.paths.range(within.clone()..).next().is_some_and(|first| first.starts_with(&within))
 }
 
 /// The words that a span claims to exist; none if it is no name of ours, such as a command or a path of files.
@@ -126,11 +134,14 @@ mod tests {
     }
 
     #[test]
-    fn paths_of_files_begin_at_the_root_or_in_crates() {
-        for page in ["`docs/a.md`", "`docs/a.png`", "`crates/core/src/a.rs`", "`core/src/a.rs`"] {
+    fn page_that_names_a_missing_path_is_refused() {
+        for page in ["`docs/a.md`", "`docs/a.png`", "`crates/core/src/a.rs`", "`crates/core/`", "`crates`", "`docs/`"] {
             assert_eq!(findings(page), 0, "{page}");
         }
-        for page in ["`docs/b.md`", "`src/a.rs`", "`crates/core/src/b.rs`", "`core/src/a.txt`", "`docs/a.md.b`"] {
+        for page in ["`docs/b.md`", "`src/a.rs`", "`crates/core/src/b.rs`", "`core/src/a.rs`", "`docs/a.md.b`"] {
+            assert_eq!(findings(page), 1, "{page}");
+        }
+        for page in ["`crates/core/src/b`", "`crates/core/sr/`", "`crates/cor`", "`docs/a.md/`"] {
             assert_eq!(findings(page), 1, "{page}");
         }
         for page in ["`/a.json`", "`~/a.toml`", "`$DIR/a.txt`", "`http/1.1`", "`cat a/b.c`", "`a/b`", "`x/{id}.rs`"] {
