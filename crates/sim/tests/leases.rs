@@ -94,7 +94,7 @@ fn serving_on_after_the_lease_is_noticed_whoever_is_served() {
 /// A limit, on record: a leader alone grants leases, so one that was evicted and lies can keep a member going that hears
 /// nobody else and has not lost its lease since. Whoever lost it asks a majority first.
 #[test]
-fn an_evicted_leader_that_lies_keeps_whoever_hears_nobody_else() {
+fn evicted_leader_that_lies_keeps_a_member_that_hears_only_it() {
     let setting = Setting { captures: true, only_stale: true, ..Setting::rounds(ROUNDS) };
     let found = SEARCHED.into_iter().find_map(|seed| run_leases(seed, setting).err()).unwrap();
     assert!(matches!(found.broken, LeaseBroken::StaleAllow { .. }), "{found}");

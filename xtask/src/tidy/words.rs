@@ -19,14 +19,13 @@ const COLUMNS_MAX: usize = 120;
 const READ: [&str; 5] = [".json", ".md", ".proto", ".rs", ".toml"];
 
 /// Not rewritten yet. Entries only ever leave this table.
-const EXEMPT: [&str; 7] = [
+const EXEMPT: [&str; 6] = [
     "crates/core/src/lease",
     "crates/core/src/trust/agreement.rs",
     "crates/countersign/",
     "crates/node/",
     "crates/raft/",
     "crates/sim/",
-    "docs/ARCHITECTURE.md",
 ];
 
 /// This file, which must hold the words.
@@ -134,7 +133,7 @@ mod tests {
         for (path, exempt) in [
             ("crates/node/src/a.rs", true),
             ("crates/core/src/lease/a.rs", true),
-            ("docs/ARCHITECTURE.md", true),
+            ("docs/ARCHITECTURE.md", false),
             ("crates/core/src/peer/a.rs", false),
             ("docs/PROTOCOL.md", false),
             ("crates/nodes/a.rs", false),

@@ -1,5 +1,5 @@
-//! Every call of the cluster port, with who may make it. What is not in this table is a service of whoever embeds a member,
-//! and is decided by policy.
+//! How calls of the cluster port are authorized, and the calls of no capability. Each capability has a table of its own.
+//! A call that is in no table is one of an embedder's service, and the policy decides it.
 
 use core::fmt;
 
