@@ -129,7 +129,7 @@ impl Membership {
     }
 }
 
-/// Before a stop: another voter that is up to date takes over, so that nobody waits for an election.
+/// Before a stop: another voter that is up to date takes over, so that no caller waits for an election.
 pub(crate) async fn hand_over_leadership(group: &Group, node: NodeId) {
     let status = group.status();
     if status.state != GroupState::Leader {
