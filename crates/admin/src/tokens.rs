@@ -65,7 +65,7 @@ fn info(id: TokenId, token: &Token, now: UnixMillis) -> TokenInfo {
         Ok(()) => "usable",
         Err(TokenUnusable::Expired) => "expired",
         Err(TokenUnusable::Spent) => "spent",
-        Err(_) => "revoked",
+        Err(TokenUnusable::Revoked | TokenUnusable::Unknown | TokenUnusable::Authority) => "revoked",
     };
     TokenInfo {
         id: id.to_string(),

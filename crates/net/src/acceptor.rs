@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::limits;
-use countersign_core::peer::{Refusal, Wanted};
+use countersign_core::peer::Refusal;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
@@ -186,7 +186,9 @@ impl Shared {
         };
         let Refused { failure, socket } = match outcome {
             // A joiner has proven nothing by its handshake: whether its request is granted or refused, it is counted.
-            Ok(Ok(())) if charged && attempt.alpn != Some(Alpn::Enroll) => return self.gate.refund(attempt.source),
+            Ok(Ok(())) if charged && attempt.alpn.is_some_and(Alpn::proves_peer) => {
+                return self.gate.refund(attempt.source);
+            }
             Ok(Ok(())) => return,
             Ok(Err(refused)) => refused,
             Err(_) => Failure::from(Refusal::Deadline).into(),
@@ -210,12 +212,12 @@ impl Shared {
             Alpn::Enroll => self.accept_anonymous(hello, attempt, place).await,
             Alpn::Peer => {
                 let proven = hello.authenticate(&self.endpoint).await?;
-                let judged = proven.judge(&self.endpoint, Wanted::AnyNode, attempt).await?;
+                let judged = proven.judge(&self.endpoint, attempt).await?;
                 judged.hand_over(&self.routes.peer, attempt, PeerStream::new).await
             }
             Alpn::Service => {
                 let proven = hello.authenticate(&self.endpoint).await?;
-                let judged = proven.judge(&self.endpoint, Wanted::AnyPrincipal, attempt).await?;
+                let judged = proven.judge(&self.endpoint, attempt).await?;
                 judged.hand_over(&self.routes.service, attempt, ServiceStream::new).await
             }
         }

@@ -4,6 +4,8 @@
 //! the two ends settle on something that neither asked for (the ALPACA attacks); an absent one passes in rustls unless
 //! refused.
 
+use countersign_core::peer::Wanted;
+
 /// One of the three purposes of the cluster port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Alpn {
@@ -35,6 +37,38 @@ impl Alpn {
             Self::Peer => "peer",
             Self::Service => "service",
         }
+    }
+
+    /// Whose certificates it takes; none where it asks for no certificate.
+    pub(crate) const fn wanted(self) -> Option<Wanted> {
+        match self {
+            Self::Enroll => None,
+            Self::Peer => Some(Wanted::AnyNode),
+            Self::Service => Some(Wanted::AnyPrincipal),
+        }
+    }
+
+    /// Whether it serves principals. Their accepted connections are counted for each principal, and end with the lease
+    /// of the member that serves them.
+    pub(crate) const fn serves_principals(self) -> bool {
+        match self {
+            Self::Enroll | Self::Peer => false,
+            Self::Service => true,
+        }
+    }
+
+    /// Whether a member whose proof has expired may use it, over TCP: members' own protocol, and nothing that an
+    /// embedder serves.
+    pub(crate) const fn recovers(self) -> bool {
+        match self {
+            Self::Peer => true,
+            Self::Enroll | Self::Service => false,
+        }
+    }
+
+    /// Whether a peer has proven itself once its handshake has ended.
+    pub(crate) const fn proves_peer(self) -> bool {
+        self.wanted().is_some()
     }
 
     /// The protocol that a ClientHello asks for: the only one it offers, and a known one.

@@ -13,7 +13,6 @@ use countersign_core::trust::view::View;
 use countersign_pki::mapping::Rules;
 use countersign_pki::verify::{BundleError, ChainError, Usage};
 
-use crate::alpn::Alpn;
 use crate::chains::Chains;
 use crate::clock::Clock;
 use crate::credential::Credential;
@@ -180,7 +179,7 @@ impl Endpoint {
     /// first: a view published in between either is the one that judges here, or finds the connection and closes it.
     pub(crate) fn admit(&self, connection: Connection) -> Result<(Registration, VerifiedPeer), Refusal> {
         let (proof, wanted) = (connection.proof.clone(), connection.wanted);
-        if connection.alpn == Alpn::Service && !connection.dialed {
+        if connection.serves_principal() {
             self.registry().check_room(proof.principal())?;
         }
         let recovers = connection.recovers();

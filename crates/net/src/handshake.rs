@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use countersign_core::id::Generation;
-use countersign_core::peer::{Refusal, VerifiedPeer, Wanted};
+use countersign_core::peer::{Refusal, VerifiedPeer};
 use countersign_pki::verify::{ChainError, Usage, VerifiedChain};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{Acceptor, ResolvesServerCert};
@@ -93,11 +93,11 @@ impl Hello {
 
     /// Ends the handshake with a client certificate: its chain is verified and its key was used.
     pub(crate) async fn authenticate(self, endpoint: &Endpoint) -> Result<Proven, Refused> {
-        let trust = endpoint.trust().load();
+        let (trust, alpn) = (endpoint.trust().load(), self.alpn);
         let verifier = client_verifier(endpoint, &trust);
         let ended = self.finish(&trust, Some(Arc::clone(&verifier) as Arc<dyn ClientCertVerifier>)).await;
         match (ended, verifier.take_outcome()) {
-            (Ok(tls), Some(Ok(chain))) => Ok(Proven { tls, chain }),
+            (Ok(tls), Some(Ok(chain))) => Ok(Proven { tls, chain, alpn }),
             (Err(Refused { socket, .. }), Some(Err(error))) => {
                 Err(Refused { failure: Failure::of(Refusal::Handshake, &error), socket })
             }
@@ -161,21 +161,17 @@ async fn send_alert(mut socket: Counted, description: u8, failure: Failure) -> R
 pub(crate) struct Proven {
     tls: TlsStream<Counted>,
     chain: Arc<VerifiedChain>,
+    alpn: Alpn,
 }
 
 impl Proven {
-    pub(crate) async fn judge(
-        self,
-        endpoint: &Endpoint,
-        wanted: Wanted,
-        attempt: &mut Attempt,
-    ) -> Result<Judged, Refused> {
-        let Self { tls, chain } = self;
+    pub(crate) async fn judge(self, endpoint: &Endpoint, attempt: &mut Attempt) -> Result<Judged, Refused> {
+        let Self { tls, chain, alpn } = self;
+        let wanted = alpn.wanted().ok_or(Failure::from(Refusal::Protocol))?;
         let proof = chain.proof();
         attempt.presented = Some(proof.principal().clone());
         let socket = SockRef::from(tls.get_ref().0.socket()).try_clone();
         let closer = Closer::Tcp(socket.map_err(|e| Failure::of(Refusal::Handshake, &e))?);
-        let alpn = if wanted == Wanted::AnyPrincipal { Alpn::Service } else { Alpn::Peer };
         let connection = Connection { proof, wanted, alpn, remote: attempt.source, dialed: false, closer };
         match endpoint.admit(connection) {
             Ok((registration, peer)) => Ok(Judged { tls, registration, peer }),

@@ -81,10 +81,17 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// Whether a member whose proof has expired may have it: members' own protocol on the cluster port, and nothing
-    /// that an embedder serves.
+    /// Whether a member whose proof has expired may have it.
     pub(crate) const fn recovers(&self) -> bool {
-        matches!((&self.closer, self.alpn), (Closer::Tcp(_), Alpn::Peer))
+        match self.closer {
+            Closer::Tcp(_) => self.alpn.recovers(),
+            Closer::Quic(_) => false,
+        }
+    }
+
+    /// Whether this end serves a principal on it.
+    pub(crate) const fn serves_principal(&self) -> bool {
+        self.alpn.serves_principals() && !self.dialed
     }
 }
 
@@ -247,8 +254,8 @@ impl Registry {
     /// Closes every connection that was accepted under the service protocol: this end serves no client any more.
     pub fn close_services(&self, refusal: Refusal) -> Vec<ClosedConnection> {
         let entries = self.lock();
-        let serves = |entry: &Entry| entry.connection.alpn == Alpn::Service && !entry.connection.dialed;
-        let ids: Vec<u64> = entries.by_id.iter().filter(|(_, entry)| serves(entry)).map(|(id, _)| *id).collect();
+        let serving = entries.by_id.iter().filter(|(_, entry)| entry.connection.serves_principal());
+        let ids: Vec<u64> = serving.map(|(id, _)| *id).collect();
         drop(entries);
         ids.into_iter().filter_map(|id| self.close(id, refusal)).collect()
     }
@@ -284,7 +291,7 @@ impl Registry {
     pub(crate) fn check_room(&self, principal: &Principal) -> Result<(), Refusal> {
         let entries = self.lock();
         let services = entries.by_id.values().map(|entry| &entry.connection);
-        let services = services.filter(|c| c.alpn == Alpn::Service && !c.dialed);
+        let services = services.filter(|connection| connection.serves_principal());
         let (mut all, mut own) = (0_usize, 0_usize);
         for connection in services {
             all += 1;
