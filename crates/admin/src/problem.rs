@@ -176,7 +176,7 @@ impl From<ControlError> for AdminError {
             ),
             ControlError::NotAttested { .. } => Self::new(
                 unavailable,
-                "not-stated",
+                "not-attested",
                 message,
                 "start them, so that they sign, and repeat the command; until then, `countersign node quarantine` it",
             ),
@@ -234,7 +234,7 @@ fn of_refused(why: &Refused) -> (StatusCode, &'static str, &'static str) {
         }
         Refused::SignatureMissing { .. } => (
             StatusCode::CONFLICT,
-            "not-stated",
+            "not-attested",
             "start the node, so that it signs, and repeat the command; until then, `countersign node quarantine` it",
         ),
         Refused::Unchanged(..) => (StatusCode::CONFLICT, "unchanged", "nothing is left to do"),

@@ -136,7 +136,7 @@ impl Control {
         let done = || {
             let state = state.read();
             let applied = state.view().map_or(Generation(0), |view| view.generation);
-            let shown = demoted.is_none_or(|generation| applied >= generation && state.is_stated(generation));
+            let shown = demoted.is_none_or(|generation| applied >= generation && state.is_attested(generation));
             shown && state.needs(target.id).is_none()
         };
         let mut applied = state.applied();

@@ -1,4 +1,5 @@
-//! Members that their peers refuse: the evicted one stops serving, the one with old data comes back, and nobody else does.
+//! Members that their peers refuse: the evicted one stops serving, the one with old data comes back, and nobody else
+//! does.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -106,7 +107,7 @@ impl Way {
     async fn to(node: &Node) -> Self {
         let (stream, presented) = dial_return(&node.address()).await.unwrap();
         let view = node.member().view();
-        let server = presented.recognize(view.cluster, &view.statement.authorities, &BTreeSet::new()).unwrap();
+        let server = presented.recognize(view.cluster, &view.attestation.authorities, &BTreeSet::new()).unwrap();
         Self { client: EnrollmentClient::new(channel_over(&Endpoint::from_static("http://member"), stream)), server }
     }
 
@@ -171,15 +172,15 @@ async fn a_return_is_of_one_member_for_one_connection() {
 
 /// What a member that was away does not sign anything for.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_is_recognized_under_the_authorities_and_evictions_of_the_statements_alone() {
+async fn a_server_is_recognized_under_the_authorities_and_evictions_of_the_attestations_alone() {
     let (node, other) = (Node::bootstrap("n1").await, Node::bootstrap("n1").await);
     let (view, foreign) = (node.member().view(), other.member().view());
     let nobody = BTreeSet::new();
     let (_, presented) = dial_return(&node.address()).await.unwrap();
-    let trusted = &view.statement.authorities;
+    let trusted = &view.attestation.authorities;
     presented.recognize(view.cluster, trusted, &nobody).unwrap();
     let refused = |outcome: Result<RecognizedServer, Unrecognized>| outcome.unwrap_err();
-    refused(presented.recognize(view.cluster, &foreign.statement.authorities, &nobody));
+    refused(presented.recognize(view.cluster, &foreign.attestation.authorities, &nobody));
     refused(presented.recognize(view.cluster, &BTreeSet::new(), &nobody));
     refused(presented.recognize(foreign.cluster, trusted, &nobody));
     refused(presented.recognize(view.cluster, trusted, &BTreeSet::from([NodeId(1)])));

@@ -1,4 +1,4 @@
-//! Dialing as a member that comes back: it knows its cluster by the voters' statements only, and so learns which
+//! Dialing as a member that comes back: it knows its cluster by the voters' attestations only, and so learns which
 //! authorities are trusted over the very connection whose server it is to verify under them.
 //!
 //! Until then nothing may be said that is not for everybody: the stream is handed out with the server unrecognized, and
@@ -85,7 +85,7 @@ pub async fn dial_return(address: &Address) -> Result<(ReturnStream, PresentedSe
 }
 
 impl PresentedServer {
-    /// Verifies the server under `authorities`, those of a statement that the caller has recognized: it must be a
+    /// Verifies the server under `authorities`, those of an attestation that the caller has recognized: it must be a
     /// member of `cluster` that is not among the `evicted`. Its validity in time is not judged: a whole cluster may
     /// have been off.
     pub fn recognize(

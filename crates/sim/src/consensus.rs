@@ -11,7 +11,7 @@ use countersign_core::trust::command::{
     AddJoinToken, AdoptLeaf, AssignGroup, BindDataStore, BindStore, Bootstrap, Command, ConfirmAuthority, CreateGroup,
     EditHosts, Evict, IssuePrincipal, Label, NoteForTesting, ProveHosts, RaiseLevel, Renew, RenewPrincipal,
     ReportFeatureLevel, RevokeJoinToken, RevokeKey, RevokePrincipal, RotateClusterToken, SealAuthority, SealedKey,
-    SetAddresses, SetSuffrage, SignStatement, StagePolicy, Stamped,
+    SetAddresses, SetSuffrage, SignAttestation, StagePolicy, Stamped,
 };
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Outcome;
@@ -294,7 +294,7 @@ fn describe(command: &Command, outcome: Option<&Outcome>) -> String {
         Command::RevokePrincipal(RevokePrincipal(role)) => format!("revoke {role}"),
         Command::Renew(Renew { node, endorsement, .. }) => format!("renewal {} of {node}", endorsement.renewal),
         Command::AdoptLeaf(AdoptLeaf { node, renewal }) => format!("{node} uses renewal {renewal}"),
-        Command::SignStatement(SignStatement { number, node, .. }) => format!("{node} signs statement {number}"),
+        Command::SignAttestation(SignAttestation { number, node, .. }) => format!("{node} signs attestation {number}"),
         Command::StagePolicy(StagePolicy { part, remove, put, .. }) => {
             format!("part {part} of a change of rules: take out {}, put in {}", remove.len(), put.len())
         }

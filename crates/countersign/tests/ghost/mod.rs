@@ -14,8 +14,8 @@ use countersign_core::id::{Generation, NodeId};
 use countersign_core::key::SecretKey;
 use countersign_core::secret::Secret;
 use countersign_core::time::UnixMillis;
+use countersign_core::trust::attestation::{Attestation, AttestedVoter, Signature, SignedAttestation};
 use countersign_core::trust::member::Evicted;
-use countersign_core::trust::statement::{Signature, Signed, StatedVoter, Statement};
 use countersign_core::trust::view::View;
 use countersign_net::{
     Acceptor, AcceptorLimits, Credential, Dialer, Endpoint, RefusalRecord, Refusals, SystemClock, Trust,
@@ -117,25 +117,25 @@ impl Liar {
             let evicted = Evicted { name: gone.name, mapped: None, identity, at: UnixMillis(0), generation };
             view.evicted.insert(*id, evicted);
         }
-        let before = Arc::clone(&view.statement);
-        let voter = StatedVoter { identity: ghost.identity.public(), ..before.voters[&ghost.node] };
-        let statement = Arc::new(Statement {
+        let before = Arc::clone(&view.attestation);
+        let voter = AttestedVoter { identity: ghost.identity.public(), ..before.voters[&ghost.node] };
+        let attestation = Arc::new(Attestation {
             number: before.number + 1,
             generation: Generation(before.generation.0 + 1_000_000),
             previous: before.digest(),
             voters: BTreeMap::from([(ghost.node, voter)]),
             evicted: others.into_iter().collect(),
-            ..Statement::clone(&before)
+            ..Attestation::clone(&before)
         });
-        let signature = Signature(ghost.identity.sign(&statement.transcript()));
-        let signed = Signed { statement, signatures: BTreeMap::from([(ghost.node, signature)]) };
+        let signature = Signature(ghost.identity.sign(&attestation.transcript()));
+        let signed = SignedAttestation { attestation, signatures: BTreeMap::from([(ghost.node, signature)]) };
         let credential = ghost.endpoint.trust().load().credential.clone();
         let trust = Trust::of_view(Arc::new(view), credential, UnixMillis(0)).unwrap();
         let endpoint = Endpoint::new(trust, SystemClock, Arc::new(Unheard));
         let bound = Acceptor::bind(address.parse().unwrap(), endpoint, AcceptorLimits::default()).await.unwrap();
         let strangers = bound.routes().enrollments(16);
         let (count, asked) = tokio::sync::watch::channel(0);
-        let shows = Shows { statement: codec::encode(&signed).unwrap(), count };
+        let shows = Shows { attestation: codec::encode(&signed).unwrap(), count };
         let task = tokio::spawn(async move {
             let incoming = ReceiverStream::new(strangers).map(|stream| Ok::<_, std::io::Error>(Plain(stream)));
             let server = tonic::transport::Server::builder().add_service(EnrollmentServer::new(shows));
@@ -147,7 +147,7 @@ impl Liar {
 }
 
 struct Shows {
-    statement: Vec<u8>,
+    attestation: Vec<u8>,
     count: tokio::sync::watch::Sender<usize>,
 }
 
@@ -155,7 +155,7 @@ struct Shows {
 impl Enrollment for Shows {
     async fn view(&self, _: Request<ViewRequest>) -> Result<Response<ViewReply>, Status> {
         self.count.send_modify(|count| *count += 1);
-        Ok(Response::new(ViewReply { statements: vec![self.statement.clone().into()], ..ViewReply::default() }))
+        Ok(Response::new(ViewReply { attestations: vec![self.attestation.clone().into()], ..ViewReply::default() }))
     }
 
     async fn enroll(&self, _: Request<EnrollRequest>) -> Result<Response<EnrollReply>, Status> {

@@ -20,7 +20,7 @@ impl OwnStatus {
         Self { evicted: AtomicBool::new(false), lease, endpoint }
     }
 
-    /// Whether this member knows that it was evicted: by its own log, or by statements that the voters signed.
+    /// Whether this member knows that it was evicted: by its own log, or by attestations that the voters signed.
     pub fn is_evicted(&self) -> bool {
         self.evicted.load(Ordering::Acquire)
     }

@@ -182,8 +182,8 @@ impl Proposer {
                     return Ok(*done);
                 }
                 Attempt::Elsewhere | Attempt::Clock(_) if Instant::now() + RETRY < deadline => {
-                    // why: a new leader is being elected, or waits for the voters' clocks; there is nothing to be woken by
-                    // that covers a lost message
+                    // why: a new leader is being elected, or waits for the voters' clocks; there is nothing to be
+                    // woken by that covers a lost message
                     tokio::time::sleep(RETRY).await;
                 }
                 Attempt::Elsewhere => return Err(CommandError::NoLeader),
@@ -307,8 +307,8 @@ impl Proposer {
         Refused::AboveLevel { needed, level: state.level(), behind: state.behind(needed, &BTreeSet::new()) }
     }
 
-    /// Whether the member that took the command may have it proposed, as far as is applied here. What this member took, it
-    /// has judged itself.
+    /// Whether the member that took the command may have it proposed, as far as is applied here. What this member
+    /// took, it has judged itself.
     fn permit(&self, taken_by: NodeId, command: &Command) -> Result<(), NotPermitted> {
         if taken_by == self.local.node {
             return Ok(());
@@ -316,8 +316,9 @@ impl Proposer {
         self.state.read().view().map_or(Ok(()), |view| permit(view, taken_by, command))
     }
 
-    /// What `apply` would answer without a change, so that neither strangers nor members fill the log with it. A leader that
-    /// has just been elected may lack what is committed: before it answers, it makes sure that it has applied everything.
+    /// What `apply` would answer without a change, so that neither strangers nor members fill the log with it. A
+    /// leader that has just been elected may lack what is committed: before it answers, it makes sure that it has
+    /// applied everything.
     async fn answered(&self, command: &Command, time: UnixMillis) -> Option<Outcome> {
         let first = self.state.read().answered(command, time)?;
         if matches!(first, Outcome::Refused(Refused::NoCluster)) || self.group.ensure_linearizable().await.is_err() {
@@ -403,7 +404,7 @@ mod tests {
     use countersign_core::limits::COMMANDS_PER_AUTHOR_MAX;
     use countersign_core::trust::command::{
         AdoptLeaf, ClusterSetting, FEATURE_LEVEL, ReportFeatureLevel, RevokeJoinToken, SealAuthority, SetAddresses,
-        SignStatement,
+        SignAttestation,
     };
 
     use super::*;
@@ -425,7 +426,7 @@ mod tests {
         let before = written();
         for command in [
             reported(FEATURE_LEVEL),
-            Command::SignStatement(SignStatement { number: 9, node, signature: [0; 64] }),
+            Command::SignAttestation(SignAttestation { number: 9, node, signature: [0; 64] }),
             Command::AdoptLeaf(AdoptLeaf { node, renewal: 3 }),
             Command::SetAddresses(SetAddresses { node, addresses: vec![], signature: [0; 64] }),
         ] {

@@ -94,7 +94,7 @@ impl Machine {
     pub(crate) fn show(&self, to: NodeId, nonce: [u8; 32], known: u64, shop: &mut Shop) {
         let Some(view) = self.process.view() else { return };
         let state = &self.process.state;
-        let excerpt = Excerpt::of(state.chain_after(known), state.newest_shown().unwrap_or(&view.statement));
+        let excerpt = Excerpt::of(state.chain_after(known), state.newest_shown().unwrap_or(&view.attestation));
         let answer = Box::new(excerpt.answer(self.node, &self.keys.identity(), &nonce, view));
         shop.send(self.node, to, Body::Shown { nonce, answer });
     }
@@ -117,7 +117,8 @@ impl Machine {
 
     /// The order of an eviction: the victim is demoted, the leader's steps take its vote, and only then is it refused.
     fn may_evict(&mut self, victim: NodeId, shop: &mut Shop) -> bool {
-        // A log that has an eviction refuses the victim at once. So nothing is proposed that its own state would refuse.
+        // A log that has an eviction refuses the victim at once. So nothing is proposed that its own state would
+        // refuse.
         if self.process.applied < self.raft.log.len() {
             return false;
         }

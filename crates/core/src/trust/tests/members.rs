@@ -8,7 +8,7 @@ use crate::name::Address;
 use crate::trust::addresses_transcript;
 use crate::trust::command::{
     AddJoinToken, AdoptLeaf, AssignGroup, Command, ConfirmAuthority, Evict, FEATURE_LEVEL, Renew, ReportFeatureLevel,
-    RevokeKey, RotateClusterToken, SealAuthority, SetAddresses, SetSuffrage, SignStatement, Stamped, UnreadableEntry,
+    RevokeKey, RotateClusterToken, SealAuthority, SetAddresses, SetSuffrage, SignAttestation, Stamped, UnreadableEntry,
 };
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Limited, Outcome, Refused, Signer};
@@ -167,8 +167,8 @@ fn what_would_be_refused_is_known_before_it_is_proposed() {
     let mut rig = Rig::three_voters();
     let endorsement = crate::key::Endorsement::sign(&key(2), CLUSTER, leaf_key(3), 1);
     for command in [
-        Command::SignStatement(SignStatement { number: 1, node: NodeId(3), signature: [0; 64] }),
-        Command::SignStatement(SignStatement { number: 99, node: NodeId(1), signature: [0; 64] }),
+        Command::SignAttestation(SignAttestation { number: 1, node: NodeId(3), signature: [0; 64] }),
+        Command::SignAttestation(SignAttestation { number: 99, node: NodeId(1), signature: [0; 64] }),
         Command::AdoptLeaf(AdoptLeaf { node: NodeId(2), renewal: 1 }),
         Command::Renew(Renew { node: NodeId(2), key: leaf_key(3), endorsement: endorsement.clone() }),
         Command::Renew(Renew { node: NodeId(3), key: leaf_key(9), endorsement }),

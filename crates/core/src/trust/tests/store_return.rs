@@ -127,7 +127,7 @@ fn last_holder_of_the_ca_key_keeps_its_vote() {
 }
 
 #[test]
-fn promoted_again_the_member_is_stated_with_its_new_store() {
+fn promoted_again_the_member_is_attested_with_its_new_store() {
     let mut rig = Rig::three_voters();
     rig.apply(returning(request(OLD, NEW)));
     rig.apply(bind(NEW));

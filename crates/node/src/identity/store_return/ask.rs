@@ -98,8 +98,8 @@ impl NotTaken {
     fn or_final(self) -> Result<Self, StoreReturnError> {
         match self {
             Self::Evicted => Err(StoreReturnError::Evicted),
-            // Its last lease has to run out first; without a cluster the sponsor is only starting, and one that is behind names
-            // another number than the leader does.
+            // Its last lease has to run out first; without a cluster the sponsor is only starting, and one that is
+            // behind names another number than the leader does.
             Self::Refused(
                 why @ (Refused::Alive { .. }
                 | Refused::NoCluster
@@ -226,7 +226,7 @@ async fn recognized(
     before: Binding,
     address: &Address,
 ) -> Result<(EnrollmentClient<Channel>, RecognizedServer), NotTaken> {
-    let mut history = History::from(Arc::clone(&view.statement));
+    let mut history = History::from(Arc::clone(&view.attestation));
     let (client, presented) = loop {
         let (stream, presented) = dial_return(address).await?;
         let mut client = EnrollmentClient::new(channel_over(&endpoint(), stream));
