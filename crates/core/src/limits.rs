@@ -44,7 +44,7 @@ pub const HOST_CHECK_SECS_MAX: u64 = 300;
 pub const MEMBERS_MAX: usize = 4096;
 /// Voters of the trust group. Raft's cost grows with each; seven survive three failures.
 pub const VOTERS_MAX: usize = 7;
-/// Join tokens on record, spent and expired ones not counted.
+/// Join tokens on record, used-up and expired ones not counted.
 pub const TOKENS_MAX: usize = 4096;
 /// Uses of one join token.
 pub const TOKEN_USES_MAX: u32 = 10_000;

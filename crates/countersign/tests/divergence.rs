@@ -157,7 +157,7 @@ async fn learner_whose_state_differs_loses_its_lease_alone_and_is_not_promoted()
     let revoked = n1.issue("client/gone").await.key;
     n1.revoke(revoked).await;
     for node in [&n1, &n2] {
-        node.settled(2).await;
+        node.converged(2).await;
     }
     n2.until(serves).await;
     n2.member().node_for_testing().forget_key_for_testing(revoked).await.unwrap();

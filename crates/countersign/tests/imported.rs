@@ -1,4 +1,5 @@
-//! A cluster founded on an authority that was made offline: it issues as any other, and knows what that authority issued.
+//! A cluster founded on an authority that was made offline: it issues as any other, and knows what that authority
+//! issued.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -36,10 +37,10 @@ async fn clients_made_offline_are_served_but_nobody_becomes_a_node_or_an_admin_o
     let token = nodes[0].token(Suffrage::Voter, 1).await;
     nodes.push(Node::join("n2", &token, &nodes[0]).await.unwrap());
     for node in &nodes {
-        node.settled(2).await;
+        node.converged(2).await;
     }
     let status = nodes[1].status().await;
-    assert!(status.authority.imported && status.signs, "the key is sealed to each voter");
+    assert!(status.authority.imported && status.can_issue, "the key is sealed to each voter");
 
     let offline = |role: &str| elsewhere.client(role, domain.clone());
     for (role, node) in [("client/pay", &nodes[0]), ("broker/b1.example.org", &nodes[1])] {

@@ -1,4 +1,5 @@
-//! Quarantine: what one member refuses by itself; and evictions that are hard: of the leader, of the last, without a quorum.
+//! Quarantine: what one member refuses by itself; and evictions that are hard: of the leader, of the last, without a
+//! quorum.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -38,7 +39,7 @@ async fn refusal(from: &Node, to: &Node) -> Option<Refusal> {
 /// The leader, and the others.
 async fn by_leadership(mut nodes: Vec<Node>) -> (Node, Vec<Node>) {
     for node in &nodes {
-        node.settled(nodes.len()).await;
+        node.converged(nodes.len()).await;
     }
     let leader = nodes[0].status().await.raft.leader.unwrap();
     let at = nodes.iter().position(|node| node.member().node().0 == leader).unwrap();
@@ -80,7 +81,7 @@ async fn a_quarantine_needs_nobody_else_outlives_a_restart_and_ends_when_it_is_l
     dial(&third, &first).await.unwrap();
     let second = Node::open(second.0, second.1).await;
     for node in [&first, &second, &third] {
-        node.settled(3).await;
+        node.converged(3).await;
     }
 
     for refused in [quarantine(&first, "nobody"), quarantine(&first, "99"), lift(&first, "nobody")] {
@@ -111,7 +112,7 @@ async fn the_last_voter_is_not_evicted() {
     let founder = Node::bootstrap("n1").await;
     let token = founder.token(Suffrage::Learner, 1).await;
     let learner = Node::join("n2", &token, &founder).await.unwrap();
-    founder.settled(2).await;
+    founder.converged(2).await;
     let generation = founder.status().await.generation;
     let last = founder.control().demote(founder.member().node(), true).await.unwrap_err();
     assert!(matches!(last, ControlError::Command(CommandError::Refused(Refused::LastVoter(_)))), "{last:?}");
@@ -124,10 +125,10 @@ async fn the_last_voter_is_not_evicted() {
 async fn an_eviction_that_cannot_commit_changes_nothing_and_names_who_is_not_reached() {
     let mut nodes = cluster_of(3).await;
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
     }
-    // The one to be evicted lives, one that would have to stay does not: the two that live elect, and could demote it, but
-    // could not remove it.
+    // The one to be evicted lives, one that would have to stay does not: the two that live elect, and could demote it,
+    // but could not remove it.
     let (data, name) = nodes.remove(1).stop().await;
     nodes[0].until(|status| status.ready).await;
     let generation = nodes[0].status().await.generation;
@@ -135,7 +136,7 @@ async fn an_eviction_that_cannot_commit_changes_nothing_and_names_who_is_not_rea
     let ControlError::NoQuorum { node, unreached } = &refused else { panic!("{refused:?}") };
     assert!(node.as_str() == "n3" && unreached.len() == 1 && unreached[0].starts_with("n2"), "{refused:?}");
     assert_eq!(nodes[0].status().await.generation, generation, "nothing changed");
-    assert!(nodes[0].status().await.members.iter().all(|m| m.settled));
+    assert!(nodes[0].status().await.members.iter().all(|m| m.converged));
     // The dead one can go.
     drop((data, name));
     nodes[0].evict("n2").await;

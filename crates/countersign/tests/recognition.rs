@@ -85,7 +85,7 @@ async fn a_member_believes_a_voter_again_once_the_cluster_is_recognized() {
     // The control of the test above: the same request, of a voter that is none too many, after recognition.
     let nodes = cluster_of(3).await;
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
     }
     let channel = dial(&nodes[1], &nodes[2]).await.unwrap();
     let answered = stand(&channel, &nodes[1], 1).await;
@@ -93,26 +93,26 @@ async fn a_member_believes_a_voter_again_once_the_cluster_is_recognized() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_asks_so_often_over_one_connection_and_no_more() {
+async fn unauthenticated_connection_carries_a_limited_number_of_requests() {
     let founder = Node::bootstrap("n1").await;
     let connect = async || {
         let (stream, _) = dial_return(&founder.address()).await.unwrap();
         EnrollmentClient::new(channel_over(&Endpoint::from_static("http://member"), stream))
     };
     let nonce = ViewRequest { nonce: vec![1; 32].into(), known: 0 };
-    let mut stranger = connect().await;
+    let mut caller = connect().await;
     for turn in 0..ENROLLMENT_REQUESTS_MAX {
         // With a nonce or without: each counts.
         let asked = if turn % 2 == 0 { nonce.clone() } else { ViewRequest::default() };
-        let reply = stranger.view(asked).await.unwrap().into_inner();
+        let reply = caller.view(asked).await.unwrap().into_inner();
         assert_eq!(reply.signature.len(), if turn % 2 == 0 { 64 } else { 0 });
     }
     for asked in [nonce.clone(), ViewRequest::default()] {
-        assert_eq!(stranger.view(asked).await.unwrap_err().code(), Code::ResourceExhausted);
+        assert_eq!(caller.view(asked).await.unwrap_err().code(), Code::ResourceExhausted);
     }
     let refused = [
-        stranger.enroll(EnrollRequest::default()).await.unwrap_err(),
-        stranger.r#return(ReturnRequest::default()).await.unwrap_err(),
+        caller.enroll(EnrollRequest::default()).await.unwrap_err(),
+        caller.r#return(ReturnRequest::default()).await.unwrap_err(),
     ];
     assert!(refused.iter().all(|status| status.code() == Code::ResourceExhausted), "{refused:?}");
     connect().await.view(nonce).await.unwrap();
@@ -141,7 +141,7 @@ async fn a_cold_cluster_does_not_wait_for_itself() {
     let (data, name) = stopped.remove(0);
     let third = Node::open(data, name).await;
     for node in [&first, &second, &third] {
-        node.settled(3).await;
+        node.converged(3).await;
     }
 }
 

@@ -1,7 +1,7 @@
 //! A running member as its parts: values that own state, and tasks that each drive one decision.
 //!
-//! [`Node::open`] puts the parts together and accepts nothing; [`Node::run`] starts every task, in one list. A task is handed
-//! the parts that it needs, never the whole node.
+//! [`Node::open`] puts the parts together and accepts nothing; [`Node::run`] starts every task, in one list. A task is
+//! handed the parts that it needs, never the whole node.
 
 use std::sync::Arc;
 
@@ -129,9 +129,9 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the member that `settings.data` holds; if it holds none, makes one as `start` says. On a directory that holds a
-    /// member, `start` is ignored: a token never replaces a valid identity. Nothing is accepted or dialed yet, but for an
-    /// enrollment.
+    /// Opens the member that `settings.data` holds; if it holds none, makes one as `start` says. On a directory that
+    /// holds a member, `start` is ignored: a token never replaces a valid identity. Nothing is accepted or dialed yet,
+    /// but for an enrollment.
     ///
     /// # Errors
     /// [`StartError`]. Nothing is lost: the same call goes on where it stopped.
@@ -164,8 +164,8 @@ impl Node {
         Ok((assemble(data, stored, replica, bound, (settings, data_store))?, started))
     }
 
-    /// Judges what `settings.data` holds as [`Node::open`] does, in the same order, and opens nothing. None if there is no
-    /// such directory: it would be made.
+    /// Judges what `settings.data` holds as [`Node::open`] does, in the same order, and opens nothing. None if there
+    /// is no such directory: it would be made.
     ///
     /// # Errors
     /// What a start would be refused for, as far as the directory is concerned.
@@ -178,8 +178,8 @@ impl Node {
         Ok(Some(stored.file))
     }
 
-    /// Serves the cluster port, with `services` and `app` to the principals that the rules allow, and starts every task. To
-    /// be called once.
+    /// Serves the cluster port, with `services` and `app` to the principals that the rules allow, and starts every
+    /// task. To be called once.
     ///
     /// # Errors
     /// [`StartError::Watchdog`].
@@ -433,7 +433,7 @@ fn publish(state: &SharedState, endpoint: Endpoint, rules: Publisher, denylist: 
         rules.publish(view);
         match endpoint.publish(Arc::clone(view), time) {
             Ok(mut closed) => {
-                closed.extend(denylist.settle(revocations));
+                closed.extend(denylist.take_closed(revocations));
                 book.enter(revocations, &closed, SystemClock.now());
                 for connection in closed {
                     tracing::info!(principal = %connection.principal, reason = %connection.refusal, "connection closed");

@@ -23,8 +23,9 @@ use crate::types::{Batch, Raft, TypeConfig, position};
 /// Entries under way at once. While one is being replicated the next one fills, so more would only make them smaller.
 const ENTRIES_IN_FLIGHT_MAX: usize = 1;
 
-/// How long an entry waits for callers who were answered a moment ago and are about to come again. Without, those who came
-/// while the last entry was under way go alone, and all callers travel in two halves: twice the entries, twice the fsyncs.
+/// How long an entry waits for callers who were answered a moment ago and are about to come again. Without, those who
+/// came while the last entry was under way go alone, and all callers travel in two halves: twice the entries, twice
+/// the fsyncs.
 const GATHER: Duration = Duration::from_millis(1);
 /// Callers below which nobody waits for anybody: an entry saved is worth less than their time.
 const GATHER_CALLERS_MIN: usize = 8;
@@ -139,13 +140,14 @@ struct Crowd {
 }
 
 impl Crowd {
-    /// The entry under way is settled, and so many wait.
+    /// The entry under way is answered, and `waiting` callers wait.
     fn answered(&mut self, waiting: usize) {
         self.callers = self.entry + waiting;
         self.since = Some(Instant::now());
     }
 
-    /// Whether most of those who were answered just now may still come in time for the next entry, of which `here` are there.
+    /// Whether most of those who were answered just now may still come in time for the next entry, of which `here` are
+    /// there.
     fn worth_waiting(&self, here: usize, now: Instant) -> bool {
         let just_now = self.since.is_some_and(|since| now.saturating_duration_since(since) < GATHER);
         just_now && self.callers >= GATHER_CALLERS_MIN && here < self.callers.min(COMMANDS_PER_ENTRY_MAX)
@@ -235,11 +237,11 @@ impl Settling {
                 }
             }
         };
-        settle(self.answers, result);
+        answer_each(self.answers, result);
     }
 }
 
-fn settle(answers: Vec<Answer>, result: Option<ClientWriteResult<TypeConfig>>) {
+fn answer_each(answers: Vec<Answer>, result: Option<ClientWriteResult<TypeConfig>>) {
     match result {
         Some(Ok(response)) if response.data.0.len() == answers.len() => {
             let position = position(&response.log_id);

@@ -162,7 +162,7 @@ impl World {
         }
         let peer = self.judge(to, evidence, Wanted::AnyNode)?;
         let Some((from, scope)) = peer.and_then(|peer| Some((peer.node_id()?, peer.scope()))) else {
-            self.trace.note(Event::StrangerRefused, format_args!("{}", evidence.principal.role));
+            self.trace.note(Event::UnauthenticatedRefused, format_args!("{}", evidence.principal.role));
             return Ok(());
         };
         if scope == Scope::Recovery && permit_in_recovery(from, &command).is_err() {

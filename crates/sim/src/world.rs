@@ -105,8 +105,8 @@ impl World {
         }
     }
 
-    /// Lets everybody apply everything, and compares all of them once more.
-    pub(crate) fn settle(&mut self) -> Result<(), Broken> {
+    /// Lets each member apply all entries, and compares all members once more.
+    pub(crate) fn apply_all(&mut self) -> Result<(), Broken> {
         let nodes: Vec<NodeId> = self.hosts.keys().copied().collect();
         for node in nodes {
             self.apply(node, usize::MAX)?;

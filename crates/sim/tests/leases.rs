@@ -7,9 +7,7 @@
 use std::env;
 use std::ops::Range;
 
-use countersign_sim::{
-    Awaited, LeaseBroken, LeaseDanger, LeaseReport, Setting, eviction_millis, lease_cost, run_leases,
-};
+use countersign_sim::{LeaseBroken, LeaseDanger, LeaseReport, Setting, Unmet, eviction_millis, lease_cost, run_leases};
 
 /// Times of trouble in each world.
 const ROUNDS: u32 = 3;
@@ -63,7 +61,7 @@ fn is_due_to(danger: LeaseDanger, broken: &LeaseBroken) -> bool {
         LeaseDanger::StampsByOwnClock => matches!(broken, LeaseBroken::TimeAhead { .. }),
         LeaseDanger::ForgetsAcknowledged => matches!(broken, LeaseBroken::GenerationFell { .. }),
         LeaseDanger::ExpiresRecovery | LeaseDanger::IgnoresExpiredClocks => {
-            matches!(broken, LeaseBroken::Waits { what: Awaited::Leader | Awaited::Lease, .. })
+            matches!(broken, LeaseBroken::Waits { what: Unmet::Leader | Unmet::Lease, .. })
         }
     }
 }
@@ -91,8 +89,8 @@ fn serving_on_after_the_lease_is_noticed_whoever_is_served() {
     assert!(matches!(broken, LeaseBroken::ServedUnleased { .. }), "{broken}");
 }
 
-/// A limit, on record: a leader alone grants leases, so one that was evicted and lies can keep a member going that hears
-/// nobody else and has not lost its lease since. Whoever lost it asks a majority first.
+/// A limit, on record: a leader alone grants leases, so one that was evicted and lies can keep a member going that
+/// hears nobody else and has not lost its lease since. Whoever lost it asks a majority first.
 #[test]
 fn an_evicted_leader_that_lies_keeps_whoever_hears_nobody_else() {
     let setting = Setting { captures: true, only_stale: true, ..Setting::rounds(ROUNDS) };

@@ -41,7 +41,7 @@ fn use_case_that_failed_has_a_status_and_a_code() {
         (ControlError::EvictsItself(n3()), 409, "evicts-itself"),
         (ControlError::QuarantinesItself(n3()), 409, "quarantines-itself"),
         (ControlError::NoQuorum { node: n3(), unreached: vec!["n2".to_owned()] }, 503, "no-quorum"),
-        (ControlError::NotConverged { node: n3() }, 503, "not-settled"),
+        (ControlError::NotConverged { node: n3() }, 503, "not-converged"),
         (ControlError::NotAttested { node: n3(), unsigned: vec!["n2".to_owned()] }, 503, "not-attested"),
         (ControlError::NotStored(DataDirError::InUse { path: "data".into() }), 503, "not-stored"),
         (ControlError::Behind { wanted: Generation(2), applied: Generation(1) }, 503, "behind"),

@@ -26,13 +26,13 @@ impl Holder {
         if self.waiting.is_none_or(|(generation, until)| generation <= named || until <= asked) {
             self.waiting = Some((named, deadline));
         }
-        self.settle();
+        self.start_if_enforced();
     }
 
     /// This generation is in force here, and no connection that it refuses is open.
     pub fn enforced(&mut self, generation: Generation) {
         self.enforced = self.enforced.max(generation);
-        self.settle();
+        self.start_if_enforced();
     }
 
     /// Another leader leads: what its predecessor promised and has not come true is forgotten, whatever it named.
@@ -56,7 +56,7 @@ impl Holder {
         self.deadline.is_some_and(|deadline| now < deadline)
     }
 
-    fn settle(&mut self) {
+    fn start_if_enforced(&mut self) {
         if let Some((named, deadline)) = self.waiting
             && named <= self.enforced
         {

@@ -12,7 +12,7 @@ use crate::limits::ATTESTATIONS_PER_ANSWER_MAX;
 use crate::name::Address;
 use crate::time::BootMillis;
 use crate::trust::attestation::{Attestation, ChainBroken, SignedAttestation, follow};
-use crate::trust::recognition::{AnswerError, Recognition, Shown};
+use crate::trust::recognition::{AnswerError, AttestationClaim, Recognition};
 use crate::trust::view::View;
 
 /// Milliseconds that one voter may take to be dialed, and as many again to answer.
@@ -78,10 +78,10 @@ impl History {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
     /// The newest attestation that it knows.
-    pub shown: Shown,
+    pub claim: AttestationClaim,
     /// The attestations that lead there, or the first of them.
     pub page: Page,
-    /// Its word for `shown`; none where the page does not lead there.
+    /// Its signature of `claim`; none where the page does not lead there.
     pub signature: Option<[u8; 64]>,
     /// Where it says that voters are.
     pub voters: Vec<(NodeId, Address)>,
@@ -104,13 +104,13 @@ impl Excerpt {
 
     /// The answer of `node` to this nonce. `view` has the voters' addresses.
     pub fn answer(self, node: NodeId, identity: &SecretKey, nonce: &[u8; 32], view: &View) -> Answer {
-        let shown = Shown::of(node, &self.newest);
-        let page = Page::of(self.page, shown.number);
+        let claim = AttestationClaim::of(node, &self.newest);
+        let page = Page::of(self.page, claim.number);
         // An answer is about the newest attestation, or it would pass off the past as the present: before the last page
         // there is none.
-        let signature = (!page.more).then(|| shown.sign(identity, nonce));
+        let signature = (!page.more).then(|| claim.sign(identity, nonce));
         let voters = view.members.voters().filter_map(|voter| Some((voter.id, voter.addresses.first()?.clone())));
-        Answer { shown, page, signature, voters: voters.collect() }
+        Answer { claim, page, signature, voters: voters.collect() }
     }
 }
 
@@ -150,7 +150,7 @@ pub struct Asker<'a> {
     pub view: &'a View,
 }
 
-/// What a cluster has become, as a majority of its voters has shown.
+/// What a cluster has become, as a majority of its voters has attested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecognizedCluster {
     /// The newest attestation, which says whose stores count.
@@ -222,8 +222,8 @@ impl Recognizer {
         let mut recognition = Recognition::new(Arc::clone(&asked), nonce);
         if asked.voters.contains_key(&self.node) {
             // It knows what it asks from.
-            let shown = Shown::of(self.node, &asked);
-            let _ = recognition.answer(&asked, &shown, &[], &shown.sign(asker.identity, &nonce));
+            let claim = AttestationClaim::of(self.node, &asked);
+            let _ = recognition.answer(&asked, &claim, &[], &claim.sign(asker.identity, &nonce));
         }
         let others = asked.voters.keys().copied().filter(|voter| *voter != self.node && !denied(*voter));
         let question = |voter| {
@@ -333,8 +333,8 @@ impl Recognizer {
 impl Round {
     /// Counts an answer, or follows a page that is not the last.
     fn count(&mut self, voter: NodeId, answer: &Answer) -> Result<Option<History>, UncountedAnswer> {
-        let Answer { shown, page, signature, .. } = answer;
-        if shown.node != voter {
+        let Answer { claim, page, signature, .. } = answer;
+        if claim.node != voter {
             return Err(UncountedAnswer::Another);
         }
         if page.more {
@@ -343,7 +343,7 @@ impl Round {
             return Ok(Some(history));
         }
         let signature = signature.as_ref().ok_or(UncountedAnswer::Unsigned)?;
-        self.recognition.answer(&self.asked, shown, &page.attestations, signature)?;
+        self.recognition.answer(&self.asked, claim, &page.attestations, signature)?;
         Ok(None)
     }
 }

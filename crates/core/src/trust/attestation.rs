@@ -29,7 +29,7 @@ pub struct Attestation {
     pub generation: Generation,
     /// BLAKE3 of the attestation before; zero for the founding.
     pub previous: [u8; 32],
-    /// The members that are meant to vote.
+    /// The members whose role is voter.
     pub voters: BTreeMap<NodeId, AttestedVoter>,
     /// The authorities that are trusted.
     pub authorities: BTreeSet<AuthorityId>,
@@ -250,7 +250,7 @@ impl TrustState {
     }
 
     /// The newest attestation that enough have signed, as they have all before it.
-    pub fn newest_shown(&self) -> Option<&Arc<Attestation>> {
+    pub fn newest_attested(&self) -> Option<&Arc<Attestation>> {
         let attested = usize::try_from(self.view.as_ref()?.attested).ok()?;
         self.attestations.get(attested).map(|signed| &signed.attestation)
     }

@@ -36,7 +36,7 @@ pub enum InvariantBroken {
     /// The attestations are out of order, or the view does not show the last one.
     #[error("attestations are out of order")]
     Attestations,
-    /// No member is meant to vote.
+    /// No member's role is voter.
     #[error("there is no voter")]
     NoVoter,
 }

@@ -1,6 +1,6 @@
-//! Recognition: before a member that has been silent believes a Raft leader again, a majority of the voters shows it
-//! what the cluster has become. Raft alone would follow the node with the highest term, even one that was evicted
-//! meanwhile.
+//! Cluster recognition: before a member that has been silent believes a Raft leader again, a majority of the voters
+//! shows it what the cluster has become. Raft alone would follow the node with the highest term, even one that was
+//! evicted meanwhile.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ pub enum AnswerError {
     /// The chain does not lead on from the attestation known.
     #[error(transparent)]
     Chain(#[from] ChainBroken),
-    /// The chain does not lead to the attestation shown, or that attestation is not of this history.
-    #[error("answer shows another attestation than its chain leads to")]
+    /// The chain does not lead to the claimed attestation, or that attestation is not of this history.
+    #[error("answer claims another attestation than its chain leads to")]
     Elsewhere,
     /// It is no voter's, or the signature does not verify.
     #[error("answer is not signed by a voter")]
     Signature,
 }
 
-/// A voter's word about the newest attestation that it knows, for the member that drew the nonce.
+/// The claim of a voter that an attestation is the newest that it knows, for the member that drew the nonce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shown {
+pub struct AttestationClaim {
     /// The voter.
     pub node: NodeId,
     /// The number of that attestation.
@@ -35,7 +35,7 @@ pub struct Shown {
     pub digest: [u8; 32],
 }
 
-impl Shown {
+impl AttestationClaim {
     /// `newest`, as `node` shows it.
     pub fn of(node: NodeId, newest: &Attestation) -> Self {
         Self { node, number: newest.number, digest: newest.digest() }
@@ -81,24 +81,24 @@ impl Recognition {
         self.newest.voters.keys().copied()
     }
 
-    /// Counts one answer. `chain` leads from the attestation that was asked from to the one shown; a voter that is
+    /// Counts one answer. `chain` leads from the attestation that was asked from to the claimed one; a voter that is
     /// behind shows an earlier one, and has nothing to add. The newest over all answers is taken.
     pub fn answer(
         &mut self,
         asked: &Arc<Attestation>,
-        shown: &Shown,
+        claim: &AttestationClaim,
         chain: &[SignedAttestation],
         signature: &[u8; 64],
     ) -> Result<(), AnswerError> {
         let (theirs, evicted) = follow(asked, chain)?;
-        let leads_there = theirs.number == shown.number && theirs.digest() == shown.digest;
-        if !leads_there && (shown.number >= asked.number || !chain.is_empty()) {
+        let leads_there = theirs.number == claim.number && theirs.digest() == claim.digest;
+        if !leads_there && (claim.number >= asked.number || !chain.is_empty()) {
             return Err(AnswerError::Elsewhere);
         }
-        let key = theirs.voters.get(&shown.node).or_else(|| self.newest.voters.get(&shown.node));
+        let key = theirs.voters.get(&claim.node).or_else(|| self.newest.voters.get(&claim.node));
         let key = key.ok_or(AnswerError::Signature)?.identity;
-        key.verify(&shown.transcript(&self.nonce), signature).map_err(|_| AnswerError::Signature)?;
-        self.answered.insert(shown.node);
+        key.verify(&claim.transcript(&self.nonce), signature).map_err(|_| AnswerError::Signature)?;
+        self.answered.insert(claim.node);
         self.evicted.extend(evicted);
         if theirs.number > self.newest.number {
             self.newest = theirs;

@@ -133,11 +133,11 @@ impl Liar {
         let trust = Trust::of_view(Arc::new(view), credential, UnixMillis(0)).unwrap();
         let endpoint = Endpoint::new(trust, SystemClock, Arc::new(Unheard));
         let bound = Acceptor::bind(address.parse().unwrap(), endpoint, AcceptorLimits::default()).await.unwrap();
-        let strangers = bound.routes().enrollments(16);
+        let enrollments = bound.routes().enrollments(16);
         let (count, asked) = tokio::sync::watch::channel(0);
         let shows = Shows { attestation: codec::encode(&signed).unwrap(), count };
         let task = tokio::spawn(async move {
-            let incoming = ReceiverStream::new(strangers).map(|stream| Ok::<_, std::io::Error>(Plain(stream)));
+            let incoming = ReceiverStream::new(enrollments).map(|stream| Ok::<_, std::io::Error>(Plain(stream)));
             let server = tonic::transport::Server::builder().add_service(EnrollmentServer::new(shows));
             let accepting = async { match bound.run().await {} };
             tokio::join!(async { server.serve_with_incoming(incoming).await.unwrap() }, accepting);

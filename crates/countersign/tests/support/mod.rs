@@ -252,12 +252,12 @@ impl Node {
         self.control().revoke_key(key).await.unwrap();
     }
 
-    /// Waits until the view shows `members` members, all settled, each voter holding the CA key.
-    pub async fn settled(&self, members: usize) {
+    /// Waits until the view shows `members` members, all converged, each voter holding the CA key.
+    pub async fn converged(&self, members: usize) {
         self.until(|status| {
             status.ready
                 && status.members.len() == members
-                && status.members.iter().all(|m| m.settled && (m.suffrage == Suffrage::Learner || m.holds_authority))
+                && status.members.iter().all(|m| m.converged && (m.role == Suffrage::Learner || m.holds_authority))
         })
         .await;
     }
@@ -326,7 +326,7 @@ pub async fn cluster_around(founder: Node, n: usize) -> Vec<Node> {
         let joined = Node::join(&format!("n{i}"), &token, &nodes[i - 2]).await.unwrap();
         nodes.push(joined);
         for node in &nodes {
-            node.settled(i).await;
+            node.converged(i).await;
         }
     }
     nodes

@@ -2,7 +2,7 @@
 //!
 //! Raft follows any member with the highest term, evicted since or not. So at each start, and once after each lapse of
 //! its lease, a member believes no Raft message of any group until its [`recognition::Recognizer`] has recognized the
-//! cluster. Answering needs no lease, no leader and no recognition: a cold cluster does not wait for itself.
+//! cluster. Answering needs no lease, no leader and no cluster recognition: a cold cluster does not wait for itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use countersign_core::member::recognition::{
 };
 use countersign_core::name::Address;
 use countersign_core::trust::attestation::SignedAttestation;
-use countersign_core::trust::recognition::Shown;
+use countersign_core::trust::recognition::AttestationClaim;
 use countersign_net::dial_view;
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -163,22 +163,22 @@ pub(crate) fn show(local: &Local, state: &SharedState, request: &ViewRequest) ->
     let view = local.view();
     let excerpt = {
         let state = state.read();
-        Excerpt::of(state.chain_after(request.known), state.newest_shown().unwrap_or(&view.attestation))
+        Excerpt::of(state.chain_after(request.known), state.newest_attested().unwrap_or(&view.attestation))
     };
     let answer = excerpt.answer(local.node, &local.keys.identity, nonce, &view);
     reply_of(&answer).map_err(|_| Status::internal("no encoding"))
 }
 
 fn reply_of(answer: &Answer) -> Result<ViewReply, CodecError> {
-    let Answer { shown, page, signature, voters } = answer;
+    let Answer { claim, page, signature, voters } = answer;
     let encoded = |signed: &SignedAttestation| codec::encode(signed).map(Bytes::from);
     let attestations: Result<Vec<Bytes>, _> = page.attestations().iter().map(encoded).collect();
     let voters = voters.iter().map(|(node, address)| VoterAddress { node: node.0, address: address.to_string() });
     Ok(ViewReply {
-        node: shown.node.0,
+        node: claim.node.0,
         attestations: attestations?,
-        number: shown.number,
-        digest: Bytes::copy_from_slice(&shown.digest),
+        number: claim.number,
+        digest: Bytes::copy_from_slice(&claim.digest),
         signature: signature.map(|signature| Bytes::copy_from_slice(&signature)).unwrap_or_default(),
         voters: voters.collect(),
         ..ViewReply::default()
@@ -193,12 +193,13 @@ pub(crate) fn page_of(reply: &ViewReply) -> Result<Page, MessageError> {
 }
 
 fn answer_of(reply: &ViewReply) -> Result<Answer, MessageError> {
-    let shown = Shown { node: NodeId(reply.node), number: reply.number, digest: fixed("digest", &reply.digest)? };
+    let claim =
+        AttestationClaim { node: NodeId(reply.node), number: reply.number, digest: fixed("digest", &reply.digest)? };
     let signature = Some(&reply.signature).filter(|signature| !signature.is_empty());
     let signature = signature.map(|signature| fixed("signature", signature)).transpose()?;
     let address = |voter: &VoterAddress| Some((NodeId(voter.node), Address::parse(&voter.address).ok()?));
     let voters = reply.voters.iter().filter_map(address).collect();
-    Ok(Answer { shown, page: page_of(reply)?, signature, voters })
+    Ok(Answer { claim, page: page_of(reply)?, signature, voters })
 }
 
 fn fixed<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], MessageError> {
@@ -219,11 +220,11 @@ mod tests {
         let identity = SecretKey::from_seed(Secret::new([1; 32])).public();
         let voter = AttestedVoter { identity, store: StoreId([1; 16]) };
         let founding = Arc::new(Attestation::founding(ClusterId([1; 16]), NodeId(1), voter, AuthorityId([2; 32])));
-        let shown = Shown::of(NodeId(1), &founding);
+        let claim = AttestationClaim::of(NodeId(1), &founding);
         let page =
-            Page::of(vec![SignedAttestation { attestation: founding, signatures: BTreeMap::new() }], shown.number);
+            Page::of(vec![SignedAttestation { attestation: founding, signatures: BTreeMap::new() }], claim.number);
         let voters = vec![(NodeId(1), Address::parse("10.0.0.1:7001").unwrap())];
-        Answer { shown, page, signature, voters }
+        Answer { claim, page, signature, voters }
     }
 
     #[test]

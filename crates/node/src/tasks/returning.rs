@@ -107,7 +107,7 @@ pub enum FollowError {
     #[error("the answer is malformed")]
     Message(#[from] MessageError),
     /// The attestations do not follow from those that are known.
-    #[error("the attestations shown are not believed")]
+    #[error("the attestations are not believed")]
     Chain(#[from] ChainBroken),
     /// No nonce could be drawn.
     #[error(transparent)]
@@ -187,12 +187,12 @@ impl Returning {
     async fn ask_one(&self, address: &Address, meaning: Meaning) -> Result<Finding, ReturnFailure> {
         let known = Arc::clone(&self.local.endpoint.trust().load().view.attestation);
         let mut history = History::from(Arc::clone(&known));
-        let (mut client, presented) = loop {
-            let (stream, presented) = dial_return(address).await?;
+        let (mut client, unrecognized) = loop {
+            let (stream, unrecognized) = dial_return(address).await?;
             let endpoint = tonic::transport::Endpoint::from_static("http://member").timeout(ANSWER_DEADLINE);
             let mut client = EnrollmentClient::new(channel_over(&endpoint, stream));
             if follow_all(&mut client, &mut history).await? {
-                break (client, presented);
+                break (client, unrecognized);
             }
         };
         let own = Standing {
@@ -203,7 +203,7 @@ impl Returning {
         let finding = finding(self.local.node, meaning, &history, own);
         match finding {
             Finding::Outdated => {
-                let server = presented.recognize(known.cluster, &history.newest.authorities, &history.evicted)?;
+                let server = unrecognized.recognize(known.cluster, &history.newest.authorities, &history.evicted)?;
                 self.come_back(&mut client, &server).await?;
             }
             Finding::Evicted | Finding::Member => {}
@@ -334,8 +334,8 @@ pub(crate) async fn follow_all(
 ) -> Result<bool, FollowError> {
     for _ in 0..PAGES_MAX {
         let nonce = random::<32>()?.expose().to_vec().into();
-        let shown = client.view(ViewRequest { nonce, known: history.newest.number }).await?.into_inner();
-        let page = page_of(&shown)?;
+        let reply = client.view(ViewRequest { nonce, known: history.newest.number }).await?.into_inner();
+        let page = page_of(&reply)?;
         history.follow(&page)?;
         if !page.has_more() {
             return Ok(true);

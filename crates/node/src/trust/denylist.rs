@@ -1,6 +1,6 @@
-//! Whom this member refuses by itself, ahead of the view in force: members that an operator put in quarantine here, members
-//! that the cluster was recognized to have evicted, and members whose eviction stands in this member's own log. It needs
-//! no leader and no quorum, and it only ever refuses.
+//! Whom this member refuses by itself, ahead of the view in force: members that an operator put in quarantine here,
+//! members that the cluster was recognized to have evicted, and members whose eviction stands in this member's own
+//! log. It needs no leader and no quorum, and it only ever refuses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
@@ -137,8 +137,8 @@ impl Denylist {
         }
     }
 
-    /// The view in force holds what came of the entries up to `index`: it refuses whom they evicted, and nobody is refused
-    /// for an eviction that was not carried out or that a snapshot replaced.
+    /// The view in force holds what came of the entries up to `index`: it refuses whom they evicted, and nobody is
+    /// refused for an eviction that was not carried out or that a snapshot replaced.
     pub(crate) fn applied(&self, index: u64) {
         let mut cut = self.lock();
         cut.applied = cut.applied.max(index);
@@ -154,15 +154,15 @@ impl Denylist {
     }
 
     /// What was closed for these evictions before they were applied. From now on the view refuses whom they evict.
-    pub(crate) fn settle(&self, revocations: &[Revocation]) -> Vec<ClosedConnection> {
+    pub(crate) fn take_closed(&self, revocations: &[Revocation]) -> Vec<ClosedConnection> {
         let evicted = |role: &Role| revocations.iter().any(|r| r.whom == Revoked::Principal(role.clone()));
         let mut cut = self.lock();
         if cut.closed.is_empty() {
             return Vec::new();
         }
-        let (settled, rest) = core::mem::take(&mut cut.closed).into_iter().partition(|c| evicted(&c.principal.role));
+        let (closed, rest) = core::mem::take(&mut cut.closed).into_iter().partition(|c| evicted(&c.principal.role));
         cut.closed = rest;
-        settled
+        closed
     }
 }
 

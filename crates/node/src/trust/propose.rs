@@ -316,9 +316,9 @@ impl Proposer {
         self.state.read().view().map_or(Ok(()), |view| permit(view, taken_by, command))
     }
 
-    /// What `apply` would answer without a change, so that neither strangers nor members fill the log with it. A
-    /// leader that has just been elected may lack what is committed: before it answers, it makes sure that it has
-    /// applied everything.
+    /// What `apply` would answer without a change, so that neither unauthenticated callers nor members fill the log
+    /// with it. A leader that has just been elected may lack what is committed: before it answers, it makes sure that
+    /// it has applied everything.
     async fn answered(&self, command: &Command, time: UnixMillis) -> Option<Outcome> {
         let first = self.state.read().answered(command, time)?;
         if matches!(first, Outcome::Refused(Refused::NoCluster)) || self.group.ensure_linearizable().await.is_err() {

@@ -95,7 +95,7 @@ impl Stores {
         known.logged = known.logged.split_off(&index.saturating_add(1));
     }
 
-    /// A majority of the voters has shown what the cluster has become.
+    /// A majority of the voters has attested what the cluster has become.
     pub(crate) fn attested(&self, newest: &Arc<Attestation>) {
         self.lock().attested = Some(Arc::clone(newest));
     }

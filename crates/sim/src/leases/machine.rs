@@ -6,7 +6,7 @@ use std::sync::Arc;
 use countersign_core::group::GroupMembers;
 use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{Answer, Ask, Holder, Leader, LeaseClock, LeaseKeeper, LeaseManager};
-use countersign_core::member::recognition::{Asker as Stranger, Question, Recognizer};
+use countersign_core::member::recognition::{Asker as RecognizingMember, Question, Recognizer};
 use countersign_core::member::renewal::CertificateKeeper;
 use countersign_core::peer::{CertificateClaims, Proof, Refusal, Scope, Wanted, verify};
 use countersign_core::principal::{Principal, Role};
@@ -352,7 +352,7 @@ impl Machine {
         if !recognizer.poll_round(now) {
             return;
         }
-        let asker = Stranger { identity: &self.keys.identity(), view: &view };
+        let asker = RecognizingMember { identity: &self.keys.identity(), view: &view };
         let denied = |node| self.process.refused.contains(&node) || self.raft.evicts.contains(&node);
         let questions = recognizer.begin_round(shop.rng.bytes(), asker, denied, now);
         for Question { voter, nonce, known, .. } in questions {
@@ -437,7 +437,7 @@ impl Machine {
                 self.show(from, nonce, known, shop);
                 return Ok(());
             }
-            Body::Shown { nonce, answer } => {
+            Body::Recognition { nonce, answer } => {
                 let now = self.boot(shop.now);
                 if let Some(recognizer) = &mut self.process.recognizer {
                     let _ = recognizer.handle_answer(&nonce, from, *answer, now);

@@ -1,12 +1,13 @@
-//! A cluster in simulated time: members with leases, clocks that drift and jump, messages that are late, lost, twice and out
-//! of order, pauses, crashes, partitions, deposed leaders that do not know it; and an adversary that keeps every
-//! certificate it ever saw and presents all of them everywhere, again and again.
+//! A cluster in simulated time: members with leases, clocks that drift and jump, messages that are late, lost, twice
+//! and out of order, pauses, crashes, partitions, deposed leaders that do not know it; and an adversary that keeps
+//! every certificate it ever saw and presents all of them everywhere, again and again.
 //!
-//! What is decided about leases, barriers, recognition, renewal and time, the core decides; the rest, Raft too, is small
-//! and here. Everything follows from the seed.
+//! What is decided about leases, barriers, recognition, renewal and time, the core decides; the rest, Raft too, is
+//! small and here. Everything follows from the seed.
 //!
 //! What it does not model: a voter that lies while it is a voter, and what it may do afterwards to a member that hears
-//! nobody else and has not lost its lease in between ([`Setting::captures`] shows that this is a limit, not an oversight).
+//! nobody else and has not lost its lease in between ([`Setting::captures`] shows that this is a limit, not an
+//! oversight).
 
 mod clients;
 mod clock;
@@ -23,7 +24,7 @@ mod verdict;
 mod world;
 
 pub use evictions::{Cost, eviction_millis, lease_cost};
-pub use verdict::{Awaited, LeaseBroken, LeaseReport, LeaseViolation};
+pub use verdict::{LeaseBroken, LeaseReport, LeaseViolation, Unmet};
 
 use world::World;
 

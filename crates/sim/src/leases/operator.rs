@@ -94,9 +94,9 @@ impl Machine {
     pub(crate) fn show(&self, to: NodeId, nonce: [u8; 32], known: u64, shop: &mut Shop) {
         let Some(view) = self.process.view() else { return };
         let state = &self.process.state;
-        let excerpt = Excerpt::of(state.chain_after(known), state.newest_shown().unwrap_or(&view.attestation));
+        let excerpt = Excerpt::of(state.chain_after(known), state.newest_attested().unwrap_or(&view.attestation));
         let answer = Box::new(excerpt.answer(self.node, &self.keys.identity(), &nonce, view));
-        shop.send(self.node, to, Body::Shown { nonce, answer });
+        shop.send(self.node, to, Body::Recognition { nonce, answer });
     }
 
     /// One step towards what an operator wishes, once in a term.

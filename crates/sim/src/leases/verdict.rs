@@ -73,7 +73,7 @@ pub enum LeaseBroken {
         /// For how long nothing had gone wrong.
         calm: u64,
         /// What has not happened.
-        what: Awaited,
+        what: Unmet,
         /// With whom; 0 where it is everybody.
         member: NodeId,
     },
@@ -96,7 +96,7 @@ pub enum LeaseBroken {
 
 /// What a cluster that is left in peace must come to by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Awaited {
+pub enum Unmet {
     /// A leader.
     #[error("nobody leads")]
     Leader,

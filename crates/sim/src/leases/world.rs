@@ -322,7 +322,7 @@ impl World {
                 let Some(view) = own.process.view() else { return };
                 let excerpt = Excerpt::of(&[], &self.shop.record.founding);
                 let answer = Box::new(excerpt.answer(to, &own.keys.identity(), &nonce, view));
-                Body::Shown { nonce, answer }
+                Body::Recognition { nonce, answer }
             }
             _ => return,
         };

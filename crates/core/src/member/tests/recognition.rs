@@ -1,4 +1,4 @@
-//! Recognition, answer by answer and round after round; and the pages in which attestations are shown.
+//! Cluster recognition, answer by answer and round after round; and the pages in which attestations are shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::member::recognition::{Answer, Asker, Excerpt, History, Page, Question
 use crate::name::Address;
 use crate::time::BootMillis;
 use crate::trust::attestation::{Attestation, AttestedVoter, Signature, SignedAttestation};
-use crate::trust::recognition::Shown;
+use crate::trust::recognition::AttestationClaim;
 use crate::trust::tests::rig::{Rig, key};
 use crate::trust::view::View;
 
@@ -151,14 +151,14 @@ fn a_page_passes_for_no_answer_and_only_what_is_signed_is_followed() {
     };
 
     let last = &chain[ATTESTATIONS_PER_ANSWER_MAX - 1].attestation;
-    let shown = Shown::of(VOTER, last);
+    let claim = AttestationClaim::of(VOTER, last);
     let whole = Page::of(attestations(&good.page), last.number);
-    let unsigned = Answer { shown, page: whole.clone(), ..good.clone() };
+    let unsigned = Answer { claim, page: whole.clone(), ..good.clone() };
     assert_eq!(refused(unsigned, "said to be the last"), UncountedAnswer::Unsigned);
-    let other = Some(shown.sign(&key(1), &[8; 32]));
-    refused(Answer { shown, page: whole, signature: other, ..good.clone() }, "of another nonce");
+    let other = Some(claim.sign(&key(1), &[8; 32]));
+    refused(Answer { claim, page: whole, signature: other, ..good.clone() }, "of another nonce");
     refused(Answer { page: Page::of(vec![], PAGE + 1), signature: other, ..good.clone() }, "it leads nowhere");
-    let of_two = Answer { shown: Shown { node: NodeId(2), ..good.shown }, ..good.clone() };
+    let of_two = Answer { claim: AttestationClaim { node: NodeId(2), ..good.claim }, ..good.clone() };
     assert_eq!(refused(of_two, "of another voter"), UncountedAnswer::Another);
     let gap = attestations(&good.page)[1..].to_vec();
     refused(Answer { page: Page::of(gap, PAGE + 1), ..good.clone() }, "one is left out");
@@ -227,8 +227,8 @@ fn an_evicted_member_learns_so_and_a_lone_voter_recognizes_itself() {
     let view = view();
     let mut recognizer = Recognizer::new(NodeId(102), Arc::clone(&founding));
     begin(&mut recognizer, 1, &view, 0);
-    let shown = answer((&founding, &chain), 2, VOTER, 0, &[1; 32], &view);
-    recognizer.handle_answer(&[1; 32], VOTER, shown, at(0)).unwrap();
+    let claim = answer((&founding, &chain), 2, VOTER, 0, &[1; 32], &view);
+    recognizer.handle_answer(&[1; 32], VOTER, claim, at(0)).unwrap();
     let cluster = recognizer.recognized().unwrap();
     assert_eq!((cluster.is_evicted, cluster.refused), (true, BTreeSet::from([NodeId(101)])));
 
@@ -270,8 +270,8 @@ proptest! {
             if kind == 0 {
                 recognizer.handle_failure(&nonce, id, now);
             } else {
-                let shown = answer((&founding, &chain), knows, id, asked.unwrap_or(0), &nonce, &view);
-                recognizer.handle_answer(&nonce, id, shown, now).unwrap();
+                let claim = answer((&founding, &chain), knows, id, asked.unwrap_or(0), &nonce, &view);
+                recognizer.handle_answer(&nonce, id, claim, now).unwrap();
                 if asked.is_some() && of == round && now.since(began) < 4_000 {
                     counted.push(knows);
                 }

@@ -117,11 +117,11 @@ pub enum Command {
     RotateClusterToken(RotateClusterToken),
     /// Spends one use of a token and admits its holder.
     Admit(Box<Admission>),
-    /// Records a copy of an authority's key, sealed to a member that is to vote.
+    /// Records a copy of an authority's key, sealed to a member that is promoted.
     SealAuthority(SealAuthority),
     /// A member shows that it opened its copy.
     ConfirmAuthority(ConfirmAuthority),
-    /// Changes whether a member is meant to vote.
+    /// Promotes or demotes a member.
     SetSuffrage(SetSuffrage),
     /// Removes a member and refuses its keys.
     Evict(Evict),

@@ -9,7 +9,7 @@ use crate::trust::attestation::{Attestation, AttestedVoter, ChainBroken, Signatu
 use crate::trust::command::{AddJoinToken, Command, Evict, RevokeKey, SetSuffrage, SignAttestation};
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Outcome, Refused, Signer};
-use crate::trust::recognition::{AnswerError, Recognition, Shown};
+use crate::trust::recognition::{AnswerError, AttestationClaim, Recognition};
 
 fn sign(rig: &mut Rig, number: usize, node: u8) -> Outcome {
     let attestation = Arc::clone(&rig.0.attestations()[number].attestation);
@@ -17,10 +17,10 @@ fn sign(rig: &mut Rig, number: usize, node: u8) -> Outcome {
     rig.apply(Command::SignAttestation(SignAttestation { number: number as u64, node: NodeId(node.into()), signature }))
 }
 
-/// Voters 1 to 3, and every attestation signed by all who may and are awaited.
+/// Voters 1 to 3, and all of them have signed every attestation that they may sign.
 fn attested() -> Rig {
     let mut rig = Rig::three_voters();
-    rig.settle();
+    rig.attest();
     rig
 }
 
@@ -79,7 +79,7 @@ fn who_must_sign_is_not_evicted_before_it_has() {
     let missing = |number| Refused::SignatureMissing { node: NodeId(2), number };
     let of_founder = Command::Evict(Evict { node: NodeId(1), compromised: false, keep_authority: true });
     assert_eq!(rig.refused(of_founder), Refused::SignatureMissing { node: NodeId(1), number: 0 });
-    rig.settle();
+    rig.attest();
     // Of two voters both must sign: not even the eviction's own attestation could be completed.
     assert_eq!(rig.refused(evict_2()), missing(2));
     rig.apply(Command::SetSuffrage(SetSuffrage { node: NodeId(2), suffrage: Suffrage::Learner, keep_authority: true }));
@@ -96,7 +96,7 @@ fn who_must_sign_is_not_evicted_before_it_has() {
     rig.sign_one(2);
     assert_eq!((rig.0.needs(NodeId(2)), rig.0.is_attested(demoted)), (None, true));
     assert!(matches!(rig.apply(evict_2()), Outcome::Evicted { .. }));
-    rig.settle();
+    rig.attest();
     assert!(rig.0.is_attested(generation(&rig)));
 }
 
@@ -143,7 +143,7 @@ fn a_member_that_knows_one_attestation_follows_to_the_newest() {
     let mut rig = attested();
     let known = Arc::clone(&rig.0.attestations()[0].attestation);
     evict(&mut rig, 3);
-    rig.settle();
+    rig.attest();
     let (newest, evicted) = follow(&known, rig.0.chain_after(0)).unwrap();
     assert_eq!(newest, rig.0.attestations().last().unwrap().attestation);
     assert!(evicted.contains(&NodeId(3)));
@@ -215,10 +215,10 @@ fn ask(rig: &Rig, recognition: &mut Recognition, node: u8) -> Result<(), AnswerE
     let asked = Arc::clone(recognition.newest());
     let (nonce, number) = recognition.question();
     let chain = rig.0.chain_after(number);
-    let newest = rig.0.newest_shown().unwrap();
-    let shown = Shown::of(NodeId(node.into()), newest);
-    let signature = shown.sign(&key(node), &nonce);
-    recognition.answer(&asked, &shown, chain, &signature)
+    let newest = rig.0.newest_attested().unwrap();
+    let claim = AttestationClaim::of(NodeId(node.into()), newest);
+    let signature = claim.sign(&key(node), &nonce);
+    recognition.answer(&asked, &claim, chain, &signature)
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_returning_member_learns_evictions_before_it_believes_a_voter() {
     let stored = Arc::clone(&rig.0.view().unwrap().attestation);
     let old = Rig::of(rig.0.clone());
     evict(&mut rig, 3);
-    rig.settle();
+    rig.attest();
     let mut recognition = Recognition::new(stored, [7; 32]);
     // The evicted voter shows the past, and is counted as one of three.
     ask(&old, &mut recognition, 3).unwrap();
@@ -246,8 +246,8 @@ fn an_answer_for_another_nonce_or_by_another_key_is_not_counted() {
     let stored = Arc::clone(&rig.0.view().unwrap().attestation);
     let mut recognition = Recognition::new(Arc::clone(&stored), [7; 32]);
     let mut answer = |node: u64, by: u8, nonce: [u8; 32], of: u64| {
-        let signature = Shown::of(NodeId(of), &stored).sign(&key(by), &nonce);
-        recognition.answer(&stored, &Shown::of(NodeId(node), &stored), &[], &signature)
+        let signature = AttestationClaim::of(NodeId(of), &stored).sign(&key(by), &nonce);
+        recognition.answer(&stored, &AttestationClaim::of(NodeId(node), &stored), &[], &signature)
     };
     assert_eq!(answer(1, 1, [8; 32], 1), Err(AnswerError::Signature), "replayed");
     assert_eq!(answer(1, 2, [7; 32], 1), Err(AnswerError::Signature));
@@ -265,7 +265,7 @@ fn a_voter_that_is_behind_is_counted_and_one_of_another_history_is_not() {
     rig.apply(Command::AddJoinToken(AddJoinToken(voter_record(5, 1))));
     rig.apply(Command::Admit(Box::new(request(4, 5).into())));
     rig.open_authority(NodeId(4));
-    rig.settle();
+    rig.attest();
     let stored = Arc::clone(&rig.0.view().unwrap().attestation);
     let mut recognition = Recognition::new(Arc::clone(&stored), [7; 32]);
     for node in [1, 2] {
@@ -274,9 +274,9 @@ fn a_voter_that_is_behind_is_counted_and_one_of_another_history_is_not() {
     }
     let mut other = Attestation::clone(&stored);
     other.voters.clear();
-    let shown = Shown::of(NodeId(3), &other);
-    let signature = shown.sign(&key(3), &[7; 32]);
-    assert_eq!(recognition.answer(&stored, &shown, &[], &signature), Err(AnswerError::Elsewhere));
+    let claim = AttestationClaim::of(NodeId(3), &other);
+    let signature = claim.sign(&key(3), &[7; 32]);
+    assert_eq!(recognition.answer(&stored, &claim, &[], &signature), Err(AnswerError::Elsewhere));
     ask(&rig, &mut recognition, 4).unwrap();
     assert!(recognition.recognized().is_some());
 }
@@ -288,6 +288,6 @@ fn a_voter_that_never_came_so_far_as_to_hold_the_key_is_not_waited_for() {
     rig.apply(Command::Admit(Box::new(request(2, 5).into())));
     assert_eq!(rig.0.view().unwrap().attestation.voters.len(), 1, "it may have died since");
     evict(&mut rig, 2);
-    rig.settle();
+    rig.attest();
     assert!(rig.0.is_attested(generation(&rig)), "the founder alone signs");
 }

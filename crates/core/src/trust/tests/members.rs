@@ -44,7 +44,7 @@ fn the_last_voter_cannot_leave() {
     assert_eq!(rig.refused(suffrage(1, Suffrage::Learner, true)), Refused::LastVoter(NodeId(1)));
     rig.open_authority(NodeId(2));
     rig.apply(suffrage(1, Suffrage::Learner, true));
-    rig.settle();
+    rig.attest();
     assert!(matches!(rig.apply(evict(1, true)), Outcome::Evicted { .. }));
     assert_eq!(rig.refused(evict(2, true)), Refused::LastVoter(NodeId(2)));
 }
@@ -232,7 +232,7 @@ fn a_voter_of_the_group_is_not_evicted_before_it_has_left() {
         assert_eq!(refused, Outcome::Refused(Refused::StillVotes(NodeId(2))), "{voters:?}");
     }
     rig.apply(suffrage(2, Suffrage::Learner, true));
-    rig.settle();
+    rig.attest();
     let refused = rig.apply_among(&among(&[1, 2, 3], &[]), evict(2, true));
     assert_eq!(refused, Outcome::Refused(Refused::StillVotes(NodeId(2))));
     assert!(rig.0.view().unwrap().members.contains_key(&NodeId(2)));

@@ -181,18 +181,18 @@ impl Rig {
             rig.apply(Command::Admit(Box::new(request_at(level, seed, 200).into())));
             rig.open_authority(NodeId(u64::from(seed)));
         }
-        rig.settle();
+        rig.attest();
         rig
     }
 
-    /// Voters 1 to 4 sign every attestation that awaits their signatures, as running members do.
-    pub(crate) fn settle(&mut self) {
+    /// Voters 1 to 4 sign every attestation that lacks their signatures, as running members do.
+    pub(crate) fn attest(&mut self) {
         for node in [1, 2, 3, 4].repeat(8) {
             self.sign_one(node);
         }
     }
 
-    /// Node `node` signs the first attestation that awaits its signature.
+    /// Node `node` signs the first attestation that lacks its signature.
     pub(crate) fn sign_one(&mut self, node: u8) {
         let id = NodeId(node.into());
         if let Some(attestation) = self.0.to_sign(id).cloned() {
