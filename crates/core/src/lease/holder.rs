@@ -20,7 +20,7 @@ impl Holder {
         self.granted_for(asked, named, length.millis());
     }
 
-    /// The same for a lease that lasts `millis`: whoever leases out of its own lease gives what is left of it.
+    /// The same for a lease that lasts `millis`. A member that delegates a lease gives what is left of its own.
     pub fn granted_for(&mut self, asked: BootMillis, named: Generation, millis: u64) {
         let deadline = asked.plus(millis);
         if self.waiting.is_none_or(|(generation, until)| generation <= named || until <= asked) {
@@ -35,8 +35,8 @@ impl Holder {
         self.start_if_enforced();
     }
 
-    /// Another leader leads: what its predecessor promised and has not come true is forgotten, whatever it named.
-    pub const fn led_anew(&mut self) {
+    /// Another leader leads: the holder forgets each grant of its predecessor that has not started.
+    pub const fn leader_changed(&mut self) {
         self.waiting = None;
     }
 
