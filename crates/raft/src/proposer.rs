@@ -27,7 +27,7 @@ const ENTRIES_IN_FLIGHT_MAX: usize = 1;
 /// came while the last entry was under way go alone, and all callers travel in two halves: twice the entries, twice
 /// the fsyncs.
 const GATHER: Duration = Duration::from_millis(1);
-/// Callers below which nobody waits for anybody: an entry saved is worth less than their time.
+/// With fewer callers than this, no caller waits for another: a saved entry is worth less than their time.
 const GATHER_CALLERS_MIN: usize = 8;
 
 /// A command that was committed and applied.
@@ -134,7 +134,7 @@ impl Proposer {
 struct Crowd {
     /// Commands in the entry under way.
     entry: usize,
-    /// Callers when it was answered: those whom it answered and those who waited meanwhile.
+    /// Callers when it was answered: those that got an answer and those that waited meanwhile.
     callers: usize,
     since: Option<Instant>,
 }
@@ -207,7 +207,7 @@ fn fill(first: Pending, waiting: &mut mpsc::Receiver<Pending>) -> (Vec<Bytes>, V
 
 fn answer_all(answers: Vec<Answer>, error: ProposeError) {
     for answer in answers {
-        // Nobody may be waiting any more.
+        // The caller may have stopped waiting.
         drop(answer.send(Err(error)));
     }
 }
@@ -227,7 +227,7 @@ impl Settling {
         let result = loop {
             tokio::select! {
                 result = &mut written => break result.ok(),
-                // why: a leader cut off may never learn its entry's fate; its callers must not wait for ever.
+                // why: a leader cut off may never learn its entry's fate; its callers must not wait without end.
                 () = tokio::time::sleep_until(self.until) => break None,
                 changed = metrics.changed(), if permit.is_some() => {
                     // A leader deposed may wait long for this entry's fate; those behind it need not.
@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_waits_for_a_crowd_that_was_just_answered_and_for_nobody_else() {
+    fn entry_waits_only_for_callers_that_were_just_answered() {
         let crowd = |entry, waiting| {
             let mut crowd = Crowd { entry, ..Crowd::default() };
             crowd.answered(waiting);

@@ -1,7 +1,7 @@
 //! One group on this member: propose, read, change its members, watch it.
 //!
-//! Every call returns within twice the group's deadline, but for [`Group::initialize`], which asks nobody else. No call
-//! decides who may make it.
+//! Every call returns within twice the group's deadline, but for [`Group::initialize`], which asks no other member. No
+//! call decides who may make it.
 
 mod error;
 mod read;
@@ -260,7 +260,7 @@ impl Group {
         self.0.status.borrow().clone()
     }
 
-    /// Whom this member follows; itself, if it leads.
+    /// The leader that this member follows; itself, if it leads.
     pub fn leader(&self) -> Option<NodeId> {
         self.0.status.borrow().leader
     }
