@@ -75,7 +75,7 @@ async fn a_client_renews_over_its_own_connection_and_the_old_certificate_goes_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_was_revoked_renews_nothing() {
+async fn revoked_client_renews_nothing() {
     let node = Node::bootstrap("n1").await;
     node.converged(1).await;
     let client = node.client("pay").await;

@@ -125,9 +125,9 @@ async fn an_evicted_voter_is_out_and_its_key_stays_refused() {
         matches!(why, StartError::Node(NodeError::Join(JoinError::Refused { why: Refused::KeyRevoked, .. }))),
         "{why:?}"
     );
-    // The host made anew under the same name, with new keys, is welcome.
-    let anew = Node::join("n3", &fresh, &nodes[1]).await.unwrap();
-    assert_eq!(anew.member().node(), NodeId(4));
+    // The host set up again under the same name, with new keys, is welcome.
+    let again = Node::join("n3", &fresh, &nodes[1]).await.unwrap();
+    assert_eq!(again.member().node(), NodeId(4));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -114,7 +114,7 @@ async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_cou
         node.until(|status| is_silenced(status) && of(status, &n3).is_some()).await;
     }
 
-    // The way that is printed: demoted, it keeps nobody from serving, and it comes back with a new store.
+    // The way that is printed: demoted, it keeps no member from serving, and it comes back with a new store.
     assert!(
         n1.status()
             .await

@@ -32,7 +32,7 @@ async fn join(name: &str, token: &Token, sponsor: &Address, files: Option<FilesM
     Node::start_with(tempfile::tempdir().unwrap(), &Name::parse(name).unwrap(), start, files).await
 }
 
-/// Every member has converged in Raft; nobody holds a CA key.
+/// Every member has converged in Raft; no member holds a CA key.
 async fn converged(nodes: &[Node]) {
     for node in nodes {
         node.until(|s| s.ready && s.members.len() == nodes.len() && s.members.iter().all(|m| m.converged)).await;
@@ -80,8 +80,8 @@ async fn live_a_life(elsewhere: &Elsewhere) {
         "{refused:?}"
     );
     elsewhere.make("n3");
-    let anew = join("n3", &token, &nodes[1].address(), Some(elsewhere.node("n3"))).await.unwrap();
-    assert_eq!(anew.member().node(), NodeId(4));
+    let again = join("n3", &token, &nodes[1].address(), Some(elsewhere.node("n3"))).await.unwrap();
+    assert_eq!(again.member().node(), NodeId(4));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,7 +128,7 @@ async fn who_joins_without_a_fitting_certificate_is_refused_and_told_what_to_do(
         join("n2", &token, &sponsor, None).await,
         Err(StartError::Node(NodeError::Join(JoinError::Dial { .. })))
     ));
-    // Somebody else's name.
+    // The name of another member.
     elsewhere.make("other/n1");
     let taken = join("n2", &token, &sponsor, Some(elsewhere.node("other/n1"))).await.err().unwrap();
     let why = |error: StartError| match error {

@@ -29,7 +29,7 @@ async fn found(cluster: NewCluster) -> Result<Node, StartError> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_made_offline_are_served_but_nobody_becomes_a_node_or_an_admin_offline() {
+async fn offline_certificates_make_clients_but_no_nodes_and_no_admins() {
     let elsewhere = Elsewhere::offline();
     let mut nodes = vec![found(imported(&elsewhere)).await.unwrap()];
     let domain = nodes[0].member().view().trust_domain.clone();
@@ -80,7 +80,7 @@ async fn an_authority_is_founded_on_only_with_its_own_key_and_in_its_own_trust_d
     let trust_domain = Some(TrustDomain::parse("elsewhere.example").unwrap());
     let error = found(NewCluster { trust_domain, ..imported(&elsewhere) }).await.err().unwrap();
     assert!(matches!(error, StartError::Node(NodeError::Bootstrap(BootstrapError::TrustDomain { .. }))), "{error:?}");
-    // The same authority with and without its key: which is meant is nobody's to guess.
+    // The same authority with and without its key: the member does not guess which is meant.
     let name = Name::parse("n1").unwrap();
     let start = Start::Bootstrap(imported(&elsewhere));
     let both = Node::start_with(tempfile::tempdir().unwrap(), &name, start, Some(elsewhere.node("n1"))).await;

@@ -65,7 +65,7 @@ async fn two_of_three_refuse_a_leader_that_does_not_yield_elect_among_themselves
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quarantine_needs_nobody_else_outlives_a_restart_and_ends_when_it_is_lifted() {
+async fn quarantine_needs_no_other_member_and_outlives_a_restart() {
     let mut nodes = cluster_of(3).await;
     let third = nodes.pop().unwrap();
     let second = nodes.pop().unwrap().stop().await;
@@ -84,7 +84,7 @@ async fn a_quarantine_needs_nobody_else_outlives_a_restart_and_ends_when_it_is_l
         node.converged(3).await;
     }
 
-    for refused in [quarantine(&first, "nobody"), quarantine(&first, "99"), lift(&first, "nobody")] {
+    for refused in [quarantine(&first, "absent"), quarantine(&first, "99"), lift(&first, "absent")] {
         assert!(matches!(refused, Err(ControlError::UnknownNode { .. })), "{refused:?}");
     }
     let itself = quarantine(&first, "n1");
@@ -92,7 +92,7 @@ async fn a_quarantine_needs_nobody_else_outlives_a_restart_and_ends_when_it_is_l
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_is_evicted_on_another_voter_and_nobody_twice() {
+async fn leader_is_evicted_on_another_voter_and_only_once() {
     let (leader, others) = by_leadership(cluster_of(3).await).await;
     let name = leader.status().await.name;
     assert!(others[0].evict(&name).await.barrier.unwrap().passed);
@@ -100,7 +100,7 @@ async fn a_leader_is_evicted_on_another_voter_and_nobody_twice() {
     let generation = others[0].status().await.generation;
     let gone = others[0].try_evict(&name).await.unwrap_err();
     assert!(matches!(gone, ControlError::Command(CommandError::Refused(Refused::AlreadyEvicted(_)))), "{gone:?}");
-    let unknown = others[0].try_evict("nobody").await.unwrap_err();
+    let unknown = others[0].try_evict("absent").await.unwrap_err();
     assert!(matches!(unknown, ControlError::UnknownNode { .. }), "{unknown:?}");
     let itself = others[0].try_evict(others[0].member().name().as_str()).await.unwrap_err();
     assert!(matches!(itself, ControlError::EvictsItself(_)), "{itself:?}");

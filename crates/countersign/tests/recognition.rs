@@ -1,4 +1,5 @@
-//! Recognition before belief: whom a member believes that was away, and that a cold cluster does not wait for itself.
+//! Cluster recognition before belief: which peers a member that was away believes. A cold cluster does not wait for
+//! itself.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -61,7 +62,7 @@ async fn an_evicted_voter_captures_no_member_that_was_down_during_its_eviction()
     let away = Node::open(away.0, away.1).await;
     let evicted = Node::open(kept, name).await;
     let term = away.status().await.raft.term;
-    let channel = dial(&evicted, &away).await.expect("nobody has told it yet");
+    let channel = dial(&evicted, &away).await.expect("no member has told it yet");
     let refused = stand(&channel, &evicted, term + 50).await;
     assert!(!believed(&refused), "{refused:?}");
     // The two of them are not enough to show each other what the cluster is.
@@ -133,7 +134,7 @@ async fn a_cold_cluster_does_not_wait_for_itself() {
     for node in [&first, &second] {
         node.until(|status| status.ready).await;
     }
-    // Every lease lapses while nobody is there to renew it; then all go on.
+    // Every lease lapses while no leader is there to renew it; then all go on.
     let held = second.stop().await;
     first.until(|status| status.lease_millis_left.is_none()).await;
     assert!(first.member().fresh().is_err());

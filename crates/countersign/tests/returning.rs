@@ -1,5 +1,5 @@
-//! Members that their peers refuse: the evicted one stops serving, the one with old data comes back, and nobody else
-//! does.
+//! Members that their peers refuse: the evicted one stops serving, the one with old data comes back, and no other
+//! member does.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -33,7 +33,7 @@ async fn evicted(node: &Node) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_evicted_node_learns_it_and_serves_nobody() {
+async fn evicted_node_learns_it_and_serves_no_client() {
     let nodes = cluster_living(3, Lifetimes { lease: LeaseLength::from_secs(60).unwrap(), ..Default::default() }).await;
     for node in &nodes {
         node.converged(3).await;
@@ -175,27 +175,27 @@ async fn a_return_is_of_one_member_for_one_connection() {
 async fn a_server_is_recognized_under_the_authorities_and_evictions_of_the_attestations_alone() {
     let (node, other) = (Node::bootstrap("n1").await, Node::bootstrap("n1").await);
     let (view, foreign) = (node.member().view(), other.member().view());
-    let nobody = BTreeSet::new();
+    let none = BTreeSet::new();
     let (_, unrecognized) = dial_return(&node.address()).await.unwrap();
     let trusted = &view.attestation.authorities;
-    unrecognized.recognize(view.cluster, trusted, &nobody).unwrap();
+    unrecognized.recognize(view.cluster, trusted, &none).unwrap();
     let refused = |outcome: Result<RecognizedServer, Unrecognized>| outcome.unwrap_err();
-    refused(unrecognized.recognize(view.cluster, &foreign.attestation.authorities, &nobody));
-    refused(unrecognized.recognize(view.cluster, &BTreeSet::new(), &nobody));
-    refused(unrecognized.recognize(foreign.cluster, trusted, &nobody));
+    refused(unrecognized.recognize(view.cluster, &foreign.attestation.authorities, &none));
+    refused(unrecognized.recognize(view.cluster, &BTreeSet::new(), &none));
+    refused(unrecognized.recognize(foreign.cluster, trusted, &none));
     refused(unrecognized.recognize(view.cluster, trusted, &BTreeSet::from([NodeId(1)])));
 }
 
 /// The word of one member, without the signatures of a majority of the voters, changes nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_of_eviction_without_the_voters_signatures_stops_nobody() {
+async fn eviction_claim_without_voter_signatures_stops_no_member() {
     let mut nodes = cluster_of(3).await;
     for node in &nodes {
         node.converged(3).await;
     }
     let client = nodes[0].client("pay").await;
     let (data, _) = nodes.remove(0).stop().await;
-    // Whoever leads the other two speaks to it all the time.
+    // The leader of the other two speaks to it all the time.
     let mut liar = Liar::serve(data.path(), &nodes[0]).await;
     let patience = Duration::from_secs(60);
     tokio::time::timeout(patience, liar.asked.wait_for(|asked| *asked >= 2)).await.unwrap().unwrap();

@@ -100,14 +100,14 @@ async fn a_revoked_principal_loses_all_its_keys_and_one_issued_later_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_nobodys_certificate_is_refused_and_changes_nothing() {
+async fn unknown_certificate_is_refused_and_changes_nothing() {
     let nodes = cluster_of(1).await;
     let node = &nodes[0];
     node.client("pay").await;
     let before = node.member().view();
     let leaf = before.members[&node.member().node()].leaf.key;
     let identity = before.members[&node.member().node()].keys.identity.id();
-    for role in ["client/nobody", "admin/pay"] {
+    for role in ["client/absent", "admin/pay"] {
         let refused = revoke_principal(node, role).await.unwrap_err();
         assert!(
             matches!(refused, ControlError::Command(CommandError::Refused(Refused::NoSuchPrincipal(_)))),

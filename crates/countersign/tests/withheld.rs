@@ -178,7 +178,7 @@ async fn cut_off(mut nodes: Vec<Node>) -> Node {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_without_a_lease_takes_nobody_for_an_admin() {
+async fn member_without_a_lease_takes_no_caller_for_an_admin() {
     let nodes = cluster_of(3).await;
     let ada = nodes[0].issue("admin/ada").await;
     let answer = nodes[0].over_https(&ada, "GET", "/v1/certificates", "").await;

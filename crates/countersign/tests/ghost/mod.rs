@@ -1,4 +1,4 @@
-//! Copies of a member's data directory, and what somebody who has one can do with it.
+//! Copies of a member's data directory, and what their holder can do with them.
 
 #![allow(dead_code, unreachable_pub)]
 
@@ -47,7 +47,7 @@ pub fn copy(from: &Path) -> TempDir {
     to
 }
 
-/// The keys and the certificate in a data directory, in the hands of somebody who runs no member.
+/// The keys and the certificate in a data directory, in the hands of an attacker who runs no member.
 pub struct Ghost {
     pub node: NodeId,
     pub identity: SecretKey,
@@ -91,7 +91,7 @@ impl Ghost {
     }
 }
 
-/// A member whose keys somebody has, and who says to everybody that they were evicted; on its own word alone.
+/// An attacker with a member's keys, who tells each caller that the caller was evicted, without proof.
 pub struct Liar {
     /// How often it was asked for proof.
     pub asked: tokio::sync::watch::Receiver<usize>,

@@ -292,7 +292,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// One connection, kept: it is not dialed anew when it is lost.
+    /// One connection, kept: it is not dialed again when it is lost.
     pub async fn connect(&self, node: &Node) -> Result<Whoami, DialError> {
         let stream = self.dialer.dial(&node.address()).await?;
         let endpoint = tonic::transport::Endpoint::from_static("http://cluster");
@@ -332,7 +332,7 @@ pub async fn cluster_around(founder: Node, n: usize) -> Vec<Node> {
     nodes
 }
 
-/// Compares with what is checked in; writes it anew with `COUNTERSIGN_BLESS=1`.
+/// Compares with the checked-in golden file; `COUNTERSIGN_BLESS=1` writes the file.
 pub fn agrees_with_golden(file: &str, seen: &str) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
     if std::env::var_os("COUNTERSIGN_BLESS").is_some() {
