@@ -74,7 +74,7 @@ pub enum Started {
 /// The parts of a member. Clones are the same member; it runs from [`Node::run`] until [`Node::shutdown`].
 #[derive(Clone)]
 pub struct Node {
-    /// Who this member is, and whom it trusts.
+    /// The identity of this member, and the authorities that it trusts.
     pub local: Arc<Local>,
     /// The replicated state as applied here.
     pub state: SharedState,
@@ -436,7 +436,10 @@ fn publish(state: &SharedState, endpoint: Endpoint, rules: Publisher, denylist: 
                 closed.extend(denylist.take_closed(revocations));
                 book.enter(revocations, &closed, SystemClock.now());
                 for connection in closed {
-                    tracing::info!(principal = %connection.principal, reason = %connection.refusal, "connection closed");
+                    tracing::info!(
+                        principal = %connection.principal, reason = %connection.refusal,
+                        "connection closed"
+                    );
                 }
                 true
             }

@@ -20,7 +20,7 @@ use crate::service::io::UnauthenticatedCaller;
 
 /// Refusals kept; the oldest is forgotten.
 const KEPT_MAX: usize = 1024;
-/// Bytes of the file at which it is written anew with what is kept.
+/// Bytes of the file at which it is written again, with the refusals that are kept.
 const FILE_LEN_MAX: u64 = 1024 * 1024;
 
 /// The member's memory of refusals.
@@ -138,8 +138,8 @@ pub const fn advice(refusal: Refusal) -> &'static str {
         Refusal::Authority => "use a certificate of this cluster: `countersign cert issue`",
         Refusal::NotYetValid => "compare the clocks of both hosts",
         Refusal::Expired => {
-            "issue a client a new certificate: `countersign cert issue`; a node renews its own: see its log; check the clocks \
-             of both hosts"
+            "issue a client a new certificate: `countersign cert issue`; a node renews its own: see its log; check the \
+             clocks of both hosts"
         }
         Refusal::KeyRevoked | Refusal::Evicted => {
             "if the host may come back, join it again with another --data directory: `countersign token create`"
@@ -183,7 +183,8 @@ pub fn advice_enrollment(why: &Refused) -> &'static str {
             "install the release that the cluster's members run, then repeat the same command"
         }
         Refused::AboveLevel { .. } => {
-            "update the members that are behind, then repeat the command; `countersign cluster level` shows what each knows"
+            "update the members that are behind, then repeat the command; `countersign cluster level` shows what each \
+             knows"
         }
         Refused::Later(_) => "install the release that the cluster's members run, then repeat the same command",
         Refused::LevelNeedsVoter(_) => "update that voter, or demote or evict it: `countersign node list`",

@@ -1,5 +1,5 @@
-//! `view.bin` follows the membership, so that a member that has lost its store still knows its cluster: whom to ask,
-//! and whom to believe.
+//! `view.bin` follows the membership, so that a member that has lost its store still knows its cluster: the members to
+//! ask and the authorities to believe.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

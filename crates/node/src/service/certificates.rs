@@ -56,7 +56,7 @@ impl Certificates for CertificatesService {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
         // Absent only if the router were wired wrongly: refuse.
         let caller = request.extensions().get::<Caller>().cloned();
-        let Caller { peer, remote, .. } = caller.ok_or_else(|| Status::unauthenticated("nobody"))?;
+        let Caller { peer, remote, .. } = caller.ok_or_else(|| Status::unauthenticated("no caller"))?;
         let (view, now) = (self.local.view(), self.local.now());
         let (role, in_use) = (peer.principal().role.clone(), peer.key());
         check(&view, &role, now)?;

@@ -232,7 +232,7 @@ mod tests {
         let (foreign, chain) = World::new().make("broker/n2.corp", Some("n2.corp"));
         assert!(matches!(world.read(NOW, &chain, &foreign, &request(1)), Err(CredentialError::Chain(_))));
         assert!(matches!(world.read(NOW, &[], &foreign, &request(1)), Err(CredentialError::Chain(_))));
-        // A client's certificate serves nobody.
+        // A client's certificate makes no node.
         let (client, chain) = world.make("client/pay", None);
         assert!(matches!(world.read(NOW, &chain, &client, &request(1)), Err(CredentialError::Chain(_))));
     }

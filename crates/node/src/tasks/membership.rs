@@ -1,5 +1,5 @@
-//! The leader's task that keeps Raft's membership as the trust state wants it, one step at a time. It takes the steps that
-//! [`next_step`] names, and decides none.
+//! The leader's task that keeps Raft's membership as the trust state wants it, one step at a time. It takes the steps
+//! that [`next_step`] names, and decides none.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,7 +129,7 @@ impl Membership {
     }
 }
 
-/// Before a stop: another voter that is up to date takes over, so that nobody waits for an election.
+/// Before a stop: another voter that is up to date takes over, so that no caller waits for an election.
 pub(crate) async fn hand_over_leadership(group: &Group, node: NodeId) {
     let status = group.status();
     if status.state != GroupState::Leader {

@@ -54,7 +54,10 @@ impl OwnRecord {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::debug!(error = %crate::chain(&error), "this member's record is not right yet, will be tried again");
+                    tracing::debug!(
+                        error = %crate::chain(&error),
+                        "this member's record is not right yet, will be tried again"
+                    );
                 }
             }
             // why: a step whose message was lost is tried again, though nothing has changed

@@ -30,6 +30,6 @@ impl OwnStatus {
         self.evicted.store(true, Ordering::Release);
         self.lease.surrender();
         let closed = self.endpoint.registry().close_services(Refusal::NoLease).len();
-        tracing::error!(connections = closed, "this node was evicted from its cluster; it serves nobody any more");
+        tracing::error!(connections = closed, "this node was evicted from its cluster; it serves no client any more");
     }
 }

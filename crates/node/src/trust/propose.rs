@@ -158,12 +158,12 @@ impl Proposer {
         self.command_of(&Claim::of_member(self.local.node, new_request()?), command, spki).await
     }
 
-    /// Carries out a command that somebody asked this member for, with the key to certify where it admits or issues.
+    /// Carries out a command that a caller asked this member for, with the key to certify where it admits or issues.
     pub async fn command_of(&self, claim: &Claim, command: Command, spki: &[u8]) -> Result<Done, CommandError> {
         let deadline = Instant::now() + PROPOSE_DEADLINE;
         let mut turn = 0;
         loop {
-            // A member whom nobody has reached yet, because it moved, asks the voters one after the other.
+            // A member that moved, and that no leader has reached yet, asks the voters one after the other.
             let leader = self.group.leader().or_else(|| self.some_voter(turn));
             turn += 1;
             let attempt = match leader {
@@ -208,7 +208,7 @@ impl Proposer {
         command: &Command,
         spki: &[u8],
     ) -> Result<Option<ProposeReply>, CommandError> {
-        // Whoever it was, `from` took it: the transport verified that peer.
+        // `from` took the request of any caller: the transport verified that peer.
         match self.propose_here(claim.taken_by(from, command), command, spki).await? {
             Attempt::Elsewhere => Ok(None),
             Attempt::Clock(why) => Err(CommandError::Clock(why)),
@@ -239,7 +239,7 @@ impl Proposer {
                 return Ok(Attempt::Done(Box::new(done)));
             }
         }
-        // What removes somebody is not even written where nobody can commit it: later, it would surprise.
+        // A command that removes a member is not even written where it cannot be committed: later, it would surprise.
         if matches!(command, Command::Evict(_) | Command::SetSuffrage(_) | Command::ReturnStore(_))
             && self.group.ensure_linearizable().await.is_err()
         {
@@ -340,7 +340,7 @@ impl Proposer {
         let chain = match (&done.outcome, command.effect()) {
             (Outcome::Admitted(admitted), Effect::CertifiesNode(endorsement)) if certified == admitted.leaf.key => {
                 if let Some(view) = view {
-                    // Rules come with the log: until it has that, a joiner lets nobody do anything.
+                    // Rules come with the log: until it has that, a joiner allows nothing.
                     done.view = codec::encode::<View>(&view.without_policy())?.into();
                 }
                 self.key_holder.sign_admitted(admitted, endorsement, spki)?
@@ -484,7 +484,7 @@ mod tests {
         let refused = member.proposer.own_command(command.clone(), &[]).await.unwrap_err();
         assert!(matches!(refused, CommandError::Busy(Busy::Commands)), "{refused:?}");
         drop(held);
-        // Another member's commands are in nobody's way: the state machine answers that there is no such token.
+        // Another member's commands delay no other command: the state machine answers that there is no such token.
         let _others = flood(NodeId(2));
         let answered = member.proposer.own_command(command, &[]).await.unwrap_err();
         assert!(matches!(answered, CommandError::Refused(Refused::NoSuchToken(_))), "{answered:?}");
