@@ -212,8 +212,8 @@ impl World {
         if touched { self.present_wallet(node) } else { Ok(()) }
     }
 
-    /// A member crashes and goes on from what it stored; before it serves anybody it is where it was.
-    pub(crate) fn restart_somebody(&mut self) -> Result<(), Broken> {
+    /// A member crashes and goes on from what it stored; before it serves a caller it is where it was.
+    pub(crate) fn restart_member(&mut self) -> Result<(), Broken> {
         let Some(host) = self.rng.pick_of(self.hosts.values_mut()) else { return Ok(()) };
         let was = host.replica.applied();
         let saved = match host.saved.take() {
@@ -235,7 +235,7 @@ impl World {
         }
         let node = host.node;
         self.trace.note(Event::Restarted, format_args!("node {node} at {was}"));
-        // A leader that crashes owes nobody an answer any more.
+        // A leader that crashes owes no answer any more.
         if node == self.leadership.leader { self.elect() } else { Ok(()) }
     }
 

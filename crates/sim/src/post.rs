@@ -63,7 +63,7 @@ pub(crate) enum Mail {
     Enroll { connection: u64, csr_key: KeyId, request: Vec<u8> },
     /// From a member to the one that it takes for the leader, on a connection that proves `evidence`.
     Forward { to: NodeId, evidence: Box<CertificateClaims>, command: Box<Command>, reply: Option<u64> },
-    /// From the leader, by the sponsor, to whoever opened the connection.
+    /// From the leader, by the sponsor, to the caller that opened the connection.
     Answer { connection: u64, reply: Reply },
 }
 
@@ -77,7 +77,7 @@ impl World {
         self.mail.push(mail);
     }
 
-    /// Has a member pass a command on to the leader, or now and then to somebody who is not.
+    /// Has a member pass a command on to the leader, or now and then to another member.
     pub(crate) fn forward(&mut self, evidence: CertificateClaims, command: Command, reply: Option<u64>) {
         let stale = self.rng.one_in(12);
         let astray = if stale { self.any_host() } else { None };

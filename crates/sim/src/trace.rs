@@ -1,4 +1,4 @@
-//! What happened: counted for coverage, and the last of it kept for whoever reads a violation.
+//! The events of a run: counted for coverage. The last events are kept for the reader of a violation.
 
 use core::fmt;
 use std::collections::{BTreeMap, VecDeque};
@@ -66,7 +66,7 @@ events! {
     ImpostorLeft,
     /// A joiner did not believe a false answer.
     LieRefused,
-    /// A joiner gave up and began anew with other keys.
+    /// A joiner gave up and began again with other keys.
     StartedOver,
     /// A joiner is a member.
     Enrolled,

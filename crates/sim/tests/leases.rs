@@ -34,7 +34,7 @@ fn leases_hold_whatever_fails() {
             Err(violation) => panic!("{violation}"),
         }
     }
-    println!("{} worlds, none served whom a barrier had revoked\n{total}", seeds().count());
+    println!("{} worlds, none served a client that a barrier had revoked\n{total}", seeds().count());
     if seeds().count() < SEEDS.count() {
         return; // too few worlds to ask that all happened
     }
@@ -83,16 +83,16 @@ fn each_rule_of_leases_left_out_is_noticed() {
 }
 
 #[test]
-fn serving_on_after_the_lease_is_noticed_whoever_is_served() {
+fn serving_after_the_lease_is_noticed() {
     let danger = Some(LeaseDanger::ServesWithoutLease);
     let broken = run_leases(0, Setting { danger, ..Setting::rounds(1) }).unwrap_err().broken;
     assert!(matches!(broken, LeaseBroken::ServedUnleased { .. }), "{broken}");
 }
 
 /// A limit, on record: a leader alone grants leases, so one that was evicted and lies can keep a member going that
-/// hears nobody else and has not lost its lease since. Whoever lost it asks a majority first.
+/// hears no other member and has not lost its lease since. A member that lost it asks a majority first.
 #[test]
-fn an_evicted_leader_that_lies_keeps_whoever_hears_nobody_else() {
+fn lying_evicted_leader_keeps_a_member_that_hears_no_other() {
     let setting = Setting { captures: true, only_stale: true, ..Setting::rounds(ROUNDS) };
     let found = SEARCHED.into_iter().find_map(|seed| run_leases(seed, setting).err()).unwrap();
     assert!(matches!(found.broken, LeaseBroken::StaleAllow { .. }), "{found}");

@@ -51,7 +51,7 @@ impl Credential {
     }
 }
 
-/// What happened, known to nobody in the world.
+/// The events so far, which no member of the world knows.
 #[derive(Debug)]
 pub(crate) struct Record {
     log: Vec<Arc<Entry>>,
@@ -119,7 +119,7 @@ impl Record {
         }
     }
 
-    /// Clients that nobody has revoked, nor wishes to.
+    /// Clients that no operator has revoked or wishes to revoke.
     pub(crate) fn good(&self) -> impl Iterator<Item = &Credential> + '_ {
         let wished = |c: &Credential| {
             self.wishes.iter().any(|wish| match &wish.command {

@@ -145,7 +145,7 @@ impl World {
         }
     }
 
-    /// An evicted machine says to somebody who has been away that it leads, in a term that nobody has seen.
+    /// An evicted machine says to a member that has been away that it leads, in a term that no member has seen.
     pub(crate) fn pretend(&mut self) {
         self.shop.later_within(20, 150, Due::Pretend);
         let (live, gone): (Vec<_>, Vec<_>) = (self.live(), self.shop.record.out.iter().collect());
@@ -160,9 +160,9 @@ impl World {
         }
     }
 
-    /// Whether the evicted `from` says to `to` that it leads, or that it grants a lease: to whom has been away since
-    /// the barrier over its eviction returned, and so has to recognize its cluster; to others only where that is
-    /// looked at.
+    /// Whether the evicted `from` says to `to` that it leads, or that it grants a lease: to a member that has been
+    /// away since the barrier over its eviction returned, and so has to recognize its cluster; to others only where
+    /// that is looked at.
     pub(crate) fn may_lie(&self, from: NodeId, to: NodeId) -> bool {
         let wish = self.shop.record.out.get(&from).and_then(|wish| self.shop.record.wishes.get(*wish));
         let (returned, member) = (wish.and_then(|wish| wish.returned), self.machines.get(&to));
@@ -170,7 +170,7 @@ impl World {
         away || self.shop.setting.captures
     }
 
-    /// What every member is like, for whoever reads a violation.
+    /// The state of every member, for the reader of a violation.
     fn describe(&mut self) {
         for machine in self.machines.values() {
             let generations = (machine.process.generation().0, machine.process.enforced.0);

@@ -91,7 +91,7 @@ pub(crate) struct World {
     pub(crate) members: Vec<Member>,
     pub(crate) pauses: u8,
     pub(crate) restarts: u8,
-    /// The barrier has returned: whoever revoked was told that nobody serves the client.
+    /// The barrier has returned: the operator was told that no member serves the client.
     pub(crate) returned: bool,
 }
 
