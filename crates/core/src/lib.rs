@@ -9,6 +9,7 @@
 //! - [`enroll`]: how a node joins and how a member returns.
 //! - [`authz`]: who may do what.
 //! - [`lease`]: how a member that hears nothing any more comes to deny. Its machines say what to do and when.
+//! - [`member`]: what a member does next about Raft's membership, its certificate, its recognition and its return.
 //!
 //! A decision by rules:
 //!

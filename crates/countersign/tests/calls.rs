@@ -68,7 +68,7 @@ fn needed(call: &str, access: &str) -> Option<Rule> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_call_is_answered_only_to_the_identities_of_its_row() {
+async fn every_call_is_answered_only_to_the_callers_of_its_row() {
     let node = Node::bootstrap("n1").await;
     let mut members = BTreeMap::new();
     for (name, suffrage) in [("voter", Suffrage::Voter), ("learner", Suffrage::Learner), ("evicted", Suffrage::Learner)]

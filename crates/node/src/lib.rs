@@ -1,11 +1,13 @@
 //! The running member: parts that own state, tasks that act, and what is served on the cluster port.
 //!
 //! Start with [`Node`]: its fields are the parts. [`Node::open`] makes a member and puts its parts together;
-//! [`Node::run`] is the one list of tasks. Each task names the parts that it is handed and never gets the whole node.
+//! [`Node::run`] serves the cluster port, and starts the capabilities and the tasks of the trust group. Each task names
+//! the parts that it is handed and never gets the whole node.
 //!
 //! - `identity`: who the member is, and where it keeps that.
 //! - `trust`: the replicated state on this member, commands on their way into it, and refusals of this member alone.
 //! - `lease`: drives the lease machines of `countersign-core`, and waits for barriers.
+//! - `capabilities`: enrollment, leases, certificates and remote guards, each with its calls, services and tasks.
 //! - `tasks`: tasks that keep something right. A task that belongs to one part stands beside that part.
 //! - `hosts`: looks for members at the addresses that they advertise.
 //! - [`service`]: the gRPC services of the cluster port.

@@ -1,7 +1,8 @@
 //! A running member as its parts: values that own state, and tasks that each drive one decision.
 //!
-//! [`Node::open`] puts the parts together and accepts nothing; [`Node::run`] starts every task, in one list. A task is
-//! handed the parts that it needs, never the whole node.
+//! [`Node::open`] puts the parts together and accepts nothing. [`Node::run`] starts the capabilities, each of which
+//! starts its own tasks, and then the tasks of the trust group. A task is handed the parts that it needs, never the
+//! whole node.
 
 use std::sync::Arc;
 

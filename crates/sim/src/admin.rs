@@ -2,6 +2,7 @@
 //! whose answer was lost, and ask at members that may not help them.
 
 use countersign_core::id::{GroupId, KeyId, NodeId, StoreId, ed25519_spki};
+use countersign_core::limits::ADDRESSES_MAX;
 use countersign_core::name::{HostName, Name};
 use countersign_core::peer::CertificateClaims;
 use countersign_core::principal::{Principal, Role};
@@ -175,13 +176,16 @@ impl World {
             }
             _ => {}
         }
-        let group = GroupId(self.rng.below(8));
+        // Mostly one of the first groups that exist; now and then one that never did.
+        let known = if self.rng.one_in(8) { 100 } else { 3 };
+        let group = GroupId(1 + self.rng.below(known));
         let members = if self.rng.one_in(6) { Vec::new() } else { members };
         Some(Command::AssignGroup(AssignGroup { group, members }))
     }
 
     fn draw_addresses(&mut self) -> Result<Option<Command>, Broken> {
-        let addresses = vec![draw_address(&mut self.rng)?];
+        let count = if self.rng.one_in(8) { ADDRESSES_MAX + 1 } else { 1 };
+        let addresses = (0..count).map(|_| draw_address(&mut self.rng)).collect::<Result<Vec<_>, _>>()?;
         let Some(host) = self.rng.pick_of(self.hosts.values()) else { return Ok(None) };
         let Some(view) = host.replica.view() else { return Ok(None) };
         let signature = host.keys.identity().sign(&addresses_transcript(view, host.node, &addresses));

@@ -12,7 +12,7 @@ use countersign_core::peer::{CertificateClaims, CertificateProof, Proof, Refusal
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::author::{Author, Made, NotPermitted, permit};
-use countersign_core::trust::command::{AddJoinToken, AssignGroup, Command, Stamped};
+use countersign_core::trust::command::{AddJoinToken, AssignGroup, Command, CreateGroup, Stamped};
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
 use countersign_core::trust::member::{Issued, Member};
 use countersign_core::trust::outcome::{Outcome, Refused, Signer};
@@ -115,24 +115,24 @@ impl Faults {
 
     pub(crate) fn apply(&self, state: &mut TrustState, stamped: &Stamped) -> Result<Outcome, UnsupportedLevel> {
         // This world has no Raft: its members leave no group.
-        let members = GroupMembers::default();
+        let group_members = GroupMembers::default();
         let again = |command| Stamped { command, ..stamped.clone() };
         match &stamped.command {
             Command::AddJoinToken(AddJoinToken(record)) if self.has(Danger::ForgetsToSpend) => {
-                state.apply(&again(Command::AddJoinToken(AddJoinToken(with_one_more_use(record)))), &members)
+                state.apply(&again(Command::AddJoinToken(AddJoinToken(with_one_more_use(record)))), &group_members)
             }
             Command::RevokeJoinToken(_) | Command::RevokeKey(_) if self.has(Danger::ForgetsRevocations) => {
                 Ok(state.view().map_or(Outcome::Refused(Refused::NoCluster), |view| Outcome::Done(view.generation)))
             }
             Command::Admit(admission) => {
-                let outcome = state.apply(stamped, &members)?;
+                let outcome = state.apply(stamped, &group_members)?;
                 match (outcome, self.secrets.get(&admission.request.token)) {
                     (Outcome::Refused(Refused::Signature(Signer::Token)), Some(secret))
                         if self.has(Danger::BelievesUnsignedRequests) =>
                     {
                         let token = JoinToken::new(Secret::new(*secret), AuthorityId([0; 32]));
                         let request = admission.request.clone().signed(&token.key());
-                        state.apply(&again(Command::Admit(Box::new(request.into()))), &members)
+                        state.apply(&again(Command::Admit(Box::new(request.into()))), &group_members)
                     }
                     (Outcome::Admitted(mut admitted), _)
                         if self.has(Danger::AnswersRetriesDifferently) && admitted.repeated =>
@@ -144,16 +144,21 @@ impl Faults {
                 }
             }
             _ if self.has(Danger::ChangesOnRefusal) => {
-                let outcome = state.apply(stamped, &members)?;
+                let outcome = state.apply(stamped, &group_members)?;
                 if matches!(outcome, Outcome::Refused(_)) {
+                    // One of the two works at each level.
+                    let members: Vec<NodeId> =
+                        state.view().into_iter().flat_map(|v| v.members.keys()).copied().take(1).collect();
+                    let group = GroupId(9);
                     state.apply(
-                        &again(Command::AssignGroup(AssignGroup { group: GroupId(9), members: Vec::new() })),
-                        &members,
+                        &again(Command::AssignGroup(AssignGroup { group, members: Vec::new() })),
+                        &group_members,
                     )?;
+                    state.apply(&again(Command::CreateGroup(CreateGroup { members })), &group_members)?;
                 }
                 Ok(outcome)
             }
-            _ => state.apply(stamped, &members),
+            _ => state.apply(stamped, &group_members),
         }
     }
 

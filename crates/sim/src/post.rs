@@ -9,7 +9,9 @@ use countersign_core::id::{KeyId, NodeId};
 use countersign_core::peer::{CertificateClaims, Scope, Wanted};
 use countersign_core::time::Validity;
 use countersign_core::trust::author::permit_in_recovery;
-use countersign_core::trust::command::{Command, ConfirmAuthority, ProveHosts, ReportFeatureLevel, SetAddresses};
+use countersign_core::trust::command::{
+    BindDataStore, Command, ConfirmAuthority, ProveHosts, ReportFeatureLevel, SetAddresses,
+};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
 use countersign_core::trust::view::View;
@@ -191,7 +193,8 @@ fn may_ask(view: &View, from: NodeId, command: &Command) -> bool {
         Command::Bootstrap(_) => false,
         Command::Admit(admission) => admission.witness.as_ref().is_none_or(|witness| votes && witness.by == from),
         Command::ProveHosts(ProveHosts { witness, .. }) => votes && witness.by == from,
-        Command::ConfirmAuthority(ConfirmAuthority { node, .. })
+        Command::BindDataStore(BindDataStore { node, .. })
+        | Command::ConfirmAuthority(ConfirmAuthority { node, .. })
         | Command::ReportFeatureLevel(ReportFeatureLevel { node, .. })
         | Command::SetAddresses(SetAddresses { node, .. }) => votes || *node == from,
         _ => votes,

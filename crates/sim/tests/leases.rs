@@ -92,7 +92,7 @@ fn serving_after_the_lease_is_noticed() {
 /// A limit, on record: a leader alone grants leases, so one that was evicted and lies can keep a member going that
 /// hears no other member and has not lost its lease since. A member that lost it asks a majority first.
 #[test]
-fn lying_evicted_leader_keeps_a_member_that_hears_no_other() {
+fn evicted_leader_that_lies_keeps_a_member_that_hears_only_it() {
     let setting = Setting { captures: true, only_stale: true, ..Setting::rounds(ROUNDS) };
     let found = SEARCHED.into_iter().find_map(|seed| run_leases(seed, setting).err()).unwrap();
     assert!(matches!(found.broken, LeaseBroken::StaleAllow { .. }), "{found}");

@@ -61,7 +61,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     findings.extend(tree.texts.iter().flat_map(source::check));
     findings.extend(tree.texts.iter().flat_map(words::check));
     findings.extend(links::check(&tree));
-    findings.extend(symbols::check(&tree.texts));
+    findings.extend(symbols::check(&tree));
 
     findings.sort();
     for finding in &findings {

@@ -18,14 +18,11 @@ const COLUMNS_MAX: usize = 120;
 /// Files written by people whose words are checked.
 const READ: [&str; 5] = [".json", ".md", ".proto", ".rs", ".toml"];
 
-/// Not rewritten yet. Entries only ever leave this table.
-const EXEMPT: [&str; 1] = ["docs/ARCHITECTURE.md"];
-
 /// This file, which must hold the words.
 const RULE: &str = "xtask/src/tidy/words.rs";
 
 pub(crate) fn check(file: &TextFile) -> Vec<Finding> {
-    if EXEMPT.iter().any(|path| file.path.starts_with(path)) || is_generated(file) {
+    if is_generated(file) {
         return Vec::new();
     }
     let mut found = Vec::new();
@@ -119,15 +116,6 @@ mod tests {
         }
         assert!(findings("LICENSE-MIT", "persons to whom the Software is furnished").is_empty());
         assert!(findings("crates/net/src/a.rs", "// @generated\n// nobody").is_empty());
-    }
-
-    #[test]
-    fn pages_not_rewritten_yet_are_exempt_and_no_others() {
-        for (path, exempt) in
-            [("docs/ARCHITECTURE.md", true), ("crates/node/src/a.rs", false), ("docs/PROTOCOL.md", false)]
-        {
-            assert_eq!(findings(path, "// nobody").is_empty(), exempt, "{path}");
-        }
     }
 
     #[test]

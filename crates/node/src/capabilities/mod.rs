@@ -1,5 +1,5 @@
-//! Capabilities: what a member does besides replicating the trust state. Each is a room of its own: the calls that it
-//! serves, its services, and its tasks. A further one is added to the list here and touches no other.
+//! Capabilities: what a member does besides replicating the trust state. Each has a file with its calls, its services
+//! and its tasks. A further one is added to `of` and to `CALLS`, and touches no other.
 
 mod certificates;
 mod enrollment;

@@ -1,5 +1,5 @@
-//! Every call of the cluster port, with who may make it. A call that is not in this table belongs to a service of the
-//! embedding program. Policy decides about it.
+//! How calls of the cluster port are authorized, and the calls of no capability. Each capability has a table of its
+//! own. A call that is in no table belongs to an embedder's service, and the policy decides it.
 
 use core::fmt;
 

@@ -1,8 +1,9 @@
 //! What a member serves on the cluster port: one router for each of the three protocols.
 //!
-//! `endpoints` has a row for each call, with who may make it; a call without a row needs a rule. `enrollment` serves
-//! unauthenticated callers; `peers` and `leases` serve members; `certificates` and `policy` serve all principals,
-//! beside the services of the embedder. No service is reached on a stream whose peer was not judged for its protocol.
+//! Each call has a row that says which callers may make it: in the file of its capability, or in `endpoints` if it
+//! belongs to none. A call without a row needs a rule. `enrollment` serves unauthenticated callers; `peers` and
+//! `leases` serve members; `certificates` and `policy` serve all principals, beside the services of the embedder. No
+//! service is reached on a stream whose peer was not judged for its protocol.
 
 mod bounds;
 pub(crate) mod certificates;

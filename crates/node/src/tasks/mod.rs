@@ -1,7 +1,7 @@
 //! The tasks of one member: each runs until it ends by itself or the member stops.
 //!
-//! [`Node::run`](crate::Node::run) starts all of them, in one list. A task names the parts that it is handed, and never
-//! gets the whole node. A task that belongs to one part stands beside that part, not here.
+//! A capability starts its own tasks, and [`Node::run`](crate::Node::run) those of the trust group. A task names the
+//! parts that it is handed, and never gets the whole node. A task that belongs to one part stands beside that part.
 
 pub(crate) mod membership;
 pub(crate) mod own_record;

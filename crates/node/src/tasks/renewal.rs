@@ -28,7 +28,7 @@ use crate::trust::propose::{CommandError, Proposer};
 /// How long to wait for the renewal to be applied here; it is committed by then.
 const APPLIED_DEADLINE: Duration = Duration::from_secs(10);
 
-/// The results of this member's renewals since its start, for monitoring.
+/// What became of this member's renewals since its start, for its metrics and its status.
 #[derive(Debug, Default)]
 pub struct Renewals {
     done: AtomicU64,

@@ -2,8 +2,8 @@
 //! and out of order, pauses, crashes, partitions, deposed leaders that do not know it; and an adversary that keeps
 //! every certificate it ever saw and presents all of them everywhere, again and again.
 //!
-//! What is decided about leases, barriers, recognition, renewal and time, the core decides; the rest, Raft too, is
-//! small and here. Everything follows from the seed.
+//! What is decided about leases, barriers, voters, recognition, renewal and time, the core decides; the rest, Raft
+//! too, is small and here. Everything follows from the seed.
 //!
 //! What it does not model: a voter that lies while it is a voter, and what it may do afterwards to a member that hears
 //! no other member and has not lost its lease in between ([`Setting::captures`] shows that this is a limit, not an
