@@ -14,7 +14,7 @@ use countersign_core::time::{UnixMillis, Validity};
 use countersign_core::trust::author::{Author, Made};
 use countersign_core::trust::hosts::LeafHosts;
 use countersign_core::trust::member::{Issued, Leaf, Member, MemberKeys, Suffrage};
-use countersign_core::trust::statement::{StatedVoter, Statement};
+use countersign_core::trust::attestation::{AttestedVoter, Attestation};
 use countersign_core::trust::view::{self, AuthorityPhase, View};
 use countersign_net::{Clock, Credential, Endpoint, LoggedRefusals, SystemClock, Trust};
 use countersign_pki::authority::{Authority, AuthorityParts, LeafRequest, authority_info};
@@ -59,10 +59,10 @@ impl Cluster {
         };
         // No member here was away, so no member reads it.
         let unread = SecretKey::from_seed(Secret::new([0; 32])).public();
-        let statement = Statement::founding(
+        let attestation = Attestation::founding(
             CLUSTER,
             NodeId(1),
-            StatedVoter { identity: unread, store: StoreId([0; 16]) },
+            AttestedVoter { identity: unread, store: StoreId([0; 16]) },
             authority.id(),
         );
         let mut cluster = Self {
@@ -83,8 +83,8 @@ impl Cluster {
                 revoked_principals: Default::default(),
                 groups: Default::default(),
                 client_names: Default::default(),
-                statement: Arc::new(statement),
-                stated: 0,
+                attestation: Arc::new(attestation),
+                attested: 0,
             },
             authority,
         };

@@ -76,8 +76,8 @@ fn in_force(enforcement: &Enforcement) -> Result<()> {
     Ok(())
 }
 
-/// A learner that is admitted, and evicted as soon as it is settled: milliseconds until its last connection was closed
-/// by the receipts' clock, which is this host's, and until the answer.
+/// A learner that is admitted, and evicted as soon as it has converged: milliseconds until its last connection was
+/// closed by the receipts' clock, which is this host's, and until the answer.
 async fn evict(binary: &Path, leader: &Server, round: usize) -> Result<(f64, f64)> {
     let name = format!("learner-{round}");
     let learner = Server::join(binary, &name, Suffrage::Learner, leader).await?;

@@ -96,13 +96,13 @@ impl Server {
 
     /// Until this server sees `members` voters that can all sign.
     pub(crate) async fn until_settled(&self, members: usize) -> Result<()> {
-        let settled = |m: &MemberStatus| m.settled && m.holds_authority;
-        self.until(|status| status.members.len() == members && status.members.iter().all(settled)).await
+        let converged = |m: &MemberStatus| m.converged && m.holds_authority;
+        self.until(|status| status.members.len() == members && status.members.iter().all(converged)).await
     }
 
     /// Until this server counts the member of this name in.
     pub(crate) async fn until_member(&self, name: &str) -> Result<()> {
-        self.until(|status| status.members.iter().any(|m| m.name == name && m.settled)).await
+        self.until(|status| status.members.iter().any(|m| m.name == name && m.converged)).await
     }
 
     async fn until(&self, reached: impl Fn(&Status) -> bool) -> Result<()> {
@@ -120,13 +120,12 @@ impl Server {
 
 pub(crate) fn token(suffrage: Suffrage, uses: u32) -> TokenCreate {
     TokenCreate {
-        suffrage,
+        role: suffrage,
         ttl_secs: 3600,
         uses,
         name: None,
         hosts: vec![],
-        role: None,
-        attributes: Default::default(),
+        labels: Default::default(),
     }
 }
 

@@ -35,10 +35,10 @@ pub(crate) async fn add(
 ) -> Result<Json<AclChanged>, AdminError> {
     let AclAdd { rule: text, wait } = parsed(body)?;
     let rule = text.rule().map_err(|error| AdminError::invalid(error.to_string(), "correct the rule"))?;
-    let shown = RuleText::of(&rule);
+    let rendered = RuleText::of(&rule);
     let control = admin.control()?;
     let changed = control.add_rule(rule).await?;
-    Ok(Json(shown_change(&control, changed, vec![shown], wait).await))
+    Ok(Json(rendered_change(&control, changed, vec![rendered], wait).await))
 }
 
 /// What a request says besides its path.
@@ -61,17 +61,17 @@ pub(crate) async fn remove(
     let control = admin.control()?;
     let (changed, rule) = control.remove_rule(id).await?;
     let rules = rule.iter().map(|rule| RuleText::of(rule)).collect();
-    Ok(Json(shown_change(&control, changed, rules, wait).await))
+    Ok(Json(rendered_change(&control, changed, rules, wait).await))
 }
 
 /// What a change did, and if asked for, where it is in force.
-pub(super) async fn shown_change(
+pub(super) async fn rendered_change(
     control: &Control,
     PolicyChanged { generation, changed }: PolicyChanged,
     rules: Vec<RuleText>,
     wait: bool,
 ) -> AclChanged {
-    let enforcement = enforcement::awaited(control, generation, wait).await;
+    let enforcement = enforcement::wait_for(control, generation, wait).await;
     AclChanged { generation: generation.0, put: changed.put, removed: changed.removed, rules, enforcement }
 }
 

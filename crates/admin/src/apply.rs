@@ -11,7 +11,7 @@ use countersign_core::authz::text::{PolicyText, RuleText};
 use countersign_core::id::Generation;
 
 use crate::access::Permitted;
-use crate::acl::{answered, aside, shown_change};
+use crate::acl::{answered, aside, rendered_change};
 use crate::asked;
 use crate::problem::AdminError;
 
@@ -34,10 +34,10 @@ fn wanted(body: &[u8]) -> Result<Wanted, AdminError> {
 pub(crate) async fn plan(admin: Permitted, body: Bytes) -> Result<Json<AclPlan>, AdminError> {
     let Wanted { policy, if_generation, .. } = answered(&admin, move || wanted(&body)).await??;
     let plan = admin.control()?.plan_policy(Arc::clone(&policy), if_generation, admin.question()?).await?;
-    answered(&admin, move || shown(&policy, plan)).await.map(Json)
+    answered(&admin, move || rendered(&policy, plan)).await.map(Json)
 }
 
-fn shown(policy: &Policy, plan: PolicyPlan) -> AclPlan {
+fn rendered(policy: &Policy, plan: PolicyPlan) -> AclPlan {
     let PolicyPlan { view, change, flips, unheard, lint } = plan;
     let texts = PolicyText::of(policy);
     AclPlan {
@@ -56,7 +56,7 @@ pub(crate) async fn apply(admin: Permitted, body: Bytes) -> Result<Json<AclChang
     let Wanted { policy, if_generation, wait } = aside(move || wanted(&body)).await??;
     let control = admin.control()?;
     let changed = control.apply_policy(&policy, if_generation).await?;
-    Ok(Json(shown_change(&control, changed, vec![], wait).await))
+    Ok(Json(rendered_change(&control, changed, vec![], wait).await))
 }
 
 #[cfg(test)]

@@ -88,7 +88,7 @@ pub(crate) async fn check(
     body: Result<Json<AclAsk>, JsonRejection>,
 ) -> Result<Json<AclDecision>, AdminError> {
     let (view, query) = asked(&admin, body).await?;
-    Ok(Json(shown(&view.policy, &query.decided(&view))))
+    Ok(Json(rendered(&view.policy, &query.decided(&view))))
 }
 
 pub(crate) async fn explain(
@@ -115,7 +115,7 @@ fn explained(view: &View, query: &Query) -> AclExplanation {
     let requirement = view.policy.requirements().get(name).filter(|_| *kind == Kind::TASK);
     let expressions = |r: &Requirement| r.any_of.iter().map(ToString::to_string).collect();
     AclExplanation {
-        decision: shown(&view.policy, &decision),
+        decision: rendered(&view.policy, &decision),
         principal: role.to_string(),
         roles: subject.roles.iter().cloned().collect(),
         attributes: subject.attributes.clone(),
@@ -159,7 +159,7 @@ pub(crate) async fn lint(admin: Permitted) -> Result<Json<AclLint>, AdminError> 
 }
 
 /// A decision with the rule that made it.
-fn shown(policy: &Policy, decision: &Decision) -> AclDecision {
+fn rendered(policy: &Policy, decision: &Decision) -> AclDecision {
     let rule = match &decision.reason {
         Reason::Rule(id) => policy.rule(id).map(|rule| RuleText::of(rule)),
         Reason::SuperUser | Reason::Requirement(_) | Reason::NoRule | Reason::NameTooLong | Reason::Unevaluable(_) => {
@@ -173,7 +173,7 @@ fn shown(policy: &Policy, decision: &Decision) -> AclDecision {
 fn holders(view: &View, action: Action, kind: &Kind, name: &str, now: UnixMillis) -> AclWhoCan {
     let holder = |access: Access| AclHolder {
         principal: access.principal.to_string(),
-        decision: shown(&view.policy, &access.decision),
+        decision: rendered(&view.policy, &access.decision),
         only_from: access.only_from.iter().map(ToString::to_string).collect(),
     };
     let found = countersign_core::authz::who_can(view, action, kind, name, now);
@@ -199,8 +199,8 @@ pub(super) fn flips(before: &Policy, after: &Policy, flips: Vec<Flip>) -> Vec<Ac
             from: flip.request.from.map(|from| from.to_string()),
             min_generation: None,
         },
-        before: shown(before, &flip.before),
-        after: shown(after, &flip.after),
+        before: rendered(before, &flip.before),
+        after: rendered(after, &flip.after),
     };
     flips.into_iter().map(shown_flip).collect()
 }

@@ -72,7 +72,7 @@ pub(crate) async fn revoke(admin: Permitted, Path(key): Path<String>) -> Result<
     })?;
     let control = admin.control()?;
     let revoked = control.revoke_key(id).await?;
-    Ok(Json(shown(&control, revoked, Some(id))))
+    Ok(Json(rendered(&control, revoked, Some(id))))
 }
 
 pub(crate) async fn revoke_principal(
@@ -84,12 +84,12 @@ pub(crate) async fn revoke_principal(
         .map_err(|error| AdminError::invalid(format!("`{text}`: {error}"), "see `countersign cert list`"))?;
     let control = admin.control()?;
     let revoked = control.revoke_principal(role).await?;
-    Ok(Json(shown(&control, revoked, None)))
+    Ok(Json(rendered(&control, revoked, None)))
 }
 
-fn shown(control: &Control, revoked: RevokedCertificates, key: Option<KeyId>) -> CertificateRevoked {
+fn rendered(control: &Control, revoked: RevokedCertificates, key: Option<KeyId>) -> CertificateRevoked {
     let RevokedCertificates { principal, keys, generation, barrier } = revoked;
-    let enforcement = enforcement::shown_by(&control.view(), generation, barrier.as_ref());
+    let enforcement = enforcement::rendered_for(&control.view(), generation, barrier.as_ref());
     let (principal, key) = (principal.map(|principal| principal.to_string()), key.map(|key| key.to_string()));
     CertificateRevoked { principal, key, keys: keys as u64, enforcement }
 }

@@ -9,20 +9,20 @@ use countersign_net::{Clock, SystemClock};
 use data_encoding::HEXLOWER;
 
 /// What each member said of the revocation of `generation`, by the view in force.
-pub(super) fn shown_by(view: &View, generation: Generation, barrier: Option<&Barrier>) -> Enforcement {
-    shown(generation, barrier, view, SystemClock.now().0)
+pub(super) fn rendered_for(view: &View, generation: Generation, barrier: Option<&Barrier>) -> Enforcement {
+    rendered(generation, barrier, view, SystemClock.now().0)
 }
 
 /// Waits until every member enforces the revocation of `generation` or denies, if `wait`, and tells what each said.
-pub(super) async fn awaited(control: &Control, generation: Generation, wait: bool) -> Option<Enforcement> {
+pub(super) async fn wait_for(control: &Control, generation: Generation, wait: bool) -> Option<Enforcement> {
     if !wait {
         return None;
     }
     let barrier = control.await_barrier(generation).await;
-    Some(shown_by(&control.view(), generation, barrier.as_ref()))
+    Some(rendered_for(&control.view(), generation, barrier.as_ref()))
 }
 
-fn shown(generation: Generation, barrier: Option<&Barrier>, view: &View, now_millis: u64) -> Enforcement {
+fn rendered(generation: Generation, barrier: Option<&Barrier>, view: &View, now_millis: u64) -> Enforcement {
     let answers = barrier.into_iter().flat_map(|barrier| &barrier.answers);
     let members = answers.map(|(node, answer)| enforced_by(*node, answer, view, now_millis)).collect();
     Enforcement { generation: generation.0, complete: barrier.is_some_and(|barrier| barrier.passed), members }
@@ -32,7 +32,7 @@ fn enforced_by(node: NodeId, answer: &Answer, view: &View, now_millis: u64) -> E
     let member = view.members.get(&node).map(|member| member.name.to_string());
     let evicted = || view.evicted.get(&node).map(|gone| format!("{} (evicted)", gone.name));
     let name = member.or_else(evicted).unwrap_or_default();
-    let mut shown = EnforcedBy {
+    let mut rendered = EnforcedBy {
         node: node.0,
         name,
         state: "enforced".to_owned(),
@@ -42,7 +42,7 @@ fn enforced_by(node: NodeId, answer: &Answer, view: &View, now_millis: u64) -> E
     };
     match answer {
         Answer::Enforced(receipt) => {
-            shown.receipt = receipt.as_ref().map(|receipt| ReceiptInfo {
+            rendered.receipt = receipt.as_ref().map(|receipt| ReceiptInfo {
                 connections_closed: receipt.closed,
                 at_millis: receipt.at.0,
                 boot: HEXLOWER.encode(&receipt.boot),
@@ -56,12 +56,12 @@ fn enforced_by(node: NodeId, answer: &Answer, view: &View, now_millis: u64) -> E
                 // Not waited for: no member lets it in.
                 (false, _) => "evicted",
                 (true, true) => "lapsed",
-                (true, false) => "awaited",
+                (true, false) => "pending",
             };
-            shown.state = state.to_owned();
-            shown.lease_ends_millis = Some(absence.lease_ends.0);
-            shown.absence_signature = Some(HEXLOWER.encode(&absence.signature));
+            rendered.state = state.to_owned();
+            rendered.lease_ends_millis = Some(absence.lease_ends.0);
+            rendered.absence_signature = Some(HEXLOWER.encode(&absence.signature));
         }
     }
-    shown
+    rendered
 }

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::Path;
 use axum::extract::rejection::JsonRejection;
-use countersign_api::admin::{LabelChange, Labelled};
+use countersign_api::admin::{LabelChange, Labelled, labels};
 use countersign_control::Control;
 use countersign_core::authz::Subject;
 use countersign_core::authz::label::LabelEdit;
@@ -45,9 +45,9 @@ async fn labelled(control: &Control, role: Role, change: LabelChange) -> Result<
     let LabelChange { edits, wait } = change;
     let edits = edits.into_iter().map(|edit| LabelEdit { name: edit.name, value: edit.value }).collect();
     let generation = control.label(role.clone(), edits).await?;
-    let enforcement = enforcement::awaited(control, generation, wait).await;
+    let enforcement = enforcement::wait_for(control, generation, wait).await;
     let Subject { roles, attributes, .. } = Subject::of(&control.view(), &role);
-    let role_now = roles.into_iter().next();
+    let labels = labels(roles.first(), &attributes);
     let (principal, generation) = (role.to_string(), generation.0);
-    Ok(Json(Labelled { principal, generation, role: role_now, attributes, enforcement }))
+    Ok(Json(Labelled { principal, generation, labels, enforcement }))
 }

@@ -40,7 +40,7 @@ pub(crate) async fn evict(
     let evicted = control.evict(target.id, Leaving { compromised, keep_authority }).await?;
     let Evicted { generation, tokens_revoked, barrier } = evicted;
     let tokens_revoked = tokens_revoked.iter().map(ToString::to_string).collect();
-    let enforcement = Some(enforcement::shown_by(&control.view(), generation, barrier.as_ref()));
+    let enforcement = Some(enforcement::rendered_for(&control.view(), generation, barrier.as_ref()));
     Ok(Json(NodeChanged { tokens_revoked, enforcement, ..changed(&control, &target) }))
 }
 

@@ -170,13 +170,13 @@ impl From<ControlError> for AdminError {
             ),
             ControlError::NotConverged { .. } => Self::new(
                 unavailable,
-                "not-settled",
+                "not-converged",
                 message,
                 "see which members are not reached: `countersign status`; then repeat the command",
             ),
             ControlError::NotAttested { .. } => Self::new(
                 unavailable,
-                "not-stated",
+                "not-attested",
                 message,
                 "start them, so that they sign, and repeat the command; until then, `countersign node quarantine` it",
             ),
@@ -234,7 +234,7 @@ fn of_refused(why: &Refused) -> (StatusCode, &'static str, &'static str) {
         }
         Refused::SignatureMissing { .. } => (
             StatusCode::CONFLICT,
-            "not-stated",
+            "not-attested",
             "start the node, so that it signs, and repeat the command; until then, `countersign node quarantine` it",
         ),
         Refused::Unchanged(..) => (StatusCode::CONFLICT, "unchanged", "nothing is left to do"),
@@ -260,7 +260,7 @@ fn of_refused(why: &Refused) -> (StatusCode, &'static str, &'static str) {
         Refused::Label(_) => (
             StatusCode::UNPROCESSABLE_ENTITY,
             "label",
-            "write NAME=VALUE with letters, digits, `-`, `_` and `.` alone, and at most 32 attributes",
+            "write NAME=VALUE with letters, digits, `-`, `_` and `.` alone, and at most 32 labels besides `role`",
         ),
         Refused::Limit { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "limit", "choose a smaller value"),
         Refused::Signature(_) => (StatusCode::FORBIDDEN, "signature", "repeat the command"),

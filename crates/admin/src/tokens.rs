@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::Path;
 use axum::extract::rejection::JsonRejection;
-use countersign_api::admin::{MadeInfo, TokenCreate, TokenCreated, TokenInfo};
+use countersign_api::admin::{MadeInfo, TokenCreate, TokenCreated, TokenInfo, job_and_attributes, labels};
 use countersign_control::{CreatedToken, NewToken};
 use countersign_core::id::TokenId;
 use countersign_core::name::{Host, Name};
@@ -20,7 +20,8 @@ pub(crate) async fn create(
     let wanted = parsed(body)?;
     // About the one node that it admits; without a name it admits any.
     let control = asking.about(wanted.name.as_deref().unwrap_or_default())?.control()?;
-    let TokenCreate { suffrage, ttl_secs, uses, name, hosts: named, role, attributes } = wanted;
+    let TokenCreate { role: suffrage, ttl_secs, uses, name, hosts: named, labels } = wanted;
+    let (role, attributes) = job_and_attributes(labels);
     let name = name.as_deref().map(Name::parse).transpose();
     let name = name.map_err(|e| AdminError::invalid(e.to_string(), "use a-z, 0-9 and `-`, at most 63 of them"))?;
     let wanted = NewToken { suffrage, uses, ttl_secs, name, hosts: hosts(&named)?, role, attributes };
@@ -54,7 +55,7 @@ fn created(created: CreatedToken) -> TokenCreated {
         token: token.reveal(),
         not_after: record.not_after.secs(),
         uses: record.uses,
-        suffrage: record.suffrage,
+        role: record.suffrage,
         join_addr: join_addr.map(|address| address.to_string()).unwrap_or_default(),
     }
 }
@@ -64,18 +65,18 @@ fn info(id: TokenId, token: &Token, now: UnixMillis) -> TokenInfo {
     let state = match record.usable(now) {
         Ok(()) => "usable",
         Err(TokenUnusable::Expired) => "expired",
-        Err(TokenUnusable::Spent) => "spent",
+        Err(TokenUnusable::UsedUp) => "used-up",
         Err(TokenUnusable::Revoked | TokenUnusable::Unknown | TokenUnusable::Authority) => "revoked",
     };
     TokenInfo {
         id: id.to_string(),
-        suffrage: record.suffrage,
+        role: record.suffrage,
         uses: record.uses,
         uses_left: record.uses_left,
         not_after: record.not_after.secs(),
         name: record.name.as_ref().map(ToString::to_string),
         hosts: record.hosts.iter().map(ToString::to_string).collect(),
-        role: record.role.clone(),
+        labels: labels(record.role.as_ref(), &record.attributes),
         state: state.to_owned(),
         cluster_token: record.cluster_token,
         made: MadeInfo::of(made),

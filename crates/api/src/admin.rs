@@ -68,13 +68,13 @@ pub struct Status {
     /// The evicted nodes.
     pub evicted: Vec<EvictedStatus>,
     /// Members that do not enforce the newest generation yet, as the leader knows; empty if no leader answers.
-    pub awaited: Vec<AwaitedStatus>,
-    /// The authority that signs.
+    pub waiting_for: Vec<PendingMember>,
+    /// The authority that issues certificates.
     pub authority: AuthorityStatus,
     /// The answering member's certificate.
     pub certificate: CertificateStatus,
-    /// Whether this member can sign certificates: it opened its sealed copy of the CA key.
-    pub signs: bool,
+    /// Whether this member can issue certificates: it opened its sealed copy of the CA key.
+    pub can_issue: bool,
     /// How the CA key and the member's own keys are protected.
     pub key_protection: String,
     /// Live authenticated connections.
@@ -131,6 +131,20 @@ pub struct RaftStatus {
     pub learners: Vec<u64>,
 }
 
+/// The label that holds a job, such as Worker. All other labels are attributes.
+pub const JOB_LABEL: &str = "role";
+
+/// The labels of a principal, as one map.
+pub fn labels(job: Option<&String>, attributes: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    let job = job.map(|job| (JOB_LABEL.to_owned(), job.clone()));
+    attributes.clone().into_iter().chain(job).collect()
+}
+
+/// The job and the attributes that `labels` hold.
+pub fn job_and_attributes(mut labels: BTreeMap<String, String>) -> (Option<String>, BTreeMap<String, String>) {
+    (labels.remove(JOB_LABEL), labels)
+}
+
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MemberStatus {
@@ -138,23 +152,21 @@ pub struct MemberStatus {
     pub node: u64,
     /// Its name.
     pub name: String,
-    /// What it is meant to be.
-    pub suffrage: Suffrage,
-    /// Whether Raft has caught up with that.
-    pub settled: bool,
+    /// Its role: voter or learner, as it is meant to be.
+    pub role: Suffrage,
+    /// Whether Raft has converged on that role.
+    pub converged: bool,
     /// Its addresses.
     pub addresses: Vec<String>,
     /// The hosts that its certificate holds.
     pub hosts: Vec<String>,
     /// Hosts that it advertises and nothing proves: its certificates do not hold them.
     pub unproved: Vec<String>,
-    /// Its role.
-    pub role: Option<String>,
-    /// Its attributes.
-    pub attributes: BTreeMap<String, String>,
+    /// Its labels; a job such as Worker is the label `role`.
+    pub labels: BTreeMap<String, String>,
     /// Whether it opened its sealed copy of the CA key.
     pub holds_authority: bool,
-    /// When its certificate ends: seconds since the Unix epoch.
+    /// When its certificate expires: seconds since the Unix epoch.
     pub certificate_not_after: u64,
     /// How its certificate came to be.
     pub certificate_issued: IssuedInfo,
@@ -183,7 +195,7 @@ pub struct EvictedStatus {
 
 /// A member that does not enforce the newest generation yet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct AwaitedStatus {
+pub struct PendingMember {
     /// Its number.
     pub node: u64,
     /// Its name.
@@ -195,12 +207,12 @@ pub struct AwaitedStatus {
     pub lease_ends_millis: u64,
 }
 
-/// The authority that signs.
+/// The authority that issues certificates.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuthorityStatus {
     /// SHA-256 of its certificate: what join tokens pin.
     pub fingerprint: String,
-    /// When it ends: seconds since the Unix epoch.
+    /// When it expires: seconds since the Unix epoch.
     pub not_after: u64,
     /// Whether it was made outside of the cluster.
     pub imported: bool,
@@ -227,8 +239,8 @@ pub struct CertificateStatus {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenCreate {
-    /// What its joiners become.
-    pub suffrage: Suffrage,
+    /// What its joiners become: voters or learners.
+    pub role: Suffrage,
     /// Seconds that it lives.
     pub ttl_secs: u64,
     /// How often it may be used.
@@ -239,27 +251,24 @@ pub struct TokenCreate {
     /// Hosts that the certificates of its joiners may hold, if they advertise them.
     #[serde(default)]
     pub hosts: Vec<String>,
-    /// The role that it gives.
+    /// The labels that it gives; a job such as Worker is the label `role`.
     #[serde(default)]
-    pub role: Option<String>,
-    /// The attributes that it gives.
-    #[serde(default)]
-    pub attributes: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
 }
 
-/// A join token, shown once. No `Debug`: it holds the secret.
+/// A new join token. No `Debug`: this answer alone holds the secret.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct TokenCreated {
     /// Its id.
     pub id: String,
     /// `<secret>:<sha256 of the CA certificate>`.
     pub token: String,
-    /// When it ends: seconds since the Unix epoch.
+    /// When it expires: seconds since the Unix epoch.
     pub not_after: u64,
     /// How often it may be used.
     pub uses: u32,
-    /// What its joiners become.
-    pub suffrage: Suffrage,
+    /// What its joiners become: voters or learners.
+    pub role: Suffrage,
     /// Where to join: the answering member's address.
     pub join_addr: String,
 }
@@ -269,21 +278,21 @@ pub struct TokenCreated {
 pub struct TokenInfo {
     /// Its id.
     pub id: String,
-    /// What its joiners become.
-    pub suffrage: Suffrage,
+    /// What its joiners become: voters or learners.
+    pub role: Suffrage,
     /// How often it could be used.
     pub uses: u32,
     /// How often it can still be used.
     pub uses_left: u32,
-    /// When it ends: seconds since the Unix epoch.
+    /// When it expires: seconds since the Unix epoch.
     pub not_after: u64,
     /// The only name that it admits.
     pub name: Option<String>,
     /// Hosts that the certificates of its joiners may hold, if they advertise them.
     pub hosts: Vec<String>,
-    /// The role that it gives.
-    pub role: Option<String>,
-    /// `usable`, `spent`, `expired` or `revoked`.
+    /// The labels that it gives; a job such as Worker is the label `role`.
+    pub labels: BTreeMap<String, String>,
+    /// `usable`, `used-up`, `expired` or `revoked`.
     pub state: String,
     /// Whether it is the reusable cluster token.
     pub cluster_token: bool,
@@ -386,7 +395,7 @@ pub struct EnforcedBy {
     pub node: u64,
     /// Its name.
     pub name: String,
-    /// `enforced`, `lapsed` (it did not answer, and its lease has run out: it serves no client), `awaited`, or
+    /// `enforced`, `lapsed` (it did not answer, and its lease has run out: it serves no client), `pending`, or
     /// `evicted` (it is no member any more and not waited for, but may serve by itself until its lease ends).
     pub state: String,
     /// When an absent member's lease ends, in milliseconds since the Unix epoch.
@@ -422,7 +431,7 @@ pub struct RefusalInfo {
     /// Which protocol was asked for, if any.
     pub protocol: Option<String>,
     /// The principal that the certificate named, if there was one.
-    pub presented: Option<String>,
+    pub principal: Option<String>,
     /// A stable word.
     pub reason: String,
     /// What it means.

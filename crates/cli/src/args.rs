@@ -242,7 +242,7 @@ mod tests {
             ("countersign stauts", "countersign status"),
             ("countersign token creat", "countersign token create"),
             ("countersign token crate", "countersign token create"),
-            ("countersign token create --suffrag voter", "write `--suffrage`, if that was meant"),
+            ("countersign token create --rol voter", "write `--role`, if that was meant"),
             ("countersign", "countersign --help"),
             ("countersign explain", "countersign explain --help"),
             ("countersign node evict", "countersign node evict --help"),

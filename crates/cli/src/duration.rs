@@ -34,7 +34,7 @@ pub(crate) fn parse_secs(text: &str) -> Result<u64, DurationError> {
 }
 
 /// Writes seconds in the largest unit that loses nothing; what `parse_secs` reads again.
-pub(crate) fn shown(secs: u64) -> String {
+pub(crate) fn rendered(secs: u64) -> String {
     // Weeks are read, not written: `90d` beside `2w` is harder to compare.
     let unit = UNITS.iter().find(|(name, unit)| *name != "w" && secs >= *unit && secs.is_multiple_of(*unit));
     let (name, unit) = unit.copied().unwrap_or(("s", 1));
@@ -64,8 +64,8 @@ mod tests {
             ("120s", 120, "2m"),
         ] {
             assert_eq!(parse_secs(text), Ok(secs), "{text}");
-            assert_eq!(shown(secs), again);
-            assert_eq!(parse_secs(&shown(secs)), Ok(secs));
+            assert_eq!(rendered(secs), again);
+            assert_eq!(parse_secs(&rendered(secs)), Ok(secs));
         }
         assert_eq!(
             (roughly(89).as_str(), roughly(3599).as_str(), roughly(400 * 86_400).as_str()),

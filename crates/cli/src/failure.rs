@@ -67,14 +67,14 @@ fn one_line(text: &str) -> String {
 /// The text with everything that looks like a join token's secret taken out.
 fn masked(text: &str) -> String {
     let mut parts = text.split(SECRET_PREFIX);
-    let mut shown = parts.next().unwrap_or_default().to_owned();
+    let mut rendered = parts.next().unwrap_or_default().to_owned();
     for part in parts {
         let rest = part.trim_start_matches(|c: char| c.is_ascii_alphanumeric());
-        shown.push_str(SECRET_PREFIX);
-        shown.push('…');
-        shown.push_str(rest);
+        rendered.push_str(SECRET_PREFIX);
+        rendered.push('…');
+        rendered.push_str(rest);
     }
-    shown
+    rendered
 }
 
 #[cfg(test)]

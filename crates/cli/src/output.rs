@@ -3,6 +3,7 @@
 //!
 //! Text from other members is shown with its control characters escaped, so that it cannot steer a terminal.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 
 use countersign_api::admin::MadeInfo;
@@ -113,6 +114,12 @@ pub(crate) fn printable(text: &str) -> String {
 /// A value that may be absent.
 pub(crate) fn or_dash<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// The labels of a principal, as a table shows them.
+pub(crate) fn labels(labels: &BTreeMap<String, String>) -> String {
+    let labels: Vec<String> = labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    if labels.is_empty() { "-".to_owned() } else { labels.join(",") }
 }
 
 /// Who made something, and which member took the request.

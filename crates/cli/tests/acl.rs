@@ -234,14 +234,14 @@ fn a_role_is_given_counts_and_is_taken_away() {
     let question = |who: &str| format!("--principal {who} --action write --resource service:a.B/C");
     one.check(&question("client/pay"), false);
     let labelled = one.run("node label client/pay role=Worker gpu=true zone=a --wait").ok().stdout;
-    assert!(labelled.starts_with("client/pay: role Worker, attributes gpu=true,zone=a, generation "), "{labelled}");
+    assert!(labelled.starts_with("client/pay: labels gpu=true,role=Worker,zone=a, generation "), "{labelled}");
     one.check(&question("client/pay"), true);
     one.run("node label client/pay gpu-").ok();
     one.check(&question("client/pay"), false);
     one.check(&question("node/n1"), false);
     one.run("node label n1 role=Worker gpu=true").ok();
     let list = one.run("node list --json").ok().json();
-    assert_eq!((list[0]["role"].as_str(), list[0]["attributes"]["gpu"].as_str()), (Some("Worker"), Some("true")));
+    assert_eq!((list[0]["labels"]["role"].as_str(), list[0]["labels"]["gpu"].as_str()), (Some("Worker"), Some("true")));
     one.check(&question("node/1"), true);
     one.check(&question("node/n1"), true);
     one.run("node label node/1 role-").ok();

@@ -21,24 +21,24 @@ fn tokens_are_made_listed_and_ended() {
         "token",
         "create",
         "--json",
-        "--suffrage=learner",
+        "--role=learner",
         "--ttl",
         "7d",
         "--uses",
         "3",
         "--name",
         "n9",
-        "--role",
-        "Worker",
+        "--label",
+        "role=Worker",
     ];
-    let made = run(&[&learner[..], &["--attr", "gpu=true", "--attr=zone=a"]].concat()).ok().json();
-    assert_eq!((made["uses"].as_u64(), made["suffrage"].as_str()), (Some(3), Some("learner")));
+    let made = run(&[&learner[..], &["--label", "gpu=true", "--label=zone=a"]].concat()).ok().json();
+    assert_eq!((made["uses"].as_u64(), made["role"].as_str()), (Some(3), Some("learner")));
     let listed = |id: &str| -> Value {
         let list = run(&["token", "list", "--json"]).ok().json();
         list.as_array().unwrap().iter().find(|t| t["id"] == id).cloned().unwrap()
     };
     let default = listed(&id);
-    assert_eq!((default["suffrage"].as_str(), default["uses"].as_u64()), (Some("voter"), Some(1)));
+    assert_eq!((default["role"].as_str(), default["uses"].as_u64()), (Some("voter"), Some(1)));
     assert_eq!(listed(made["id"].as_str().unwrap())["name"], "n9");
     run(&["token", "revoke", &id]).ok();
     assert_eq!(listed(&id)["state"], "revoked");
@@ -50,7 +50,7 @@ fn tokens_are_made_listed_and_ended() {
     let secret = made["token"].as_str().unwrap();
     let done = run(&["token", "revoke", secret]).failed(2, "not a token id");
     assert!(!done.stderr.contains(secret.split(':').next().unwrap()), "{}", done.stderr);
-    for bad in [&["--ttl", "30"][..], &["--uses", "0"], &["--name", "A"], &["--attr", "gpu"], &["--suffrage", "king"]] {
+    for bad in [&["--ttl", "30"][..], &["--uses", "0"], &["--name", "A"], &["--label", "gpu"], &["--role", "king"]] {
         run(&[&["token", "create"], bad].concat()).failed(2, bad[0]);
     }
     server.stop();

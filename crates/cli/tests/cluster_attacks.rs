@@ -30,7 +30,7 @@ fn the_demo_agrees_with_itself() {
 fn a_token_with_one_use_admits_one_of_many_processes_that_join_at_once_through_different_nodes() {
     let world = World::new();
     let nodes = world.voters(3);
-    let token = nodes[0].token(&["--suffrage", "learner", "--uses", "1"]);
+    let token = nodes[0].token(&["--role", "learner", "--uses", "1"]);
     let mut joiners: Vec<_> = (0..5)
         .map(|i| {
             let mut node = world.node(&format!("x{i}"));
@@ -62,7 +62,7 @@ fn a_token_with_one_use_admits_one_of_many_processes_that_join_at_once_through_d
 fn an_expired_token_is_refused_by_every_member_and_after_a_change_of_leader() {
     let world = World::new();
     let mut nodes = world.voters(3);
-    let token = nodes[0].token(&["--ttl", "1s", "--suffrage", "learner"]);
+    let token = nodes[0].token(&["--ttl", "1s", "--role", "learner"]);
     nodes[0].until(|_| {
         let list = nodes[0].ask(&["token", "list"]).ok().json();
         list.as_array().unwrap().iter().any(|t| t["state"] == "expired")
@@ -174,7 +174,7 @@ fn no_secret_appears_in_any_output_at_trace_level() {
     let mut founder = world.node("n1");
     founder.start_with(&["--bootstrap", "--cluster-name", "test"], &trace);
     founder.until_ready();
-    let token = founder.token(&["--suffrage", "voter"]);
+    let token = founder.token(&["--role", "voter"]);
     let mut second = world.node("n2");
     let flag = world.token_file("n2", &token);
     second.start_with(&["--join-token", &flag, "--join-addr", &founder.address()], &trace);
@@ -255,7 +255,7 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
 fn an_admin_command_of_a_learner_does_not_administer() {
     let world = World::new();
     let founder = world.founder();
-    let token = founder.token(&["--suffrage", "learner"]);
+    let token = founder.token(&["--role", "learner"]);
     let mut learner = world.node("n2");
     world.join(&mut learner, &token, &founder.address());
     for command in [&["token", "create"][..], &["node", "evict", "n1"], &["node", "promote", "n2"]] {
@@ -264,7 +264,7 @@ fn an_admin_command_of_a_learner_does_not_administer() {
         assert!(said.stderr.contains("not a voter") || said.stdout.contains("not a voter"), "{said:?}");
     }
     // A learner may sponsor: the token's signature is what admits.
-    let token = founder.token(&["--suffrage", "learner"]);
+    let token = founder.token(&["--role", "learner"]);
     let mut third = world.node("n3");
     world.join(&mut third, &token, &learner.address());
     let _ = BINARY;

@@ -164,7 +164,7 @@ impl Drill {
         let [first, losing, stale, rest @ ..] = &mut nodes[..] else { panic!("three at least") };
         let mut gone = world.node("gone");
         if self.change == Change::Eviction {
-            let token = first.token(&["--suffrage", "learner"]);
+            let token = first.token(&["--role", "learner"]);
             world.join(&mut gone, &token, &first.address());
         }
         let client = Client::issue(first, &world.path("out"), "pay");

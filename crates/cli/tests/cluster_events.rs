@@ -29,7 +29,7 @@ fn voters(world: &World) -> Vec<Node> {
     let mut nodes = vec![founder];
     for i in 2..=3 {
         let mut node = world.node(&format!("n{i}"));
-        let file = world.token_file(&node.name, &nodes[0].token(&["--suffrage", "voter"]));
+        let file = world.token_file(&node.name, &nodes[0].token(&["--role", "voter"]));
         node.start(&[&["--join-token", &file, "--join-addr", &nodes[0].address()], &HTTPS[..]].concat());
         node.until_ready();
         nodes.push(node);

@@ -37,16 +37,16 @@ fn a_joiner_whose_clock_is_a_day_off_joins_and_is_told() {
     let founder = world.founder();
     for (name, offset) in [("ahead", "+24h"), ("behind", "-24h")] {
         let lie = [("LD_PRELOAD", library.as_str()), ("FAKETIME", offset), ("DONT_FAKE_MONOTONIC", "1")];
-        let token = founder.token(&["--suffrage", "learner"]);
+        let token = founder.token(&["--role", "learner"]);
         let flag = world.token_file(name, &token);
         let mut node = world.node(name);
         node.start_with(&["--join-token", &flag, "--join-addr", &founder.address()], &lie);
-        // A member, settled on both sides, that serves no client until its clock is right, and says so.
-        let settled = |s: &serde_json::Value| {
-            s["members"].as_array().unwrap().iter().any(|m| m["name"] == name && m["settled"] == true)
+        // A member, converged on both sides, that serves no client until its clock is right, and says so.
+        let converged = |s: &serde_json::Value| {
+            s["members"].as_array().unwrap().iter().any(|m| m["name"] == name && m["converged"] == true)
         };
-        founder.until(settled);
-        let status = node.until(|s| settled(s) && s["warnings"].to_string().contains("clock is"));
+        founder.until(converged);
+        let status = node.until(|s| converged(s) && s["warnings"].to_string().contains("clock is"));
         assert_eq!(status["ready"], false);
         assert!(node.log().contains("clock is wrong"), "{}", node.log());
         // Refused within the time limit, with the skew: not a silent hang.

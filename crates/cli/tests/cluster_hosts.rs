@@ -66,7 +66,7 @@ impl Net {
     fn join(&self, number: u8, sponsor: &str, token: &[&str], advertised: &[&str]) -> Node {
         let mut node = self.world.node(&format!("n{number}"));
         node.namespace = Some(self.wires.namespace(number));
-        let token = self.founder.token(&[["--suffrage", "learner"].as_slice(), token].concat());
+        let token = self.founder.token(&[["--role", "learner"].as_slice(), token].concat());
         let flag = self.world.token_file(&node.name, &token);
         node.start_with(&flags(&["--join-token", &flag, "--join-addr", sponsor], advertised), &SHORT_LEASE);
         node.until_ready();
@@ -152,7 +152,7 @@ fn joiner_with_the_name_of_a_broker_or_of_all_is_refused() {
     net.founder.ask(&["cert", "issue", "--broker", "n2.example", "--out", out]).ok();
     net.founder.ask(&["cluster", "set", "client_names=two.example"]).ok();
     for (name, why) in [("n2.example:7001", "broker/n2.example"), ("two.example:7001", "client_names")] {
-        let token = net.founder.token(&["--suffrage", "learner", "--host", name.split(':').next().unwrap()]);
+        let token = net.founder.token(&["--role", "learner", "--host", name.split(':').next().unwrap()]);
         let mut node = net.world.node("n2");
         node.namespace = Some(net.wires.namespace(2));
         let flag = net.world.token_file("n2", &token);
@@ -177,7 +177,7 @@ fn member_that_moved_is_certified_once_it_is_found() {
     assert_eq!(list(&member["addresses"]), ["two.example:7001", "database.example:7001"]);
     node.until(|_| certified(&node.data) == ["two.example"]);
     net.founder
-        .until(|s| s["raft"]["learners"].as_array().unwrap().len() == 1 && s["awaited"] == serde_json::json!([]));
+        .until(|s| s["raft"]["learners"].as_array().unwrap().len() == 1 && s["waiting_for"] == serde_json::json!([]));
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn three_processes_join_and_the_bootstrap_node_may_be_gone_when_a_fourth_does() 
     let mut nodes = world.voters(3);
     let founder = nodes[0].status();
     nodes[0].kill();
-    let token = nodes[1].token(&["--suffrage", "learner"]);
+    let token = nodes[1].token(&["--role", "learner"]);
     let mut fourth = world.node("n4");
     world.join(&mut fourth, &token, &nodes[2].address());
     // Killed without a word, it finds its place again.
@@ -60,8 +60,8 @@ fn a_start_tells_what_it_waits_for_and_when_that_is_over() {
     let world = World::new();
     let founder = world.founder();
     let mut node = world.node("n2");
-    world.join(&mut node, &founder.token(&["--suffrage", "voter"]), &founder.address());
-    node.until(|_| node.log().contains("settled as a voter"));
+    world.join(&mut node, &founder.token(&["--role", "voter"]), &founder.address());
+    node.until(|_| node.log().contains("converged as a voter"));
     let log = node.log();
     let waits = log.find("waiting to be admitted").unwrap_or_else(|| panic!("{log}"));
     assert!(waits < log.find("has joined").unwrap() && !log.contains("making the cluster"), "{log}");
@@ -114,7 +114,7 @@ fn a_join_killed_at_any_point_is_finished_by_the_same_command_and_spends_one_use
     let mut killed_early = 0;
     for step in 0..10 {
         let name = format!("j{step}");
-        let token = founder.token(&["--suffrage", "learner", "--uses", "1"]);
+        let token = founder.token(&["--role", "learner", "--uses", "1"]);
         let flag = world.token_file(&name, &token);
         let flags = ["--join-token", &flag, "--join-addr", &sponsor];
         let mut node = world.node(&name);

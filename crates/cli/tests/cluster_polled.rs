@@ -67,7 +67,7 @@ fn members_that_are_polled_while_everything_changes_never_stand_still() {
     let mut founder = world.node("n1");
     founder.start_with(&["--bootstrap", "--cluster-name", "test"], &settings);
     founder.until_ready();
-    let token = founder.token(&["--suffrage", "voter"]);
+    let token = founder.token(&["--role", "voter"]);
     let mut second = world.node("n2");
     world.join(&mut second, &token, &founder.address());
     let nodes = vec![founder, second];

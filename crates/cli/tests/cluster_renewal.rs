@@ -26,7 +26,7 @@ fn voters(world: &World, n: u8, secs: u64) -> Vec<Node> {
     founder.until_ready();
     let mut nodes = vec![founder];
     for i in 2..=n {
-        let token = nodes[0].token(&["--suffrage", "voter"]);
+        let token = nodes[0].token(&["--role", "voter"]);
         let mut node = world.node(&format!("n{i}"));
         world.join(&mut node, &token, &nodes[0].address());
         nodes.push(node);

@@ -67,7 +67,7 @@ fn wiped_voter_comes_back_by_the_printed_command_and_undoes_nothing() {
     // Restarted with the flag, it stays the voter that it is.
     nodes[1].stop();
     nodes[1].start(&["--return-as-learner"]);
-    nodes[1].until(|s| s["ready"] == true && s["members"][1]["suffrage"] == "voter");
+    nodes[1].until(|s| s["ready"] == true && s["members"][1]["role"] == "voter");
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn second_copy_of_a_living_member_is_not_taken_back() {
     let (code, said) = refused(&mut second, &["--return-as-learner"]);
     assert!(code == 1 && said.contains("n3 is alive at"), "{code} {said}");
     let status = nodes[2].until_ready();
-    assert_eq!(status["members"][2]["suffrage"], "voter", "{status}");
+    assert_eq!(status["members"][2]["role"], "voter", "{status}");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn node_that_lost_its_certificate_or_the_key_of_it_gets_another_by_the_printed_c
     let mut nodes = world.voters_leased(3, None);
     let client = pay(&world, &nodes[0]);
     nodes[0].ask(&["cert", "revoke", "client/pay"]).ok();
-    let votes = |status: &Value| status["ready"] == true && status["members"][1]["suffrage"] == "voter";
+    let votes = |status: &Value| status["ready"] == true && status["members"][1]["role"] == "voter";
     nodes[1].stop();
     let whole = world.path("whole");
     copy(&nodes[1].data, &whole);

@@ -59,7 +59,7 @@ fn voters(world: &World, library: &str, count: usize) -> Vec<Node> {
         match nodes.first() {
             None => start(world, &mut node, library, &["--bootstrap", "--cluster-name", "test"]),
             Some(founder) => {
-                let flag = world.token_file(&node.name, &founder.token(&["--suffrage", "voter"]));
+                let flag = world.token_file(&node.name, &founder.token(&["--role", "voter"]));
                 start(world, &mut node, library, &["--join-token", &flag, "--join-addr", &founder.address()]);
             }
         }

@@ -104,7 +104,7 @@ fn the_ca_key_is_in_clear_nowhere_on_disk() {
     let mut node = world.node("n1");
     node.start(&["--bootstrap", "--ca", ca.to_str().unwrap()]);
     node.until_ready();
-    let token = node.token(&["--suffrage", "voter"]);
+    let token = node.token(&["--role", "voter"]);
     let mut second = world.node("n2");
     world.join(&mut second, &token, &node.address());
     second.until_settled(2);
@@ -276,7 +276,7 @@ fn a_crowd_of_silent_callers_leaves_the_members_alone() {
         })
         .collect();
     assert!(crowd.len() > 100);
-    let token = nodes[1].token(&["--suffrage", "learner"]);
+    let token = nodes[1].token(&["--role", "learner"]);
     let mut fourth = world.node("n4");
     world.join(&mut fourth, &token, &nodes[1].address());
     nodes[0].until_settled(4);

@@ -202,7 +202,7 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 fn voters(world: &World, n: usize) -> Vec<Running> {
     let mut members = vec![Running::start(world, "n1", OLD, None)];
     for i in 2..=n {
-        let token = members[0].node.token(&["--suffrage", "voter"]);
+        let token = members[0].node.token(&["--role", "voter"]);
         let sponsor = members[0].node.address();
         members.push(Running::start(world, &format!("n{i}"), OLD, Some((&token, &sponsor))));
         for member in &members {
@@ -338,7 +338,7 @@ fn five_members_are_replaced_leader_first_and_leader_last() {
 fn learner_that_is_off_holds_nothing_up_and_stops_by_name_until_it_is_updated() {
     let world = World::new();
     let mut members = voters(&world, 3);
-    let (token, sponsor) = (members[0].node.token(&["--suffrage", "learner"]), members[0].node.address());
+    let (token, sponsor) = (members[0].node.token(&["--role", "learner"]), members[0].node.address());
     let mut learner = Running::start(&world, "n4", OLD, Some((&token, &sponsor)));
     learner.say("stop");
     learner.ended();
@@ -371,7 +371,7 @@ fn learner_that_is_off_holds_nothing_up_and_stops_by_name_until_it_is_updated() 
     learner.node.until_ready();
     assert_eq!(learner.notes(), "one");
     // A joiner whose binary is too old keeps its token.
-    let token = members[0].node.token(&["--suffrage", "learner"]);
+    let token = members[0].node.token(&["--role", "learner"]);
     let mut joiner = Running { node: world.node("n5"), process: None, level: OLD };
     joiner.spawn(&world, OLD, Some((&token, &sponsor_of(&members))));
     assert_eq!(joiner.ended().code(), Some(3));

@@ -56,7 +56,7 @@ fn kinds(world: &World) -> Vec<Kind> {
     let mut nodes = world.voters(2);
     let sponsor = nodes[0].address();
     let mut learner = world.node("n3");
-    let token = nodes[0].token(&["--suffrage", "learner"]);
+    let token = nodes[0].token(&["--role", "learner"]);
     world.join(&mut learner, &token, &sponsor);
     learner.until_settled(3);
     nodes[0].until_settled(3);

@@ -31,7 +31,7 @@ impl Two {
         leader.until_ready();
         let certificates = world.path("certificates");
         leader.ask(&["cert", "issue", "--admin", "ada", "--out", certificates.to_str().unwrap()]).ok();
-        let file = world.token_file("n2", &leader.token(&["--suffrage", "learner"]));
+        let file = world.token_file("n2", &leader.token(&["--role", "learner"]));
         let mut learner = world.node("n2");
         learner.start(&[&["--join-token", &file, "--join-addr", &leader.address()], &HTTPS[..]].concat());
         learner.until_ready();

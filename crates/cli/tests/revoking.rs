@@ -1,5 +1,5 @@
-//! What an operator is shown of leases, lifetimes and revocations: receipts in a table, who is awaited, and how
-//! commands end.
+//! What an operator is shown of leases, lifetimes and revocations: receipts in a table, which members are waited for,
+//! and how commands end.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -51,7 +51,7 @@ fn receipts_of_every_member_are_shown_and_a_repetition_is_as_good() {
         assert_eq!(member["receipt"]["boot"].as_str().unwrap().len(), 32, "{member}");
     }
     let status = told(&nodes[0], &["status"]).ok().stdout;
-    for expected in ["lease:\t", " s left of 10\n", "renews:\t20", "certificate ends:\t20"] {
+    for expected in ["lease:\t", " s left of 10\n", "renews:\t20", "certificate expires:\t20"] {
         assert!(status.contains(expected), "no `{expected}` in\n{status}");
     }
 }
@@ -63,7 +63,7 @@ fn a_member_that_is_gone_is_named_with_the_end_of_its_lease_and_by_status_until_
     nodes[0].start_with(&["--bootstrap", "--cluster-name", "test"], &[("COUNTERSIGN_TRUST_LEASE_SECS", "2")]);
     nodes[0].until_ready();
     for name in ["n2", "n3"] {
-        let token = nodes[0].token(&["--suffrage", "voter"]);
+        let token = nodes[0].token(&["--role", "voter"]);
         let mut node = world.node(name);
         world.join(&mut node, &token, &nodes[0].address());
         nodes.push(node);
@@ -79,12 +79,15 @@ fn a_member_that_is_gone_is_named_with_the_end_of_its_lease_and_by_status_until_
     let absent: Vec<&str> = revoked.stdout.lines().filter(|line| line.starts_with("n3\t")).collect();
     assert_eq!(absent.len(), 1, "{}", revoked.stdout);
     assert!(absent[0].contains("its lease has run out, it serves no client") && absent[0].ends_with('…'), "{absent:?}");
-    let status = nodes[0].until(|status| status["awaited"].as_array().is_some_and(|list| !list.is_empty()));
-    assert_eq!((status["awaited"][0]["name"].as_str(), status["awaited"][0]["node"].as_u64()), (Some("n3"), Some(3)));
+    let status = nodes[0].until(|status| status["waiting_for"].as_array().is_some_and(|list| !list.is_empty()));
+    assert_eq!(
+        (status["waiting_for"][0]["name"].as_str(), status["waiting_for"][0]["node"].as_u64()),
+        (Some("n3"), Some(3))
+    );
     let text = told(&nodes[1], &["status"]).ok().stdout;
-    assert!(text.contains("awaited: n3 (3)") && text.contains("it serves no client since"), "{text}");
+    assert!(text.contains("waiting for: n3 (3)") && text.contains("it serves no client since"), "{text}");
     nodes[2].start(&[]);
-    nodes[0].until(|status| status["awaited"].as_array().is_some_and(Vec::is_empty));
+    nodes[0].until(|status| status["waiting_for"].as_array().is_some_and(Vec::is_empty));
 }
 
 #[test]

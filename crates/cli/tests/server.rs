@@ -183,10 +183,10 @@ fn the_bootstrap_s_token_is_as_the_configuration_says() {
     let home = Home::new();
     std::fs::write(home.join("c.toml"), "[cluster.token]\nuses = 2\nttl = '1h'\n").unwrap();
     let args = ["--data", "d", "--name", "n1", "--bootstrap", "--config", "c.toml"];
-    let server = home.server_with(&args, &[("COUNTERSIGN_CLUSTER_TOKEN_SUFFRAGE", "voter")]);
+    let server = home.server_with(&args, &[("COUNTERSIGN_CLUSTER_TOKEN_ROLE", "voter")]);
     let list = home.run(&["token", "list", "--data", "d", "--json"]).ok().json();
     let [token] = list.as_array().unwrap().as_slice() else { panic!("{list}") };
-    assert_eq!((token["uses"].as_u64(), token["suffrage"].as_str()), (Some(2), Some("voter")));
+    assert_eq!((token["uses"].as_u64(), token["role"].as_str()), (Some(2), Some("voter")));
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     assert!((1..=3600).contains(&(token["not_after"].as_u64().unwrap() - now)), "{token}");
     server.stop();

@@ -70,8 +70,8 @@ pub enum ControlError {
         /// The generation in force here.
         applied: Generation,
     },
-    /// No authority signs now.
-    #[error("no authority signs")]
+    /// No authority can issue certificates now.
+    #[error("no authority can issue certificates")]
     NoAuthority,
     /// The operating system gave no randomness.
     #[error(transparent)]

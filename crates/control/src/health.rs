@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_api::admin::{
-    AuthorityStatus, AwaitedStatus, CertificateStatus, ChangesStatus, EvictedStatus, IssuedInfo, MadeInfo,
-    MemberStatus, RaftStatus, Status,
+    AuthorityStatus, CertificateStatus, ChangesStatus, EvictedStatus, IssuedInfo, MadeInfo, MemberStatus,
+    PendingMember, RaftStatus, Status, labels,
 };
 use countersign_core::limits::SKEW_SECS;
 use countersign_core::receipt::Answer;
@@ -77,19 +77,19 @@ impl Health {
     }
 
     /// Members that have not said that they enforce the newest generation.
-    async fn awaited(&self) -> Vec<AwaitedStatus> {
+    async fn waiting_for(&self) -> Vec<PendingMember> {
         let view = self.local.view();
         let Some(barrier) = self.barriers.now(view.generation).await else { return vec![] };
-        let awaited = barrier.answers.iter().filter_map(|(node, answer)| match answer {
+        let pending = barrier.answers.iter().filter_map(|(node, answer)| match answer {
             Answer::Enforced(_) => None,
-            Answer::Absent(absence) => Some(AwaitedStatus {
+            Answer::Absent(absence) => Some(PendingMember {
                 node: node.0,
                 name: view.members.get(node)?.name.to_string(),
                 generation: view.generation.0,
                 lease_ends_millis: absence.lease_ends.0,
             }),
         });
-        awaited.collect()
+        pending.collect()
     }
 
     /// Whether this member takes part: it follows or is a leader, Raft counts it in, it holds a lease to serve by, and
@@ -118,7 +118,7 @@ impl Health {
         let now = self.local.now();
         let failing = self.local.certificate().filter(|validity| left(*validity, now, RENEWAL_FAILS_SHARE).is_none());
         let failing = failing.map(|validity| {
-            format!("warning: certificate ends in {} and is not renewed\n", span(validity.not_after.secs_since(now)))
+            format!("warning: certificate expires in {} and is not renewed\n", span(validity.not_after.secs_since(now)))
         });
         format!("ready\n{}", failing.unwrap_or_default())
     }
@@ -126,7 +126,7 @@ impl Health {
     /// What this member says of itself and of its cluster. The leader is asked which members have not said that they
     /// enforce the newest generation.
     pub async fn status(&self) -> Status {
-        let awaited = self.awaited().await;
+        let waiting_for = self.waiting_for().await;
         let trust = self.local.endpoint.trust().load();
         let view = &trust.view;
         let raft = self.group.status();
@@ -146,7 +146,7 @@ impl Health {
             ready: self.is_ready(),
             lease_millis_left: self.lease.millis_left(),
             lease_secs: self.state.read().lease().unwrap_or_default().millis() / 1000,
-            awaited,
+            waiting_for,
             members: self.members_of(view, &raft),
             evicted: view
                 .evicted
@@ -166,7 +166,7 @@ impl Health {
                 renews_at: self.renewals.due().map(UnixMillis::secs),
                 key: leaf_key.map(|kind| kind.to_string()),
             },
-            signs: self.key_holder.holds(),
+            can_issue: self.key_holder.holds(),
             key_protection: key_protection(view).to_owned(),
             connections: self.local.endpoint.registry().connections().len(),
             changes: self.changes(),
@@ -206,16 +206,15 @@ impl Health {
         let status = |m: &Member| MemberStatus {
             node: m.id.0,
             name: m.name.to_string(),
-            suffrage: m.suffrage,
-            settled: match m.suffrage {
+            role: m.suffrage,
+            converged: match m.suffrage {
                 Suffrage::Voter => raft.voters.contains(&m.id),
                 Suffrage::Learner => raft.learners.contains(&m.id) && !raft.voters.contains(&m.id),
             },
             addresses: m.addresses.iter().map(ToString::to_string).collect(),
             hosts: m.hosts.all().iter().map(ToString::to_string).collect(),
             unproved: hosts::unproved(view, m),
-            role: m.role.clone(),
-            attributes: m.attributes.clone(),
+            labels: labels(m.role.as_ref(), &m.attributes),
             holds_authority: opened(m),
             certificate_not_after: m.leaf.validity.not_after.secs(),
             certificate_issued: IssuedInfo::of(&m.leaf.issued),
@@ -332,7 +331,7 @@ fn expiry(of: &Member, validity: Validity, now: UnixMillis) -> Option<String> {
     }
     let next =
         if foreign { "issue it again for the same key" } else { "it should be renewed by now, see that node's log" };
-    Some(format!("certificate of {name} ends in {}: {next}", span(validity.not_after.secs_since(now))))
+    Some(format!("certificate of {name} expires in {}: {next}", span(validity.not_after.secs_since(now))))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! [`ControlError`]. [`Controls`] makes one for each author. [`Health`] says how a member is, and changes nothing.
 //!
 //! A use case is a command with its checks before and its waiting after: `Control::evict` demotes, waits for the signed
-//! statements, evicts, and waits for the barrier. Each stops where it can be repeated.
+//! attestations, evicts, and waits for the barrier. Each stops where it can be repeated.
 //!
 //! Nothing here may know HTTP. A check that must be atomic belongs in `countersign-core`.
 

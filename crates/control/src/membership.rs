@@ -136,8 +136,8 @@ impl Control {
         let done = || {
             let state = state.read();
             let applied = state.view().map_or(Generation(0), |view| view.generation);
-            let shown = demoted.is_none_or(|generation| applied >= generation && state.is_stated(generation));
-            shown && state.needs(target.id).is_none()
+            let attested = demoted.is_none_or(|generation| applied >= generation && state.is_attested(generation));
+            attested && state.needs(target.id).is_none()
         };
         let mut applied = state.applied();
         let signed = async {

@@ -32,7 +32,7 @@ impl Health {
         );
         gauge(&mut registry, "certificate_expiry_seconds", "End of this member's certificate, Unix time", expiry);
         let left = expiry.saturating_sub(self.local.now().secs());
-        gauge(&mut registry, "certificate_seconds_left", "Seconds until this member's certificate ends", left);
+        gauge(&mut registry, "certificate_seconds_left", "Seconds until this member's certificate expires", left);
         gauge(&mut registry, "authority_expiry_seconds", "End of the authority's certificate, Unix time", authority);
         gauge(&mut registry, "authority_held", "1 if this member can sign", u64::from(self.key_holder.holds()));
         let unreachable =

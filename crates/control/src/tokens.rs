@@ -44,7 +44,7 @@ impl Control {
     /// Makes a join token. About the one node that it admits; without a name it admits any.
     ///
     /// # Errors
-    /// [`ControlError`]: no authority signs, a limit is exceeded, or the command was not carried out.
+    /// [`ControlError`]: no authority can issue certificates, a limit is exceeded, or the command was not carried out.
     pub async fn create_token(&self, wanted: NewToken) -> Result<CreatedToken, ControlError> {
         let (token, record) = self.make_token(wanted)?;
         self.command(Command::AddJoinToken(AddJoinToken(record.clone())), &[]).await?;

@@ -44,7 +44,7 @@ pub const HOST_CHECK_SECS_MAX: u64 = 300;
 pub const MEMBERS_MAX: usize = 4096;
 /// Voters of the trust group. Raft's cost grows with each; seven survive three failures.
 pub const VOTERS_MAX: usize = 7;
-/// Join tokens on record, spent and expired ones not counted.
+/// Join tokens on record, used-up and expired ones not counted.
 pub const TOKENS_MAX: usize = 4096;
 /// Uses of one join token.
 pub const TOKEN_USES_MAX: u32 = 10_000;
@@ -119,8 +119,8 @@ pub const ENROLLMENTS_PER_SOURCE_MAX: usize = 48;
 pub const ENROLLMENT_REQUESTS_MAX: usize = 16;
 /// Answers to unauthenticated callers' nonces that a member makes at once; past it they wait.
 pub const VIEWS_IN_FLIGHT_MAX: usize = 4;
-/// Statements in one answer to an unauthenticated caller; a caller that lacks more asks on from the last of them.
-pub const STATEMENTS_PER_ANSWER_MAX: usize = 64;
+/// Attestations in one answer to an unauthenticated caller; a caller that lacks more asks on from the last of them.
+pub const ATTESTATIONS_PER_ANSWER_MAX: usize = 64;
 /// Connection attempts of one source that may fail within a minute; past it, it is let in only while half the places
 /// are free.
 pub const FAILURES_PER_SOURCE_MINUTE_MAX: u32 = 120;

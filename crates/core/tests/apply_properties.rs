@@ -295,8 +295,8 @@ fn command() -> impl Strategy<Value = Command> {
         8 => Just(Command::BindStore(BindStore { node: NodeId(2), store: StoreId([42; 16]) })),
         1 => role().prop_map(RevokePrincipal).prop_map(Command::RevokePrincipal),
         1 => (0..2_u64, node(), 1..3_u8).prop_map(|(number, node, signer)| {
-            let signature = key(signer).sign(&bare_view().statement.transcript());
-            Command::SignStatement(SignStatement { number, node, signature })
+            let signature = key(signer).sign(&bare_view().attestation.transcript());
+            Command::SignAttestation(SignAttestation { number, node, signature })
         }),
     ]
 }
@@ -464,7 +464,7 @@ fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
     }
     let commands = ["Bootstrap", "AddJoinToken", "RevokeJoinToken", "RotateClusterToken", "Admit", "SealAuthority"];
     let more = ["ConfirmAuthority", "SetSuffrage", "Evict", "IssuePrincipal", "RevokeKey", "AssignGroup"];
-    let last = ["ReportFeatureLevel", "SetAddresses", "Renew", "AdoptLeaf", "RevokePrincipal", "SignStatement"];
+    let last = ["ReportFeatureLevel", "SetAddresses", "Renew", "AdoptLeaf", "RevokePrincipal", "SignAttestation"];
     let policy = ["RenewPrincipal", "StagePolicy", "ChangePolicy", "Label", "ProveHosts", "EditHosts", "SetCluster"];
     for command in commands.into_iter().chain(more).chain(last).chain(policy).chain(["ReturnStore", "BindStore"]) {
         for what in ["done", "refused", "stopped"] {

@@ -1,7 +1,7 @@
 //! An HTTP service behind the cluster's rules: a layer for whole routes, an extractor where a handler asks about more.
 //!
 //! `cargo run --example guarded_axum -- DIR`, then `countersign acl add --data DIR --principal client/pay --action read
-//! --resource-prefix service:/orders/` and `--topic orders`: `client/pay` reads, and nobody else does anything.
+//! --resource-prefix service:/orders/` and `--topic orders`: `client/pay` reads, and no other caller does anything.
 
 use axum::Router;
 use axum::extract::{FromRequestParts, Path, State};
@@ -10,7 +10,7 @@ use axum::routing::get;
 use countersign::{Action, Caller, Guard, Kind, Member};
 use countersign::{NewCluster, Services, Settings, Start};
 
-/// Whoever calls, as the connection proved it.
+/// The caller, as the connection proved it.
 struct Peer(Caller);
 
 impl<S: Sync> FromRequestParts<S> for Peer {

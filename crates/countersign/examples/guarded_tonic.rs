@@ -1,8 +1,10 @@
-//! A gRPC service behind the cluster's rules, on a host that is no member: whoever calls needs a rule for the method, and the
-//! method asks about what it touches.
+//! A gRPC service behind the cluster's rules, on a host that is no member. A caller needs a rule for the method, and
+//! the method asks about what it touches.
 //!
-//! `cargo run --example guarded_tonic -- MEMBER:PORT TRUST-DOMAIN broker.pem broker.key`, with a broker's certificate (`countersign cert issue
-//! --broker HOST`) whose principal may read policy (`countersign acl add --principal broker/HOST --action read --any policy`).
+//! `cargo run --example guarded_tonic -- MEMBER:PORT TRUST-DOMAIN broker.pem broker.key`, with a broker's certificate
+//! (`countersign cert issue
+//! --broker HOST`) whose principal may read policy (`countersign acl add --principal broker/HOST --action read --any
+//! policy`).
 
 use std::sync::Arc;
 
@@ -27,7 +29,7 @@ fn greeting(permit: &Permit<'_>) -> String {
 #[tonic::async_trait]
 impl Whoami for Greeter {
     async fn whoami(&self, request: Request<WhoamiRequest>) -> Result<Response<WhoamiReply>, Status> {
-        let caller = request.extensions().get::<Caller>().ok_or_else(|| Status::unauthenticated("nobody"))?;
+        let caller = request.extensions().get::<Caller>().ok_or_else(|| Status::unauthenticated("no caller"))?;
         // It was asked about when the method's rule was: what is known of the caller is here.
         let denied = |denial: countersign::Denial| Status::permission_denied(denial.to_string());
         let session = self.0.session(&caller.peer, Some(caller.remote.ip())).map_err(denied)?;

@@ -1,8 +1,9 @@
 //! An embedder's own gRPC service on the cluster port: every call carries the peer that the connection proved.
 //!
-//! `cargo run --example service -- DIR` founds a cluster of one in DIR and serves until Ctrl-C. Call it with a certificate
-//! from `countersign cert issue --client NAME`, and with a rule that lets it: `countersign acl add --data DIR --principal
-//! client/NAME --action write --resource service:countersign.v1.Whoami/Whoami`. No other caller reaches the service.
+//! `cargo run --example service -- DIR` founds a cluster of one in DIR and serves until Ctrl-C. Call it with a
+//! certificate from `countersign cert issue --client NAME`, and with a rule that lets it: `countersign acl add --data
+//! DIR --principal client/NAME --action write --resource service:countersign.v1.Whoami/Whoami`. No other caller
+//! reaches the service.
 
 use countersign::{Caller, Member, NewCluster, Services, Settings, Start};
 use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
@@ -17,7 +18,7 @@ pub(crate) struct Greeter {
 #[tonic::async_trait]
 impl Whoami for Greeter {
     async fn whoami(&self, request: Request<WhoamiRequest>) -> Result<Response<WhoamiReply>, Status> {
-        let caller = request.extensions().get::<Caller>().ok_or_else(|| Status::unauthenticated("nobody"))?;
+        let caller = request.extensions().get::<Caller>().ok_or_else(|| Status::unauthenticated("no caller"))?;
         // Immediately before the effect: what was judged when the call came in may be revoked by the time it is done.
         let _fresh = self.member.fresh().map_err(|denied| Status::unavailable(denied.to_string()))?;
         let principal = format!("hello, {}", caller.peer.principal());

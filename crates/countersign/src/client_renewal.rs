@@ -40,8 +40,8 @@ pub struct RenewedCertificate {
     pub client: ServiceClient,
 }
 
-/// Renews the certificate of `client` for `key`, a new one, at the voter that is reached at `address`. The certificate in
-/// use goes on until its end.
+/// Renews the certificate of `client` for `key`, a new one, at the voter that is reached at `address`. The certificate
+/// in use goes on until its end.
 ///
 /// Errors: whatever fails, nothing was changed at this end.
 pub async fn renew_certificate(

@@ -48,9 +48,9 @@ impl Opened {
         &self.member
     }
 
-    /// Starts the member: it takes part in its cluster, and serves `services` to the principals that the rules allow. Each
-    /// call carries a [`Caller`](crate::Caller) in its extensions. Whatever `services` are, clients renew their certificates
-    /// here, and remote guards are told of the rules.
+    /// Starts the member: it takes part in its cluster, and serves `services` to the principals that the rules allow.
+    /// Each call carries a [`Caller`](crate::Caller) in its extensions. Whatever `services` are, clients renew their
+    /// certificates here, and remote guards are told of the rules.
     ///
     /// # Errors
     /// [`StartError`]; the member is stopped then.
@@ -73,8 +73,8 @@ impl Opened {
 }
 
 impl Member {
-    /// Opens the member that `settings.data` holds; if it holds none, makes one as `start` says. On a directory that holds a
-    /// member, `start` is ignored: a token never replaces a valid identity.
+    /// Opens the member that `settings.data` holds; if it holds none, makes one as `start` says. On a directory that
+    /// holds a member, `start` is ignored: a token never replaces a valid identity.
     ///
     /// # Errors
     /// [`StartError`].
@@ -93,8 +93,8 @@ impl Member {
         Ok((opened.serve(Services::default()).await?, started))
     }
 
-    /// Judges what `settings.data` holds as [`Member::open`] does, in the same order, and starts nothing. None if there is
-    /// no such directory: it would be made.
+    /// Judges what `settings.data` holds as [`Member::open`] does, in the same order, and starts nothing. None if
+    /// there is no such directory: it would be made.
     ///
     /// # Errors
     /// What a start would be refused for, as far as the directory is concerned.
@@ -133,8 +133,9 @@ impl Member {
         self.node.endpoints.https()
     }
 
-    /// Proof that this member has heard lately what is revoked: taken after a request was received and before its effect
-    /// begins. It cannot be kept: a task that was paused in between takes another, and is denied if its time is over.
+    /// Proof that this member has heard lately what is revoked: taken after a request was received and before its
+    /// effect begins. It cannot be kept: a task that was paused in between takes another, and is denied if its time is
+    /// over.
     ///
     /// # Errors
     /// Without a lease this member serves no client.
@@ -142,8 +143,8 @@ impl Member {
         self.node.lease.fresh()
     }
 
-    /// Administers the cluster through this member, as an operator of its host does: the program that embeds a member may do
-    /// all of it. Changes name the process's user as their author.
+    /// Administers the cluster through this member, as an operator of its host does: the program that embeds a member
+    /// may do all of it. Changes name the process's user as their author.
     ///
     /// What it changes has one number in the log and in the events: take another for the next task.
     ///
@@ -160,8 +161,8 @@ impl Member {
         &self.health
     }
 
-    /// Decides who may do what on this member, by the rules of its replicated state. For services of one's own; the guard has
-    /// been asked already about each call that [`Opened::serve`] serves.
+    /// Decides who may do what on this member, by the rules of its replicated state. For services of one's own; the
+    /// guard has been asked already about each call that [`Opened::serve`] serves.
     pub const fn guard(&self) -> &Guard {
         &self.node.guard
     }

@@ -1,7 +1,7 @@
 //! A service outside the cluster that decides by its rules: a broker with a certificate of its own, and no replica.
 //!
-//! It knows who belongs and whom rules let do what as members tell it, judges its callers as a member does, and serves
-//! nobody once it has heard nothing for as long as a lease lasts.
+//! Members tell it who belongs to the cluster and what the rules allow. It judges its callers as a member does. It
+//! serves no caller once it has heard nothing for as long as a lease lasts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -46,7 +46,11 @@ pub enum RemoteGuardError {
     #[error("no member is named")]
     NoController,
     /// No member told anything.
-    #[error("no member told this service anything within {} seconds: see its log, and whether its principal may `read` the cluster's `policy`", CONNECT_DEADLINE.as_secs())]
+    #[error(
+        "no member told this service anything within {} seconds: see its log, and whether its principal may `read` the \
+         cluster's `policy`",
+        CONNECT_DEADLINE.as_secs()
+    )]
     Untold,
     /// The address cannot be bound.
     #[error("`{address}` cannot be bound")]
@@ -134,7 +138,8 @@ impl RemoteGuard {
         self.inner.guard()
     }
 
-    /// Questions that were sent to members so far: one for each principal that was not known, however many waited for it.
+    /// Questions that were sent to members so far: one for each principal that was not known, however many waited for
+    /// it.
     pub fn fetches(&self) -> u64 {
         self.inner.fetches()
     }
@@ -174,8 +179,8 @@ struct Members {
     followed: Arc<Locked<Option<Proof>>>,
 }
 
-/// Whether whoever proved this may tell who belongs and what rules say: a member, and by the newest view that is known here
-/// one that still belongs. The key of an evicted one, and a broker's or a client's, tell nothing.
+/// Whether the holder of this proof may tell who belongs and what rules say. It must be a member that the newest view
+/// known here still holds. An evicted member, a broker or a client is not believed.
 fn may_tell(endpoint: Option<&Endpoint>, proof: &Proof) -> Result<(), Refusal> {
     let Some(endpoint) = endpoint else {
         return proof.principal().role.node_id().map(|_| ()).ok_or(Refusal::NotANode);
@@ -228,7 +233,10 @@ impl Controllers for Members {
         match endpoint.publish(Arc::clone(view), time) {
             Ok(closed) => {
                 for connection in closed {
-                    tracing::info!(principal = %connection.principal, reason = %connection.refusal, "connection closed");
+                    tracing::info!(
+                        principal = %connection.principal, reason = %connection.refusal,
+                        "connection closed"
+                    );
                 }
             }
             Err(error) => {

@@ -10,9 +10,10 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tower::Service;
 
-/// What is served to principals besides what each member serves by itself. Every call is decided by a rule before it reaches
-/// a service: gRPC as a `write` of the `service` `package.Service/Method`; HTTP as a `read` (GET, HEAD, OPTIONS), `delete` or
-/// `write` of the `service` that is its path. `grpc.health.v1` is served beside them, to every principal.
+/// What is served to principals besides what each member serves by itself. Every call is decided by a rule before it
+/// reaches a service: gRPC as a `write` of the `service` `package.Service/Method`; HTTP as a `read` (GET, HEAD,
+/// OPTIONS), `delete` or `write` of the `service` that is its path. `grpc.health.v1` is served beside them, to every
+/// principal.
 #[derive(Default)]
 pub struct Services {
     pub(crate) grpc: Routes,

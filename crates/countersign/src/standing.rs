@@ -1,4 +1,5 @@
-//! How far a member is on its way to what the cluster means it to be: for whoever shows progress. Nothing is decided by it.
+//! How far a member is on its way to the role that the cluster gives it, for progress displays. Nothing is decided by
+//! it.
 
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ const LOOK_AGAIN: Duration = Duration::from_millis(200);
 pub enum Standing {
     /// It has not heard a leader, or Raft does not count it in yet.
     CatchingUp,
-    /// It is meant to vote: it opens its copy of the CA key, and is counted once it has proved that.
+    /// It is promoted: it opens its copy of the CA key, and is counted once it has proved that.
     BecomingVoter,
-    /// It is what it is meant to be.
-    Settled(Suffrage),
+    /// It has the role that it is meant to have.
+    Converged(Suffrage),
 }
 
 impl Member {
@@ -28,7 +29,7 @@ impl Member {
             Some(suffrage) if self.health().is_ready() => {
                 let votes = self.node.group.status().voters.contains(&self.node());
                 if votes || suffrage == Suffrage::Learner {
-                    Standing::Settled(suffrage)
+                    Standing::Converged(suffrage)
                 } else {
                     Standing::BecomingVoter
                 }
@@ -38,7 +39,7 @@ impl Member {
     }
 
     /// Tells where this member stands, now and at each change, until it is what it is meant to be.
-    pub async fn settle(&self, mut tell: impl FnMut(Standing)) {
+    pub async fn converge(&self, mut tell: impl FnMut(Standing)) {
         let mut status = self.node.group.watch();
         let mut last = None;
         loop {
@@ -46,7 +47,7 @@ impl Member {
             if last.replace(standing) != Some(standing) {
                 tell(standing);
             }
-            if matches!(standing, Standing::Settled(_)) {
+            if matches!(standing, Standing::Converged(_)) {
                 return;
             }
             tokio::select! {

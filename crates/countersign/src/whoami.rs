@@ -22,7 +22,7 @@ impl WhoamiService {
 #[tonic::async_trait]
 impl Whoami for WhoamiService {
     async fn whoami(&self, request: Request<WhoamiRequest>) -> Result<Response<WhoamiReply>, Status> {
-        let caller = request.extensions().get::<Caller>().ok_or_else(|| Status::unauthenticated("nobody"))?;
+        let caller = request.extensions().get::<Caller>().ok_or_else(|| Status::unauthenticated("no caller"))?;
         Ok(Response::new(WhoamiReply {
             principal: caller.peer.principal().to_string(),
             generation: caller.peer.generation().0,

@@ -44,7 +44,7 @@ async fn a_learner_is_refused_before_its_raft_messages_are_read_and_a_voter_with
     let token = founder.token(Suffrage::Learner, 1).await;
     let learner = Node::join("n2", &token, &founder).await.unwrap();
     let up = connected(&learner, &founder).await;
-    // Far more than the connection's window: an answer comes only if nobody waits for the rest.
+    // Far more than the connection's window: an answer comes only if the member does not wait for the rest.
     for len in [0, 32 * 1024 * 1024] {
         assert_eq!(call(&up, RaftRpc::Append, len).await.unwrap_err().code(), Code::PermissionDenied);
         assert_eq!(install(&up, RaftRpc::Snapshot, len).await.unwrap_err().code(), Code::PermissionDenied);

@@ -1,5 +1,5 @@
 //! Every call of the cluster port, made by every kind of identity under every protocol: who passes where stands in
-//! `golden/calls.txt`, for a reviewer to read as a difference. `COUNTERSIGN_BLESS=1` writes it anew.
+//! `golden/calls.txt`, for a reviewer to read as a difference. `COUNTERSIGN_BLESS=1` writes it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -36,7 +36,7 @@ async fn called(node: &Node, alpn: Alpn, who: Option<&Arc<Credential>>, call: &s
     let request = hyper::Request::post(format!("http://cluster/{call}"));
     let request = request.header("content-type", "application/grpc").header("te", "trailers");
     let empty = Full::new(Bytes::from_static(&[0; 5]));
-    // A server that ends the connection after the handshake has let nobody in.
+    // A server that ends the connection after the handshake has let no caller in.
     let answer = client.send_request(request.body(empty).unwrap()).await.ok()?;
     let (head, mut body) = answer.into_parts();
     let mut status = head.headers.get("grpc-status").cloned();
@@ -76,7 +76,7 @@ async fn every_call_is_answered_only_to_the_callers_of_its_row() {
         let token = node.token(suffrage, 1).await;
         members.insert(name, Node::join(name, &token, &node).await.unwrap());
     }
-    node.settled(4).await;
+    node.converged(4).await;
     let stolen = |name: &str| Ghost::of(copy(members[name].data.path()).path(), &node).credential();
     let (voter, learner, evicted) = (stolen("voter"), stolen("learner"), stolen("evicted"));
     node.evict("evicted").await;
@@ -89,7 +89,7 @@ async fn every_call_is_answered_only_to_the_callers_of_its_row() {
     for (call, access) in calls_for_testing() {
         let mut row = format!("{call:<38} {access:<52}");
         for (name, who) in [
-            ("stranger", None),
+            ("unauthenticated", None),
             ("evicted", Some(&evicted)),
             ("client", Some(&client)),
             ("granted", Some(&granted)),
@@ -115,9 +115,10 @@ async fn every_call_is_answered_only_to_the_callers_of_its_row() {
         seen.push_str(&row);
         seen.push('\n');
     }
-    let header = "Calls of the cluster port, under the protocols enroll (e), peer (p) and service (s), by: a stranger, an evicted\n\
-                  node, a client without a rule, a client with exactly the rule for it, a broker, an admin who is no super-user\n\
-                  any more, an admin, a learner, a voter. A letter where the call got past authorization.\n\n";
+    let header = "Calls of the cluster port, under the protocols enroll (e), peer (p) and service (s), by: an\n\
+                  unauthenticated caller, an evicted node, a client without a rule, a client with exactly the rule\n\
+                  for it, a broker, an admin who is no super-user any more, an admin, a learner, a voter. A letter\n\
+                  where the call got past authorization.\n\n";
     agrees_with_golden("calls.txt", &format!("{header}{seen}"));
 }
 
@@ -140,7 +141,7 @@ fn every_call_of_the_cluster_port_has_a_row_and_no_row_is_of_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_is_cut_off_tells_nobody_what_was_asked_of_it() {
+async fn isolated_member_answers_no_call() {
     let lifetimes = Lifetimes { lease: LeaseLength::from_secs(2).unwrap(), ..Lifetimes::default() };
     let mut nodes = cluster_living(2, lifetimes).await;
     let (data, _) = nodes.pop().unwrap().stop().await;

@@ -52,7 +52,7 @@ fn request(csr: Vec<u8>) -> RenewRequest {
 async fn a_client_renews_over_its_own_connection_and_the_old_certificate_goes_on() {
     let nodes = cluster_of(2).await;
     for node in &nodes {
-        node.settled(2).await;
+        node.converged(2).await;
     }
     let client = nodes[0].client("pay").await;
     // At a member that may not lead: it passes the command on, and the leader signs.
@@ -75,9 +75,9 @@ async fn a_client_renews_over_its_own_connection_and_the_old_certificate_goes_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_was_revoked_renews_nothing() {
+async fn revoked_client_renews_nothing() {
     let node = Node::bootstrap("n1").await;
-    node.settled(1).await;
+    node.converged(1).await;
     let client = node.client("pay").await;
     let mut open = certificates(client.dialer.dial(&node.address()).await.unwrap());
     node.revoke(client.key).await;
@@ -92,7 +92,7 @@ async fn whoever_was_revoked_renews_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewal_is_bounded_and_reads_nothing_but_a_key() {
     let node = Node::bootstrap("n1").await;
-    node.settled(1).await;
+    node.converged(1).await;
     let client = node.client("pay").await;
     let mut open = certificates(client.dialer.dial(&node.address()).await.unwrap());
     for (csr, claim) in [(vec![], "nothing"), (b"garbage".to_vec(), "garbage"), (vec![0; CSR_LEN_MAX + 1], "long")] {
@@ -114,11 +114,11 @@ async fn a_renewal_is_bounded_and_reads_nothing_but_a_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_is_refused_and_a_learner_says_who_can() {
     let node = Node::bootstrap("n1").await;
-    node.settled(1).await;
+    node.converged(1).await;
     let token = node.token(Suffrage::Learner, 1).await;
     let learner = Node::join("n2", &token, &node).await.unwrap();
     for of in [&node, &learner] {
-        of.settled(2).await;
+        of.converged(2).await;
     }
     let client = node.client("pay").await;
     knows(&learner, 1).await;
@@ -137,7 +137,7 @@ async fn a_node_is_refused_and_a_learner_says_who_can() {
 async fn without_a_lease_nothing_is_renewed() {
     let mut nodes = cluster_of(2).await;
     let left = nodes.remove(0);
-    left.settled(2).await;
+    left.converged(2).await;
     let client = left.client("pay").await;
     let mut open = certificates(client.dialer.dial(&left.address()).await.unwrap());
     nodes.remove(0).stop().await;

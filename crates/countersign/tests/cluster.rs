@@ -32,7 +32,7 @@ async fn a_founder_restarts_as_what_it_was() {
 async fn three_nodes_join_by_tokens_and_survive_their_founder() {
     let mut nodes = cluster_of(3).await;
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
     }
     let founder = nodes.remove(0);
     let (data, name) = founder.stop().await;
@@ -55,7 +55,7 @@ async fn a_whole_cluster_stops_and_starts_again_in_any_order() {
     let nodes = futures(stopped).await;
     let token = nodes[0].token(Suffrage::Voter, 1).await;
     let fourth = Node::join("n4", &token, &nodes[2]).await.unwrap();
-    fourth.settled(4).await;
+    fourth.converged(4).await;
 }
 
 async fn futures(stopped: Vec<(tempfile::TempDir, Name)>) -> Vec<Node> {
@@ -76,7 +76,7 @@ async fn one_use_admits_one_of_many_that_ask_at_once_through_different_nodes() {
         joining.spawn(async move { Node::try_join(&format!("x{i}"), &token, &sponsor).await });
     }
     let outcomes = joining.join_all().await;
-    let spent = Refused::Token(TokenUnusable::Spent);
+    let spent = Refused::Token(TokenUnusable::UsedUp);
     let admitted = outcomes.iter().filter(|o| o.is_ok()).count();
     let refused = outcomes.iter().filter(
         |o| matches!(o, Err(StartError::Node(NodeError::Join(JoinError::Refused { why, .. }))) if *why == spent),
@@ -103,7 +103,7 @@ async fn an_evicted_voter_is_out_and_its_key_stays_refused() {
     let last = nodes.pop().unwrap();
     nodes[0].evict("n3").await;
     for node in &nodes {
-        node.settled(2).await;
+        node.converged(2).await;
         assert!(!node.member().view().members.contains_key(&NodeId(3)));
     }
     let fresh = nodes[0].token(Suffrage::Learner, 1).await;
@@ -125,9 +125,9 @@ async fn an_evicted_voter_is_out_and_its_key_stays_refused() {
         matches!(why, StartError::Node(NodeError::Join(JoinError::Refused { why: Refused::KeyRevoked, .. }))),
         "{why:?}"
     );
-    // The host made anew under the same name, with new keys, is welcome.
-    let anew = Node::join("n3", &fresh, &nodes[1]).await.unwrap();
-    assert_eq!(anew.member().node(), NodeId(4));
+    // The host set up again under the same name, with new keys, is welcome.
+    let again = Node::join("n3", &fresh, &nodes[1]).await.unwrap();
+    assert_eq!(again.member().node(), NodeId(4));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -164,16 +164,16 @@ async fn three_nodes_grow_to_five_and_shrink_to_three() {
         nodes.push(joined);
     }
     for node in &nodes {
-        node.settled(5).await;
+        node.converged(5).await;
     }
     let itself = nodes[0].try_evict("n1").await.unwrap_err();
     assert!(matches!(&itself, ControlError::EvictsItself(name) if name.as_str() == "n1"), "{itself:?}");
     // The founder, which leads, is among those that leave.
     nodes[4].evict("n1").await;
-    nodes[4].settled(4).await;
+    nodes[4].converged(4).await;
     nodes[3].evict("n2").await;
     for node in &nodes[2..] {
-        node.settled(3).await;
+        node.converged(3).await;
     }
     let token = nodes[2].token(Suffrage::Learner, 1).await;
     Node::join("n6", &token, &nodes[3]).await.unwrap();

@@ -26,7 +26,7 @@ async fn embedder_demotes_promotes_and_evicts_by_functions() {
     control.promote(n3).await.unwrap();
     control.promote(n3).await.unwrap();
     assert_eq!(suffrage(), Suffrage::Voter);
-    nodes[0].settled(3).await;
+    nodes[0].converged(3).await;
 
     let how = Leaving { keep_authority: true, ..Leaving::default() };
     assert!(matches!(control.evict(n1, how).await.unwrap_err(), ControlError::EvictsItself(_)));
@@ -59,5 +59,5 @@ async fn quarantine_by_function_cuts_off_without_a_leader_and_names_who_is_unkno
     let gone = control.demote(n2, true).await.unwrap_err();
     assert!(matches!(&gone, ControlError::NoQuorum { unreached, .. } if unreached.len() == 1), "{gone}");
     control.lift_quarantine(n2).unwrap();
-    nodes[1].settled(2).await;
+    nodes[1].converged(2).await;
 }

@@ -114,7 +114,7 @@ async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_cou
         node.until(|status| is_silenced(status) && of(status, &n3).is_some()).await;
     }
 
-    // The way that is printed: demoted, it keeps nobody from serving, and it comes back with a new store.
+    // The way that is printed: demoted, it keeps no member from serving, and it comes back with a new store.
     assert!(
         n1.status()
             .await
@@ -157,7 +157,7 @@ async fn learner_whose_state_differs_loses_its_lease_alone_and_is_not_promoted()
     let revoked = n1.issue("client/gone").await.key;
     n1.revoke(revoked).await;
     for node in [&n1, &n2] {
-        node.settled(2).await;
+        node.converged(2).await;
     }
     n2.until(serves).await;
     n2.member().node_for_testing().forget_key_for_testing(revoked).await.unwrap();

@@ -1,5 +1,5 @@
 //! Every endpoint, asked by every kind of identity: who passes and who does not stands in `golden/endpoints.txt`, for a
-//! reviewer to read as a difference. `COUNTERSIGN_BLESS=1` writes it anew.
+//! reviewer to read as a difference. `COUNTERSIGN_BLESS=1` writes it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -31,7 +31,7 @@ const KEY: &str = "0011223344556677001122334455667700112233445566770011223344556
 /// The cluster's name, as `support` makes it.
 const CLUSTER: &str = "test";
 
-/// A request that would be answered without a change, or with one that hurts nobody.
+/// A request that would be answered without a change, or with a harmless one.
 struct Sample {
     path: String,
     body: String,
@@ -41,9 +41,9 @@ struct Sample {
 
 /// What to ask of an endpoint. One that is not known here has no row.
 fn sample(method: &str, path: &str, access: &str) -> Sample {
-    let nobody = |path: &str| {
-        let path = path.replace("{id}", "0011223344556677").replace("{node}", "nobody").replace("{key}", KEY);
-        path.replace("{kind}", "client").replace("{name}", "nobody")
+    let absent = |path: &str| {
+        let path = path.replace("{id}", "0011223344556677").replace("{node}", "absent").replace("{key}", KEY);
+        path.replace("{kind}", "client").replace("{name}", "absent")
     };
     let (body, name) = match (method, path) {
         ("GET", "/healthz" | "/readyz" | "/metrics" | "/openapi.json") => (String::new(), None),
@@ -52,21 +52,21 @@ fn sample(method: &str, path: &str, access: &str) -> Sample {
         }
         ("GET", "/v1/tokens" | "/v1/certificates") | ("POST", "/v1/tokens/rotate") => (String::new(), Some("")),
         ("POST", "/v1/tokens") => {
-            let token = json!({"suffrage": "learner", "ttl_secs": 60, "uses": 1, "name": "n9"});
+            let token = json!({"role": "learner", "ttl_secs": 60, "uses": 1, "name": "n9"});
             (token.to_string(), Some("n9"))
         }
         ("DELETE", "/v1/tokens/{id}") => (String::new(), Some("0011223344556677")),
         ("POST", "/v1/nodes/{node}/promote" | "/v1/nodes/{node}/demote" | "/v1/nodes/{node}/evict") => {
-            ("{}".to_owned(), Some("nobody"))
+            ("{}".to_owned(), Some("absent"))
         }
         ("POST", "/v1/cluster" | "/v1/cluster/level") => ("{}".to_owned(), Some(CLUSTER)),
-        ("POST", "/v1/nodes/{node}/hosts") => ("{}".to_owned(), Some("nobody")),
-        ("POST", "/v1/nodes/{node}/label") => (json!({"edits": []}).to_string(), Some("nobody")),
+        ("POST", "/v1/nodes/{node}/hosts") => ("{}".to_owned(), Some("absent")),
+        ("POST", "/v1/nodes/{node}/label") => (json!({"edits": []}).to_string(), Some("absent")),
         ("POST" | "DELETE", "/v1/nodes/{node}/quarantine") => (String::new(), None),
         ("POST", "/v1/certificates") => (certificate_request("client/other"), Some("client/other")),
         ("DELETE", "/v1/certificates/{key}") => (String::new(), Some(KEY)),
-        ("DELETE", "/v1/principals/{kind}/{name}") => (String::new(), Some("client/nobody")),
-        ("POST", "/v1/principals/{kind}/{name}/label") => (json!({"edits": []}).to_string(), Some("client/nobody")),
+        ("DELETE", "/v1/principals/{kind}/{name}") => (String::new(), Some("client/absent")),
+        ("POST", "/v1/principals/{kind}/{name}/label") => (json!({"edits": []}).to_string(), Some("client/absent")),
         ("GET", "/v1/acl" | "/v1/acl/lint") | ("DELETE", "/v1/acl/rules/{id}") => (String::new(), Some(CLUSTER)),
         ("POST", "/v1/acl/check" | "/v1/acl/explain" | "/v1/acl/who-can" | "/v1/acl/plan" | "/v1/acl/apply")
         | ("POST", "/v1/acl/rules") => ("{}".to_owned(), Some(CLUSTER)),
@@ -74,7 +74,7 @@ fn sample(method: &str, path: &str, access: &str) -> Sample {
     };
     let mut words = access.split(' ');
     let about = name.map(|name| (words.next().unwrap().to_owned(), words.next().unwrap().to_owned(), name.to_owned()));
-    Sample { path: nobody(path), body, about }
+    Sample { path: absent(path), body, about }
 }
 
 /// The body of a request for a certificate.
@@ -155,8 +155,9 @@ async fn every_endpoint_admits_only_the_callers_of_its_row() {
         marks.push(mark(passed(&node.on_socket(&method, &asked, &body).await)));
         seen.push_str(&format!("{method:<6} {path:<34} {access:<40} {}\n", marks.join("  ")));
     }
-    let header = "Requests on the HTTPS port by: a stranger, a client without a rule, a client with exactly the rule for it, a \
-                  broker, an\nadmin, an admin who is no super-user any more. Last: the operator of the host, on the socket.\n\n";
+    let header = "Requests on the HTTPS port by: an unauthenticated caller, a client without a rule, a client with\n\
+                  exactly the rule for it, a broker, an admin, an admin who is no super-user any more. Last: the\n\
+                  operator of the host, on the socket.\n\n";
     agrees_with_golden("endpoints.txt", &format!("{header}{seen}"));
 }
 
@@ -177,8 +178,8 @@ async fn a_policy_that_denies_everything_locks_neither_the_operator_of_a_host_no
         ("GET", "/v1/status", ""),
         ("GET", "/v1/nodes", ""),
         ("GET", "/v1/acl", ""),
-        ("POST", "/v1/nodes/nobody/quarantine", ""),
-        ("POST", "/v1/nodes/nobody/evict", "{}"),
+        ("POST", "/v1/nodes/absent/quarantine", ""),
+        ("POST", "/v1/nodes/absent/evict", "{}"),
     ] {
         let answer = node.on_socket(method, path, body).await;
         assert!(passed(&answer), "{path}: {answer:?}");
@@ -200,7 +201,7 @@ async fn a_rule_is_about_one_name_and_a_deny_wins() {
         (answer.status, problem.map(|problem| problem.message).unwrap_or_default())
     };
     node.add_rule(rule("web", "client/ops", "create", "token:web-*")).await;
-    let token = |name: Value| json!({"suffrage": "learner", "ttl_secs": 60, "uses": 1, "name": name}).to_string();
+    let token = |name: Value| json!({"role": "learner", "ttl_secs": 60, "uses": 1, "name": name}).to_string();
     assert_eq!(status("POST", "/v1/tokens", &token(json!("web-1"))).await.0, 200);
     for other in [json!("db-1"), json!("web"), Value::Null] {
         let (status, message) = status("POST", "/v1/tokens", &token(other.clone())).await;
@@ -250,7 +251,7 @@ async fn a_member_whose_name_is_the_number_of_another_is_judged_as_itself() {
     let odd = Node::join("3", &token, &first).await.unwrap();
     let third = Node::join("n3", &token, &first).await.unwrap();
     assert_eq!((odd.member().node(), third.member().node()), (NodeId(2), NodeId(3)));
-    first.settled(3).await;
+    first.converged(3).await;
     let client = first.issue("client/ops").await;
     let allow = |name: &str| rule(name, "client/ops", "alter", &format!("member:{name}"));
     first.add_rule(allow("n3")).await;

@@ -32,10 +32,10 @@ async fn join(name: &str, token: &Token, sponsor: &Address, files: Option<FilesM
     Node::start_with(tempfile::tempdir().unwrap(), &Name::parse(name).unwrap(), start, files).await
 }
 
-/// Every member is settled in Raft; nobody holds a CA key.
-async fn settled(nodes: &[Node]) {
+/// Every member has converged in Raft; no member holds a CA key.
+async fn converged(nodes: &[Node]) {
     for node in nodes {
-        node.until(|s| s.ready && s.members.len() == nodes.len() && s.members.iter().all(|m| m.settled)).await;
+        node.until(|s| s.ready && s.members.len() == nodes.len() && s.members.iter().all(|m| m.converged)).await;
     }
 }
 
@@ -45,7 +45,7 @@ async fn three_of(elsewhere: &Elsewhere) -> Vec<Node> {
         let token = nodes[0].token(Suffrage::Voter, 1).await;
         let sponsor = nodes.last().unwrap().address();
         nodes.push(join(name, &token, &sponsor, Some(elsewhere.node(name))).await.unwrap());
-        settled(&nodes).await;
+        converged(&nodes).await;
     }
     nodes
 }
@@ -53,7 +53,7 @@ async fn three_of(elsewhere: &Elsewhere) -> Vec<Node> {
 async fn live_a_life(elsewhere: &Elsewhere) {
     let mut nodes = three_of(elsewhere).await;
     let status = nodes[2].status().await;
-    assert!(status.key_protection.contains("held elsewhere") && !status.signs && status.authority.imported);
+    assert!(status.key_protection.contains("held elsewhere") && !status.can_issue && status.authority.imported);
     assert_eq!(status.raft.voters.len(), 3);
     assert!(status.warnings.is_empty(), "{:?}", status.warnings);
     let leaf = nodes[0].data.path().join("leaf.pem");
@@ -63,11 +63,11 @@ async fn live_a_life(elsewhere: &Elsewhere) {
         let node = nodes.remove(0).restart().await;
         assert_eq!((node.started, node.member().node()), (Started::Again, NodeId(i + 1)));
         nodes.push(node);
-        settled(&nodes).await;
+        converged(&nodes).await;
     }
     let gone = nodes.pop().unwrap();
     nodes[0].evict("n3").await;
-    settled(&nodes).await;
+    converged(&nodes).await;
     let gone = gone.restart().await;
     let shut_out = gone.member().dialer().dial_peer(&nodes[0].address(), NodeId(1)).await.err().unwrap();
     assert!(chain(&shut_out).to_string().contains("was evicted"), "{shut_out:?}");
@@ -80,8 +80,8 @@ async fn live_a_life(elsewhere: &Elsewhere) {
         "{refused:?}"
     );
     elsewhere.make("n3");
-    let anew = join("n3", &token, &nodes[1].address(), Some(elsewhere.node("n3"))).await.unwrap();
-    assert_eq!(anew.member().node(), NodeId(4));
+    let again = join("n3", &token, &nodes[1].address(), Some(elsewhere.node("n3"))).await.unwrap();
+    assert_eq!(again.member().node(), NodeId(4));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -128,7 +128,7 @@ async fn who_joins_without_a_fitting_certificate_is_refused_and_told_what_to_do(
         join("n2", &token, &sponsor, None).await,
         Err(StartError::Node(NodeError::Join(JoinError::Dial { .. })))
     ));
-    // Somebody else's name.
+    // The name of another member.
     elsewhere.make("other/n1");
     let taken = join("n2", &token, &sponsor, Some(elsewhere.node("other/n1"))).await.err().unwrap();
     let why = |error: StartError| match error {

@@ -1,4 +1,5 @@
-//! A cluster founded on an authority that was made offline: it issues as any other, and knows what that authority issued.
+//! A cluster founded on an authority that was made offline: it issues as any other, and knows what that authority
+//! issued.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -28,7 +29,7 @@ async fn found(cluster: NewCluster) -> Result<Node, StartError> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn clients_made_offline_are_served_but_nobody_becomes_a_node_or_an_admin_offline() {
+async fn offline_certificates_make_clients_but_no_nodes_and_no_admins() {
     let elsewhere = Elsewhere::offline();
     let mut nodes = vec![found(imported(&elsewhere)).await.unwrap()];
     let domain = nodes[0].member().view().trust_domain.clone();
@@ -36,10 +37,10 @@ async fn clients_made_offline_are_served_but_nobody_becomes_a_node_or_an_admin_o
     let token = nodes[0].token(Suffrage::Voter, 1).await;
     nodes.push(Node::join("n2", &token, &nodes[0]).await.unwrap());
     for node in &nodes {
-        node.settled(2).await;
+        node.converged(2).await;
     }
     let status = nodes[1].status().await;
-    assert!(status.authority.imported && status.signs, "the key is sealed to each voter");
+    assert!(status.authority.imported && status.can_issue, "the key is sealed to each voter");
 
     let offline = |role: &str| elsewhere.client(role, domain.clone());
     for (role, node) in [("client/pay", &nodes[0]), ("broker/b1.example.org", &nodes[1])] {
@@ -79,7 +80,7 @@ async fn an_authority_is_founded_on_only_with_its_own_key_and_in_its_own_trust_d
     let trust_domain = Some(TrustDomain::parse("elsewhere.example").unwrap());
     let error = found(NewCluster { trust_domain, ..imported(&elsewhere) }).await.err().unwrap();
     assert!(matches!(error, StartError::Node(NodeError::Bootstrap(BootstrapError::TrustDomain { .. }))), "{error:?}");
-    // The same authority with and without its key: which is meant is nobody's to guess.
+    // The same authority with and without its key: the member does not guess which is meant.
     let name = Name::parse("n1").unwrap();
     let start = Start::Bootstrap(imported(&elsewhere));
     let both = Node::start_with(tempfile::tempdir().unwrap(), &name, start, Some(elsewhere.node("n1"))).await;

@@ -13,7 +13,7 @@ async fn every_member_holds_a_lease_and_serves_by_it() {
     let nodes = cluster_of(3).await;
     let client = nodes[0].client("pay").await;
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
         assert!(node.member().fresh().is_ok());
         let mut whoami = client.connect(node).await.unwrap();
         assert!(whoami.ask().await.unwrap().contains("client/pay"));
@@ -25,7 +25,7 @@ async fn a_member_without_a_quorum_denies_once_its_lease_has_run_out() {
     let mut nodes = cluster_of(3).await;
     let client = nodes[0].client("pay").await;
     let left = nodes.remove(0);
-    left.settled(3).await;
+    left.converged(3).await;
     let mut whoami = client.connect(&left).await.unwrap();
     whoami.ask().await.unwrap();
     for node in nodes {
@@ -41,7 +41,7 @@ async fn a_member_without_a_quorum_denies_once_its_lease_has_run_out() {
 async fn an_eviction_returns_a_receipt_of_every_member() {
     let nodes = cluster_of(3).await;
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
     }
     let barrier = nodes[0].evict("n3").await.barrier.unwrap();
     assert!(barrier.passed, "{barrier:?}");

@@ -1,5 +1,5 @@
-//! Attack: a message of a level that does not exist, on every port, before and after authentication. It is answered, and
-//! changes nothing: only a committed entry, a snapshot or a file of its own can stop a member.
+//! Attack: a message of a level that does not exist, on every port, before and after authentication. It is answered,
+//! and changes nothing: only a committed entry, a snapshot or a file of its own can stop a member.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -91,7 +91,7 @@ async fn message_of_an_absurd_level_is_answered_and_changes_nothing() {
     // Everything is as it was, and goes on.
     assert_eq!(leader.member().view().generation, before.generation);
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
         assert!(node.member().view().members.contains_key(&NodeId(3)));
     }
 }

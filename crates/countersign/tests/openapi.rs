@@ -143,26 +143,26 @@ fn schemas_have_the_fields_of_their_types() {
         "learners": []});
     let made = json!({"by": "admin/root", "taken_by": 1, "at_millis": 1});
     let on_leaf = json!({"authority": null, "made": made});
-    let member = json!({"node": 1, "name": "n1", "suffrage": "voter", "settled": true, "addresses": [],
-        "hosts": [], "unproved": [], "role": null,
-        "attributes": {}, "holds_authority": true, "certificate_not_after": 1, "certificate_issued": on_leaf, "admitted_by": null,
-        "admitted_at_millis": 1, "token_made": null, "identity": "00", "this": true});
+    let member = json!({"node": 1, "name": "n1", "role": "voter", "converged": true, "addresses": [],
+        "hosts": [], "unproved": [],
+        "labels": {}, "holds_authority": true, "certificate_not_after": 1, "certificate_issued": on_leaf,
+        "admitted_by": null, "admitted_at_millis": 1, "token_made": null, "identity": "00", "this": true});
     let evicted = json!({"node": 2, "name": "n2", "generation": 1});
     let authority = json!({"fingerprint": "00", "not_after": 1, "imported": false, "key": null});
     let certificate =
         json!({"principal": "spiffe://td/node/1", "not_before": 0, "not_after": 1, "renews_at": null, "key": null});
     let changes = json!({"count": 1, "head": "00"});
     let differing = json!({"index": 256, "node": 2, "digest": "00", "holds": ["x"], "lacks": ["x"]});
-    let awaited = json!({"node": 2, "name": "n2", "generation": 1, "lease_ends_millis": 1});
+    let pending = json!({"node": 2, "name": "n2", "generation": 1, "lease_ends_millis": 1});
     let status = json!({"node": 1, "name": "n1", "cluster": "c", "cluster_id": "00", "trust_domain": "td",
-        "generation": 1, "ready": true, "lease_millis_left": null, "lease_secs": 10, "raft": raft, "members": [member], "evicted": [evicted],
-        "awaited": [awaited],
-        "authority": authority, "certificate": certificate, "signs": true, "key_protection": "x", "connections": 0,
+        "generation": 1, "ready": true, "lease_millis_left": null, "lease_secs": 10, "raft": raft,
+        "members": [member], "evicted": [evicted], "waiting_for": [pending],
+        "authority": authority, "certificate": certificate, "can_issue": true, "key_protection": "x", "connections": 0,
         "changes": changes, "differing": [differing], "warnings": []});
-    let created = json!({"id": "00", "token": "cst_x:00", "not_after": 1, "uses": 1, "suffrage": "voter",
+    let created = json!({"id": "00", "token": "cst_x:00", "not_after": 1, "uses": 1, "role": "voter",
         "join_addr": "127.0.0.1:1"});
-    let token = json!({"id": "00", "suffrage": "learner", "uses": 1, "uses_left": 1, "not_after": 1, "name": null,
-        "hosts": [], "role": null, "state": "usable", "cluster_token": false, "made": made});
+    let token = json!({"id": "00", "role": "learner", "uses": 1, "uses_left": 1, "not_after": 1, "name": null,
+        "hosts": [], "labels": {}, "state": "usable", "cluster_token": false, "made": made});
     let changed = json!({"node": 1, "name": "n1", "generation": 1, "tokens_revoked": [],
         "enforcement": null});
     let host = json!({"host": "n1.example", "proof": "admin"});
@@ -180,7 +180,7 @@ fn schemas_have_the_fields_of_their_types() {
     let issued = json!({"principal": "x", "chain": "x", "authority": "x", "not_after": 1, "key": "00"});
     let on_record = json!({"principal": "x", "key": "00", "not_after": 1, "revoked": false, "issued": on_leaf});
     let refusal = json!({"failure_id": "00", "at_millis": 1, "source": "127.0.0.1:1", "protocol": null,
-        "presented": null, "reason": "evicted", "message": "x", "detail": null, "try": "x"});
+        "principal": null, "reason": "evicted", "message": "x", "detail": null, "try": "x"});
     let rules = rules();
     let checked: BTreeMap<String, bool> = BTreeMap::from_iter(
         [
@@ -191,10 +191,10 @@ fn schemas_have_the_fields_of_their_types() {
             check::<ChangesStatus>("ChangesStatus", &changes, false),
             check::<DifferingStatus>("DifferingStatus", &differing, false),
             check::<EvictedStatus>("EvictedStatus", &evicted, false),
-            check::<AwaitedStatus>("AwaitedStatus", &awaited, false),
+            check::<PendingMember>("PendingMember", &pending, false),
             check::<AuthorityStatus>("AuthorityStatus", &authority, false),
             check::<CertificateStatus>("CertificateStatus", &certificate, false),
-            check::<TokenCreate>("TokenCreate", &json!({"suffrage": "voter", "ttl_secs": 60, "uses": 1}), true),
+            check::<TokenCreate>("TokenCreate", &json!({"role": "voter", "ttl_secs": 60, "uses": 1}), true),
             check::<TokenCreated>("TokenCreated", &created, false),
             check::<TokenInfo>("TokenInfo", &token, false),
             check::<NodeRemove>("NodeRemove", &json!({}), true),
@@ -227,7 +227,7 @@ fn schemas_have_the_fields_of_their_types() {
         .chain(rules),
     );
     let mut documented = keys(&document()["components"]["schemas"]);
-    assert!(documented.remove("Suffrage"));
+    assert!(documented.remove("MemberRole"));
     assert_eq!(documented, checked.into_keys().collect());
 }
 
@@ -239,12 +239,12 @@ fn rules() -> Vec<(String, bool)> {
     let finding = json!({"rule": "r", "finding": "x"});
     let plan = json!({"generation": 1, "add": [rule], "remove": [], "super_users": null, "required_capabilities": null,
         "flips": [], "unheard": [], "lint": [finding]});
-    let explanation = json!({"decision": decision, "principal": "client/x", "roles": [], "attributes": {}, "required": [],
-        "rules": []});
+    let explanation = json!({"decision": decision, "principal": "client/x", "roles": [], "attributes": {},
+        "required": [], "rules": []});
     let changed = json!({"generation": 1, "put": 1, "removed": 0, "rules": [rule], "enforcement": null});
     let holder = json!({"principal": "client/x", "decision": decision, "only_from": ["10.0.0.0/8"]});
     let edit = json!({"name": "gpu", "value": null});
-    let labelled = json!({"principal": "node/1", "generation": 1, "role": null, "attributes": {}, "enforcement": null});
+    let labelled = json!({"principal": "node/1", "generation": 1, "labels": {}, "enforcement": null});
     vec![
         check::<RuleText>("RuleText", &rule, true),
         check::<PolicyText>("PolicyText", &json!({}), true),
@@ -270,7 +270,7 @@ fn rules() -> Vec<(String, bool)> {
 }
 
 #[test]
-fn the_words_for_suffrage_are_those_of_the_type() {
-    let words = document()["components"]["schemas"]["Suffrage"]["enum"].clone();
+fn words_for_a_member_role_are_those_of_the_type() {
+    let words = document()["components"]["schemas"]["MemberRole"]["enum"].clone();
     assert_eq!(words, json!([Suffrage::Learner, Suffrage::Voter]));
 }

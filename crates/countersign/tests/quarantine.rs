@@ -1,4 +1,5 @@
-//! Quarantine: what one member refuses by itself; and evictions that are hard: of the leader, of the last, without a quorum.
+//! Quarantine: what one member refuses by itself; and evictions that are hard: of the leader, of the last, without a
+//! quorum.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -38,7 +39,7 @@ async fn refusal(from: &Node, to: &Node) -> Option<Refusal> {
 /// The leader, and the others.
 async fn by_leadership(mut nodes: Vec<Node>) -> (Node, Vec<Node>) {
     for node in &nodes {
-        node.settled(nodes.len()).await;
+        node.converged(nodes.len()).await;
     }
     let leader = nodes[0].status().await.raft.leader.unwrap();
     let at = nodes.iter().position(|node| node.member().node().0 == leader).unwrap();
@@ -64,7 +65,7 @@ async fn two_of_three_refuse_a_leader_that_does_not_yield_elect_among_themselves
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_quarantine_needs_nobody_else_outlives_a_restart_and_ends_when_it_is_lifted() {
+async fn quarantine_needs_no_other_member_and_outlives_a_restart() {
     let mut nodes = cluster_of(3).await;
     let third = nodes.pop().unwrap();
     let second = nodes.pop().unwrap().stop().await;
@@ -80,10 +81,10 @@ async fn a_quarantine_needs_nobody_else_outlives_a_restart_and_ends_when_it_is_l
     dial(&third, &first).await.unwrap();
     let second = Node::open(second.0, second.1).await;
     for node in [&first, &second, &third] {
-        node.settled(3).await;
+        node.converged(3).await;
     }
 
-    for refused in [quarantine(&first, "nobody"), quarantine(&first, "99"), lift(&first, "nobody")] {
+    for refused in [quarantine(&first, "absent"), quarantine(&first, "99"), lift(&first, "absent")] {
         assert!(matches!(refused, Err(ControlError::UnknownNode { .. })), "{refused:?}");
     }
     let itself = quarantine(&first, "n1");
@@ -91,7 +92,7 @@ async fn a_quarantine_needs_nobody_else_outlives_a_restart_and_ends_when_it_is_l
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_is_evicted_on_another_voter_and_nobody_twice() {
+async fn leader_is_evicted_on_another_voter_and_only_once() {
     let (leader, others) = by_leadership(cluster_of(3).await).await;
     let name = leader.status().await.name;
     assert!(others[0].evict(&name).await.barrier.unwrap().passed);
@@ -99,7 +100,7 @@ async fn a_leader_is_evicted_on_another_voter_and_nobody_twice() {
     let generation = others[0].status().await.generation;
     let gone = others[0].try_evict(&name).await.unwrap_err();
     assert!(matches!(gone, ControlError::Command(CommandError::Refused(Refused::AlreadyEvicted(_)))), "{gone:?}");
-    let unknown = others[0].try_evict("nobody").await.unwrap_err();
+    let unknown = others[0].try_evict("absent").await.unwrap_err();
     assert!(matches!(unknown, ControlError::UnknownNode { .. }), "{unknown:?}");
     let itself = others[0].try_evict(others[0].member().name().as_str()).await.unwrap_err();
     assert!(matches!(itself, ControlError::EvictsItself(_)), "{itself:?}");
@@ -111,7 +112,7 @@ async fn the_last_voter_is_not_evicted() {
     let founder = Node::bootstrap("n1").await;
     let token = founder.token(Suffrage::Learner, 1).await;
     let learner = Node::join("n2", &token, &founder).await.unwrap();
-    founder.settled(2).await;
+    founder.converged(2).await;
     let generation = founder.status().await.generation;
     let last = founder.control().demote(founder.member().node(), true).await.unwrap_err();
     assert!(matches!(last, ControlError::Command(CommandError::Refused(Refused::LastVoter(_)))), "{last:?}");
@@ -124,10 +125,10 @@ async fn the_last_voter_is_not_evicted() {
 async fn an_eviction_that_cannot_commit_changes_nothing_and_names_who_is_not_reached() {
     let mut nodes = cluster_of(3).await;
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
     }
-    // The one to be evicted lives, one that would have to stay does not: the two that live elect, and could demote it, but
-    // could not remove it.
+    // The one to be evicted lives, one that would have to stay does not: the two that live elect, and could demote it,
+    // but could not remove it.
     let (data, name) = nodes.remove(1).stop().await;
     nodes[0].until(|status| status.ready).await;
     let generation = nodes[0].status().await.generation;
@@ -135,7 +136,7 @@ async fn an_eviction_that_cannot_commit_changes_nothing_and_names_who_is_not_rea
     let ControlError::NoQuorum { node, unreached } = &refused else { panic!("{refused:?}") };
     assert!(node.as_str() == "n3" && unreached.len() == 1 && unreached[0].starts_with("n2"), "{refused:?}");
     assert_eq!(nodes[0].status().await.generation, generation, "nothing changed");
-    assert!(nodes[0].status().await.members.iter().all(|m| m.settled));
+    assert!(nodes[0].status().await.members.iter().all(|m| m.converged));
     // The dead one can go.
     drop((data, name));
     nodes[0].evict("n2").await;

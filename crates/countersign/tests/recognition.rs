@@ -1,4 +1,5 @@
-//! Recognition before belief: whom a member believes that was away, and that a cold cluster does not wait for itself.
+//! Cluster recognition before belief: which peers a member that was away believes. A cold cluster does not wait for
+//! itself.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -61,7 +62,7 @@ async fn an_evicted_voter_captures_no_member_that_was_down_during_its_eviction()
     let away = Node::open(away.0, away.1).await;
     let evicted = Node::open(kept, name).await;
     let term = away.status().await.raft.term;
-    let channel = dial(&evicted, &away).await.expect("nobody has told it yet");
+    let channel = dial(&evicted, &away).await.expect("no member has told it yet");
     let refused = stand(&channel, &evicted, term + 50).await;
     assert!(!believed(&refused), "{refused:?}");
     // The two of them are not enough to show each other what the cluster is.
@@ -85,7 +86,7 @@ async fn a_member_believes_a_voter_again_once_the_cluster_is_recognized() {
     // The control of the test above: the same request, of a voter that is none too many, after recognition.
     let nodes = cluster_of(3).await;
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
     }
     let channel = dial(&nodes[1], &nodes[2]).await.unwrap();
     let answered = stand(&channel, &nodes[1], 1).await;
@@ -93,26 +94,26 @@ async fn a_member_believes_a_voter_again_once_the_cluster_is_recognized() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stranger_asks_so_often_over_one_connection_and_no_more() {
+async fn unauthenticated_connection_carries_a_limited_number_of_requests() {
     let founder = Node::bootstrap("n1").await;
     let connect = async || {
         let (stream, _) = dial_return(&founder.address()).await.unwrap();
         EnrollmentClient::new(channel_over(&Endpoint::from_static("http://member"), stream))
     };
     let nonce = ViewRequest { nonce: vec![1; 32].into(), known: 0 };
-    let mut stranger = connect().await;
+    let mut caller = connect().await;
     for turn in 0..ENROLLMENT_REQUESTS_MAX {
         // With a nonce or without: each counts.
         let asked = if turn % 2 == 0 { nonce.clone() } else { ViewRequest::default() };
-        let reply = stranger.view(asked).await.unwrap().into_inner();
+        let reply = caller.view(asked).await.unwrap().into_inner();
         assert_eq!(reply.signature.len(), if turn % 2 == 0 { 64 } else { 0 });
     }
     for asked in [nonce.clone(), ViewRequest::default()] {
-        assert_eq!(stranger.view(asked).await.unwrap_err().code(), Code::ResourceExhausted);
+        assert_eq!(caller.view(asked).await.unwrap_err().code(), Code::ResourceExhausted);
     }
     let refused = [
-        stranger.enroll(EnrollRequest::default()).await.unwrap_err(),
-        stranger.r#return(ReturnRequest::default()).await.unwrap_err(),
+        caller.enroll(EnrollRequest::default()).await.unwrap_err(),
+        caller.r#return(ReturnRequest::default()).await.unwrap_err(),
     ];
     assert!(refused.iter().all(|status| status.code() == Code::ResourceExhausted), "{refused:?}");
     connect().await.view(nonce).await.unwrap();
@@ -133,7 +134,7 @@ async fn a_cold_cluster_does_not_wait_for_itself() {
     for node in [&first, &second] {
         node.until(|status| status.ready).await;
     }
-    // Every lease lapses while nobody is there to renew it; then all go on.
+    // Every lease lapses while no leader is there to renew it; then all go on.
     let held = second.stop().await;
     first.until(|status| status.lease_millis_left.is_none()).await;
     assert!(first.member().fresh().is_err());
@@ -141,7 +142,7 @@ async fn a_cold_cluster_does_not_wait_for_itself() {
     let (data, name) = stopped.remove(0);
     let third = Node::open(data, name).await;
     for node in [&first, &second, &third] {
-        node.settled(3).await;
+        node.converged(3).await;
     }
 }
 

@@ -56,7 +56,7 @@ async fn a_cluster_off_past_every_expiry_forms_again_by_itself() {
         nodes.push(Node::open(data, name).await);
     }
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
         let mut whoami = client.connect(node).await.unwrap();
         assert!(whoami.ask().await.unwrap().contains("client/pay"));
     }
@@ -72,7 +72,7 @@ async fn a_member_whose_certificate_has_expired_renews_and_is_served_nothing_els
     let stale = ghost::copy(data.path());
     past(ends).await;
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
     }
     let leader = nodes.iter().find(|n| n.member().node().0 == 1).unwrap();
     let thief = ghost::Ghost::of(stale.path(), leader);
@@ -102,5 +102,5 @@ async fn a_member_whose_certificate_has_expired_renews_and_is_served_nothing_els
     assert!(refused.message().contains("has expired"), "{refused}");
     // The member itself comes back.
     let back = Node::open(data, name).await;
-    back.settled(3).await;
+    back.converged(3).await;
 }

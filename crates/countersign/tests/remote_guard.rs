@@ -1,5 +1,5 @@
-//! A broker that is no member decides by the cluster's rules: told by a member, over its own certificate, and silent when the
-//! cluster is.
+//! A broker that is no member decides by the cluster's rules: told by a member, over its own certificate, and silent
+//! when the cluster is.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -25,7 +25,7 @@ use support::rules::rule;
 use support::{Issued, Lifetimes, Node, cluster_living};
 use tonic::{Request, Response, Status};
 
-/// Answers, and says by whom it was called.
+/// Answers with the name of the caller.
 struct Greeter;
 
 #[tonic::async_trait]
@@ -125,7 +125,7 @@ async fn a_broker_outside_decides_by_the_rules_of_the_cluster_and_stops_when_it_
     let mut others = connect(&shop.dialer, &remote).await.unwrap();
     assert_eq!(others.ask().await.unwrap_err().code(), tonic::Code::PermissionDenied);
 
-    // When the removal returns, the remote denies: it acknowledged, and nobody waited for a lease to run out.
+    // When the removal returns, the remote denies: it acknowledged, and the barrier waited for no lease to run out.
     let barrier = remove(&nodes[0], "pay-calls").await;
     assert_eq!(called.ask().await.unwrap_err().code(), tonic::Code::PermissionDenied);
     assert!(barrier.answers.values().all(|answer| matches!(answer, Answer::Enforced(_))), "{barrier:?}");
@@ -137,7 +137,7 @@ async fn a_broker_outside_decides_by_the_rules_of_the_cluster_and_stops_when_it_
     assert!(called.ask().await.is_err());
     assert!(connect(&pay.dialer, &remote).await.is_err());
 
-    // Whoever may not read policy any more is told nothing, holds no lease soon, and serves nobody.
+    // A guard that may not read policy any more is told nothing, soon holds no lease, and serves no caller.
     put(&nodes[0], rule("shop-calls", "client/shop", "write", "service")).await;
     assert!(others.ask().await.is_ok());
     remove(&nodes[0], "fetch-policy").await;
@@ -182,7 +182,8 @@ async fn however_many_wait_for_what_rules_say_of_a_principal_it_is_asked_for_onc
     assert_eq!(may(Action::Read), Ok(()));
     assert!(matches!(may(Action::Write), Err(Denial::Denied(_))));
 
-    // A change that concerns others leaves it as it is; one that concerns it is asked about anew.
+    // A change that concerns other principals leaves the answer as it is. After a change that concerns it, it asks
+    // again.
     put(&nodes[0], rule("other", "client/shop", "read", "topic:orders")).await;
     assert_eq!((may(Action::Read), remote.fetches()), (Ok(()), 1));
     let generation = put(&nodes[0], rule("writes", "client/pay", "write", "topic:orders")).await;

@@ -1,4 +1,4 @@
-//! Whom a remote guard does not believe: a member that was evicted, with its key, at the address that the remote knows.
+//! A remote guard does not believe an evicted member, which has its key, at the address that the guard knows.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod support;
@@ -165,7 +165,7 @@ async fn a_remote_guard_believes_nothing_that_an_evicted_member_tells() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_remote_guard_serves_nobody_while_its_clock_and_that_of_the_member_it_follows_are_apart() {
+async fn remote_guard_denies_while_its_clock_differs_from_the_members() {
     let mut nodes = cluster_living(3, Lifetimes::default()).await;
     let broker = nodes[0].issue("broker/localhost").await;
     let view = View::clone(&nodes[0].member().view());

@@ -14,7 +14,7 @@ fn renewal(node: &Node) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn certificates_renew_without_a_restart_and_nobody_notices() {
+async fn certificates_renew_without_a_restart_and_without_interruption() {
     let nodes = cluster_living(3, SHORT).await;
     let client = nodes[0].client("pay").await;
     let before: Vec<u64> = nodes.iter().map(renewal).collect();

@@ -1,4 +1,5 @@
-//! Members that their peers refuse: the evicted one stops serving, the one with old data comes back, and nobody else does.
+//! Members that their peers refuse: the evicted one stops serving, the one with old data comes back, and no other
+//! member does.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -32,10 +33,10 @@ async fn evicted(node: &Node) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_evicted_node_learns_it_and_serves_nobody() {
+async fn evicted_node_learns_it_and_serves_no_client() {
     let nodes = cluster_living(3, Lifetimes { lease: LeaseLength::from_secs(60).unwrap(), ..Default::default() }).await;
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
     }
     let client = nodes[0].client("pay").await;
     // Known where it was issued; the others follow.
@@ -47,21 +48,21 @@ async fn an_evicted_node_learns_it_and_serves_nobody() {
     // Long before its lease would have run out.
     open.ask().await.unwrap_err();
     assert!(!nodes[0].member().is_evicted() && !nodes[1].member().is_evicted());
-    nodes[0].settled(2).await;
+    nodes[0].converged(2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_off_when_it_was_evicted_learns_it_when_it_starts_and_does_not_come_back() {
     let mut nodes = cluster_of(3).await;
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
     }
     let (data, name) = nodes.pop().unwrap().stop().await;
     nodes[0].evict("n3").await;
     let back = Node::open(data, name).await;
     evicted(&back).await;
     assert!(!back.member().view().evicted.contains_key(&NodeId(3)), "its own log never told it");
-    nodes[0].settled(2).await;
+    nodes[0].converged(2).await;
 }
 
 /// A leaf that was renewed since is superseded: every peer refuses it.
@@ -73,7 +74,7 @@ async fn a_member_restored_from_an_old_copy_comes_back_by_itself() {
     let learner = Node::join("n3", &token, &nodes[0]).await.unwrap();
     nodes.push(learner);
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
     }
     let third = nodes.pop().unwrap();
     let (data, name) = third.stop().await;
@@ -88,12 +89,12 @@ async fn a_member_restored_from_an_old_copy_comes_back_by_itself() {
     ghost.dialer().dial_peer(&nodes[0].address(), NodeId(1)).await.unwrap_err();
     let before = renewals(&nodes[0]);
     let restored = Node::open(old, name).await;
-    restored.settled(3).await;
+    restored.converged(3).await;
     nodes[0].until(|_| renewals(&nodes[0]) > before).await;
     assert!(!restored.member().is_evicted());
     // What it was given survives it.
     let restored = restored.restart().await;
-    restored.settled(3).await;
+    restored.converged(3).await;
 }
 
 /// A connection on which a return may be asked for.
@@ -104,9 +105,9 @@ struct Way {
 
 impl Way {
     async fn to(node: &Node) -> Self {
-        let (stream, presented) = dial_return(&node.address()).await.unwrap();
+        let (stream, unrecognized) = dial_return(&node.address()).await.unwrap();
         let view = node.member().view();
-        let server = presented.recognize(view.cluster, &view.statement.authorities, &BTreeSet::new()).unwrap();
+        let server = unrecognized.recognize(view.cluster, &view.attestation.authorities, &BTreeSet::new()).unwrap();
         Self { client: EnrollmentClient::new(channel_over(&Endpoint::from_static("http://member"), stream)), server }
     }
 
@@ -122,7 +123,7 @@ impl Way {
 async fn a_return_is_of_one_member_for_one_connection() {
     let mut nodes = cluster_of(3).await;
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
     }
     let (data, _) = nodes.pop().unwrap().stop().await;
     let third = Ghost::of(data.path(), &nodes[0]);
@@ -137,14 +138,14 @@ async fn a_return_is_of_one_member_for_one_connection() {
     let another = Way::to(&nodes[0]).await.server.channel();
     assert_ne!(here.exporter, another.exporter);
     let elsewhere = Way::to(&nodes[1]).await.server.channel();
-    let stranger = SecretKey::from_seed(Secret::new([7; 32]));
+    let other_key = SecretKey::from_seed(Secret::new([7; 32]));
     let forged = ReturnRequest { channel: here, ..own(another) };
     for (request, claim) in [
         (own(another), "replayed from another connection"),
         (own(elsewhere), "relayed from another server"),
         (own(ReturnChannel { leaf: elsewhere.leaf, ..here }), "made for another server"),
         (forged, "replayed, and said to be for this connection"),
-        (sign(&stranger, 3, 1, here), "another key's"),
+        (sign(&other_key, 3, 1, here), "another key's"),
         (sign(&third.identity, 2, 1, here), "for another member"),
     ] {
         let refused = way.ask(&request, &key).await.unwrap_err();
@@ -171,35 +172,35 @@ async fn a_return_is_of_one_member_for_one_connection() {
 
 /// What a member that was away does not sign anything for.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_is_recognized_under_the_authorities_and_evictions_of_the_statements_alone() {
+async fn a_server_is_recognized_under_the_authorities_and_evictions_of_the_attestations_alone() {
     let (node, other) = (Node::bootstrap("n1").await, Node::bootstrap("n1").await);
     let (view, foreign) = (node.member().view(), other.member().view());
-    let nobody = BTreeSet::new();
-    let (_, presented) = dial_return(&node.address()).await.unwrap();
-    let trusted = &view.statement.authorities;
-    presented.recognize(view.cluster, trusted, &nobody).unwrap();
+    let none = BTreeSet::new();
+    let (_, unrecognized) = dial_return(&node.address()).await.unwrap();
+    let trusted = &view.attestation.authorities;
+    unrecognized.recognize(view.cluster, trusted, &none).unwrap();
     let refused = |outcome: Result<RecognizedServer, Unrecognized>| outcome.unwrap_err();
-    refused(presented.recognize(view.cluster, &foreign.statement.authorities, &nobody));
-    refused(presented.recognize(view.cluster, &BTreeSet::new(), &nobody));
-    refused(presented.recognize(foreign.cluster, trusted, &nobody));
-    refused(presented.recognize(view.cluster, trusted, &BTreeSet::from([NodeId(1)])));
+    refused(unrecognized.recognize(view.cluster, &foreign.attestation.authorities, &none));
+    refused(unrecognized.recognize(view.cluster, &BTreeSet::new(), &none));
+    refused(unrecognized.recognize(foreign.cluster, trusted, &none));
+    refused(unrecognized.recognize(view.cluster, trusted, &BTreeSet::from([NodeId(1)])));
 }
 
 /// The word of one member, without the signatures of a majority of the voters, changes nothing.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_claim_of_eviction_without_the_voters_signatures_stops_nobody() {
+async fn eviction_claim_without_voter_signatures_stops_no_member() {
     let mut nodes = cluster_of(3).await;
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
     }
     let client = nodes[0].client("pay").await;
     let (data, _) = nodes.remove(0).stop().await;
-    // Whoever leads the other two speaks to it all the time.
+    // The leader of the other two speaks to it all the time.
     let mut liar = Liar::serve(data.path(), &nodes[0]).await;
     let patience = Duration::from_secs(60);
     tokio::time::timeout(patience, liar.asked.wait_for(|asked| *asked >= 2)).await.unwrap().unwrap();
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
         assert!(!node.member().is_evicted());
         client.connect(node).await.unwrap().ask().await.unwrap();
     }

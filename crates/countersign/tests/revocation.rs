@@ -43,7 +43,7 @@ async fn a_revoked_key_is_cut_off_on_every_member_before_the_answer() {
     let (pay, other) = (nodes[0].client("pay").await, nodes[0].client("other").await);
     let mut open = Vec::new();
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
         let mut calls = [pay.connect(node).await.unwrap(), other.connect(node).await.unwrap()];
         for call in &mut calls {
             call.ask().await.unwrap();
@@ -73,7 +73,7 @@ async fn a_revoked_principal_loses_all_its_keys_and_one_issued_later_counts() {
     let other = nodes[0].client("payments").await;
     let mut open = Vec::new();
     for node in &nodes {
-        node.settled(3).await;
+        node.converged(3).await;
         for client in [&first, &second] {
             let mut call = client.connect(node).await.unwrap();
             call.ask().await.unwrap();
@@ -100,14 +100,14 @@ async fn a_revoked_principal_loses_all_its_keys_and_one_issued_later_counts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_nobodys_certificate_is_refused_and_changes_nothing() {
+async fn unknown_certificate_is_refused_and_changes_nothing() {
     let nodes = cluster_of(1).await;
     let node = &nodes[0];
     node.client("pay").await;
     let before = node.member().view();
     let leaf = before.members[&node.member().node()].leaf.key;
     let identity = before.members[&node.member().node()].keys.identity.id();
-    for role in ["client/nobody", "admin/pay"] {
+    for role in ["client/absent", "admin/pay"] {
         let refused = revoke_principal(node, role).await.unwrap_err();
         assert!(
             matches!(refused, ControlError::Command(CommandError::Refused(Refused::NoSuchPrincipal(_)))),

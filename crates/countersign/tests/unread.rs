@@ -1,4 +1,4 @@
-//! A broker that asks what rules say and reads no answer: it fills its own places, and nobody else waits for it.
+//! A broker that asks what rules say and reads no answer: it fills its own places, and no other caller waits for it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -44,7 +44,7 @@ fn code(answer: &hyper::Response<Incoming>) -> Option<&str> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_nobody_reads_are_few_and_in_nobody_else_s_way() {
+async fn unread_answers_are_few_and_delay_no_other_caller() {
     let node = Node::bootstrap("n1").await;
     // Long enough not to be taken for read once it is handed to a connection.
     let long = (0..300).map(|at| rule(&format!("pay-{at:012}"), "client/pay", "read", &format!("topic:t{at}")));
@@ -67,7 +67,7 @@ async fn answers_that_nobody_reads_are_few_and_in_nobody_else_s_way() {
             let body = fetched(&mut reading).await.into_body().collect().await.unwrap();
             assert_eq!(body.trailers().unwrap()["grpc-status"], "0");
         }
-        // Whoever gives an answer up has its place again.
+        // A caller that gives an answer up has its place again.
         unread.pop();
         let again = async { while code(&fetched(&mut connections[0]).await).is_some() {} };
         tokio::time::timeout(Duration::from_secs(60), again).await.unwrap();

@@ -81,13 +81,12 @@ fn endless() -> Body {
 
 fn token() -> String {
     let wanted = TokenCreate {
-        suffrage: Suffrage::Voter,
+        role: Suffrage::Voter,
         ttl_secs: 600,
         uses: 9,
         name: None,
         hosts: vec![],
-        role: None,
-        attributes: Default::default(),
+        labels: Default::default(),
     };
     serde_json::to_string(&wanted).unwrap()
 }
@@ -139,7 +138,7 @@ async fn a_request_that_was_withheld_until_its_admin_was_revoked_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_too_long_or_a_strangers_is_refused_unread() {
+async fn a_body_that_is_too_long_or_unauthenticated_is_refused_unread() {
     let node = Node::bootstrap("n1").await;
     let (ada, pay) = (node.issue("admin/ada").await, node.issue("client/pay").await);
     let answer = node.over_https(&ada, "POST", "/v1/tokens", &" ".repeat(64 * 1024 + 1)).await;
@@ -179,7 +178,7 @@ async fn cut_off(mut nodes: Vec<Node>) -> Node {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_without_a_lease_takes_nobody_for_an_admin() {
+async fn member_without_a_lease_takes_no_caller_for_an_admin() {
     let nodes = cluster_of(3).await;
     let ada = nodes[0].issue("admin/ada").await;
     let answer = nodes[0].over_https(&ada, "GET", "/v1/certificates", "").await;
@@ -221,7 +220,7 @@ async fn a_call_that_streams_is_cut_when_the_lease_lapses() {
     let founder = Node::bootstrap_serving("n1", |_| Services::builder().grpc_router(services).build()).await;
     let nodes = cluster_around(founder, 3).await;
     let client = nodes[0].client("pay").await;
-    nodes[0].settled(3).await;
+    nodes[0].converged(3).await;
     nodes[0].add_rule(rule("echo", "client/pay", "write", "service:test.Echo/*")).await;
     let stream = client.dialer.dial(&nodes[0].address()).await.unwrap();
     let endpoint = tonic::transport::Endpoint::from_static("http://cluster");

@@ -17,7 +17,7 @@ pub(crate) struct Attempt {
     failure_id: Option<FailureId>,
     pub(crate) source: SocketAddr,
     pub(crate) alpn: Option<Alpn>,
-    pub(crate) presented: Option<Principal>,
+    pub(crate) principal: Option<Principal>,
 }
 
 /// Why an attempt ends: the reason, and its precise form for the local log.
@@ -30,7 +30,7 @@ pub(crate) struct Failure {
 impl Attempt {
     /// Begins without an id: the dialer will name one.
     pub(crate) const fn new(source: SocketAddr) -> Self {
-        Self { failure_id: None, source, alpn: None, presented: None }
+        Self { failure_id: None, source, alpn: None, principal: None }
     }
 
     /// Takes the dialer's id from the server name, if it holds one.
@@ -45,9 +45,9 @@ impl Attempt {
 
     pub(crate) fn record(mut self, failure: Failure) -> RefusalRecord {
         let failure_id = self.failure_id();
-        let Self { source, alpn, presented, .. } = self;
+        let Self { source, alpn, principal, .. } = self;
         let Failure { refusal, detail } = failure;
-        RefusalRecord { failure_id, source, presented, alpn, refusal, detail, repeated: false }
+        RefusalRecord { failure_id, source, principal, alpn, refusal, detail, repeated: false }
     }
 }
 

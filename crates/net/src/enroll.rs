@@ -135,7 +135,7 @@ fn verify(
     let leaf = presented.first().map(|leaf| Sha256::digest(leaf).into()).unwrap_or_default();
     match read(presented) {
         Ok((bundle, chain)) => Ok(Pinned { bundle, chain, leaf }),
-        Err(ChainError::PinNotPresented) => {
+        Err(ChainError::PinNotInChain) => {
             let got = presented.last().map(|der| AuthorityId::of_certificate(der));
             Err(DialCause::Pin { expected: pin, got })
         }

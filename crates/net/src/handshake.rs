@@ -113,8 +113,8 @@ impl Hello {
         let tls = self.finish(&trust, None).await?;
         let exporter = tls.channel_binding(ENROLL_EXPORTER);
         let exporter = exporter.map_err(|e| Failure::of(Refusal::Handshake, &e))?;
-        let presented = trust.credential.as_ref().and_then(|c| c.leaf_digest()).unwrap_or_default();
-        Ok(Anonymous { tls, proof: SponsorProof { exporter, presented } })
+        let leaf = trust.credential.as_ref().and_then(|c| c.leaf_digest()).unwrap_or_default();
+        Ok(Anonymous { tls, proof: SponsorProof { exporter, leaf } })
     }
 
     async fn finish(
@@ -169,7 +169,7 @@ impl Proven {
         let Self { tls, chain, alpn } = self;
         let wanted = alpn.wanted().ok_or(Failure::from(Refusal::Protocol))?;
         let proof = chain.proof();
-        attempt.presented = Some(proof.principal().clone());
+        attempt.principal = Some(proof.principal().clone());
         let socket = SockRef::from(tls.get_ref().0.socket()).try_clone();
         let closer = Closer::Tcp(socket.map_err(|e| Failure::of(Refusal::Handshake, &e))?);
         let connection = Connection { proof, wanted, alpn, remote: attempt.source, dialed: false, closer };

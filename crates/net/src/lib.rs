@@ -5,7 +5,8 @@
 //! - An [`Endpoint`] is one member on the network. [`Endpoint::publish`] puts a view in force for all its connections.
 //! - [`acceptor`] is the life of an accepted connection, [`dialer`] that of a dialed one.
 //! - [`registry`] ends connections that are open when trust changes; [`trust`] keeps what handshakes judge by.
-//! - [`stream`] has one type for each protocol, so a stranger cannot reach what only members may reach.
+//! - [`stream`] has one type for each protocol, so an unauthenticated connection cannot reach what only members may
+//!   reach.
 //! - [`session`] is what a stream needs of its transport; [`quic`] and [`https`] are ports beside the cluster port.
 //! - [`service_client`] is for programs outside the cluster: a certificate, a trust bundle, and no view.
 //!
@@ -67,7 +68,7 @@ pub use quic_acceptor::{QuicAcceptor, QuicBindError};
 pub use quic_dialer::QuicDialer;
 pub use refusal::{LoggedRefusals, RefusalRecord, Refusals};
 pub use registry::{ClosedConnection, LiveConnection, Registry};
-pub use returning::{PresentedServer, RecognizedServer, ReturnStream, Unrecognized, dial_return};
+pub use returning::{RecognizedServer, ReturnStream, Unrecognized, UnrecognizedServer, dial_return};
 pub use routes::Routes;
 pub use service_client::{ClientStream, Judge, ServedBy, ServiceClient, Unverified};
 pub use session::{Protection, Session};

@@ -158,7 +158,7 @@ pub(crate) mod tests {
                 outcome
             })
         };
-        let refusal = ChainError::PinNotPresented;
+        let refusal = ChainError::PinNotInChain;
         assert_eq!(ask(Err(refusal.clone())), Err(refusal.clone()));
         assert_eq!(ask(Err(refusal.clone())), Err(refusal.clone()));
         assert_eq!(asked.get(), 2);
@@ -172,7 +172,7 @@ pub(crate) mod tests {
         let memory = ChainMemory::default();
         let verified = chain();
         let learn = |n: u64| memory.recall_or(key(n), || Ok(verified.clone())).unwrap();
-        let known = |n: u64| memory.recall_or(key(n), || Err(ChainError::PinNotPresented)).is_ok();
+        let known = |n: u64| memory.recall_or(key(n), || Err(ChainError::PinNotInChain)).is_ok();
         for n in 0..3 * CHAIN_MEMORY_MAX as u64 {
             learn(n);
             assert!(known(0), "used all the time");

@@ -257,7 +257,7 @@ impl Shared {
             (Ok(_), None) => return Err((Refusal::Handshake.into(), None)),
         };
         let proof = chain.proof();
-        attempt.presented = Some(proof.principal().clone());
+        attempt.principal = Some(proof.principal().clone());
         let (wanted, alpn) = (self.purpose.wanted(), self.purpose.alpn());
         let closer = Closer::Quic(connection.clone());
         let entry = Connection { proof, wanted, alpn, remote: attempt.source, dialed: false, closer };

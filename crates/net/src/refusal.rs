@@ -20,7 +20,7 @@ pub struct RefusalRecord {
     /// Where it came from.
     pub source: SocketAddr,
     /// The principal that it proved to be, if it came that far.
-    pub presented: Option<Principal>,
+    pub principal: Option<Principal>,
     /// What it wanted, if it said so.
     pub alpn: Option<Alpn>,
     /// Why it was refused.
@@ -60,7 +60,7 @@ impl Refusals for LoggedRefusals {
         tracing::warn!(
             failure_id = %record.failure_id,
             source = %record.source,
-            presented = record.presented.as_ref().map(tracing::field::display),
+            principal = record.principal.as_ref().map(tracing::field::display),
             protocol = record.alpn.map(Alpn::label),
             reason = record.refusal.label(),
             detail = record.detail,
@@ -80,7 +80,7 @@ mod tests {
         let of = |refusal, repeated| RefusalRecord {
             failure_id: FailureId([1; 8]),
             source: ([127, 0, 0, 1], 1).into(),
-            presented: None,
+            principal: None,
             alpn: Some(Alpn::Peer),
             refusal,
             detail: None,

@@ -1,8 +1,8 @@
-//! Dialing as a member that comes back: it knows its cluster by the voters' statements only, and so learns which
+//! Dialing as a member that comes back: it knows its cluster by the voters' attestations only, and so learns which
 //! authorities are trusted over the very connection whose server it is to verify under them.
 //!
 //! Until then nothing may be said that is not for everybody: the stream is handed out with the server unrecognized, and
-//! what a signature is bound to only by [`PresentedServer::recognize`].
+//! what a signature is bound to only by [`UnrecognizedServer::recognize`].
 
 use std::collections::BTreeSet;
 use std::io;
@@ -32,7 +32,7 @@ use crate::verifier::ChainVerifier;
 /// Why a server is not believed to be a member of the recognized cluster.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unrecognized {
-    /// None of the authorities that the cluster trusts is in what it presented, or its leaf is not under it.
+    /// None of the authorities that the cluster trusts is in the server's chain, or its leaf is not under it.
     #[error("server's certificate is under no authority that the cluster trusts")]
     Chain(#[from] ChainError),
     /// It is no member, of another cluster, or evicted.
@@ -40,7 +40,8 @@ pub enum Unrecognized {
     Judged(#[from] Refusal),
 }
 
-/// A connection to the holder of the key of the certificate presented there. Nothing more is known of the other end.
+/// A connection to the holder of the key of the certificate that the server sent. Nothing more is known of the other
+/// end.
 pub struct ReturnStream {
     inner: Unregistered,
     remote: SocketAddr,
@@ -54,9 +55,9 @@ impl core::fmt::Debug for ReturnStream {
     }
 }
 
-/// What the server of a [`ReturnStream`] presented; TLS has proven that it holds the leaf's key.
+/// The server of a [`ReturnStream`], by the chain that it sent. TLS has proven that it holds the leaf's key.
 #[derive(Debug)]
-pub struct PresentedServer {
+pub struct UnrecognizedServer {
     chain: Vec<CertificateDer<'static>>,
     exporter: [u8; 32],
 }
@@ -69,7 +70,7 @@ pub struct RecognizedServer {
 }
 
 /// Connects to what listens at `address`, showing nothing. Who it is, is not known.
-pub async fn dial_return(address: &Address) -> Result<(ReturnStream, PresentedServer), DialError> {
+pub async fn dial_return(address: &Address) -> Result<(ReturnStream, UnrecognizedServer), DialError> {
     attempt(address, DEADLINE, |failure_id| async move {
         // Possession of the leaf's key is verified by TLS; whose it is, once the authorities are known.
         let verifier: Arc<ChainVerifier<Vec<CertificateDer<'static>>, DialCause>> =
@@ -79,13 +80,13 @@ pub async fn dial_return(address: &Address) -> Result<(ReturnStream, PresentedSe
         let Handshaken { tls, verified: chain, remote } = handshaken;
         let session = read_welcome(tls).await?;
         let exporter = session.channel_binding(ENROLL_EXPORTER).map_err(DialCause::of_io)?;
-        Ok((ReturnStream { inner: Unregistered { session }, remote }, PresentedServer { chain, exporter }))
+        Ok((ReturnStream { inner: Unregistered { session }, remote }, UnrecognizedServer { chain, exporter }))
     })
     .await
 }
 
-impl PresentedServer {
-    /// Verifies the server under `authorities`, those of a statement that the caller has recognized: it must be a
+impl UnrecognizedServer {
+    /// Verifies the server under `authorities`, those of an attestation that the caller has recognized: it must be a
     /// member of `cluster` that is not among the `evicted`. Its validity in time is not judged: a whole cluster may
     /// have been off.
     pub fn recognize(
@@ -94,8 +95,8 @@ impl PresentedServer {
         authorities: &BTreeSet<AuthorityId>,
         evicted: &BTreeSet<NodeId>,
     ) -> Result<RecognizedServer, Unrecognized> {
-        let mut presented = self.chain.iter().map(|der| AuthorityId::of_certificate(der));
-        let pin = presented.find(|id| authorities.contains(id)).ok_or(ChainError::PinNotPresented)?;
+        let mut sent = self.chain.iter().map(|der| AuthorityId::of_certificate(der));
+        let pin = sent.find(|id| authorities.contains(id)).ok_or(ChainError::PinNotInChain)?;
         let (bundle, verified) = pinned_chain(pin, &self.chain)?;
         let claims = verified.claims();
         if claims.cluster != Some(cluster) {

@@ -173,8 +173,8 @@ pub struct EnrollStream {
 pub struct SponsorProof {
     /// The connection's exporter: a signature over it holds for this connection alone.
     pub exporter: [u8; 32],
-    /// SHA-256 of the leaf that this end presented, DER.
-    pub presented: [u8; 32],
+    /// SHA-256 of the leaf certificate of this end, DER.
+    pub leaf: [u8; 32],
 }
 
 struct Timed {

@@ -28,7 +28,7 @@ async fn a_joiner_reaches_its_cluster_and_both_ends_hold_the_same_exporter() {
     let mut sponsor = server.enrollments.recv().await.unwrap();
     let channel = joiner.channel();
     assert_eq!(channel.exporter, sponsor.proof().exporter);
-    assert_eq!(channel.leaf, sponsor.proof().presented);
+    assert_eq!(channel.leaf, sponsor.proof().leaf);
     assert_ne!(channel.exporter, [0; 32]);
     assert_eq!(channel.authority, cluster.authority.id());
     assert_eq!(channel.leaf, <[u8; 32]>::from(Sha256::digest(&cluster.nodes[&1].chain[0])));

@@ -54,7 +54,7 @@ async fn only_enrollment_goes_without_a_certificate() {
         assert_eq!(alert(&error), Some(AlertDescription::CertificateRequired));
         let record = server.refused().await;
         assert_eq!((record.refusal, record.failure_id, record.alpn), (Refusal::Handshake, ID, Some(alpn)));
-        assert_eq!(record.presented, None);
+        assert_eq!(record.principal, None);
     }
     assert!(matches!(Raw::new(&[Alpn::Enroll.id()]).answer(server.address).await, Ok(FirstFrame::Welcome { .. })));
     server.enrollments.recv().await.unwrap();

@@ -3,7 +3,7 @@
 use countersign_core::time::BootMillis;
 use rustix::time::{ClockId, clock_gettime};
 
-/// `CLOCK_BOOTTIME`: nobody sets it, and it goes on while the machine is suspended, which `Instant` does not.
+/// `CLOCK_BOOTTIME`: no process can set it, and it goes on while the machine is suspended, which `Instant` does not.
 pub fn boot_now() -> BootMillis {
     let now = clock_gettime(ClockId::Boottime);
     let (secs, nanos) = (u64::try_from(now.tv_sec).unwrap_or(0), u64::try_from(now.tv_nsec).unwrap_or(0));

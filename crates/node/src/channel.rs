@@ -1,4 +1,4 @@
-//! gRPC over one connection that somebody has made and verified: it is never dialed anew.
+//! gRPC over one connection that the caller has made and verified. It is never dialed again.
 
 use std::io;
 
@@ -7,7 +7,8 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::transport::{Channel, Endpoint, Uri};
 
-/// A channel over `stream` alone. Once that is lost, calls fail: whoever wants another connection verifies another one.
+/// A channel over `stream` alone. Once that is lost, calls fail: a caller that wants another connection verifies
+/// another one.
 pub fn channel_over<S>(endpoint: &Endpoint, stream: S) -> Channel
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

@@ -75,7 +75,7 @@ pub enum Started {
 /// The parts of a member. Clones are the same member; it runs from [`Node::run`] until [`Node::shutdown`].
 #[derive(Clone)]
 pub struct Node {
-    /// Who this member is, and whom it trusts.
+    /// The identity of this member, and the authorities that it trusts.
     pub local: Arc<Local>,
     /// The replicated state as applied here.
     pub state: SharedState,
@@ -130,9 +130,9 @@ pub struct Node {
 }
 
 impl Node {
-    /// Opens the member that `settings.data` holds; if it holds none, makes one as `start` says. On a directory that holds a
-    /// member, `start` is ignored: a token never replaces a valid identity. Nothing is accepted or dialed yet, but for an
-    /// enrollment.
+    /// Opens the member that `settings.data` holds; if it holds none, makes one as `start` says. On a directory that
+    /// holds a member, `start` is ignored: a token never replaces a valid identity. Nothing is accepted or dialed yet,
+    /// but for an enrollment.
     ///
     /// # Errors
     /// [`StartError`]. Nothing is lost: the same call goes on where it stopped.
@@ -165,8 +165,8 @@ impl Node {
         Ok((assemble(data, stored, replica, bound, (settings, data_store))?, started))
     }
 
-    /// Judges what `settings.data` holds as [`Node::open`] does, in the same order, and opens nothing. None if there is no
-    /// such directory: it would be made.
+    /// Judges what `settings.data` holds as [`Node::open`] does, in the same order, and opens nothing. None if there
+    /// is no such directory: it would be made.
     ///
     /// # Errors
     /// What a start would be refused for, as far as the directory is concerned.
@@ -179,8 +179,8 @@ impl Node {
         Ok(Some(stored.file))
     }
 
-    /// Serves the cluster port, with `services` and `app` to the principals that the rules allow, and starts every task. To
-    /// be called once.
+    /// Serves the cluster port, with `services` and `app` to the principals that the rules allow, and starts every
+    /// task. To be called once.
     ///
     /// # Errors
     /// [`StartError::Watchdog`].
@@ -434,10 +434,13 @@ fn publish(state: &SharedState, endpoint: Endpoint, rules: Publisher, denylist: 
         rules.publish(view);
         match endpoint.publish(Arc::clone(view), time) {
             Ok(mut closed) => {
-                closed.extend(denylist.settle(revocations));
+                closed.extend(denylist.take_closed(revocations));
                 book.enter(revocations, &closed, SystemClock.now());
                 for connection in closed {
-                    tracing::info!(principal = %connection.principal, reason = %connection.refusal, "connection closed");
+                    tracing::info!(
+                        principal = %connection.principal, reason = %connection.refusal,
+                        "connection closed"
+                    );
                 }
                 true
             }

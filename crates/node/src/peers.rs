@@ -1,5 +1,5 @@
-//! Channels to other members, and Raft's messages over them. The messages of data groups have a connection of their own, so
-//! that no lease, vote or eviction waits behind bulk data.
+//! Channels to other members, and Raft's messages over them. The messages of data groups have a connection of their
+//! own, so that no lease, vote or eviction waits behind bulk data.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -30,7 +30,7 @@ struct Shared {
     failed: watch::Sender<Option<Failed>>,
 }
 
-/// Whom the last attempt that failed was to reach, and why it failed.
+/// The target of the last attempt that failed, and why it failed.
 pub(crate) type Failed = (NodeId, Arc<DialError>);
 
 #[derive(Clone)]
@@ -55,7 +55,8 @@ impl Peers {
         let _ = self.0.endpoint.set(endpoint);
     }
 
-    /// The channel to a member: dials when used, and again when the connection is lost. None before the member can dial.
+    /// The channel to a member: dials when used, and again when the connection is lost. None before the member can
+    /// dial.
     pub fn channel(&self, node: NodeId) -> Option<Channel> {
         self.link(node, StoreKind::Trust).map(|link| link.channel)
     }
@@ -77,7 +78,7 @@ impl Peers {
         self.0.failed.subscribe()
     }
 
-    /// Has every connection dialed anew when it is next used; calls under way end on the old ones.
+    /// Has every connection dialed again when it is next used; calls under way end on the old ones.
     pub(crate) fn redial(&self) {
         self.0.links.lock().clear();
     }

@@ -1,6 +1,6 @@
 //! Refused connections: logged once, counted by reason, and kept so that `explain` can answer on this member.
 //!
-//! The file is bounded: strangers cannot fill the disk.
+//! The file is bounded: unauthenticated callers cannot fill the disk.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::OpenOptions;
@@ -16,11 +16,11 @@ use countersign_core::time::UnixMillis;
 use countersign_core::trust::outcome::Refused;
 use countersign_net::{Clock, LoggedRefusals, RefusalRecord, Refusals, SystemClock};
 
-use crate::service::io::Stranger;
+use crate::service::io::UnauthenticatedCaller;
 
 /// Refusals kept; the oldest is forgotten.
 const KEPT_MAX: usize = 1024;
-/// Bytes of the file at which it is written anew with what is kept.
+/// Bytes of the file at which it is written again, with the refusals that are kept.
 const FILE_LEN_MAX: u64 = 1024 * 1024;
 
 /// The member's memory of refusals.
@@ -60,13 +60,13 @@ impl RefusalLog {
     }
 
     /// Keeps a refused enrollment.
-    pub(crate) fn enrollment(&self, stranger: &Stranger, why: &Refused) {
+    pub(crate) fn enrollment(&self, caller: &UnauthenticatedCaller, why: &Refused) {
         self.keep(RefusalInfo {
-            failure_id: stranger.attempt.to_string(),
+            failure_id: caller.attempt.to_string(),
             at_millis: SystemClock.now().0,
-            source: stranger.remote.to_string(),
+            source: caller.remote.to_string(),
             protocol: Some("enroll".to_owned()),
-            presented: None,
+            principal: None,
             reason: "enrollment".to_owned(),
             message: why.to_string(),
             detail: None,
@@ -120,7 +120,7 @@ impl Refusals for RefusalLog {
             at_millis: at.0,
             source: record.source.to_string(),
             protocol: record.alpn.map(|alpn| alpn.to_string()),
-            presented: record.presented.as_ref().map(ToString::to_string),
+            principal: record.principal.as_ref().map(ToString::to_string),
             reason: record.refusal.label().to_owned(),
             message: record.refusal.to_string(),
             detail: record.detail.clone(),
@@ -138,8 +138,8 @@ pub const fn advice(refusal: Refusal) -> &'static str {
         Refusal::Authority => "use a certificate of this cluster: `countersign cert issue`",
         Refusal::NotYetValid => "compare the clocks of both hosts",
         Refusal::Expired => {
-            "issue a client a new certificate: `countersign cert issue`; a node renews its own: see its log; check the clocks \
-             of both hosts"
+            "issue a client a new certificate: `countersign cert issue`; a node renews its own: see its log; check the \
+             clocks of both hosts"
         }
         Refusal::KeyRevoked | Refusal::Evicted => {
             "if the host may come back, join it again with another --data directory: `countersign token create`"
@@ -183,7 +183,8 @@ pub fn advice_enrollment(why: &Refused) -> &'static str {
             "install the release that the cluster's members run, then repeat the same command"
         }
         Refused::AboveLevel { .. } => {
-            "update the members that are behind, then repeat the command; `countersign cluster level` shows what each knows"
+            "update the members that are behind, then repeat the command; `countersign cluster level` shows what each \
+             knows"
         }
         Refused::Later(_) => "install the release that the cluster's members run, then repeat the same command",
         Refused::LevelNeedsVoter(_) => "update that voter, or demote or evict it: `countersign node list`",

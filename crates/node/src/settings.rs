@@ -1,4 +1,4 @@
-//! What whoever embeds a member decides.
+//! The settings of a program that embeds a member.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,17 +26,19 @@ pub struct Settings {
     pub advertise: Vec<Address>,
     /// Where the HTTPS port is bound, if it is wanted.
     pub https_addr: Option<SocketAddr>,
-    /// The operator's certificate chain and key for the HTTPS port, PEM files; without them the node's own leaf serves it.
+    /// The operator's certificate chain and key for the HTTPS port, PEM files; without them the node's own leaf serves
+    /// it.
     pub https_files: Option<(PathBuf, PathBuf)>,
     /// Seconds that certificates of nodes live, if this node makes the cluster.
     pub node_ttl_secs: u64,
     /// Seconds that a certificate of a client, broker or admin lives that is asked for here without a word about it.
     pub client_ttl_secs: u64,
-    /// Seconds that guards outside the cluster may keep what this member tells them of a principal, if it tells them of no
-    /// change: 1 to [`CACHE_TTL_SECS_MAX`](countersign_core::limits::CACHE_TTL_SECS_MAX), else the nearer of these.
+    /// Seconds that guards outside the cluster may keep what this member tells them of a principal, if it tells them
+    /// of no change: 1 to [`CACHE_TTL_SECS_MAX`](countersign_core::limits::CACHE_TTL_SECS_MAX), else the nearer of
+    /// these.
     pub cache_ttl_secs: u64,
-    /// How long leases last, if this node makes the cluster: that long a member that hears nothing goes on serving clients,
-    /// and a revocation waits for one that does not answer.
+    /// How long leases last, if this node makes the cluster: that long a member that hears nothing goes on serving
+    /// clients, and a revocation waits for one that does not answer.
     pub lease: LeaseLength,
     /// What this node's leaf keys sign with, and the cluster's authority, if this node makes it.
     pub key: KeyAlgorithm,
@@ -48,7 +50,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// A member in this directory, reached at this address, with the lifetimes that there are if nobody says otherwise.
+    /// A member in this directory, reached at this address, with the default lifetimes.
     pub fn new(data: impl Into<PathBuf>, cluster_addr: SocketAddr) -> Self {
         Self {
             data: data.into(),
@@ -99,8 +101,8 @@ pub struct FilesMode {
 pub const NODE_TTL_SECS: u64 = 86_400;
 /// Seconds that a certificate of a client, broker or admin lives: ninety days.
 pub const CLIENT_TTL_SECS: u64 = 90 * 86_400;
-/// Seconds that guards outside the cluster may keep what they were told: five minutes, through which they know at once what
-/// changes, as long as a member tells them.
+/// Seconds that guards outside the cluster may keep what they were told: five minutes, through which they know at once
+/// what changes, as long as a member tells them.
 pub const CACHE_TTL_SECS: u64 = 300;
 /// Seconds that an authority lives: ten years.
 pub const AUTHORITY_TTL_SECS: u64 = 3650 * 86_400;
@@ -134,7 +136,8 @@ pub struct NewCluster {
     pub token: Option<ClusterToken>,
     /// An authority made elsewhere: certificate and key, PEM.
     pub authority: Option<ImportedAuthority>,
-    /// The rules that it begins with, besides admins being super-users. Without any, nobody else may do anything.
+    /// The rules that it begins with, besides admins being super-users. Without any rule, no other principal may do
+    /// anything.
     pub policy: PolicyChange,
 }
 

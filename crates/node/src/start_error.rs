@@ -32,7 +32,8 @@ pub enum WayBack {
 }
 
 impl WayBack {
-    /// The way for `node`, by the newest view that it still has. `itself`: whether it still has the keys that it is known by.
+    /// The way for `node`, by the newest view that it still has. `itself`: whether it still has the keys that it is
+    /// known by.
     pub(crate) fn of(view: Option<&View>, node: NodeId, itself: bool) -> Self {
         let other = |member: &Member| member.id != node && member.suffrage == Suffrage::Voter;
         match view {

@@ -23,7 +23,8 @@ impl Node {
         self.state.read().notes_for_testing().to_vec()
     }
 
-    /// Loses the revocation of `key` from this member's state and its stored snapshot, as one does whose disk is damaged.
+    /// Loses the revocation of `key` from this member's state and its stored snapshot, as one does whose disk is
+    /// damaged.
     #[doc(hidden)]
     pub async fn forget_key_for_testing(&self, key: KeyId) -> Result<(), Box<dyn core::error::Error + Send + Sync>> {
         self.state.forget_key_for_testing(key);

@@ -137,7 +137,8 @@ impl ClusterTime {
         let way = if off > 0 { "ahead of" } else { "behind" };
         let off = off.unsigned_abs();
         Some(format!(
-            "this host's clock is {off} seconds {way} the cluster's (bound: {SKEW_SECS}): no client is served here; set it right"
+            "this host's clock is {off} seconds {way} the cluster's (bound: {SKEW_SECS}): no client is served here; \
+             set it right"
         ))
     }
 }

@@ -132,9 +132,9 @@ pub enum ChainError {
     /// A certificate made elsewhere, of which the mapping rules make no principal.
     #[error(transparent)]
     Unmapped(#[from] Unmapped),
-    /// The pinned authority is not among the presented certificates.
-    #[error("the pinned authority is not in the presented chain")]
-    PinNotPresented,
+    /// The pinned authority is not in the chain that the peer sent.
+    #[error("the pinned authority is not in the peer's chain")]
+    PinNotInChain,
 }
 
 /// A chain that leads to a trusted authority.
@@ -250,7 +250,7 @@ pub(crate) fn pinned_bundle(pin: AuthorityId, chain: &[CertificateDer<'_>]) -> R
     if chain.len() > CHAIN_LEN_MAX {
         return Err(ChainError::Length { got: chain.len() });
     }
-    let pinned = chain.iter().find(|der| AuthorityId::of_certificate(der) == pin).ok_or(ChainError::PinNotPresented)?;
+    let pinned = chain.iter().find(|der| AuthorityId::of_certificate(der) == pin).ok_or(ChainError::PinNotInChain)?;
     Ok(Bundle::new([pinned.as_ref()])?)
 }
 

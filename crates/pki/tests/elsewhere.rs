@@ -171,7 +171,7 @@ fn a_joiner_pins_an_authority_elsewhere_and_wants_a_node_below_it() {
     let client = elsewhere.issue("n1", vec![dns("app")]);
     assert_eq!(ask(&client, &elsewhere.certificate), Err(ChainError::Role));
     let other = Elsewhere::new();
-    assert_eq!(ask(&node, &other.certificate), Err(ChainError::PinNotPresented));
+    assert_eq!(ask(&node, &other.certificate), Err(ChainError::PinNotInChain));
     let decoy = other.issue("x", vec![dns("n1")]);
     assert!(matches!(ask(&decoy, &elsewhere.certificate), Err(ChainError::Path(_))));
 }

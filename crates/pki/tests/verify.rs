@@ -133,10 +133,10 @@ fn pinned_authority_appended_to_a_foreign_leaf_is_refused() {
     {
         assert!(matches!(pinned_chain(real.id(), &chain(presented)), Err(ChainError::Path(_))));
     }
-    assert_eq!(pinned_chain(real.id(), &chain(&[&good])).unwrap_err(), ChainError::PinNotPresented);
+    assert_eq!(pinned_chain(real.id(), &chain(&[&good])).unwrap_err(), ChainError::PinNotInChain);
     assert_eq!(
         pinned_chain(AuthorityId([0; 32]), &chain(&[&good, real.certificate()])).unwrap_err(),
-        ChainError::PinNotPresented
+        ChainError::PinNotInChain
     );
 }
 

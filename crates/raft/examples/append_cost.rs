@@ -50,9 +50,9 @@ impl Assignments for Everyone {
     }
 }
 
-struct Nobody;
+struct NoTransport;
 
-impl Transport for Nobody {
+impl Transport for NoTransport {
     fn call(
         &self,
         _: NodeId,
@@ -123,7 +123,7 @@ async fn main() {
     let (trust, bulk) = (place("trust"), place("bulk"));
     Store::create(&trust, StoreId([3; 16])).unwrap();
     Store::create(&bulk, StoreId([4; 16])).unwrap();
-    let groups = Groups::new(NodeId(1), own, Store::open(&trust).unwrap(), Arc::new(Nobody), Arc::new(Everyone));
+    let groups = Groups::new(NodeId(1), own, Store::open(&trust).unwrap(), Arc::new(NoTransport), Arc::new(Everyone));
     groups.open_bulk(&bulk).unwrap();
     let mut running = Vec::new();
     for number in 0..16 {

@@ -1,7 +1,7 @@
 //! Between openraft and a [`GroupMachine`]: unpacks entries, remembers what was applied, builds and installs snapshots.
 //!
-//! The machine lives in memory and is rebuilt at each start from the last snapshot and the committed entries after it. A
-//! machine with a retention floor is rebuilt from its checkpoint instead: its snapshot is of the floor, far behind.
+//! The machine lives in memory and is rebuilt at each start from the last snapshot and the committed entries after it.
+//! A machine with a retention floor is rebuilt from its checkpoint instead: its snapshot is of the floor, far behind.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -38,8 +38,8 @@ pub(crate) struct Applier {
 
 /// What a group's machine is at. A watcher reads it without a lock, so it learns of a machine that stands still.
 ///
-/// A number that grows by one when the machine begins with an entry or with publishing, and by one when it is done: it is odd
-/// while the machine works.
+/// A number that grows by one when the machine begins with an entry or with publishing, and by one when it is done: it
+/// is odd while the machine works.
 #[derive(Debug, Clone, Default)]
 pub struct Work(Arc<AtomicU64>);
 
@@ -96,8 +96,8 @@ impl Refusal {
 }
 
 impl Applier {
-    /// Brings a fresh machine to what is stored, if there is anything. A machine with a retention floor writes a checkpoint
-    /// after `every` entries.
+    /// Brings a fresh machine to what is stored, if there is anything. A machine with a retention floor writes a
+    /// checkpoint after `every` entries.
     pub(crate) fn start(
         mut machine: Box<dyn GroupMachine>,
         (snapshots, log): (Snapshots, GroupLog),

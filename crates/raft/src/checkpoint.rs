@@ -1,8 +1,8 @@
 //! When a group whose log entries are its data writes a checkpoint: after so many entries, and when its retention floor
 //! has moved.
 //!
-//! A checkpoint never deletes anything by itself. Raft deletes entries below the floor once a checkpoint that is not below
-//! it is durable.
+//! A checkpoint never deletes anything by itself. Raft deletes entries below the floor once a checkpoint that is not
+//! below it is durable.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -13,12 +13,12 @@ pub struct GroupConfig {
     pub heartbeat: Duration,
     /// The shortest time without a leader after which a member stands for election; at least three heartbeats.
     pub election_min: Duration,
-    /// The longest such time, and the lease during which a member that hears its leader votes for nobody else.
+    /// The longest such time, and the lease during which a member that hears its leader votes for no other candidate.
     pub election_max: Duration,
     /// Entries after which a snapshot is made, or a checkpoint of a machine with a retention floor.
     pub snapshot_after: u64,
-    /// Entries kept although a snapshot holds them, for members that are a little behind. A machine with a retention floor
-    /// keeps those from the floor on, and this says nothing.
+    /// Entries kept although a snapshot holds them, for members that are a little behind. A machine with a retention
+    /// floor keeps those from the floor on, and this says nothing.
     pub keep: u64,
     /// After this time a proposal or a change of members is answered even if its outcome is not known.
     pub deadline: Duration,
@@ -48,7 +48,7 @@ pub enum ConfigError {
         /// As given.
         heartbeat: Duration,
     },
-    /// Members would stand at the same moment for ever.
+    /// Members would stand for election at the same moment again and again.
     #[error("`election_max` is {election_max:?}, expected more than `election_min` of {election_min:?}")]
     ElectionNotSpread {
         /// As given.

@@ -32,8 +32,8 @@ pub const TAIL_BYTES_MAX: usize = 2 * 1024 * 1024;
 pub const DATA_TAIL_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of queued writes that one fsync covers; what exceeds it waits for the next. A single larger write goes alone.
 pub const WRITE_BATCH_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// The same for the bulk store while the trust store has something queued or in an fsync: so long does a small proposal of
-/// the trust group wait for the other store at most. No smaller than an entry, which goes in one piece.
+/// The same for the bulk store while the trust store has something queued or in an fsync: so long does a small
+/// proposal of the trust group wait for the other store at most. No smaller than an entry, which goes in one piece.
 pub const YIELDING_BATCH_BYTES_MAX: usize = 1024 * 1024;
 /// Keys of a removed group that are deleted in one write.
 pub const REMOVED_KEYS_MAX: usize = 4096;

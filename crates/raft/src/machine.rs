@@ -3,11 +3,12 @@
 //! A machine never does IO of its own and never learns who proposed a command: whatever must be decided atomically is
 //! decided in `apply`, alike on every member.
 //!
-//! There are two kinds. The state of one, such as the trust state, is worth what its commands came to: a snapshot holds it
-//! whole, and the log before a snapshot is deleted. The other, such as a partition of a broker, has its data in the log
-//! itself: its commands are read again with [`Group::read`](crate::Group::read) and copied nowhere. Such a machine names a
-//! *retention floor*, the first entry to keep, and two states: a *checkpoint*, from which a restart goes on, and a *base*,
-//! from which a member begins that receives the log from the floor on.
+//! There are two kinds. The state of one, such as the trust state, is worth what its commands came to: a snapshot
+//! holds it whole, and the log before a snapshot is deleted. The other, such as a partition of a broker, has its data
+//! in the log itself: its commands are read again with [`Group::read`](crate::Group::read) and copied nowhere. Such a
+//! machine names a
+//! *retention floor*, the first entry to keep, and two states: a *checkpoint*, from which a restart goes on, and a
+//! *base*, from which a member begins that receives the log from the floor on.
 
 use std::error::Error;
 
@@ -34,8 +35,8 @@ impl RestoreError {
     }
 }
 
-/// A committed command that this machine cannot apply: a newer binary wrote it. Skipping it would make this member's state
-/// differ from all others', so the group stops here; the next start stops at the same command.
+/// A committed command that this machine cannot apply: a newer binary wrote it. Skipping it would make this member's
+/// state differ from all others', so the group stops here; the next start stops at the same command.
 #[derive(Debug, thiserror::Error)]
 #[error("a committed command cannot be applied")]
 pub struct ApplyError(#[source] Box<dyn Error + Send + Sync>);
@@ -50,12 +51,12 @@ impl ApplyError {
 /// What a group replicates.
 ///
 /// `apply` must be total and deterministic: it is run on every member, and again after a restart for every entry since
-/// the last snapshot or checkpoint. Nothing is to be published before [`applied_batch`](Self::applied_batch): until then a restored
-/// state is not yet durable.
+/// the last snapshot or checkpoint. Nothing is to be published before [`applied_batch`](Self::applied_batch): until
+/// then a restored state is not yet durable.
 pub trait GroupMachine: Send + Sync + 'static {
-    /// Applies one committed command and returns its encoded outcome. Commands of one entry share `at`. `members` are the
-    /// group's by the entries before this one, alike on every member. After an error the group stops: nothing of that run of
-    /// entries is published, answered, or put into a snapshot.
+    /// Applies one committed command and returns its encoded outcome. Commands of one entry share `at`. `members` are
+    /// the group's by the entries before this one, alike on every member. After an error the group stops: nothing of
+    /// that run of entries is published, answered, or put into a snapshot.
     fn apply(&mut self, at: LogPosition, members: &GroupMembers, command: &[u8]) -> Result<Vec<u8>, ApplyError>;
 
     /// The whole state, encoded: what is sent to a member that lacks the log, or the checkpoint of a machine with a
@@ -70,9 +71,9 @@ pub trait GroupMachine: Send + Sync + 'static {
         None
     }
 
-    /// The state at the retention floor, encoded as `restore` takes it: with the entries from the floor on it comes to the
-    /// same as if all had been applied. As little as that takes, and no entry: the floor itself, and what is counted across
-    /// it.
+    /// The state at the retention floor, encoded as `restore` takes it: with the entries from the floor on it comes to
+    /// the same as if all had been applied. As little as that takes, and no entry: the floor itself, and what is
+    /// counted across it.
     fn base(&self) -> Vec<u8> {
         Vec::new()
     }

@@ -1,9 +1,9 @@
-//! What other members acknowledged to this one: by it a member is noticed whose store is another than the recorded one, or
-//! an older copy of it.
+//! What other members acknowledged to this one: by it a member is noticed whose store is another than the recorded
+//! one, or an older copy of it.
 //!
-//! A voter that forgets its vote may elect two leaders of one term, and a voter that forgets an entry may elect a leader
-//! without it. So the highest vote and the highest *committed* index that each member acknowledged are kept, by its
-//! store. Entries that are not committed may rightly be cut, so they do not count. A member that is behind what it
+//! A voter that forgets its vote may elect two leaders of one term, and a voter that forgets an entry may elect a
+//! leader without it. So the highest vote and the highest *committed* index that each member acknowledged are kept, by
+//! its store. Entries that are not committed may rightly be cut, so they do not count. A member that is behind what it
 //! acknowledged is refused from then on, until it returns with a new store.
 //!
 //! The records cost no fsync of their own: they become durable with the next append.
@@ -23,7 +23,8 @@ use crate::types::{LogId, Vote};
 /// Why what a member says does not count: its store is not the one that it should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum StoreFault {
-    /// It speaks under another store than the recorded one: the store was made anew, or this is a second copy of the member.
+    /// It speaks under another store than the recorded one: the store was made again, or this is a second copy of the
+    /// member.
     #[error("node {node} speaks under store {got}, expected {expected}")]
     Other {
         /// The member.
@@ -53,8 +54,8 @@ pub enum StoreFault {
         /// The term of the highest vote that it acknowledged.
         acknowledged: u64,
     },
-    /// It leads, or stands for election, without an entry that is committed here: it and others were restored from older
-    /// copies, and nobody who was there remembered what they had acknowledged.
+    /// It leads, or stands for election, without an entry that is committed here: it and others were restored from
+    /// older copies, and no other member remembered what they had acknowledged.
     #[error("the log of node {node} contradicts entry {index}, which is committed here")]
     Conflict {
         /// The member.
@@ -191,8 +192,8 @@ impl Memory {
         Some(if counts { Ok(self.floor(node, got)) } else { Err(StoreFault::Other { node, expected, got }) })
     }
 
-    /// What `node` must hold under `store`, as far as it is known now. To be taken before a request is sent: an answer to it
-    /// may come in after the answers to later ones.
+    /// What `node` must hold under `store`, as far as it is known now. To be taken before a request is sent: an answer
+    /// to it may come in after the answers to later ones.
     pub(crate) fn floor(&self, node: NodeId, store: StoreId) -> Floor {
         let known = self.state().floors.get(&node).copied();
         known.filter(|floor| floor.store == store).unwrap_or_else(|| Floor::of(store))
@@ -234,8 +235,8 @@ impl Memory {
         let State { floors, appended } = &mut *state;
         let mut changes = Vec::new();
         for (node, appended) in appended.iter() {
-            // INVARIANT: an append counts for what its own leader committed. Under another leader the member may have cut
-            // the entries again, and have acknowledged others under the same numbers.
+            // INVARIANT: an append counts for what its own leader committed. Under another leader the member may have
+            // cut the entries again, and have acknowledged others under the same numbers.
             if appended.vote.leader_id != committed.leader_id {
                 continue;
             }

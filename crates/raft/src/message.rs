@@ -63,7 +63,7 @@ pub enum Implausible {
     /// Its entries have a gap or go back in term, or are newer than their leader.
     #[error("its entries are not in order")]
     Order,
-    /// Nobody votes, a voter is not a member, or there are too many members.
+    /// There is no voter, a voter is not a member, or there are too many members.
     #[error("its membership is not well formed")]
     Membership,
 }

@@ -23,10 +23,11 @@ use crate::types::{Batch, Raft, TypeConfig, position};
 /// Entries under way at once. While one is being replicated the next one fills, so more would only make them smaller.
 const ENTRIES_IN_FLIGHT_MAX: usize = 1;
 
-/// How long an entry waits for callers who were answered a moment ago and are about to come again. Without, those who came
-/// while the last entry was under way go alone, and all callers travel in two halves: twice the entries, twice the fsyncs.
+/// How long an entry waits for callers who were answered a moment ago and are about to come again. Without, those who
+/// came while the last entry was under way go alone, and all callers travel in two halves: twice the entries, twice
+/// the fsyncs.
 const GATHER: Duration = Duration::from_millis(1);
-/// Callers below which nobody waits for anybody: an entry saved is worth less than their time.
+/// With fewer callers than this, no caller waits for another: a saved entry is worth less than their time.
 const GATHER_CALLERS_MIN: usize = 8;
 
 /// A command that was committed and applied.
@@ -133,19 +134,20 @@ impl Proposer {
 struct Crowd {
     /// Commands in the entry under way.
     entry: usize,
-    /// Callers when it was answered: those whom it answered and those who waited meanwhile.
+    /// Callers when it was answered: those that got an answer and those that waited meanwhile.
     callers: usize,
     since: Option<Instant>,
 }
 
 impl Crowd {
-    /// The entry under way is settled, and so many wait.
+    /// The entry under way is answered, and `waiting` callers wait.
     fn answered(&mut self, waiting: usize) {
         self.callers = self.entry + waiting;
         self.since = Some(Instant::now());
     }
 
-    /// Whether most of those who were answered just now may still come in time for the next entry, of which `here` are there.
+    /// Whether most of those who were answered just now may still come in time for the next entry, of which `here` are
+    /// there.
     fn worth_waiting(&self, here: usize, now: Instant) -> bool {
         let just_now = self.since.is_some_and(|since| now.saturating_duration_since(since) < GATHER);
         just_now && self.callers >= GATHER_CALLERS_MIN && here < self.callers.min(COMMANDS_PER_ENTRY_MAX)
@@ -205,7 +207,7 @@ fn fill(first: Pending, waiting: &mut mpsc::Receiver<Pending>) -> (Vec<Bytes>, V
 
 fn answer_all(answers: Vec<Answer>, error: ProposeError) {
     for answer in answers {
-        // Nobody may be waiting any more.
+        // The caller may have stopped waiting.
         drop(answer.send(Err(error)));
     }
 }
@@ -225,7 +227,7 @@ impl Settling {
         let result = loop {
             tokio::select! {
                 result = &mut written => break result.ok(),
-                // why: a leader cut off may never learn its entry's fate; its callers must not wait for ever.
+                // why: a leader cut off may never learn its entry's fate; its callers must not wait without end.
                 () = tokio::time::sleep_until(self.until) => break None,
                 changed = metrics.changed(), if permit.is_some() => {
                     // A leader deposed may wait long for this entry's fate; those behind it need not.
@@ -235,11 +237,11 @@ impl Settling {
                 }
             }
         };
-        settle(self.answers, result);
+        answer_each(self.answers, result);
     }
 }
 
-fn settle(answers: Vec<Answer>, result: Option<ClientWriteResult<TypeConfig>>) {
+fn answer_each(answers: Vec<Answer>, result: Option<ClientWriteResult<TypeConfig>>) {
     match result {
         Some(Ok(response)) if response.data.0.len() == answers.len() => {
             let position = position(&response.log_id);
@@ -262,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_entry_waits_for_a_crowd_that_was_just_answered_and_for_nobody_else() {
+    fn entry_waits_only_for_callers_that_were_just_answered() {
         let crowd = |entry, waiting| {
             let mut crowd = Crowd { entry, ..Crowd::default() };
             crowd.answered(waiting);

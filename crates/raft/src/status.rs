@@ -15,7 +15,7 @@ use crate::types::position;
 /// What this member is doing in a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum GroupState {
-    /// Receives the log, votes for nobody.
+    /// Receives the log and does not vote.
     #[default]
     Learner,
     /// Receives the log and votes.
@@ -33,7 +33,7 @@ pub enum GroupState {
 pub struct GroupStatus {
     /// What this member is doing.
     pub state: GroupState,
-    /// Whom it follows.
+    /// The leader that it follows.
     pub leader: Option<NodeId>,
     /// The term of its vote.
     pub term: u64,

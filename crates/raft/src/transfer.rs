@@ -63,8 +63,8 @@ impl Drop for Silence<'_> {
 }
 
 impl Group {
-    /// Hands leadership to `target` and returns once it leads. Takes `election_max` and little more; meanwhile nobody
-    /// can propose.
+    /// Hands leadership to `target` and returns once it leads. Takes `election_max` and little more; meanwhile no
+    /// caller can propose.
     pub async fn step_down_to(&self, target: NodeId) -> Result<(), TransferError> {
         if target == self.context().me || !self.status().voters.contains(&target) {
             return Err(TransferError::NotVoter(target));
@@ -72,7 +72,7 @@ impl Group {
         let silence = Silence::begin(self)?;
         self.caught_up(target).await?;
         silence.deepen();
-        // why: members vote for nobody else until their loyalty to this leader has run out.
+        // why: members vote for no other candidate until their loyalty to this leader has run out.
         tokio::time::sleep(lease(self.config()) + self.config().heartbeat).await;
 
         let request = TimeoutNow { vote: self.raft().metrics().borrow().vote };

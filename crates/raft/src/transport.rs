@@ -1,4 +1,4 @@
-//! What carries messages between members: implemented by whoever knows connections.
+//! The transport of messages between members. The crate that knows connections implements it.
 //!
 //! The contract: `call` reaches the member it names and no other, and its answer comes from that member. The other end
 //! hands the body to [`Groups::handle`](crate::Groups::handle) together with the *verified* peer.
@@ -31,7 +31,7 @@ impl RaftRpc {
     /// The largest body of any kind but a snapshot.
     pub const MESSAGE_LEN_MAX: usize = APPEND_LEN_MAX;
 
-    /// The largest body of this kind, for whoever reads it from a connection.
+    /// The largest body of this kind, for the reader of a connection.
     pub fn len_max(self) -> usize {
         match self {
             Self::Vote => VOTE_LEN_MAX,
@@ -103,8 +103,8 @@ impl TransportError {
 pub trait Transport: Send + Sync + 'static {
     /// Sends `body` to `target` and returns its answer, or gives up after `deadline`.
     ///
-    /// Data must not delay a revocation: give the trust group a connection, or a stream with a flow control, of its own.
-    /// [`StoreKind::of`](crate::StoreKind::of) tells which groups are to be kept apart.
+    /// Data must not delay a revocation: give the trust group a connection, or a stream with a flow control, of its
+    /// own. [`StoreKind::of`](crate::StoreKind::of) tells which groups are to be kept apart.
     fn call(
         &self,
         target: NodeId,

@@ -1,5 +1,5 @@
-//! Whose a store is, and whether it is as far as it was: one that is missing, made for another member, or an older copy is
-//! never used.
+//! Whose a store is, and whether it is as far as it was: one that is missing, made for another member, or an older
+//! copy is never used.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod support;
@@ -48,7 +48,7 @@ fn replace_store(from: &Path, to: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_is_gone_is_missed_and_not_made_anew() {
+async fn lost_store_is_an_error_and_not_made_again() {
     let dir = used(1, 2).await;
     let at = place(1, dir.path());
     let lock = fs::read(at.path.join("lock")).unwrap();
@@ -140,7 +140,7 @@ async fn a_store_without_either_mark_or_with_anothers_is_never_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_that_nobody_used_makes_way_and_the_same_one_stays() {
+async fn unused_store_is_replaced_and_a_store_in_use_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let first = place(1, dir.path());
     Store::create(&first, StoreId([8; 16])).unwrap();

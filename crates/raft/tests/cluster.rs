@@ -167,7 +167,7 @@ async fn a_follower_refuses_and_names_the_leader() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn leadership_is_handed_to_whom_it_should_go_and_nothing_is_lost() {
+async fn leadership_is_handed_to_the_target_and_nothing_is_lost() {
     let (net, roster) = (Net::seeded(6), Roster::default());
     // Five, so that the old leader's vote and the successor's own are not enough.
     let members = founded(&net, &roster, TRUST, &config(), &[1, 2, 3, 4, 5]).await;

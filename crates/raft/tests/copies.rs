@@ -1,4 +1,4 @@
-//! Stores that are not what they should be: made anew, copied, or older than what the member acknowledged.
+//! Stores that are not what they should be: made again, copied, or older than what the member acknowledged.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod support;
@@ -57,7 +57,7 @@ async fn of_two_copies_of_a_member_one_counts() {
     let third_number = third.id.0;
     let third_dir = third.shutdown().await;
     let lone = members.remove(0);
-    assert!(lone.group(TRUST).propose(b"nobody counts".to_vec()).await.is_err());
+    assert!(lone.group(TRUST).propose(b"not counted".to_vec()).await.is_err());
     // Nor does it vote or stand: neither of the two leads, however long they try.
     until(&lone.group(TRUST), "it loses its leadership or keeps it without effect", |_| true).await;
     assert!(lone.group(TRUST).ensure_linearizable().await.is_err());
@@ -128,7 +128,8 @@ async fn older_copy_of_a_voter_is_refused_and_told() {
     assert_eq!(found.node(), id(number));
     let lead = leader(&members, TRUST).await;
     assert!(members[lead].group(TRUST).is_rolled_back(id(number), first_store(id(number))));
-    // Its candidacy is refused by name, so that it learns why nobody follows it; also once it was sent everything again.
+    // Its candidacy is refused by name, so that it learns why no member follows it. The same holds once it was sent
+    // all entries again.
     let term = members[lead].group(TRUST).status().term + 1;
     for (store, last, refusal) in [
         (first_store(id(number)), 5, Refusal::RolledBack),
@@ -234,8 +235,8 @@ async fn deposed_leader_with_entries_of_its_own_is_accused_of_nothing() {
     let _ = lost.await.unwrap();
 }
 
-/// Two voters were restored from older copies, or were down: they elect a leader and commit other entries in place of those
-/// that the third has committed. It keeps what it has, whatever the leader sends.
+/// Two voters were restored from older copies, or were down: they elect a leader and commit other entries in place of
+/// those that the third has committed. It keeps what it has, whatever the leader sends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn leader_that_lacks_what_is_committed_is_not_followed() {
     let (net, roster, mut members, follower) = running().await;

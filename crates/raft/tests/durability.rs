@@ -80,7 +80,7 @@ async fn what_is_committed_is_applied_before_any_peer_is_met() {
     level(&members, TRUST).await;
     for member in members {
         let number = member.id.0;
-        // Once by a crash, once in good order; there is nobody to ask in either case.
+        // Once by a crash, once in good order; there is no other member to ask in either case.
         let image = member.dir.path().to_owned();
         let crashed = tempfile::tempdir().unwrap();
         copy(&image, crashed.path());
@@ -127,7 +127,7 @@ async fn kill_9_loses_nothing_that_was_answered() {
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
     let answered = |line: String| line.split_once("answered ").map(|(_, n)| n.parse::<u32>().unwrap());
     let mut last = lines.by_ref().filter_map(answered).nth(100).unwrap();
-    // While the child lives, nobody else may have its store.
+    // While the child lives, no other process may have its store.
     assert!(matches!(open_store(1, dir.path()), Err(OpenError::Locked { .. })));
     child.kill().unwrap();
     child.wait().unwrap();
@@ -183,7 +183,8 @@ fn files(dir: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// Opens a store and its group where nobody answers. What was confirmed must be there, or the start must be refused.
+/// Opens a store and its group where no other member answers. What was confirmed must be there, or the start must be
+/// refused.
 async fn find(dir: TempDir, roster: &Roster, confirmed: &[Vec<u8>], what: &str) -> Result<(), OpenError> {
     let store = open_store(1, dir.path())?;
     let net = Net::default();
@@ -307,7 +308,7 @@ async fn a_start_that_failed_halfway_does_not_block_the_next() {
     std::fs::write(dir.path().join("store.new/confirmed"), b"half").unwrap();
     open_store(1, dir.path()).unwrap().close();
     open_store(1, dir.path()).unwrap().close();
-    // But a store that was in use is never made anew.
+    // But a store that was in use is never made again.
     std::fs::remove_dir_all(dir.path().join("store/tables")).unwrap();
     assert!(matches!(open_store(1, dir.path()), Err(OpenError::Corrupt { .. })));
 }
@@ -332,8 +333,8 @@ async fn a_command_of_a_newer_version_stops_the_group_by_name_and_an_update_goes
     assert!(group.snapshot_now().await.is_err());
     assert!(!member.journal(TRUST).contains(&NEWER.to_vec()));
 
-    // The same binary stops again, and says the same: at its start, or if that came before it was recorded as committed, once
-    // it leads.
+    // The same binary stops again, and says the same: at its start, or if that came before it was recorded as
+    // committed, once it leads.
     let image = member.crash().await;
     let mut again = Member::open(1, image, &net, &roster);
     let (machine, _) = Recorder::publishing();

@@ -180,8 +180,8 @@ async fn what_no_member_sends_is_refused_and_harms_nothing() {
     assert!(matches!(error, HubError::Implausible(Implausible::Term { .. })));
     // Not the leader, or not of this term.
     let status = members[0].group(WIDE).status();
-    let stranger = if status.leader == Some(id(3)) { 2 } else { 3 };
-    let error = first.handle(id(stranger), WIDE, RaftRpc::TimeoutNow, &timeout_now(status.term, stranger)).await;
+    let other = if status.leader == Some(id(3)) { 2 } else { 3 };
+    let error = first.handle(id(other), WIDE, RaftRpc::TimeoutNow, &timeout_now(status.term, other)).await;
     assert!(matches!(error.unwrap_err(), HubError::NotLeader { .. }));
 
     let lead = &members[leader(&members, WIDE).await];

@@ -1,4 +1,5 @@
-//! Groups whose log entries are their data: what is deleted, what a restart applies, and what a member that lags receives.
+//! Groups whose log entries are their data: what is deleted, what a restart applies, and what a member that lags
+//! receives.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod support;
@@ -224,7 +225,8 @@ async fn members_agree_on_the_floor_and_one_that_lags_begins_there() {
     let received = seen[lagging].applied.load(Ordering::Relaxed) - applied;
     assert!(received < 15, "entries that are deleted were not sent, and it applied {received}");
 
-    // Its restart begins from there, and asks no other member. One more, so that what came before is known to be committed.
+    // Its restart begins from there, and asks no other member. One more, so that what came before is known to be
+    // committed.
     let expected = content(&seen[lagging]);
     propose(&lead, 1).await;
     level(&members, DATA).await;
@@ -246,7 +248,8 @@ async fn newcomer_begins_at_the_floor_with_the_members_of_then() {
     let lead = members[at].group(DATA);
     let floor = propose(&lead, 30).await;
     roster.set(DATA, &[1, 2, 3, 4]);
-    // The leader restarts with a checkpoint that holds the change, so that nothing but the checkpoint tells who was before.
+    // The leader restarts with a checkpoint that holds the change, so that nothing but the checkpoint tells who was
+    // before.
     lead.add_learner(id(4)).await.unwrap();
     trim(&lead, floor).await;
     purged(&lead, floor).await;

@@ -1,4 +1,4 @@
-//! Snapshots: for members that are too far behind, and for a log that must not grow for ever.
+//! Snapshots: for members that are too far behind, and for a log that must not grow without bound.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod support;
@@ -98,7 +98,7 @@ async fn a_large_snapshot_travels_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_snapshot_that_names_a_member_gone_since_is_made_anew() {
+async fn snapshot_that_names_a_removed_member_is_made_again() {
     let (net, roster) = (Net::seeded(4), Roster::default());
     let mut members = trio(&net, &roster, TRUST, &small()).await;
     roster.set(TRUST, &[1, 2, 3, 4]);

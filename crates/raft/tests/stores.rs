@@ -1,4 +1,5 @@
-//! The two stores of a member: a data group needs the bulk store, and what befalls that store leaves the trust group alone.
+//! The two stores of a member: a data group needs the bulk store, and what befalls that store leaves the trust group
+//! alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
 mod support;

@@ -24,8 +24,8 @@ fn table() -> Result<(), LeaseBroken> {
     millis.sort_unstable();
     let at = |percent: usize| millis.get((millis.len() * percent / 100).min(millis.len() - 1)).copied().unwrap_or(0);
     println!(
-        "{EVICTIONS} evictions among {MEMBERS} members, messages of 1 to 20 ms: from commit to the last connection closed \
-         p50 {} ms, p99 {} ms",
+        "{EVICTIONS} evictions among {MEMBERS} members, messages of 1 to 20 ms: from commit to the last connection \
+         closed p50 {} ms, p99 {} ms",
         at(50),
         at(99)
     );

@@ -1,5 +1,5 @@
-//! Who lives in the simulated world: members, and the keys and tokens that anybody may hold. All of it is drawn from the
-//! seed; only identity keys and tokens have secrets, for only those sign.
+//! Who lives in the simulated world: members, and the keys and tokens that anybody may hold. All of it is drawn from
+//! the seed; only identity keys and tokens have secrets, for only those sign.
 
 use countersign_core::id::{AuthorityId, ClusterId, KeyId, NodeId, StoreId};
 use countersign_core::key::{Endorsement, SecretKey};

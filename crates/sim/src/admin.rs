@@ -1,4 +1,4 @@
-//! Operators and members at work: tokens, suffrage, evictions, certificates, groups. They repeat themselves, as people do
+//! Operators and members at work: tokens, roles, evictions, certificates, groups. They repeat themselves, as people do
 //! whose answer was lost, and ask at members that may not help them.
 
 use countersign_core::id::{GroupId, KeyId, NodeId, StoreId, ed25519_spki};
@@ -34,7 +34,7 @@ const MEMBERS_MIN: usize = 5;
 pub(crate) struct Admin {
     tokens: Vec<Token>,
     recent: Vec<Command>,
-    /// Certificates asked for: for whom, and the key.
+    /// Certificates asked for: the principal and the key.
     certificates: Vec<(Role, Vec<u8>)>,
 }
 
@@ -120,7 +120,7 @@ impl World {
 
     fn draw_suffrage(&mut self, suffrage: Suffrage) -> Option<Command> {
         let keep_authority = !self.rng.one_in(3);
-        // A voter that nobody runs would only wait: promote those that run.
+        // A voter that no host runs would only wait: promote those that run.
         let node = if suffrage == Suffrage::Voter { self.any_host() } else { self.member() };
         node.map(|node| Command::SetSuffrage(SetSuffrage { node, suffrage, keep_authority }))
     }
@@ -154,7 +154,8 @@ impl World {
         Ok(Command::IssuePrincipal(IssuePrincipal { role, spki, ttl_secs }))
     }
 
-    /// Revokes a principal's key, or a member's leaf key: it must make another. A member's identity key ends by eviction.
+    /// Revokes a principal's key, or a member's leaf key: it must make another. A member's identity key ends by
+    /// eviction.
     fn draw_revocation(&mut self) -> Option<Command> {
         if self.rng.one_in(3) {
             return self
@@ -218,7 +219,7 @@ impl World {
     }
 
     /// A member makes a new leaf key, endorses it, and has it certified.
-    pub(crate) fn renew_somebody(&mut self) -> Result<(), Broken> {
+    pub(crate) fn renew_member(&mut self) -> Result<(), Broken> {
         let leaf = KeyId(self.rng.bytes());
         let Some(host) = self.rng.pick_of(self.hosts.values_mut()) else { return Ok(()) };
         let validity = Validity { not_before: self.now.minus_secs(60), not_after: self.now.plus_secs(NODE_TTL_SECS) };

@@ -1,5 +1,5 @@
-//! The adversary: it reads the log and every message, has stolen tokens, the CA key and the machines of evicted members,
-//! runs members of its own, and tries everything again, changed, elsewhere and at once.
+//! The adversary: it reads the log and every message, has stolen tokens, the CA key and the machines of evicted
+//! members, runs members of its own, and tries everything again, changed, elsewhere and at once.
 
 use std::sync::Arc;
 
@@ -255,8 +255,8 @@ impl World {
         self.ask_as_thief(&token, &keys, |request| request.request = victim)
     }
 
-    /// The keys of another, under the signature of a token that the adversary holds: their owner signed nothing of it. A
-    /// member that did not look may pass it on.
+    /// The keys of another, under the signature of a token that the adversary holds: their owner signed nothing of it.
+    /// A member that did not look may pass it on.
     fn claim_anothers_key(&mut self) -> Result<(), Broken> {
         let Some(token) = self.rng.pick(&self.adversary.tokens).cloned() else { return Ok(()) };
         let Some(victim) = self.rng.pick(&self.adversary.requests).cloned() else { return Ok(()) };
@@ -322,7 +322,8 @@ impl World {
         Ok(())
     }
 
-    /// A false answer to whoever waits: another's number, another cluster, or one that does not trust the pinned authority.
+    /// A false answer to a joiner that waits: another's number, another cluster, or one that does not trust the pinned
+    /// authority.
     fn lie(&mut self) -> Result<(), Broken> {
         let waiting: Vec<(u64, MemberKeys)> = self.joiners.values().filter_map(Joiner::waits_on).collect();
         let Some((connection, keys)) = self.rng.pick(&waiting).copied() else { return Ok(()) };
@@ -334,7 +335,7 @@ impl World {
             0 => false_view.cluster = ClusterId(self.rng.bytes()),
             1 => false_view.authorities.clear(),
             _ if own == Some(node) => {
-                // Its own number, and the leaf key of somebody in between.
+                // Its own number, and the leaf key of an attacker in between.
                 let key = KeyId(self.rng.bytes());
                 false_view.members.update(&node, |member| member.leaf.key = key);
             }

@@ -11,7 +11,7 @@ use countersign_core::trust::command::{
     AddJoinToken, AdoptLeaf, AssignGroup, BindDataStore, BindStore, Bootstrap, Command, ConfirmAuthority, CreateGroup,
     EditHosts, Evict, IssuePrincipal, Label, NoteForTesting, ProveHosts, RaiseLevel, Renew, RenewPrincipal,
     ReportFeatureLevel, RevokeJoinToken, RevokeKey, RevokePrincipal, RotateClusterToken, SealAuthority, SealedKey,
-    SetAddresses, SetSuffrage, SignStatement, StagePolicy, Stamped,
+    SetAddresses, SetSuffrage, SignAttestation, StagePolicy, Stamped,
 };
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Outcome;
@@ -212,8 +212,8 @@ impl World {
         if touched { self.present_wallet(node) } else { Ok(()) }
     }
 
-    /// A member crashes and goes on from what it stored; before it serves anybody it is where it was.
-    pub(crate) fn restart_somebody(&mut self) -> Result<(), Broken> {
+    /// A member crashes and goes on from what it stored; before it serves a caller it is where it was.
+    pub(crate) fn restart_member(&mut self) -> Result<(), Broken> {
         let Some(host) = self.rng.pick_of(self.hosts.values_mut()) else { return Ok(()) };
         let was = host.replica.applied();
         let saved = match host.saved.take() {
@@ -235,7 +235,7 @@ impl World {
         }
         let node = host.node;
         self.trace.note(Event::Restarted, format_args!("node {node} at {was}"));
-        // A leader that crashes owes nobody an answer any more.
+        // A leader that crashes owes no answer any more.
         if node == self.leadership.leader { self.elect() } else { Ok(()) }
     }
 
@@ -294,7 +294,7 @@ fn describe(command: &Command, outcome: Option<&Outcome>) -> String {
         Command::RevokePrincipal(RevokePrincipal(role)) => format!("revoke {role}"),
         Command::Renew(Renew { node, endorsement, .. }) => format!("renewal {} of {node}", endorsement.renewal),
         Command::AdoptLeaf(AdoptLeaf { node, renewal }) => format!("{node} uses renewal {renewal}"),
-        Command::SignStatement(SignStatement { number, node, .. }) => format!("{node} signs statement {number}"),
+        Command::SignAttestation(SignAttestation { number, node, .. }) => format!("{node} signs attestation {number}"),
         Command::StagePolicy(StagePolicy { part, remove, put, .. }) => {
             format!("part {part} of a change of rules: take out {}, put in {}", remove.len(), put.len())
         }

@@ -28,14 +28,14 @@ pub enum Danger {
     ForgetsRevocations,
     /// The judgement does not look at evictions.
     ForgetsEvictions,
-    /// A request is applied whoever signed it.
+    /// A request is applied with any signature.
     BelievesUnsignedRequests,
     /// Sponsors do not compare the connection.
     SponsorsRelayedRequests,
-    /// Whoever is a member may administer.
+    /// Any member may administer.
     PermitsAnyMember,
     /// A repeated request is answered with another node.
-    AnswersRetriesAnew,
+    AnswersRetriesDifferently,
     /// Time is what the last command says.
     FollowsEveryClock,
     /// A member that restarts takes an old snapshot for the present state.
@@ -50,7 +50,7 @@ pub enum Danger {
     IgnoresValidity,
     /// The judgement does not ask who issued the certificate.
     TrustsAnyAuthority,
-    /// The judgement does not ask for whom the connection is.
+    /// The judgement does not ask which peer was dialed.
     AcceptsAnyPeerAnywhere,
     /// The judgement does not ask whether a principal's key is on record.
     BelievesAnyPrincipal,
@@ -71,7 +71,7 @@ impl Danger {
         Self::BelievesUnsignedRequests,
         Self::SponsorsRelayedRequests,
         Self::PermitsAnyMember,
-        Self::AnswersRetriesAnew,
+        Self::AnswersRetriesDifferently,
         Self::FollowsEveryClock,
         Self::RestartsFromTheOldSnapshot,
         Self::SkipsEntries,
@@ -115,27 +115,27 @@ impl Faults {
 
     pub(crate) fn apply(&self, state: &mut TrustState, stamped: &Stamped) -> Result<Outcome, UnsupportedLevel> {
         // This world has no Raft: its members leave no group.
-        let nobody = GroupMembers::default();
+        let group_members = GroupMembers::default();
         let again = |command| Stamped { command, ..stamped.clone() };
         match &stamped.command {
             Command::AddJoinToken(AddJoinToken(record)) if self.has(Danger::ForgetsToSpend) => {
-                state.apply(&again(Command::AddJoinToken(AddJoinToken(with_one_more_use(record)))), &nobody)
+                state.apply(&again(Command::AddJoinToken(AddJoinToken(with_one_more_use(record)))), &group_members)
             }
             Command::RevokeJoinToken(_) | Command::RevokeKey(_) if self.has(Danger::ForgetsRevocations) => {
                 Ok(state.view().map_or(Outcome::Refused(Refused::NoCluster), |view| Outcome::Done(view.generation)))
             }
             Command::Admit(admission) => {
-                let outcome = state.apply(stamped, &nobody)?;
+                let outcome = state.apply(stamped, &group_members)?;
                 match (outcome, self.secrets.get(&admission.request.token)) {
                     (Outcome::Refused(Refused::Signature(Signer::Token)), Some(secret))
                         if self.has(Danger::BelievesUnsignedRequests) =>
                     {
                         let token = JoinToken::new(Secret::new(*secret), AuthorityId([0; 32]));
                         let request = admission.request.clone().signed(&token.key());
-                        state.apply(&again(Command::Admit(Box::new(request.into()))), &nobody)
+                        state.apply(&again(Command::Admit(Box::new(request.into()))), &group_members)
                     }
                     (Outcome::Admitted(mut admitted), _)
-                        if self.has(Danger::AnswersRetriesAnew) && admitted.repeated =>
+                        if self.has(Danger::AnswersRetriesDifferently) && admitted.repeated =>
                     {
                         admitted.node.0 += 1;
                         Ok(Outcome::Admitted(admitted))
@@ -144,18 +144,21 @@ impl Faults {
                 }
             }
             _ if self.has(Danger::ChangesOnRefusal) => {
-                let outcome = state.apply(stamped, &nobody)?;
+                let outcome = state.apply(stamped, &group_members)?;
                 if matches!(outcome, Outcome::Refused(_)) {
                     // One of the two works at each level.
                     let members: Vec<NodeId> =
                         state.view().into_iter().flat_map(|v| v.members.keys()).copied().take(1).collect();
                     let group = GroupId(9);
-                    state.apply(&again(Command::AssignGroup(AssignGroup { group, members: Vec::new() })), &nobody)?;
-                    state.apply(&again(Command::CreateGroup(CreateGroup { members })), &nobody)?;
+                    state.apply(
+                        &again(Command::AssignGroup(AssignGroup { group, members: Vec::new() })),
+                        &group_members,
+                    )?;
+                    state.apply(&again(Command::CreateGroup(CreateGroup { members })), &group_members)?;
                 }
                 Ok(outcome)
             }
-            _ => state.apply(stamped, &nobody),
+            _ => state.apply(stamped, &group_members),
         }
     }
 
@@ -213,7 +216,8 @@ fn with_one_more_use(record: &TokenRecord) -> TokenRecord {
     TokenRecord { uses: record.uses + 1, uses_left: record.uses_left + 1, ..record.clone() }
 }
 
-/// The judgement with one of its questions left out: what was asked, or what the cluster knows, is bent until it passes.
+/// The judgement with one of its questions left out: what was asked, or what the cluster knows, is bent until it
+/// passes.
 fn judge_with(
     danger: Danger,
     graves: &BTreeMap<NodeId, Member>,
@@ -253,8 +257,8 @@ fn judge_with(
             });
         }
         (Danger::BelievesAnyNode, Some(node)) => {
-            let somebody = view.members.values().next().cloned();
-            if let Some(mut member) = somebody.filter(|_| !view.members.contains_key(&node)) {
+            let any_member = view.members.values().next().cloned();
+            if let Some(mut member) = any_member.filter(|_| !view.members.contains_key(&node)) {
                 member.leaf.key = parts.key;
                 view.members.insert(node, member);
             }

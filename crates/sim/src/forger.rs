@@ -11,8 +11,8 @@ use crate::actors::{Keys, domain};
 use crate::violation::Broken;
 use crate::world::World;
 
-/// What the adversary has to make a certificate from. The CA key is stolen, so any name and any validity can be had; a key
-/// is only proven by who holds it, and only its identity key endorses for a member.
+/// What the adversary has to make a certificate from. The CA key is stolen, so any name and any validity can be had; a
+/// key is only proven by who holds it, and only its identity key endorses for a member.
 struct Loot {
     /// The credential of a member in good standing: seen, not held.
     victim: CertificateClaims,
@@ -67,9 +67,9 @@ impl World {
                 ..of(None)
             },
             _ => {
-                let nobody = Role::Node(NodeId(1000 + self.rng.below(9)));
+                let absent = Role::Node(NodeId(1000 + self.rng.below(9)));
                 let endorsement = Some(fresh.endorse(self.home.cluster, fresh.leaf, renewal));
-                let principal = Principal { role: nobody, ..victim.principal.clone() };
+                let principal = Principal { role: absent, ..victim.principal.clone() };
                 CertificateClaims { principal, ..of(endorsement) }
             }
         })

@@ -1,5 +1,5 @@
 //! Who was admitted, issued, evicted and revoked, and when: read off the committed log's outcomes alone, never off the
-//! state that is under test. From it follows whom a member may accept, given how much of the log it has applied.
+//! state that is under test. From it follows which peers a member may accept, given how much of the log it has applied.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,8 +28,8 @@ pub(crate) struct Admission {
     pub(crate) leaf: KeyId,
 }
 
-/// The log, as far as identities are concerned. An index counts entries before it; an entry has effect for whoever
-/// applied more entries than its index.
+/// The log, as far as identities are concerned. An index counts entries before it; an entry has effect for a member
+/// that applied more entries than its index.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     admitted: BTreeMap<NodeId, Admission>,

@@ -1,5 +1,5 @@
-//! New nodes: each goes through the enrollment's typestate, may crash between any two steps, and comes back with what it
-//! had stored: its token, its keys and its request id.
+//! New nodes: each goes through the enrollment's typestate, may crash between any two steps, and comes back with what
+//! it had stored: its token, its keys and its request id.
 
 use countersign_core::codec;
 use countersign_core::enroll::joiner::{Candidate, Requested, SponsorChannel, Unpinned};
@@ -17,7 +17,7 @@ use crate::world::World;
 
 /// Joiners at once.
 const JOINERS_MAX: usize = 6;
-/// Members beyond which nobody new begins to join.
+/// With this many members, no new joiner begins.
 const MEMBERS_WANTED: usize = 12;
 
 /// What a new node has stored, and the one request that it waits for.
@@ -46,7 +46,7 @@ impl World {
             return self.start_joiner();
         }
         match self.rng.pick_of(self.joiners.keys()).copied() {
-            // Whoever waits for an answer mostly waits on.
+            // A joiner that waits for an answer mostly waits on.
             Some(id) if self.joiners.get(&id).is_some_and(|j| j.waiting.is_none()) || self.rng.one_in(4) => {
                 self.attempt(id)
             }
@@ -200,16 +200,16 @@ impl World {
         Ok(())
     }
 
-    /// Refused: some begin anew with other keys and another token, as an operator would have them do; some go.
+    /// Refused: some begin again with other keys and another token, as an operator would have them do; some go.
     fn take_refusal(&mut self, id: u64, joiner: Joiner, why: &Refused) -> Result<(), Broken> {
         match self.rng.below(3) {
             0 => {
                 self.joiners.insert(id, joiner);
             }
             1 => {
-                if let Some(anew) = self.draw_joiner()? {
+                if let Some(fresh) = self.draw_joiner()? {
                     self.trace.note(Event::StartedOver, format_args!("joiner {id}: {why}"));
-                    self.joiners.insert(id, anew);
+                    self.joiners.insert(id, fresh);
                 }
             }
             _ => {}

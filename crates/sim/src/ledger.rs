@@ -1,5 +1,5 @@
-//! The committed log and the account of it: which token admitted whom, which request got which answer. Kept by the
-//! simulation from commands and outcomes; it never believes the state's own counters.
+//! The committed log and the account of it: which token admitted which node, which request got which answer. Kept by
+//! the simulation from commands and outcomes; it never believes the state's own counters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -238,7 +238,7 @@ impl Ledger {
         }
     }
 
-    /// Whoever dials an address reaches one member. None of the addresses here is on loopback.
+    /// A dialer of an address reaches one member. None of the addresses here is on loopback.
     fn check_addresses(&self) -> Result<(), Broken> {
         let Some(view) = self.view() else { return Ok(()) };
         let mut known = BTreeMap::new();
@@ -252,7 +252,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Of the voters, one at least can sign: else the cluster could admit nobody any more.
+    /// Of the voters, one at least can sign: else the cluster could admit no node any more.
     fn check_ca_key(&self) -> Result<(), Broken> {
         let Some(view) = self.view() else { return Ok(()) };
         let sealed = self.reference.state().sealed();

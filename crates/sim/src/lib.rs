@@ -31,7 +31,7 @@ mod world;
 
 pub use danger::Danger;
 pub use leases::{
-    Awaited, Cost, LeaseBroken, LeaseDanger, LeaseReport, LeaseViolation, Setting, eviction_millis, lease_cost,
+    Cost, LeaseBroken, LeaseDanger, LeaseReport, LeaseViolation, Setting, Unmet, eviction_millis, lease_cost,
     run_leases,
 };
 pub use trace::{Event, Report};
@@ -56,6 +56,6 @@ pub fn danger_run(seed: u64, steps: u32, danger: Danger) -> Result<Report, Viola
 fn run_world(seed: u64, steps: u32, danger: Option<Danger>) -> Result<Report, Violation> {
     let violation = |step, broken, events| Violation { seed, steps, step, broken, events };
     let mut world = World::new(seed, danger).map_err(|broken| violation(0, broken, Vec::new()))?;
-    let live = (0..steps).try_for_each(|_| world.step()).and_then(|()| world.settle()).and_then(|()| world.report());
+    let live = (0..steps).try_for_each(|_| world.step()).and_then(|()| world.apply_all()).and_then(|()| world.report());
     live.map_err(|broken| violation(world.trace.step, broken, world.trace.shown()))
 }

@@ -65,7 +65,7 @@ pub(crate) enum Mail {
     Enroll { connection: u64, csr_key: KeyId, request: Vec<u8> },
     /// From a member to the one that it takes for the leader, on a connection that proves `evidence`.
     Forward { to: NodeId, evidence: Box<CertificateClaims>, command: Box<Command>, reply: Option<u64> },
-    /// From the leader, by the sponsor, to whoever opened the connection.
+    /// From the leader, by the sponsor, to the caller that opened the connection.
     Answer { connection: u64, reply: Reply },
 }
 
@@ -79,7 +79,7 @@ impl World {
         self.mail.push(mail);
     }
 
-    /// Has a member pass a command on to the leader, or now and then to somebody who is not.
+    /// Has a member pass a command on to the leader, or now and then to another member.
     pub(crate) fn forward(&mut self, evidence: CertificateClaims, command: Command, reply: Option<u64>) {
         let stale = self.rng.one_in(12);
         let astray = if stale { self.any_host() } else { None };
@@ -164,7 +164,7 @@ impl World {
         }
         let peer = self.judge(to, evidence, Wanted::AnyNode)?;
         let Some((from, scope)) = peer.and_then(|peer| Some((peer.node_id()?, peer.scope()))) else {
-            self.trace.note(Event::StrangerRefused, format_args!("{}", evidence.principal.role));
+            self.trace.note(Event::UnauthenticatedRefused, format_args!("{}", evidence.principal.role));
             return Ok(());
         };
         if scope == Scope::Recovery && permit_in_recovery(from, &command).is_err() {

@@ -1,4 +1,4 @@
-//! What happened: counted for coverage, and the last of it kept for whoever reads a violation.
+//! The events of a run: counted for coverage. The last events are kept for the reader of a violation.
 
 use core::fmt;
 use std::collections::{BTreeMap, VecDeque};
@@ -66,7 +66,7 @@ events! {
     ImpostorLeft,
     /// A joiner did not believe a false answer.
     LieRefused,
-    /// A joiner gave up and began anew with other keys.
+    /// A joiner gave up and began again with other keys.
     StartedOver,
     /// A joiner is a member.
     Enrolled,
@@ -79,7 +79,7 @@ events! {
     /// Bytes were no request.
     Malformed,
     /// A connection that wanted to pass a command on was refused.
-    StrangerRefused,
+    UnauthenticatedRefused,
     /// A member wanted what only voters may.
     NotPermitted,
     /// A member was admitted.
@@ -122,8 +122,8 @@ events! {
     RefusedTokenUnknown,
     /// Refused: the token has expired.
     RefusedTokenExpired,
-    /// Refused: the token is spent.
-    RefusedTokenSpent,
+    /// Refused: the token is used up.
+    RefusedTokenUsedUp,
     /// Refused: the token was revoked.
     RefusedTokenRevoked,
     /// Refused: the token exists.
@@ -175,7 +175,7 @@ pub(crate) const fn refused(why: &Refused) -> Event {
     match why {
         Refused::Token(TokenUnusable::Unknown | TokenUnusable::Authority) => Event::RefusedTokenUnknown,
         Refused::Token(TokenUnusable::Expired) => Event::RefusedTokenExpired,
-        Refused::Token(TokenUnusable::Spent) => Event::RefusedTokenSpent,
+        Refused::Token(TokenUnusable::UsedUp) => Event::RefusedTokenUsedUp,
         Refused::Token(TokenUnusable::Revoked) => Event::RefusedTokenRevoked,
         Refused::TokenExists => Event::RefusedTokenExists,
         Refused::Signature(_) => Event::RefusedSignature,

@@ -45,7 +45,7 @@ pub enum Broken {
     Accepted {
         /// Who judged.
         judge: NodeId,
-        /// Whom.
+        /// The judged principal.
         role: Role,
         /// With which key.
         key: KeyId,
@@ -57,7 +57,7 @@ pub enum Broken {
     MemberRefused {
         /// Who judged.
         judge: NodeId,
-        /// Whom.
+        /// The judged principal.
         role: Role,
     },
     /// The proof says something else than what was judged.
@@ -164,7 +164,7 @@ pub enum Broken {
     /// A state could not be encoded or decoded.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// A command of a level that nobody sent.
+    /// A command of a level that no member sent.
     #[error(transparent)]
     Level(#[from] UnsupportedLevel),
     /// A snapshot could not be read.

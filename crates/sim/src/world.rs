@@ -33,7 +33,7 @@ pub(crate) struct World {
     pub(crate) rng: Rng,
     pub(crate) trace: Trace,
     pub(crate) faults: Faults,
-    /// True time, which nobody can read.
+    /// True time, which no member can read.
     pub(crate) now: UnixMillis,
     pub(crate) home: Home,
     /// The key of the authority, which adversaries have stolen.
@@ -95,18 +95,18 @@ impl World {
             36..50 => self.apply_somewhere(),
             50..62 => self.commit_some(),
             62 => self.elect(),
-            63..65 => self.restart_somebody(),
+            63..65 => self.restart_member(),
             65..67 => self.install_snapshot_somewhere(),
             67..76 => self.join(),
             76..86 => self.administer(),
             86..90 => self.dial(),
-            90..92 => self.renew_somebody(),
+            90..92 => self.renew_member(),
             _ => self.attack(),
         }
     }
 
-    /// Lets everybody apply everything, and compares all of them once more.
-    pub(crate) fn settle(&mut self) -> Result<(), Broken> {
+    /// Lets each member apply all entries, and compares all members once more.
+    pub(crate) fn apply_all(&mut self) -> Result<(), Broken> {
         let nodes: Vec<NodeId> = self.hosts.keys().copied().collect();
         for node in nodes {
             self.apply(node, usize::MAX)?;

@@ -7,9 +7,7 @@
 use std::env;
 use std::ops::Range;
 
-use countersign_sim::{
-    Awaited, LeaseBroken, LeaseDanger, LeaseReport, Setting, eviction_millis, lease_cost, run_leases,
-};
+use countersign_sim::{LeaseBroken, LeaseDanger, LeaseReport, Setting, Unmet, eviction_millis, lease_cost, run_leases};
 
 /// Times of trouble in each world.
 const ROUNDS: u32 = 3;
@@ -36,7 +34,7 @@ fn leases_hold_whatever_fails() {
             Err(violation) => panic!("{violation}"),
         }
     }
-    println!("{} worlds, none served whom a barrier had revoked\n{total}", seeds().count());
+    println!("{} worlds, none served a client that a barrier had revoked\n{total}", seeds().count());
     if seeds().count() < SEEDS.count() {
         return; // too few worlds to ask that all happened
     }
@@ -63,7 +61,7 @@ fn is_due_to(danger: LeaseDanger, broken: &LeaseBroken) -> bool {
         LeaseDanger::StampsByOwnClock => matches!(broken, LeaseBroken::TimeAhead { .. }),
         LeaseDanger::ForgetsAcknowledged => matches!(broken, LeaseBroken::GenerationFell { .. }),
         LeaseDanger::ExpiresRecovery | LeaseDanger::IgnoresExpiredClocks => {
-            matches!(broken, LeaseBroken::Waits { what: Awaited::Leader | Awaited::Lease, .. })
+            matches!(broken, LeaseBroken::Waits { what: Unmet::Leader | Unmet::Lease, .. })
         }
     }
 }
@@ -85,14 +83,14 @@ fn each_rule_of_leases_left_out_is_noticed() {
 }
 
 #[test]
-fn serving_on_after_the_lease_is_noticed_whoever_is_served() {
+fn serving_after_the_lease_is_noticed() {
     let danger = Some(LeaseDanger::ServesWithoutLease);
     let broken = run_leases(0, Setting { danger, ..Setting::rounds(1) }).unwrap_err().broken;
     assert!(matches!(broken, LeaseBroken::ServedUnleased { .. }), "{broken}");
 }
 
-/// A limit, on record: a leader alone grants leases, so one that was evicted and lies can keep a member going that hears
-/// nobody else and has not lost its lease since. Whoever lost it asks a majority first.
+/// A limit, on record: a leader alone grants leases, so one that was evicted and lies can keep a member going that
+/// hears no other member and has not lost its lease since. A member that lost it asks a majority first.
 #[test]
 fn evicted_leader_that_lies_keeps_a_member_that_hears_only_it() {
     let setting = Setting { captures: true, only_stale: true, ..Setting::rounds(ROUNDS) };

@@ -86,7 +86,7 @@ fn is_due_to(danger: Danger, broken: &Broken) -> bool {
         Danger::BelievesUnsignedRequests => matches!(broken, Broken::Unsigned { .. }),
         Danger::SponsorsRelayedRequests => matches!(broken, Broken::RelayedSponsored(_)),
         Danger::PermitsAnyMember => matches!(broken, Broken::Unpermitted(_)),
-        Danger::AnswersRetriesAnew => matches!(broken, Broken::AnswersDiffer(_)),
+        Danger::AnswersRetriesDifferently => matches!(broken, Broken::AnswersDiffer(_)),
         Danger::FollowsEveryClock => matches!(broken, Broken::Time { .. }),
         Danger::RestartsFromTheOldSnapshot => {
             matches!(broken, Broken::StatesDiffer { .. } | Broken::Generation { .. } | Broken::Time { .. })

@@ -203,7 +203,7 @@ pub struct AclFinding {
     pub finding: String,
 }
 
-/// Roles and attributes to be changed: all of it or nothing.
+/// Labels to be changed: all of them or none.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabelChange {
@@ -214,11 +214,11 @@ pub struct LabelChange {
     pub wait: bool,
 }
 
-/// One role or attribute to be changed.
+/// One label to be changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabelEdit {
-    /// `role`, or the name of an attribute.
+    /// Its name; a job such as Worker is the label `role`.
     pub name: String,
     /// What it becomes; none takes it away.
     pub value: Option<String>,
@@ -231,10 +231,8 @@ pub struct Labelled {
     pub principal: String,
     /// The generation that shows it.
     pub generation: u64,
-    /// Its role.
-    pub role: Option<String>,
-    /// Its attributes.
-    pub attributes: BTreeMap<String, String>,
+    /// Its labels; a job such as Worker is the label `role`.
+    pub labels: BTreeMap<String, String>,
     /// Where it is in force by now, if that was waited for.
     pub enforcement: Option<Enforcement>,
 }

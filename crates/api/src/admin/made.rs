@@ -25,7 +25,7 @@ impl MadeInfo {
 /// How a certificate came to be.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IssuedInfo {
-    /// SHA-256 of the authority that signs it; null where certificates are made elsewhere.
+    /// SHA-256 of the authority that issued it; null where certificates are made elsewhere.
     pub authority: Option<String>,
     /// Who asked for it.
     pub made: MadeInfo,

@@ -79,15 +79,12 @@ pub(crate) enum TokenVerb {
 /// `countersign token create`
 #[derive(Debug, Args)]
 pub(crate) struct TokenCreateArgs {
-    /// The suffrage of a joiner
-    #[arg(long, value_enum, default_value_t = SuffrageArg::Voter)]
-    pub(crate) suffrage: SuffrageArg,
-    /// The role that they get
-    #[arg(long, value_name = "ROLE")]
-    pub(crate) role: Option<String>,
-    /// An attribute that they get, can be repeated
-    #[arg(long = "attr", value_name = "K=V", value_parser = attribute)]
-    pub(crate) attributes: Vec<(String, String)>,
+    /// The role of a joiner
+    #[arg(long, value_enum, default_value_t = RoleArg::Voter)]
+    pub(crate) role: RoleArg,
+    /// A label that a joiner gets, such as role=Worker; can be repeated
+    #[arg(long = "label", value_name = "K=V", value_parser = label)]
+    pub(crate) labels: Vec<(String, String)>,
     /// How long it lives
     #[arg(long, value_name = "SPAN", default_value = "30m", value_parser = parse_secs)]
     pub(crate) ttl: u64,
@@ -102,23 +99,23 @@ pub(crate) struct TokenCreateArgs {
     pub(crate) hosts: Vec<Host>,
 }
 
-/// Whether a member votes.
+/// The role of a member.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum SuffrageArg {
+pub(crate) enum RoleArg {
     Voter,
     Learner,
 }
 
-impl From<SuffrageArg> for Suffrage {
-    fn from(arg: SuffrageArg) -> Self {
+impl From<RoleArg> for Suffrage {
+    fn from(arg: RoleArg) -> Self {
         match arg {
-            SuffrageArg::Voter => Self::Voter,
-            SuffrageArg::Learner => Self::Learner,
+            RoleArg::Voter => Self::Voter,
+            RoleArg::Learner => Self::Learner,
         }
     }
 }
 
-fn attribute(text: &str) -> Result<(String, String), &'static str> {
+fn label(text: &str) -> Result<(String, String), &'static str> {
     let (name, value) = text.split_once('=').ok_or("expected K=V")?;
     if name.is_empty() { Err("expected K=V") } else { Ok((name.to_owned(), value.to_owned())) }
 }
@@ -164,7 +161,7 @@ pub(crate) enum NodeVerb {
         #[arg(long)]
         keep_authority: bool,
     },
-    /// Change the role and the attributes of a member, or of a client, broker or admin
+    /// Change the labels of a member, or of a client, broker or admin
     Label {
         /// A node's name or number, or client/NAME, broker/HOST or admin/NAME
         #[arg(value_name = "N")]

@@ -26,7 +26,7 @@ pub(super) async fn run(args: Cert, output: Output) -> Result<(), Failure> {
             let list: Vec<CertificateInfo> = client()?.get("/v1/certificates").await?;
             output.show(&list, |text| {
                 text.table(
-                    &["PRINCIPAL", "KEY", "ENDS", "STATE", "ISSUED FOR", "ISSUED", "AUTHORITY"],
+                    &["PRINCIPAL", "KEY", "EXPIRES", "STATE", "ISSUED FOR", "ISSUED", "AUTHORITY"],
                     list.iter().map(|info| {
                         let state = if info.revoked { "revoked" } else { "valid" };
                         vec![
@@ -143,7 +143,7 @@ async fn issue_certificate(
         public(&ca_file, &issued.authority, args.force)?;
     }
     let (certificate_file, key_file, ca_file) = (chain_file.as_path(), key_file.as_path(), ca_file.as_path());
-    let shown = Issued {
+    let rendered = Issued {
         principal: &issued.principal,
         key: &issued.key,
         not_after: issued.not_after,
@@ -151,13 +151,13 @@ async fn issue_certificate(
         key_file,
         ca_file,
     };
-    output.show(&shown, |text| {
+    output.show(&rendered, |text| {
         text.fields(&[
             ("principal", issued.principal.clone()),
             ("certificate", certificate_file.display().to_string()),
             ("key", key_file.display().to_string()),
             ("authority", ca_file.display().to_string()),
-            ("ends", at_secs(issued.not_after, now_secs())),
+            ("expires", at_secs(issued.not_after, now_secs())),
         ]);
     })
 }

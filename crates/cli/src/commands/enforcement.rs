@@ -14,7 +14,7 @@ use crate::output::{Output, Text, at_millis, now_millis};
 
 /// How long nothing is said: most revocations are in force by then.
 const QUIET: Duration = Duration::from_secs(1);
-/// How often to ask who is awaited.
+/// How often to ask which members are waited for.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// How often the line moves.
 const TICK: Duration = Duration::from_millis(100);
@@ -89,9 +89,9 @@ impl Progress {
     }
 
     fn tell(&self, status: Option<&Status>, change: Change) {
-        let awaited: BTreeSet<String> =
-            status.into_iter().flat_map(|status| &status.awaited).map(|member| member.name.clone()).collect();
-        let names: Vec<&str> = awaited.iter().map(String::as_str).collect();
+        let pending: BTreeSet<String> =
+            status.into_iter().flat_map(|status| &status.waiting_for).map(|member| member.name.clone()).collect();
+        let names: Vec<&str> = pending.iter().map(String::as_str).collect();
         let line = match status {
             Some(status) if !names.is_empty() => {
                 format!(
@@ -104,7 +104,7 @@ impl Progress {
             _ => "waiting for the members to say that they refuse it".to_owned(),
         };
         // That members are asked is worth a moving line, and none of its own.
-        if awaited.is_empty() && self.last.borrow().is_empty() { self.moving(line) } else { self.say(line) }
+        if pending.is_empty() && self.last.borrow().is_empty() { self.moving(line) } else { self.say(line) }
     }
 
     fn say(&self, line: String) {
@@ -128,7 +128,7 @@ impl Drop for Progress {
     }
 }
 
-/// Writes a line for each member, and what to do if some are still awaited.
+/// Writes a line for each member, and what to do if some are still waited for.
 pub(super) fn enforced(text: &mut Text, enforcement: &Enforcement, change: Change, now_millis: u64) {
     let header = ["MEMBER", "STATE", "CONNECTIONS CLOSED", "AT", "SIGNED"];
     text.table(&header, enforcement.members.iter().map(|member| row(member, change, now_millis)));
@@ -140,23 +140,26 @@ pub(super) fn complete(what: &str, enforcement: &Enforcement, change: Change) ->
     if enforcement.complete {
         return Ok(());
     }
-    let awaited: Vec<String> = enforcement
+    let pending: Vec<String> = enforcement
         .members
         .iter()
-        .filter(|member| member.state == "awaited")
+        .filter(|member| member.state == "pending")
         .map(|member| match member.lease_ends_millis {
             Some(at) => format!("{} (its lease ends at {})", member.name, at_millis(at, now_millis())),
             None => member.name.clone(),
         })
         .collect();
-    let who = if awaited.is_empty() { "a majority of the voters".to_owned() } else { awaited.join(", ") };
+    let who = if pending.is_empty() { "a majority of the voters".to_owned() } else { pending.join(", ") };
     let done = match change {
         Change::Refusal => "is refused",
         Change::Rule => "counts",
     };
     Err(Failure::unreachable(
-        format!("`{what}` {done} from generation {} on, which is committed; awaited: {who}", enforcement.generation),
-        "see who is awaited with `countersign status`; start them, or keep them off until they have caught up",
+        format!(
+            "`{what}` {done} from generation {} on, which is committed; waiting for: {who}",
+            enforcement.generation
+        ),
+        "see these members with `countersign status`; start them, or keep them off until they have caught up",
     ))
 }
 
@@ -165,7 +168,7 @@ fn row(member: &EnforcedBy, change: Change, now_millis: u64) -> Vec<String> {
         "enforced" if change == Change::Rule => "decides by it",
         "enforced" => "refuses it",
         "lapsed" => "did not answer; its lease has run out, it serves no client",
-        "awaited" => "did not answer yet; serves until its lease ends",
+        "pending" => "did not answer yet; serves until its lease ends",
         "evicted" => "all members refuse it; may serve by itself until its lease ends",
         other => other,
     };
@@ -209,8 +212,8 @@ mod tests {
         let enforced = cells(&by("n1", "enforced", None, Some(receipt)));
         assert_eq!(enforced, "n1|refuses it|3|1970-01-01T00:00:01.250Z (750ms ago)|cdcdcdcdcdcdcdcd…");
         assert_eq!(cells(&by("n2", "enforced", None, None)), "n2|refuses it|-|-|-");
-        let awaited = cells(&by("n3", "awaited", Some(9_000), None));
-        assert!(awaited.ends_with("|-|1970-01-01T00:00:09.000Z (in 7s)|abababababababab…"), "{awaited}");
+        let pending = cells(&by("n3", "pending", Some(9_000), None));
+        assert!(pending.ends_with("|-|1970-01-01T00:00:09.000Z (in 7s)|abababababababab…"), "{pending}");
         assert!(cells(&by("n4", "lapsed", Some(1_000), None)).contains("serves no client"));
     }
 
@@ -221,7 +224,10 @@ mod tests {
         let lapsed = of(true, vec![by("n1", "lapsed", Some(1), None)]);
         assert!(complete("n9", &lapsed, Change::Refusal).is_ok());
         for (members, expected) in [
-            (vec![by("n1", "enforced", None, None), by("n2", "awaited", Some(9_000), None)], "awaited: n2 (its lease"),
+            (
+                vec![by("n1", "enforced", None, None), by("n2", "pending", Some(9_000), None)],
+                "waiting for: n2 (its lease",
+            ),
             (vec![by("n1", "enforced", None, None)], "a majority of the voters"),
             (vec![], "a majority of the voters"),
         ] {

@@ -25,7 +25,7 @@ pub(super) async fn run(args: &Explain, output: Output) -> Result<(), Failure> {
             ("when", at_secs(info.at_millis / 1000, now_secs())),
             ("from", info.source.clone()),
             ("protocol", or_dash(info.protocol.as_ref())),
-            ("presented", or_dash(info.presented.as_ref())),
+            ("principal", or_dash(info.principal.as_ref())),
             ("try", info.next.clone()),
         ]);
     })

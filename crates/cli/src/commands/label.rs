@@ -1,4 +1,4 @@
-//! `countersign node label`: what a member, or a client, broker or admin, is.
+//! `countersign node label`: the labels of a member, client, broker or admin.
 
 use countersign_api::admin::{LabelChange, LabelEdit, Labelled};
 use countersign_core::principal::Role;
@@ -8,7 +8,7 @@ use crate::args::Target;
 use crate::commands::enforcement::{Change, complete, enforced, waiting};
 use crate::commands::node::node_path;
 use crate::failure::Failure;
-use crate::output::{Output, now_millis, or_dash};
+use crate::output::{Output, labels, now_millis};
 
 pub(super) async fn run(
     target: &Target,
@@ -24,10 +24,8 @@ pub(super) async fn run(
     let asked = client.post_patiently(&path, &body);
     let done: Labelled = if wait { waiting(&client, asked, Change::Rule, output).await? } else { asked.await? };
     output.show(&done, |text| {
-        let attributes: Vec<String> = done.attributes.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        let attributes = if attributes.is_empty() { "-".to_owned() } else { attributes.join(",") };
-        let (principal, role, generation) = (&done.principal, or_dash(done.role.as_ref()), done.generation);
-        text.line(&format!("{principal}: role {role}, attributes {attributes}, generation {generation}"));
+        let (principal, labels, generation) = (&done.principal, labels(&done.labels), done.generation);
+        text.line(&format!("{principal}: labels {labels}, generation {generation}"));
         if let Some(enforcement) = &done.enforcement {
             enforced(text, enforcement, Change::Rule, now_millis());
         }
@@ -57,7 +55,7 @@ fn edit(text: &str) -> Result<LabelEdit, Failure> {
         (None, None) => ("", None),
     };
     if name.is_empty() || value.as_deref() == Some("") {
-        let reason = format!("`{text}` changes no role and no attribute");
+        let reason = format!("`{text}` changes no label");
         return Err(Failure::usage(reason, "write NAME=VALUE to give one, NAME- to take it away"));
     }
     Ok(LabelEdit { name: name.to_owned(), value })

@@ -26,12 +26,12 @@ pub(super) async fn run(args: Node, output: Output) -> Result<(), Failure> {
         NodeVerb::Quarantine { node, lift } => return quarantine(&args.target, &node, lift, output).await,
         NodeVerb::Promote { node } => {
             let path = path(&node, "promote")?;
-            ("is to vote", client()?.post(&path, &serde_json::json!({})).await?)
+            ("is promoted", client()?.post(&path, &serde_json::json!({})).await?)
         }
         NodeVerb::Demote { node, keep_authority } => {
             let body = NodeRemove { compromised: false, keep_authority };
             let path = path(&node, "demote")?;
-            ("does not vote any more", client()?.post(&path, &body).await?)
+            ("is demoted", client()?.post(&path, &body).await?)
         }
         NodeVerb::Evict { node, compromised, keep_authority } => {
             let body = NodeRemove { compromised, keep_authority };

@@ -44,7 +44,7 @@ pub(super) fn run(args: Security, output: Output) -> Result<(), Failure> {
             ("certificate", made.certificate_file.display().to_string()),
             ("key", made.key_file.display().to_string()),
             ("authority", made.authority.clone()),
-            ("ends", at_secs(made.not_after, now_secs())),
+            ("expires", at_secs(made.not_after, now_secs())),
         ]);
     })
 }

@@ -170,8 +170,8 @@ async fn until_stopped(
     (said, requirements): (Said, &[Requirement]),
     progress: &Progress,
 ) -> Result<(), Failure> {
-    let settled = async {
-        member.settle(|standing| progress.tell(standing)).await;
+    let converged = async {
+        member.converge(|standing| progress.tell(standing)).await;
         // Only now is it known for sure what the cluster does.
         let view = member.view();
         let of_rules = plan::differing_requirements(requirements, view.policy.requirements());
@@ -181,7 +181,7 @@ async fn until_stopped(
         std::future::pending::<std::convert::Infallible>().await
     };
     tokio::select! {
-        never = settled => match never {},
+        never = converged => match never {},
         () = signals.stop() => Ok(()),
         stopped = member.failed() => {
             let next = match &stopped {

@@ -1,11 +1,11 @@
 //! `countersign status`: the cluster as one member sees it.
 
-use countersign_api::admin::{AwaitedStatus, MemberStatus, Status as StatusAnswer};
+use countersign_api::admin::{MemberStatus, PendingMember, Status as StatusAnswer};
 
 use crate::admin_client::AdminClient;
 use crate::args::Status;
 use crate::failure::Failure;
-use crate::output::{Output, Text, at_millis, at_secs, by, now_millis, now_secs, or_dash};
+use crate::output::{Output, Text, at_millis, at_secs, by, labels, now_millis, now_secs, or_dash};
 
 pub(super) async fn run(args: &Status, output: Output) -> Result<(), Failure> {
     let status: StatusAnswer = AdminClient::to(&args.target)?.get("/v1/status").await?;
@@ -28,11 +28,11 @@ fn write(text: &mut Text, status: &StatusAnswer, now: u64) {
             "authority",
             format!("{}{}", status.authority.fingerprint, if status.authority.imported { " (imported)" } else { "" }),
         ),
-        ("authority ends", at_secs(status.authority.not_after, now)),
-        ("certificate ends", at_secs(status.certificate.not_after, now)),
+        ("authority expires", at_secs(status.authority.not_after, now)),
+        ("certificate expires", at_secs(status.certificate.not_after, now)),
         ("renews", status.certificate.renews_at.map_or_else(|| "-".to_owned(), |at| at_secs(at, now))),
         ("lease", lease(status)),
-        ("signs", if status.signs { "yes" } else { "no" }.to_owned()),
+        ("can issue", if status.can_issue { "yes" } else { "no" }.to_owned()),
         ("keys", status.key_protection.clone()),
         ("connections", status.connections.to_string()),
     ]);
@@ -41,8 +41,8 @@ fn write(text: &mut Text, status: &StatusAnswer, now: u64) {
     for evicted in &status.evicted {
         text.line(&format!("evicted: {} ({}), generation {}", evicted.name, evicted.node, evicted.generation));
     }
-    for awaited in &status.awaited {
-        text.line(&waited_for(awaited, now_millis()));
+    for pending in &status.waiting_for {
+        text.line(&waiting_for(pending, now_millis()));
     }
     for warning in &status.warnings {
         text.line(&format!("warning: {warning}"));
@@ -57,11 +57,11 @@ fn lease(status: &StatusAnswer) -> String {
 }
 
 /// Who keeps a revocation from being in force everywhere, until when, and what to do.
-fn waited_for(awaited: &AwaitedStatus, now_millis: u64) -> String {
-    let AwaitedStatus { node, name, generation, lease_ends_millis } = awaited;
+fn waiting_for(pending: &PendingMember, now_millis: u64) -> String {
+    let PendingMember { node, name, generation, lease_ends_millis } = pending;
     let serves = if *lease_ends_millis <= now_millis { "it serves no client since" } else { "it may serve until" };
     format!(
-        "awaited: {name} ({node}) does not say that it enforces generation {generation}; {serves} {}; start it, or \
+        "waiting for: {name} ({node}) does not say that it enforces generation {generation}; {serves} {}; start it, or \
          evict it if it is gone",
         at_millis(*lease_ends_millis, now_millis)
     )
@@ -83,20 +83,17 @@ fn admitted(member: &MemberStatus) -> String {
 
 /// The members as a table.
 pub(super) fn members(text: &mut Text, members: &[MemberStatus], now: u64) {
-    let header =
-        ["NODE", "NAME", "SUFFRAGE", "ROLE", "ATTRIBUTES", "ADDRESSES", "SIGNS", "CERTIFICATE ENDS", "ADMITTED BY"];
+    let header = ["NODE", "NAME", "ROLE", "LABELS", "ADDRESSES", "CAN ISSUE", "CERTIFICATE EXPIRES", "ADMITTED BY"];
     text.table(
         &header,
         members.iter().map(|member| {
-            let attributes: Vec<String> = member.attributes.iter().map(|(k, v)| format!("{k}={v}")).collect();
-            let settled = if member.settled { "" } else { " (changing)" };
+            let changing = if member.converged { "" } else { " (changing)" };
             let this = if member.this { "*" } else { "" };
             vec![
                 format!("{}{this}", member.node),
                 member.name.clone(),
-                format!("{}{settled}", member.suffrage),
-                or_dash(member.role.as_ref()),
-                if attributes.is_empty() { "-".to_owned() } else { attributes.join(",") },
+                format!("{}{changing}", member.role),
+                labels(&member.labels),
                 member.addresses.join(","),
                 if member.holds_authority { "yes" } else { "no" }.to_owned(),
                 at_secs(member.certificate_not_after, now),

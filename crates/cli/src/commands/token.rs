@@ -6,7 +6,7 @@ use countersign_core::id::TokenId;
 use crate::admin_client::AdminClient;
 use crate::args::{Token, TokenCreateArgs, TokenVerb};
 use crate::failure::Failure;
-use crate::output::{Output, Text, at_secs, by, now_secs, or_dash};
+use crate::output::{Output, Text, at_secs, by, labels, now_secs, or_dash};
 
 pub(super) async fn run(args: Token, output: Output) -> Result<(), Failure> {
     let client = || AdminClient::to(&args.target);
@@ -40,13 +40,12 @@ pub(super) async fn run(args: Token, output: Output) -> Result<(), Failure> {
 
 fn body(args: TokenCreateArgs) -> TokenCreate {
     TokenCreate {
-        suffrage: args.suffrage.into(),
+        role: args.role.into(),
         ttl_secs: args.ttl,
         uses: args.uses,
         name: args.name.map(|name| name.to_string()),
         hosts: args.hosts.iter().map(ToString::to_string).collect(),
-        role: args.role,
-        attributes: args.attributes.into_iter().collect(),
+        labels: args.labels.into_iter().collect(),
     }
 }
 
@@ -59,7 +58,7 @@ fn write_created(text: &mut Text, created: &TokenCreated, terminal: bool) {
         "token {}: {} may join as {} until {}",
         created.id,
         created.uses,
-        created.suffrage,
+        created.role,
         at_secs(created.not_after, now_secs())
     ));
     text.line("");
@@ -71,19 +70,19 @@ fn write_created(text: &mut Text, created: &TokenCreated, terminal: bool) {
 
 fn write_list(text: &mut Text, list: &[TokenInfo], now: u64) {
     let header =
-        ["ID", "STATE", "SUFFRAGE", "USES LEFT", "ENDS", "NAME", "HOSTS", "ROLE", "CLUSTER TOKEN", "MADE BY", "MADE"];
+        ["ID", "STATE", "ROLE", "USES LEFT", "EXPIRES", "NAME", "HOSTS", "LABELS", "CLUSTER TOKEN", "MADE BY", "MADE"];
     text.table(
         &header,
         list.iter().map(|token| {
             vec![
                 token.id.clone(),
                 token.state.clone(),
-                token.suffrage.to_string(),
+                token.role.to_string(),
                 format!("{}/{}", token.uses_left, token.uses),
                 at_secs(token.not_after, now),
                 or_dash(token.name.as_ref()),
                 if token.hosts.is_empty() { "-".to_owned() } else { token.hosts.join(",") },
-                or_dash(token.role.as_ref()),
+                labels(&token.labels),
                 if token.cluster_token { "yes" } else { "no" }.to_owned(),
                 by(&token.made),
                 at_secs(token.made.at_millis / 1000, now),

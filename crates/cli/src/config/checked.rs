@@ -21,7 +21,7 @@ use crate::config::schema::{CLUSTER_ADDR, LOG_DEFAULT, find};
 use crate::config::sections;
 use crate::config::unavailable::unavailable;
 use crate::config::value::{Setting, Value, in_file};
-use crate::duration::{parse_secs, shown};
+use crate::duration::{parse_secs, rendered};
 use crate::secret_arg::SecretArg;
 
 /// Why a configuration makes no sense. Each names the text written.
@@ -346,7 +346,7 @@ fn client_ttl(settings: &Settings) -> Result<u64, CheckError> {
     const TTL: &str = "pki.client_ttl";
     let secs = settings.secs(TTL).unwrap_or_else(|| default_secs(TTL));
     if secs > PRINCIPAL_TTL_SECS_MAX {
-        return Err(settings.outside(TTL, shown(secs), format!("at most {} seconds", PRINCIPAL_TTL_SECS_MAX)));
+        return Err(settings.outside(TTL, rendered(secs), format!("at most {} seconds", PRINCIPAL_TTL_SECS_MAX)));
     }
     Ok(secs)
 }
@@ -397,9 +397,9 @@ fn cluster_token(settings: &Settings) -> Result<ClusterToken, CheckError> {
     })?;
     let ttl_secs = settings.secs(TTL).unwrap_or(unset.ttl_secs);
     if ttl_secs > TOKEN_TTL_SECS_MAX {
-        return Err(settings.outside(TTL, shown(ttl_secs), format!("at most {}", shown(TOKEN_TTL_SECS_MAX))));
+        return Err(settings.outside(TTL, rendered(ttl_secs), format!("at most {}", rendered(TOKEN_TTL_SECS_MAX))));
     }
-    let suffrage = match settings.text("cluster.token.suffrage") {
+    let suffrage = match settings.text("cluster.token.role") {
         Some("voter") => Suffrage::Voter,
         _ => unset.suffrage,
     };

@@ -254,8 +254,8 @@ mod tests {
     fn a_file_that_is_not_toml_is_named_by_line_and_its_secrets_are_not_shown() {
         let error = file("data = '/x'\nshared_secret = 'hunter2\n").unwrap_err();
         assert!(matches!(error, LayerError::Toml { line: 2, .. }), "{error:?}");
-        let shown = format!("{error} {error:?}");
-        assert!(!shown.contains("hunter2"), "{shown}");
+        let rendered = format!("{error} {error:?}");
+        assert!(!rendered.contains("hunter2"), "{rendered}");
         let error = file("[cluster.auth]\nshared_secret = ['hunter2']").unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"));
     }

@@ -161,7 +161,7 @@ pub(crate) const KEYS: &[Key] = &[
     key("network.tls.server_key_path", Kind::Path),
     key("cluster.token.uses", Kind::Number).or("32"),
     key("cluster.token.ttl", Kind::Span).or("7d"),
-    key("cluster.token.suffrage", Kind::Word(&["learner", "voter"])).or("learner"),
+    key("cluster.token.role", Kind::Word(&["learner", "voter"])).or("learner"),
     key("cluster.inter_broker_tls.enabled", Kind::Flag).flag(
         "inter-broker-tls-enabled",
         "BOOL",

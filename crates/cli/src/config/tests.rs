@@ -75,7 +75,7 @@ fn the_bootstrap_s_token_is_bounded_as_any_other() {
     let holds = |uses, ttl_secs, suffrage| ClusterToken { uses, ttl_secs, suffrage };
     assert_eq!(check("").unwrap().cluster_token, ClusterToken::default());
     assert_eq!(ClusterToken::default(), holds(32, 7 * 86_400, Suffrage::Learner));
-    let said = "uses = 10000\nttl = '366d'\nsuffrage = 'voter'";
+    let said = "uses = 10000\nttl = '366d'\nrole = 'voter'";
     assert_eq!(token(said).unwrap().cluster_token, holds(10_000, 366 * 86_400, Suffrage::Voter));
     for (line, expected) in [
         ("uses = 0", "`[cluster.token] uses` is 0: expected 1 to 10000"),

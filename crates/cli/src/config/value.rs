@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use crate::config::schema::{Key, Kind};
-use crate::duration::{DurationError, parse_secs, shown};
+use crate::duration::{DurationError, parse_secs, rendered};
 use crate::secret_arg::SecretArg;
 
 /// A value.
@@ -115,7 +115,7 @@ impl Value {
             Self::Number(number) => {
                 i64::try_from(*number).map_or_else(|_| toml::Value::String(number.to_string()), toml::Value::Integer)
             }
-            Self::Secs(secs) => toml::Value::String(shown(*secs)),
+            Self::Secs(secs) => toml::Value::String(rendered(*secs)),
             Self::List(list) => list_toml(list),
             Self::Table(table) => {
                 toml::Value::Table(table.iter().map(|(name, list)| (name.clone(), list_toml(list))).collect())

@@ -78,10 +78,10 @@ pub fn assert_agreed(nodes: &[&Node], revoked: &Client) {
 
 /// Until the node is back as a learner, as each of `nodes` sees it; then it is promoted, and votes again.
 pub fn until_back(nodes: &[&Node], back: &str) {
-    let is = |status: &Value, suffrage: &str| {
+    let is = |status: &Value, role: &str| {
         let members = status["members"].as_array().unwrap();
         status["ready"] == true
-            && members.iter().any(|m| m["name"] == back && m["suffrage"] == suffrage && m["settled"] == true)
+            && members.iter().any(|m| m["name"] == back && m["role"] == role && m["converged"] == true)
     };
     for node in nodes {
         node.until(|status| is(status, "learner"));

@@ -109,7 +109,7 @@ impl World {
     pub fn voters(&self, n: usize) -> Vec<Node> {
         let mut nodes = vec![self.founder()];
         for i in 2..=n {
-            let token = nodes[0].token(&["--suffrage", "voter"]);
+            let token = nodes[0].token(&["--role", "voter"]);
             let mut node = self.node(&format!("n{i}"));
             self.join(&mut node, &token, &nodes[0].address());
             nodes.push(node);
@@ -131,7 +131,7 @@ impl World {
                     // Its peers do not reach it aside: no voter finds it there, so its token says that it is.
                     let aside = wires.map(|wires| vec!["--host".to_owned(), wires.aside(i)]).unwrap_or_default();
                     let aside: Vec<&str> = aside.iter().map(String::as_str).collect();
-                    let token = first.token(&[["--suffrage", "voter"].as_slice(), &aside].concat());
+                    let token = first.token(&[["--role", "voter"].as_slice(), &aside].concat());
                     let sponsor = first.status()["members"][0]["addresses"][0].as_str().unwrap().to_owned();
                     vec!["--join-token".into(), self.token_file(&node.name, &token), "--join-addr".into(), sponsor]
                 }
@@ -321,13 +321,13 @@ impl Node {
         self.until(|status| status["ready"] == true)
     }
 
-    /// Until the node sees `members` members, all settled, each voter holding the CA key.
+    /// Until the node sees `members` members, all converged, each voter holding the CA key.
     pub fn until_settled(&self, members: usize) -> Value {
         self.until(|status| {
             let list = status["members"].as_array().unwrap();
-            let settled =
-                |m: &Value| m["settled"] == true && (m["suffrage"] == "learner" || m["holds_authority"] == true);
-            status["ready"] == true && list.len() == members && list.iter().all(settled)
+            let converged =
+                |m: &Value| m["converged"] == true && (m["role"] == "learner" || m["holds_authority"] == true);
+            status["ready"] == true && list.len() == members && list.iter().all(converged)
         })
     }
 }

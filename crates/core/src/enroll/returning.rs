@@ -1,7 +1,7 @@
 //! Return: a member whose certificate its peers refuse, or that has lost it, comes back by its identity key. It spends
 //! no token, and only the member itself can ask.
 //!
-//! The member first recognizes its cluster by the voters' statements and verifies the server under what these trust.
+//! The member first recognizes its cluster by the voters' attestations and verifies the server under what these trust.
 //! Only then does it sign, for this connection alone. This module checks what the server can see of the connection;
 //! `apply` checks all else once more.
 

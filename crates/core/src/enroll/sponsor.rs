@@ -11,7 +11,7 @@ use crate::trust::view::View;
 /// What the sponsor knows of the connection that the request came over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SponsorSide {
-    /// SHA-256 of the leaf certificate that the sponsor presented, DER.
+    /// SHA-256 of the sponsor's leaf certificate, DER.
     pub leaf: [u8; 32],
     /// The TLS exporter of the connection.
     pub exporter: [u8; 32],

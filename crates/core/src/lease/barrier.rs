@@ -17,7 +17,7 @@ pub struct Roster {
     /// The newest generation that the leader has applied.
     pub generation: Generation,
     /// Whether enough voters have signed what the barrier's generation made of the cluster.
-    pub stated: bool,
+    pub attested: bool,
     /// The members.
     pub members: Vec<(NodeId, Suffrage)>,
     /// The evicted.
@@ -46,7 +46,7 @@ impl Roster {
         };
         Some(Self {
             generation: view.generation,
-            stated: state.is_stated(generation),
+            attested: state.is_attested(generation),
             members: view.members.values().map(|member| (member.id, member.suffrage)).collect(),
             evictions: view.evicted.iter().map(eviction).collect(),
         })
@@ -57,9 +57,9 @@ impl Roster {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PendingBarrier {
     generation: Generation,
-    /// The generation by which the leader first saw that the barrier's own is stated. A member that enforces it knows that
-    /// too.
-    stated: Option<Generation>,
+    /// The generation by which the leader first saw that the barrier's own is attested. A member that enforces it
+    /// knows that too.
+    attested: Option<Generation>,
 }
 
 /// How far the members are with a generation.
@@ -78,21 +78,21 @@ pub struct Progress {
 impl PendingBarrier {
     /// A barrier over what `generation` revokes.
     pub const fn new(generation: Generation) -> Self {
-        Self { generation, stated: None }
+        Self { generation, attested: None }
     }
 }
 
 impl TermState {
     /// How far the members are with a barrier at `now`.
     ///
-    /// It has passed when each member enforces the generation or has no lease from before it, and a majority of the voters
-    /// enforces it, so that it is known wherever a cluster forms again. A leader that has not applied the generation judges
-    /// nothing: it does not know which members the generation left, or what they must enforce.
+    /// It has passed when each member enforces the generation or has no lease from before it, and a majority of the
+    /// voters enforces it, so that it is known wherever a cluster forms again. A leader that has not applied the
+    /// generation judges nothing: it does not know which members the generation left, or what they must enforce.
     pub fn progress(&self, barrier: &mut PendingBarrier, roster: &Roster, now: BootMillis) -> Progress {
-        if barrier.stated.is_none() && roster.stated && roster.generation >= barrier.generation {
-            barrier.stated = Some(roster.generation);
+        if barrier.attested.is_none() && roster.attested && roster.generation >= barrier.generation {
+            barrier.attested = Some(roster.generation);
         }
-        let enforced = barrier.stated.unwrap_or(barrier.generation);
+        let enforced = barrier.attested.unwrap_or(barrier.generation);
         let mut progress = Progress::default();
         let (mut enforcing, mut voters) = (0_usize, 0_usize);
         for (node, suffrage) in &roster.members {
@@ -115,18 +115,18 @@ impl TermState {
                 // In the second case it was a member when this was revoked, and may serve until its lease ends.
                 progress.wait_for(eviction.node, end);
             } else if self.was_granted(eviction.node) {
-                // It may serve as long as its own lease lasts, if it keeps to leases at all. That is said and not waited for:
-                // it is no member any more, and no member lets it in.
+                // It may serve as long as its own lease lasts, if it keeps to leases at all. That is said and not
+                // waited for: it is no member any more, and no member lets it in.
                 progress.absent.insert(eviction.node, end);
             }
         }
-        progress.passed = progress.wake.is_none() && enforcing > voters / 2 && barrier.stated.is_some();
+        progress.passed = progress.wake.is_none() && enforcing > voters / 2 && barrier.attested.is_some();
         progress
     }
 
-    /// Whether guards outside the cluster may hold leases that an evicted member delegated. They keep to them, though it may
-    /// not. This leader does not know of one that it has granted no lease; of each that was a member for long enough after
-    /// the election it does.
+    /// Whether guards outside the cluster may hold leases that an evicted member delegated. They keep to them, though
+    /// it may not. This leader does not know of one that it has granted no lease; of each that was a member for long
+    /// enough after the election it does.
     fn may_serve_by_others(&self, eviction: &Eviction) -> bool {
         let recent = self.length().waited_millis().saturating_mul(2) / 1000;
         self.delegates(eviction.node) || (!self.was_granted(eviction.node) && eviction.secs_ago <= recent)

@@ -1,5 +1,5 @@
-//! Leases that a member delegates to guards outside the cluster, which decide by its word. Each ends with the member's own.
-//! The member must never say that it enforces a generation before its delegates do, or their leases have ended.
+//! Leases that a member delegates to guards outside the cluster, which decide by its word. Each ends with the member's
+//! own. The member must never say that it enforces a generation before its delegates do, or their leases have ended.
 
 use std::collections::BTreeMap;
 
@@ -34,8 +34,9 @@ impl DelegatedLeases {
         forgotten.until.insert(Generation(0), until);
     }
 
-    /// Gives a lease that names `newest`, the generation that this member enforces, and ends with its own. Returns for how
-    /// many milliseconds the delegate may count it from before it asked. They are fewer than are left: its clock may be slower.
+    /// Gives a lease that names `newest`, the generation that this member enforces, and ends with its own. Returns for
+    /// how many milliseconds the delegate may count it from before it asked. They are fewer than are left: its clock
+    /// may be slower.
     pub(super) fn grant(&mut self, to: DelegateId, newest: Generation, own_end: BootMillis, now: BootMillis) -> u64 {
         let delegate = self.delegates.entry(to).or_default();
         delegate.until.retain(|_, until| *until > now);
@@ -77,8 +78,8 @@ impl DelegatedLeases {
         delegate.acknowledged = delegate.acknowledged.max(generation);
     }
 
-    /// The newest generation that a member which enforces `own` may say that it enforces, with all its delegates. And when
-    /// that may change by the passing of time alone.
+    /// The newest generation that a member which enforces `own` may say that it enforces, with all its delegates. And
+    /// when that may change by the passing of time alone.
     pub(super) fn enforced(&mut self, own: Generation, now: BootMillis) -> (Generation, Option<BootMillis>) {
         // A delegate without a lease is not waited for.
         self.delegates.retain(|_, delegate| {

@@ -11,8 +11,9 @@ use crate::time::BootMillis;
 #[error("this member has no lease: it has not heard from a leader with a quorum lately")]
 pub struct NoLease;
 
-/// Proof that a lease was valid at a clock read in this task's current turn. It cannot move to another thread, so it does
-/// not live across an await in a spawned task: a task that was paused makes another, and is denied if its time is over.
+/// Proof that a lease was valid at a clock read in this task's current turn. It cannot move to another thread, so it
+/// does not live across an await in a spawned task: a task that was paused makes another, and is denied if its time is
+/// over.
 ///
 /// ```compile_fail,E0277
 /// fn elsewhere<T: Send>(_: T) {}

@@ -24,8 +24,9 @@ struct Enforcer {
     grants: BTreeMap<Generation, BootMillis>,
 }
 
-/// What one leader granted in one term. A new leader begins anew, and reckons that its predecessor granted a lease to
-/// everybody just before it was elected: later it could not, for want of a quorum that confirms it.
+/// What one leader granted in one term. A new leader begins with an empty record. It assumes that its
+/// predecessor granted a lease to every member just before the election. Later the predecessor had no quorum to confirm
+/// a grant.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Grantor {
     elected: BootMillis,
@@ -73,14 +74,16 @@ impl Grantor {
         last.map_or(self.elected, |at| at.max(self.elected)).plus(self.length.waited_millis())
     }
 
-    /// Whether this leader has had no contact with `member` for the length of a lease: it granted no lease that may still
-    /// count, it has led for so long, and `answered`, the milliseconds since the member last answered it, are so many.
+    /// Whether this leader has had no contact with `member` for the length of a lease: it granted no lease that may
+    /// still count, it has led for so long, and `answered`, the milliseconds since the member last answered it, are so
+    /// many.
     pub fn is_away(&self, member: NodeId, answered: Option<u64>, now: BootMillis) -> bool {
         let answers = answered.is_some_and(|millis| millis < self.length.waited_millis());
         !answers && now >= self.lease_end(member, Generation(u64::MAX))
     }
 
-    /// Whether `member` has held no lease of this leader for `millis`, which only a leader can say that has led for as long.
+    /// Whether `member` has held no lease of this leader for `millis`, which only a leader can say that has led for as
+    /// long.
     pub fn is_silent(&self, member: NodeId, millis: u64, now: BootMillis) -> bool {
         let last = self.enforcers.get(&member).and_then(|enforcer| enforcer.grants.values().copied().max());
         now.since(last.map_or(self.elected, |at| at.max(self.elected))) >= millis
@@ -91,8 +94,8 @@ impl Grantor {
         self.enforcers.get(&member).is_some_and(|enforcer| !enforcer.grants.is_empty())
     }
 
-    /// Forgets a member that is gone, and with it the leases that it was granted: no sooner than the last has run out, for
-    /// until then it may serve whom a later generation revokes.
+    /// Forgets a member that is gone, with the leases that it was granted. Call it only after the last of these leases
+    /// has run out: until then the member may serve principals that a later generation revokes.
     pub fn forget(&mut self, member: NodeId) {
         self.enforcers.remove(&member);
     }

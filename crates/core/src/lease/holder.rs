@@ -20,23 +20,23 @@ impl Holder {
         self.granted_for(asked, named, length.millis());
     }
 
-    /// The same for a lease that lasts `millis`: whoever leases out of its own lease gives what is left of it.
+    /// The same for a lease that lasts `millis`. A member that delegates a lease gives what is left of its own.
     pub fn granted_for(&mut self, asked: BootMillis, named: Generation, millis: u64) {
         let deadline = asked.plus(millis);
         if self.waiting.is_none_or(|(generation, until)| generation <= named || until <= asked) {
             self.waiting = Some((named, deadline));
         }
-        self.settle();
+        self.start_if_enforced();
     }
 
     /// This generation is in force here, and no connection that it refuses is open.
     pub fn enforced(&mut self, generation: Generation) {
         self.enforced = self.enforced.max(generation);
-        self.settle();
+        self.start_if_enforced();
     }
 
-    /// Another leader leads: what its predecessor promised and has not come true is forgotten, whatever it named.
-    pub const fn led_anew(&mut self) {
+    /// Another leader leads: the holder forgets each grant of its predecessor that has not started.
+    pub const fn leader_changed(&mut self) {
         self.waiting = None;
     }
 
@@ -56,7 +56,7 @@ impl Holder {
         self.deadline.is_some_and(|deadline| now < deadline)
     }
 
-    fn settle(&mut self) {
+    fn start_if_enforced(&mut self) {
         if let Some((named, deadline)) = self.waiting
             && named <= self.enforced
         {

@@ -1,8 +1,8 @@
 //! The member's side of leases: when it asks its leader, what it says, and what it makes of the answer.
 //!
 //! It is told what happens and when, and answers what to send ([`LeaseKeeper::poll_ask`]) and when to come again
-//! ([`LeaseKeeper::poll_timeout`]). It must never count a lease from later than the moment before it was asked for, or say
-//! that it enforces what a delegate with a lease does not.
+//! ([`LeaseKeeper::poll_timeout`]). It must never count a lease from later than the moment before it was asked for, or
+//! say that it enforces what a delegate with a lease does not.
 
 use std::sync::Arc;
 
@@ -48,7 +48,8 @@ struct UnderWay {
     said: Said,
 }
 
-/// What a member knows of its lease and of those that it delegates. Lost with the process: a start begins without a lease.
+/// What a member knows of its lease and of those that it delegates. Lost with the process: a start begins without a
+/// lease.
 #[derive(Debug)]
 pub struct LeaseKeeper {
     /// Follows the lease, for those that decide by it.
@@ -133,14 +134,14 @@ impl LeaseKeeper {
         self.enforcements.enter(enforcement);
     }
 
-    /// This leader leads now, as far as this member knows; none if none is known. Another one knows nothing of this member, and
-    /// an answer of the one before does not count any more.
+    /// This leader leads now, as far as this member knows; none if none is known. Another one knows nothing of this
+    /// member, and an answer of the one before does not count any more.
     pub fn handle_leader(&mut self, leader: Option<Leader>) {
         self.leader = leader;
         if leader.is_some() && leader != self.told {
             (self.told, self.said, self.granted) = (leader, Said::default(), None);
             (self.under_way, self.pause) = (None, None);
-            self.update(Holder::led_anew);
+            self.update(Holder::leader_changed);
         }
     }
 
@@ -190,8 +191,8 @@ impl LeaseKeeper {
         true
     }
 
-    /// Request `number` got no answer that counts: the leader is out of reach, does not lead, or speaks under a store that is
-    /// not its own.
+    /// Request `number` got no answer that counts: the leader is out of reach, does not lead, or speaks under a store
+    /// that is not its own.
     pub fn handle_failure(&mut self, number: u64, now: BootMillis) {
         if let Some(asked) = self.finish(number) {
             self.pause = Some((now.plus(RETRY_MILLIS), asked.said));
@@ -204,8 +205,8 @@ impl LeaseKeeper {
         Some(asked)
     }
 
-    /// Gives the lease up for good: this member learned that it is out, or is stopping. It asks for nothing any more, and what
-    /// a leader still grants does not count.
+    /// Gives the lease up for good: this member learned that it is out, or is stopping. It asks for nothing any more,
+    /// and what a leader still grants does not count.
     pub fn surrender(&mut self) {
         (self.surrendered, self.under_way) = (true, None);
         self.update(Holder::surrender);
@@ -228,8 +229,8 @@ impl LeaseKeeper {
         let newest = self.enforcements.newest(enforced);
         let saying = Said { enforced, receipts: newest, delegates: self.delegates };
         let pauses = self.pause.is_some_and(|(until, tried)| now < until && !saying.exceeds(&tried));
-        // Also where no lease is wanted: the leader counts this member's clock, without which a cluster that was off may not
-        // know what time it is.
+        // Also where no lease is wanted: the leader counts this member's clock, without which a cluster that was off
+        // may not know what time it is.
         if pauses || !(due || saying.exceeds(&self.said)) {
             return None;
         }
@@ -243,7 +244,8 @@ impl LeaseKeeper {
         Some(Ask { number: self.last, to, enforced, renew, delegates: self.delegates, enforcements })
     }
 
-    /// When [`Self::poll_ask`] may have something to send, after it had nothing; none if only an event can bring that about.
+    /// When [`Self::poll_ask`] may have something to send, after it had nothing; none if only an event can bring that
+    /// about.
     pub fn poll_timeout(&self) -> Option<BootMillis> {
         let (Some(_), Some(length), false) = (self.leader, self.length, self.surrendered) else { return None };
         if let Some(asked) = self.under_way {
@@ -293,9 +295,9 @@ impl LeaseKeeper {
         self.delegated.after_others(until);
     }
 
-    /// Delegates a lease that ends with this member's own, and names what is enforced here. Returns that generation, and for
-    /// how many milliseconds the lease may be counted; 0 for none. None is delegated before the leader of this term knows of
-    /// such leases: should this member be evicted, that leader waits for them.
+    /// Delegates a lease that ends with this member's own, and names what is enforced here. Returns that generation,
+    /// and for how many milliseconds the lease may be counted; 0 for none. None is delegated before the leader of this
+    /// term knows of such leases: should this member be evicted, that leader waits for them.
     pub fn delegate(&mut self, to: DelegateId, now: BootMillis) -> (Generation, u64) {
         let known = self.leader.is_some() && self.announced == self.leader;
         let end = self.holder.deadline().filter(|end| known && now < *end);

@@ -1,8 +1,8 @@
-//! The leader's side of leases: requests come in, wait until a quorum has confirmed the leader since, and are granted at
-//! the newest generation that it has applied.
+//! The leader's side of leases: requests come in, wait until a quorum has confirmed the leader since, and are granted
+//! at the newest generation that it has applied.
 //!
-//! It decides and waits for nothing: its user asks the quorum, and hands each [`PendingGrant`] back. It must never grant a
-//! lease for a request that no quorum confirmed after it had come.
+//! It decides and waits for nothing: its user asks the quorum, and hands each [`PendingGrant`] back. It must never
+//! grant a lease for a request that no quorum confirmed after it had come.
 
 use std::collections::BTreeSet;
 
@@ -21,8 +21,8 @@ use crate::trust::view::View;
 #[error("not the leader")]
 pub struct NotLeader;
 
-/// A request for a lease that waits until a quorum has confirmed the leader. To be handed back to its manager, confirmed or
-/// not: until then no other request of that member is granted in this term.
+/// A request for a lease that waits until a quorum has confirmed the leader. To be handed back to its manager,
+/// confirmed or not: until then no other request of that member is granted in this term.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "no other request of the member is granted until it is handed back"]
 pub struct PendingGrant {
@@ -57,8 +57,8 @@ pub struct LeaseManager {
 }
 
 impl LeaseManager {
-    /// This member leads in `term`, and was elected at `now` or before. Changes nothing within a term, and no term begins
-    /// again that is over.
+    /// This member leads in `term`, and was elected at `now` or before. Changes nothing within a term, and no term
+    /// begins again that is over.
     pub fn handle_term(&mut self, term: u64, length: LeaseLength, now: BootMillis) {
         if self.term.as_ref().is_none_or(|state| state.term() < term) {
             self.term = Some(TermState::new(term, length, now));
@@ -86,8 +86,8 @@ impl LeaseManager {
         receipts.into_iter().filter(|receipt| term.lacks(from, receipt, newest)).collect()
     }
 
-    /// Takes in what a member says at `now`, and finds out whether it may be granted a lease. `agrees`: its state is not known
-    /// to differ, and no voters' states differ.
+    /// Takes in what a member says at `now`, and finds out whether it may be granted a lease. `agrees`: its state is
+    /// not known to differ, and no voters' states differ.
     ///
     /// Errors: [`NotLeader`] where this member has never led, or its view has no such member.
     pub fn handle_request(
@@ -125,9 +125,9 @@ impl LeaseManager {
         Ok(Action::Confirm(PendingGrant { from, term: term.term() }))
     }
 
-    /// Grants a lease at `now`: a quorum has confirmed this leader since the request came, and `view` includes everything that
-    /// was committed before. The caller reads `view` and calls this in one step, so that a barrier sees a generation and the
-    /// leases that name an earlier one together.
+    /// Grants a lease at `now`: a quorum has confirmed this leader since the request came, and `view` includes
+    /// everything that was committed before. The caller reads `view` and calls this in one step, so that a barrier
+    /// sees a generation and the leases that name an earlier one together.
     ///
     /// Errors: [`NotLeader`] where another term has begun, or the view has no such member any more.
     pub fn handle_confirmed(

@@ -1,4 +1,5 @@
-//! Which process of a member counts where two run with the same keys and the same store, as after a copy of its directory.
+//! Which process of a member counts where two run with the same keys and the same store, as after a copy of its
+//! directory.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -18,8 +19,8 @@ struct Process {
     second: Option<BootMillis>,
 }
 
-/// The processes that asked a leader for leases. The one that started last counts: a member that is started again need not
-/// wait. The one that it replaces does not count any more for as long as the other one speaks.
+/// The processes that asked a leader for leases. The one that started last counts: a member that is started again need
+/// not wait. The one that it replaces does not count any more for as long as the other one speaks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Processes {
     by_member: BTreeMap<NodeId, Process>,

@@ -60,7 +60,8 @@ impl TermState {
         self.receipts.enter(receipt);
     }
 
-    /// Records a lease that names `newest`, as [`Grantor::grant`] does: in one step with reading it, and before the answer.
+    /// Records a lease that names `newest`, as [`Grantor::grant`] does: in one step with reading it, and before the
+    /// answer.
     pub fn grant(&mut self, to: NodeId, newest: Generation, now: BootMillis) {
         self.grantor.grant(to, newest, now);
     }

@@ -58,7 +58,7 @@ impl GroupProgress {
 pub enum Step {
     /// Send the log to a member.
     AddLearner(NodeId),
-    /// Seal the CA key to a member that is to vote.
+    /// Seal the CA key to a member that is promoted.
     Seal {
         /// The authority whose key it is.
         authority: AuthorityId,

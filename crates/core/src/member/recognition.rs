@@ -1,18 +1,18 @@
 //! How a member that was away recognizes its cluster, round after round, and what the others show it.
 //!
 //! It asks every voter with one fresh nonce, follows what they show, and asks again from there, until a majority of the
-//! voters of the newest statement has answered one nonce. It must never count an answer to another nonce.
+//! voters of the newest attestation has answered one nonce. It must never count an answer to another nonce.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::id::NodeId;
 use crate::key::SecretKey;
-use crate::limits::STATEMENTS_PER_ANSWER_MAX;
+use crate::limits::ATTESTATIONS_PER_ANSWER_MAX;
 use crate::name::Address;
 use crate::time::BootMillis;
-use crate::trust::recognition::{AnswerError, Recognition, Shown};
-use crate::trust::statement::{ChainBroken, Signed, Statement, follow};
+use crate::trust::attestation::{Attestation, ChainBroken, SignedAttestation, follow};
+use crate::trust::recognition::{AnswerError, AttestationClaim, Recognition};
 use crate::trust::view::View;
 
 /// Milliseconds that one voter may take to be dialed, and as many again to answer.
@@ -22,52 +22,52 @@ const ROUND_MILLIS: u64 = 2 * ANSWER_MILLIS;
 /// Milliseconds before the next round, where one led no further: a voter that is down comes back without a sign.
 const RETRY_MILLIS: u64 = 300;
 
-/// The statements of one answer.
+/// The attestations of one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Page {
-    statements: Vec<Signed>,
+    attestations: Vec<SignedAttestation>,
     more: bool,
 }
 
 impl Page {
-    /// The statements of an answer that names `newest` as the number of the newest statement.
-    pub fn of(statements: Vec<Signed>, newest: u64) -> Self {
-        let more = statements.last().is_some_and(|last| last.statement.number < newest);
-        Self { statements, more }
+    /// The attestations of an answer that names `newest` as the number of the newest attestation.
+    pub fn of(attestations: Vec<SignedAttestation>, newest: u64) -> Self {
+        let more = attestations.last().is_some_and(|last| last.attestation.number < newest);
+        Self { attestations, more }
     }
 
-    /// The statements, each the successor of the one before.
-    pub fn statements(&self) -> &[Signed] {
-        &self.statements
+    /// The attestations, each the successor of the one before.
+    pub fn attestations(&self) -> &[SignedAttestation] {
+        &self.attestations
     }
 
-    /// Whether the newest statement that the answer names lies beyond them: to be asked for from the last of these.
+    /// Whether the newest attestation that the answer names lies beyond them: to be asked for from the last of these.
     pub const fn has_more(&self) -> bool {
         self.more
     }
 }
 
-/// The statements that pages have led to. They prove themselves; as an answer to a nonce they do not count.
+/// The attestations that pages have led to. They prove themselves; as an answer to a nonce they do not count.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct History {
     /// The newest of them.
-    pub newest: Arc<Statement>,
+    pub newest: Arc<Attestation>,
     /// The members that they evict.
     pub evicted: BTreeSet<NodeId>,
 }
 
 impl History {
-    /// Begins with a statement that is known.
-    pub const fn from(newest: Arc<Statement>) -> Self {
+    /// Begins with an attestation that is known.
+    pub const fn from(newest: Arc<Attestation>) -> Self {
         Self { newest, evicted: BTreeSet::new() }
     }
 
     /// Goes on by one page, or stays where it is.
     ///
     /// # Errors
-    /// The page does not lead on from the newest statement.
+    /// The page does not lead on from the newest attestation.
     pub fn follow(&mut self, page: &Page) -> Result<(), ChainBroken> {
-        let (newest, evicted) = follow(&self.newest, &page.statements)?;
+        let (newest, evicted) = follow(&self.newest, &page.attestations)?;
         self.newest = newest;
         self.evicted.extend(evicted);
         Ok(())
@@ -77,11 +77,11 @@ impl History {
 /// What a member answers to another that was away.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answer {
-    /// The newest statement that it knows.
-    pub shown: Shown,
-    /// The statements that lead there, or the first of them.
+    /// The newest attestation that it knows.
+    pub claim: AttestationClaim,
+    /// The attestations that lead there, or the first of them.
     pub page: Page,
-    /// Its word for `shown`; none where the page does not lead there.
+    /// Its signature of `claim`; none where the page does not lead there.
     pub signature: Option<[u8; 64]>,
     /// Where it says that voters are.
     pub voters: Vec<(NodeId, Address)>,
@@ -91,26 +91,26 @@ pub struct Answer {
 /// signature.
 #[derive(Debug, Clone)]
 pub struct Excerpt {
-    page: Vec<Signed>,
-    newest: Arc<Statement>,
+    page: Vec<SignedAttestation>,
+    newest: Arc<Attestation>,
 }
 
 impl Excerpt {
-    /// The first page of `chain`, which leads to the newest statement; if it is empty, that is `newest`.
-    pub fn of(chain: &[Signed], newest: &Arc<Statement>) -> Self {
-        let newest = chain.last().map_or(newest, |signed| &signed.statement);
-        Self { page: chain.iter().take(STATEMENTS_PER_ANSWER_MAX).cloned().collect(), newest: Arc::clone(newest) }
+    /// The first page of `chain`, which leads to the newest attestation; if it is empty, that is `newest`.
+    pub fn of(chain: &[SignedAttestation], newest: &Arc<Attestation>) -> Self {
+        let newest = chain.last().map_or(newest, |signed| &signed.attestation);
+        Self { page: chain.iter().take(ATTESTATIONS_PER_ANSWER_MAX).cloned().collect(), newest: Arc::clone(newest) }
     }
 
     /// The answer of `node` to this nonce. `view` has the voters' addresses.
     pub fn answer(self, node: NodeId, identity: &SecretKey, nonce: &[u8; 32], view: &View) -> Answer {
-        let shown = Shown::of(node, &self.newest);
-        let page = Page::of(self.page, shown.number);
-        // An answer is about the newest statement, or it would pass off the past as the present: before the last page
+        let claim = AttestationClaim::of(node, &self.newest);
+        let page = Page::of(self.page, claim.number);
+        // An answer is about the newest attestation, or it would pass off the past as the present: before the last page
         // there is none.
-        let signature = (!page.more).then(|| shown.sign(identity, nonce));
+        let signature = (!page.more).then(|| claim.sign(identity, nonce));
         let voters = view.members.voters().filter_map(|voter| Some((voter.id, voter.addresses.first()?.clone())));
-        Answer { shown, page, signature, voters: voters.collect() }
+        Answer { claim, page, signature, voters: voters.collect() }
     }
 }
 
@@ -120,7 +120,7 @@ pub enum UncountedAnswer {
     /// It is of another voter than the one asked.
     #[error("it is of another voter than the one asked")]
     Another,
-    /// It leads to the newest statement, and does not sign it.
+    /// It leads to the newest attestation, and does not sign it.
     #[error("it is not signed")]
     Unsigned,
     /// What it shows is not believed.
@@ -137,7 +137,7 @@ pub struct Question {
     pub address: Address,
     /// To be signed with the answer.
     pub nonce: [u8; 32],
-    /// The number of the newest statement that is known here.
+    /// The number of the newest attestation that is known here.
     pub known: u64,
 }
 
@@ -150,11 +150,11 @@ pub struct Asker<'a> {
     pub view: &'a View,
 }
 
-/// What a cluster has become, as a majority of its voters has shown.
+/// What a cluster has become, as a majority of its voters has attested.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecognizedCluster {
-    /// The newest statement, which says whose stores count.
-    pub newest: Arc<Statement>,
+    /// The newest attestation, which says whose stores count.
+    pub newest: Arc<Attestation>,
     /// The other members that were evicted since: they are refused before anything else is believed.
     pub refused: BTreeSet<NodeId>,
     /// Whether this member was evicted.
@@ -165,7 +165,7 @@ pub struct RecognizedCluster {
 #[derive(Debug)]
 struct Round {
     nonce: [u8; 32],
-    asked: Arc<Statement>,
+    asked: Arc<Attestation>,
     recognition: Recognition,
     waiting: BTreeSet<NodeId>,
     until: BootMillis,
@@ -187,8 +187,8 @@ pub struct Recognizer {
 }
 
 impl Recognizer {
-    /// `node` begins with the statement of its stored view.
-    pub const fn new(node: NodeId, known: Arc<Statement>) -> Self {
+    /// `node` begins with the attestation of its stored view.
+    pub const fn new(node: NodeId, known: Arc<Attestation>) -> Self {
         Self {
             node,
             known: History::from(known),
@@ -222,8 +222,8 @@ impl Recognizer {
         let mut recognition = Recognition::new(Arc::clone(&asked), nonce);
         if asked.voters.contains_key(&self.node) {
             // It knows what it asks from.
-            let shown = Shown::of(self.node, &asked);
-            let _ = recognition.answer(&asked, &shown, &[], &shown.sign(asker.identity, &nonce));
+            let claim = AttestationClaim::of(self.node, &asked);
+            let _ = recognition.answer(&asked, &claim, &[], &claim.sign(asker.identity, &nonce));
         }
         let others = asked.voters.keys().copied().filter(|voter| *voter != self.node && !denied(*voter));
         let question = |voter| {
@@ -333,8 +333,8 @@ impl Recognizer {
 impl Round {
     /// Counts an answer, or follows a page that is not the last.
     fn count(&mut self, voter: NodeId, answer: &Answer) -> Result<Option<History>, UncountedAnswer> {
-        let Answer { shown, page, signature, .. } = answer;
-        if shown.node != voter {
+        let Answer { claim, page, signature, .. } = answer;
+        if claim.node != voter {
             return Err(UncountedAnswer::Another);
         }
         if page.more {
@@ -343,7 +343,7 @@ impl Round {
             return Ok(Some(history));
         }
         let signature = signature.as_ref().ok_or(UncountedAnswer::Unsigned)?;
-        self.recognition.answer(&self.asked, shown, &page.statements, signature)?;
+        self.recognition.answer(&self.asked, claim, &page.attestations, signature)?;
         Ok(None)
     }
 }

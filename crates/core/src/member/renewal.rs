@@ -146,8 +146,8 @@ impl CertificateKeeper {
         now: BootMillis,
     ) -> (bool, BootMillis) {
         let differ = hosts_differ(view, member, leaf.key);
-        let settled = || due_for_hosts(time, view.members.len(), self.drawn);
-        self.for_hosts = differ.then(|| self.for_hosts.unwrap_or_else(settled));
+        let first_due = || due_for_hosts(time, view.members.len(), self.drawn);
+        self.for_hosts = differ.then(|| self.for_hosts.unwrap_or_else(first_due));
         let aged = due(leaf.validity, self.drawn);
         let due = self.for_hosts.map_or(aged, |for_hosts| for_hosts.min(aged));
         self.due = Some(due);

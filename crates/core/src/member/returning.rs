@@ -1,7 +1,7 @@
 //! A member that its peers refuse: what a refusal may mean, which voters to ask, and what a proven answer leads to.
 //!
-//! One member's word must never change anything: that it was evicted, a member believes of its own log or of statements
-//! that the voters signed.
+//! One member's word must never change anything: that it was evicted, a member believes of its own log or of
+//! attestations that the voters signed.
 
 use std::collections::VecDeque;
 
@@ -75,7 +75,7 @@ pub struct Standing {
     pub foreign: bool,
 }
 
-/// What has become of a member, proven by signed statements.
+/// What has become of a member, proven by signed attestations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finding {
     /// It was evicted.

@@ -1,9 +1,9 @@
 //! Whether the members' states agree, decided by a leader from the digests that members say.
 //!
-//! A learner whose state differs from the leader's gets no lease. If the states of two voters differ, nobody can tell from
-//! the digests which one is right. The leader raises an alarm and grants no lease at all, until an operator has put one of
-//! them in quarantine or has returned it with a new store. A voter that lies can stop the cluster in this way, and can never
-//! open it.
+//! A learner whose state differs from the leader's gets no lease. If the states of two voters differ, the digests do
+//! not say which one is right. The leader raises an alarm and grants no lease at all, until an operator has put one of
+//! them in quarantine or has returned it with a new store. A voter that lies can stop the cluster in this way, and can
+//! never open it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -100,8 +100,8 @@ pub enum News {
     Learner,
 }
 
-/// The disagreements that this member knows of. A leader finds them. Voters keep those that their leader knows, over restarts,
-/// and tell the next leader, so that it does not begin by granting leases.
+/// The disagreements that this member knows of. A leader finds them. Voters keep those that their leader knows, over
+/// restarts, and tell the next leader, so that it does not begin by granting leases.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Agreement {
     /// Between voters: never more than [`VOTERS_MAX`] words for each index, and as many indexes.
@@ -181,8 +181,8 @@ impl Agreement {
         }
     }
 
-    /// Takes in what another member knows. Of its words only those count that a voter may have said: at an index that was
-    /// digested and is applied here, of a store on record, and not taken back since.
+    /// Takes in what another member knows. Of its words only those count that a voter may have said: at an index that
+    /// was digested and is applied here, of a store on record, and not taken back since.
     pub fn merge(&mut self, by: Judge<'_>, known: &Report) -> News {
         let before = self.disagreements.clone();
         let over = |node: &NodeId, store: StoreId, index: u64| {
@@ -208,8 +208,8 @@ impl Agreement {
         self.disagreements != before
     }
 
-    /// Forgets words that do not count any more, puts this member's own digests in place of what it said before, and forgets
-    /// indexes at which nobody differs.
+    /// Forgets words that do not count any more, puts this member's own digests in place of what it said before, and
+    /// forgets indexes at which all members agree.
     pub fn refresh(&mut self, by: Judge<'_>) {
         for (index, words) in &mut self.disagreements {
             words.retain(|node, said| by.counts(*node, said));
@@ -238,8 +238,8 @@ impl Agreement {
         self.disagreements.is_empty()
     }
 
-    /// What voters disagree about; none if they do not. `conflicts` are those that hold committed entries which the leader's
-    /// log lacks. A voter in quarantine does not count.
+    /// What voters disagree about; none if they do not. `conflicts` are those that hold committed entries which the
+    /// leader's log lacks. A voter in quarantine does not count.
     pub fn alarm(
         &self,
         by: Judge<'_>,
@@ -281,8 +281,8 @@ fn differ(by: &Disagreement) -> bool {
 }
 
 impl View {
-    /// Everything that is refused for good, in its order, from behind `after` on. Finding the beginning costs no more than a
-    /// look-up.
+    /// Everything that is refused for good, in its order, from behind `after` on. Finding the beginning costs no more
+    /// than a look-up.
     pub fn revocations(&self, after: Option<&Revocation>) -> impl Iterator<Item = Revocation> {
         use core::ops::Bound::{Excluded, Unbounded};
         let (mut members, mut keys, mut principals) = (Some(Unbounded), Some(Unbounded), Unbounded);
@@ -417,8 +417,8 @@ impl Report {
         differing.chain(self.conflicts.iter().copied()).collect()
     }
 
-    /// Enters what was found by comparing `ours`, the revocations of `me`, with those of others. What `me` has in common with
-    /// a voter is not listed for it, so each revocation is judged for all of them.
+    /// Enters what was found by comparing `ours`, the revocations of `me`, with those of others. What `me` has in
+    /// common with a voter is not listed for it, so each revocation is judged for all of them.
     pub fn enter<'a>(
         &mut self,
         me: NodeId,

@@ -226,7 +226,7 @@ mod tests {
     use crate::principal::Role;
     use crate::trust::command::{
         AddJoinToken, AdoptLeaf, ConfirmAuthority, Evict, Label, Renew, ReportFeatureLevel, RevokeKey,
-        RotateClusterToken, SealAuthority, SetAddresses, SetSuffrage, SignStatement, StagePolicy,
+        RotateClusterToken, SealAuthority, SetAddresses, SetSuffrage, SignAttestation, StagePolicy,
     };
     use crate::trust::tests::rig::{CLUSTER, Rig, bootstrap, key, record, request};
 
@@ -284,7 +284,7 @@ mod tests {
             [
                 Command::Renew(Renew { node, key: KeyId([1; 32]), endorsement: endorsement.clone() }),
                 Command::AdoptLeaf(AdoptLeaf { node, renewal: 1 }),
-                Command::SignStatement(SignStatement { number: 1, node, signature: [0; 64] }),
+                Command::SignAttestation(SignAttestation { number: 1, node, signature: [0; 64] }),
                 Command::ConfirmAuthority(ConfirmAuthority {
                     authority: AuthorityId([1; 32]),
                     node,

@@ -41,7 +41,7 @@ impl TrustState {
             next_node,
             node_ttl_secs,
             lease,
-            statements,
+            attestations,
             staged,
             revision,
             chain,
@@ -52,7 +52,8 @@ impl TrustState {
             placement,
             notes,
         } = self;
-        let rest = (sealed, next_node, node_ttl_secs, lease, &**statements, staged, revision, chain, time, level_auto);
+        let rest =
+            (sealed, next_node, node_ttl_secs, lease, &**attestations, staged, revision, chain, time, level_auto);
         let mut parts = vec![codec::encode_at(*level, &rest)?];
         parts.extend([tokens.sum(), enrollments.sum()].map(|sum| sum.to_bytes().to_vec()));
         if let Some(view) = view {
@@ -72,11 +73,11 @@ impl TrustState {
                 revoked_principals,
                 groups,
                 client_names,
-                statement,
-                stated,
+                attestation,
+                attested,
             } = &**view;
             let who = (cluster, name, trust_domain, incarnation, generation, authorities);
-            let rest = (client_names, statement, stated);
+            let rest = (client_names, attestation, attested);
             parts.push(codec::encode(&(who, rest))?);
             parts.push(codec::encode(&(policy.super_users(), policy.requirements(), policy.changed()))?);
             let tables = [members.sum(), evicted.sum(), principals.sum(), labels.sum()];

@@ -33,10 +33,10 @@ pub enum InvariantBroken {
     /// A certificate of a member may hold a host that is another's.
     #[error("a host of node {0} is another's")]
     HostTwice(NodeId),
-    /// The statements are out of order, or the view does not show the last one.
-    #[error("statements are out of order")]
-    Statements,
-    /// No member is meant to vote.
+    /// The attestations are out of order, or the view does not show the last one.
+    #[error("attestations are out of order")]
+    Attestations,
+    /// No member's role is voter.
     #[error("there is no voter")]
     NoVoter,
 }
@@ -86,10 +86,11 @@ impl TrustState {
         if let Some(member) = view.member_with_taken_host() {
             return Err(InvariantBroken::HostTwice(member));
         }
-        let numbered = self.statements.iter().zip(0_u64..).all(|(signed, number)| signed.statement.number == number);
-        let last = self.statements.last().map(|signed| &signed.statement);
-        if !numbered || last != Some(&view.statement) || view.stated > view.statement.number {
-            return Err(InvariantBroken::Statements);
+        let numbered =
+            self.attestations.iter().zip(0_u64..).all(|(signed, number)| signed.attestation.number == number);
+        let last = self.attestations.last().map(|signed| &signed.attestation);
+        if !numbered || last != Some(&view.attestation) || view.attested > view.attestation.number {
+            return Err(InvariantBroken::Attestations);
         }
         let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter).count();
         if voters == 0 { Err(InvariantBroken::NoVoter) } else { Ok(()) }

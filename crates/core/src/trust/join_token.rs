@@ -155,7 +155,7 @@ pub enum TokenUnusable {
     Expired,
     /// No uses left.
     #[error("join token has no uses left")]
-    Spent,
+    UsedUp,
     /// Revoked.
     #[error("join token was revoked")]
     Revoked,
@@ -174,7 +174,7 @@ impl TokenRecord {
             return Err(TokenUnusable::Expired);
         }
         if self.uses_left == 0 {
-            return Err(TokenUnusable::Spent);
+            return Err(TokenUnusable::UsedUp);
         }
         Ok(())
     }

@@ -103,7 +103,7 @@ pub struct Member {
     pub id: NodeId,
     /// Its name, unique among members.
     pub name: Name,
-    /// Whether it is meant to vote. Raft's membership follows.
+    /// Its role, as it is meant to be. Raft's membership follows.
     pub suffrage: Suffrage,
     /// Its long-lived keys.
     pub keys: MemberKeys,

@@ -4,6 +4,7 @@
 //! member. What handshakes need of it is its [`view::View`], copied on write and published whole.
 
 pub mod agreement;
+pub mod attestation;
 pub mod author;
 pub mod chain;
 pub mod clocks;
@@ -20,7 +21,6 @@ pub mod placement;
 pub mod recognition;
 pub mod seal;
 mod state;
-pub mod statement;
 pub mod tables;
 pub mod view;
 

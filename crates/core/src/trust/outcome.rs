@@ -338,20 +338,20 @@ pub enum Refused {
     /// No certificate was issued for this principal, and none made elsewhere could be.
     #[error("there is no certificate for `{0}`")]
     NoSuchPrincipal(Role),
-    /// No such statement, or not one that this node may sign.
-    #[error("node {node} may not sign statement {number}")]
+    /// No such attestation, or not one that this node may sign.
+    #[error("node {node} may not sign attestation {number}")]
     NotASigner {
         /// Who.
         node: NodeId,
         /// Which.
         number: u64,
     },
-    /// A statement would lack signatures permanently, and a member that was away could not recognize the cluster.
-    #[error("statement {number} cannot be signed by enough without node {node}, which is asked to sign it first")]
+    /// An attestation would lack signatures permanently, and a member that was away could not recognize the cluster.
+    #[error("attestation {number} cannot be signed by enough without node {node}, which is asked to sign it first")]
     SignatureMissing {
         /// Whose signature is missing.
         node: NodeId,
-        /// Under which statement.
+        /// Under which attestation.
         number: u64,
     },
     /// One successor of a key counts at a time, and a successor renews only when its predecessor has ended.

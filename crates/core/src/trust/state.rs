@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::attestation::SignedAttestation;
 use super::author::Made;
 use super::chain::Chain;
 use super::command::{Command, Entry, FEATURE_LEVEL, LEVEL_FOR_TESTING, Operation, Staged, Stamped};
@@ -14,7 +15,6 @@ use super::member::{ForeignLeaf, Issued, Leaf, Member};
 use super::outcome::{Outcome, Refused};
 use super::placement::{PLACEMENT_LEVEL, Placement};
 use super::seal::SealedCopy;
-use super::statement::Signed;
 use super::view::{Authority, View};
 use crate::authz::change::ChangeId;
 use crate::codec::{self, CodecError, FIRST_LEVEL};
@@ -61,7 +61,7 @@ pub struct TrustState {
     pub(super) node_ttl_secs: u64,
     pub(super) lease: LeaseLength,
     /// What the cluster has become, change by change, as its voters signed it. By number.
-    pub(super) statements: Arc<Vec<Signed>>,
+    pub(super) attestations: Arc<Vec<SignedAttestation>>,
     /// Changes that were sent in part.
     pub(super) staged: BTreeMap<ChangeId, Staged>,
     /// How often anything changed that the view does not show.
@@ -123,7 +123,7 @@ impl TrustState {
             next_node: 0,
             node_ttl_secs: 0,
             lease: LeaseLength::default(),
-            statements: Arc::default(),
+            attestations: Arc::default(),
             staged: BTreeMap::new(),
             revision: 0,
             chain: Chain::default(),
@@ -168,8 +168,8 @@ impl TrustState {
     }
 
     /// What the cluster has become, change by change.
-    pub fn statements(&self) -> &[Signed] {
-        &self.statements
+    pub fn attestations(&self) -> &[SignedAttestation] {
+        &self.attestations
     }
 
     /// How long leases last; none before the bootstrap entry, when it is unknown: a member that took another length for
@@ -287,7 +287,7 @@ impl TrustState {
         edit(view);
         view.generation.0 = view.generation.0.saturating_add(1);
         let generation = view.generation;
-        self.make_statement();
+        self.make_attestation();
         Ok(generation)
     }
 

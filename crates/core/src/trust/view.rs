@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::attestation::Attestation;
 use super::member::{Evicted, Issued, Member};
-use super::statement::Statement;
 pub use super::tables::{Groups, IssuedKeys, Members, Principals};
 use crate::authz::label::Labels;
 use crate::authz::policy::Policy;
@@ -104,10 +104,10 @@ pub struct View {
     /// Names that the certificates of all members hold: of a load balancer, say. The one exception to one host, one
     /// member.
     pub client_names: BTreeSet<Host>,
-    /// The last of the statements by which a member that was away recognizes its cluster.
-    pub statement: Arc<Statement>,
+    /// The last of the attestations by which a member that was away recognizes its cluster.
+    pub attestation: Arc<Attestation>,
     /// The number of the newest that enough voters have signed, as they have all before it.
-    pub stated: u64,
+    pub attested: u64,
 }
 
 impl View {

@@ -1,4 +1,4 @@
-//! Copies of a member's data directory, and what somebody who has one can do with it.
+//! Copies of a member's data directory, and what their holder can do with them.
 
 #![allow(dead_code, unreachable_pub)]
 
@@ -14,8 +14,8 @@ use countersign_core::id::{Generation, NodeId};
 use countersign_core::key::SecretKey;
 use countersign_core::secret::Secret;
 use countersign_core::time::UnixMillis;
+use countersign_core::trust::attestation::{Attestation, AttestedVoter, Signature, SignedAttestation};
 use countersign_core::trust::member::Evicted;
-use countersign_core::trust::statement::{Signature, Signed, StatedVoter, Statement};
 use countersign_core::trust::view::View;
 use countersign_net::{
     Acceptor, AcceptorLimits, Credential, Dialer, Endpoint, RefusalRecord, Refusals, SystemClock, Trust,
@@ -47,7 +47,7 @@ pub fn copy(from: &Path) -> TempDir {
     to
 }
 
-/// The keys and the certificate in a data directory, in the hands of somebody who runs no member.
+/// The keys and the certificate in a data directory, in the hands of an attacker who runs no member.
 pub struct Ghost {
     pub node: NodeId,
     pub identity: SecretKey,
@@ -91,7 +91,7 @@ impl Ghost {
     }
 }
 
-/// A member whose keys somebody has, and who says to everybody that they were evicted; on its own word alone.
+/// An attacker with a member's keys, who tells each caller that the caller was evicted, without proof.
 pub struct Liar {
     /// How often it was asked for proof.
     pub asked: tokio::sync::watch::Receiver<usize>,
@@ -117,27 +117,27 @@ impl Liar {
             let evicted = Evicted { name: gone.name, mapped: None, identity, at: UnixMillis(0), generation };
             view.evicted.insert(*id, evicted);
         }
-        let before = Arc::clone(&view.statement);
-        let voter = StatedVoter { identity: ghost.identity.public(), ..before.voters[&ghost.node] };
-        let statement = Arc::new(Statement {
+        let before = Arc::clone(&view.attestation);
+        let voter = AttestedVoter { identity: ghost.identity.public(), ..before.voters[&ghost.node] };
+        let attestation = Arc::new(Attestation {
             number: before.number + 1,
             generation: Generation(before.generation.0 + 1_000_000),
             previous: before.digest(),
             voters: BTreeMap::from([(ghost.node, voter)]),
             evicted: others.into_iter().collect(),
-            ..Statement::clone(&before)
+            ..Attestation::clone(&before)
         });
-        let signature = Signature(ghost.identity.sign(&statement.transcript()));
-        let signed = Signed { statement, signatures: BTreeMap::from([(ghost.node, signature)]) };
+        let signature = Signature(ghost.identity.sign(&attestation.transcript()));
+        let signed = SignedAttestation { attestation, signatures: BTreeMap::from([(ghost.node, signature)]) };
         let credential = ghost.endpoint.trust().load().credential.clone();
         let trust = Trust::of_view(Arc::new(view), credential, UnixMillis(0)).unwrap();
         let endpoint = Endpoint::new(trust, SystemClock, Arc::new(Unheard));
         let bound = Acceptor::bind(address.parse().unwrap(), endpoint, AcceptorLimits::default()).await.unwrap();
-        let strangers = bound.routes().enrollments(16);
+        let enrollments = bound.routes().enrollments(16);
         let (count, asked) = tokio::sync::watch::channel(0);
-        let shows = Shows { statement: codec::encode(&signed).unwrap(), count };
+        let shows = Shows { attestation: codec::encode(&signed).unwrap(), count };
         let task = tokio::spawn(async move {
-            let incoming = ReceiverStream::new(strangers).map(|stream| Ok::<_, std::io::Error>(Plain(stream)));
+            let incoming = ReceiverStream::new(enrollments).map(|stream| Ok::<_, std::io::Error>(Plain(stream)));
             let server = tonic::transport::Server::builder().add_service(EnrollmentServer::new(shows));
             let accepting = async { match bound.run().await {} };
             tokio::join!(async { server.serve_with_incoming(incoming).await.unwrap() }, accepting);
@@ -147,7 +147,7 @@ impl Liar {
 }
 
 struct Shows {
-    statement: Vec<u8>,
+    attestation: Vec<u8>,
     count: tokio::sync::watch::Sender<usize>,
 }
 
@@ -155,7 +155,7 @@ struct Shows {
 impl Enrollment for Shows {
     async fn view(&self, _: Request<ViewRequest>) -> Result<Response<ViewReply>, Status> {
         self.count.send_modify(|count| *count += 1);
-        Ok(Response::new(ViewReply { statements: vec![self.statement.clone().into()], ..ViewReply::default() }))
+        Ok(Response::new(ViewReply { attestations: vec![self.attestation.clone().into()], ..ViewReply::default() }))
     }
 
     async fn enroll(&self, _: Request<EnrollRequest>) -> Result<Response<EnrollReply>, Status> {

@@ -252,12 +252,12 @@ impl Node {
         self.control().revoke_key(key).await.unwrap();
     }
 
-    /// Waits until the view shows `members` members, all settled, each voter holding the CA key.
-    pub async fn settled(&self, members: usize) {
+    /// Waits until the view shows `members` members, all converged, each voter holding the CA key.
+    pub async fn converged(&self, members: usize) {
         self.until(|status| {
             status.ready
                 && status.members.len() == members
-                && status.members.iter().all(|m| m.settled && (m.suffrage == Suffrage::Learner || m.holds_authority))
+                && status.members.iter().all(|m| m.converged && (m.role == Suffrage::Learner || m.holds_authority))
         })
         .await;
     }
@@ -292,7 +292,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// One connection, kept: it is not dialed anew when it is lost.
+    /// One connection, kept: it is not dialed again when it is lost.
     pub async fn connect(&self, node: &Node) -> Result<Whoami, DialError> {
         let stream = self.dialer.dial(&node.address()).await?;
         let endpoint = tonic::transport::Endpoint::from_static("http://cluster");
@@ -326,13 +326,13 @@ pub async fn cluster_around(founder: Node, n: usize) -> Vec<Node> {
         let joined = Node::join(&format!("n{i}"), &token, &nodes[i - 2]).await.unwrap();
         nodes.push(joined);
         for node in &nodes {
-            node.settled(i).await;
+            node.converged(i).await;
         }
     }
     nodes
 }
 
-/// Compares with what is checked in; writes it anew with `COUNTERSIGN_BLESS=1`.
+/// Compares with the checked-in golden file; `COUNTERSIGN_BLESS=1` writes the file.
 pub fn agrees_with_golden(file: &str, seen: &str) {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(file);
     if std::env::var_os("COUNTERSIGN_BLESS").is_some() {

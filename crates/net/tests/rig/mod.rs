@@ -15,9 +15,9 @@ use countersign_core::name::{Address, Host, Name};
 use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
+use countersign_core::trust::attestation::{Attestation, AttestedVoter};
 use countersign_core::trust::author::{Author, Made};
 use countersign_core::trust::member::{Evicted, Issued, Leaf, Member, MemberKeys, Suffrage};
-use countersign_core::trust::statement::{StatedVoter, Statement};
 use countersign_core::trust::view::{self, AuthorityPhase, IssuedKey, View};
 use countersign_net::{
     Acceptor, AcceptorLimits, Clock, Credential, Dialer, Endpoint, EnrollStream, PeerStream, RefusalRecord, Refusals,
@@ -155,13 +155,13 @@ impl Cluster {
             revoked_principals: Default::default(),
             groups: Default::default(),
             client_names: Default::default(),
-            statement: Arc::new(Statement::founding(
+            attestation: Arc::new(Attestation::founding(
                 CLUSTER,
                 NodeId(1),
-                StatedVoter { identity: identity(1).public(), store: StoreId([1; 16]) },
+                AttestedVoter { identity: identity(1).public(), store: StoreId([1; 16]) },
                 authority.id(),
             )),
-            stated: 0,
+            attested: 0,
         };
         Self { authority, nodes, client, view }
     }

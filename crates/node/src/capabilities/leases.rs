@@ -1,5 +1,5 @@
-//! Leases: this member keeps its own, grants those of others as leader, and compares states with each. Without a lease no
-//! client stays connected.
+//! Leases: this member keeps its own, grants those of others as leader, and compares states with each. Without a lease
+//! no client stays connected.
 
 use std::sync::Arc;
 

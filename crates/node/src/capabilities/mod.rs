@@ -42,6 +42,6 @@ pub(crate) fn of(node: &Node) -> [Box<dyn Capability>; 4] {
     ]
 }
 
-/// Every call that the capabilities serve on the cluster port, with its authorization. What is served and stands in no such
-/// table is refused: the tests of the port walk them.
+/// Every call that the capabilities serve on the cluster port, with its authorization. What is served and stands in no
+/// such table is refused: the tests of the port walk them.
 pub(crate) const CALLS: [&[Call]; 4] = [enrollment::CALLS, leases::CALLS, certificates::CALLS, policy::CALLS];

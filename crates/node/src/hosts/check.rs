@@ -1,8 +1,8 @@
-//! The leader looks for running members at what they advertise and nothing proves: members that moved, and those that could
-//! not be found while they enrolled.
+//! The leader looks for running members at what they advertise and nothing proves: members that moved, and those that
+//! could not be found while they enrolled.
 //!
-//! A member that runs needs no answer of its own kind: who ends the handshake of the peer protocol as this very member is
-//! found. An address that it was seen to connect from needs no dial.
+//! A member that runs needs no answer of its own kind: who ends the handshake of the peer protocol as this very member
+//! is found. An address that it was seen to connect from needs no dial.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -25,7 +25,7 @@ use crate::boot::boot_now;
 use crate::identity::local::Local;
 use crate::trust::propose::Proposer;
 
-/// How often the leader sees whether somebody is to be looked for.
+/// How often the leader checks whether a member must be looked for.
 const TICK: Duration = Duration::from_secs(1);
 
 /// The leader's task that looks for members.
@@ -85,7 +85,7 @@ impl HostLookup {
         its.map(|connection| connection.remote.ip().to_canonical()).collect()
     }
 
-    /// Whether the member, and nobody else, answers wherever the address leads.
+    /// Whether the member alone answers wherever the address leads.
     async fn is_reached(&self, view: &View, node: NodeId, address: &Address) -> bool {
         let look = async {
             let targets = targets(view, Some(node), address, None).await?;

@@ -42,7 +42,7 @@ impl HostWitness {
     }
 }
 
-/// Because of whom a joiner is looked for.
+/// The request because of which a joiner is looked for.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Asker {
     /// The joiner itself, connected from there.
@@ -52,8 +52,8 @@ pub(crate) enum Asker {
 }
 
 impl HostWitness {
-    /// Looks for the joiner that made `request`, as a voter. None where this member cannot tell: it does not vote, or would
-    /// refuse the request by what it knows.
+    /// Looks for the joiner that made `request`, as a voter. None where this member cannot tell: it does not vote, or
+    /// would refuse the request by what it knows.
     pub(crate) async fn witness(&self, request: &EnrollmentRequest, asker: Asker) -> Option<Witness> {
         let (view, wanted) = {
             let state = self.state.read();
@@ -75,7 +75,8 @@ impl HostWitness {
         Some(Witness { by: self.local.node, hosts })
     }
 
-    /// Those of `addresses` at which the joiner was found. Unless it was found at all of them, this takes its whole time.
+    /// Those of `addresses` at which the joiner was found. Unless it was found at all of them, this takes its whole
+    /// time.
     async fn found_at(
         &self,
         view: &Arc<View>,
@@ -107,7 +108,10 @@ impl HostWitness {
                 found.extend(looked.ok().and_then(Result::ok).flatten());
             }
         } else {
-            tracing::debug!(token = %request.token, "a joiner is not looked for: too many are, or were within a minute");
+            tracing::debug!(
+                token = %request.token,
+                "a joiner is not looked for: too many are, or were within a minute"
+            );
         }
         if found.len() < wanted {
             // why: how fast it was not found would tell what is there instead
@@ -117,8 +121,8 @@ impl HostWitness {
     }
 }
 
-/// Whether the joiner answers wherever this address leads. A name that leads to several hosts is the joiner's only if it is
-/// at all of them: it may be shared with others.
+/// Whether the joiner answers wherever this address leads. A name that leads to several hosts is the joiner's only if
+/// it is at all of them: it may be shared with others.
 async fn is_found(view: &View, request: &EnrollmentRequest, address: &Address, source: Option<IpAddr>) -> bool {
     let Some(targets) = targets(view, None, address, source).await else { return false };
     for target in targets {
@@ -129,7 +133,8 @@ async fn is_found(view: &View, request: &EnrollmentRequest, address: &Address, s
     true
 }
 
-/// Where to dial for `address`; none where it leads nowhere, to too many hosts, or to one that may not be dialed for it.
+/// Where to dial for `address`; none where it leads nowhere, to too many hosts, or to one that may not be dialed for
+/// it.
 pub(super) async fn targets(
     view: &View,
     node: Option<NodeId>,
@@ -313,7 +318,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn full_house_looks_for_nobody_else() {
+    async fn full_house_looks_for_no_further_member() {
         let data = tempfile::tempdir().unwrap();
         let running = founded(data.path()).await.unwrap();
         let member = &running.witness;

@@ -1,4 +1,4 @@
-//! The sockets of a member, what it advertises, and what it is called where nobody says so.
+//! The sockets of a member, the addresses that it advertises, and its default name.
 
 use std::net::SocketAddr;
 

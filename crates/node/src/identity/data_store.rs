@@ -1,9 +1,9 @@
-//! The store of all groups but the trust group: made at the first start of a binary that knows it, and made again when it is
-//! lost.
+//! The store of all groups but the trust group: made at the first start of a binary that knows it, and made again when
+//! it is lost.
 //!
-//! A directory of an earlier binary has none, and `member.json` names none: one is made and recorded. A store that is lost
-//! is put aside, and another one is made under another id. The member answers for no group from it: the cluster takes the
-//! member out of every group before it records that id.
+//! A directory of an earlier binary has none, and `member.json` names none: one is made and recorded. A store that is
+//! lost is put aside, and another one is made under another id. The member answers for no group from it: the cluster
+//! takes the member out of every group before it records that id.
 
 use countersign_core::id::StoreId;
 use countersign_raft::{BulkStoreError, Groups, OpenError, Store};
@@ -29,8 +29,8 @@ pub enum DataStoreError {
     Keys(#[from] KeysError),
 }
 
-/// Opens the data store of a member, which is made where there is none. Returns `member.json` as it is from now on, and the
-/// store's id.
+/// Opens the data store of a member, which is made where there is none. Returns `member.json` as it is from now on,
+/// and the store's id.
 pub(crate) fn open(
     data: &DataDir,
     groups: &Groups,

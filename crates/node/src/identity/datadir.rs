@@ -40,7 +40,7 @@ pub enum DataDirError {
         /// Its permissions.
         mode: u32,
     },
-    /// Somebody else's.
+    /// It belongs to another user.
     #[error("`{}` belongs to user {owner}, not to this process's", path.display())]
     Owner {
         /// The file or directory.
@@ -114,7 +114,8 @@ pub struct DataDir {
 
 impl DataDir {
     /// Opens a directory for one process, making it if there is none. A directory that holds anything but a member's
-    /// files is refused and left as it is. The directory itself may be reached through a link; nothing in it may be one.
+    /// files is refused and left as it is. The directory itself may be reached through a link; nothing in it may be
+    /// one.
     ///
     /// # Errors
     /// Every entry must be this user's and closed to others; what a group of this process can reach is closed.
@@ -167,7 +168,7 @@ impl DataDir {
     }
 
     /// What a member leaves behind and a fresh directory does not hold. Where [`Self::member`] is none and no start is
-    /// under way, somebody's member was here.
+    /// under way, another member was here.
     pub fn remains(&self) -> Result<Vec<&'static str>, DataDirError> {
         let mut found = Vec::new();
         let parts = [file::STORE, file::CONFIRMED, file::DATA_STORE, file::DATA_CONFIRMED, file::KEYS];
@@ -410,7 +411,7 @@ mod tests {
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
         give(dir.path(), 12_345);
         assert!(matches!(DataDir::open(dir.path()), Err(DataDirError::Owner { owner: 12_345, .. })));
-        // A directory of somebody else is left as it is.
+        // A directory of another user is left as it is.
         assert_eq!(fs::metadata(dir.path()).unwrap().mode() & 0o777, 0o755);
         give(dir.path(), 0);
         assert!(

@@ -54,8 +54,8 @@ impl OwnEndpoints {
         self.now.lock().https
     }
 
-    /// Where others reach this member's HTTPS port: under a host that it advertises, since its certificate holds those. None
-    /// if the port is not served, or on loopback only while members are on other hosts.
+    /// Where others reach this member's HTTPS port: under a host that it advertises, since its certificate holds
+    /// those. None if the port is not served, or on loopback only while members are on other hosts.
     pub fn admin_address(&self) -> Option<Address> {
         let now = self.now.lock();
         let bound = now.https?;

@@ -1,7 +1,8 @@
 //! A certificate made elsewhere: this node's three files, read and checked once at the start.
 //!
-//! Nothing is used that was not checked here: the key is its owner's alone and the certificate's, the chain leads to the one
-//! authority that was given, it is valid now for both ends of a connection, and the mapping rules make a node of it.
+//! Nothing is used that was not checked here: the key is its owner's alone and the certificate's, the chain leads to
+//! the one authority that was given, it is valid now for both ends of a connection, and the mapping rules make a node
+//! of it.
 
 use std::path::{Path, PathBuf};
 
@@ -88,8 +89,8 @@ pub enum FilesError {
         #[source]
         source: ChainError,
     },
-    /// The rules make nobody of it.
-    #[error("`{}` is nobody", cert.display())]
+    /// The rules map it to no principal.
+    #[error("`{}` maps to no principal", cert.display())]
     Unmapped {
         /// The certificate.
         cert: PathBuf,
@@ -164,7 +165,7 @@ impl FilesError {
             Self::NotANode { .. } => "have a certificate made whose name a principal_mapping rule makes a node's",
             Self::OtherAuthority { .. } => "give the authority that the cluster was founded with",
             Self::OtherKey { .. } => {
-                "have the certificate made anew for the key on record, or join again with another --data directory"
+                "have a new certificate made for the key on record, or join again with another --data directory"
             }
             Self::OtherName { .. } => "have the certificate made for the name on record",
             Self::Wanted => "give --inter-broker-tls-cert, --inter-broker-tls-key and --inter-broker-tls-ca",

@@ -274,8 +274,8 @@ fn store(
     if let LeafKey::Issued(key) = &keys.leaf {
         // The issued certificate must pass this node's own verifier before anything relies on it.
         let credential = Credential::new(enrollment.chain.iter().map(|der| der.to_vec()), key)?;
-        // Under the pinned authority alone: the others in the answer are the sponsor's word, and a sponsor that was evicted
-        // still has a certificate.
+        // Under the pinned authority alone: the others in the answer are the sponsor's word, and a sponsor that was
+        // evicted still has a certificate.
         let pinned = view.authorities.get(&pin).map(|authority| authority.certificate.as_slice());
         let verified = credential.verify(&Bundle::new(pinned)?, Usage::Server, enrollment.time)?;
         if verified.claims().principal.role != Role::Node(enrollment.node) {
@@ -305,9 +305,9 @@ mod tests {
     use countersign_core::name::Host;
     use countersign_core::principal::{Principal, TrustDomain};
     use countersign_core::time::Validity;
+    use countersign_core::trust::attestation::{Attestation, AttestedVoter};
     use countersign_core::trust::author::{Author, Made};
     use countersign_core::trust::member::{Issued, Leaf, Member, Suffrage};
-    use countersign_core::trust::statement::{StatedVoter, Statement};
     use countersign_core::trust::view::{Authority as Recorded, AuthorityKey, AuthorityPhase};
     use countersign_pki::authority::{Authority, AuthorityParts, LeafRequest};
     use countersign_pki::key::{KeyAlgorithm, KeyPair};
@@ -402,13 +402,13 @@ mod tests {
                 revoked_principals: Default::default(),
                 groups: Default::default(),
                 client_names: Default::default(),
-                statement: Arc::new(Statement::founding(
+                attestation: Arc::new(Attestation::founding(
                     CLUSTER,
                     HERE,
-                    StatedVoter { identity: self.keys.identity.public(), store: STORE },
+                    AttestedVoter { identity: self.keys.identity.public(), store: STORE },
                     self.pinned.id(),
                 )),
-                stated: 0,
+                attested: 0,
             }
         }
 

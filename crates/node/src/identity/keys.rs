@@ -65,8 +65,8 @@ pub(crate) struct NextLeaf {
 }
 
 impl NextLeaf {
-    /// The one of an earlier attempt, or a new one. A stop just after the last renewal leaves the key in use behind: that is
-    /// none.
+    /// The one of an earlier attempt, or a new one. A stop just after the last renewal leaves the key in use behind:
+    /// that is none.
     pub(crate) fn load_or_make(data: &DataDir, in_use: KeyId, algorithm: KeyAlgorithm) -> Result<Self, KeysError> {
         if let Some(pem) = data.read_secret(NEXT_LEAF)? {
             let pem = core::str::from_utf8(pem.expose()).map_err(|_| damaged(data, NEXT_LEAF, DamageReason::Parse))?;
@@ -137,8 +137,8 @@ impl LeafKey {
 }
 
 impl Keys {
-    /// Loads the keys, making those that do not exist yet: for a member that is being made. The leaf key is made to sign with
-    /// `algorithm`; identity keys are always Ed25519.
+    /// Loads the keys, making those that do not exist yet: for a member that is being made. The leaf key is made to
+    /// sign with `algorithm`; identity keys are always Ed25519.
     pub(crate) fn load_or_make(
         data: &DataDir,
         foreign: Option<Arc<ForeignIdentity>>,

@@ -1,5 +1,5 @@
-//! Who this member is, and whom it trusts. Fixed while the member runs, but for the trust and the certificate that its
-//! endpoint publishes. It decides nothing.
+//! The identity of this member, and the authorities that it trusts. Both are fixed while the member runs, but for the
+//! trust and the certificate that its endpoint publishes. It decides nothing.
 
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! Who may own, read and write what a member keeps, and what it is given to read.
 //!
-//! Inside the data directory a file belongs to the process's user and to nobody else: no link is followed, since it could
-//! lead to files of others, and what is open to the world is refused, since whoever could read a key may have. What a
-//! volume's `fsGroup` opens to a group of the process at each mount is closed again. Files that an operator or an
-//! orchestrator provides, such as a mounted Secret, are read and never changed: there links are followed, and a group of
-//! the process may read.
+//! Inside the data directory a file belongs to the process's user and to no other user. No link is followed, since it
+//! could lead to files of others. A file that is open to the world is refused: any user may have read a key in it.
+//! What a volume's `fsGroup` opens to a group of the process at each mount is closed again. Files that an operator or
+//! an orchestrator provides, such as a mounted Secret, are read and never changed: there links are followed, and a
+//! group of the process may read.
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
@@ -71,8 +71,8 @@ enum Verdict {
     Exposed,
 }
 
-/// Judges an entry. The store's files come from a library and get the process's umask: what others could read there lies
-/// within directories that they cannot enter, so that only what they could write is refused.
+/// Judges an entry. The store's files come from a library and get the process's umask: what others could read there
+/// lies within directories that they cannot enter, so that only what they could write is refused.
 fn judge(seen: Seen, wanted: Kind, in_store: bool, process: &Process) -> Verdict {
     if seen.kind != Some(wanted) {
         return Verdict::WrongKind;
@@ -81,7 +81,7 @@ fn judge(seen: Seen, wanted: Kind, in_store: bool, process: &Process) -> Verdict
         return Verdict::Owner;
     }
     if wanted == Kind::Socket {
-        return Verdict::Fine; // made anew at each start
+        return Verdict::Fine; // each start makes a new one
     }
     let own = if wanted == Kind::Directory { 0o700 } else { 0o600 };
     let (world, group) = (seen.mode & 0o007, seen.mode & 0o070);
@@ -99,7 +99,8 @@ pub(crate) enum Repair {
     No,
 }
 
-/// Judges every entry of the data directory `path` that a member uses, and closes what is open to a group of this process.
+/// Judges every entry of the data directory `path` that a member uses, and closes what is open to a group of this
+/// process.
 pub(crate) fn audit(path: &Path, process: &Process, repair: Repair) -> Result<(), DataDirError> {
     let mut narrowed = Vec::new();
     for entry in entries(path)? {
@@ -221,8 +222,8 @@ fn refusal(path: &Path, seen: Seen, verdict: Verdict) -> Result<(), DataDirError
     }
 }
 
-/// Whether a file that was given to be read may hold a secret: of root or of this user, and readable besides by a group of
-/// this process at most.
+/// Whether a file that was given to be read may hold a secret: of root or of this user, and readable besides by a
+/// group of this process at most.
 fn may_be_given(metadata: &Metadata, process: &Process) -> Verdict {
     let (mode, group) = (metadata.mode() & 0o777, metadata.mode() & 0o070);
     if metadata.uid() != 0 && metadata.uid() != process.user {
@@ -232,8 +233,8 @@ fn may_be_given(metadata: &Metadata, process: &Process) -> Verdict {
     if mode & 0o007 != 0 || !group_fits { Verdict::Exposed } else { Verdict::Fine }
 }
 
-/// Reads a secret that an operator or an orchestrator provides; `None` if absent. Links are followed, and what they lead
-/// to is judged. What is no file, such as a pipe, has no reader but this process.
+/// Reads a secret that an operator or an orchestrator provides; `None` if absent. Links are followed, and what they
+/// lead to is judged. What is no file, such as a pipe, has no reader but this process.
 ///
 /// # Errors
 /// Refused if others can read it.

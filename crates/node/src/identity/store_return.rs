@@ -1,5 +1,6 @@
-//! The way back of a member whose store is lost, or does not count any more: it makes another store, proves by its identity
-//! key that it asks itself, and comes back as a learner. Repeatable at every crash point, and nothing is deleted.
+//! The way back of a member whose store is lost, or does not count any more: it makes another store, proves by its
+//! identity key that it asks itself, and comes back as a learner. Repeatable at every crash point, and nothing is
+//! deleted.
 //!
 //! What is stored says how far it came: `return.json` names the new store before anybody is asked. Once the cluster has
 //! accepted the return, the store before it is put aside, `member.json` names the new one, and only then it is made.
@@ -72,7 +73,8 @@ struct Stores {
     store: StoreId,
 }
 
-/// The member of this directory, with a new store if it returns with one, and with another certificate if its own is lost.
+/// The member of this directory, with a new store if it returns with one, and with another certificate if its own is
+/// lost.
 pub(crate) async fn come_back(
     data: &DataDir,
     member: MemberFile,
@@ -100,7 +102,8 @@ pub(crate) async fn come_back(
     Ok((carry_out(data, member, hints, foreign).await?, Started::Returned))
 }
 
-/// Whether this member must return: its store is lost, peers refuse it, what it holds differs, or a return is under way.
+/// Whether this member must return: its store is lost, peers refuse it, what it holds differs, or a return is under
+/// way.
 pub(crate) fn is_needed(data: &DataDir, member: &MemberFile) -> Result<bool, StoreReturnError> {
     let differs = member.store().map_or(Ok(false), |store| divergence::is_known_to_differ(data, store));
     if data.file(file::RETURN).exists() || is_refused(data, member)? || differs? {
@@ -116,7 +119,7 @@ pub(crate) fn is_needed(data: &DataDir, member: &MemberFile) -> Result<bool, Sto
     }
 }
 
-/// Whether a return was accepted and not finished: it needs nobody any more.
+/// Whether a return was accepted and not finished. It needs no other member to finish.
 pub(crate) fn is_accepted(data: &DataDir, member: &MemberFile) -> Result<bool, StoreReturnError> {
     Ok(under_way(data)?.is_some_and(|stores| member.store() == Some(stores.store)))
 }
@@ -282,7 +285,7 @@ mod tests {
         put_aside(&data, StoreId([5; 16]), [file::STORE, file::CONFIRMED]).unwrap();
         put_aside(&data, StoreId([5; 16]), [file::STORE, file::CONFIRMED]).unwrap();
         assert_eq!(begin(&data, StoreId([5; 16])).unwrap(), stores);
-        // Killed after the member file was written: nobody needs to be asked any more.
+        // Killed after the member file was written: no voter needs to be asked any more.
         let binding = Binding { store: stores.store, ..before.binding().unwrap() };
         let after = MemberFile::new(&binding, before.cluster_name.clone(), before.name.clone());
         data.write_member(&after).unwrap();

@@ -1,7 +1,7 @@
 //! What a data directory holds, judged alike by a start and by a check of one.
 //!
 //! A member is what `member.json` says, together with its keys, its certificate and its store. Where a part is gone the
-//! member does not start, and the error names the way back; no part is ever made anew in place of one that is lost.
+//! member does not start, and the error names the way back; no part is ever made again in place of one that is lost.
 
 use std::sync::Arc;
 
@@ -102,7 +102,8 @@ impl Stored {
     }
 }
 
-/// Neither `view.bin` nor the store says which cluster this is: a learner that lost the one before it received the other.
+/// Neither `view.bin` nor the store says which cluster this is: a learner that lost the one before it received the
+/// other.
 pub(crate) fn unknown_cluster(data: &DataDir, node: NodeId) -> StartError {
     let way = WayBack::of(None, node, true);
     StartError::PartLost { data: data.path().to_owned(), part: file::VIEW, way }

@@ -1,5 +1,5 @@
-//! `view.bin` follows the membership, so that a member that has lost its store still knows its cluster: whom to ask, and
-//! whom to believe.
+//! `view.bin` follows the membership, so that a member that has lost its store still knows its cluster: the members to
+//! ask and the authorities to believe.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ struct Membership {
     members: BTreeMap<NodeId, (Suffrage, Vec<Address>)>,
     authorities: BTreeSet<AuthorityId>,
     evicted: BTreeSet<NodeId>,
-    stated: u64,
+    attested: u64,
 }
 
 impl Membership {
@@ -36,7 +36,7 @@ impl Membership {
             members: view.members.iter().map(member).collect(),
             authorities: view.authorities.keys().copied().collect(),
             evicted: view.evicted.keys().copied().collect(),
-            stated: view.stated,
+            attested: view.attested,
         }
     }
 }

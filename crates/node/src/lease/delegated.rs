@@ -1,4 +1,5 @@
-//! Leases that this member delegates to guards outside the cluster: the places of the guards, and the mark of the first lease.
+//! Leases that this member delegates to guards outside the cluster: the places of the guards, and the mark of the
+//! first lease.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ pub(crate) enum Full {
     #[error("{DELEGATED_LEASES_MAX} guards outside the cluster watch this member: ask another")]
     Member,
     #[error(
-        "{DELEGATED_LEASES_PER_PRINCIPAL_MAX} guards of this principal watch this member: end one, or ask another member"
+        "{DELEGATED_LEASES_PER_PRINCIPAL_MAX} guards of this principal watch this member: end one, or ask another \
+         member"
     )]
     Principal,
 }
@@ -121,7 +123,8 @@ impl DelegatedLeases {
         self.acknowledged.send_replace(());
     }
 
-    /// Delegates a lease. Returns the generation that it names, and for how many milliseconds it may be counted; 0 for none.
+    /// Delegates a lease. Returns the generation that it names, and for how many milliseconds it may be counted; 0 for
+    /// none.
     pub(crate) fn grant(
         &self,
         to: &Place,
@@ -205,6 +208,6 @@ mod tests {
         drop(own);
         assert!(delegated.enter("broker/more").is_ok());
         drop(others);
-        assert!(delegated.held.lock().is_empty(), "nobody is remembered");
+        assert!(delegated.held.lock().is_empty(), "no holder is remembered");
     }
 }

@@ -33,7 +33,7 @@ impl Enforced {
     /// Enters revocations that are in force by now, with the connections that were closed for them.
     pub(crate) fn enter(&self, revocations: &[Revocation], closed: &[ClosedConnection], at: UnixMillis) {
         for revocation in revocations {
-            let of = |connection: &&ClosedConnection| match &revocation.whom {
+            let of = |connection: &&ClosedConnection| match &revocation.revoked {
                 Revoked::Principal(role) => connection.principal.role == *role,
                 Revoked::Key(key) => connection.key == *key,
             };

@@ -1,5 +1,5 @@
-//! The leader's side: what members say is handed to the lease manager, a quorum is asked where it says so, and barriers are
-//! waited for.
+//! The leader's side: what members say is handed to the lease manager, a quorum is asked where it says so, and
+//! barriers are waited for.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -126,7 +126,8 @@ impl Granting {
     /// Takes in what a member says, and grants it a lease if it asks for one.
     pub(crate) async fn serve(&self, from: NodeId, said: MemberRequest) -> Result<Answered, NotLeader> {
         let MemberRequest { enforced, clock, renew, receipts, delegates, store, boot, compared } = said;
-        // A follower may have applied what the leader has committed and not applied yet: its receipt for that is no lie.
+        // A follower may have applied what the leader has committed and not applied yet: its receipt for that is no
+        // lie.
         let mut applied = self.state.applied();
         let caught_up = applied.wait_for(|generation| *generation >= enforced);
         let _ = tokio::time::timeout(CATCH_UP, caught_up).await;
@@ -136,8 +137,8 @@ impl Granting {
             manager.counts(from, boot, now).then(|| manager.lacking(from, receipts, view.generation))
         })?;
         let Some(lacking) = lacking else { return Ok(Answered { answer: Answer::Replaced, report: None }) };
-        // While nothing is locked. One that does not verify is dropped: receipts are evidence, the acknowledgement counts
-        // without.
+        // While nothing is locked. One that does not verify is dropped: receipts are evidence, the acknowledgement
+        // counts without.
         let verified = |receipt| VerifiedReceipt::new(receipt, identity).ok();
         let receipts = lacking.into_iter().filter_map(verified).collect();
         let report = self.divergence.compare_states((from, store), &compared);
@@ -163,8 +164,8 @@ impl Granting {
         Ok(Answered { answer, report })
     }
 
-    /// Whether this leader has had no contact with `node` for the length of a lease, so that another store may take the place
-    /// of the node's. A node that answers is not replaced by a copy of itself.
+    /// Whether this leader has had no contact with `node` for the length of a lease, so that another store may take
+    /// the place of the node's. A node that answers is not replaced by a copy of itself.
     pub(crate) fn check_away(&self, node: NodeId) -> Result<Result<(), Refused>, NotLeader> {
         let answered = self.group.last_contact(node).map(|at| at.elapsed().as_millis());
         let answered = answered.map(|millis| u64::try_from(millis).unwrap_or(u64::MAX));

@@ -1,8 +1,8 @@
 //! The leases of this member: it drives the lease machines of `countersign-core` and decides nothing about a lease.
 //!
-//! This file keeps the member's own lease: the lease keeper says when to ask and what, and the task here asks. `granting`
-//! is the leader's side, `delegated` has the leases of remote guards, `wait` waits for barriers. A lease is counted by
-//! the clock that no suspend stops.
+//! This file keeps the member's own lease: the lease keeper says when to ask and what, and the task here asks.
+//! `granting` is the leader's side, `delegated` has the leases of remote guards, `wait` waits for barriers. A lease is
+//! counted by the clock that no suspend stops.
 
 mod delegated;
 mod enforced;
@@ -69,7 +69,8 @@ impl Leasehold {
         result
     }
 
-    /// Gives the lease up for good: this member learned that it is out. Nothing that a leader grants counts from now on.
+    /// Gives the lease up for good: this member learned that it is out. Nothing that a leader grants counts from now
+    /// on.
     pub(crate) fn surrender(&self) {
         self.update(LeaseKeeper::surrender);
     }

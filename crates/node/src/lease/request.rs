@@ -65,7 +65,8 @@ impl LeaseKeeping {
         }
     }
 
-    /// Whether the leader takes this member's store for the one on record, and answers under the one that is on record of it.
+    /// Whether the leader takes this member's store for the one on record, and answers under the one that is on record
+    /// of it.
     fn takes_store(&self, leader: NodeId, reply: &LeaseReply) -> bool {
         if !reply.refused.is_empty() {
             let refusal = codec::decode(&reply.refused).unwrap_or(Refusal::Invalid);

@@ -19,7 +19,7 @@ const RETRY: Duration = Duration::from_millis(100);
 /// What is added to a lease: an election, and messages on their way.
 pub(super) const MARGIN: Duration = Duration::from_secs(10);
 
-/// How long whoever only looks waits for the leader's answer.
+/// How long a caller that only looks waits for the leader's answer.
 const LOOK_DEADLINE: Duration = Duration::from_millis(300);
 
 /// Waits for revocations to be in force everywhere.
@@ -36,8 +36,8 @@ impl Barriers {
         Self { node, group, peers, granting }
     }
 
-    /// How far the cluster is with `generation` when every member enforces it or denies, or when patience ends. None if no
-    /// leader was found to ask: the revocation is committed, and what the members do about it is not known here.
+    /// How far the cluster is with `generation` when every member enforces it or denies, or when patience ends. None
+    /// if no leader was found to ask: the revocation is committed, and what the members do about it is not known here.
     pub async fn await_passed(&self, generation: Generation) -> Option<Barrier> {
         let deadline = Instant::now() + self.granting.barrier_patience();
         let mut last = None;

@@ -1,8 +1,8 @@
 //! What one member may make this one hold, whichever connections it comes over: requests under way, and bytes of them.
 //! And whether it may send Raft anything, asked before a byte of the body is read.
 //!
-//! What is past a bound is refused at once, never queued: a request that waits unread holds the window that others on its
-//! connection need.
+//! What is past a bound is refused at once, never queued: a request that waits unread holds the window that others on
+//! its connection need.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;

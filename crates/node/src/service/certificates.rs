@@ -1,5 +1,5 @@
-//! Brokers, clients and admins renew their certificates over the connections that these opened. Behind the lease, as all
-//! that is served to them; a node has its own way.
+//! Brokers, clients and admins renew their certificates over the connections that these opened. Behind the lease, as
+//! all that is served to them; a node has its own way.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use countersign_guard::Caller;
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
-use super::presented::Presented;
+use super::credential::JoinerCredential;
 use crate::identity::local::Local;
 use crate::trust::propose::{CommandError, Proposer, new_request};
 
@@ -56,15 +56,18 @@ impl Certificates for CertificatesService {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
         // Absent only if the router were wired wrongly: refuse.
         let caller = request.extensions().get::<Caller>().cloned();
-        let Caller { peer, remote, .. } = caller.ok_or_else(|| Status::unauthenticated("nobody"))?;
+        let Caller { peer, remote, .. } = caller.ok_or_else(|| Status::unauthenticated("no caller"))?;
         let (view, now) = (self.local.view(), self.local.now());
         let (role, in_use) = (peer.principal().role.clone(), peer.key());
         check(&view, &role, now)?;
         if view.members.get(&self.local.node).is_none_or(|here| here.suffrage != Suffrage::Voter) {
-            return Err(Status::failed_precondition("this member is a learner and signs nothing: ask a voter"));
+            return Err(Status::failed_precondition(
+                "this member is a learner and cannot issue certificates: ask a voter",
+            ));
         }
-        let csr = Presented::of_csr(&request.into_inner().csr);
-        let Presented { spki, .. } = csr.map_err(|error| Status::invalid_argument(crate::chain(&error).to_string()))?;
+        let csr = JoinerCredential::of_csr(&request.into_inner().csr);
+        let JoinerCredential { spki, .. } =
+            csr.map_err(|error| Status::invalid_argument(crate::chain(&error).to_string()))?;
         let busy = |_| Status::resource_exhausted("too many renewals are under way: try again");
         let _place = self.places.try_acquire().map_err(busy)?;
         let (actor, source) = (Actor::Principal(role.clone()), Some(remote.ip()));

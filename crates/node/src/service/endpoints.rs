@@ -1,5 +1,5 @@
-//! How calls of the cluster port are authorized, and the calls of no capability. Each capability has a table of its own.
-//! A call that is in no table is one of an embedder's service, and the policy decides it.
+//! How calls of the cluster port are authorized, and the calls of no capability. Each capability has a table of its
+//! own. A call that is in no table belongs to an embedder's service, and the policy decides it.
 
 use core::fmt;
 
@@ -12,11 +12,11 @@ pub(crate) enum CallAccess {
     Proof(&'static str),
     /// By membership alone: no rule can name it, or a wrong policy could stop the cluster that has to mend it.
     Membership,
-    /// For its own certificate alone, whoever calls.
+    /// For any caller, about its own certificate alone.
     Own,
-    /// For whoever may `read` the cluster's `policy`, which is asked all the while.
+    /// For a caller that may `read` the cluster's `policy`. The member asks this again during the call.
     ReadPolicy,
-    /// By nobody: it tells whether the port serves.
+    /// For any caller: it tells whether the port serves.
     Open,
     /// By policy: `write` on the `service` of the call's full name.
     Policy,
@@ -64,8 +64,8 @@ fn calls() -> impl Iterator<Item = &'static Call> {
     all.flatten()
 }
 
-/// Whether a call of this path, on the service protocol, goes on without a rule about `service`: what it does itself asks for
-/// more. Whatever is not in the table needs a rule.
+/// Whether a call of this path, on the service protocol, goes on without a rule about `service`: what it does itself
+/// asks for more. Whatever is not in the table needs a rule.
 pub(super) fn without_rule(path: &str) -> bool {
     let named = path.strip_prefix('/').and_then(|path| path.split_once('/'));
     let known = calls().find(|(service, method, _)| named == Some((service, method)));

@@ -1,4 +1,4 @@
-//! The sponsor's side of enrollment: what a stranger may ask for, and what it is told.
+//! The sponsor's side of enrollment: what an unauthenticated caller may ask for, and the answers.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ use countersign_raft::Group;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::{Request, Response, Status};
 
-use super::io::Stranger;
-use super::presented::Presented;
+use super::credential::JoinerCredential;
+use super::io::UnauthenticatedCaller;
 use super::unreadable;
 use crate::hosts::{Asker, HostWitness};
 use crate::identity::local::Local;
@@ -83,7 +83,7 @@ impl ViewPlaces {
 #[tonic::async_trait]
 impl Enrollment for EnrollmentService {
     async fn view(&self, request: Request<ViewRequest>) -> Result<Response<ViewReply>, Status> {
-        Stranger::of(&request)?;
+        UnauthenticatedCaller::of(&request)?;
         let asked = request.into_inner();
         let _place = self.views.enter(&asked).await?;
         let trust = self.local.endpoint.trust().load();
@@ -96,7 +96,7 @@ impl Enrollment for EnrollmentService {
     }
 
     async fn enroll(&self, request: Request<EnrollRequest>) -> Result<Response<EnrollReply>, Status> {
-        let stranger = Stranger::of(&request)?;
+        let caller = UnauthenticatedCaller::of(&request)?;
         let EnrollRequest { request, csr, chain, signature_scheme, signature } = request.into_inner();
         if request.len() > PREAUTH_FRAME_LEN_MAX {
             return Err(Status::invalid_argument("request is too large"));
@@ -104,33 +104,32 @@ impl Enrollment for EnrollmentService {
         let request: EnrollmentRequest = decoded("request", &request).map_err(|error| unreadable("request", error))?;
         let trust = self.local.endpoint.trust().load();
         if let Some(why) = wrong_kind(&request, &trust.view) {
-            return Ok(Response::new(self.refused(&stranger, &why)));
+            return Ok(Response::new(self.refused(&caller, &why)));
         }
-        let presented = match self.local.endpoint.mapping() {
-            None => Presented::of_csr(&csr),
+        let credential = match self.local.endpoint.mapping() {
+            None => JoinerCredential::of_csr(&csr),
             Some(rules) => {
                 let scheme = u16::try_from(signature_scheme).unwrap_or_default();
                 let signature = LeafSignature { scheme, bytes: signature.to_vec() };
-                Presented::of_certificate(&trust, rules, self.local.now(), &chain, &request, &signature)
+                JoinerCredential::of_certificate(&trust, rules, self.local.now(), &chain, &request, &signature)
             }
         };
-        let Presented { key: csr_key, spki, foreign } = presented.map_err(|error| {
+        let JoinerCredential { key: csr_key, spki, foreign } = credential.map_err(|error| {
             let error = crate::chain(&error).to_string();
-            tracing::warn!(remote = %stranger.remote, failure_id = %stranger.attempt, %error, "enrollment refused");
-            let told =
-                format!("what was presented is not accepted; its log says why (failure id {})", stranger.attempt);
+            tracing::warn!(remote = %caller.remote, failure_id = %caller.attempt, %error, "enrollment refused");
+            let told = format!("the credential is not accepted; its log says why (failure id {})", caller.attempt);
             Status::invalid_argument(told)
         })?;
-        let (leaf, exporter) = (stranger.proof.presented, stranger.proof.exporter);
+        let (leaf, exporter) = (caller.proof.leaf, caller.proof.exporter);
         let side = SponsorSide { leaf, exporter, csr_key, foreign };
         let sponsored = SponsoredRequest::check(request, &side, &trust.view).map_err(|error| {
-            tracing::warn!(remote = %stranger.remote, failure_id = %stranger.attempt, %error, "enrollment refused");
+            tracing::warn!(remote = %caller.remote, failure_id = %caller.attempt, %error, "enrollment refused");
             Status::permission_denied(error.to_string())
         })?;
         let request = sponsored.into_request();
-        let (actor, source) = (Actor::Token(request.token), Some(stranger.remote.ip()));
+        let (actor, source) = (Actor::Token(request.token), Some(caller.remote.ip()));
         let claim = Claim { actor, source, request: request.request };
-        let witness = self.witness.witness(&request, Asker::Joiner(stranger.remote.ip())).await;
+        let witness = self.witness.witness(&request, Asker::Joiner(caller.remote.ip())).await;
         let command = Command::Admit(Box::new(Admission { request, witness }));
         let mut reply = EnrollReply::default();
         match self.proposer.command_of(&claim, command, &spki).await {
@@ -139,8 +138,8 @@ impl Enrollment for EnrollmentService {
                     return Err(Status::internal("unexpected outcome"));
                 };
                 tracing::info!(
-                    node = %admitted.node, name = %admitted.name, suffrage = %admitted.suffrage,
-                    remote = %stranger.remote, repeated = admitted.repeated, "node admitted"
+                    node = %admitted.node, name = %admitted.name, role = %admitted.suffrage,
+                    remote = %caller.remote, repeated = admitted.repeated, "node admitted"
                 );
                 reply.node = admitted.node.0;
                 reply.chain = done.chain;
@@ -148,10 +147,10 @@ impl Enrollment for EnrollmentService {
                 reply.time_millis = done.time.0;
             }
             Err(CommandError::Refused(why)) => {
-                reply = self.refused(&stranger, &why);
+                reply = self.refused(&caller, &why);
             }
             Err(error) => {
-                tracing::warn!(remote = %stranger.remote, failure_id = %stranger.attempt, %error, "enrollment failed");
+                tracing::warn!(remote = %caller.remote, failure_id = %caller.attempt, %error, "enrollment failed");
                 return Err(not_now(&error));
             }
         }
@@ -159,26 +158,26 @@ impl Enrollment for EnrollmentService {
     }
 
     async fn r#return(&self, request: Request<ReturnRequest>) -> Result<Response<ReturnReply>, Status> {
-        let stranger = Stranger::of(&request)?;
+        let caller = UnauthenticatedCaller::of(&request)?;
         let ReturnRequest { request, csr, store } = request.into_inner();
         if request.len().max(store.len()) > PREAUTH_FRAME_LEN_MAX {
             return Err(Status::invalid_argument("request is too large"));
         }
         if !store.is_empty() {
-            return self.return_store(&stranger, &store).await;
+            return self.return_store(&caller, &store).await;
         }
         let request: returning::ReturnRequest =
             decoded("request", &request).map_err(|error| unreadable("request", error))?;
-        let Presented { key, spki, .. } =
-            Presented::of_csr(&csr).map_err(|_| Status::invalid_argument("malformed certificate signing request"))?;
+        let JoinerCredential { key, spki, .. } = JoinerCredential::of_csr(&csr)
+            .map_err(|_| Status::invalid_argument("malformed certificate signing request"))?;
         let (node, number) = (request.node, request.endorsement.renewal);
         let trust = self.local.endpoint.trust().load();
         // The leader believes of a member what a voter passes on; of a learner it takes what is its own.
         if trust.view.members.get(&self.local.node).is_none_or(|here| here.suffrage != Suffrage::Voter) {
             return Err(Status::failed_precondition("not a voter: ask another member"));
         }
-        let channel = ReturnChannel { leaf: stranger.proof.presented, exporter: stranger.proof.exporter };
-        let (remote, failure_id) = (stranger.remote, stranger.attempt);
+        let channel = ReturnChannel { leaf: caller.proof.leaf, exporter: caller.proof.exporter };
+        let (remote, failure_id) = (caller.remote, caller.attempt);
         let refused = |why: &Refused| {
             tracing::warn!(%remote, %failure_id, %node, reason = %why, "return refused");
             Ok(Response::new(ReturnReply {
@@ -217,11 +216,15 @@ impl Enrollment for EnrollmentService {
 
 impl EnrollmentService {
     /// The return of a member with a new store, passed on to the leader: `apply` verifies the member's signature.
-    async fn return_store(&self, stranger: &Stranger, store: &Bytes) -> Result<Response<ReturnReply>, Status> {
+    async fn return_store(
+        &self,
+        caller: &UnauthenticatedCaller,
+        store: &Bytes,
+    ) -> Result<Response<ReturnReply>, Status> {
         let request: StoreReturn =
             decoded("store", store).map_err(|_| Status::invalid_argument("malformed request"))?;
         let (node, new) = (request.node, request.store);
-        let (remote, failure_id) = (stranger.remote, stranger.attempt);
+        let (remote, failure_id) = (caller.remote, caller.attempt);
         let refused = |why: &Refused| {
             tracing::warn!(%remote, %failure_id, %node, reason = %why, "return with a new store refused");
             Ok(Response::new(ReturnReply {
@@ -230,7 +233,7 @@ impl EnrollmentService {
                 ..ReturnReply::default()
             }))
         };
-        let channel = ReturnChannel { leaf: stranger.proof.presented, exporter: stranger.proof.exporter };
+        let channel = ReturnChannel { leaf: caller.proof.leaf, exporter: caller.proof.exporter };
         let view = self.local.view();
         let command = match request.into_command(&channel, &view) {
             Ok(command) => command,
@@ -271,9 +274,9 @@ impl EnrollmentService {
         Ok(())
     }
 
-    fn refused(&self, stranger: &Stranger, why: &Refused) -> EnrollReply {
-        tracing::warn!(remote = %stranger.remote, failure_id = %stranger.attempt, reason = %why, "enrollment refused");
-        self.refusals.enrollment(stranger, why);
+    fn refused(&self, caller: &UnauthenticatedCaller, why: &Refused) -> EnrollReply {
+        tracing::warn!(remote = %caller.remote, failure_id = %caller.attempt, reason = %why, "enrollment refused");
+        self.refusals.enrollment(caller, why);
         EnrollReply {
             refused: encode_refusal(why),
             reason: why.to_string(),
@@ -283,12 +286,14 @@ impl EnrollmentService {
     }
 }
 
-/// Told to a stranger whose request was not carried out, and may be sent again.
+/// Told to an unauthenticated caller whose request was not carried out, and may be sent again.
 fn not_now(error: &CommandError) -> Status {
     match error {
         CommandError::NoLeader => Status::unavailable("the cluster has no leader right now"),
         CommandError::Clock(why) => Status::unavailable(format!("the leader cannot tell the time: {why}")),
-        CommandError::Overloaded => Status::resource_exhausted("too many requests of strangers are waiting"),
+        CommandError::Overloaded => {
+            Status::resource_exhausted("too many requests of unauthenticated callers are waiting")
+        }
         CommandError::Refused(_)
         | CommandError::Unknown
         | CommandError::OtherOutcome
@@ -303,8 +308,8 @@ fn not_now(error: &CommandError) -> Status {
     }
 }
 
-/// A node with a certificate of its own where the cluster issues them, or without where it does not: said before anything
-/// else is looked at, since all else would be wrong as well.
+/// A node with a certificate of its own where the cluster issues them, or without where it does not: said before
+/// anything else is looked at, since all else would be wrong as well.
 fn wrong_kind(request: &EnrollmentRequest, view: &View) -> Option<Refused> {
     match (&request.foreign, view.key_is_elsewhere()) {
         (None, true) => Some(Refused::CertificateMissing),

@@ -14,9 +14,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
 
-/// What the sponsor knows of a connection that wants to enroll.
+/// A caller on a connection of the *enroll* protocol, which proves nothing about the caller.
 #[derive(Debug, Clone)]
-pub struct Stranger {
+pub struct UnauthenticatedCaller {
     pub(crate) proof: SponsorProof,
     pub(crate) remote: SocketAddr,
     pub(crate) attempt: FailureId,
@@ -24,15 +24,15 @@ pub struct Stranger {
     requests: Arc<AtomicUsize>,
 }
 
-impl Stranger {
-    /// Who makes this request, as long as its connection may make one more.
+impl UnauthenticatedCaller {
+    /// The caller of this request, as long as its connection may make one more.
     pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
         // Absent only if the router were wired wrongly: refuse.
-        let stranger = request.extensions().get::<Self>().ok_or_else(|| Status::unauthenticated("no connection"))?;
-        if stranger.requests.fetch_add(1, Ordering::Relaxed) >= ENROLLMENT_REQUESTS_MAX {
+        let caller = request.extensions().get::<Self>().ok_or_else(|| Status::unauthenticated("no connection"))?;
+        if caller.requests.fetch_add(1, Ordering::Relaxed) >= ENROLLMENT_REQUESTS_MAX {
             return Err(Status::resource_exhausted("too many requests on one connection"));
         }
-        Ok(stranger.clone())
+        Ok(caller.clone())
     }
 }
 
@@ -72,9 +72,9 @@ impl Connected for Served<ServiceStream> {
 }
 
 impl Connected for Served<EnrollStream> {
-    type ConnectInfo = Stranger;
-    fn connect_info(&self) -> Stranger {
+    type ConnectInfo = UnauthenticatedCaller;
+    fn connect_info(&self) -> UnauthenticatedCaller {
         let requests = Arc::default();
-        Stranger { proof: self.0.proof(), remote: self.0.remote(), attempt: self.0.attempt(), requests }
+        UnauthenticatedCaller { proof: self.0.proof(), remote: self.0.remote(), attempt: self.0.attempt(), requests }
     }
 }

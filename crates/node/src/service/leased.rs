@@ -9,8 +9,8 @@ use countersign_net::Endpoint;
 /// How often it is looked whether the lease was given up before its end.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Closes what clients opened whenever the lease is over: a stream without traffic asks nobody, and a call that has begun
-/// works on. Ends never.
+/// Closes the connections of clients whenever the lease is over. A stream without traffic asks no guard, and a call
+/// that has begun works on. Never ends.
 pub async fn close_when_lapsed(guard: Guard, endpoint: Endpoint) {
     let mut held = false;
     loop {

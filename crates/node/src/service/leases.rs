@@ -62,8 +62,8 @@ impl Leases for PeerService {
             .serve(from, MemberRequest { enforced, clock, renew, receipts, delegates, store, boot, compared })
             .await;
         let Answered { answer, report } = answered.map_err(|_| Status::failed_precondition("not the leader"))?;
-        // The leader's clock where the voters' bear it out, never the last stamp: a stamp that ran ahead would make every
-        // right clock a wrong one.
+        // The leader's clock where the voters' bear it out, never the last stamp: a stamp that ran ahead would make
+        // every right clock a wrong one.
         let time_millis = self.time.stamp().map_or(0, |_| SystemClock.now().0);
         let disputed = self.divergence.disputed().and_then(|report| codec::encode(&report).ok()).unwrap_or_default();
         let heard = LeaseReply { time_millis, store: own, disputed: disputed.into(), ..LeaseReply::default() };

@@ -1,12 +1,13 @@
 //! What a member serves on the cluster port: one router for each of the three protocols.
 //!
 //! Each call has a row that says which callers may make it: in the file of its capability, or in `endpoints` if it
-//! belongs to none. A call without a row needs a rule. `enrollment` serves unauthenticated callers; `peers` and `leases`
-//! serve members; `certificates` and `policy` serve all principals, beside the services of the embedder. No service is
-//! reached on a stream whose peer was not judged for its protocol.
+//! belongs to none. A call without a row needs a rule. `enrollment` serves unauthenticated callers; `peers` and
+//! `leases` serve members; `certificates` and `policy` serve all principals, beside the services of the embedder. No
+//! service is reached on a stream whose peer was not judged for its protocol.
 
 mod bounds;
 pub(crate) mod certificates;
+mod credential;
 pub mod endpoints;
 pub(crate) mod enrollment;
 pub mod io;
@@ -14,7 +15,6 @@ mod leased;
 mod leases;
 pub(crate) mod peers;
 pub(crate) mod policy;
-mod presented;
 mod recovery;
 pub(crate) mod unread;
 
@@ -66,8 +66,8 @@ fn unreadable(what: &'static str, error: MessageError) -> Status {
     }
 }
 
-/// The same where the field was decoded at the level that it names. A level that is not known is told as such, so that the
-/// sender learns that its message is no error and this member is older.
+/// The same where the field was decoded at the level that it names. A level that is not known is told as such, so that
+/// the sender learns that its message is no error and this member is older.
 fn undecodable(what: &'static str, error: &CodecError) -> Status {
     match error {
         CodecError::Level { .. } => Status::unimplemented(error.to_string()),
@@ -77,8 +77,8 @@ fn undecodable(what: &'static str, error: &CodecError) -> Status {
     }
 }
 
-/// Serves the cluster port and accepts from now on: the trust group, what the capabilities serve, and the embedder's services
-/// to the principals that the rules allow.
+/// Serves the cluster port and accepts from now on: the trust group, what the capabilities serve, and the embedder's
+/// services to the principals that the rules allow.
 pub(crate) fn spawn(node: &Node, mut served: ClusterServices, app: Option<Router>) {
     let accepted = node.acceptor.routes();
     run(&node.tasks, accepted.enrollments(WAITING_MAX), served.unauthenticated, 4);

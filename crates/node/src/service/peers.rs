@@ -145,7 +145,7 @@ impl Members for PeerService {
             Err(error) => {
                 tracing::warn!(%from, %error, "command passed on by a member was not carried out");
                 Err(match error {
-                    // Nothing was carried out; whoever passed it on comes again.
+                    // Nothing was carried out; the member that passed it on asks again.
                     CommandError::Clock(why) => {
                         let details = codec::encode(&why).unwrap_or_default();
                         Status::with_details(tonic::Code::Aborted, error.to_string(), details.into())

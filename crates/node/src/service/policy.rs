@@ -1,6 +1,7 @@
-//! What a guard outside the cluster is told: who belongs, whom a change concerns, what rules say of a principal, and a lease.
+//! The answers to a guard outside the cluster: the members, the principals that a change concerns, the rules about a
+//! principal, and a lease.
 //!
-//! Asked of by whoever may `read` the cluster's `policy`, and only as long as that is so.
+//! A caller gets them only as long as it may `read` the cluster's `policy`.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -113,7 +114,7 @@ impl Stream for Replies {
     }
 }
 
-/// Whether `caller` may decide by this cluster's rules elsewhere, asked anew each time.
+/// Whether `caller` may decide by this cluster's rules elsewhere, asked again each time.
 fn permitted(member: &Parts, caller: &Caller) -> Result<(), Status> {
     let fresh = member.guard.fresh().map_err(|no_lease| Status::unavailable(no_lease.to_string()))?;
     let cluster = member.local.endpoint.trust().load().view.name.clone();
@@ -137,7 +138,7 @@ fn permitted(member: &Parts, caller: &Caller) -> Result<(), Status> {
 
 fn caller<T>(request: &Request<T>) -> Result<Caller, Status> {
     // Absent only if the router were wired wrongly: refuse.
-    request.extensions().get::<Caller>().cloned().ok_or_else(|| Status::unauthenticated("nobody"))
+    request.extensions().get::<Caller>().cloned().ok_or_else(|| Status::unauthenticated("no caller"))
 }
 
 #[tonic::async_trait]
@@ -152,7 +153,10 @@ impl Policy for PolicyService {
         let place = place.map_err(|full| Status::resource_exhausted(full.to_string()))?;
         member.lease.delegated.announce();
         let (replies, sent) = mpsc::channel(WAITING_MAX);
-        tracing::info!(principal = %caller.peer.principal(), remote = %caller.remote, "decides by the rules of this member");
+        tracing::info!(
+            principal = %caller.peer.principal(), remote = %caller.remote,
+            "decides by the rules of this member"
+        );
         let unread = Arc::new(Unread { replies: Locked::new(Some(sent)), place });
         let told = Replies(Arc::clone(&unread));
         let watching = Watching { member: member.clone(), caller, unread, replies, told: None, level: FIRST_LEVEL };
@@ -175,7 +179,7 @@ impl Policy for PolicyService {
         let _turn = turn(&self.fetches, until).await?;
         let mut applied = member.state.applied();
         let reached = applied.wait_for(|generation| generation.0 >= at_least);
-        // Not kept: it would hold up whoever applies.
+        // Not kept: it would hold up the task that applies entries.
         let reached = tokio::time::timeout_at(until, reached).await.is_ok_and(|reached| reached.is_ok());
         if !reached {
             return Err(Status::unavailable("this member is behind"));
@@ -263,11 +267,14 @@ impl Watching {
         let needed = member.state.read().policy_level();
         if self.level < needed {
             let (principal, level) = (self.caller.peer.principal(), self.level);
-            tracing::warn!(%principal, level, needed, "this guard does not know what the rules need, and denies: update it");
+            tracing::warn!(
+                %principal, level, needed,
+                "this guard does not know what the rules need, and denies: update it"
+            );
             return Err(Status::failed_precondition(format!("unsupported level: the rules need level {needed}")));
         }
         if let Some(request) = &asked {
-            // Nobody enforces what it was not told.
+            // A guard cannot enforce a view that it was not told.
             let told = self.told.unwrap_or_default();
             member.lease.delegated.acknowledge(&self.unread.place, Generation(request.enforced).min(told));
         }
@@ -286,7 +293,8 @@ impl Watching {
             None => (enforced_here, 0),
         };
         let view = member.state.read().view().cloned().ok_or_else(|| Status::unavailable("no state yet"))?;
-        // The view may be ahead of what is enforced here; what is told of it then is told once more when it is enforced.
+        // The view may be ahead of what is enforced here; what is told of it then is told once more when it is
+        // enforced.
         let generation = generation.max(view.generation);
         let affected = match self.told {
             Some(told) => member.state.affected(told, generation),
@@ -344,7 +352,7 @@ mod tests {
         assert!(given(PATIENCE).await && given(PATIENCE).await);
         assert!(replies.next().await.unwrap().is_ok(), "one that reads goes on");
         assert!(given(PATIENCE).await);
-        assert!(!given(short).await, "two wait, and nobody reads");
+        assert!(!given(short).await, "two wait, and the caller reads none");
         assert!(replies.next().await.is_none() && to.is_closed());
         // Its connection may hold one more: the place counts until that is closed.
         drop(unread);

@@ -1,5 +1,5 @@
-//! Recovery: what members carry between them while the certificate of one of the two has expired. It lets a cluster that
-//! was off past every expiry form again and renew, and serves nothing else.
+//! Recovery: what members carry between them while the certificate of one of the two has expired. It lets a cluster
+//! that was off past every expiry form again and renew, and serves nothing else.
 //!
 //! Two ends, two ways to be expired: the caller, which its connection says, or this member itself.
 
@@ -53,8 +53,8 @@ impl Expired {
     }
 }
 
-/// The layer around the services of the peer protocol: marks a request of a connection in recovery, and refuses whatever
-/// recovery does not need.
+/// The layer around the services of the peer protocol: marks a request of a connection in recovery, and refuses
+/// whatever recovery does not need.
 pub(super) async fn recovering(State(local): State<Arc<Local>>, mut request: Request, next: Next) -> Response {
     match judge(&local, &request) {
         Ok(None) => {}
@@ -87,7 +87,7 @@ pub(super) fn may_carry_group<T>(request: &tonic::Request<T>, group: GroupId) ->
     }
 }
 
-/// Whether the caller may be granted a lease: nobody serves without a certificate.
+/// Whether the caller may be granted a lease: no member serves without a certificate.
 pub(super) fn may_lease<T>(request: &tonic::Request<T>) -> bool {
     expired(request).is_none()
 }

@@ -1,5 +1,5 @@
-//! Answers that may be long, each in a place of whoever asked for it until it is read. Whoever asks and does not read has
-//! soon no place left, and takes none of others.
+//! Answers that may be long. Each takes a place of its caller until the caller has read it. A caller that does not read
+//! soon has no place left, and takes no place of others.
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use hyper::body::Frame;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// Bytes of an answer that are handed to the connection at once: of what is handed over nobody knows whether it was read.
+/// Bytes of an answer that are handed to the connection at once. The member cannot know whether these were read.
 const PIECE_LEN: usize = 4 * 1024;
 
 /// The places of each principal that holds one.
@@ -34,7 +34,7 @@ impl UnreadAnswers {
     pub(super) async fn place(&self, principal: &str, until: Instant) -> Option<UnreadPlace> {
         let places = {
             let mut all = self.0.lock();
-            // Nobody is remembered who holds none and waits for none.
+            // A caller that holds no place and waits for none is forgotten.
             all.retain(|_, places| Arc::strong_count(places) > 1);
             let new = || Arc::new(Semaphore::new(UNREAD_PER_PRINCIPAL_MAX));
             Arc::clone(all.entry(principal.to_owned()).or_insert_with(new))
@@ -103,7 +103,7 @@ mod tests {
         assert!(unread.place("broker/b1", now).await.is_some());
         drop(own);
         assert!(unread.place("broker/b3", now).await.is_some());
-        assert_eq!(unread.0.lock().len(), 1, "nobody else is remembered");
+        assert_eq!(unread.0.lock().len(), 1, "no other caller is remembered");
     }
 
     #[tokio::test]

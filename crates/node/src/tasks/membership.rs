@@ -1,5 +1,5 @@
-//! The leader's task that keeps Raft's membership as the trust state wants it, one step at a time. It takes the steps that
-//! [`next_step`] names, and decides none.
+//! The leader's task that keeps Raft's membership as the trust state wants it, one step at a time. It takes the steps
+//! that [`next_step`] names, and decides none.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,12 +1,12 @@
-//! The task that keeps this member's own record in the trust state right: the level that its binary knows, its copy of the CA
-//! key, its signature under what the cluster becomes, its addresses.
+//! The task that keeps this member's own record in the trust state right: the level that its binary knows, its copy of
+//! the CA key, its signature under what the cluster becomes, its addresses.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::trust::addresses_transcript;
 use countersign_core::trust::command::{
-    BindDataStore, Command, ConfirmAuthority, ReportFeatureLevel, SetAddresses, SignStatement,
+    BindDataStore, Command, ConfirmAuthority, ReportFeatureLevel, SetAddresses, SignAttestation,
 };
 use countersign_core::trust::placement::PLACEMENT_LEVEL;
 use countersign_raft::Group;
@@ -54,7 +54,10 @@ impl OwnRecord {
                 Ok(true) => continue,
                 Ok(false) => {}
                 Err(error) => {
-                    tracing::debug!(error = %crate::chain(&error), "this member's record is not right yet, will be tried again");
+                    tracing::debug!(
+                        error = %crate::chain(&error),
+                        "this member's record is not right yet, will be tried again"
+                    );
                 }
             }
             // why: a step whose message was lost is tried again, though nothing has changed
@@ -74,7 +77,7 @@ impl OwnRecord {
         // signature.
         let level = self.report_level().await;
         let authority = self.open_authority().await;
-        let signed = self.sign_statement().await;
+        let signed = self.sign_attestation().await;
         let addresses = self.correct_addresses().await;
         let data_store = self.bind_data_store().await;
         level.and(authority)?;
@@ -133,13 +136,13 @@ impl OwnRecord {
         Ok(())
     }
 
-    /// Signs the first statement that lacks this member's signature and awaits it.
-    async fn sign_statement(&self) -> Result<bool, StepError> {
-        let statement = self.state.read().to_sign(self.local.node).cloned();
-        let Some(statement) = statement else { return Ok(false) };
-        let signature = self.local.keys.identity.sign(&statement.transcript());
+    /// Signs the first attestation that lacks this member's signature and awaits it.
+    async fn sign_attestation(&self) -> Result<bool, StepError> {
+        let attestation = self.state.read().to_sign(self.local.node).cloned();
+        let Some(attestation) = attestation else { return Ok(false) };
+        let signature = self.local.keys.identity.sign(&attestation.transcript());
         let command =
-            Command::SignStatement(SignStatement { number: statement.number, node: self.local.node, signature });
+            Command::SignAttestation(SignAttestation { number: attestation.number, node: self.local.node, signature });
         self.proposer.own_command(command, &[]).await?;
         Ok(true)
     }

@@ -1,8 +1,8 @@
 //! Recognizing the cluster: this member's questions when it was away, and its answers to members that were.
 //!
-//! Raft follows any member with the highest term, evicted since or not. So at each start, and once after each lapse of its
-//! lease, a member believes no Raft message of any group until its [`recognition::Recognizer`] has recognized the cluster.
-//! Answering needs no lease, no leader and no recognition: a cold cluster does not wait for itself.
+//! Raft follows any member with the highest term, evicted since or not. So at each start, and once after each lapse of
+//! its lease, a member believes no Raft message of any group until its [`recognition::Recognizer`] has recognized the
+//! cluster. Answering needs no lease, no leader and no cluster recognition: a cold cluster does not wait for itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +17,8 @@ use countersign_core::member::recognition::{
     self, ANSWER_MILLIS, Answer, Asker, Excerpt, Page, Question, RecognizedCluster,
 };
 use countersign_core::name::Address;
-use countersign_core::trust::recognition::Shown;
-use countersign_core::trust::statement::Signed;
+use countersign_core::trust::attestation::SignedAttestation;
+use countersign_core::trust::recognition::AttestationClaim;
 use countersign_net::dial_view;
 use tokio::task::JoinSet;
 use tonic::Status;
@@ -64,7 +64,7 @@ impl Recognizer {
 
     /// Asks until the cluster is recognized.
     async fn recognize(&self) -> RecognizedCluster {
-        let known = Arc::clone(&self.local.view().statement);
+        let known = Arc::clone(&self.local.view().attestation);
         let mut recognizer = recognition::Recognizer::new(self.local.node, known);
         let mut answers: JoinSet<Asked> = JoinSet::new();
         loop {
@@ -117,7 +117,7 @@ impl Recognizer {
         self.stores.attested(&newest);
         self.denylist.recognized(refused);
         self.gate.recognized(self.lease.deadline());
-        tracing::debug!(statement = newest.number, "cluster recognized");
+        tracing::debug!(attestation = newest.number, "cluster recognized");
     }
 }
 
@@ -152,8 +152,8 @@ async fn ask_view(local: &Local, question: &Question) -> Option<ViewReply> {
     Some(client.view(request).await.ok()?.into_inner())
 }
 
-/// What this member knows of the cluster and the caller does not. It is shown to every caller, with or without a lease, so that a
-/// cold cluster does not wait for itself.
+/// What this member knows of the cluster and the caller does not. It is shown to every caller, with or without a
+/// lease, so that a cold cluster does not wait for itself.
 pub(crate) fn show(local: &Local, state: &SharedState, request: &ViewRequest) -> Result<ViewReply, Status> {
     if request.nonce.is_empty() {
         return Ok(ViewReply::default());
@@ -163,22 +163,22 @@ pub(crate) fn show(local: &Local, state: &SharedState, request: &ViewRequest) ->
     let view = local.view();
     let excerpt = {
         let state = state.read();
-        Excerpt::of(state.chain_after(request.known), state.newest_shown().unwrap_or(&view.statement))
+        Excerpt::of(state.chain_after(request.known), state.newest_attested().unwrap_or(&view.attestation))
     };
     let answer = excerpt.answer(local.node, &local.keys.identity, nonce, &view);
     reply_of(&answer).map_err(|_| Status::internal("no encoding"))
 }
 
 fn reply_of(answer: &Answer) -> Result<ViewReply, CodecError> {
-    let Answer { shown, page, signature, voters } = answer;
-    let encoded = |signed: &Signed| codec::encode(signed).map(Bytes::from);
-    let statements: Result<Vec<Bytes>, _> = page.statements().iter().map(encoded).collect();
+    let Answer { claim, page, signature, voters } = answer;
+    let encoded = |signed: &SignedAttestation| codec::encode(signed).map(Bytes::from);
+    let attestations: Result<Vec<Bytes>, _> = page.attestations().iter().map(encoded).collect();
     let voters = voters.iter().map(|(node, address)| VoterAddress { node: node.0, address: address.to_string() });
     Ok(ViewReply {
-        node: shown.node.0,
-        statements: statements?,
-        number: shown.number,
-        digest: Bytes::copy_from_slice(&shown.digest),
+        node: claim.node.0,
+        attestations: attestations?,
+        number: claim.number,
+        digest: Bytes::copy_from_slice(&claim.digest),
         signature: signature.map(|signature| Bytes::copy_from_slice(&signature)).unwrap_or_default(),
         voters: voters.collect(),
         ..ViewReply::default()
@@ -187,17 +187,19 @@ fn reply_of(answer: &Answer) -> Result<ViewReply, CodecError> {
 
 /// The page of an answer.
 pub(crate) fn page_of(reply: &ViewReply) -> Result<Page, MessageError> {
-    let statements: Result<Vec<Signed>, _> = reply.statements.iter().map(|bytes| decoded("statement", bytes)).collect();
-    Ok(Page::of(statements?, reply.number))
+    let attestations: Result<Vec<SignedAttestation>, _> =
+        reply.attestations.iter().map(|bytes| decoded("attestation", bytes)).collect();
+    Ok(Page::of(attestations?, reply.number))
 }
 
 fn answer_of(reply: &ViewReply) -> Result<Answer, MessageError> {
-    let shown = Shown { node: NodeId(reply.node), number: reply.number, digest: fixed("digest", &reply.digest)? };
+    let claim =
+        AttestationClaim { node: NodeId(reply.node), number: reply.number, digest: fixed("digest", &reply.digest)? };
     let signature = Some(&reply.signature).filter(|signature| !signature.is_empty());
     let signature = signature.map(|signature| fixed("signature", signature)).transpose()?;
     let address = |voter: &VoterAddress| Some((NodeId(voter.node), Address::parse(&voter.address).ok()?));
     let voters = reply.voters.iter().filter_map(address).collect();
-    Ok(Answer { shown, page: page_of(reply)?, signature, voters })
+    Ok(Answer { claim, page: page_of(reply)?, signature, voters })
 }
 
 fn fixed<const N: usize>(field: &'static str, bytes: &[u8]) -> Result<[u8; N], MessageError> {
@@ -209,19 +211,20 @@ mod tests {
     use countersign_core::id::{AuthorityId, ClusterId, StoreId};
     use countersign_core::key::SecretKey;
     use countersign_core::secret::Secret;
-    use countersign_core::trust::statement::{StatedVoter, Statement};
+    use countersign_core::trust::attestation::{Attestation, AttestedVoter};
     use std::collections::BTreeMap;
 
     use super::*;
 
     fn answer(signature: Option<[u8; 64]>) -> Answer {
         let identity = SecretKey::from_seed(Secret::new([1; 32])).public();
-        let voter = StatedVoter { identity, store: StoreId([1; 16]) };
-        let founding = Arc::new(Statement::founding(ClusterId([1; 16]), NodeId(1), voter, AuthorityId([2; 32])));
-        let shown = Shown::of(NodeId(1), &founding);
-        let page = Page::of(vec![Signed { statement: founding, signatures: BTreeMap::new() }], shown.number);
+        let voter = AttestedVoter { identity, store: StoreId([1; 16]) };
+        let founding = Arc::new(Attestation::founding(ClusterId([1; 16]), NodeId(1), voter, AuthorityId([2; 32])));
+        let claim = AttestationClaim::of(NodeId(1), &founding);
+        let page =
+            Page::of(vec![SignedAttestation { attestation: founding, signatures: BTreeMap::new() }], claim.number);
         let voters = vec![(NodeId(1), Address::parse("10.0.0.1:7001").unwrap())];
-        Answer { shown, page, signature, voters }
+        Answer { claim, page, signature, voters }
     }
 
     #[test]
@@ -239,7 +242,7 @@ mod tests {
         for reply in [
             ViewReply { digest: bytes(31), ..good.clone() },
             ViewReply { signature: bytes(63), ..good.clone() },
-            ViewReply { statements: vec![Bytes::from_static(b"none")], ..good.clone() },
+            ViewReply { attestations: vec![Bytes::from_static(b"none")], ..good.clone() },
         ] {
             answer_of(&reply).unwrap_err();
         }

@@ -1,9 +1,9 @@
 //! Renewal: a new leaf key and certificate well before the old one ends, without a restart.
 //!
-//! The next key is stored before it is asked for, the certificate beside its key in one file before anybody sees it, and
-//! the cluster takes either certificate until this member says that it uses the new one. So whatever step it is killed at,
-//! it comes back with a certificate that its peers accept, and the same renewal goes on. When a renewal is due, the
-//! [`CertificateKeeper`] decides.
+//! The next key is stored before it is asked for, the certificate beside its key in one file before anybody sees it,
+//! and the cluster takes either certificate until this member says that it uses the new one. So whatever step it is
+//! killed at, it comes back with a certificate that its peers accept, and the same renewal goes on. When a renewal is
+//! due, the [`CertificateKeeper`] decides.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,7 +105,10 @@ impl Renewal {
                 Some(Action::Adopt(adopt)) => match self.proposer.own_command(Command::AdoptLeaf(adopt), &[]).await {
                     Ok(_) => keeper.handle_adopted(),
                     Err(error) => {
-                        tracing::debug!(error = %crate::chain(&error), "the cluster does not know yet which certificate is in use");
+                        tracing::debug!(
+                            error = %crate::chain(&error),
+                            "the cluster does not know yet which certificate is in use"
+                        );
                         keeper.handle_not_adopted(boot_now());
                     }
                 },
@@ -116,7 +119,10 @@ impl Renewal {
                     }
                     Err(error) => {
                         self.renewals.failed.fetch_add(1, Ordering::Relaxed);
-                        tracing::warn!(error = %crate::chain(&error), "certificate not renewed yet, will be tried again");
+                        tracing::warn!(
+                            error = %crate::chain(&error),
+                            "certificate not renewed yet, will be tried again"
+                        );
                         keeper.handle_failure(boot_now());
                     }
                 },

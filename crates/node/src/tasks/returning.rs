@@ -1,9 +1,9 @@
 //! When peers refuse this member: it learns whether it was evicted, and comes back where it was not.
 //!
-//! One member's word changes nothing, and what to do the [`RefusalFollower`] decides. An evicted member serves no caller any
-//! more. Where its certificate is superseded (its data directory is an older copy)
-//! or of an authority that is gone, it asks for the next one by its identity key, of a server that it has verified under
-//! what that chain trusts.
+//! One member's word changes nothing, and what to do the [`RefusalFollower`] decides. An evicted member serves no
+//! caller any more. Where its certificate is superseded (its data directory is an older copy) or of an authority that
+//! is gone, it asks for the next one by its identity key, of a server that it has verified under what that chain
+//! trusts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,8 +19,8 @@ use countersign_core::limits::ENROLLMENT_REQUESTS_MAX;
 use countersign_core::member::recognition::History;
 use countersign_core::member::returning::{Action, Finding, Meaning, RefusalFollower, Standing, finding};
 use countersign_core::name::Address;
+use countersign_core::trust::attestation::ChainBroken;
 use countersign_core::trust::outcome::Refused;
-use countersign_core::trust::statement::ChainBroken;
 use countersign_core::trust::view::View;
 use countersign_net::{
     Credential, CredentialError, DialCause, DialError, Dialer, RecognizedServer, Unrecognized, dial_return,
@@ -44,7 +44,7 @@ use crate::trust::own_status::OwnStatus;
 const ANSWER_DEADLINE: Duration = Duration::from_secs(20);
 /// Times that a renewal number may turn out to be another while one return is under way.
 const NUMBERS_MAX: usize = 3;
-/// Pages of statements that are asked for over one connection, which is to return as well.
+/// Pages of attestations that are asked for over one connection, which is to return as well.
 const PAGES_MAX: usize = ENROLLMENT_REQUESTS_MAX - NUMBERS_MAX;
 
 /// What a failure to connect means; none where another refusal or the network is to blame.
@@ -97,7 +97,7 @@ impl From<Status> for ReturnFailure {
     }
 }
 
-/// Why statements were not followed.
+/// Why attestations were not followed.
 #[derive(Debug, thiserror::Error)]
 pub enum FollowError {
     /// The member could not answer.
@@ -106,8 +106,8 @@ pub enum FollowError {
     /// Its answer cannot be read.
     #[error("the answer is malformed")]
     Message(#[from] MessageError),
-    /// The statements do not follow from those that are known.
-    #[error("the statements shown are not believed")]
+    /// The attestations do not follow from those that are known.
+    #[error("the attestations are not believed")]
     Chain(#[from] ChainBroken),
     /// No nonce could be drawn.
     #[error(transparent)]
@@ -185,14 +185,14 @@ impl Returning {
 
     /// What the cluster has become, as `address` can prove it; and this member's way back, if it needs one.
     async fn ask_one(&self, address: &Address, meaning: Meaning) -> Result<Finding, ReturnFailure> {
-        let known = Arc::clone(&self.local.endpoint.trust().load().view.statement);
+        let known = Arc::clone(&self.local.endpoint.trust().load().view.attestation);
         let mut history = History::from(Arc::clone(&known));
-        let (mut client, presented) = loop {
-            let (stream, presented) = dial_return(address).await?;
+        let (mut client, unrecognized) = loop {
+            let (stream, unrecognized) = dial_return(address).await?;
             let endpoint = tonic::transport::Endpoint::from_static("http://member").timeout(ANSWER_DEADLINE);
             let mut client = EnrollmentClient::new(channel_over(&endpoint, stream));
             if follow_all(&mut client, &mut history).await? {
-                break (client, presented);
+                break (client, unrecognized);
             }
         };
         let own = Standing {
@@ -203,7 +203,7 @@ impl Returning {
         let finding = finding(self.local.node, meaning, &history, own);
         match finding {
             Finding::Outdated => {
-                let server = presented.recognize(known.cluster, &history.newest.authorities, &history.evicted)?;
+                let server = unrecognized.recognize(known.cluster, &history.newest.authorities, &history.evicted)?;
                 self.come_back(&mut client, &server).await?;
             }
             Finding::Evicted | Finding::Member => {}
@@ -242,8 +242,8 @@ impl Returning {
     }
 }
 
-/// The certificate chain that the cluster issues for `key` to the member that signs with `identity`, and the number of that
-/// renewal. `view` may be older than the cluster's.
+/// The certificate chain that the cluster issues for `key` to the member that signs with `identity`, and the number of
+/// that renewal. `view` may be older than the cluster's.
 pub(crate) async fn next_chain(
     client: &mut EnrollmentClient<Channel>,
     identity: &SecretKey,
@@ -326,16 +326,16 @@ pub(crate) async fn next_chain(
     Err(Refused::RenewalOutOfOrder { node, next: number }.into())
 }
 
-/// Follows page after page of statements; false if there are more than one connection may ask for. Each page leads on, so
-/// that it ends.
+/// Follows page after page of attestations; false if there are more than one connection may ask for. Each page leads
+/// on, so that it ends.
 pub(crate) async fn follow_all(
     client: &mut EnrollmentClient<Channel>,
     history: &mut History,
 ) -> Result<bool, FollowError> {
     for _ in 0..PAGES_MAX {
         let nonce = random::<32>()?.expose().to_vec().into();
-        let shown = client.view(ViewRequest { nonce, known: history.newest.number }).await?.into_inner();
-        let page = page_of(&shown)?;
+        let reply = client.view(ViewRequest { nonce, known: history.newest.number }).await?.into_inner();
+        let page = page_of(&reply)?;
         history.follow(&page)?;
         if !page.has_more() {
             return Ok(true);

@@ -1,6 +1,6 @@
-//! Ends a member whose state machine stands still, at an entry or because the state is never given back. What starts it
-//! again (systemd, an orchestrator) gets a member that works, where a frozen one would go on looking alive. It runs on a
-//! thread of its own and waits for no lock.
+//! Ends a member whose state machine stands still, at an entry or because the state is never given back. What starts
+//! it again (systemd, an orchestrator) gets a member that works, where a frozen one would go on looking alive. It runs
+//! on a thread of its own and waits for no lock.
 
 use std::time::Duration;
 use std::{io, thread};
@@ -15,8 +15,8 @@ use crate::trust::machine::SharedState;
 /// How often the watchdog looks.
 const LOOK: Duration = Duration::from_millis(250);
 
-/// The shortest time after which a machine is taken to stand still: on a loaded host, applying one entry may take as long
-/// as the shortest leases.
+/// The shortest time after which a machine is taken to stand still: on a loaded host, applying one entry may take as
+/// long as the shortest leases.
 const PATIENCE_MIN: Duration = Duration::from_secs(10);
 
 /// Stands for the state being held, which is no piece of work: those are odd and small.
@@ -65,7 +65,10 @@ pub(crate) fn spawn(local: &Local, state: &SharedState, group: &Group, stop: Can
             let working = if state.is_free() { work.under_way() } else { Some(STATE_HELD) };
             if watch.look(working) {
                 let secs = LOOK.saturating_mul(watch.looks_max).as_secs();
-                tracing::error!(%node, %name, secs, "this member's state machine stands still: the process ends, start it again");
+                tracing::error!(
+                    %node, %name, secs,
+                    "this member's state machine stands still: the process ends, start it again"
+                );
                 std::process::abort();
             }
         }

@@ -57,10 +57,11 @@ impl Assignments for WeakAssigned {
         }
     }
 
-    /// Raft obeys whoever claims to lead, and a learner is not trusted to. Besides those who are meant to vote, those who
-    /// still do: a voter that is being demoted hands over first.
+    /// Raft obeys each member that claims to lead, and a learner is not trusted to. Besides the members whose role is
+    /// voter, these are the members that still vote: a voter that is being demoted hands over first.
     ///
-    /// Nobody is believed before this member has recognized the cluster, and never whom it refuses by itself.
+    /// No member is believed before this member has recognized the cluster. A member that it refuses by itself is never
+    /// believed.
     fn may_lead(&self, group: GroupId, node: NodeId) -> Option<bool> {
         let this = self.0.upgrade()?;
         if this.endpoint.get().is_some_and(|endpoint| endpoint.denied(node).is_some()) {
@@ -78,8 +79,8 @@ impl Assignments for WeakAssigned {
         Some(member.is_some_and(|m| m.suffrage == Suffrage::Voter || votes()))
     }
 
-    /// An eviction in this member's own log counts for refusal at once, until it is applied: it may be committed without
-    /// this member knowing.
+    /// An eviction in this member's own log counts for refusal at once, until it is applied: it may be committed
+    /// without this member knowing.
     fn appended(&self, group: GroupId, index: u64, command: &[u8]) {
         let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) else { return };
         let Ok(Stamped { command, .. }) = Stamped::decode(this.known, command) else { return };
@@ -111,8 +112,8 @@ impl Assignments for WeakAssigned {
         }
     }
 
-    /// By this member's own log alone, never by the stored view: a store that was made anew holds nothing of what was
-    /// promised before, and its log must have come as far as the entry that says that it counts.
+    /// By this member's own log alone, never by the stored view: a new store holds none of the earlier
+    /// promises, and its log must have come as far as the entry that says that it counts.
     ///
     /// In any other group: by the store that the cluster has on record of it, which it was assigned to its groups with.
     fn may_vote(&self, group: GroupId) -> bool {
@@ -143,7 +144,8 @@ impl Assignments for WeakAssigned {
         }
     }
 
-    /// A member that was away knows none of those who came meanwhile: the snapshot of the trust group says who they are.
+    /// A member that was away knows none of those who came meanwhile: the snapshot of the trust group says who they
+    /// are.
     fn admits(&self, group: GroupId, member: NodeId, snapshot: &[u8]) -> bool {
         let Some(this) = self.0.upgrade() else { return false };
         if group != GroupId::TRUST || self.assigned(group, member) == Some(true) {

@@ -41,8 +41,8 @@ pub enum SignError {
     Seal(#[from] SealError),
 }
 
-/// The authorities whose keys this member holds, since it is a voter and has opened its copies: one today, two while one is
-/// replaced by another.
+/// The authorities whose keys this member holds, since it is a voter and has opened its copies: one today, two while
+/// one is replaced by another.
 #[derive(Default)]
 pub struct KeyHolder(ArcSwap<BTreeMap<AuthorityId, Arc<Authority>>>);
 
@@ -86,7 +86,7 @@ impl KeyHolder {
         })
     }
 
-    /// Seals the authority's key to a member that is to vote.
+    /// Seals the authority's key to a member that is promoted.
     pub(crate) fn seal_to(
         &self,
         authority: AuthorityId,

@@ -1,6 +1,6 @@
-//! Whom this member refuses by itself, ahead of the view in force: members that an operator put in quarantine here, members
-//! that the cluster was recognized to have evicted, and members whose eviction stands in this member's own log. It needs
-//! no leader and no quorum, and it only ever refuses.
+//! The members that this member refuses by itself, ahead of the view in force: members that an operator put in
+//! quarantine here, members that the cluster was recognized to have evicted, and members whose eviction stands in this
+//! member's own log. It needs no leader and no quorum, and it only ever refuses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
@@ -104,12 +104,12 @@ impl Denylist {
         Ok(self.enforce(&mut cut))
     }
 
-    /// Whom an operator put in quarantine here.
+    /// The members that an operator put in quarantine here.
     pub fn quarantined(&self) -> BTreeSet<NodeId> {
         self.lock().quarantined.clone()
     }
 
-    /// Refuses whom the cluster has evicted, as a majority of its voters showed.
+    /// Refuses the members that the cluster has evicted, as a majority of its voters attested.
     pub(crate) fn recognized(&self, evicted: impl IntoIterator<Item = NodeId>) {
         let mut cut = self.lock();
         let before = cut.recognized.len();
@@ -119,7 +119,8 @@ impl Denylist {
         }
     }
 
-    /// Refuses whom the entry at `index` of this member's own log evicts, committed or not, until it is applied.
+    /// Refuses the member that the entry at `index` of this member's own log evicts, committed or not, until it is
+    /// applied.
     pub(crate) fn logged(&self, index: u64, node: NodeId) {
         let mut cut = self.lock();
         if index <= cut.applied {
@@ -137,8 +138,8 @@ impl Denylist {
         }
     }
 
-    /// The view in force holds what came of the entries up to `index`: it refuses whom they evicted, and nobody is refused
-    /// for an eviction that was not carried out or that a snapshot replaced.
+    /// The view in force holds what came of the entries up to `index`: it refuses the members that they evicted. No
+    /// member is refused for an eviction that was not carried out or that a snapshot replaced.
     pub(crate) fn applied(&self, index: u64) {
         let mut cut = self.lock();
         cut.applied = cut.applied.max(index);
@@ -153,16 +154,17 @@ impl Denylist {
         self.lock().denied().into_keys().collect()
     }
 
-    /// What was closed for these evictions before they were applied. From now on the view refuses whom they evict.
-    pub(crate) fn settle(&self, revocations: &[Revocation]) -> Vec<ClosedConnection> {
-        let evicted = |role: &Role| revocations.iter().any(|r| r.whom == Revoked::Principal(role.clone()));
+    /// The connections that were closed for these evictions before they were applied. From now on the view refuses the
+    /// evicted members.
+    pub(crate) fn take_closed(&self, revocations: &[Revocation]) -> Vec<ClosedConnection> {
+        let evicted = |role: &Role| revocations.iter().any(|r| r.revoked == Revoked::Principal(role.clone()));
         let mut cut = self.lock();
         if cut.closed.is_empty() {
             return Vec::new();
         }
-        let (settled, rest) = core::mem::take(&mut cut.closed).into_iter().partition(|c| evicted(&c.principal.role));
+        let (closed, rest) = core::mem::take(&mut cut.closed).into_iter().partition(|c| evicted(&c.principal.role));
         cut.closed = rest;
-        settled
+        closed
     }
 }
 

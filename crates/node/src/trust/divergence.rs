@@ -73,7 +73,8 @@ impl Kept {
 #[derive(Default)]
 struct Known {
     kept: Kept,
-    /// The alarm that stands, as this member found it as leader or heard it from its leader. For a learner: that it differs.
+    /// The alarm that stands, as this member found it as leader or heard it from its leader. For a learner: that it
+    /// differs.
     report: Option<Report>,
 }
 
@@ -128,7 +129,8 @@ impl Divergence {
 }
 
 impl Known {
-    /// Puts `report` in place of the one that stood. True if it is about something else; if not, what was found out stays.
+    /// Puts `report` in place of the one that stood. True if it is about something else; if not, what was found out
+    /// stays.
     fn stands(&mut self, report: Option<Report>) -> bool {
         let about = |report: &Option<Report>| {
             report.as_ref().map(|report| (report.disagreements.clone(), report.conflicts.clone()))
@@ -141,8 +143,8 @@ impl Known {
     }
 }
 
-/// Whether this member was told that what `store` holds differs, so that it may return with another although its store is
-/// whole.
+/// Whether this member was told that what `store` holds differs, so that it may return with another although its store
+/// is whole.
 pub(crate) fn is_known_to_differ(data: &DataDir, store: StoreId) -> Result<bool, DataDirError> {
     let kept = data.read(file::DIVERGENCE)?.and_then(|bytes| codec::decode::<Kept>(&bytes).ok());
     Ok(kept.is_some_and(|kept| kept.differs == Some(store)))
@@ -189,7 +191,10 @@ impl Divergence {
         let (news, changed) = news;
         match &alarm {
             Some(report) if changed => {
-                tracing::error!(report = %lines(report, &view).join("; "), "the states of voters differ: no lease is granted");
+                tracing::error!(
+                    report = %lines(report, &view).join("; "),
+                    "the states of voters differ: no lease is granted"
+                );
             }
             None if changed => tracing::info!("the states of the voters that count do not differ any more"),
             Some(_) | None => {}
@@ -251,7 +256,7 @@ impl Divergence {
     /// What the leader knows of voters' disagreements, whether it lets them count or not. A voter keeps it.
     pub(crate) fn follow_leader(&self, disputed: &Report) {
         self.judge(|known, by| {
-            // A learner never leads, and nobody asks it.
+            // A learner never leads, and no member asks it.
             let votes = by.view.members.get(&by.me.0).is_some_and(|member| member.suffrage == Suffrage::Voter);
             let nothing = Report::default();
             known.kept.agreement.follow(by, if votes { disputed } else { &nothing });
@@ -271,7 +276,8 @@ impl Divergence {
         warnings.extend(learners.iter().flat_map(|report| lines(report, view)));
         if learners.len() > 1 {
             warnings.push(
-                "several learners differ from this leader: its own state may be the wrong one; restart it, and see whether                  they still differ, before any of them returns"
+                "several learners differ from this leader: its own state may be the wrong one; restart it, and see \
+                 whether they still differ, before any of them returns"
                     .to_owned(),
             );
         }
@@ -313,7 +319,8 @@ impl Divergence {
         (page, last)
     }
 
-    /// Finds out which revocations the voters of the alarm hold that others of them lack. True if all of them have said.
+    /// Finds out which revocations the voters of the alarm hold that others of them lack. True if all of them have
+    /// said.
     async fn find_uneven(&self) -> bool {
         let leads = self.group.status().state == GroupState::Leader;
         let Some(mut report) = self.report().filter(|_| leads) else { return true };
@@ -402,7 +409,10 @@ impl Divergence {
             match done {
                 Ok(()) => written = Some(kept),
                 Err(error) => {
-                    tracing::error!(error = %crate::chain(&error), "that members' states differ could not be written down");
+                    tracing::error!(
+                        error = %crate::chain(&error),
+                        "that members' states differ could not be written down"
+                    );
                     // why: nothing tells when there is room again
                     tokio::time::sleep(NOTE_AGAIN).await;
                 }
@@ -425,19 +435,21 @@ fn lines(report: &Report, view: &View) -> Vec<String> {
         let said: Vec<String> =
             by.iter().map(|(node, said)| format!("{} {}", name(node), short(said.digest))).collect();
         lines.push(format!(
-            "states of voters differ at log index {index} ({}): no lease is granted, so nobody serves clients; find out whose \
-             state is wrong and demote that node (`countersign node demote NODE --keep-authority`), then stop it and run \
-             `countersign server --return-as-learner` there; one that cannot be demoted: `countersign node quarantine NODE` on \
-             every other voter; a command that unites the states is not in this version",
+            "states of voters differ at log index {index} ({}): no lease is granted, so no member serves clients; \
+             find out whose state is wrong and demote that node (`countersign node demote NODE --keep-authority`), \
+             then stop it and run `countersign server --return-as-learner` there; one that cannot be demoted: \
+             `countersign node quarantine NODE` on every other voter; a command that unites the states is not in \
+             this version",
             said.join(", ")
         ));
     }
     for node in &report.conflicts {
         let name = name(node);
         lines.push(format!(
-            "{name} holds committed entries that the leader's log lacks: voters were restored from older copies; no lease is \
-             granted, so nobody serves clients; revoke again what {name} holds and others lack, then stop {name} and run \
-             `countersign server --return-as-learner` there; a command that unites the states is not in this version"
+            "{name} holds committed entries that the leader's log lacks: voters were restored from older copies; \
+             no lease is granted, so no member serves clients; revoke again what {name} holds and others lack, then \
+             stop {name} and run `countersign server --return-as-learner` there; a command that unites the states is \
+             not in this version"
         ));
     }
     lines.extend(report.uneven.iter().map(|(revocation, uneven)| {
@@ -454,8 +466,8 @@ fn lines(report: &Report, view: &View) -> Vec<String> {
 
 fn learner_line(name: &str, index: u64) -> String {
     format!(
-        "the state of {name} differs from the leader's at log index {index}: it gets no lease; stop it and run `countersign \
-         server --return-as-learner` there"
+        "the state of {name} differs from the leader's at log index {index}: it gets no lease; stop it and run \
+         `countersign server --return-as-learner` there"
     )
 }
 

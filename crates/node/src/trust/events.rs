@@ -1,8 +1,8 @@
 //! The events file: one line of JSON for each change, written as the change is applied.
 //!
-//! Entries are applied again after a restart, from the last snapshot on. The number of the last line says which events are
-//! written already, so that none is written twice and none is left out. Numbers that a snapshot skipped are named by a line
-//! of their own. The file is bounded: past [`FILE_LEN_MAX`] it takes the place of the one before it.
+//! Entries are applied again after a restart, from the last snapshot on. The number of the last line says which events
+//! are written already, so that none is written twice and none is left out. Numbers that a snapshot skipped are named
+//! by a line of their own. The file is bounded: past [`FILE_LEN_MAX`] it takes the place of the one before it.
 //!
 //! What cannot be written is logged, counted, and named as a gap by the next line that can be.
 
@@ -87,7 +87,10 @@ impl EventLog {
         let file = opened(&path).map_err(io(&path, "open"))?;
         let len = file.metadata().map_err(io(&path, "read"))?.len();
         if read.len < len {
-            tracing::warn!(path = %path.display(), bytes = len - read.len, "events file ends within a line: it is repaired");
+            tracing::warn!(
+                path = %path.display(), bytes = len - read.len,
+                "events file ends within a line: it is repaired"
+            );
             file.set_len(read.len).map_err(io(&path, "repair"))?;
         }
         let last = read.last.or(before.last).unwrap_or_default();
@@ -233,7 +236,7 @@ fn contents(path: &PathBuf, len_max: u64) -> io::Result<Contents> {
         end = end.saturating_add(line.len() as u64);
         let Some(line) = line.strip_suffix(b"\n") else { break };
         contents.len = end;
-        // What does not read is passed over and left as it is: nobody but an operator takes lines away.
+        // What does not read is passed over and left as it is: only an operator takes lines away.
         let Ok(text) = core::str::from_utf8(line) else { continue };
         if let Some(event) = Line::parse(text) {
             contents.heads.insert(event.number, event.head);

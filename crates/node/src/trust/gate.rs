@@ -6,8 +6,8 @@ use countersign_core::time::BootMillis;
 
 use crate::boot::boot_now;
 
-/// Whether Raft's messages are believed: one moment of the clock that no suspend stops, so that a member that was paused
-/// past the end of its lease believes nothing that was waiting for it.
+/// Whether Raft's messages are believed: one moment of the clock that no suspend stops, so that a member that was
+/// paused past the end of its lease believes nothing that was waiting for it.
 pub(crate) struct Gate(AtomicU64);
 
 const SHUT: u64 = 0;
@@ -37,8 +37,9 @@ impl Gate {
         self.0.store(until, Ordering::Release);
     }
 
-    /// A lease counts: from its end on nothing is believed. It does not open what is shut. One that has ended has shut it then:
-    /// told of again, it does not shut what was recognized since, or two members would go on shutting each other out.
+    /// A lease counts: from its end on nothing is believed. It does not open what is shut. One that has ended has shut
+    /// it then: told of again, it does not shut what was recognized since, or two members would go on shutting each
+    /// other out.
     pub(crate) fn leased(&self, until: BootMillis) {
         let now = boot_now().0;
         let counts = |end| (now < end && now < until.0).then_some(until.0);
@@ -65,7 +66,7 @@ mod tests {
     #[test]
     fn a_gate_that_is_shut_opens_by_recognition_alone_and_shuts_with_the_lease() {
         let gate = Gate::default();
-        assert!(gate.is_open(), "nobody stands around it yet");
+        assert!(gate.is_open(), "no member is put together around it yet");
         gate.shut();
         let (past, future) = (BootMillis(boot_now().0.saturating_sub(1)), boot_now().plus(3_600_000));
         gate.leased(future);

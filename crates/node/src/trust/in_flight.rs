@@ -25,8 +25,8 @@ struct Held {
     bytes: usize,
 }
 
-/// What each member has waiting that took commands: this one for itself and its operators, others by forwarding. Members
-/// that have nothing waiting are absent.
+/// What each member has waiting that took commands: this one for itself and its operators, others by forwarding.
+/// Members that have nothing waiting are absent.
 #[derive(Clone, Default)]
 pub(crate) struct InFlight(Arc<Locked<BTreeMap<NodeId, Held>>>);
 
@@ -78,7 +78,7 @@ mod tests {
     const HERE: NodeId = NodeId(1);
 
     #[test]
-    fn an_author_that_floods_waits_and_nobody_else_does() {
+    fn author_that_floods_waits_and_delays_no_other_author() {
         let in_flight = InFlight::default();
         let mut held: Vec<InFlightPlace> =
             (0..COMMANDS_PER_AUTHOR_MAX).map(|_| in_flight.enter(MEMBER, 1).unwrap()).collect();

@@ -26,8 +26,8 @@ use crate::trust::denylist::Denylist;
 use crate::trust::events::{EventCounts, EventLog};
 use crate::trust::stores::Stores;
 
-/// Called with each new view and what was revoked on the way to it, before anything else learns of it. True once this view,
-/// or a newer one, is in force: else nothing may be acknowledged.
+/// Called with each new view and what was revoked on the way to it, before anything else learns of it. True once this
+/// view, or a newer one, is in force: else nothing may be acknowledged.
 pub(crate) type Publish = Box<dyn Fn(&Arc<View>, UnixMillis, &[Revocation]) -> bool + Send + Sync>;
 
 /// A revocation that was applied.
@@ -35,21 +35,21 @@ pub(crate) type Publish = Box<dyn Fn(&Arc<View>, UnixMillis, &[Revocation]) -> b
 pub(crate) struct Revocation {
     /// From when on it counts: its id.
     pub(crate) generation: Generation,
-    pub(crate) whom: Revoked,
+    pub(crate) revoked: Revoked,
 }
 
 impl Revocation {
     fn of(command: &Command, outcome: &Outcome) -> Option<Self> {
-        let Effect::Revokes(whom) = command.effect() else { return None };
+        let Effect::Revokes(revoked) = command.effect() else { return None };
         let (Outcome::Evicted { generation, .. } | Outcome::Revoked { generation, .. }) = outcome else { return None };
-        Some(Self { generation: *generation, whom })
+        Some(Self { generation: *generation, revoked })
     }
 }
 
 /// Changes that are remembered, for those outside who ask what they missed.
 const CHANGES_MAX: usize = 1024;
 
-/// Whom the last changes concerned.
+/// The principals that the last changes concerned.
 #[derive(Default)]
 struct Changes {
     /// What came up to here is forgotten.
@@ -121,7 +121,7 @@ impl SharedState {
         Arc::clone(&self.0.applied_state.lock().state)
     }
 
-    /// Whom the changes after `told` concerned, up to the generation that is given.
+    /// The principals that the changes after `told` concerned, up to the generation that is given.
     pub(crate) fn affected(&self, told: Generation, upto: Generation) -> Affected {
         self.0.applied_state.lock().changes.between(told, upto)
     }
@@ -223,14 +223,17 @@ impl TrustMachine {
         if view.generation != self.published {
             let in_force = |publish: &Publish| publish(view, state.time(), &self.revocations);
             if !self.shared.0.publish.get().is_none_or(in_force) {
-                // Whoever waits for this member's word goes on waiting; the next entry tries again.
-                tracing::error!(generation = %view.generation, "what was applied is not in force and is not acknowledged");
+                // A barrier that waits for this member's acknowledgment goes on waiting; the next entry tries again.
+                tracing::error!(
+                    generation = %view.generation,
+                    "what was applied is not in force and is not acknowledged"
+                );
                 return;
             }
             self.published = view.generation;
             self.revocations.clear();
         }
-        // Not before the view is in force: in between, somebody evicted would be refused by neither.
+        // Not before the view is in force: in between, neither would refuse an evicted member.
         if let Some(upto) = upto {
             self.denylist.applied(upto.index);
             self.stores.applied(upto.index);
@@ -288,7 +291,7 @@ impl GroupMachine for TrustMachine {
         if core::mem::take(&mut self.replaced) {
             self.shared.0.digests.lock().replaced(upto.index);
         }
-        // Last: it takes time that grows with the state, and nobody waits for it.
+        // Last: it takes time that grows with the state, and no caller waits for it.
         self.digest(upto.index);
     }
 }

@@ -20,7 +20,7 @@ impl OwnStatus {
         Self { evicted: AtomicBool::new(false), lease, endpoint }
     }
 
-    /// Whether this member knows that it was evicted: by its own log, or by statements that the voters signed.
+    /// Whether this member knows that it was evicted: by its own log, or by attestations that the voters signed.
     pub fn is_evicted(&self) -> bool {
         self.evicted.load(Ordering::Acquire)
     }
@@ -30,6 +30,6 @@ impl OwnStatus {
         self.evicted.store(true, Ordering::Release);
         self.lease.surrender();
         let closed = self.endpoint.registry().close_services(Refusal::NoLease).len();
-        tracing::error!(connections = closed, "this node was evicted from its cluster; it serves nobody any more");
+        tracing::error!(connections = closed, "this node was evicted from its cluster; it serves no client any more");
     }
 }

@@ -158,12 +158,12 @@ impl Proposer {
         self.command_of(&Claim::of_member(self.local.node, new_request()?), command, spki).await
     }
 
-    /// Carries out a command that somebody asked this member for, with the key to certify where it admits or issues.
+    /// Carries out a command that a caller asked this member for, with the key to certify where it admits or issues.
     pub async fn command_of(&self, claim: &Claim, command: Command, spki: &[u8]) -> Result<Done, CommandError> {
         let deadline = Instant::now() + PROPOSE_DEADLINE;
         let mut turn = 0;
         loop {
-            // A member whom nobody has reached yet, because it moved, asks the voters one after the other.
+            // A member that moved, and that no leader has reached yet, asks the voters one after the other.
             let leader = self.group.leader().or_else(|| self.some_voter(turn));
             turn += 1;
             let attempt = match leader {
@@ -182,8 +182,8 @@ impl Proposer {
                     return Ok(*done);
                 }
                 Attempt::Elsewhere | Attempt::Clock(_) if Instant::now() + RETRY < deadline => {
-                    // why: a new leader is being elected, or waits for the voters' clocks; there is nothing to be woken by
-                    // that covers a lost message
+                    // why: a new leader is being elected, or waits for the voters' clocks; there is nothing to be
+                    // woken by that covers a lost message
                     tokio::time::sleep(RETRY).await;
                 }
                 Attempt::Elsewhere => return Err(CommandError::NoLeader),
@@ -208,7 +208,7 @@ impl Proposer {
         command: &Command,
         spki: &[u8],
     ) -> Result<Option<ProposeReply>, CommandError> {
-        // Whoever it was, `from` took it: the transport verified that peer.
+        // `from` took the request of any caller: the transport verified that peer.
         match self.propose_here(claim.taken_by(from, command), command, spki).await? {
             Attempt::Elsewhere => Ok(None),
             Attempt::Clock(why) => Err(CommandError::Clock(why)),
@@ -239,7 +239,7 @@ impl Proposer {
                 return Ok(Attempt::Done(Box::new(done)));
             }
         }
-        // What removes somebody is not even written where nobody can commit it: later, it would surprise.
+        // A command that removes a member is not even written where it cannot be committed: later, it would surprise.
         if matches!(command, Command::Evict(_) | Command::SetSuffrage(_) | Command::ReturnStore(_))
             && self.group.ensure_linearizable().await.is_err()
         {
@@ -307,8 +307,8 @@ impl Proposer {
         Refused::AboveLevel { needed, level: state.level(), behind: state.behind(needed, &BTreeSet::new()) }
     }
 
-    /// Whether the member that took the command may have it proposed, as far as is applied here. What this member took, it
-    /// has judged itself.
+    /// Whether the member that took the command may have it proposed, as far as is applied here. What this member
+    /// took, it has judged itself.
     fn permit(&self, taken_by: NodeId, command: &Command) -> Result<(), NotPermitted> {
         if taken_by == self.local.node {
             return Ok(());
@@ -316,8 +316,9 @@ impl Proposer {
         self.state.read().view().map_or(Ok(()), |view| permit(view, taken_by, command))
     }
 
-    /// What `apply` would answer without a change, so that neither strangers nor members fill the log with it. A leader that
-    /// has just been elected may lack what is committed: before it answers, it makes sure that it has applied everything.
+    /// What `apply` would answer without a change, so that neither unauthenticated callers nor members fill the log
+    /// with it. A leader that has just been elected may lack what is committed: before it answers, it makes sure that
+    /// it has applied everything.
     async fn answered(&self, command: &Command, time: UnixMillis) -> Option<Outcome> {
         let first = self.state.read().answered(command, time)?;
         if matches!(first, Outcome::Refused(Refused::NoCluster)) || self.group.ensure_linearizable().await.is_err() {
@@ -339,7 +340,7 @@ impl Proposer {
         let chain = match (&done.outcome, command.effect()) {
             (Outcome::Admitted(admitted), Effect::CertifiesNode(endorsement)) if certified == admitted.leaf.key => {
                 if let Some(view) = view {
-                    // Rules come with the log: until it has that, a joiner lets nobody do anything.
+                    // Rules come with the log: until it has that, a joiner allows nothing.
                     done.view = codec::encode::<View>(&view.without_policy())?.into();
                 }
                 self.key_holder.sign_admitted(admitted, endorsement, spki)?
@@ -403,7 +404,7 @@ mod tests {
     use countersign_core::limits::COMMANDS_PER_AUTHOR_MAX;
     use countersign_core::trust::command::{
         AdoptLeaf, ClusterSetting, FEATURE_LEVEL, ReportFeatureLevel, RevokeJoinToken, SealAuthority, SetAddresses,
-        SignStatement,
+        SignAttestation,
     };
 
     use super::*;
@@ -425,7 +426,7 @@ mod tests {
         let before = written();
         for command in [
             reported(FEATURE_LEVEL),
-            Command::SignStatement(SignStatement { number: 9, node, signature: [0; 64] }),
+            Command::SignAttestation(SignAttestation { number: 9, node, signature: [0; 64] }),
             Command::AdoptLeaf(AdoptLeaf { node, renewal: 3 }),
             Command::SetAddresses(SetAddresses { node, addresses: vec![], signature: [0; 64] }),
         ] {
@@ -483,7 +484,7 @@ mod tests {
         let refused = member.proposer.own_command(command.clone(), &[]).await.unwrap_err();
         assert!(matches!(refused, CommandError::Busy(Busy::Commands)), "{refused:?}");
         drop(held);
-        // Another member's commands are in nobody's way: the state machine answers that there is no such token.
+        // Another member's commands delay no other command: the state machine answers that there is no such token.
         let _others = flood(NodeId(2));
         let answered = member.proposer.own_command(command, &[]).await.unwrap_err();
         assert!(matches!(answered, CommandError::Refused(Refused::NoSuchToken(_))), "{answered:?}");

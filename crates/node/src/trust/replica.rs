@@ -57,7 +57,7 @@ pub(crate) struct Replica {
     pub(crate) peers: Peers,
     /// Whether Raft's messages are believed. Open until a member is put together around this.
     pub(crate) gate: Arc<Gate>,
-    /// Whom this member refuses by itself.
+    /// The members that this member refuses by itself.
     pub(crate) denylist: Arc<Denylist>,
     /// Which stores count as whose, ahead of what is applied.
     pub(crate) stores: Arc<Stores>,
@@ -256,7 +256,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn a_snapshot_may_name_newcomers_that_its_own_state_knows_and_nobody_else() {
+    async fn snapshot_may_name_only_newcomers_that_its_own_state_knows() {
         let store = tempfile::tempdir().unwrap();
         let stored = Arc::new(view(1, &[1, 2], 2));
         let replica =
@@ -285,7 +285,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn an_eviction_that_is_refused_when_it_is_applied_cuts_nobody_off() {
+    async fn eviction_refused_at_apply_cuts_off_no_member() {
         let store = tempfile::tempdir().unwrap();
         let replica =
             Replica::open((store_in(&store, LEADER), LEADER), FEATURE_LEVEL, None, events(&store)).await.unwrap();

@@ -38,7 +38,8 @@ impl StoreWarnings {
             };
             let data = self.local.data.path().display();
             warnings.push(format!(
-                "{by} refuses this node's store: {why}; stop this node and run `countersign server --return-as-learner --data {data}`"
+                "{by} refuses this node's store: {why}; stop this node and run `countersign server \
+                 --return-as-learner --data {data}`"
             ));
         }
         if self.lease.is_replaced() {
@@ -65,12 +66,12 @@ impl StoreWarnings {
         }
         match self.stores.fault(member.id)? {
             StoreFault::Other { expected, got, .. } if expected == member.store => Some(format!(
-                "{name} speaks under another store ({got}) than the one on record: a copy of it is running, or its store was \
-                 made anew"
+                "{name} speaks under another store ({got}) than the one on record: a copy of it is running, or its \
+                 store was made again"
             )),
             StoreFault::Conflict { index, .. } => Some(format!(
-                "{name} leads without log entry {index}, which is committed here: voters were restored from older copies; see \
-                 `countersign status` there"
+                "{name} leads without log entry {index}, which is committed here: voters were restored from older \
+                 copies; see `countersign status` there"
             )),
             StoreFault::Other { .. } | StoreFault::Log { .. } | StoreFault::Vote { .. } | StoreFault::Before { .. } => {
                 None

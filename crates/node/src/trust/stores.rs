@@ -1,7 +1,7 @@
 //! Which store counts as whose, and what was refused because of it.
 //!
-//! The record in the replicated state decides. Two things run ahead of it: an entry of this member's own log that is not
-//! applied yet, and what the voters attested to a member that was away.
+//! The record in the replicated state decides. Two things run ahead of it: an entry of this member's own log that is
+//! not applied yet, and what the voters attested to a member that was away.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use countersign_core::id::{NodeId, StoreId};
 use countersign_core::locked::{LockGuard, Locked};
+use countersign_core::trust::attestation::Attestation;
 use countersign_core::trust::command::{Command, Effect};
-use countersign_core::trust::statement::Statement;
 use countersign_core::trust::view::View;
 use countersign_raft::{Refusal, StoreFault};
 use tokio::sync::watch;
 
-/// Entries of the own log that bring a store: more cannot be on their way at once, one change of members waits for another.
+/// Entries of the own log that bring a store: more cannot be on their way at once, one change of members waits for
+/// another.
 const LOGGED_MAX: usize = 64;
 
 /// How long a leader is said to lack entries after its last attempt.
@@ -26,13 +27,13 @@ const CONFLICT_LASTS: Duration = Duration::from_secs(10);
 struct Known {
     /// By the index of the entry, which may be cut off again while it is not committed.
     logged: BTreeMap<u64, (NodeId, StoreId)>,
-    attested: Option<Arc<Statement>>,
+    attested: Option<Arc<Attestation>>,
     /// Members that were refused for their store, why and when last.
     faults: BTreeMap<NodeId, (StoreFault, Instant)>,
     /// Members that refuse this member's own store, and as what last.
     refused_by: BTreeMap<NodeId, Refusal>,
-    /// Members that hold committed entries which this member's log lacks: their stores, and the term of this member that they
-    /// refused.
+    /// Members that hold committed entries which this member's log lacks: their stores, and the term of this member
+    /// that they refused.
     conflicts: BTreeMap<NodeId, (StoreId, u64)>,
 }
 
@@ -54,8 +55,9 @@ impl Stores {
     pub(crate) fn of(&self, view: Option<&View>, node: NodeId) -> Vec<StoreId> {
         let known = self.lock();
         let recorded = view.and_then(|view| view.members.get(&node)).map(|member| member.store);
-        let newer = |statement: &&Arc<Statement>| view.is_none_or(|view| view.statement.number < statement.number);
-        let attested = known.attested.as_ref().filter(newer).and_then(|statement| statement.voters.get(&node));
+        let newer =
+            |attestation: &&Arc<Attestation>| view.is_none_or(|view| view.attestation.number < attestation.number);
+        let attested = known.attested.as_ref().filter(newer).and_then(|attestation| attestation.voters.get(&node));
         let logged = known.logged.values().filter(|(of, _)| *of == node).map(|(_, store)| *store);
         let mut stores: Vec<StoreId> = recorded.into_iter().collect();
         for store in attested.map(|voter| voter.store).into_iter().chain(logged) {
@@ -93,8 +95,8 @@ impl Stores {
         known.logged = known.logged.split_off(&index.saturating_add(1));
     }
 
-    /// A majority of the voters has shown what the cluster has become.
-    pub(crate) fn attested(&self, newest: &Arc<Statement>) {
+    /// A majority of the voters has attested what the cluster has become.
+    pub(crate) fn attested(&self, newest: &Arc<Attestation>) {
         self.lock().attested = Some(Arc::clone(newest));
     }
 
@@ -161,14 +163,14 @@ impl Stores {
         self.lock().refused_by.insert(peer, refusal) != Some(refusal)
     }
 
-    /// `peer`, whose store on record is `store`, holds committed entries that the log of this member lacks, the leader of
-    /// `term`. True if that is news.
+    /// `peer`, whose store on record is `store`, holds committed entries that the log of this member lacks, the leader
+    /// of `term`. True if that is news.
     pub(crate) fn conflicts_with(&self, peer: NodeId, store: StoreId, term: u64) -> bool {
         self.lock().conflicts.insert(peer, (store, term)) != Some((store, term))
     }
 
-    /// The members that hold committed entries which the log of this member lacks, the leader of `term`. What it was refused
-    /// for in an earlier term may have been mended since.
+    /// The members that hold committed entries which the log of this member lacks, the leader of `term`. What it was
+    /// refused for in an earlier term may have been mended since.
     pub(crate) fn conflicts(&self, term: u64) -> BTreeMap<NodeId, StoreId> {
         let mut known = self.lock();
         known.conflicts.retain(|_, (_, of)| *of == term);
@@ -190,8 +192,8 @@ impl Stores {
 mod tests {
     use countersign_core::key::SecretKey;
     use countersign_core::secret::Secret;
+    use countersign_core::trust::attestation::AttestedVoter;
     use countersign_core::trust::command::ReportFeatureLevel;
-    use countersign_core::trust::statement::StatedVoter;
 
     use countersign_core::trust::command::BindStore;
 
@@ -237,14 +239,14 @@ mod tests {
     fn attested_store_counts_only_while_it_is_newer_than_the_record() {
         let (stores, mut view) = (Stores::default(), recorded());
         let identity = SecretKey::from_seed(Secret::new([1; 32])).public();
-        let mut statement = Statement::clone(&view.statement);
-        statement.voters.insert(NODE, StatedVoter { identity, store: NEW });
-        stores.attested(&Arc::new(statement.clone()));
+        let mut attestation = Attestation::clone(&view.attestation);
+        attestation.voters.insert(NODE, AttestedVoter { identity, store: NEW });
+        stores.attested(&Arc::new(attestation.clone()));
         assert_eq!(stores.of(Some(&view), NODE), [OLD], "no newer than what is known here");
-        statement.number += 1;
-        stores.attested(&Arc::new(statement.clone()));
+        attestation.number += 1;
+        stores.attested(&Arc::new(attestation.clone()));
         assert_eq!(stores.of(Some(&view), NODE), [OLD, NEW]);
-        view.statement = Arc::new(statement);
+        view.attestation = Arc::new(attestation);
         assert_eq!(stores.of(Some(&view), NODE), [OLD]);
     }
 

@@ -1,7 +1,7 @@
 //! One group on this member: propose, read, change its members, watch it.
 //!
-//! Every call returns within twice the group's deadline, but for [`Group::initialize`], which asks nobody else. No call
-//! decides who may make it.
+//! Every call returns within twice the group's deadline, but for [`Group::initialize`], which asks no other member. No
+//! call decides who may make it.
 
 mod error;
 mod read;
@@ -169,7 +169,8 @@ impl Group {
         self.0.memory.floor(node, store).is_rolled_back()
     }
 
-    /// When `node` last answered an append of this member's under a store that counts. None if it has not since this start.
+    /// When `node` last answered an append of this member's under a store that counts. None if it has not since this
+    /// start.
     pub fn last_contact(&self, node: NodeId) -> Option<Instant> {
         self.0.contacts.last(node)
     }
@@ -193,8 +194,8 @@ impl Group {
 
     /// Makes this the first start of the group, with these voters. Done on one member, once in the group's life.
     pub async fn initialize(&self, members: &BTreeSet<NodeId>) -> Result<(), InitializeError> {
-        if let Some(stranger) = self.stranger(members) {
-            return Err(InitializeError::NotAssigned(stranger));
+        if let Some(node) = self.unassigned(members) {
+            return Err(InitializeError::NotAssigned(node));
         }
         self.0.raft.initialize(nodes(members)).await.map_err(|e| match e {
             RaftError::APIError(RaftInitializeError::NotAllowed(_)) => InitializeError::NotPristine,
@@ -259,7 +260,7 @@ impl Group {
         self.0.status.borrow().clone()
     }
 
-    /// Whom this member follows; itself, if it leads.
+    /// The leader that this member follows; itself, if it leads.
     pub fn leader(&self) -> Option<NodeId> {
         self.0.status.borrow().leader
     }
@@ -309,13 +310,13 @@ impl Group {
         GroupStopped::of(fatal, &self.0.refusal)
     }
 
-    fn stranger(&self, nodes: &BTreeSet<NodeId>) -> Option<NodeId> {
+    fn unassigned(&self, nodes: &BTreeSet<NodeId>) -> Option<NodeId> {
         let assignments = &self.0.context.assignments;
         nodes.iter().copied().find(|node| assignments.assigned(self.0.id, *node) != Some(true))
     }
 
     fn assigned(&self, nodes: &BTreeSet<NodeId>) -> Result<(), MembershipError> {
-        self.stranger(nodes).map_or(Ok(()), |stranger| Err(MembershipError::NotAssigned(stranger)))
+        self.unassigned(nodes).map_or(Ok(()), |node| Err(MembershipError::NotAssigned(node)))
     }
 
     async fn change(
@@ -340,8 +341,8 @@ fn nodes(ids: &BTreeSet<NodeId>) -> BTreeMap<u64, EmptyNode> {
     ids.iter().map(|id| (id.0, EmptyNode {})).collect()
 }
 
-/// Who may stand for election here: openraft lets every voter of its newest members, also one whose log is only beginning
-/// to come back and shows it members of long ago.
+/// Who may stand for election here: openraft lets every voter of its newest members, also one whose log is only
+/// beginning to come back and shows it members of long ago.
 struct Franchise {
     group: GroupId,
     assignments: Arc<dyn Assignments>,

@@ -1,8 +1,9 @@
 //! Reads a group's committed entries: how the data comes out of a group whose log entries are its data.
 //!
-//! A reader asks for entries from an index on, as many as fit, and goes on behind the last one that it got. At the end it
-//! waits on [`Group::watch_committed`]. An entry that was read is committed and applied here: it never changes and is never
-//! taken back. Any member that has the group can be read from; only [`Group::ensure_linearizable`] tells that it is not behind.
+//! A reader asks for entries from an index on, as many as fit, and goes on behind the last one that it got. At the end
+//! it waits on [`Group::watch_committed`]. An entry that was read is committed and applied here: it never changes and
+//! is never taken back. Any member that has the group can be read from; only [`Group::ensure_linearizable`] tells that
+//! it is not behind.
 
 use std::sync::Arc;
 
@@ -80,8 +81,8 @@ impl Group {
         Ok(read)
     }
 
-    /// The index of the last entry that is committed and applied here, with every change: none before the first. It ends
-    /// when the group does.
+    /// The index of the last entry that is committed and applied here, with every change: none before the first. It
+    /// ends when the group does.
     pub fn watch_committed(&self) -> watch::Receiver<Option<u64>> {
         self.0.committed.clone()
     }

@@ -37,7 +37,7 @@ pub enum HubError {
         group: GroupId,
         /// The verified sender.
         peer: NodeId,
-        /// Whom the request names.
+        /// The member that the request names.
         claimed: NodeId,
     },
     /// A snapshot names a member that is not assigned to the group.

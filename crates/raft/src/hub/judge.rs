@@ -1,8 +1,8 @@
 //! Judges every request before a group sees it.
 //!
-//! The sender of a Vote, AppendEntries, snapshot or TimeoutNow request must be the candidate or leader that the request
-//! names, must be assigned to the group, and may not bring members that are not. What is not known yet is refused, never
-//! accepted.
+//! The sender of a Vote, AppendEntries, snapshot or TimeoutNow request must be the candidate or leader that the
+//! request names, must be assigned to the group, and may not bring members that are not. What is not known yet is
+//! refused, never accepted.
 
 use std::sync::Arc;
 
@@ -45,8 +45,8 @@ impl Groups {
                 self.may_be_elected(&here, peer, &asked)?;
                 answers.with(raft.vote(asked.request).await.map_err(|e| stopped(fatal(e)))?)
             }
-            // A leader's store is not asked for: a member that is behind may know only an earlier one, and follows all the
-            // same. The votes that made it leader were given to its store.
+            // A leader's store is not asked for: a member that is behind may know only an earlier one, and follows all
+            // the same. The votes that made it leader were given to its store.
             RaftRpc::Append => {
                 let asked: Asked<AppendEntriesRequest<TypeConfig>> = accept(&here, peer, body)?;
                 let ids = asked.request.prev_log_id.into_iter().chain(asked.request.entries.iter().map(|e| e.log_id));
@@ -79,16 +79,16 @@ impl Groups {
         }
     }
 
-    /// Whether a leader's log agrees with what is committed here. The engine takes that for granted, and would follow one that
-    /// does not: two members that are ready would differ.
+    /// Whether a leader's log agrees with what is committed here. The engine takes that for granted, and would follow
+    /// one that does not: two members that are ready would differ.
     async fn may_follow(&self, here: &Group, leader: &Vote, ids: Vec<LogId>) -> Result<(), HubError> {
         let group = here.id();
         let contradicted = here.log().contradicts(&ids).await;
         let contradicted = contradicted
             .map_err(|error| HubError::Stopped { group, source: GroupStopped::Storage(Arc::new(error)) })?;
         let Some((theirs, ours)) = contradicted else { return Ok(()) };
-        // A leader that was deposed does not know yet what its successor has committed in place of its own entries, and Raft
-        // tells it. No leader of a later term lacks what was committed before.
+        // A leader that was deposed does not know yet what its successor has committed in place of its own entries,
+        // and Raft tells it. No leader of a later term lacks what was committed before.
         if *leader < here.position().vote && theirs.leader_id < ours.leader_id {
             return Ok(());
         }

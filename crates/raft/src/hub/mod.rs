@@ -1,8 +1,8 @@
 //! All groups of one member: starts and stops them, and judges every request before a group sees it.
 //!
-//! The trust group is kept in one store and all other groups in another, the bulk store, which is opened when the member
-//! is to have such groups. It never starts a group twice, a data group never runs in the trust store, and nothing reaches a
-//! group past it.
+//! The trust group is kept in one store and all other groups in another, the bulk store, which is opened when the
+//! member is to have such groups. It never starts a group twice, a data group never runs in the trust store, and
+//! nothing reaches a group past it.
 
 mod error;
 mod judge;
@@ -94,13 +94,12 @@ impl Groups {
         Self(Arc::new(Hub { me, trust, bulk, transport, assignments, running }))
     }
 
-    /// Opens the store of the data groups, which [`Store::create`] made; its id is the one that it is bound to. Its writer
-    /// makes way for the trust store's. Blocks while the journal is replayed.
+    /// Opens the store of the data groups, which [`Store::create`] made; its id is the one that it is bound to. Its
+    /// writer makes way for the trust store's. Blocks while the journal is replayed.
     ///
-    /// # Errors
-    /// It is open already, or cannot be opened. Where that [is a loss](crate::OpenError::is_loss), the trust store stays
-    /// as it is: the member makes a bulk store with a new id, which has no vote in any group until that group's members
-    /// know it.
+    /// # Errors It is open already, or cannot be opened. Where that [is a loss](crate::OpenError::is_loss), the trust
+    /// store stays as it is: the member makes a bulk store with a new id, which has no vote in any group until that
+    /// group's members know it.
     pub fn open_bulk(&self, place: &StorePlace) -> Result<Store, BulkStoreError> {
         if self.0.bulk.get().is_some() {
             return Err(BulkStoreError::AlreadyOpen);
@@ -111,8 +110,8 @@ impl Groups {
         Ok(store)
     }
 
-    /// Starts a group from what the store of its kind has of it. When this returns, the machine holds every entry known to
-    /// be committed, and no message was sent or accepted before.
+    /// Starts a group from what the store of its kind has of it. When this returns, the machine holds every entry
+    /// known to be committed, and no message was sent or accepted before.
     pub async fn start(
         &self,
         group: GroupId,
@@ -147,9 +146,9 @@ impl Groups {
         drop(self.halt(group).await);
     }
 
-    /// Stops a data group here and deletes its records, for good: its id cannot be started here again. To be repeated after
-    /// an error. A crash in the middle leaves a group that is removed; the rest of its records goes when the store is
-    /// opened.
+    /// Stops a data group here and deletes its records, for good: its id cannot be started here again. To be repeated
+    /// after an error. A crash in the middle leaves a group that is removed; the rest of its records goes when the
+    /// store is opened.
     pub async fn remove(&self, group: GroupId) -> Result<(), RemoveError> {
         let store = match StoreKind::of(group) {
             StoreKind::Trust => return Err(RemoveError::Trust),
@@ -159,8 +158,8 @@ impl Groups {
         store.remove(group).await.map_err(|error| RemoveError::Storage(error))
     }
 
-    /// Stops a group, if it runs, and keeps its place as a start does, so that no start comes in between. None if another
-    /// call has that place.
+    /// Stops a group, if it runs, and keeps its place as a start does, so that no start comes in between. None if
+    /// another call has that place.
     async fn halt(&self, group: GroupId) -> Option<Place<'_>> {
         let halted = self.0.running.lock().insert(group, None);
         let place = match halted {
@@ -186,8 +185,8 @@ impl Groups {
         }
     }
 
-    /// Whether `peer` may send requests to any group that runs here: to be asked before a body is read. `None` while that is
-    /// not known. [`handle`](Self::handle) asks again, of the group that the request is for.
+    /// Whether `peer` may send requests to any group that runs here: to be asked before a body is read. `None` while
+    /// that is not known. [`handle`](Self::handle) asks again, of the group that the request is for.
     pub fn may_lead_any(&self, peer: NodeId) -> Option<bool> {
         let running: Vec<GroupId> = self.0.running.lock().keys().copied().collect();
         let mut known = (!running.is_empty()).then_some(false);

@@ -115,8 +115,8 @@ impl Link {
         }
     }
 
-    /// A member's answer may raise our vote, but not exhaust the terms, and only if it may lead: Raft believes any higher
-    /// vote, whoever reports it.
+    /// A member's answer may raise our vote, but not exhaust the terms, and only if it may lead: Raft believes any
+    /// higher vote, from any member.
     fn plausible(&self, got: &Vote, sent: &Vote) -> Result<(), CallError> {
         let (got_term, sent_term) = (got.leader_id.term, sent.leader_id.term);
         if got_term > sent_term.saturating_add(TERM_JUMP_MAX) {

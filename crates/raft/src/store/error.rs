@@ -80,8 +80,8 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether what the member promised by this store is lost: it must never vote again under this store's id. False where
-    /// the store may be whole and cannot be opened now, or by this binary.
+    /// Whether what the member promised by this store is lost: it must never vote again under this store's id. False
+    /// where the store may be whole and cannot be opened now, or by this binary.
     pub const fn is_loss(&self) -> bool {
         match self {
             Self::Missing { .. }
@@ -129,8 +129,8 @@ impl OpenError {
 }
 
 /// Why a write did not become durable, or a read failed. The first such error ends the store: what is on disk is no
-/// longer known, so nothing more may be promised. Causes stand in the texts: Raft hands on an error's own text alone, and
-/// an operator must read there that the disk is full.
+/// longer known, so nothing more may be promised. Causes stand in the texts: Raft hands on an error's own text alone,
+/// and an operator must read there that the disk is full.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StoreError {
     #[error("the store is closed")]

@@ -172,7 +172,7 @@ fn is_vacant(path: &Path) -> Result<bool, OpenError> {
     Ok(true)
 }
 
-/// What stands in a directory, whoever it belongs to.
+/// The files in a directory, of any owner.
 struct Found {
     files: Files,
     identity: Identity,
@@ -215,8 +215,8 @@ fn lock(path: &Path) -> Result<File, OpenError> {
 /// Makes a store for a member that is being made. Done already: nothing.
 ///
 /// The mark outside comes first, so that no store is ever there without one. The store is built aside and renamed into
-/// place whole, so that a crash in between leaves nothing that blocks the next start. Only here is anything ever deleted,
-/// and only what no one was ever promised.
+/// place whole, so that a crash in between leaves nothing that blocks the next start. Only here is anything ever
+/// deleted, and only what no one was ever promised.
 pub(super) fn create(place: &StorePlace, own: StoreId) -> Result<(), OpenError> {
     let path = &place.path;
     let io = |e| OpenError::io(path, e);
@@ -278,7 +278,7 @@ fn build(path: &Path, identity: &Identity) -> Result<(), OpenError> {
 }
 
 impl Found {
-    /// Whether no group ever wrote to it: then nobody was promised anything by it.
+    /// Whether no group ever wrote to it: then it holds no promise to another member.
     fn is_unused(&self) -> Result<bool, fjall::Error> {
         let Files { log, meta, snapshot, .. } = &self.files;
         Ok(self.number == 0 && log.is_empty()? && snapshot.is_empty()? && meta.len()? == 2)

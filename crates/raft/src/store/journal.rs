@@ -6,8 +6,8 @@
 //! - A flipped bit in a sequence number. Items are ordered by it, so an old vote can come to outrank a newer one. Here
 //!   sequence numbers must grow from batch to batch.
 //! - A power cut in the middle of a batch of many pages can leave a hole in it. fjall takes that for damage and refuses
-//!   the store for ever, although nobody was told that the batch is durable. Here such a batch is cut off, but only if
-//!   nothing follows it; whether it had been confirmed after all is for the mark to say.
+//!   the store permanently, although the store confirmed the batch to no caller. Here such a batch is cut off, but only
+//!   if nothing follows it. The mark says whether it had been confirmed after all.
 //!
 //! Everything else is left to fjall. The format is that of fjall 3 and named in its version file; another one must be
 //! read by another version of this file.

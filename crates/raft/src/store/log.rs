@@ -81,8 +81,8 @@ impl GroupLog {
         Position { vote: state.vote.unwrap_or_default(), last: state.tail.last().map(|id| id.index) }
     }
 
-    /// The first of these ids of a leader's log, which ascend, that is another than this log's at an index that is committed
-    /// here; and this log's.
+    /// The first of these ids of a leader's log, which ascend, that is another than this log's at an index that is
+    /// committed here; and this log's.
     pub(crate) async fn contradicts(&self, ids: &[LogId]) -> Result<Option<(LogId, LogId)>, StoreError> {
         let Some(committed) = self.state().committed else { return Ok(None) };
         let (Some(first), Some(last)) = (ids.first(), ids.iter().rfind(|id| id.index <= committed.index)) else {

@@ -2,15 +2,16 @@
 //! store.
 //!
 //! A journal that is cut short or damaged near its end reads like one whose last batch was torn by a crash, and the
-//! database drops the rest without a word. For Raft that is a vote given twice. The mark inside the store tells the two
-//! apart. It says nothing where the whole store is an older copy of itself, so a second mark stands outside of it, beside
-//! what says whose the store is, and does not go back when the store alone does.
+//! database drops the rest without a word. For Raft that is a vote given twice. The mark inside the store tells the
+//! two apart. It says nothing where the whole store is an older copy of itself, so a second mark stands outside of it,
+//! beside what says whose the store is, and does not go back when the store alone does.
 //!
 //! Order is what makes them right. A batch is fsynced, then the marks are overwritten in place, then the batch is
 //! answered. So a mark is never ahead of an honest disk, however the process or the machine ends: a store below a mark
-//! has lost writes, without false alarms. Marks cost a batch no fsync. A process that is killed loses nothing of them; a
-//! power cut may set them back by what the kernel had not written yet (half a minute by default), which makes the check
-//! weaker and never wrong. Each start raises both marks to what the store holds and fsyncs them, as does each good end.
+//! has lost writes, without false alarms. Marks cost a batch no fsync. A process that is killed loses nothing of them;
+//! a power cut may set them back by what the kernel had not written yet (half a minute by default), which makes the
+//! check weaker and never wrong. Each start raises both marks to what the store holds and fsyncs them, as does each
+//! good end.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};

@@ -1,5 +1,5 @@
-//! A durable store of groups of one member: one directory, one database, one writing thread. A member has one for its trust
-//! group and, if it has data groups, one for those.
+//! A durable store of groups of one member: one directory, one database, one writing thread. A member has one for its
+//! trust group and, if it has data groups, one for those.
 //!
 //! A vote or an append is answered only after its fsync. When a write fails, the store accepts nothing more and every
 //! group on it stops: a promise that cannot be persisted is not made.
@@ -68,8 +68,8 @@ struct Closing {
 }
 
 impl Store {
-    /// Makes an empty store for a member that is being made; `own` is the store's own id, drawn for it. Does nothing where
-    /// that member's store is already. It takes the place of one that was made for another and never used.
+    /// Makes an empty store for a member that is being made; `own` is the store's own id, drawn for it. Does nothing
+    /// where that member's store is already. It takes the place of one that was made for another and never used.
     ///
     /// # Errors
     /// A store that was used by another member is not replaced, nor one that is gone and had confirmed writes.
@@ -112,7 +112,7 @@ impl Store {
         })))
     }
 
-    /// Writes what is queued, then releases the directory. Blocks; whoever still uses the store gets errors.
+    /// Writes what is queued, then releases the directory. Blocks; a caller that still uses the store gets errors.
     pub fn close(&self) {
         self.0.close();
     }
@@ -172,7 +172,7 @@ impl Store {
         async { durable.await.unwrap_or_else(|_| Err(Arc::new(StoreError::Closed))) }
     }
 
-    /// Runs a read that may touch the disk where it blocks nobody.
+    /// Runs a read that may touch the disk on a thread that may block.
     pub(crate) async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Files) -> Result<T, StoreError> + Send + 'static,

@@ -1,8 +1,8 @@
 //! Groups that were removed from a store: their records are deleted, and their ids are remembered for good.
 //!
-//! A removed group never comes back here: with its records went its votes, and a member that forgot a vote could give it
-//! twice. The id is recorded durably before anything is deleted. So a crash in between leaves records of a group that is
-//! known to be removed, and the next opening of the store deletes them.
+//! A removed group never comes back here: with its records went its votes, and a member that forgot a vote could give
+//! it twice. The id is recorded durably before anything is deleted. So a crash in between leaves records of a group
+//! that is known to be removed, and the next opening of the store deletes them.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! One group's current snapshot on disk, and its checkpoint if it has one. It is durable before anyone hears of it, so that
-//! the log may be purged after.
+//! One group's current snapshot on disk, and its checkpoint if it has one. It is durable before anyone hears of it, so
+//! that the log may be purged after.
 //!
 //! Where a machine has a retention floor, the snapshot is of the floor and the checkpoint of what was applied: both are
 //! written together, so that a log is never purged beyond its checkpoint.

@@ -34,9 +34,9 @@ impl GroupMachine for Nothing {
     }
 }
 
-struct Nobody;
+struct NoAssignments;
 
-impl Assignments for Nobody {
+impl Assignments for NoAssignments {
     fn assigned(&self, _: GroupId, _: NodeId) -> Option<bool> {
         None
     }
@@ -62,7 +62,8 @@ impl StoreBuilder<TypeConfig, GroupLog, Applier> for NextGroup {
     async fn build(&self) -> Result<((), GroupLog, Applier), StorageError> {
         let group = GroupId(self.next.fetch_add(1, Ordering::Relaxed));
         let memory = Memory::open(&self.store, group).await.unwrap();
-        let log = GroupLog::open(&self.store, group, self.everything.clone(), memory, Arc::new(Nobody)).await.unwrap();
+        let log =
+            GroupLog::open(&self.store, group, self.everything.clone(), memory, Arc::new(NoAssignments)).await.unwrap();
         let (snapshots, saved) = Snapshots::open(&self.store, group).await.unwrap();
         let applier = Applier::start(Box::new(Nothing), (snapshots, log.clone()), saved, 1).unwrap();
         Ok(((), log, applier))
@@ -98,7 +99,7 @@ fn the_storage_suite_passes_in_many_groups_of_one_store() {
 pub(super) async fn log_in(store: &Store, group: GroupId) -> GroupLog {
     let memory = Memory::open(store, group).await.unwrap();
     let (_keep, nothing) = watch::channel(Replaced::default());
-    GroupLog::open(store, group, nothing, memory, Arc::new(Nobody)).await.unwrap()
+    GroupLog::open(store, group, nothing, memory, Arc::new(NoAssignments)).await.unwrap()
 }
 
 /// A log with these ids, term and index, of which all up to `committed` are committed.

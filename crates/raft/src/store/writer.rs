@@ -4,8 +4,8 @@
 //! It never reorders: later writes to a key win, and nothing is answered before everything queued ahead of it is
 //! durable. After the first failure it answers every write with an error: what is on disk is no longer known.
 //!
-//! Two stores of one member share a disk. The writer of the bulk store keeps its batches small while the trust store has
-//! something to write, so that a write there waits for one small fsync of this one at most.
+//! Two stores of one member share a disk. The writer of the bulk store keeps its batches small while the trust store
+//! has something to write, so that a write there waits for one small fsync of this one at most.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -75,7 +75,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Runs until told to stop or until nobody can tell it anything more.
+    /// Runs until a message stops it or until all senders are gone.
     pub(super) fn run(mut self, queue: &Receiver<Message>) {
         let mut queue = Queue { messages: queue, held: None, stopped: false };
         let yields_to = self.yields_to.clone();
@@ -148,8 +148,8 @@ struct Queue<'a> {
 }
 
 impl Queue<'_> {
-    /// Waits for a job and takes those behind it into one batch of at most `bytes_max`, which is asked before each; a single
-    /// larger job goes alone. None after all is written and the writer is to stop.
+    /// Waits for a job and takes those behind it into one batch of at most `bytes_max`, which is asked before each; a
+    /// single larger job goes alone. None after all is written and the writer is to stop.
     fn batch(&mut self, bytes_max: impl Fn() -> usize) -> Option<Vec<Job>> {
         let first = match self.held.take() {
             Some(held) => held,

@@ -196,7 +196,8 @@ impl Transport for Wire {
             // Spawned: a request that arrived is carried out even if its sender gives up.
             let handling = tokio::spawn(async move { groups.handle(from, group, kind, &body).await });
             let answer = tokio::time::timeout(deadline, handling).await.map_err(|_| TransportError::Timeout)?;
-            // A member that crashed meanwhile has answered nothing: what it wrote since is not in the image of its store.
+            // A member that crashed meanwhile has answered nothing: what it wrote since is not in the image of its
+            // store.
             if self.net.loses() || reached()?.0 != attachment {
                 return lost.await;
             }
@@ -226,7 +227,7 @@ pub fn bulk_place(number: u64, dir: &Path, store: StoreId) -> StorePlace {
     StorePlace { path: dir.join("bulk"), record: dir.join("bulk-record"), binding }
 }
 
-/// Opens a member's store, made at the first time. One that is gone is not made anew.
+/// Opens a member's store, which the first call makes. A lost store is not made again.
 pub fn open_store(number: u64, dir: &Path) -> Result<Store, OpenError> {
     let place = place(number, dir);
     if !place.record.exists() {
@@ -328,7 +329,8 @@ impl Member {
     }
 }
 
-/// Copies a store as it is now. Files before directories: the mark of what was confirmed is not newer than what it confirms.
+/// Copies a store as it is now. Files before directories: the mark of what was confirmed is not newer than what it
+/// confirms.
 pub fn copy(from: &Path, to: &Path) {
     let mut entries: Vec<_> = std::fs::read_dir(from).unwrap().map(Result::unwrap).collect();
     entries.sort_by_key(|entry| entry.file_type().unwrap().is_dir());

@@ -10,11 +10,11 @@ use countersign_core::peer::{CertificateClaims, CertificateProof, Proof, Wanted,
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::TrustState;
+use countersign_core::trust::attestation::Attestation;
 use countersign_core::trust::command::{
     AdoptLeaf, Command, Evict, IssuePrincipal, Renew, RevokeKey, RevokePrincipal, Stamped,
 };
 use countersign_core::trust::outcome::Outcome;
-use countersign_core::trust::statement::Statement;
 
 use super::LeaseDanger;
 use super::machine::Machine;
@@ -51,14 +51,14 @@ impl Credential {
     }
 }
 
-/// What happened, known to nobody in the world.
+/// The events so far, which no member of the world knows.
 #[derive(Debug)]
 pub(crate) struct Record {
     log: Vec<Arc<Entry>>,
     pub(crate) state: TrustState,
     /// Who votes by the entries so far. Learners are not modelled.
     members: GroupMembers,
-    pub(crate) founding: Arc<Statement>,
+    pub(crate) founding: Arc<Attestation>,
     pub(crate) credentials: Vec<Credential>,
     presented: Vec<usize>,
     pub(crate) wishes: Vec<Wish>,
@@ -71,7 +71,7 @@ pub(crate) struct Record {
 impl Record {
     pub(crate) fn new(machine: &Machine) -> Result<Self, LeaseBroken> {
         let state = machine.process.state.clone();
-        let founding = Arc::clone(&state.view().ok_or(LeaseBroken::World)?.statement);
+        let founding = Arc::clone(&state.view().ok_or(LeaseBroken::World)?.attestation);
         let (credentials, presented, wishes, out) = (Vec::new(), Vec::new(), Vec::new(), BTreeMap::new());
         Ok(Self {
             log: machine.raft.log.clone(),
@@ -119,7 +119,7 @@ impl Record {
         }
     }
 
-    /// Clients that nobody has revoked, nor wishes to.
+    /// Clients that no operator has revoked or wishes to revoke.
     pub(crate) fn good(&self) -> impl Iterator<Item = &Credential> + '_ {
         let wished = |c: &Credential| {
             self.wishes.iter().any(|wish| match &wish.command {

@@ -11,7 +11,7 @@ use super::world::World;
 use crate::rng::Rng;
 
 /// Milliseconds until everybody has a lease, and those over which is counted.
-const SETTLE: u64 = 30_000;
+const CONVERGED: u64 = 30_000;
 const SPAN: u64 = 60_000;
 /// Milliseconds from one revocation of a burst to the next.
 const STEP: u64 = 100;
@@ -25,7 +25,8 @@ pub struct Cost {
     pub steady: f64,
     /// Over the time of a burst of revocations, ten a second.
     pub burst: f64,
-    /// Leases granted per second by the leader, in the steady state: each waits for a round of heartbeats to the voters.
+    /// Leases granted per second by the leader, in the steady state: each waits for a round of heartbeats to the
+    /// voters.
     pub grants: f64,
 }
 
@@ -40,9 +41,9 @@ fn calm_world(seed: u64, members: u64) -> Result<World, LeaseBroken> {
 /// Errors: a promise that did not hold.
 pub fn lease_cost(seed: u64, members: u64, revocations: u32) -> Result<Cost, LeaseBroken> {
     let mut world = calm_world(seed, members)?;
-    world.run_until(SETTLE)?;
+    world.run_until(CONVERGED)?;
     let (messages, grants) = (world.shop.lease_messages, world.shop.grants);
-    world.run_until(SETTLE + SPAN)?;
+    world.run_until(CONVERGED + SPAN)?;
     let per = |from: u64, to: u64, millis: u64| (to - from) as f64 * 1000.0 / millis as f64;
     let steady = per(messages, world.shop.lease_messages, SPAN) / members as f64;
     let grants = per(grants, world.shop.grants, SPAN);
@@ -63,14 +64,14 @@ pub fn lease_cost(seed: u64, members: u64, revocations: u32) -> Result<Cost, Lea
     Ok(Cost { members, steady, burst, grants })
 }
 
-/// Milliseconds from the commit of an eviction to the last of the connections closed that the evicted member has with every
-/// other, messages taking 1 to 20 ms; none closed is an error.
+/// Milliseconds from the commit of an eviction to the last of the connections closed that the evicted member has with
+/// every other, messages taking 1 to 20 ms; none closed is an error.
 ///
 /// Errors: a promise that did not hold, or an eviction that did not happen.
 pub fn eviction_millis(seed: u64, members: u64) -> Result<u64, LeaseBroken> {
     let mut world = calm_world(seed, members)?;
     world.shop.closing = 1;
-    world.run_until(SETTLE)?;
+    world.run_until(CONVERGED)?;
     let victim = NodeId(members);
     let role = countersign_core::principal::Role::Node(victim);
     let own = world.shop.record.credentials.iter().position(|credential| *credential.role() == role);
@@ -79,7 +80,7 @@ pub fn eviction_millis(seed: u64, members: u64) -> Result<u64, LeaseBroken> {
         machine.process.connections.insert(own);
     });
     let wish = world.wish(Wish::of(eviction(victim)));
-    world.run_until(SETTLE + 10_000)?;
+    world.run_until(CONVERGED + 10_000)?;
     let committed = world.shop.record.wishes.get(wish).filter(|wish| wish.generation.is_some());
     let committed = committed.ok_or(LeaseBroken::World)?.committed_at;
     if (world.shop.shut_at.len() as u64) < members - 1 {

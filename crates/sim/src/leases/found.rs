@@ -13,7 +13,7 @@ use countersign_core::secret::Secret;
 use countersign_core::time::Validity;
 use countersign_core::trust::TrustState;
 use countersign_core::trust::command::{
-    AddJoinToken, Bootstrap, Command, ConfirmAuthority, FEATURE_LEVEL, SealAuthority, SealedKey, SignStatement,
+    AddJoinToken, Bootstrap, Command, ConfirmAuthority, FEATURE_LEVEL, SealAuthority, SealedKey, SignAttestation,
 };
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::seal::confirm_transcript;
@@ -101,9 +101,9 @@ fn request(
 
 /// The next signature that `node` owes to what the cluster has become, if it owes one.
 fn signature(state: &TrustState, node: NodeId, keys: &Keys) -> Option<Command> {
-    let statement = state.to_sign(node)?;
-    let signature = keys.identity().sign(&statement.transcript());
-    Some(Command::SignStatement(SignStatement { number: statement.number, node, signature }))
+    let attestation = state.to_sign(node)?;
+    let signature = keys.identity().sign(&attestation.transcript());
+    Some(Command::SignAttestation(SignAttestation { number: attestation.number, node, signature }))
 }
 
 /// The members of a new cluster, each with the whole log of its founding applied.
@@ -138,8 +138,8 @@ pub(crate) fn found(rng: &mut Rng, home: &Home, size: Size) -> Result<Vec<Machin
         log.push(Arc::new(Entry { term: 1, payload: Payload::Command(Box::new(entry)) }));
         Ok::<_, LeaseBroken>(state.clone())
     };
-    // What the cluster becomes is signed at each step. A member that knew only the founder could not recognize its cluster
-    // once the founder is evicted.
+    // What the cluster becomes is signed at each step. A member that knew only the founder could not recognize its
+    // cluster once the founder is evicted.
     for command in commands {
         let mut state = apply(command)?;
         while let Some(signature) = (1..).zip(&all).find_map(|(node, keys)| signature(&state, NodeId(node), keys)) {

@@ -1,5 +1,5 @@
-//! What a member does while it leads: it stamps, has a quorum confirm it, and carries out what operators wish. What it decides
-//! about leases, barriers and voters the core decides.
+//! What a member does while it leads: it stamps, has a quorum confirm it, and carries out what operators wish. What it
+//! decides about leases, barriers and voters the core decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -171,7 +171,7 @@ impl Machine {
         match next_step(&self.process.state, &group, self.node) {
             Some(Step::SetVoters(voters)) => self.raft.append(Payload::Voters(voters)),
             Some(Step::HandOver(_)) => {
-                shop.note(format_args!("node {} gives leadership away: it is to vote no more", self.node));
+                shop.note(format_args!("node {} gives leadership away: it is demoted", self.node));
                 self.raft.stand_back(self.boot(shop.now).0, HAND_OVER);
             }
             // No member comes or returns here, and each voter has its copy of the CA key.

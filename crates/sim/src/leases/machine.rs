@@ -6,7 +6,7 @@ use std::sync::Arc;
 use countersign_core::group::GroupMembers;
 use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{Answer, Ask, Holder, Leader, LeaseClock, LeaseKeeper, LeaseManager};
-use countersign_core::member::recognition::{Asker as Stranger, Question, Recognizer};
+use countersign_core::member::recognition::{Asker as RecognizingMember, Question, Recognizer};
 use countersign_core::member::renewal::CertificateKeeper;
 use countersign_core::peer::{CertificateClaims, Proof, Refusal, Scope, Wanted, verify};
 use countersign_core::principal::{Principal, Role};
@@ -14,7 +14,7 @@ use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::TrustState;
 use countersign_core::trust::author::{permit, permit_in_recovery};
 use countersign_core::trust::clocks::Anchor;
-use countersign_core::trust::command::{Command, FEATURE_LEVEL, SignStatement};
+use countersign_core::trust::command::{Command, FEATURE_LEVEL, SignAttestation};
 use countersign_core::trust::view::View;
 
 use super::LeaseDanger;
@@ -318,7 +318,7 @@ impl Machine {
         self.apply(shop)?;
         self.keep_lease(shop);
         self.renew(shop);
-        self.sign_statement(shop);
+        self.sign_attestation(shop);
         if self.raft.leads() {
             self.lead(shop)?;
         }
@@ -347,12 +347,12 @@ impl Machine {
         }
         let now = self.boot(shop.now);
         let Some(view) = self.process.view().cloned() else { return };
-        let fresh = || Recognizer::new(self.node, Arc::clone(&view.statement));
+        let fresh = || Recognizer::new(self.node, Arc::clone(&view.attestation));
         let recognizer = self.process.recognizer.get_or_insert_with(fresh);
         if !recognizer.poll_round(now) {
             return;
         }
-        let asker = Stranger { identity: &self.keys.identity(), view: &view };
+        let asker = RecognizingMember { identity: &self.keys.identity(), view: &view };
         let denied = |node| self.process.refused.contains(&node) || self.raft.evicts.contains(&node);
         let questions = recognizer.begin_round(shop.rng.bytes(), asker, denied, now);
         for Question { voter, nonce, known, .. } in questions {
@@ -402,16 +402,17 @@ impl Machine {
         self.keep_lease(shop);
     }
 
-    fn sign_statement(&mut self, shop: &mut Shop) {
+    fn sign_attestation(&mut self, shop: &mut Shop) {
         let (Some(leader), true) = (self.raft.leader, shop.rng.one_in(4)) else { return };
-        let Some(statement) = self.process.state.to_sign(self.node) else { return };
-        let signature = self.keys.identity().sign(&statement.transcript());
-        let command = Command::SignStatement(SignStatement { number: statement.number, node: self.node, signature });
+        let Some(attestation) = self.process.state.to_sign(self.node) else { return };
+        let signature = self.keys.identity().sign(&attestation.transcript());
+        let command =
+            Command::SignAttestation(SignAttestation { number: attestation.number, node: self.node, signature });
         shop.send(self.node, leader, Body::Forward(Box::new(command)));
     }
 
-    /// Whether a message of a member is taken: its certificate is judged as each connection is, and an eviction in the own
-    /// log counts, committed or not.
+    /// Whether a message of a member is taken: its certificate is judged as each connection is, and an eviction in the
+    /// own log counts, committed or not.
     fn scope_of(&self, proof: &Proof, from: NodeId, shop: &Shop) -> Result<Option<Scope>, LeaseBroken> {
         let Some(view) = self.process.view() else { return Ok(None) };
         if self.raft.evicts.contains(&from) {
@@ -436,7 +437,7 @@ impl Machine {
                 self.show(from, nonce, known, shop);
                 return Ok(());
             }
-            Body::Shown { nonce, answer } => {
+            Body::Recognition { nonce, answer } => {
                 let now = self.boot(shop.now);
                 if let Some(recognizer) = &mut self.process.recognizer {
                     let _ = recognizer.handle_answer(&nonce, from, *answer, now);
@@ -459,7 +460,8 @@ impl Machine {
                 }
                 self.apply(shop)?;
             }
-            // What is expired is granted nothing, but its clock counts: a leader whose own is years ahead takes all for expired.
+            // What is expired is granted nothing, but its clock counts: a leader whose own is years ahead takes all
+            // for expired.
             Body::Ask { .. } if scope == Scope::Recovery && shop.breaks(LeaseDanger::IgnoresExpiredClocks) => {}
             Body::Ask { epoch, ask, clock } => {
                 let ask = Ask { renew: ask.renew && scope == Scope::Full, ..ask };

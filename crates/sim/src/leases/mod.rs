@@ -1,12 +1,13 @@
-//! A cluster in simulated time: members with leases, clocks that drift and jump, messages that are late, lost, twice and out
-//! of order, pauses, crashes, partitions, deposed leaders that do not know it; and an adversary that keeps every
-//! certificate it ever saw and presents all of them everywhere, again and again.
+//! A cluster in simulated time: members with leases, clocks that drift and jump, messages that are late, lost, twice
+//! and out of order, pauses, crashes, partitions, deposed leaders that do not know it; and an adversary that keeps
+//! every certificate it ever saw and presents all of them everywhere, again and again.
 //!
-//! What is decided about leases, barriers, voters, recognition, renewal and time, the core decides; the rest, Raft too, is
-//! small and here. Everything follows from the seed.
+//! What is decided about leases, barriers, voters, recognition, renewal and time, the core decides; the rest, Raft
+//! too, is small and here. Everything follows from the seed.
 //!
 //! What it does not model: a voter that lies while it is a voter, and what it may do afterwards to a member that hears
-//! nobody else and has not lost its lease in between ([`Setting::captures`] shows that this is a limit, not an oversight).
+//! no other member and has not lost its lease in between ([`Setting::captures`] shows that this is a limit, not an
+//! oversight).
 
 mod clients;
 mod clock;
@@ -23,7 +24,7 @@ mod verdict;
 mod world;
 
 pub use evictions::{Cost, eviction_millis, lease_cost};
-pub use verdict::{Awaited, LeaseBroken, LeaseReport, LeaseViolation};
+pub use verdict::{LeaseBroken, LeaseReport, LeaseViolation, Unmet};
 
 use world::World;
 
@@ -38,7 +39,7 @@ pub enum LeaseDanger {
     CountsFromAnswer,
     /// A new leader does not reckon with leases that its predecessor granted.
     ForgetsPredecessor,
-    /// A member that was away believes whoever says that it leads.
+    /// A member that was away believes any member that says that it leads.
     SkipsRecognition,
     /// The certificate in use ends when the next is on record, not when it is first used.
     DropsOldCertificate,
@@ -46,7 +47,7 @@ pub enum LeaseDanger {
     StampsByOwnClock,
     /// What a member acknowledged is not durable.
     ForgetsAcknowledged,
-    /// Nobody serves or renews while its certificate has expired: not even what makes it whole again is allowed.
+    /// No member serves or renews while its certificate has expired: even its own renewal is not allowed.
     ExpiresRecovery,
     /// A leader does not hear what the clocks of those show whose certificates have expired, by its own clock.
     IgnoresExpiredClocks,
@@ -78,7 +79,7 @@ pub struct Setting {
     /// Evicted machines also claim to lead towards members that have been in touch since before the eviction. No lease
     /// that one leader grants alone withstands that: it is a limit of the protocol.
     pub captures: bool,
-    /// Only whom a barrier revoked is looked for, not whether each member that serves has a lease to.
+    /// The check looks only for clients that a barrier revoked, not whether each member that serves has a lease to.
     pub only_stale: bool,
 }
 

@@ -18,14 +18,14 @@ const WISHES_MAX: usize = 5;
 /// The prefix of an Ed25519 public key in DER (RFC 8410 §4).
 const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
-/// Something that an operator wants done, by whoever leads.
+/// A command that an operator wants the leader to carry out.
 #[derive(Debug)]
 pub(crate) struct Wish {
     pub(crate) command: Command,
     /// From when on it is in force.
     pub(crate) generation: Option<Generation>,
     pub(crate) committed_at: u64,
-    /// When the operator was told that nobody serves whom it revokes.
+    /// When the operator was told that no member serves the revoked principal.
     pub(crate) returned: Option<u64>,
 }
 
@@ -67,7 +67,7 @@ impl Shop {
         let good: Vec<(Role, _)> = self.record.good().map(|c| (c.role().clone(), c.key())).collect();
         let command = match self.rng.below(10) {
             _ if good.len() < CLIENTS => self.issue(),
-            0 => self.whom_to_evict().map(eviction),
+            0 => self.victim().map(eviction),
             1..5 => self.rng.pick(&good).map(|(_, key)| Command::RevokeKey(RevokeKey(*key))),
             5..8 => self.rng.pick(&good).map(|(role, _)| Command::RevokePrincipal(RevokePrincipal(role.clone()))),
             _ => self.issue(),
@@ -79,7 +79,7 @@ impl Shop {
     }
 
     /// Three voters stay, and four members.
-    fn whom_to_evict(&mut self) -> Option<NodeId> {
+    fn victim(&mut self) -> Option<NodeId> {
         let victims: Vec<NodeId> = self.record.wishes.iter().filter_map(Wish::victim).collect();
         let voters = victims.iter().filter(|node| node.0 <= self.size.voters).count() as u64;
         let node = NodeId(1 + self.rng.below(self.size.members));
@@ -94,9 +94,9 @@ impl Machine {
     pub(crate) fn show(&self, to: NodeId, nonce: [u8; 32], known: u64, shop: &mut Shop) {
         let Some(view) = self.process.view() else { return };
         let state = &self.process.state;
-        let excerpt = Excerpt::of(state.chain_after(known), state.newest_shown().unwrap_or(&view.statement));
+        let excerpt = Excerpt::of(state.chain_after(known), state.newest_attested().unwrap_or(&view.attestation));
         let answer = Box::new(excerpt.answer(self.node, &self.keys.identity(), &nonce, view));
-        shop.send(self.node, to, Body::Shown { nonce, answer });
+        shop.send(self.node, to, Body::Recognition { nonce, answer });
     }
 
     /// One step towards what an operator wishes, once in a term.
@@ -117,7 +117,8 @@ impl Machine {
 
     /// The order of an eviction: the victim is demoted, the leader's steps take its vote, and only then is it refused.
     fn may_evict(&mut self, victim: NodeId, shop: &mut Shop) -> bool {
-        // A log that has an eviction refuses the victim at once. So nothing is proposed that its own state would refuse.
+        // A log that has an eviction refuses the victim at once. So nothing is proposed that its own state would
+        // refuse.
         if self.process.applied < self.raft.log.len() {
             return false;
         }

@@ -28,7 +28,7 @@ pub(crate) enum Body {
         nonce: [u8; 32],
         known: u64,
     },
-    Shown {
+    Recognition {
         nonce: [u8; 32],
         answer: Box<recognition::Answer>,
     },

@@ -1,5 +1,6 @@
-//! Raft in small (Ongaro and Ousterhout, USENIX ATC 2014): elections, a replicated log, one change of voters at a time, and
-//! rounds by which a leader learns that it still leads. So that a deposed leader that does not know is a real one here.
+//! Raft in small (Ongaro and Ousterhout, USENIX ATC 2014): elections, a replicated log, one change of voters at a
+//! time, and rounds by which a leader learns that it still leads. So that a deposed leader that does not know is a
+//! real one here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -93,7 +94,7 @@ pub(crate) struct Raft {
     pub(crate) leader: Option<NodeId>,
     /// When to stand for election, by this host's clock.
     due: u64,
-    /// Whom an entry of the log evicts, committed or not.
+    /// The members that an entry of the log evicts, committed or not.
     pub(crate) evicts: BTreeSet<NodeId>,
 }
 
@@ -204,7 +205,8 @@ impl Raft {
         }
     }
 
-    /// Whether a majority has confirmed this leader in `round` or later, and all before its term is known to be committed.
+    /// Whether a majority has confirmed this leader in `round` or later, and all before its term is known to be
+    /// committed.
     pub(crate) fn is_confirmed(&self, round: u64) -> bool {
         let Role::Leader { followers, round: begun, .. } = &self.role else { return false };
         let (_, voters) = self.voters();

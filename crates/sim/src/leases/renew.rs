@@ -1,5 +1,5 @@
-//! Renewal, one durable step at a time: the key, the certificate, its use, and the cluster's knowledge of its use. When it
-//! is due, the core decides.
+//! Renewal, one durable step at a time: the key, the certificate, its use, and the cluster's knowledge of its use.
+//! When it is due, the core decides.
 
 use countersign_core::id::KeyId;
 use countersign_core::member::renewal::{Action, renewal_number};

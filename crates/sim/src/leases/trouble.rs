@@ -5,7 +5,7 @@ use countersign_core::limits::CLOCK_REPORT_SECS_MAX;
 
 use super::post::{Body, Due, Message};
 use super::raft::RaftMessage;
-use super::verdict::{Awaited, LeaseBroken};
+use super::verdict::{LeaseBroken, Unmet};
 use super::world::World;
 use crate::actors::BEGIN;
 
@@ -121,8 +121,8 @@ impl World {
                 }
             }
             8 => {
-                // One at a time, which is what the median withstands: a clock that was set right is still remembered as wrong
-                // for as long as a report counts.
+                // One at a time, which is what the median withstands: a clock that was set right is still remembered
+                // as wrong for as long as a report counts.
                 let (now, set_at) = (self.shop.now, self.clock_set_at);
                 let wrong = self.machines.values_mut().find(|machine| !machine.clocks.is_right());
                 if let Some(machine) = wrong {
@@ -145,7 +145,7 @@ impl World {
         }
     }
 
-    /// An evicted machine says to somebody who has been away that it leads, in a term that nobody has seen.
+    /// An evicted machine says to a member that has been away that it leads, in a term that no member has seen.
     pub(crate) fn pretend(&mut self) {
         self.shop.later_within(20, 150, Due::Pretend);
         let (live, gone): (Vec<_>, Vec<_>) = (self.live(), self.shop.record.out.iter().collect());
@@ -160,8 +160,9 @@ impl World {
         }
     }
 
-    /// Whether the evicted `from` says to `to` that it leads, or that it grants a lease: to whom has been away since the
-    /// barrier over its eviction returned, and so has to recognize its cluster; to others only where that is looked at.
+    /// Whether the evicted `from` says to `to` that it leads, or that it grants a lease: to a member that has been
+    /// away since the barrier over its eviction returned, and so has to recognize its cluster; to others only where
+    /// that is looked at.
     pub(crate) fn may_lie(&self, from: NodeId, to: NodeId) -> bool {
         let wish = self.shop.record.out.get(&from).and_then(|wish| self.shop.record.wishes.get(*wish));
         let (returned, member) = (wish.and_then(|wish| wish.returned), self.machines.get(&to));
@@ -169,7 +170,7 @@ impl World {
         away || self.shop.setting.captures
     }
 
-    /// What every member is like, for whoever reads a violation.
+    /// The state of every member, for the reader of a violation.
     fn describe(&mut self) {
         for machine in self.machines.values() {
             let generations = (machine.process.generation().0, machine.process.enforced.0);
@@ -195,21 +196,21 @@ impl World {
         let calm = self.shop.now - began;
         self.describe();
         let waits = |what, member: NodeId| Err(LeaseBroken::Waits { calm, what, member });
-        let Some(_) = self.leader() else { return waits(Awaited::Leader, NodeId(0)) };
+        let Some(_) = self.leader() else { return waits(Unmet::Leader, NodeId(0)) };
         for node in self.live() {
             let Some(machine) = self.machines.get(&node) else { continue };
             if !machine.has_lease(self.shop.now) {
-                return waits(Awaited::Lease, node);
+                return waits(Unmet::Lease, node);
             }
             if machine.credential.validity.not_after.0 <= BEGIN.0 + self.shop.now {
-                return waits(Awaited::Certificate, node);
+                return waits(Unmet::Certificate, node);
             }
         }
         if self.shop.record.committed_at < began {
-            return waits(Awaited::Command, NodeId(0));
+            return waits(Unmet::Command, NodeId(0));
         }
         if self.shop.record.wishes.iter().any(|wish| wish.returned.is_none()) {
-            return waits(Awaited::Barrier, NodeId(0));
+            return waits(Unmet::Barrier, NodeId(0));
         }
         self.shop.report.calms += 1;
         Ok(())

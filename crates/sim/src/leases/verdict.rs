@@ -16,9 +16,9 @@ pub enum LeaseBroken {
         "node {member} served {role} although the barrier over its revocation has returned (open connection: {open})"
     )]
     StaleAllow {
-        /// Who served.
+        /// The member that served.
         member: NodeId,
-        /// Whom.
+        /// The client that it served.
         role: Role,
         /// On a connection that was open already.
         open: bool,
@@ -44,9 +44,9 @@ pub enum LeaseBroken {
     /// A member in good standing was refused by another.
     #[error("node {by} refused node {member}, a member in good standing: {why}")]
     MemberRefused {
-        /// By whom.
+        /// The member that refused.
         by: NodeId,
-        /// Whom.
+        /// The refused member.
         member: NodeId,
         /// As which reason.
         why: Refusal,
@@ -54,9 +54,9 @@ pub enum LeaseBroken {
     /// A client in good standing was refused by a member that had a lease and a right clock.
     #[error("node {by} refused {role}, in good standing: {why}")]
     ClientRefused {
-        /// By whom.
+        /// The member that refused.
         by: NodeId,
-        /// Whom.
+        /// The refused client.
         role: Role,
         /// As which reason.
         why: Refusal,
@@ -73,8 +73,8 @@ pub enum LeaseBroken {
         /// For how long nothing had gone wrong.
         calm: u64,
         /// What has not happened.
-        what: Awaited,
-        /// With whom; 0 where it is everybody.
+        what: Unmet,
+        /// The member concerned; 0 where it is every member.
         member: NodeId,
     },
     /// Two members applied different entries at one place: a defect of the Raft of this simulation.
@@ -83,7 +83,7 @@ pub enum LeaseBroken {
     /// A state could not be encoded or decoded.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// A command of a level that nobody sent.
+    /// A command of a level that no member sent.
     #[error(transparent)]
     Level(#[from] UnsupportedLevel),
     /// A snapshot could not be read.
@@ -96,9 +96,9 @@ pub enum LeaseBroken {
 
 /// What a cluster that is left in peace must come to by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Awaited {
+pub enum Unmet {
     /// A leader.
-    #[error("nobody leads")]
+    #[error("no member leads")]
     Leader,
     /// A lease for each member.
     #[error("a member has no lease")]
@@ -158,7 +158,7 @@ pub struct LeaseReport {
     pub closed: u64,
     /// Revocations whose barrier has returned.
     pub barriers: u64,
-    /// Those for which somebody's lease was waited out.
+    /// Those that waited until a member's lease ran out.
     pub lapses: u64,
     /// Members evicted.
     pub evictions: u64,

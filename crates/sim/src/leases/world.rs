@@ -43,7 +43,7 @@ pub(crate) struct Shop {
     pub(crate) cut: BTreeSet<NodeId>,
     /// Milliseconds that it takes at most to shut connections.
     pub(crate) closing: u64,
-    /// Messages about leases, by whoever counts them, and shut connections with the time.
+    /// Messages about leases, counted for reports, and shut connections with the time.
     pub(crate) lease_messages: u64,
     pub(crate) grants: u64,
     pub(crate) shut_at: Vec<(u64, NodeId)>,
@@ -322,7 +322,7 @@ impl World {
                 let Some(view) = own.process.view() else { return };
                 let excerpt = Excerpt::of(&[], &self.shop.record.founding);
                 let answer = Box::new(excerpt.answer(to, &own.keys.identity(), &nonce, view));
-                Body::Shown { nonce, answer }
+                Body::Recognition { nonce, answer }
             }
             _ => return,
         };

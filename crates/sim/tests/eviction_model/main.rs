@@ -1,5 +1,5 @@
-//! Every reachable state of an eviction: no crash in the middle of it leaves a cluster that cannot go on, nobody is refused
-//! while a quorum may need it, and a member that was away does not believe whom the others evicted.
+//! Every reachable state of an eviction: no crash in the middle of it leaves a cluster that cannot go on. No member is
+//! refused while a quorum may need it. A member that was away does not believe a member that the others evicted.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -13,7 +13,7 @@ use stateright::{Checker, Model, Property};
 
 const GOES_ON: &str = "a majority of the voters that are not evicted goes on";
 const FINISHES: &str = "with every voter but the victim up, the command finishes";
-const NOBODY_CUT_OFF: &str = "nobody is refused who votes in any group";
+const NO_VOTER_CUT_OFF: &str = "no member that votes in a group is refused";
 const UNTOUCHED: &str = "before the removal begins, any quorum goes on";
 const NOT_STOPPED: &str = "no step of the command stops a cluster that could go on";
 const A_VOTER: &str = "a voter remains";
@@ -65,7 +65,7 @@ impl Model for order::Scope {
                 let quorum = (0..GROUPS).all(|g| scope.is_quorum(g, cluster.groups[g].committed, &up(cluster)));
                 scope.voters == 1 || !all || !quorum || scope.can_finish(cluster)
             }),
-            Property::always(NOBODY_CUT_OFF, |scope: &Self, cluster: &Cluster| {
+            Property::always(NO_VOTER_CUT_OFF, |scope: &Self, cluster: &Cluster| {
                 let votes = |g: usize| !scope.plan(g)[..cluster.groups[g].committed].contains(&Entry::Removed);
                 !refused(scope, cluster) || !(0..GROUPS).any(votes)
             }),
@@ -114,7 +114,7 @@ impl Model for view::Scope {
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always(BELIEVED, |_: &Self, views: &view::Views| !views.captured),
-            Property::sometimes("somebody is behind", |scope: &Self, views: &view::Views| {
+            Property::sometimes("a member is behind", |scope: &Self, views: &view::Views| {
                 views.newest == scope.evictions && views.knows.iter().any(|knows| *knows < views.newest)
             }),
         ]
@@ -161,7 +161,7 @@ fn each_rule_of_the_order_left_out_is_missed() {
 const RULES: view::Scope = view::Scope { voters: 5, evictions: 2, asks: true, again: true, waits: true };
 
 #[test]
-fn a_member_that_was_away_believes_nobody_evicted() {
+fn member_that_was_away_believes_no_evicted_member() {
     for (voters, evictions) in [(3, 1), (4, 1), (5, 1), (4, 2), (5, 2)] {
         let scope = view::Scope { voters, evictions, ..RULES };
         check(&format!("{evictions} of {voters} voters evicted"), scope);

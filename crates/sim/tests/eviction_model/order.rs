@@ -1,5 +1,5 @@
-//! The order of an eviction: leadership moves away from the victim, it leaves the voters of every group, its eviction is
-//! committed. Members refuse it from the moment that the eviction is in their log.
+//! The order of an eviction: leadership moves away from the victim, it leaves the voters of every group, its eviction
+//! is committed. Members refuse it from the moment that the eviction is in their log.
 //!
 //! Raft is abstract: of each group's log only how many entries of the eviction's plan a member has, a candidate needs a
 //! quorum of its own configuration none of which has more, and an entry commits when a quorum has it. A configuration
@@ -253,7 +253,7 @@ impl Scope {
         .next()
     }
 
-    /// Whether the same command, run now, finishes with nobody crashing or starting: a witness, found greedily.
+    /// Whether the same command, run now, finishes while no member crashes or starts: a witness, found greedily.
     pub(crate) fn can_finish(&self, cluster: &Cluster) -> bool {
         let mut now = cluster.clone();
         for _ in 0..=self.plan(0).len() {

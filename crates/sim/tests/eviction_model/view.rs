@@ -1,4 +1,4 @@
-//! Whom a member believes that was away: a majority of the voters that it knows must show it their newest view first.
+//! A member that was away believes a peer only after a majority of the voters that it knows showed their newest view.
 //!
 //! Voters are evicted one after the other. Each view is known to a majority of the voters before it and of those after
 //! it; others learn it later, or never. The evicted lie: they show the view that suits them, and say that they lead.
@@ -35,7 +35,7 @@ pub(crate) enum Event {
     Learn {
         member: usize,
     },
-    /// A member without a lease asks the voters of its view, of whom those in `asked` answer.
+    /// A member without a lease asks the voters of its view; those in `asked` answer.
     Ask {
         member: usize,
         asked: u32,
@@ -64,7 +64,7 @@ impl Scope {
                 let ready = |voter: usize| before.knows[voter] == before.newest;
                 let (old, rest) = (self.remain(before.newest), self.remain(next.newest));
                 let waited = !self.waits || (0..rest).all(ready);
-                // The victim helps as long as it votes; nobody else that is out does.
+                // The victim helps as long as it votes; no other evicted member does.
                 let agreed = known >> old == 0 && majority(old) && majority(rest);
                 (next.newest <= self.evictions && agreed && waited).then_some(())?;
                 (0..rest).filter(|voter| known >> voter & 1 == 1).for_each(|voter| next.knows[voter] = next.newest);

@@ -1,6 +1,7 @@
 //! What is broken on purpose, so that the model is seen to notice.
 
-/// A rule of the lease or of the barrier that is left out. Without any one of them, a client is served after the barrier.
+/// A rule of the lease or of the barrier that is left out. Without any one of them, a client is served after the
+/// barrier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Members serve without a lease.

@@ -1,12 +1,13 @@
-//! Every reachable state of a small cluster with leases: once the barrier has returned, nobody serves whom it revoked.
+//! Every reachable state of a small cluster with leases: once the barrier has returned, no member serves the revoked
+//! client.
 //!
-//! The leases and the barrier are those of the core ([`Holder`], [`TermState`], [`Fresh`]). They are driven through every
-//! order of events that the scope allows: requests and answers late, lost, twice and out of order; a change of leader whose
-//! predecessor answers late; pauses, restarts, and a clock that is slow by the drift bound. A pause between the read of the
-//! clock and the effect is not a state here: an effect that has begun may finish.
+//! The leases and the barrier are those of the core ([`Holder`], [`TermState`], [`Fresh`]). They are driven through
+//! every order of events that the scope allows: requests and answers late, lost, twice and out of order; a change of
+//! leader whose predecessor answers late; pauses, restarts, and a clock that is slow by the drift bound. A pause
+//! between the read of the clock and the effect is not a state here: an effect that has begun may finish.
 //!
-//! What one enforcer does depends on no other, and the barrier asks each for itself; so one is looked at closely, several
-//! for a shorter time. `COUNTERSIGN_MODEL_PHASES` looks further ahead: two phases are a lease.
+//! What one enforcer does depends on no other, and the barrier asks each for itself; so one is looked at closely,
+//! several for a shorter time. `COUNTERSIGN_MODEL_PHASES` looks further ahead: two phases are a lease.
 //!
 //! [`Holder`]: countersign_core::lease::Holder
 //! [`TermState`]: countersign_core::lease::TermState
@@ -26,7 +27,7 @@ use stateright::{Checker, Model, Property};
 use fault::Fault;
 use world::{Event, NEW, OLD, Scope, Stage, World};
 
-const SAFE: &str = "once the barrier has returned, nobody serves the revoked client";
+const SAFE: &str = "once the barrier has returned, no member serves the revoked client";
 
 /// One enforcer, closely: two requests under way at once.
 const ONE: Scope = Scope {
@@ -77,7 +78,7 @@ impl Model for Scope {
             Property::sometimes("the barrier returns: everybody enforces", |scope: &Self, world: &World| {
                 standing(scope, world, OLD, Standing::Enforced)
             }),
-            Property::sometimes("the barrier returns: somebody's lease has run out", |scope: &Self, world: &World| {
+            Property::sometimes("the barrier returns: a member's lease has run out", |scope: &Self, world: &World| {
                 !world.returned
                     && scope.may_return(world, OLD)
                     && scope.standings(world, OLD).contains(&Standing::Lapsed)

@@ -1,8 +1,8 @@
 //! The world of the lease model: what is in it, and what can happen next. What it decides about leases it asks the
 //! code of the core, never a copy; only the network, the clocks and Raft's elections are abstract here.
 //!
-//! Raft appears as what it promises: a quorum confirms a leader only until another is elected, and an elected leader knows
-//! everything committed before it once it has applied the first entry of its own term.
+//! Raft appears as what it promises: a quorum confirms a leader only until another is elected, and an elected leader
+//! knows everything committed before it once it has applied the first entry of its own term.
 
 use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{Holder, LeaseClock, LeaseLength, PendingBarrier, Roster, Standing, TermState};
@@ -91,7 +91,7 @@ pub(crate) struct World {
     pub(crate) members: Vec<Member>,
     pub(crate) pauses: u8,
     pub(crate) restarts: u8,
-    /// The barrier has returned: whoever revoked was told that nobody serves the client.
+    /// The barrier has returned: the operator was told that no member serves the client.
     pub(crate) returned: bool,
 }
 
@@ -199,7 +199,7 @@ impl Scope {
         let enforcers = self.enforcers.iter().map(|at| (Self::node(*at), Suffrage::Learner));
         let roster = Roster {
             generation: REVOKED,
-            stated: true,
+            attested: true,
             members: enforcers.chain([(VOTER, Suffrage::Voter)]).collect(),
             evictions: Vec::new(),
         };
@@ -366,7 +366,8 @@ impl Scope {
                 // What has run out is as good as nothing.
                 holder.surrender();
             }
-            // A grant that cannot count here any more can only make the barrier wait longer; an acknowledgement matters.
+            // A grant that cannot count here any more can only make the barrier wait longer; an acknowledgement
+            // matters.
             let lost = |call: &Call| {
                 let late = now >= call.asked.plus(length().millis()) && !self.breaks(Fault::CountsFromAnswer);
                 let ended = call.orphan && !self.breaks(Fault::AnswerOutlivesRestart);

@@ -3,7 +3,7 @@
 use countersign_api::admin::{AclApply, AclChanged, AclPlan};
 use countersign_core::authz::text::PolicyText;
 
-use super::questions::{answered, shown};
+use super::questions::{answered, rendered};
 use super::{said, show};
 use crate::admin_client::AdminClient;
 use crate::args::AclApplyArgs;
@@ -53,7 +53,7 @@ fn planned(text: &mut Text, plan: &AclPlan) {
     for flip in &plan.flips {
         text.line(&format!(
             "flips: {}: {} becomes {}",
-            shown(&flip.request),
+            rendered(&flip.request),
             answered(&flip.before),
             answered(&flip.after)
         ));

@@ -35,18 +35,18 @@ struct Mistake {
 
 /// Reads and judges a file.
 pub(super) fn read(path: &Path) -> Result<PolicyText, Failure> {
-    let shown = path.display();
+    let rendered = path.display();
     let failed = |error: std::io::Error| {
-        Failure::usage(format!("policy `{shown}` cannot be read: {}", chain(&error)), "check the path")
+        Failure::usage(format!("policy `{rendered}` cannot be read: {}", chain(&error)), "check the path")
     };
     let len = std::fs::metadata(path).map_err(failed)?.len();
     if len > POLICY_BODY_LEN_MAX as u64 {
-        let reason = format!("policy `{shown}` holds more than {POLICY_BODY_LEN_MAX} bytes");
+        let reason = format!("policy `{rendered}` holds more than {POLICY_BODY_LEN_MAX} bytes");
         return Err(Failure::usage(reason, "join rules by prefixes or roles"));
     }
     let text = std::fs::read_to_string(path).map_err(failed)?;
     parsed(&text).map_err(|Mistake { at, reason, next }| {
-        Failure::usage(format!("policy `{shown}`, line {}: {reason}", line(&text, at)), next)
+        Failure::usage(format!("policy `{rendered}`, line {}: {reason}", line(&text, at)), next)
     })
 }
 

@@ -40,7 +40,7 @@ fn asked(question: &AclQuestion) -> Result<AclAsk, Failure> {
 }
 
 /// A question in words.
-pub(super) fn shown(ask: &AclAsk) -> String {
+pub(super) fn rendered(ask: &AclAsk) -> String {
     let AclAsk { principal, action, kind, name, from, .. } = ask;
     let from = from.as_ref().map(|from| format!(" from {from}")).unwrap_or_default();
     format!("{principal} {action} {kind} `{name}`{from}")
@@ -61,7 +61,7 @@ pub(super) async fn check(client: &AdminClient, question: &AclQuestion, output: 
     if decision.allowed {
         return Ok(());
     }
-    let reason = format!("denied: {}: {}", shown(&ask), decision.reason);
+    let reason = format!("denied: {}: {}", rendered(&ask), decision.reason);
     Err(Failure::new(Exit::Refused, reason, "ask why with `countersign acl explain`, and the same words"))
 }
 

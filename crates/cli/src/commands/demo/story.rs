@@ -115,7 +115,7 @@ async fn a_learner_leads(
     authority: &str,
     domain: &str,
 ) -> anyhow::Result<()> {
-    let flags = ["token", "create", "--suffrage", "learner"];
+    let flags = ["token", "create", "--role", "learner"];
     let token = text(&cluster.must(sponsor, &flags).await?, "token")?;
     join(cluster, "learner", &token, &cluster.address(sponsor)?).await?;
     let status = cluster.until("learner", |s| at(s, "/ready") == &Value::Bool(true)).await?;
@@ -152,11 +152,11 @@ async fn token_attacks(
     tokens: &[String],
     authority: &str,
 ) -> anyhow::Result<()> {
-    let (Some(first), Some(spent)) = (nodes.first(), tokens.first()) else { anyhow::bail!("no token was used") };
+    let (Some(first), Some(used_up)) = (nodes.first(), tokens.first()) else { anyhow::bail!("no token was used") };
     let address = cluster.address(first)?;
     table.begin();
-    let outcome = join(cluster, "thief", spent, &address).await;
-    table.row("a spent token", "refused: no uses left", refused_join("no uses left", outcome));
+    let outcome = join(cluster, "thief", used_up, &address).await;
+    table.row("a used-up token", "refused: no uses left", refused_join("no uses left", outcome));
 
     let middle = ManInTheMiddle::listen(authority).await?;
     let token = one_time_token(cluster, first, "victim").await?;
@@ -318,7 +318,7 @@ fn all_settled(status: &Value, count: usize) -> bool {
         && members.len() == count
         && members
             .iter()
-            .all(|m| at(m, "/settled") == &Value::Bool(true) && at(m, "/holds_authority") == &Value::Bool(true))
+            .all(|m| at(m, "/converged") == &Value::Bool(true) && at(m, "/holds_authority") == &Value::Bool(true))
 }
 
 fn members(status: &Value) -> String {

@@ -16,7 +16,7 @@ use countersign_core::trust::join_token::JoinToken;
 
 use crate::config::checked::{ListenAddr, Mode, Said, ServerConfig};
 use crate::config::clients::clients_shut_out;
-use crate::duration::shown;
+use crate::duration::rendered;
 use crate::failure::{Failure, chain};
 use crate::files::{exposed, read_private, read_text};
 use crate::secret_arg::{SecretArg, SecretError};
@@ -130,10 +130,9 @@ pub(super) fn differing(said: Said, lifetimes: Lifetimes) -> Option<String> {
     let lease = asked.map(|asked| ("[trust] lease_secs", asked.millis() / 1000, lease.millis() / 1000));
     let asked = said.node_ttl_secs.filter(|asked| *asked != node_ttl_secs);
     let ttl = asked.map(|asked| ("[pki] node_ttl", asked, node_ttl_secs));
-    let differing = lease
-        .into_iter()
-        .chain(ttl)
-        .map(|(key, asked, here)| format!("`{key}` is {} here and {} in this cluster", shown(asked), shown(here)));
+    let differing = lease.into_iter().chain(ttl).map(|(key, asked, here)| {
+        format!("`{key}` is {} here and {} in this cluster", rendered(asked), rendered(here))
+    });
     let differing: Vec<String> = differing.collect();
     (!differing.is_empty())
         .then(|| format!("{}: it counts at the bootstrap only, and is ignored", differing.join(", ")))

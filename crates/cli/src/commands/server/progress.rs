@@ -46,9 +46,9 @@ impl Progress {
         match standing {
             Standing::CatchingUp => self.step("waiting for the leader, and for what happened before".to_owned()),
             Standing::BecomingVoter => self.step("opening the CA key, and waiting to be counted as a voter".to_owned()),
-            Standing::Settled(suffrage) => {
+            Standing::Converged(role) => {
                 self.end();
-                tracing::info!("this member is settled as a {suffrage}");
+                tracing::info!("this member has converged as a {role}");
             }
         }
     }

@@ -19,7 +19,7 @@ fn term() -> TermState {
 fn roster(generation: u64) -> Roster {
     Roster {
         generation: Generation(generation),
-        stated: true,
+        attested: true,
         members: NODES.map(|node| (node, Suffrage::Voter)).to_vec(),
         evictions: Vec::new(),
     }
@@ -86,7 +86,7 @@ fn members_must_know_that_enough_voters_have_signed_what_became_of_the_cluster()
     let mut term = term();
     all_enforce(&mut term, 7);
     let mut barrier = PendingBarrier::new(REVOKES);
-    let unsigned = Roster { stated: false, ..roster(7) };
+    let unsigned = Roster { attested: false, ..roster(7) };
     assert!(!term.progress(&mut barrier, &unsigned, LATER).passed);
     assert!(!term.progress(&mut barrier, &roster(8), LATER).passed, "signed since, which the members do not know");
     all_enforce(&mut term, 8);

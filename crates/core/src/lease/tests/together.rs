@@ -1,5 +1,5 @@
-//! Members and leaders together, in any order of events: once a barrier has passed, no member with a lease lacks what it
-//! was over. Messages are late, twice, out of order or lost; leaders change; processes start again.
+//! Members and leaders together, in any order of events: once a barrier has passed, no member with a lease lacks what
+//! it was over. Messages are late, twice, out of order or lost; leaders change; processes start again.
 
 use proptest::prelude::*;
 
@@ -174,7 +174,7 @@ impl World {
     fn holds(&mut self) -> bool {
         let roster = Roster {
             generation: self.view.generation,
-            stated: true,
+            attested: true,
             members: self.view.members.values().map(|member| (member.id, Suffrage::Voter)).collect(),
             evictions: Vec::new(),
         };

@@ -120,7 +120,7 @@ fn a_grant_that_can_never_count_keeps_no_later_one_out() {
     holder.granted(BootMillis(10_000), generation(1), TEN);
     assert_eq!(holder.deadline(), Some(BootMillis(20_000)), "when that time is over");
     holder.granted(BootMillis(11_000), generation(u64::MAX), TEN);
-    holder.led_anew();
+    holder.leader_changed();
     holder.granted(BootMillis(12_000), generation(1), TEN);
     assert_eq!(holder.deadline(), Some(BootMillis(22_000)), "when another leads");
 }

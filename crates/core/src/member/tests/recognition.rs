@@ -1,4 +1,4 @@
-//! Recognition, answer by answer and round after round; and the pages in which statements are shown.
+//! Cluster recognition, answer by answer and round after round; and the pages in which attestations are shown.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,48 +6,48 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use crate::id::{AuthorityId, ClusterId, Generation, NodeId, StoreId};
-use crate::limits::STATEMENTS_PER_ANSWER_MAX;
+use crate::limits::ATTESTATIONS_PER_ANSWER_MAX;
 use crate::member::recognition::{Answer, Asker, Excerpt, History, Page, Question, Recognizer, UncountedAnswer};
 use crate::name::Address;
 use crate::time::BootMillis;
-use crate::trust::recognition::Shown;
-use crate::trust::statement::{Signature, Signed, StatedVoter, Statement};
+use crate::trust::attestation::{Attestation, AttestedVoter, Signature, SignedAttestation};
+use crate::trust::recognition::AttestationClaim;
 use crate::trust::tests::rig::{Rig, key};
 use crate::trust::view::View;
 
 /// The member that was away. It votes where a test says so.
 const NODE: NodeId = NodeId(9);
 const VOTER: NodeId = NodeId(1);
-const PAGE: u64 = STATEMENTS_PER_ANSWER_MAX as u64;
+const PAGE: u64 = ATTESTATIONS_PER_ANSWER_MAX as u64;
 
 fn at(millis: u64) -> BootMillis {
     BootMillis(millis)
 }
 
-fn voter(id: u64) -> StatedVoter {
+fn voter(id: u64) -> AttestedVoter {
     let id = u8::try_from(id).unwrap();
-    StatedVoter { identity: key(id).public(), store: StoreId([id; 16]) }
+    AttestedVoter { identity: key(id).public(), store: StoreId([id; 16]) }
 }
 
-/// The founding by these voters, and as many statements after it, each evicting one member more, from 101.
-fn history(voters: &[u64], after: u64) -> (Arc<Statement>, Vec<Signed>) {
-    let founding = Statement::founding(ClusterId([1; 16]), VOTER, voter(1), AuthorityId([2; 32]));
+/// The founding by these voters, and as many attestations after it, each evicting one member more, from 101.
+fn history(voters: &[u64], after: u64) -> (Arc<Attestation>, Vec<SignedAttestation>) {
+    let founding = Attestation::founding(ClusterId([1; 16]), VOTER, voter(1), AuthorityId([2; 32]));
     let voters: BTreeMap<_, _> = voters.iter().map(|id| (NodeId(*id), voter(*id))).collect();
-    let founding = Arc::new(Statement { voters: voters.clone(), ..founding });
+    let founding = Arc::new(Attestation { voters: voters.clone(), ..founding });
     let mut newest = Arc::clone(&founding);
     let mut chain = Vec::new();
     for number in 1..=after {
-        let statement = Arc::new(Statement {
+        let attestation = Arc::new(Attestation {
             number,
             generation: Generation(number + 1),
             previous: newest.digest(),
             evicted: BTreeSet::from([NodeId(100 + number)]),
-            ..Statement::clone(&newest)
+            ..Attestation::clone(&newest)
         });
-        let sign = |id: &NodeId| Signature(key(u8::try_from(id.0).unwrap()).sign(&statement.transcript()));
+        let sign = |id: &NodeId| Signature(key(u8::try_from(id.0).unwrap()).sign(&attestation.transcript()));
         let signatures = voters.keys().map(|id| (*id, sign(id))).collect();
-        newest = Arc::clone(&statement);
-        chain.push(Signed { statement, signatures });
+        newest = Arc::clone(&attestation);
+        chain.push(SignedAttestation { attestation, signatures });
     }
     (founding, chain)
 }
@@ -57,12 +57,19 @@ fn view() -> View {
     View::clone(Rig::three_voters().0.view().unwrap())
 }
 
-/// What a voter that knows the first `len` statements of `chain` answers.
-fn answer(of: (&Arc<Statement>, &[Signed]), len: u64, by: NodeId, known: u64, nonce: &[u8; 32], view: &View) -> Answer {
+/// What a voter that knows the first `len` attestations of `chain` answers.
+fn answer(
+    of: (&Arc<Attestation>, &[SignedAttestation]),
+    len: u64,
+    by: NodeId,
+    known: u64,
+    nonce: &[u8; 32],
+    view: &View,
+) -> Answer {
     let (founding, chain) = of;
     let chain = &chain[..usize::try_from(len).unwrap()];
     let rest = chain.get(usize::try_from(known).unwrap()..).unwrap_or_default();
-    let newest = chain.last().map_or(founding, |signed| &signed.statement);
+    let newest = chain.last().map_or(founding, |signed| &signed.attestation);
     Excerpt::of(rest, newest).answer(by, &key(u8::try_from(by.0).unwrap()), nonce, view)
 }
 
@@ -78,7 +85,7 @@ fn voters(questions: &[Question]) -> Vec<u64> {
 
 /// Asks the one voter until its answer counts. Returns the rounds that took, the newest generation, and the evicted
 /// members.
-fn asked(founding: &Arc<Statement>, chain: &[Signed]) -> (usize, u64, BTreeSet<NodeId>) {
+fn asked(founding: &Arc<Attestation>, chain: &[SignedAttestation]) -> (usize, u64, BTreeSet<NodeId>) {
     let view = view();
     let mut recognizer = Recognizer::new(NODE, Arc::clone(founding));
     for round in 1_u8.. {
@@ -86,7 +93,7 @@ fn asked(founding: &Arc<Statement>, chain: &[Signed]) -> (usize, u64, BTreeSet<N
         let questions = begin(&mut recognizer, round, &view, 0);
         let [Question { voter, nonce, known, .. }] = questions.as_slice() else { panic!("{questions:?}") };
         let answer = answer((founding, chain), chain.len() as u64, *voter, *known, nonce, &view);
-        assert!(answer.page.statements().len() <= STATEMENTS_PER_ANSWER_MAX);
+        assert!(answer.page.attestations().len() <= ATTESTATIONS_PER_ANSWER_MAX);
         recognizer.handle_answer(nonce, *voter, answer, at(0)).unwrap();
         if let Some(cluster) = recognizer.recognized() {
             assert!(!recognizer.poll_round(at(9_999)) && recognizer.poll_timeout().is_none());
@@ -97,7 +104,7 @@ fn asked(founding: &Arc<Statement>, chain: &[Signed]) -> (usize, u64, BTreeSet<N
 }
 
 #[test]
-fn statements_come_in_pages_and_all_of_them_are_followed_before_an_answer_counts() {
+fn attestations_come_in_pages_and_all_of_them_are_followed_before_an_answer_counts() {
     for (after, answers) in [(0, 1), (1, 1), (PAGE, 1), (PAGE + 1, 2), (2 * PAGE, 2), (3 * PAGE + 1, 4)] {
         let (founding, chain) = history(&[1], after);
         let evicted = (1..=after).map(|number| NodeId(100 + number)).collect();
@@ -134,7 +141,7 @@ fn a_page_passes_for_no_answer_and_only_what_is_signed_is_followed() {
     let (nonce, view) = ([7; 32], view());
     let good = answer((&founding, &chain), PAGE + 1, VOTER, 0, &nonce, &view);
     assert_eq!(good.signature, None, "nothing is said of what is not the newest");
-    let statements = |page: &Page| page.statements().to_vec();
+    let attestations = |page: &Page| page.attestations().to_vec();
     let refused = |answer: Answer, claim: &str| {
         let mut recognizer = Recognizer::new(NODE, Arc::clone(&founding));
         begin(&mut recognizer, 7, &view, 0);
@@ -144,20 +151,20 @@ fn a_page_passes_for_no_answer_and_only_what_is_signed_is_followed() {
         why
     };
 
-    let last = &chain[STATEMENTS_PER_ANSWER_MAX - 1].statement;
-    let shown = Shown::of(VOTER, last);
-    let whole = Page::of(statements(&good.page), last.number);
-    let unsigned = Answer { shown, page: whole.clone(), ..good.clone() };
+    let last = &chain[ATTESTATIONS_PER_ANSWER_MAX - 1].attestation;
+    let claim = AttestationClaim::of(VOTER, last);
+    let whole = Page::of(attestations(&good.page), last.number);
+    let unsigned = Answer { claim, page: whole.clone(), ..good.clone() };
     assert_eq!(refused(unsigned, "said to be the last"), UncountedAnswer::Unsigned);
-    let other = Some(shown.sign(&key(1), &[8; 32]));
-    refused(Answer { shown, page: whole, signature: other, ..good.clone() }, "of another nonce");
+    let other = Some(claim.sign(&key(1), &[8; 32]));
+    refused(Answer { claim, page: whole, signature: other, ..good.clone() }, "of another nonce");
     refused(Answer { page: Page::of(vec![], PAGE + 1), signature: other, ..good.clone() }, "it leads nowhere");
-    let of_two = Answer { shown: Shown { node: NodeId(2), ..good.shown }, ..good.clone() };
+    let of_two = Answer { claim: AttestationClaim { node: NodeId(2), ..good.claim }, ..good.clone() };
     assert_eq!(refused(of_two, "of another voter"), UncountedAnswer::Another);
-    let gap = statements(&good.page)[1..].to_vec();
+    let gap = attestations(&good.page)[1..].to_vec();
     refused(Answer { page: Page::of(gap, PAGE + 1), ..good.clone() }, "one is left out");
-    let mut forged = statements(&good.page);
-    let signature = Signature(key(9).sign(&forged[1].statement.transcript()));
+    let mut forged = attestations(&good.page);
+    let signature = Signature(key(9).sign(&forged[1].attestation.transcript()));
     forged[1].signatures.insert(VOTER, signature);
     refused(Answer { page: Page::of(forged, PAGE + 1), ..good }, "one is not signed by the voter");
 }
@@ -221,8 +228,8 @@ fn an_evicted_member_learns_so_and_a_lone_voter_recognizes_itself() {
     let view = view();
     let mut recognizer = Recognizer::new(NodeId(102), Arc::clone(&founding));
     begin(&mut recognizer, 1, &view, 0);
-    let shown = answer((&founding, &chain), 2, VOTER, 0, &[1; 32], &view);
-    recognizer.handle_answer(&[1; 32], VOTER, shown, at(0)).unwrap();
+    let claim = answer((&founding, &chain), 2, VOTER, 0, &[1; 32], &view);
+    recognizer.handle_answer(&[1; 32], VOTER, claim, at(0)).unwrap();
     let cluster = recognizer.recognized().unwrap();
     assert_eq!((cluster.is_evicted, cluster.refused), (true, BTreeSet::from([NodeId(101)])));
 
@@ -234,7 +241,7 @@ fn an_evicted_member_learns_so_and_a_lone_voter_recognizes_itself() {
 
 proptest! {
     /// However late, often and mixed answers come: the cluster is recognized only if a majority answered one nonce, at
-    /// a statement no older than any that such an answer showed.
+    /// an attestation no older than any that such an answer showed.
     #[test]
     fn recognition_takes_a_majority_of_one_round(
         knows in proptest::collection::vec(0_u64..3, 3),
@@ -264,8 +271,8 @@ proptest! {
             if kind == 0 {
                 recognizer.handle_failure(&nonce, id, now);
             } else {
-                let shown = answer((&founding, &chain), knows, id, asked.unwrap_or(0), &nonce, &view);
-                recognizer.handle_answer(&nonce, id, shown, now).unwrap();
+                let claim = answer((&founding, &chain), knows, id, asked.unwrap_or(0), &nonce, &view);
+                recognizer.handle_answer(&nonce, id, claim, now).unwrap();
                 if asked.is_some() && of == round && now.since(began) < 4_000 {
                     counted.push(knows);
                 }

@@ -47,7 +47,7 @@ fn only_what_this_member_could_answer_is_acted_on() {
 
 #[test]
 fn a_proven_answer_leads_to_another_certificate_only_where_one_would_help() {
-    let known = Arc::clone(&view().statement);
+    let known = Arc::clone(&view().attestation);
     let history = History { newest: known, evicted: BTreeSet::new() };
     let (gone, own) = (AuthorityId([8; 32]), Standing { leased: false, authority: Some(pin()), foreign: false });
     let old = Standing { authority: Some(gone), ..own };

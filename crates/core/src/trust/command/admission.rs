@@ -158,7 +158,7 @@ impl TrustState {
         Ok(request.addresses.iter().filter(|address| !named(address)).cloned().collect())
     }
 
-    /// The answer of an earlier, equal request: also when the token is spent or expired by now.
+    /// The answer of an earlier, equal request: also when the token is used up or expired by now.
     fn repeated(&self, request: &EnrollmentRequest) -> Checked {
         let Some(node) = self.enrollments.get(&(request.token, request.request)) else { return Ok(None) };
         if self.current()?.evicted.contains_key(node) {

@@ -18,7 +18,7 @@ use crate::trust::seal::{SealedCopy, confirm_transcript};
 use crate::trust::state::TrustState;
 use crate::trust::view::View;
 
-/// Records a copy of an authority's key, sealed to a member that is to vote.
+/// Records a copy of an authority's key, sealed to a member that is promoted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SealAuthority {
     /// The authority.

@@ -20,6 +20,7 @@ use crate::name::{Address, Name};
 use crate::principal::TrustDomain;
 use crate::table::{Table, TableSet};
 use crate::time::{UnixMillis, Validity};
+use crate::trust::attestation::{Attestation, AttestedVoter};
 use crate::trust::author::Authorship;
 use crate::trust::event::{Account, Draft};
 use crate::trust::hosts::{HostProof, LeafHosts};
@@ -28,7 +29,6 @@ use crate::trust::member::{ForeignLeaf, Member, MemberKeys, Suffrage};
 use crate::trust::outcome::{Outcome, Refused};
 use crate::trust::seal::SealedCopy;
 use crate::trust::state::{LeafOf, TrustState};
-use crate::trust::statement::{StatedVoter, Statement};
 use crate::trust::view::{Authority, AuthorityKey, AuthorityPhase, Groups, Members, Principals, View};
 
 /// An authority's key, as its members keep it.
@@ -129,7 +129,7 @@ impl Operation for Bootstrap {
         state.tokens.extend(self.token.iter().map(|record| (token_id(record.verifier), token(record))));
         let record = self.authority_record();
         let member = self.founder(founder, (authority, &record), state, entry);
-        let voter = StatedVoter { identity: self.keys.identity, store: self.store };
+        let voter = AttestedVoter { identity: self.keys.identity, store: self.store };
         state.view = Some(Arc::new(View {
             cluster: self.cluster,
             name: self.name.clone(),
@@ -146,10 +146,10 @@ impl Operation for Bootstrap {
             revoked_principals: TableSet::new(),
             groups: Groups::default(),
             client_names: BTreeSet::new(),
-            statement: Arc::new(Statement::founding(self.cluster, founder, voter, authority)),
-            stated: 0,
+            attestation: Arc::new(Attestation::founding(self.cluster, founder, voter, authority)),
+            attested: 0,
         }));
-        state.make_statement();
+        state.make_attestation();
         Ok(Outcome::Admitted(state.admitted(founder, false)?))
     }
 

@@ -18,7 +18,7 @@ use crate::trust::outcome::{Limited, Outcome, Refused};
 use crate::trust::state::TrustState;
 use crate::trust::view::View;
 
-/// Changes whether a member is meant to vote. Raft's membership follows.
+/// Promotes or demotes a member. Raft's membership follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetSuffrage {
     /// The member.

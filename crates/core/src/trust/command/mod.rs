@@ -5,6 +5,7 @@
 
 mod addresses;
 mod admission;
+mod attestations;
 mod authority;
 mod bootstrap;
 mod groups;
@@ -18,13 +19,13 @@ mod principals;
 mod renewal;
 mod revocation;
 mod settings;
-mod statements;
 mod stores;
 mod testing;
 mod tokens;
 
 pub use addresses::{SetAddresses, addresses_transcript};
 pub use admission::Admission;
+pub use attestations::SignAttestation;
 pub use authority::{ConfirmAuthority, SealAuthority};
 pub use bootstrap::{Bootstrap, SealedKey};
 pub use groups::{AssignGroup, BindDataStore, CreateGroup};
@@ -41,7 +42,6 @@ pub use renewal::{AdoptLeaf, Renew};
 pub use revocation::{RevokeKey, RevokePrincipal};
 use serde::{Deserialize, Serialize};
 pub use settings::ClusterSetting;
-pub use statements::SignStatement;
 pub use stores::BindStore;
 #[doc(hidden)]
 pub use testing::NoteForTesting;
@@ -117,11 +117,11 @@ pub enum Command {
     RotateClusterToken(RotateClusterToken),
     /// Spends one use of a token and admits its holder.
     Admit(Box<Admission>),
-    /// Records a copy of an authority's key, sealed to a member that is to vote.
+    /// Records a copy of an authority's key, sealed to a member that is promoted.
     SealAuthority(SealAuthority),
     /// A member shows that it opened its copy.
     ConfirmAuthority(ConfirmAuthority),
-    /// Changes whether a member is meant to vote.
+    /// Promotes or demotes a member.
     SetSuffrage(SetSuffrage),
     /// Removes a member and refuses its keys.
     Evict(Evict),
@@ -143,8 +143,8 @@ pub enum Command {
     Renew(Renew),
     /// A member uses its next certificate.
     AdoptLeaf(AdoptLeaf),
-    /// A voter signs a statement of what the cluster has become.
-    SignStatement(SignStatement),
+    /// A voter signs an attestation of what the cluster has become.
+    SignAttestation(SignAttestation),
     /// A broker's, client's or admin's next certificate.
     RenewPrincipal(RenewPrincipal),
     /// A part of a change of rules that is too long for one command.
@@ -194,7 +194,7 @@ impl Command {
             Self::SetAddresses(operation) => operation,
             Self::Renew(operation) => operation,
             Self::AdoptLeaf(operation) => operation,
-            Self::SignStatement(operation) => operation,
+            Self::SignAttestation(operation) => operation,
             Self::RenewPrincipal(operation) => operation,
             Self::StagePolicy(operation) => operation,
             Self::ChangePolicy(operation) => &**operation,

@@ -1,4 +1,4 @@
-//! Join tokens: added, spent, revoked, rotated. A token that was on record once never comes back with new uses.
+//! Join tokens: added, used up, revoked, rotated. A token that was on record once never comes back with new uses.
 
 use serde::{Deserialize, Serialize};
 
@@ -180,7 +180,7 @@ impl TrustState {
         }
         let now = self.time;
         if self.tokens.len() >= TOKENS_MAX {
-            // Spent and expired ones stay only as long as there is room: they make a refusal say why.
+            // Used-up and expired tokens stay only as long as there is room: they make a refusal say why.
             self.tokens.retain(|_, token| token.record.usable(now).is_ok());
         }
         if self.tokens.len() >= TOKENS_MAX {

@@ -85,12 +85,12 @@ impl Members {
         ids.filter_map(|id| self.by_id.get(id))
     }
 
-    /// The members that are to vote.
+    /// The members whose role is voter.
     pub fn voters(&self) -> impl Iterator<Item = &Member> {
         self.voters.iter().filter_map(|id| self.by_id.get(id))
     }
 
-    /// How many are to vote.
+    /// The number of members whose role is voter.
     pub fn voter_count(&self) -> usize {
         self.voters.len()
     }

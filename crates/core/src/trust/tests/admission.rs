@@ -29,7 +29,7 @@ fn one_use_admits_one_node_however_many_ask() {
     let mut rig = with_token(1);
     assert!(matches!(rig.apply(admit(request(2, 5))), Outcome::Admitted(_)));
     for seed in 3..9 {
-        assert_eq!(rig.refused(admit(request(seed, 5))), TokenUnusable::Spent.into());
+        assert_eq!(rig.refused(admit(request(seed, 5))), TokenUnusable::UsedUp.into());
     }
 }
 
@@ -195,7 +195,7 @@ fn what_would_be_refused_is_known_before_it_is_proposed() {
     assert_eq!(known(&rig, request(2, 5)), Ok(()));
     rig.apply(admit(request(2, 5)));
     assert_eq!(known(&rig, request(2, 5)), Ok(()), "a retry is answered again");
-    assert_eq!(known(&rig, request(3, 5)), Err(TokenUnusable::Spent.into()));
+    assert_eq!(known(&rig, request(3, 5)), Err(TokenUnusable::UsedUp.into()));
 }
 
 #[test]

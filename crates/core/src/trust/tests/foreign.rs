@@ -103,7 +103,7 @@ fn an_evicted_node_is_known_by_its_mapped_name_and_its_key_never_returns() {
         suffrage: Suffrage::Learner,
         keep_authority: false,
     }));
-    rig.settle();
+    rig.attest();
     assert!(matches!(
         rig.apply(Command::Evict(Evict { node: NodeId(2), compromised: false, keep_authority: false })),
         Outcome::Evicted { .. }

@@ -19,7 +19,7 @@ use crate::trust::addresses_transcript;
 use crate::trust::command::{
     AddJoinToken, AdoptLeaf, AssignGroup, BindStore, ClusterSetting, Command, EditHosts, Evict, FEATURE_LEVEL,
     IssuePrincipal, Label, ProveHosts, RaiseLevel, Renew, RenewPrincipal, ReportFeatureLevel, RevokeJoinToken,
-    RevokeKey, RevokePrincipal, RotateClusterToken, SetAddresses, SetSuffrage, SignStatement, StagePolicy, Stamped,
+    RevokeKey, RevokePrincipal, RotateClusterToken, SetAddresses, SetSuffrage, SignAttestation, StagePolicy, Stamped,
 };
 use crate::trust::hosts::Witness;
 use crate::trust::join_token::{TokenRecord, token_id};
@@ -101,8 +101,8 @@ pub(super) fn sampled() -> Rig {
         remove,
         put: vec![rule("staged")],
     }));
-    let transcript = rig.0.statements()[3].statement.transcript();
-    rig.apply(Command::SignStatement(SignStatement {
+    let transcript = rig.0.attestations()[3].attestation.transcript();
+    rig.apply(Command::SignAttestation(SignAttestation {
         number: 3,
         node: NodeId(1),
         signature: key(1).sign(&transcript),
@@ -175,7 +175,7 @@ pub(super) const fn name_of(command: &Command) -> Option<&'static str> {
         Command::SetAddresses(_) => "SetAddresses",
         Command::Renew(_) => "Renew",
         Command::AdoptLeaf(_) => "AdoptLeaf",
-        Command::SignStatement(_) => "SignStatement",
+        Command::SignAttestation(_) => "SignAttestation",
         Command::RenewPrincipal(_) => "RenewPrincipal",
         Command::StagePolicy(_) => "StagePolicy",
         Command::ChangePolicy(_) => "ChangePolicy",

@@ -8,7 +8,7 @@ use crate::name::Address;
 use crate::trust::addresses_transcript;
 use crate::trust::command::{
     AddJoinToken, AdoptLeaf, AssignGroup, Command, ConfirmAuthority, Evict, FEATURE_LEVEL, Renew, ReportFeatureLevel,
-    RevokeKey, RotateClusterToken, SealAuthority, SetAddresses, SetSuffrage, SignStatement, Stamped, UnreadableEntry,
+    RevokeKey, RotateClusterToken, SealAuthority, SetAddresses, SetSuffrage, SignAttestation, Stamped, UnreadableEntry,
 };
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Limited, Outcome, Refused, Signer};
@@ -44,7 +44,7 @@ fn the_last_voter_cannot_leave() {
     assert_eq!(rig.refused(suffrage(1, Suffrage::Learner, true)), Refused::LastVoter(NodeId(1)));
     rig.open_authority(NodeId(2));
     rig.apply(suffrage(1, Suffrage::Learner, true));
-    rig.settle();
+    rig.attest();
     assert!(matches!(rig.apply(evict(1, true)), Outcome::Evicted { .. }));
     assert_eq!(rig.refused(evict(2, true)), Refused::LastVoter(NodeId(2)));
 }
@@ -167,8 +167,8 @@ fn what_would_be_refused_is_known_before_it_is_proposed() {
     let mut rig = Rig::three_voters();
     let endorsement = crate::key::Endorsement::sign(&key(2), CLUSTER, leaf_key(3), 1);
     for command in [
-        Command::SignStatement(SignStatement { number: 1, node: NodeId(3), signature: [0; 64] }),
-        Command::SignStatement(SignStatement { number: 99, node: NodeId(1), signature: [0; 64] }),
+        Command::SignAttestation(SignAttestation { number: 1, node: NodeId(3), signature: [0; 64] }),
+        Command::SignAttestation(SignAttestation { number: 99, node: NodeId(1), signature: [0; 64] }),
         Command::AdoptLeaf(AdoptLeaf { node: NodeId(2), renewal: 1 }),
         Command::Renew(Renew { node: NodeId(2), key: leaf_key(3), endorsement: endorsement.clone() }),
         Command::Renew(Renew { node: NodeId(3), key: leaf_key(9), endorsement }),
@@ -232,7 +232,7 @@ fn a_voter_of_the_group_is_not_evicted_before_it_has_left() {
         assert_eq!(refused, Outcome::Refused(Refused::StillVotes(NodeId(2))), "{voters:?}");
     }
     rig.apply(suffrage(2, Suffrage::Learner, true));
-    rig.settle();
+    rig.attest();
     let refused = rig.apply_among(&among(&[1, 2, 3], &[]), evict(2, true));
     assert_eq!(refused, Outcome::Refused(Refused::StillVotes(NodeId(2))));
     assert!(rig.0.view().unwrap().members.contains_key(&NodeId(2)));

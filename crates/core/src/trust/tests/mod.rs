@@ -2,6 +2,7 @@
 
 mod admission;
 mod agreement;
+mod attestations;
 mod authorization;
 mod events;
 mod foreign;
@@ -15,6 +16,5 @@ mod placement;
 mod principals;
 mod renewal;
 pub(crate) mod rig;
-mod statements;
 mod store_return;
 mod tokens;

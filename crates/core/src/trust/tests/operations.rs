@@ -37,7 +37,7 @@ SealAuthority: level 1, of a voter, no effect, affects who
 SetAddresses: level 1, of node 2, no effect, affects who
 SetCluster: level 1, of a voter, no effect, affects who
 SetSuffrage: level 1, of a voter, no effect, affects who
-SignStatement: level 1, of node 1, also in recovery, no effect, affects who
+SignAttestation: level 1, of node 1, also in recovery, no effect, affects who
 StagePolicy: level 1, of a voter, no effect, affects nothing
 ";
 

@@ -12,7 +12,7 @@ use crate::time::{UnixMillis, Validity};
 use crate::trust::author::{Actor, Author};
 use crate::trust::command::{
     AddJoinToken, Bootstrap, Command, ConfirmAuthority, FEATURE_LEVEL, RevokeJoinToken, SealAuthority, SealedKey,
-    SignStatement, Stamped,
+    SignAttestation, Stamped,
 };
 use crate::trust::event::Event;
 use crate::trust::join_token::{JoinToken, TokenRecord};
@@ -181,23 +181,23 @@ impl Rig {
             rig.apply(Command::Admit(Box::new(request_at(level, seed, 200).into())));
             rig.open_authority(NodeId(u64::from(seed)));
         }
-        rig.settle();
+        rig.attest();
         rig
     }
 
-    /// Voters 1 to 4 sign every statement that awaits their signatures, as running members do.
-    pub(crate) fn settle(&mut self) {
+    /// Voters 1 to 4 sign every attestation that lacks their signatures, as running members do.
+    pub(crate) fn attest(&mut self) {
         for node in [1, 2, 3, 4].repeat(8) {
             self.sign_one(node);
         }
     }
 
-    /// Node `node` signs the first statement that awaits its signature.
+    /// Node `node` signs the first attestation that lacks its signature.
     pub(crate) fn sign_one(&mut self, node: u8) {
         let id = NodeId(node.into());
-        if let Some(statement) = self.0.to_sign(id).cloned() {
-            let signature = key(node).sign(&statement.transcript());
-            self.apply(Command::SignStatement(SignStatement { number: statement.number, node: id, signature }));
+        if let Some(attestation) = self.0.to_sign(id).cloned() {
+            let signature = key(node).sign(&attestation.transcript());
+            self.apply(Command::SignAttestation(SignAttestation { number: attestation.number, node: id, signature }));
         }
     }
 

@@ -127,14 +127,14 @@ fn last_holder_of_the_ca_key_keeps_its_vote() {
 }
 
 #[test]
-fn promoted_again_the_member_is_stated_with_its_new_store() {
+fn promoted_again_the_member_is_attested_with_its_new_store() {
     let mut rig = Rig::three_voters();
     rig.apply(returning(request(OLD, NEW)));
     rig.apply(bind(NEW));
     rig.apply(Command::SetSuffrage(SetSuffrage { node: NodeId(2), suffrage: Suffrage::Voter, keep_authority: true }));
     rig.open_authority(NodeId(2));
-    rig.settle();
-    assert_eq!(rig.0.newest_shown().unwrap().voters[&NodeId(2)].store, NEW);
+    rig.attest();
+    assert_eq!(rig.0.newest_attested().unwrap().voters[&NodeId(2)].store, NEW);
 }
 
 #[test]

@@ -49,7 +49,7 @@ pub enum NotTaken {
     Message(#[from] MessageError),
     /// What it shows of the cluster is not believed.
     #[error("what it shows of the cluster is not believed")]
-    Shown(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Attestations(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// It is under no authority of the cluster.
     #[error("the server is not recognized")]
     Unrecognized(#[from] Unrecognized),
@@ -98,8 +98,8 @@ impl NotTaken {
     fn or_final(self) -> Result<Self, StoreReturnError> {
         match self {
             Self::Evicted => Err(StoreReturnError::Evicted),
-            // Its last lease has to run out first; without a cluster the sponsor is only starting, and one that is behind names
-            // another number than the leader does.
+            // Its last lease has to run out first; without a cluster the sponsor is only starting, and one that is
+            // behind names another number than the leader does.
             Self::Refused(
                 why @ (Refused::Alive { .. }
                 | Refused::NoCluster
@@ -110,7 +110,7 @@ impl NotTaken {
             other @ (Self::Dial(_)
             | Self::Server(_)
             | Self::Message(_)
-            | Self::Shown(_)
+            | Self::Attestations(_)
             | Self::Unrecognized(_)
             | Self::Codec(_)
             | Self::Certificate(_)
@@ -226,20 +226,20 @@ async fn recognized(
     before: Binding,
     address: &Address,
 ) -> Result<(EnrollmentClient<Channel>, RecognizedServer), NotTaken> {
-    let mut history = History::from(Arc::clone(&view.statement));
-    let (client, presented) = loop {
-        let (stream, presented) = dial_return(address).await?;
+    let mut history = History::from(Arc::clone(&view.attestation));
+    let (client, unrecognized) = loop {
+        let (stream, unrecognized) = dial_return(address).await?;
         let mut client = EnrollmentClient::new(channel_over(&endpoint(), stream));
         let all = follow_all(&mut client, &mut history).await;
-        if all.map_err(|error| NotTaken::Shown(Box::new(error)))? {
-            break (client, presented);
+        if all.map_err(|error| NotTaken::Attestations(Box::new(error)))? {
+            break (client, unrecognized);
         }
     };
     let History { newest, evicted } = history;
     if evicted.contains(&before.node) {
         return Err(NotTaken::Evicted);
     }
-    let server = presented.recognize(before.cluster, &newest.authorities, &evicted)?;
+    let server = unrecognized.recognize(before.cluster, &newest.authorities, &evicted)?;
     Ok((client, server))
 }
 

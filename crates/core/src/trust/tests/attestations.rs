@@ -1,26 +1,26 @@
-//! Statements: made, signed, followed, and refused where they are forged.
+//! Attestations: made, signed, followed, and refused where they are forged.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::rig::*;
 use crate::id::{AuthorityId, Generation, NodeId, StoreId};
-use crate::trust::command::{AddJoinToken, Command, Evict, RevokeKey, SetSuffrage, SignStatement};
+use crate::trust::attestation::{Attestation, AttestedVoter, ChainBroken, Signature, SignedAttestation, follow};
+use crate::trust::command::{AddJoinToken, Command, Evict, RevokeKey, SetSuffrage, SignAttestation};
 use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Outcome, Refused, Signer};
-use crate::trust::recognition::{AnswerError, Recognition, Shown};
-use crate::trust::statement::{ChainBroken, Signature, Signed, StatedVoter, Statement, follow};
+use crate::trust::recognition::{AnswerError, AttestationClaim, Recognition};
 
 fn sign(rig: &mut Rig, number: usize, node: u8) -> Outcome {
-    let statement = Arc::clone(&rig.0.statements()[number].statement);
-    let signature = key(node).sign(&statement.transcript());
-    rig.apply(Command::SignStatement(SignStatement { number: number as u64, node: NodeId(node.into()), signature }))
+    let attestation = Arc::clone(&rig.0.attestations()[number].attestation);
+    let signature = key(node).sign(&attestation.transcript());
+    rig.apply(Command::SignAttestation(SignAttestation { number: number as u64, node: NodeId(node.into()), signature }))
 }
 
-/// Voters 1 to 3, and every statement signed by all who may and are awaited.
-fn stated() -> Rig {
+/// Voters 1 to 3, and all of them have signed every attestation that they may sign.
+fn attested() -> Rig {
     let mut rig = Rig::three_voters();
-    rig.settle();
+    rig.attest();
     rig
 }
 
@@ -33,36 +33,36 @@ fn generation(rig: &Rig) -> Generation {
 }
 
 #[test]
-fn a_change_of_voters_authorities_or_evictions_makes_a_statement_and_nothing_else_does() {
-    let mut rig = stated();
-    let count = rig.0.statements().len();
+fn a_change_of_voters_authorities_or_evictions_makes_an_attestation_and_nothing_else_does() {
+    let mut rig = attested();
+    let count = rig.0.attestations().len();
     rig.apply(Command::RevokeKey(RevokeKey(key(99).public().id())));
     rig.apply(Command::AddJoinToken(AddJoinToken(record(5, 1))));
     rig.apply(Command::Admit(Box::new(request(4, 5).into())));
-    assert_eq!(rig.0.statements().len(), count, "a learner, a token, a key");
+    assert_eq!(rig.0.attestations().len(), count, "a learner, a token, a key");
     evict(&mut rig, 4);
-    let last = &rig.0.statements().last().unwrap().statement;
-    assert_eq!((rig.0.statements().len(), last.evicted.contains(&NodeId(4))), (count + 1, true));
+    let last = &rig.0.attestations().last().unwrap().attestation;
+    assert_eq!((rig.0.attestations().len(), last.evicted.contains(&NodeId(4))), (count + 1, true));
     assert_eq!(last.generation, generation(&rig));
-    assert_eq!(rig.0.view().unwrap().statement, *last);
+    assert_eq!(rig.0.view().unwrap().attestation, *last);
     rig.apply(Command::SetSuffrage(SetSuffrage { node: NodeId(3), suffrage: Suffrage::Learner, keep_authority: true }));
-    assert_eq!(rig.0.statements().len(), count + 2);
+    assert_eq!(rig.0.attestations().len(), count + 2);
 }
 
 #[test]
 fn a_majority_of_the_voters_before_signs_and_members_see_when_it_has() {
-    let mut rig = stated();
+    let mut rig = attested();
     evict(&mut rig, 3);
-    let (number, at) = (rig.0.statements().len() - 1, generation(&rig));
-    assert!(!rig.0.is_stated(at) && rig.0.chain_after(number as u64 - 1).is_empty());
+    let (number, at) = (rig.0.attestations().len() - 1, generation(&rig));
+    assert!(!rig.0.is_attested(at) && rig.0.chain_after(number as u64 - 1).is_empty());
     sign(&mut rig, number, 1);
-    assert!(!rig.0.is_stated(at), "one of three");
+    assert!(!rig.0.is_attested(at), "one of three");
     assert_eq!(generation(&rig), at);
     sign(&mut rig, number, 1);
-    assert!(!rig.0.is_stated(at), "twice the same");
+    assert!(!rig.0.is_attested(at), "twice the same");
     sign(&mut rig, number, 2);
-    assert!(rig.0.is_stated(at));
-    assert_eq!((generation(&rig), rig.0.view().unwrap().stated), (Generation(at.0 + 1), number as u64));
+    assert!(rig.0.is_attested(at));
+    assert_eq!((generation(&rig), rig.0.view().unwrap().attested), (Generation(at.0 + 1), number as u64));
     // More than enough are not kept.
     let before = rig.0.clone();
     sign(&mut rig, number, 3);
@@ -79,8 +79,8 @@ fn who_must_sign_is_not_evicted_before_it_has() {
     let missing = |number| Refused::SignatureMissing { node: NodeId(2), number };
     let of_founder = Command::Evict(Evict { node: NodeId(1), compromised: false, keep_authority: true });
     assert_eq!(rig.refused(of_founder), Refused::SignatureMissing { node: NodeId(1), number: 0 });
-    rig.settle();
-    // Of two voters both must sign: not even the eviction's own statement could be completed.
+    rig.attest();
+    // Of two voters both must sign: not even the eviction's own attestation could be completed.
     assert_eq!(rig.refused(evict_2()), missing(2));
     rig.apply(Command::SetSuffrage(SetSuffrage { node: NodeId(2), suffrage: Suffrage::Learner, keep_authority: true }));
     let demoted = generation(&rig);
@@ -88,21 +88,21 @@ fn who_must_sign_is_not_evicted_before_it_has() {
     assert_eq!(rig.0.unsigned(), [NodeId(1), NodeId(2)].into());
     rig.sign_one(1);
     assert_eq!(rig.refused(evict_2()), missing(2), "its own signature is the one that is missing");
-    assert_eq!((rig.0.unsigned(), rig.0.is_stated(demoted)), ([NodeId(2)].into(), false));
+    assert_eq!((rig.0.unsigned(), rig.0.is_attested(demoted)), ([NodeId(2)].into(), false));
     // A member that never had to sign is not concerned.
     rig.apply(Command::AddJoinToken(AddJoinToken(record(6, 1))));
     rig.apply(Command::Admit(Box::new(request(3, 6).into())));
     assert_eq!((rig.0.needs(NodeId(3)), rig.0.needs(NodeId(2))), (None, Some(2)));
     rig.sign_one(2);
-    assert_eq!((rig.0.needs(NodeId(2)), rig.0.is_stated(demoted)), (None, true));
+    assert_eq!((rig.0.needs(NodeId(2)), rig.0.is_attested(demoted)), (None, true));
     assert!(matches!(rig.apply(evict_2()), Outcome::Evicted { .. }));
-    rig.settle();
-    assert!(rig.0.is_stated(generation(&rig)));
+    rig.attest();
+    assert!(rig.0.is_attested(generation(&rig)));
 }
 
 #[test]
 fn a_dead_voter_is_evicted_without_its_signature_where_the_others_are_enough() {
-    let mut rig = stated();
+    let mut rig = attested();
     rig.apply(Command::SetSuffrage(SetSuffrage { node: NodeId(3), suffrage: Suffrage::Learner, keep_authority: true }));
     evict(&mut rig, 3);
     assert!(rig.0.view().unwrap().evicted.contains_key(&NodeId(3)), "two of three can sign, and need not have");
@@ -112,18 +112,18 @@ fn a_dead_voter_is_evicted_without_its_signature_where_the_others_are_enough() {
     for node in [1, 2].repeat(4) {
         rig.sign_one(node);
     }
-    assert!(rig.0.is_stated(generation(&rig)));
+    assert!(rig.0.is_attested(generation(&rig)));
 }
 
 #[test]
 fn no_other_node_signs() {
-    let mut rig = stated();
+    let mut rig = attested();
     evict(&mut rig, 3);
-    let number = rig.0.statements().len() as u64 - 1;
-    let statement = Arc::clone(&rig.0.statements()[number as usize].statement);
+    let number = rig.0.attestations().len() as u64 - 1;
+    let attestation = Arc::clone(&rig.0.attestations()[number as usize].attestation);
     let command = |number, node, by: u8| {
-        let signature = key(by).sign(&statement.transcript());
-        Command::SignStatement(SignStatement { number, node: NodeId(node), signature })
+        let signature = key(by).sign(&attestation.transcript());
+        Command::SignAttestation(SignAttestation { number, node: NodeId(node), signature })
     };
     assert_eq!(rig.refused(command(number, 9, 9)), Refused::NotASigner { node: NodeId(9), number });
     assert_eq!(rig.refused(command(number, 1, 9)), Refused::Signature(Signer::Identity));
@@ -131,51 +131,51 @@ fn no_other_node_signs() {
     for beyond in [number + 1, u64::MAX] {
         assert_eq!(rig.refused(command(beyond, 1, 1)), Refused::NotASigner { node: NodeId(1), number: beyond });
     }
-    // Of another statement.
-    let other = Arc::clone(&rig.0.statements()[0].statement);
+    // Of another attestation.
+    let other = Arc::clone(&rig.0.attestations()[0].attestation);
     let signature = key(1).sign(&other.transcript());
-    let command = Command::SignStatement(SignStatement { number, node: NodeId(1), signature });
+    let command = Command::SignAttestation(SignAttestation { number, node: NodeId(1), signature });
     assert_eq!(rig.refused(command), Refused::Signature(Signer::Identity));
 }
 
 #[test]
-fn a_member_that_knows_one_statement_follows_to_the_newest() {
-    let mut rig = stated();
-    let known = Arc::clone(&rig.0.statements()[0].statement);
+fn a_member_that_knows_one_attestation_follows_to_the_newest() {
+    let mut rig = attested();
+    let known = Arc::clone(&rig.0.attestations()[0].attestation);
     evict(&mut rig, 3);
-    rig.settle();
+    rig.attest();
     let (newest, evicted) = follow(&known, rig.0.chain_after(0)).unwrap();
-    assert_eq!(newest, rig.0.statements().last().unwrap().statement);
+    assert_eq!(newest, rig.0.attestations().last().unwrap().attestation);
     assert!(evicted.contains(&NodeId(3)));
 }
 
 #[test]
 fn old_keys_forge_no_successor() {
-    let rig = stated();
-    let known = Arc::clone(&rig.0.statements().last().unwrap().statement);
-    let forged = |signers: &[u8], edit: fn(&mut Statement)| {
-        let mut next = Statement {
+    let rig = attested();
+    let known = Arc::clone(&rig.0.attestations().last().unwrap().attestation);
+    let forged = |signers: &[u8], edit: fn(&mut Attestation)| {
+        let mut next = Attestation {
             number: known.number + 1,
             generation: Generation(known.generation.0 + 1),
             previous: known.digest(),
-            ..Statement::clone(&known)
+            ..Attestation::clone(&known)
         };
         edit(&mut next);
         let signed = |n: &u8| (NodeId((*n).into()), Signature(key(*n).sign(&next.transcript())));
         let signatures: BTreeMap<_, _> = signers.iter().map(signed).collect();
-        follow(&known, &[Signed { statement: Arc::new(next), signatures }]).map(|_| ())
+        follow(&known, &[SignedAttestation { attestation: Arc::new(next), signatures }]).map(|_| ())
     };
     let number = known.number + 1;
     assert_eq!(forged(&[1, 2], |_| {}), Ok(()), "this is how it is done");
     assert_eq!(forged(&[], |_| {}), Err(ChainBroken::Signatures(number)));
     assert_eq!(forged(&[1], |_| {}), Err(ChainBroken::Signatures(number)), "one evicted voter alone");
     assert_eq!(forged(&[1, 9, 8], |_| {}), Err(ChainBroken::Signatures(number)), "with unknown voters");
-    let by_its_own_voters: fn(&mut Statement) = |s| {
-        let voter = |n| StatedVoter { identity: key(n).public(), store: StoreId([n; 16]) };
+    let by_its_own_voters: fn(&mut Attestation) = |s| {
+        let voter = |n| AttestedVoter { identity: key(n).public(), store: StoreId([n; 16]) };
         s.voters = [9, 8].map(|n| (NodeId(n.into()), voter(n))).into();
     };
     assert_eq!(forged(&[9, 8], by_its_own_voters), Err(ChainBroken::Signatures(number)));
-    let out_of_order: [fn(&mut Statement); 6] = [
+    let out_of_order: [fn(&mut Attestation); 6] = [
         |s| s.number += 1,
         |s| s.number -= 1,
         |s| s.generation.0 -= 1,
@@ -190,8 +190,8 @@ fn old_keys_forge_no_successor() {
 
 #[test]
 fn a_signature_covers_every_field() {
-    let statement = Statement::clone(&stated().0.statements().last().unwrap().statement);
-    let edits: [fn(&mut Statement); 10] = [
+    let attestation = Attestation::clone(&attested().0.attestations().last().unwrap().attestation);
+    let edits: [fn(&mut Attestation); 10] = [
         |s| s.cluster.0[0] ^= 1,
         |s| s.incarnation.0 += 1,
         |s| s.number += 1,
@@ -204,9 +204,9 @@ fn a_signature_covers_every_field() {
         |s| assert!(s.evicted.insert(NodeId(7))),
     ];
     for edit in edits {
-        let mut other = statement.clone();
+        let mut other = attestation.clone();
         edit(&mut other);
-        assert_ne!((other.transcript(), other.digest()), (statement.transcript(), statement.digest()));
+        assert_ne!((other.transcript(), other.digest()), (attestation.transcript(), attestation.digest()));
     }
 }
 
@@ -215,19 +215,19 @@ fn ask(rig: &Rig, recognition: &mut Recognition, node: u8) -> Result<(), AnswerE
     let asked = Arc::clone(recognition.newest());
     let (nonce, number) = recognition.question();
     let chain = rig.0.chain_after(number);
-    let newest = rig.0.newest_shown().unwrap();
-    let shown = Shown::of(NodeId(node.into()), newest);
-    let signature = shown.sign(&key(node), &nonce);
-    recognition.answer(&asked, &shown, chain, &signature)
+    let newest = rig.0.newest_attested().unwrap();
+    let claim = AttestationClaim::of(NodeId(node.into()), newest);
+    let signature = claim.sign(&key(node), &nonce);
+    recognition.answer(&asked, &claim, chain, &signature)
 }
 
 #[test]
 fn a_returning_member_learns_evictions_before_it_believes_a_voter() {
-    let mut rig = stated();
-    let stored = Arc::clone(&rig.0.view().unwrap().statement);
+    let mut rig = attested();
+    let stored = Arc::clone(&rig.0.view().unwrap().attestation);
     let old = Rig::of(rig.0.clone());
     evict(&mut rig, 3);
-    rig.settle();
+    rig.attest();
     let mut recognition = Recognition::new(stored, [7; 32]);
     // The evicted voter shows the past, and is counted as one of three.
     ask(&old, &mut recognition, 3).unwrap();
@@ -236,18 +236,18 @@ fn a_returning_member_learns_evictions_before_it_believes_a_voter() {
     assert!(recognition.recognized().is_none(), "one of the two voters that remain");
     ask(&rig, &mut recognition, 2).unwrap();
     let (newest, evicted) = recognition.recognized().unwrap();
-    assert_eq!(*newest, rig.0.view().unwrap().statement);
+    assert_eq!(*newest, rig.0.view().unwrap().attestation);
     assert!(evicted.contains(&NodeId(3)));
 }
 
 #[test]
 fn an_answer_for_another_nonce_or_by_another_key_is_not_counted() {
-    let rig = stated();
-    let stored = Arc::clone(&rig.0.view().unwrap().statement);
+    let rig = attested();
+    let stored = Arc::clone(&rig.0.view().unwrap().attestation);
     let mut recognition = Recognition::new(Arc::clone(&stored), [7; 32]);
     let mut answer = |node: u64, by: u8, nonce: [u8; 32], of: u64| {
-        let signature = Shown::of(NodeId(of), &stored).sign(&key(by), &nonce);
-        recognition.answer(&stored, &Shown::of(NodeId(node), &stored), &[], &signature)
+        let signature = AttestationClaim::of(NodeId(of), &stored).sign(&key(by), &nonce);
+        recognition.answer(&stored, &AttestationClaim::of(NodeId(node), &stored), &[], &signature)
     };
     assert_eq!(answer(1, 1, [8; 32], 1), Err(AnswerError::Signature), "replayed");
     assert_eq!(answer(1, 2, [7; 32], 1), Err(AnswerError::Signature));
@@ -260,23 +260,23 @@ fn an_answer_for_another_nonce_or_by_another_key_is_not_counted() {
 
 #[test]
 fn a_voter_that_is_behind_is_counted_and_one_of_another_history_is_not() {
-    let old = stated();
+    let old = attested();
     let mut rig = Rig::of(old.0.clone());
     rig.apply(Command::AddJoinToken(AddJoinToken(voter_record(5, 1))));
     rig.apply(Command::Admit(Box::new(request(4, 5).into())));
     rig.open_authority(NodeId(4));
-    rig.settle();
-    let stored = Arc::clone(&rig.0.view().unwrap().statement);
+    rig.attest();
+    let stored = Arc::clone(&rig.0.view().unwrap().attestation);
     let mut recognition = Recognition::new(Arc::clone(&stored), [7; 32]);
     for node in [1, 2] {
         ask(&old, &mut recognition, node).unwrap();
         assert!(recognition.recognized().is_none(), "of four voters");
     }
-    let mut other = Statement::clone(&stored);
+    let mut other = Attestation::clone(&stored);
     other.voters.clear();
-    let shown = Shown::of(NodeId(3), &other);
-    let signature = shown.sign(&key(3), &[7; 32]);
-    assert_eq!(recognition.answer(&stored, &shown, &[], &signature), Err(AnswerError::Elsewhere));
+    let claim = AttestationClaim::of(NodeId(3), &other);
+    let signature = claim.sign(&key(3), &[7; 32]);
+    assert_eq!(recognition.answer(&stored, &claim, &[], &signature), Err(AnswerError::Elsewhere));
     ask(&rig, &mut recognition, 4).unwrap();
     assert!(recognition.recognized().is_some());
 }
@@ -286,8 +286,8 @@ fn a_voter_that_never_came_so_far_as_to_hold_the_key_is_not_waited_for() {
     let mut rig = Rig::founded();
     rig.apply(Command::AddJoinToken(AddJoinToken(voter_record(5, 1))));
     rig.apply(Command::Admit(Box::new(request(2, 5).into())));
-    assert_eq!(rig.0.view().unwrap().statement.voters.len(), 1, "it may have died since");
+    assert_eq!(rig.0.view().unwrap().attestation.voters.len(), 1, "it may have died since");
     evict(&mut rig, 2);
-    rig.settle();
-    assert!(rig.0.is_stated(generation(&rig)), "the founder alone signs");
+    rig.attest();
+    assert!(rig.0.is_attested(generation(&rig)), "the founder alone signs");
 }

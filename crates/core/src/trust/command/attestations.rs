@@ -1,4 +1,4 @@
-//! Signatures under statements of what the cluster has become. Only voters of the statement before may sign.
+//! Signatures under attestations of what the cluster has become. Only voters of the attestation before may sign.
 
 use std::sync::Arc;
 
@@ -9,26 +9,26 @@ use crate::authz::Affected;
 use crate::codec::FIRST_LEVEL;
 use crate::id::NodeId;
 use crate::time::UnixMillis;
+use crate::trust::attestation::{Signature, majority};
 use crate::trust::author::Authorship;
 use crate::trust::event::{Account, Draft};
 use crate::trust::outcome::{Outcome, Refused, Signer};
 use crate::trust::state::TrustState;
-use crate::trust::statement::{Signature, majority};
 use crate::trust::view::View;
 
-/// A voter signs a statement of what the cluster has become.
+/// A voter signs an attestation of what the cluster has become.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SignStatement {
-    /// The number of the statement.
+pub struct SignAttestation {
+    /// The number of the attestation.
     pub number: u64,
     /// The voter.
     pub node: NodeId,
-    /// Over [`Statement::transcript`](crate::trust::statement::Statement::transcript), with the identity key.
+    /// Over [`Attestation::transcript`](crate::trust::attestation::Attestation::transcript), with the identity key.
     #[serde(with = "crate::codec::bytes64")]
     pub signature: [u8; 64],
 }
 
-impl Operation for SignStatement {
+impl Operation for SignAttestation {
     fn level(&self) -> u32 {
         FIRST_LEVEL
     }
@@ -53,25 +53,26 @@ impl Operation for SignStatement {
         let before = state.signers(index).ok_or(refused.clone())?;
         let key = before.voters.get(node).ok_or(refused.clone())?.identity;
         let enough = majority(before.voters.len());
-        let signed = state.statements.get(index).ok_or(refused)?;
-        key.verify(&signed.statement.transcript(), signature).map_err(|_| Refused::Signature(Signer::Identity))?;
+        let signed = state.attestations.get(index).ok_or(refused)?;
+        key.verify(&signed.attestation.transcript(), signature).map_err(|_| Refused::Signature(Signer::Identity))?;
         let adds = signed.signatures.len() < enough && !signed.signatures.contains_key(node);
         Ok((!adds).then_some(Outcome::Done(generation)))
     }
 
     fn apply(&self, state: &mut TrustState, _: &Entry<'_>) -> Applied {
         let Self { number, node, signature } = *self;
-        let signed = usize::try_from(number).ok().and_then(|index| Arc::make_mut(&mut state.statements).get_mut(index));
+        let signed =
+            usize::try_from(number).ok().and_then(|index| Arc::make_mut(&mut state.attestations).get_mut(index));
         signed.ok_or(Refused::NotASigner { node, number })?.signatures.insert(node, Signature(signature));
         state.revise();
-        let stated = (0..state.statements.len()).take_while(|index| state.is_complete(*index)).count();
-        let stated = u64::try_from(stated).unwrap_or(u64::MAX).saturating_sub(1);
+        let attested = (0..state.attestations.len()).take_while(|index| state.is_complete(*index)).count();
+        let attested = u64::try_from(attested).unwrap_or(u64::MAX).saturating_sub(1);
         let view = state.current()?;
-        if view.stated >= stated {
+        if view.attested >= attested {
             return Ok(Outcome::Done(view.generation));
         }
         // Members tell by the generation that they know it.
-        state.change(|view| view.stated = stated)
+        state.change(|view| view.attested = attested)
     }
 
     fn event(&self, draft: &Draft<'_>) -> Account {

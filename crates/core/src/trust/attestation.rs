@@ -1,8 +1,8 @@
-//! Statements: how a member that was away recognizes its cluster.
+//! Attestations: how a member that was away recognizes its cluster.
 //!
-//! Each change of voters, authorities or evictions makes a statement of what the cluster has become. A majority of the
-//! voters of the statement *before* it sign it with their identity keys, as a new root is signed in The Update
-//! Framework (specification §5.3.4). So an old CA key forges no successor, and a member that knows one statement
+//! Each change of voters, authorities or evictions makes an attestation of what the cluster has become. A majority of
+//! the voters of the attestation *before* it sign it with their identity keys, as a new root is signed in The Update
+//! Framework (specification §5.3.4). So an old CA key forges no successor, and a member that knows one attestation
 //! recognizes all later ones.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -18,7 +18,7 @@ use crate::transcript::Transcript;
 
 /// What the cluster was at one moment, as far as a member that was away must know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Statement {
+pub struct Attestation {
     /// The cluster.
     pub cluster: ClusterId,
     /// How often it was restarted from a survivor.
@@ -27,19 +27,19 @@ pub struct Statement {
     pub number: u64,
     /// The generation that it describes.
     pub generation: Generation,
-    /// BLAKE3 of the statement before; zero for the founding.
+    /// BLAKE3 of the attestation before; zero for the founding.
     pub previous: [u8; 32],
-    /// The members that are meant to vote.
-    pub voters: BTreeMap<NodeId, StatedVoter>,
+    /// The members whose role is voter.
+    pub voters: BTreeMap<NodeId, AttestedVoter>,
     /// The authorities that are trusted.
     pub authorities: BTreeSet<AuthorityId>,
-    /// The nodes that were evicted since the statement before.
+    /// The nodes that were evicted since the attestation before.
     pub evicted: BTreeSet<NodeId>,
 }
 
-/// A voter, as a statement names it.
+/// A voter, as an attestation names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StatedVoter {
+pub struct AttestedVoter {
     /// Its identity key.
     pub identity: PublicKey,
     /// Its store: a member that was away may know only the store before.
@@ -50,23 +50,23 @@ pub struct StatedVoter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signature(#[serde(with = "crate::codec::bytes64")] pub [u8; 64]);
 
-/// A statement with the signatures that it has so far: no more are kept than a majority needs.
+/// An attestation with the signatures that it has so far: no more are kept than a majority needs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Signed {
-    /// The statement.
-    pub statement: Arc<Statement>,
-    /// By voter of the statement before.
+pub struct SignedAttestation {
+    /// The attestation.
+    pub attestation: Arc<Attestation>,
+    /// By voter of the attestation before.
     pub signatures: BTreeMap<NodeId, Signature>,
 }
 
-/// Why a chain of statements is not believed.
+/// Why a chain of attestations is not believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChainBroken {
-    /// A statement does not follow the one before it.
-    #[error("statement {0} does not follow the one before it")]
+    /// An attestation does not follow the one before it.
+    #[error("attestation {0} does not follow the one before it")]
     Order(u64),
     /// Fewer than a majority of the voters before it have signed.
-    #[error("statement {0} is not signed by a majority of the voters before it")]
+    #[error("attestation {0} is not signed by a majority of the voters before it")]
     Signatures(u64),
 }
 
@@ -75,9 +75,9 @@ pub(super) const fn majority(voters: usize) -> usize {
     voters / 2 + 1
 }
 
-impl Statement {
+impl Attestation {
     /// The first of a cluster.
-    pub fn founding(cluster: ClusterId, founder: NodeId, voter: StatedVoter, authority: AuthorityId) -> Self {
+    pub fn founding(cluster: ClusterId, founder: NodeId, voter: AttestedVoter, authority: AuthorityId) -> Self {
         Self {
             cluster,
             incarnation: Incarnation(0),
@@ -109,17 +109,17 @@ impl Statement {
         self.evicted.iter().fold(evicted, |t, id| t.fixed(&id.0.to_be_bytes()))
     }
 
-    /// By which the next statement names this one.
+    /// By which the next attestation names this one.
     pub fn digest(&self) -> [u8; 32] {
         *blake3::hash(self.transcript().as_bytes()).as_bytes()
     }
 
-    /// The statement that follows if `view` says anything else.
+    /// The attestation that follows if `view` says anything else.
     fn next(&self, view: &View, holds_key: impl Fn(NodeId) -> bool) -> Option<Self> {
         // Not before it holds the CA key, as it must before it votes: one that never comes so far is not waited for.
         let voters = view.members.voters().filter(|m| holds_key(m.id));
         let voters: BTreeMap<_, _> =
-            voters.map(|m| (m.id, StatedVoter { identity: m.keys.identity, store: m.store })).collect();
+            voters.map(|m| (m.id, AttestedVoter { identity: m.keys.identity, store: m.store })).collect();
         let trusted = view.authorities.iter().filter(|(_, a)| a.phase != AuthorityPhase::Tainted);
         let authorities: BTreeSet<_> = trusted.map(|(id, _)| *id).collect();
         let since = view.evicted.iter().filter(|(_, e)| e.generation > self.generation);
@@ -140,19 +140,19 @@ impl Statement {
     }
 }
 
-impl Signed {
+impl SignedAttestation {
     /// Whether a majority of `before`'s voters have signed; each signature counts only if it verifies.
-    fn verify(&self, before: &Statement) -> Result<(), ChainBroken> {
-        let number = self.statement.number;
-        let follows = self.statement.cluster == before.cluster
-            && self.statement.incarnation == before.incarnation
+    fn verify(&self, before: &Attestation) -> Result<(), ChainBroken> {
+        let number = self.attestation.number;
+        let follows = self.attestation.cluster == before.cluster
+            && self.attestation.incarnation == before.incarnation
             && before.number.checked_add(1) == Some(number)
-            && self.statement.generation > before.generation
-            && self.statement.previous == before.digest();
+            && self.attestation.generation > before.generation
+            && self.attestation.previous == before.digest();
         if !follows {
             return Err(ChainBroken::Order(number));
         }
-        let transcript = self.statement.transcript();
+        let transcript = self.attestation.transcript();
         let of_voter = |(node, signature): (&NodeId, &Signature)| {
             before.voters.get(node).is_some_and(|voter| voter.identity.verify(&transcript, &signature.0).is_ok())
         };
@@ -161,64 +161,69 @@ impl Signed {
     }
 }
 
-/// The newest statement that `chain` leads to from `known`, and everybody evicted on the way.
-pub fn follow(known: &Arc<Statement>, chain: &[Signed]) -> Result<(Arc<Statement>, BTreeSet<NodeId>), ChainBroken> {
+/// The newest attestation that `chain` leads to from `known`, and everybody evicted on the way.
+pub fn follow(
+    known: &Arc<Attestation>,
+    chain: &[SignedAttestation],
+) -> Result<(Arc<Attestation>, BTreeSet<NodeId>), ChainBroken> {
     let mut newest = Arc::clone(known);
     let mut evicted = BTreeSet::new();
     for signed in chain {
         signed.verify(&newest)?;
-        evicted.extend(&signed.statement.evicted);
-        newest = Arc::clone(&signed.statement);
+        evicted.extend(&signed.attestation.evicted);
+        newest = Arc::clone(&signed.attestation);
     }
     Ok((newest, evicted))
 }
 
 impl TrustState {
-    /// Makes the next statement if the view has come to say something else.
-    pub(super) fn make_statement(&mut self) {
+    /// Makes the next attestation if the view has come to say something else.
+    pub(super) fn make_attestation(&mut self) {
         let Some(view) = &mut self.view else { return };
-        if self.statements.is_empty() {
-            Arc::make_mut(&mut self.statements)
-                .push(Signed { statement: Arc::clone(&view.statement), signatures: BTreeMap::new() });
+        if self.attestations.is_empty() {
+            Arc::make_mut(&mut self.attestations)
+                .push(SignedAttestation { attestation: Arc::clone(&view.attestation), signatures: BTreeMap::new() });
         }
         let (sealed, authority) = (&self.sealed, view.active_authority());
         let opened = |id, node| sealed.get(&(id, node)).is_some_and(|copy| copy.opened);
         let holds_key = |node| authority.is_some_and(|(id, record)| record.key.is_none() || opened(id, node));
-        if let Some(next) = view.statement.next(view, holds_key) {
+        if let Some(next) = view.attestation.next(view, holds_key) {
             let next = Arc::new(next);
-            Arc::make_mut(view).statement = Arc::clone(&next);
-            Arc::make_mut(&mut self.statements).push(Signed { statement: next, signatures: BTreeMap::new() });
+            Arc::make_mut(view).attestation = Arc::clone(&next);
+            Arc::make_mut(&mut self.attestations)
+                .push(SignedAttestation { attestation: next, signatures: BTreeMap::new() });
         }
     }
 
-    /// The statement whose voters sign that at `index`: the one before it; the founder signs its own.
-    pub(super) fn signers(&self, index: usize) -> Option<&Arc<Statement>> {
-        self.statements.get(index.saturating_sub(1)).map(|signed| &signed.statement)
+    /// The attestation whose voters sign that at `index`: the one before it; the founder signs its own.
+    pub(super) fn signers(&self, index: usize) -> Option<&Arc<Attestation>> {
+        self.attestations.get(index.saturating_sub(1)).map(|signed| &signed.attestation)
     }
 
     pub(super) fn is_complete(&self, index: usize) -> bool {
         let enough = self.signers(index).map(|before| majority(before.voters.len()));
-        self.statements.get(index).zip(enough).is_some_and(|(signed, enough)| signed.signatures.len() >= enough)
+        self.attestations.get(index).zip(enough).is_some_and(|(signed, enough)| signed.signatures.len() >= enough)
     }
 
-    /// The first statement that lacks a signature of `node`, which may give one.
-    pub fn to_sign(&self, node: NodeId) -> Option<&Arc<Statement>> {
-        let open = (0..self.statements.len()).find(|index| {
+    /// The first attestation that lacks a signature of `node`, which may give one.
+    pub fn to_sign(&self, node: NodeId) -> Option<&Arc<Attestation>> {
+        let open = (0..self.attestations.len()).find(|index| {
             let may = self.signers(*index).is_some_and(|before| before.voters.contains_key(&node));
-            let signed = self.statements.get(*index).is_some_and(|s| s.signatures.contains_key(&node));
+            let signed = self.attestations.get(*index).is_some_and(|s| s.signatures.contains_key(&node));
             may && !signed && !self.is_complete(*index)
         });
-        open.and_then(|index| self.statements.get(index)).map(|signed| &signed.statement)
+        open.and_then(|index| self.attestations.get(index)).map(|signed| &signed.attestation)
     }
 
-    /// The number of the first statement that could never be signed by enough were `leaving` evicted now; the one that
-    /// its eviction makes counts as well. Signatures that are given count, and so do those that members can still give.
+    /// The number of the first attestation that could never be signed by enough were `leaving` evicted now; the one
+    /// that its eviction makes counts as well. Signatures that are given count, and so do those that members can still
+    /// give.
     pub fn needs(&self, leaving: NodeId) -> Option<u64> {
         let view = self.view.as_ref()?;
-        let index = (usize::try_from(view.stated).ok()?..=self.statements.len()).find(|index| {
+        let index = (usize::try_from(view.attested).ok()?..=self.attestations.len()).find(|index| {
             let Some(before) = self.signers(*index) else { return false };
-            let signed = |id| self.statements.get(*index).is_some_and(|s| s.signatures.contains_key(id));
-            let stays = |id: &NodeId, voter: &StatedVoter| {
+            let signed = |id| self.attestations.get(*index).is_some_and(|s| s.signatures.contains_key(id));
+            let stays = |id: &NodeId, voter: &AttestedVoter| {
                 *id != leaving && view.members.get(id).is_some_and(|member| member.keys.identity == voter.identity)
             };
             let signers = before.voters.iter().filter(|(id, voter)| signed(id) || stays(id, voter)).count();
@@ -227,33 +232,33 @@ impl TrustState {
         u64::try_from(index).ok()
     }
 
-    /// The voters that have not signed the first statement that lacks signatures, and could.
+    /// The voters that have not signed the first attestation that lacks signatures, and could.
     pub fn unsigned(&self) -> BTreeSet<NodeId> {
-        let open = (0..self.statements.len()).find(|index| !self.is_complete(*index));
-        let signers = open.and_then(|index| Some((self.statements.get(index)?, self.signers(index)?)));
+        let open = (0..self.attestations.len()).find(|index| !self.is_complete(*index));
+        let signers = open.and_then(|index| Some((self.attestations.get(index)?, self.signers(index)?)));
         let missing = signers
             .into_iter()
             .flat_map(|(signed, before)| before.voters.keys().filter(|id| !signed.signatures.contains_key(id)));
         missing.copied().collect()
     }
 
-    /// The statements after number `known` that are signed by enough, without a gap.
-    pub fn chain_after(&self, known: u64) -> &[Signed] {
+    /// The attestations after number `known` that are signed by enough, without a gap.
+    pub fn chain_after(&self, known: u64) -> &[SignedAttestation] {
         let start = usize::try_from(known).unwrap_or(usize::MAX).saturating_add(1);
-        let end = (start..self.statements.len()).find(|index| !self.is_complete(*index));
-        self.statements.get(start..end.unwrap_or(self.statements.len())).unwrap_or_default()
+        let end = (start..self.attestations.len()).find(|index| !self.is_complete(*index));
+        self.attestations.get(start..end.unwrap_or(self.attestations.len())).unwrap_or_default()
     }
 
-    /// The newest statement that enough have signed, as they have all before it.
-    pub fn newest_shown(&self) -> Option<&Arc<Statement>> {
-        let stated = usize::try_from(self.view.as_ref()?.stated).ok()?;
-        self.statements.get(stated).map(|signed| &signed.statement)
+    /// The newest attestation that enough have signed, as they have all before it.
+    pub fn newest_attested(&self) -> Option<&Arc<Attestation>> {
+        let attested = usize::try_from(self.view.as_ref()?.attested).ok()?;
+        self.attestations.get(attested).map(|signed| &signed.attestation)
     }
 
     /// Whether what the view of `generation` says of voters, authorities and evictions is signed by enough.
-    pub fn is_stated(&self, generation: Generation) -> bool {
-        let stated = self.view.as_ref().map_or(0, |view| view.stated);
-        let by_then = self.statements.iter().take_while(|s| s.statement.generation <= generation);
-        by_then.last().is_some_and(|signed| signed.statement.number <= stated)
+    pub fn is_attested(&self, generation: Generation) -> bool {
+        let attested = self.view.as_ref().map_or(0, |view| view.attested);
+        let by_then = self.attestations.iter().take_while(|s| s.attestation.generation <= generation);
+        by_then.last().is_some_and(|signed| signed.attestation.number <= attested)
     }
 }

@@ -1,7 +1,9 @@
-//! What a stranger presents beside its request: a CSR where the cluster issues certificates, else its own certificate.
+//! The credential that a joiner sends beside its request: a CSR where the cluster issues certificates, else its own
+//! certificate.
 //!
-//! Here alone a certificate that was made elsewhere is read for an admission: the sponsor verifies its chain, maps it by its
-//! own rules, and has seen its key sign the request. The stranger's claim must be the same, or nothing is forwarded.
+//! Here alone a certificate that was made elsewhere is read for an admission: the sponsor verifies its chain, maps it
+//! by its own rules, and has seen its key sign the request. The joiner's claim must be the same, or nothing is
+//! forwarded.
 
 use bytes::Bytes;
 use countersign_core::enroll::EnrollmentRequest;
@@ -16,9 +18,9 @@ use countersign_pki::foreign::{LeafSignature, LeafSignatureError, verify_foreign
 use countersign_pki::mapping::{Rules, Unmapped};
 use countersign_pki::verify::{ChainError, Usage};
 
-/// Why what was presented is not accepted. For this end's log; the stranger learns that it was not.
+/// Why a credential is not accepted. This end logs the reason; the joiner learns only that its credential is refused.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PresentedError {
+pub(crate) enum CredentialError {
     #[error("certificate signing request has {got} bytes, at most {CSR_LEN_MAX} are allowed")]
     Long { got: usize },
     #[error("certificate signing request is malformed")]
@@ -33,18 +35,18 @@ pub(crate) enum PresentedError {
     Signature(#[from] LeafSignatureError),
 }
 
-/// The key that the stranger showed to hold.
+/// The key that the joiner proved to hold.
 #[derive(Debug)]
-pub(crate) struct Presented {
+pub(crate) struct JoinerCredential {
     pub(crate) key: KeyId,
     pub(crate) spki: Vec<u8>,
     pub(crate) foreign: Option<ForeignLeaf>,
 }
 
-impl Presented {
-    pub(crate) fn of_csr(csr: &[u8]) -> Result<Self, PresentedError> {
+impl JoinerCredential {
+    pub(crate) fn of_csr(csr: &[u8]) -> Result<Self, CredentialError> {
         if csr.len() > CSR_LEN_MAX {
-            return Err(PresentedError::Long { got: csr.len() });
+            return Err(CredentialError::Long { got: csr.len() });
         }
         let csr = parse_csr(csr)?;
         Ok(Self { key: csr.id, spki: csr.spki, foreign: None })
@@ -57,7 +59,7 @@ impl Presented {
         chain: &[Bytes],
         request: &EnrollmentRequest,
         signature: &LeafSignature,
-    ) -> Result<Self, PresentedError> {
+    ) -> Result<Self, CredentialError> {
         let chain: Vec<_> = chain.iter().map(|der| der.as_ref().into()).collect();
         // A node dials and is dialed.
         verify_foreign_chain(&trust.bundle, &chain, Usage::Client, Some(now))?;
@@ -66,7 +68,7 @@ impl Presented {
         let mapped = match rules.map(chain.names(), Some(&trust.view.trust_domain))? {
             MappedName::Node(name) => name,
             other @ (MappedName::Broker(_) | MappedName::Client(_) | MappedName::Admin(_)) => {
-                return Err(PresentedError::NotANode(other));
+                return Err(CredentialError::NotANode(other));
             }
         };
         let foreign = Some(ForeignLeaf { mapped, validity: chain.validity() });
@@ -175,9 +177,9 @@ mod tests {
             chain: &[Bytes],
             signer: &Credential,
             signed: &EnrollmentRequest,
-        ) -> Result<Presented, PresentedError> {
+        ) -> Result<JoinerCredential, CredentialError> {
             let signature = signer.sign(signed.transcript().as_bytes()).unwrap();
-            Presented::of_certificate(&self.trust, &self.rules, now, chain, &request(1), &signature)
+            JoinerCredential::of_certificate(&self.trust, &self.rules, now, chain, &request(1), &signature)
         }
     }
 
@@ -205,15 +207,15 @@ mod tests {
     fn a_certificate_is_read_by_the_sponsor_itself_once_its_key_signed_this_very_request() {
         let world = World::new();
         let (credential, chain) = world.make("broker/n2.corp", Some("n2.corp"));
-        let presented = world.read(NOW, &chain, &credential, &request(1)).unwrap();
-        let foreign = presented.foreign.unwrap();
+        let credential_read = world.read(NOW, &chain, &credential, &request(1)).unwrap();
+        let foreign = credential_read.foreign.unwrap();
         assert_eq!((foreign.mapped.as_str(), foreign.validity), ("n2", valid()));
-        assert_eq!(presented.key, KeyId::of_spki(&presented.spki));
+        assert_eq!(credential_read.key, KeyId::of_spki(&credential_read.spki));
         let (other, _) = world.make("broker/n3.corp", Some("n3.corp"));
         let stolen = world.read(NOW, &chain, &other, &request(1)).unwrap_err();
-        assert!(matches!(stolen, PresentedError::Signature(_)), "a certificate without its key: {stolen:?}");
+        assert!(matches!(stolen, CredentialError::Signature(_)), "a certificate without its key: {stolen:?}");
         let replayed = world.read(NOW, &chain, &credential, &request(2)).unwrap_err();
-        assert!(matches!(replayed, PresentedError::Signature(_)), "signed for another connection: {replayed:?}");
+        assert!(matches!(replayed, CredentialError::Signature(_)), "signed for another connection: {replayed:?}");
     }
 
     #[test]
@@ -222,16 +224,16 @@ mod tests {
         let (credential, chain) = world.make("broker/n2.corp", Some("n2.corp"));
         for (now, claim) in [(NOW.plus_secs(3601), "expired"), (NOW.minus_secs(61), "not valid yet")] {
             let refused = world.read(now, &chain, &credential, &request(1));
-            assert!(matches!(refused, Err(PresentedError::Chain(_))), "{claim}: {refused:?}");
+            assert!(matches!(refused, Err(CredentialError::Chain(_))), "{claim}: {refused:?}");
         }
         let (client, chain) = world.make("broker/b", Some("b.example.org"));
         let refused = world.read(NOW, &chain, &client, &request(1)).unwrap_err();
-        assert!(matches!(refused, PresentedError::NotANode(_)), "{refused:?}");
+        assert!(matches!(refused, CredentialError::NotANode(_)), "{refused:?}");
         let (foreign, chain) = World::new().make("broker/n2.corp", Some("n2.corp"));
-        assert!(matches!(world.read(NOW, &chain, &foreign, &request(1)), Err(PresentedError::Chain(_))));
-        assert!(matches!(world.read(NOW, &[], &foreign, &request(1)), Err(PresentedError::Chain(_))));
-        // A client's certificate serves nobody.
+        assert!(matches!(world.read(NOW, &chain, &foreign, &request(1)), Err(CredentialError::Chain(_))));
+        assert!(matches!(world.read(NOW, &[], &foreign, &request(1)), Err(CredentialError::Chain(_))));
+        // A client's certificate makes no node.
         let (client, chain) = world.make("client/pay", None);
-        assert!(matches!(world.read(NOW, &chain, &client, &request(1)), Err(PresentedError::Chain(_))));
+        assert!(matches!(world.read(NOW, &chain, &client, &request(1)), Err(CredentialError::Chain(_))));
     }
 }
