@@ -128,6 +128,11 @@ impl Member {
         self.node.acceptor.local_addr().ok()
     }
 
+    /// Where the client port is bound, if it is served.
+    pub fn client_addr(&self) -> Option<SocketAddr> {
+        self.node.endpoints.client()
+    }
+
     /// Where the HTTPS port is bound, if it is served.
     pub fn https_addr(&self) -> Option<SocketAddr> {
         self.node.endpoints.https()

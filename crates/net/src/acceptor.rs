@@ -23,14 +23,11 @@ use crate::budget::Charge;
 use crate::counted::Counted;
 use crate::endpoint::Endpoint;
 use crate::gate::Gate;
-use crate::handshake::{self, Hello, Refused};
+use crate::handshake::{Hello, LINGER, Port, Refused, linger};
 use crate::refusal::RefusalRecord;
 use crate::routes::Routes;
 use crate::share::Shares;
 use crate::stream::{EnrollStream, PeerStream, ServiceStream};
-
-/// How long a refused peer may take to fetch the reason.
-const LINGER: Duration = Duration::from_secs(1);
 
 /// What an acceptor grants to peers that it does not know yet.
 #[derive(Debug, Clone, Copy)]
@@ -141,7 +138,7 @@ impl Acceptor {
 }
 
 /// Out of descriptors or memory, accepting again at once would only spin; other errors concern one connection.
-async fn pause_after(error: &io::Error) {
+pub(crate) async fn pause_after(error: &io::Error) {
     let of_one_connection = matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
@@ -195,7 +192,7 @@ impl Shared {
         };
         self.endpoint.refusals().record(attempt.record(failure));
         if let Some(socket) = socket {
-            let _ = tokio::time::timeout(LINGER, handshake::linger(socket)).await;
+            let _ = tokio::time::timeout(LINGER, linger(socket)).await;
         }
     }
 
@@ -207,7 +204,7 @@ impl Shared {
     ) -> Result<(), Refused> {
         // Answers are small; waiting to fill a segment costs 40 ms each.
         socket.set_nodelay(true).map_err(|e| Failure::of(Refusal::Handshake, &e))?;
-        let hello = Hello::read(Counted::new(socket, self.limits.preauth_bytes), attempt).await?;
+        let hello = Hello::read(Counted::new(socket, self.limits.preauth_bytes), attempt, Port::Cluster).await?;
         match hello.alpn() {
             Alpn::Enroll => self.accept_anonymous(hello, attempt, place).await,
             Alpn::Peer => {
@@ -215,6 +212,8 @@ impl Shared {
                 let judged = proven.judge(&self.endpoint, attempt).await?;
                 judged.hand_over(&self.routes.peer, attempt, PeerStream::new).await
             }
+            // The client port has an acceptor of its own, and `Hello` reads no such offer here.
+            Alpn::Client => Err(hello.refuse(Refusal::Protocol).await),
             Alpn::Service => {
                 let proven = hello.authenticate(&self.endpoint).await?;
                 let judged = proven.judge(&self.endpoint, attempt).await?;

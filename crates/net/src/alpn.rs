@@ -6,7 +6,7 @@
 
 use countersign_core::peer::Wanted;
 
-/// One of the three purposes of the cluster port.
+/// What a connection is for: one of the three purposes of the cluster port, or the client port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Alpn {
     /// An unauthenticated caller with a join token, or a member that returns. No client certificate.
@@ -15,18 +15,22 @@ pub enum Alpn {
     Peer,
     /// Any principal: embedded services, policy, renewal.
     Service,
+    /// Any principal, on the client port.
+    Client,
 }
 
 impl Alpn {
-    /// Every protocol.
+    /// Every protocol of the cluster port.
     pub const ALL: [Self; 3] = [Self::Enroll, Self::Peer, Self::Service];
 
-    /// The protocol name on the wire.
+    /// The protocol name on the wire; for the client port, that over QUIC. Over TCP the client port speaks
+    /// [`HttpVersion`]s.
     pub const fn id(self) -> &'static [u8] {
         match self {
             Self::Enroll => b"countersign/1 enroll",
             Self::Peer => b"countersign/1 peer",
             Self::Service => b"countersign/1 service",
+            Self::Client => b"countersign/1 client",
         }
     }
 
@@ -36,6 +40,7 @@ impl Alpn {
             Self::Enroll => "enroll",
             Self::Peer => "peer",
             Self::Service => "service",
+            Self::Client => "client",
         }
     }
 
@@ -44,7 +49,7 @@ impl Alpn {
         match self {
             Self::Enroll => None,
             Self::Peer => Some(Wanted::AnyNode),
-            Self::Service => Some(Wanted::AnyPrincipal),
+            Self::Service | Self::Client => Some(Wanted::AnyPrincipal),
         }
     }
 
@@ -53,7 +58,7 @@ impl Alpn {
     pub(crate) const fn serves_principals(self) -> bool {
         match self {
             Self::Enroll | Self::Peer => false,
-            Self::Service => true,
+            Self::Service | Self::Client => true,
         }
     }
 
@@ -62,7 +67,7 @@ impl Alpn {
     pub(crate) const fn recovers(self) -> bool {
         match self {
             Self::Peer => true,
-            Self::Enroll | Self::Service => false,
+            Self::Enroll | Self::Service | Self::Client => false,
         }
     }
 
@@ -81,6 +86,51 @@ impl Alpn {
         Self::ALL.into_iter().find(|alpn| alpn.id() == only).ok_or(OfferError::Unknown)
     }
 }
+
+/// What is spoken on a TCP connection of the client port (RFC 9113, RFC 9112).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum HttpVersion {
+    /// HTTP/2.
+    Http2,
+    /// HTTP/1.1, which is also spoken with a caller that offers no protocol.
+    Http1,
+}
+
+impl HttpVersion {
+    /// Every version, the preferred one first.
+    pub const ALL: [Self; 2] = [Self::Http2, Self::Http1];
+
+    /// The protocol name on the wire.
+    pub const fn id(self) -> &'static [u8] {
+        match self {
+            Self::Http2 => b"h2",
+            Self::Http1 => b"http/1.1",
+        }
+    }
+
+    /// What both ends agreed on; HTTP/1.1 if the caller offered nothing.
+    pub(crate) fn of_agreed(id: Option<&[u8]>) -> Option<Self> {
+        let Some(id) = id else { return Some(Self::Http1) };
+        Self::ALL.into_iter().find(|version| version.id() == id)
+    }
+
+    /// Whether the client port takes an offer: none at all, or one with a version and without a protocol of the cluster
+    /// port. A caller that offers both could be led by a third party from one port to the other (the ALPACA attacks).
+    pub(crate) fn check_offer<'a>(offered: Option<impl Iterator<Item = &'a [u8]>>) -> Result<(), OfferError> {
+        let Some(offered) = offered else { return Ok(()) };
+        let mut known = false;
+        for id in offered {
+            if id.starts_with(PRIVATE) {
+                return Err(OfferError::Several);
+            }
+            known |= Self::ALL.iter().any(|version| version.id() == id);
+        }
+        if known { Ok(()) } else { Err(OfferError::Unknown) }
+    }
+}
+
+/// How the names of our own protocols begin.
+const PRIVATE: &[u8] = b"countersign/";
 
 impl core::fmt::Display for Alpn {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
@@ -105,6 +155,26 @@ pub(crate) enum OfferError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn client_port_takes_http_or_nothing_and_no_private_protocol() {
+        let offer = |names: &[&'static [u8]]| HttpVersion::check_offer(Some(names.iter().copied()));
+        assert_eq!(HttpVersion::check_offer(None::<std::iter::Empty<&[u8]>>), Ok(()));
+        assert_eq!(offer(&[b"h2"]), Ok(()));
+        assert_eq!(offer(&[b"http/1.1"]), Ok(()));
+        assert_eq!(offer(&[b"h3", b"http/1.1", b"h2"]), Ok(()));
+        assert_eq!(offer(&[]), Err(OfferError::Unknown));
+        assert_eq!(offer(&[b"h3"]), Err(OfferError::Unknown));
+        for alpn in [Alpn::Enroll, Alpn::Peer, Alpn::Service, Alpn::Client] {
+            assert_eq!(offer(&[alpn.id()]), Err(OfferError::Several), "{alpn}");
+            assert_eq!(offer(&[b"h2", alpn.id()]), Err(OfferError::Several), "{alpn}");
+        }
+        assert_eq!(HttpVersion::of_agreed(None), Some(HttpVersion::Http1));
+        assert_eq!(HttpVersion::of_agreed(Some(b"h2")), Some(HttpVersion::Http2));
+        assert_eq!(HttpVersion::of_agreed(Some(b"h3")), None);
+        let clients = Alpn::of_offer(Some([Alpn::Client.id()].into_iter()));
+        assert_eq!(clients, Err(OfferError::Unknown), "the cluster port does not speak it");
+    }
 
     #[test]
     fn exactly_one_known_protocol_is_taken() {

@@ -40,12 +40,12 @@ pub(crate) fn server_config(
     certificate: Arc<dyn ResolvesServerCert>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 ) -> Result<ServerConfig, Error> {
-    server_config_for(alpn.id(), certificate, verifier)
+    server_config_for(&[alpn.id()], certificate, verifier)
 }
 
-/// As [`server_config`], for a protocol that is not ours: HTTP.
+/// As [`server_config`], for protocols that are not ours, the preferred one first: HTTP.
 pub(crate) fn server_config_for(
-    protocol: &[u8],
+    protocols: &[&[u8]],
     certificate: Arc<dyn ResolvesServerCert>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 ) -> Result<ServerConfig, Error> {
@@ -53,7 +53,7 @@ pub(crate) fn server_config_for(
         .with_protocol_versions(&[&version::TLS13])?
         .with_client_cert_verifier(verifier.unwrap_or_else(|| Arc::new(NoClientAuth)))
         .with_cert_resolver(certificate);
-    config.alpn_protocols = vec![protocol.to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_tls13_tickets = 0;

@@ -2,6 +2,7 @@
 //! [`Anonymous`] → handed over. Each step consumes the one before it, so none can be left out.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign_core::id::Generation;
 use countersign_core::peer::{Refusal, VerifiedPeer};
@@ -14,22 +15,34 @@ use tokio::sync::mpsc::OwnedPermit;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{LazyConfigAcceptor, StartHandshake};
 
-use crate::alpn::{Alpn, OfferError};
+use crate::alpn::{Alpn, HttpVersion, OfferError};
 use crate::attempt::{Attempt, Failure};
-use crate::config::server_config;
+use crate::config::{server_config, server_config_for};
 use crate::counted::Counted;
 use crate::endpoint::Endpoint;
 use crate::frame::FirstFrame;
 use crate::registry::{Closer, Connection, Registration};
 use crate::routes::Route;
 use crate::session::{ENROLL_EXPORTER, Session};
-use crate::stream::SponsorProof;
+use crate::stream::{ServiceStream, SponsorProof};
 use crate::trust::Trust;
 use crate::verifier::ChainVerifier;
 
 /// TLS alerts (RFC 8446 §6) that are sent before a configuration is chosen.
 const NO_APPLICATION_PROTOCOL: u8 = 120;
 const INTERNAL_ERROR: u8 = 80;
+
+/// How long a refused peer may take to fetch the reason.
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
+
+/// The port that a ClientHello came to.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Port {
+    /// Exactly one protocol of ours.
+    Cluster,
+    /// HTTP.
+    Client,
+}
 
 /// A refused handshake: why, and the connection on which the reason may still be under way.
 pub(crate) struct Refused {
@@ -51,14 +64,14 @@ pub(crate) async fn linger(mut socket: Counted) {
     while matches!(socket.read(&mut dropped).await, Ok(1..)) {}
 }
 
-/// A ClientHello that asks for exactly one protocol, a known one.
+/// A ClientHello that asks for what its port speaks.
 pub(crate) struct Hello {
     start: StartHandshake<Counted>,
     alpn: Alpn,
 }
 
 impl Hello {
-    pub(crate) async fn read(socket: Counted, attempt: &mut Attempt) -> Result<Self, Refused> {
+    pub(crate) async fn read(socket: Counted, attempt: &mut Attempt, port: Port) -> Result<Self, Refused> {
         let mut acceptor = LazyConfigAcceptor::new(Acceptor::default(), socket);
         let start = match (&mut acceptor).await {
             Ok(start) => start,
@@ -69,7 +82,10 @@ impl Hello {
         };
         let hello = start.client_hello();
         attempt.named(hello.server_name());
-        let alpn: Result<Alpn, OfferError> = Alpn::of_offer(hello.alpn());
+        let alpn: Result<Alpn, OfferError> = match port {
+            Port::Cluster => Alpn::of_offer(hello.alpn()),
+            Port::Client => HttpVersion::check_offer(hello.alpn()).map(|()| Alpn::Client),
+        };
         match alpn {
             Ok(alpn) => {
                 attempt.alpn = Some(alpn);
@@ -127,17 +143,22 @@ impl Hello {
             return Err(send_alert(start.io, INTERNAL_ERROR, Refusal::NotReady.into()).await);
         };
         let certificate: Arc<dyn ResolvesServerCert> = credential.resolver();
-        let config = server_config(alpn, certificate, verifier).map_err(|e| Failure::of(Refusal::Handshake, &e))?;
+        let config = match alpn {
+            Alpn::Enroll | Alpn::Peer | Alpn::Service => server_config(alpn, certificate, verifier),
+            Alpn::Client => server_config_for(&HttpVersion::ALL.map(HttpVersion::id), certificate, verifier),
+        };
+        let config = config.map_err(|e| Failure::of(Refusal::Handshake, &e))?;
         let ended = start.into_stream(Arc::new(config)).into_fallible().await;
         let tls = ended.map_err(|(error, socket)| Refused {
             failure: Failure::of(Refusal::Handshake, &error),
             socket: Some(socket),
         })?;
-        if tls.get_ref().1.alpn_protocol() == Some(alpn.id()) {
-            Ok(tls)
-        } else {
-            Err(Failure::from(Refusal::Protocol).into())
-        }
+        let agreed = tls.get_ref().1.alpn_protocol();
+        let is_ours = match alpn {
+            Alpn::Enroll | Alpn::Peer | Alpn::Service => agreed == Some(alpn.id()),
+            Alpn::Client => HttpVersion::of_agreed(agreed).is_some(),
+        };
+        if is_ours { Ok(tls) } else { Err(Failure::from(Refusal::Protocol).into()) }
     }
 }
 
@@ -165,19 +186,43 @@ pub(crate) struct Proven {
 }
 
 impl Proven {
+    /// What was agreed on, on the client port.
+    pub(crate) fn http(&self) -> HttpVersion {
+        HttpVersion::of_agreed(self.tls.get_ref().1.alpn_protocol()).unwrap_or(HttpVersion::Http1)
+    }
+
+    /// Judges the peer, and tells it why if it is refused.
     pub(crate) async fn judge(self, endpoint: &Endpoint, attempt: &mut Attempt) -> Result<Judged, Refused> {
+        match self.admit(endpoint, attempt) {
+            Ok(judged) => Ok(judged),
+            Err(Unfit { tls, refusal }) => Err(refuse(*tls, refusal, attempt).await),
+        }
+    }
+
+    /// Judges the peer. A refused one was told nothing yet.
+    pub(crate) fn admit(self, endpoint: &Endpoint, attempt: &mut Attempt) -> Result<Judged, Unfit> {
         let Self { tls, chain, alpn } = self;
-        let wanted = alpn.wanted().ok_or(Failure::from(Refusal::Protocol))?;
+        let unfit = |tls, refusal| Unfit { tls: Box::new(tls), refusal };
+        let Some(wanted) = alpn.wanted() else { return Err(unfit(tls, Refusal::Protocol)) };
         let proof = chain.proof();
         attempt.principal = Some(proof.principal().clone());
-        let socket = SockRef::from(tls.get_ref().0.socket()).try_clone();
-        let closer = Closer::Tcp(socket.map_err(|e| Failure::of(Refusal::Handshake, &e))?);
+        let Ok(socket) = SockRef::from(tls.get_ref().0.socket()).try_clone() else {
+            // Out of descriptors.
+            return Err(unfit(tls, Refusal::Overloaded));
+        };
+        let closer = Closer::Tcp(socket);
         let connection = Connection { proof, wanted, alpn, remote: attempt.source, dialed: false, closer };
         match endpoint.admit(connection) {
             Ok((registration, peer)) => Ok(Judged { tls, registration, peer }),
-            Err(refusal) => Err(refuse(tls, refusal, attempt).await),
+            Err(refusal) => Err(unfit(tls, refusal)),
         }
     }
+}
+
+/// A peer that proved to hold its key and is refused, on a connection that still works.
+pub(crate) struct Unfit {
+    pub(crate) tls: Box<TlsStream<Counted>>,
+    pub(crate) refusal: Refusal,
 }
 
 /// Registered, judged, not welcomed yet.
@@ -188,6 +233,14 @@ pub(crate) struct Judged {
 }
 
 impl Judged {
+    /// Hands the connection over as it is: on the client port nothing is said first. From then on the other end may send
+    /// as much as it likes.
+    pub(crate) fn into_client(self, attempt: &Attempt) -> ServiceStream {
+        let Self { mut tls, registration, peer } = self;
+        tls.get_mut().0.lift();
+        ServiceStream::new(Box::new(tls), registration, peer, attempt.source)
+    }
+
     pub(crate) async fn hand_over<S>(
         self,
         route: &Route<S>,

@@ -90,7 +90,7 @@ pub async fn accept_https(
     let resolver = shown.ok_or(HttpsError::NoCertificate)?.resolver();
     let (verifying, judged_by) = (endpoint.clone(), Arc::clone(&trust));
     let verifier = ChainVerifier::optional(move |chain| verifying.chains().verify(&judged_by, chain, Usage::Client));
-    let config = server_config_for(HTTP, resolver, Some(Arc::clone(&verifier) as _)).map_err(HttpsError::Tls)?;
+    let config = server_config_for(&[HTTP], resolver, Some(Arc::clone(&verifier) as _)).map_err(HttpsError::Tls)?;
     let ended = tokio::time::timeout(DEADLINE, TlsAcceptor::from(Arc::new(config)).accept(socket)).await;
     let tls = ended.map_err(|_| HttpsError::Deadline)?.map_err(HttpsError::Io)?;
     let proof = match verifier.take_outcome() {

@@ -20,6 +20,7 @@ pub mod alpn;
 mod attempt;
 mod budget;
 mod chains;
+pub mod client_acceptor;
 pub mod clock;
 mod config;
 mod counted;
@@ -56,7 +57,8 @@ mod verifier;
 pub mod view;
 
 pub use acceptor::{Acceptor, AcceptorLimits};
-pub use alpn::Alpn;
+pub use alpn::{Alpn, HttpVersion};
+pub use client_acceptor::{ClientAcceptor, ClientConnection, RefusedStream};
 pub use clock::{Clock, SystemClock};
 pub use credential::{Credential, CredentialError};
 pub use dial_error::{DialCause, DialError};

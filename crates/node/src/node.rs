@@ -14,7 +14,7 @@ use countersign_core::limits::CACHE_TTL_SECS_MAX;
 use countersign_core::locked::{Locked, Order};
 use countersign_core::time::UnixMillis;
 use countersign_guard::{Guard, Publisher};
-use countersign_net::{Acceptor, AcceptorLimits, Clock, Endpoint, Refusals, SystemClock, Trust};
+use countersign_net::{Acceptor, AcceptorLimits, ClientAcceptor, Clock, Endpoint, Refusals, SystemClock, Trust};
 use countersign_raft::{Group, Groups, Store};
 use tonic::service::Routes;
 
@@ -117,6 +117,8 @@ pub struct Node {
     pub endpoints: Arc<OwnEndpoints>,
     /// Accepts connections on the cluster port.
     pub acceptor: Arc<Acceptor>,
+    /// Accepts connections on the client port; none if it is not served.
+    pub clients: Option<Arc<ClientAcceptor>>,
     /// Everything that runs.
     pub tasks: Tasks,
     /// Seconds that a certificate of a client, broker or admin lives where none are named.
@@ -358,7 +360,14 @@ fn assemble(
     publish(&state, endpoint.clone(), rules, Arc::clone(&denylist), &lease);
     let acceptor = Acceptor::on(bound.listener, endpoint.clone(), AcceptorLimits::default());
     peers.connect_with(endpoint.clone());
-    let endpoints = Endpoints { cluster: acceptor.local_addr().ok(), advertise: bound.advertise, https: None };
+    let limits = AcceptorLimits::default();
+    let clients = bound.clients.map(|listener| Arc::new(ClientAcceptor::on(listener, endpoint.clone(), limits)));
+    let endpoints = Endpoints {
+        cluster: acceptor.local_addr().ok(),
+        advertise: bound.advertise,
+        client: clients.as_ref().and_then(|clients| clients.local_addr().ok()),
+        https: None,
+    };
     let (making, store) = (Locked::default(), replica.store);
     let local = Arc::new(Local {
         node,
@@ -402,6 +411,7 @@ fn assemble(
         renewals: Arc::default(),
         leader_contact: Arc::default(),
         acceptor: Arc::new(acceptor),
+        clients,
         tasks: Tasks::default(),
         client_ttl_secs: settings.client_ttl_secs,
         cache_ttl_secs: settings.cache_ttl_secs.clamp(1, CACHE_TTL_SECS_MAX),

@@ -24,6 +24,8 @@ pub struct Settings {
     pub cluster_addr: SocketAddr,
     /// Where others reach the cluster port; the bound address if empty.
     pub advertise: Vec<Address>,
+    /// Where the client port is bound; none if this member serves no principals.
+    pub client_addr: Option<SocketAddr>,
     /// Where the HTTPS port is bound, if it is wanted.
     pub https_addr: Option<SocketAddr>,
     /// The operator's certificate chain and key for the HTTPS port, PEM files; without them the node's own leaf serves
@@ -57,6 +59,7 @@ impl Settings {
             name: None,
             cluster_addr,
             advertise: vec![],
+            client_addr: Self::client_addr_beside(cluster_addr),
             https_addr: None,
             https_files: None,
             node_ttl_secs: NODE_TTL_SECS,
@@ -67,6 +70,16 @@ impl Settings {
             files: None,
             level_for_testing: None,
         }
+    }
+
+    /// The client port if none is named: on the host of the cluster port, two ports above it; any that is free if that is
+    /// so for the cluster port. None if there is no such port.
+    pub fn client_addr_beside(cluster_addr: SocketAddr) -> Option<SocketAddr> {
+        let port = match cluster_addr.port() {
+            0 => 0,
+            port => port.checked_add(2)?,
+        };
+        Some(SocketAddr::new(cluster_addr.ip(), port))
     }
 
     /// The newest level that the member knows.

@@ -170,6 +170,24 @@ impl Settings {
     }
 }
 
+/// Where the client port is bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum ClientAddr {
+    /// Beside the cluster port.
+    Default,
+    /// Nowhere.
+    Off,
+    /// There.
+    At(ListenAddr),
+}
+
+fn client_addr(settings: &Settings) -> Result<ClientAddr, CheckError> {
+    if settings.text("client_addr") == Some("none") {
+        return Ok(ClientAddr::Off);
+    }
+    Ok(settings.listen("client_addr", None)?.map_or(ClientAddr::Default, ClientAddr::At))
+}
+
 /// Where to listen: an address, or a name of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ListenAddr {
@@ -232,6 +250,7 @@ pub(crate) struct ServerConfig {
     pub(crate) trust_domain: Option<TrustDomain>,
     pub(crate) cluster_addr: ListenAddr,
     pub(crate) advertise: Vec<Address>,
+    pub(crate) client_addr: ClientAddr,
     pub(crate) https_addr: Option<ListenAddr>,
     pub(crate) https_files: Option<(PathBuf, PathBuf)>,
     /// Seconds that certificates of nodes live, if this makes the cluster.
@@ -278,7 +297,6 @@ impl ServerConfig {
         };
         let log = settings.text("log").unwrap_or(LOG_DEFAULT).to_owned();
         EnvFilter::try_new(&log).map_err(|_| CheckError::Log { written: settings.written("log") })?;
-        settings.listen("client_addr", None)?;
         let cluster_addr = settings.listen("cluster_addr", Some(CLUSTER_ADDR))?;
         let advertise = settings.list("advertise_addr");
         let advertise = advertise.iter().map(|text| settings.address("advertise_addr", text));
@@ -294,6 +312,7 @@ impl ServerConfig {
             advertise: advertise.collect::<Result<_, _>>()?,
             https_files: https_files(settings, https_addr.is_some())?,
             https_addr,
+            client_addr: client_addr(settings)?,
             cluster_token: cluster_token(settings)?,
             node_ttl_secs: settings.secs(NODE_TTL).unwrap_or_else(|| default_secs(NODE_TTL)),
             // One of the words that the schema allows, if any.

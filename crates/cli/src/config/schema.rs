@@ -146,7 +146,11 @@ pub(crate) const KEYS: &[Key] = &[
         "CIDR",
         "The TLS-terminating proxy before the HTTPS port",
     ),
-    key("client_addr", Kind::Text).flag("client-addr", "HOST:PORT", "Where the client port is bound"),
+    key("client_addr", Kind::Text).flag(
+        "client-addr",
+        "HOST:PORT",
+        "Where the client port is bound, or `none` [default: beside the cluster port, two ports above it]",
+    ),
     key("certificates", Kind::Word(&["per-node", "shared"]))
         .flag(
             "certificates",

@@ -153,7 +153,6 @@ fn what_is_not_available_is_named_as_it_was_written() {
             "[network.tls]\nenabled = true\nca_cert_path = 'a'\nserver_cert_path = 'b'\nserver_key_path = 'c'",
             "`[network.tls] enabled`",
         ),
-        ("client_addr = '127.0.0.1:1'", "`client_addr`"),
         ("certificates = 'shared'", "`certificates` = shared"),
         ("repin = 'aa'", "`repin`"),
         ("[cluster.authentication]\nenabled = true\nmode = 'ucan'", "`[cluster.authentication] mode` = ucan"),

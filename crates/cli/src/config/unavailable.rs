@@ -4,9 +4,8 @@
 use crate::config::checked::Settings;
 
 /// Settings that are refused whatever they say.
-const WHATEVER: [&str; 9] = [
+const WHATEVER: [&str; 8] = [
     "network.tls.enabled",
-    "client_addr",
     "https_behind_proxy",
     "repin",
     "cluster.auth.enabled",

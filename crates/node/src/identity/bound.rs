@@ -13,6 +13,7 @@ use crate::start_error::StartError;
 /// The sockets, bound before anything is asked of anybody: a port in use costs nothing.
 pub(crate) struct Bound {
     pub(crate) listener: TcpListener,
+    pub(crate) clients: Option<TcpListener>,
     pub(crate) advertise: Vec<Address>,
 }
 
@@ -22,11 +23,19 @@ impl Bound {
         let cannot = |source| StartError::Bind { address: settings.cluster_addr, source };
         let listener = bind_again(settings.cluster_addr, last.cluster).await.map_err(cannot)?;
         let local = listener.local_addr().map_err(cannot)?;
+        let clients = match settings.client_addr {
+            None => None,
+            Some(address) => {
+                let cannot = |source| StartError::Bind { address, source };
+                Some(bind_again(address, last.client).await.map_err(cannot)?)
+            }
+        };
+        let client = clients.as_ref().and_then(|listener| listener.local_addr().ok());
         let advertise =
             if settings.advertise.is_empty() { vec![advertisable(local)?] } else { settings.advertise.clone() };
         // At once: a start that is killed after it was admitted comes back at the address that was recorded.
-        Endpoints { cluster: Some(local), advertise: advertise.clone(), https: last.https }.store(data)?;
-        Ok(Self { listener, advertise })
+        Endpoints { cluster: Some(local), advertise: advertise.clone(), client, https: last.https }.store(data)?;
+        Ok(Self { listener, clients, advertise })
     }
 }
 

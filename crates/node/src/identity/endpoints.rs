@@ -17,6 +17,9 @@ pub struct Endpoints {
     pub cluster: Option<SocketAddr>,
     /// Where others reach it.
     pub advertise: Vec<Address>,
+    /// The client port.
+    #[serde(default)]
+    pub client: Option<SocketAddr>,
     /// The HTTPS port.
     pub https: Option<SocketAddr>,
 }
@@ -47,6 +50,11 @@ impl OwnEndpoints {
     /// The addresses that this member advertises.
     pub fn advertised(&self) -> Vec<Address> {
         self.now.lock().advertise.clone()
+    }
+
+    /// Where the client port is bound; none if it is not served.
+    pub fn client(&self) -> Option<SocketAddr> {
+        self.now.lock().client
     }
 
     /// Where the HTTPS port is bound; none while it is not served.

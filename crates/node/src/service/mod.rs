@@ -7,6 +7,7 @@
 
 mod bounds;
 pub(crate) mod certificates;
+pub mod clients;
 mod credential;
 pub mod endpoints;
 pub(crate) mod enrollment;
@@ -97,6 +98,12 @@ pub(crate) fn spawn(node: &Node, mut served: ClusterServices, app: Option<Router
     run(&node.tasks, accepted.peers(WAITING_MAX), routes, PEER_STREAMS_MAX);
     node.tasks.spawn(async move { reporter.set_serving::<RaftServer<PeerService>>().await });
 
+    if let Some(acceptor) = &node.clients {
+        let app = clients::ClientApp::new(&node.guard, served.principals.clone(), app.clone());
+        clients::serve(&node.tasks, acceptor.connections(WAITING_MAX), app);
+        let acceptor = Arc::clone(acceptor);
+        node.tasks.spawn(async move { match acceptor.run().await {} });
+    }
     let routes = guarded(&node.guard, served.principals, app);
     run(&node.tasks, accepted.services(WAITING_MAX), routes, STREAMS_MAX);
 

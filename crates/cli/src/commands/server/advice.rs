@@ -34,8 +34,8 @@ fn advice_admin(error: &ServeError) -> String {
 }
 
 /// What to do where an address is taken.
-const IN_USE: &str = "stop what listens there, or choose another address with --cluster-addr or --https-addr (port 0 \
-                      takes any that is free)";
+const IN_USE: &str = "stop what listens there, or choose another address with --cluster-addr, --client-addr or \
+                      --https-addr (port 0 takes any that is free)";
 
 fn of_node(error: &NodeError) -> Failure {
     let exit = match error {

@@ -25,6 +25,7 @@ struct Ready {
     trust_domain: String,
     cluster_addr: Option<String>,
     advertise: Vec<String>,
+    client_addr: Option<String>,
     https_addr: Option<String>,
     /// SHA-256 of the authority's certificate.
     authority: Option<String>,
@@ -74,6 +75,7 @@ fn ready(member: &Member, started: Started, data: &Path) -> Ready {
         trust_domain: view.trust_domain.to_string(),
         cluster_addr: member.cluster_addr().map(|address| address.to_string()),
         advertise,
+        client_addr: member.client_addr().map(|address| address.to_string()),
         https_addr: member.https_addr().map(|address| address.to_string()),
         authority: view.active_authority().map(|(id, _)| id.to_string()),
         token_file,
@@ -95,6 +97,9 @@ fn lines(ready: &Ready, started: Started) -> Vec<String> {
     }];
     if let Some(authority) = &ready.authority {
         lines.push(format!("CA fingerprint (SHA-256): {authority}"));
+    }
+    if let Some(client) = &ready.client_addr {
+        lines.push(format!("clients on {client}"));
     }
     if let Some(https) = &ready.https_addr {
         lines.push(format!("HTTPS on {https}"));

@@ -14,7 +14,7 @@ use countersign_core::name::{Address, Name};
 use countersign_core::secret::SecretBytes;
 use countersign_core::trust::join_token::JoinToken;
 
-use crate::config::checked::{ListenAddr, Mode, Said, ServerConfig};
+use crate::config::checked::{ClientAddr, ListenAddr, Mode, Said, ServerConfig};
 use crate::config::clients::clients_shut_out;
 use crate::duration::rendered;
 use crate::failure::{Failure, chain};
@@ -36,7 +36,13 @@ pub(super) struct Plan {
 
 /// Decides how to start.
 pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
+    let cluster_addr = resolve(&config.cluster_addr, "--cluster-addr")?;
     let settings = Settings {
+        client_addr: match &config.client_addr {
+            ClientAddr::Default => Settings::client_addr_beside(cluster_addr),
+            ClientAddr::Off => None,
+            ClientAddr::At(address) => Some(resolve(address, "--client-addr")?),
+        },
         name: config.name.clone(),
         advertise: config.advertise.clone(),
         https_addr: config.https_addr.as_ref().map(|address| resolve(address, "--https-addr")).transpose()?,
@@ -47,7 +53,7 @@ pub(super) fn plan(config: &ServerConfig) -> Result<Plan, Failure> {
         client_ttl_secs: config.client_ttl_secs,
         cache_ttl_secs: config.cache_ttl_secs,
         files: config.files.clone(),
-        ..Settings::new(&config.data, resolve(&config.cluster_addr, "--cluster-addr")?)
+        ..Settings::new(&config.data, cluster_addr)
     };
     let (said, requirements) = (config.said, config.requirements.clone());
     if let Some(member) = stored_member(&config.data)? {

@@ -1,0 +1,200 @@
+//! The client port as it is served: HTTP/2 and HTTP/1.1 for principals, each request decided by the guard.
+//!
+//! A request that speaks gRPC goes to the services, any other to the embedder's HTTP app. A caller that the cluster
+//! refuses gets the reason as the answer to its first request, and then its connection ends.
+
+use core::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::http::{HeaderValue, Method, Request, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use countersign_core::id::FailureId;
+use countersign_core::peer::Refusal;
+use countersign_guard::{Caller, Guard, GuardLayer};
+use countersign_net::{ClientConnection, HttpVersion};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::Notify;
+use tokio::sync::mpsc::Receiver;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::service::Routes;
+use tower::ServiceExt;
+
+use super::{STREAMS_MAX, endpoints};
+use crate::tasks::Tasks;
+
+/// How long a caller may take to send the head of a request, and how long an HTTP/1.1 connection may be silent.
+const HEADER_MAX: Duration = Duration::from_secs(60);
+/// Silence after which an HTTP/2 caller is asked whether it is there, and how long it may take to say so.
+const PING_AFTER: Duration = Duration::from_secs(30);
+const PING_MAX: Duration = Duration::from_secs(20);
+/// Bytes of one stream, and of one connection, that a caller may send before they are read.
+const STREAM_WINDOW: u32 = 256 * 1024;
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// Bytes of the headers of one request.
+const HEADERS_LEN_MAX: u32 = 16 * 1024;
+/// Bytes of a message to `grpc.health.v1`.
+const HEALTH_LEN_MAX: usize = 1024;
+
+/// What the client port serves.
+#[derive(Clone)]
+pub struct ClientApp {
+    grpc: Router,
+    http: Router,
+}
+
+impl ClientApp {
+    /// Services and an HTTP app, both behind the guard, and health, which every principal may ask for.
+    pub fn new(guard: &Guard, services: Routes, app: Option<Router>) -> Self {
+        let (_, health) = tonic_health::server::health_reporter();
+        let health = health.max_decoding_message_size(HEALTH_LEN_MAX);
+        let layer = GuardLayer::grpc(guard.clone()).without_rule(endpoints::without_rule);
+        let guarded = services.into_axum_router().layer(layer);
+        Self {
+            grpc: Routes::from(guarded).add_service(health).into_axum_router(),
+            http: app.unwrap_or_default().layer(GuardLayer::http(guard.clone())),
+        }
+    }
+
+    async fn answer(self, request: Request<Body>) -> Response {
+        if let Some(refused) = tunnel(&request) {
+            return refused;
+        }
+        let router = if speaks_grpc(&request) { self.grpc } else { self.http };
+        match router.oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// Whether a request is a gRPC call by its content type.
+fn speaks_grpc<B>(request: &Request<B>) -> bool {
+    let content = request.headers().get(header::CONTENT_TYPE);
+    content.is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"))
+}
+
+/// The answer to a request that would leave HTTP, and so the guard, behind.
+fn tunnel<B>(request: &Request<B>) -> Option<Response> {
+    if *request.method() == Method::CONNECT || *request.method() == Method::TRACE {
+        return Some((StatusCode::METHOD_NOT_ALLOWED, "no tunnels and no traces\n").into_response());
+    }
+    let upgrades = request.headers().contains_key(header::UPGRADE);
+    upgrades.then(|| (StatusCode::NOT_IMPLEMENTED, "no other protocol is spoken here\n").into_response())
+}
+
+/// Serves accepted connections until the member stops.
+pub fn serve(tasks: &Tasks, mut accepted: Receiver<ClientConnection>, app: ClientApp) {
+    let (stop, spawning) = (tasks.stopping(), tasks.clone());
+    tasks.spawn(async move {
+        while let Some(connection) = accepted.recv().await {
+            spawning.spawn_finishing(serve_one(connection, app.clone(), stop.clone()));
+        }
+    });
+}
+
+async fn serve_one(connection: ClientConnection, app: ClientApp, stop: CancellationToken) {
+    match connection {
+        ClientConnection::Accepted { stream, http } => {
+            let caller = Caller { peer: stream.peer().clone(), remote: stream.remote() };
+            let answer = move |mut request: Request<Body>| {
+                request.extensions_mut().insert(caller.clone());
+                app.clone().answer(request)
+            };
+            speak(stream, http, answer, stop.cancelled_owned()).await;
+        }
+        ClientConnection::Refused { stream, http, refusal, failure_id } => {
+            let told = Arc::new(Notify::new());
+            let telling = Arc::clone(&told);
+            let answer = move |request: Request<Body>| {
+                telling.notify_one();
+                let refused = refused(refusal, failure_id, speaks_grpc(&request));
+                async move { refused }
+            };
+            speak(stream, http, answer, async move {
+                tokio::select! {
+                    () = told.notified() => {}
+                    () = stop.cancelled() => {}
+                }
+            })
+            .await;
+        }
+    }
+}
+
+/// Speaks HTTP until the connection ends. Once `end` does, no further request is taken.
+async fn speak<S, A, F>(stream: S, http: HttpVersion, answer: A, end: impl Future<Output = ()>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Fn(Request<Body>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response> + Send + 'static,
+{
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answered = answer(request.map(Body::new));
+        async move { Ok::<_, Infallible>(answered.await) }
+    });
+    let io = TokioIo::new(stream);
+    macro_rules! drive {
+        ($connection:expr) => {{
+            let mut connection = core::pin::pin!($connection);
+            let ended = tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = end => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(error = %crate::chain(&error), "connection of a client ended");
+            }
+        }};
+    }
+    match http {
+        HttpVersion::Http2 => drive!(
+            http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .keep_alive_interval(PING_AFTER)
+                .keep_alive_timeout(PING_MAX)
+                .max_concurrent_streams(STREAMS_MAX)
+                .initial_stream_window_size(STREAM_WINDOW)
+                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_header_list_size(HEADERS_LEN_MAX)
+                .serve_connection(io, service)
+        ),
+        HttpVersion::Http1 => drive!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(HEADER_MAX)
+                .max_buf_size(HEADERS_LEN_MAX as usize)
+                .serve_connection(io, service)
+        ),
+    }
+}
+
+/// The answer to a caller that the cluster refuses: a gRPC status, or problem details (RFC 9457).
+fn refused(refusal: Refusal, failure_id: FailureId, grpc: bool) -> Response {
+    let busy = matches!(refusal, Refusal::Overloaded | Refusal::NotReady);
+    let text = format!("{refusal} (failure {failure_id})");
+    if grpc {
+        let status = if busy { Status::unavailable(text) } else { Status::permission_denied(text) };
+        return status.into_http::<Body>();
+    }
+    let code = if busy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::FORBIDDEN };
+    let problem = json!({
+        "type": "about:blank",
+        "title": refusal.to_string(),
+        "status": code.as_u16(),
+        "code": refusal.label(),
+        "failure_id": failure_id.to_string(),
+    });
+    let content = (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    (code, [content], problem.to_string()).into_response()
+}
