@@ -100,7 +100,7 @@ fn evicted_leader_that_lies_keeps_a_member_that_hears_only_it() {
 
 /// The sizes that matter are in the example `lease_cost`: they take longer.
 #[test]
-fn leases_cost_two_messages_in_a_third_of_their_length_and_two_for_each_revocation() {
+fn leases_cost_two_messages_per_renewal_and_two_per_revocation() {
     let cost = lease_cost(1, 4, 20).unwrap();
     // The leader asks itself, which is no message: of four members three do.
     assert!(cost.steady > 0.40 && cost.steady < 0.50, "{cost:?}");

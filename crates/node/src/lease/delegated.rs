@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_leader_is_told_of_guards_and_the_next_process_tells_of_those_that_were_given_leases() {
+    async fn leader_is_told_of_guards_of_the_previous_process() {
         let (directory, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let running = founded(directory.path()).await.unwrap();
         let data = DataDir::open(own.path()).unwrap();
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn one_principal_holds_some_places_and_all_together_hold_no_more_than_there_are() {
+    fn places_are_bounded_for_each_principal_and_in_total() {
         let directory = tempfile::tempdir().unwrap();
         let data = DataDir::open(directory.path()).unwrap();
         let delegated = DelegatedLeases::new(&data, LeaseLength::DEFAULT).unwrap();

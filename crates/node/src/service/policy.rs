@@ -337,7 +337,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     #[tokio::test]
-    async fn a_guard_that_does_not_read_loses_its_watch_and_counts_until_it_is_gone() {
+    async fn guard_that_does_not_read_loses_its_watch() {
         let directory = tempfile::tempdir().unwrap();
         let delegated = DelegatedLeases::new(&DataDir::open(directory.path()).unwrap(), LeaseLength::DEFAULT).unwrap();
         let enter = || delegated.enter("broker/b1");
@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn some_questions_are_under_way_at_once_and_one_more_is_told_to_try_again() {
+    async fn questions_under_way_are_bounded() {
         let places = Semaphore::new(FETCHES_MAX);
         let soon = || Instant::now() + Duration::from_millis(20);
         let mut turns = Vec::new();

@@ -324,7 +324,7 @@ mod tests {
     use crate::identity::datadir::DataDir;
 
     #[test]
-    fn state_is_digested_as_it_was_at_the_index_although_only_blank_entries_pass_it() {
+    fn state_is_digested_at_an_index_that_blank_entries_pass() {
         let data = tempfile::tempdir().unwrap();
         let events = EventLog::open(&DataDir::open(data.path()).unwrap()).unwrap();
         let shared = SharedState::knowing(FEATURE_LEVEL);

@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_author_with_too_much_waiting_is_told_to_try_again_and_others_are_served() {
+    async fn author_with_too_much_waiting_is_told_to_try_again() {
         let data = tempfile::tempdir().unwrap();
         let member = founded(data.path()).await.unwrap();
         let command = Command::RevokeJoinToken(RevokeJoinToken(TokenId([7; 8])));
