@@ -1,4 +1,5 @@
-//! Small proposals to the trust group, alone and beside a data group that gets four fifths of what the machine sustains.
+//! Small proposals to the trust group, alone and beside a data group under load: four fifths of what the machine
+//! sustains.
 //!
 //! Proposals come at fixed times, whether or not those before are answered, and their time counts from when they were
 //! due. Two floors are measured with them: an fsync of a small file on the same disk, and a task that is to wake up.
@@ -228,10 +229,10 @@ async fn measure() -> Result<Report> {
     let megabytes = |a_second: f64| a_second * BATCH_LEN as f64 / 1e6;
     let mut report = Report::default();
     report.notes.push(format!(
-        "Isolation: the data group sustained {sustained:.0} batches/s of {} KiB ({:.0} MB/s) with {PRODUCERS} producers, \
-         was offered {offered:.0} and answered {:.0}; {turned_away} of {} were turned away. A small proposal of {SMALL_LEN} \
-         bytes every {} ms, {ROUNDS} rounds of {} s for each phase. Leaders of the trust group, the loaded and the other \
-         data group: {leaders:?}.",
+        "Isolation: the data group sustained {sustained:.0} batches/s of {} KiB ({:.0} MB/s) with {PRODUCERS} \
+         producers, was offered {offered:.0} and answered {:.0}; {turned_away} of {} were turned away. A proposal \
+         of {SMALL_LEN} bytes every {} ms, {ROUNDS} rounds of {} s for each phase. Leaders of the trust group, the \
+         loaded and the other data group: {leaders:?}.",
         BATCH_LEN / 1024,
         megabytes(sustained),
         done as f64 / seconds,
@@ -255,22 +256,11 @@ async fn measure() -> Result<Report> {
     ));
     if let [alone, apart, shared] = p99s.as_slice() {
         let (unit, work) = ("ms", "small proposal to the trust group beside a loaded data group, p99");
-        report.lines.push(Line {
-            work,
-            unit,
-            peer: "the same, alone",
-            theirs: Some(*alone),
-            ours: *apart,
-            target: Target::Times(2.0),
-        });
-        report.lines.push(Line {
-            work,
-            unit,
-            peer: "both groups in one store",
-            theirs: Some(*shared),
-            ours: *apart,
-            target: Target::None,
-        });
+        for (peer, theirs, target) in
+            [("the same, alone", *alone, Target::Times(2.0)), ("both groups in one store", *shared, Target::None)]
+        {
+            report.lines.push(Line { work, unit, peer, theirs: Some(theirs), ours: *apart, target });
+        }
     }
     Ok(report)
 }

@@ -1,7 +1,8 @@
 //! Three replicas of Raft groups in this process: real stores, fsynced, and mutual TLS on loopback between them. What a
 //! server does for a proposal, without HTTP and without the trust state.
 //!
-//! As members do, each replica has a trust store and a bulk store, and a connection for each kind to each other replica.
+//! As members do, each replica has a trust store and a bulk store, and two connections to each other replica, one for
+//! each kind of store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;

@@ -154,7 +154,7 @@ impl Kind {
         }
     }
 
-    /// The state before the command, and the command; `sample` picks whom it is about.
+    /// The state before the command, and the command; `sample` picks the principal and the member.
     pub(super) fn prepare(self, base: &Base, sample: u64) -> Result<(TrustState, Command)> {
         let mut state = match self {
             Self::RaiseLevel => base.first_level.clone(),
@@ -289,7 +289,7 @@ fn label(role: Role) -> Command {
     Command::Label(Label { role, edits: vec![edit] })
 }
 
-/// Whom and what a sample is about.
+/// The principal and the member that a sample is about.
 #[derive(Clone, Copy)]
 struct About {
     principal: u64,
