@@ -138,6 +138,7 @@ fn fsyncs(end: Instant) -> JoinHandle<Result<Vec<f64>>> {
             file.write_all_at(&[0x5a; SMALL_LEN], took.len() as u64 * SMALL_LEN as u64)?;
             file.sync_data()?;
             took.push(millis(begun.elapsed()));
+            // why: the floor must not be a load of its own
             std::thread::sleep(Duration::from_millis(40));
         }
         Ok(took)
@@ -150,6 +151,7 @@ fn wakeups(end: Instant) -> JoinHandle<Vec<f64>> {
         let mut late = Vec::new();
         while Instant::now() < end {
             let due = Instant::now() + Duration::from_millis(5);
+            // why: how late it ends is what is measured
             tokio::time::sleep_until(due).await;
             late.push(millis(due.elapsed()));
         }
@@ -159,6 +161,7 @@ fn wakeups(end: Instant) -> JoinHandle<Vec<f64>> {
 
 /// Small proposals to `group` for one sample, with the floors.
 async fn small(group: &Group) -> Result<Samples> {
+    // why: the load is to be at its rate before samples count
     tokio::time::sleep(SETTLE).await;
     let end = Instant::now() + SAMPLE;
     let (fsyncs, wakeups) = (fsyncs(end), wakeups(end));
