@@ -236,7 +236,7 @@ impl Kind {
             Self::Label => {
                 let edit = LabelEdit { name: "zone".to_owned(), value: Some(format!("z{}", grown.number())) };
                 // The first client is the first number after the members.
-                let first = grown.state.view().context("a view")?.principals.keys().next().cloned();
+                let first = grown.state.view().context("a view")?.principals.scan().keys().next().cloned();
                 Command::Label(Label { role: first.context("a principal")?, edits: vec![edit] })
             }
             Self::AssignGroup => {
@@ -254,7 +254,7 @@ impl Kind {
                 Command::Renew(Renew { node: id, key, endorsement })
             }
             Self::EvictMember => {
-                let last = grown.state.view().context("a view")?.members.keys().next_back().copied();
+                let last = grown.state.view().context("a view")?.members.scan().keys().next_back().copied();
                 Command::Evict(Evict { node: last.context("a member")?, compromised: false, keep_authority: true })
             }
         })

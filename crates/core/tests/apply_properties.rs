@@ -402,6 +402,8 @@ proptest! {
         prop_assert_eq!(one.digest().unwrap(), other.digest().unwrap());
         let read = TrustState::decode(FEATURE_LEVEL, &one.encode().unwrap()).unwrap();
         prop_assert_eq!(one.digest().unwrap(), read.digest().unwrap());
+        // With every index, which is made again from what was read.
+        prop_assert_eq!(&one, &read);
     }
 
     #[test]

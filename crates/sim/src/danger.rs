@@ -224,12 +224,15 @@ fn judge_with(
     let role = parts.principal.role.clone();
     match (danger, role.node_id()) {
         (Danger::ForgetsEvictions, _) => {
-            for (id, member) in graves.iter().filter(|(id, _)| view.evicted.remove(id).is_some()) {
+            let evicted = core::mem::take(&mut view.evicted);
+            for (id, member) in graves.iter().filter(|(id, _)| evicted.contains_key(id)) {
                 for key in [member.keys.identity.id(), member.leaf.key] {
                     view.revoked_keys.remove(&key);
                 }
                 view.members.insert(*id, member.clone());
             }
+            let others = evicted.scan().iter().filter(|(id, _)| !graves.contains_key(id));
+            view.evicted = others.map(|(id, evicted)| (*id, evicted.clone())).collect();
         }
         (Danger::BelievesAnyLeaf, Some(node)) => {
             view.members.update(&node, |member| member.leaf.key = parts.key);
@@ -251,7 +254,7 @@ fn judge_with(
             });
         }
         (Danger::BelievesAnyNode, Some(node)) => {
-            let somebody = view.members.values().next().cloned();
+            let somebody = view.members.scan().values().next().cloned();
             if let Some(mut member) = somebody.filter(|_| !view.members.contains_key(&node)) {
                 member.leaf.key = parts.key;
                 view.members.insert(node, member);

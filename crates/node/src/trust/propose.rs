@@ -15,7 +15,6 @@ use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::{Author, Claim, NotPermitted, permit};
 use countersign_core::trust::clocks::StampError;
 use countersign_core::trust::command::{Admission, Command, Effect, Stamped};
-use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
 use countersign_raft::{Group, GroupState};
@@ -195,8 +194,8 @@ impl Proposer {
     /// Another voter of the view in force, each in its turn.
     fn some_voter(&self, turn: usize) -> Option<NodeId> {
         let trust = self.local.endpoint.trust().load();
-        let voters = trust.view.members.values().filter(|m| m.suffrage == Suffrage::Voter && m.id != self.local.node);
-        let voters: Vec<NodeId> = voters.map(|m| m.id).collect();
+        let others = trust.view.members.voters().map(|member| member.id).filter(|id| *id != self.local.node);
+        let voters: Vec<NodeId> = others.collect();
         voters.get(turn.checked_rem(voters.len())?).copied()
     }
 

@@ -29,7 +29,7 @@ use crate::trust::outcome::{Outcome, Refused};
 use crate::trust::seal::SealedCopy;
 use crate::trust::state::{LeafOf, TrustState};
 use crate::trust::statement::{StatedVoter, Statement};
-use crate::trust::view::{Authority, AuthorityKey, AuthorityPhase, Groups, Members, Principals, View};
+use crate::trust::view::{Authority, AuthorityKey, AuthorityPhase, Evictions, Groups, Members, Principals, View};
 
 /// An authority's key, as its members keep it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,7 +126,9 @@ impl Operation for Bootstrap {
         let copy = |key: &SealedKey| SealedCopy { ciphertext: key.sealed.clone(), opened: true };
         state.sealed.extend(self.authority_key.iter().map(|key| ((authority, founder), copy(key))));
         let token = |record: &TokenRecord| Token { record: record.clone(), made: entry.made.clone() };
-        state.tokens.extend(self.token.iter().map(|record| (token_id(record.verifier), token(record))));
+        if let Some(record) = &self.token {
+            state.tokens.insert(token_id(record.verifier), token(record));
+        }
         let record = self.authority_record();
         let member = self.founder(founder, (authority, &record), state, entry);
         let voter = StatedVoter { identity: self.keys.identity, store: self.store };
@@ -138,7 +140,7 @@ impl Operation for Bootstrap {
             generation: Generation(1),
             authorities: BTreeMap::from([(authority, record)]),
             members: Members::from([(founder, member)]),
-            evicted: Table::new(),
+            evicted: Evictions::default(),
             principals: Principals::default(),
             labels: Table::new(),
             policy: Arc::new(policy),

@@ -148,12 +148,12 @@ impl Evict {
     fn tokens_to_end(&self, state: &TrustState, member: &Member) -> Vec<TokenId> {
         if self.compromised {
             // The holder of its machine may have made tokens of any kind.
-            return state.tokens.keys().copied().collect();
+            return state.tokens.usable(state.time);
         }
         match member.admitted_by {
             Some(token) => vec![token],
             // The founder was admitted by no token, and holds the cluster's.
-            None => state.tokens.iter().filter(|(_, token)| token.record.cluster_token).map(|(id, _)| *id).collect(),
+            None => state.tokens.usable_of_cluster(state.time),
         }
     }
 }

@@ -64,8 +64,7 @@ impl Operation for SignStatement {
         let signed = usize::try_from(number).ok().and_then(|index| Arc::make_mut(&mut state.statements).get_mut(index));
         signed.ok_or(Refused::NotASigner { node, number })?.signatures.insert(node, Signature(signature));
         state.revise();
-        let stated = (0..state.statements.len()).take_while(|index| state.is_complete(*index)).count();
-        let stated = u64::try_from(stated).unwrap_or(u64::MAX).saturating_sub(1);
+        let stated = u64::try_from(state.first_open()).unwrap_or(u64::MAX).saturating_sub(1);
         let view = state.current()?;
         if view.stated >= stated {
             return Ok(Outcome::Done(view.generation));

@@ -119,8 +119,7 @@ impl Operation for RotateClusterToken {
     }
 
     fn apply(&self, state: &mut TrustState, entry: &Entry<'_>) -> Applied {
-        let ends = |token: &Token| token.record.cluster_token && !token.record.revoked;
-        let old: Vec<TokenId> = state.tokens.iter().filter(|(_, token)| ends(token)).map(|(id, _)| *id).collect();
+        let old = state.tokens.usable_of_cluster(state.time);
         let record = TokenRecord { cluster_token: true, ..self.0.clone() };
         let added = state.add_token(&record, &entry.made)?;
         state.revoke_tokens(&old);
@@ -181,7 +180,8 @@ impl TrustState {
         let now = self.time;
         if self.tokens.len() >= TOKENS_MAX {
             // Spent and expired ones stay only as long as there is room: they make a refusal say why.
-            self.tokens.retain(|_, token| token.record.usable(now).is_ok());
+            let unusable: Vec<TokenId> = self.tokens.unusable(now).collect();
+            unusable.iter().for_each(|id| drop(self.tokens.remove(id)));
         }
         if self.tokens.len() >= TOKENS_MAX {
             return Err(Refused::Limit { what: Limited::Tokens, max: TOKENS_MAX as u64 });
