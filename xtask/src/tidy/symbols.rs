@@ -13,6 +13,11 @@ use super::mask::{code_of, is_word};
 /// Records of the past.
 const HISTORY: [&str; 2] = ["CHANGELOG.md", "docs/adr/"];
 
+/// The paths of the tables.
+pub(super) fn paths() -> impl Iterator<Item = &'static str> {
+    HISTORY.into_iter()
+}
+
 pub(crate) fn check(files: &[TextFile]) -> Vec<Finding> {
     let known = known_words(files);
     let mut findings = Vec::new();
