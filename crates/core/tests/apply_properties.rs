@@ -273,7 +273,10 @@ fn command() -> impl Strategy<Value = Command> {
             Command::RenewPrincipal(RenewPrincipal { role, in_use: KeyId::of_spki(&spki(n)), spki: spki(next) })
         }),
         1 => revocable().prop_map(RevokeKey).prop_map(Command::RevokeKey),
-        1 => (0..3_u64, vec(node(), 0..3))
+        3 => vec(node(), 0..3).prop_map(|members| Command::CreateGroup(CreateGroup { members })),
+        2 => (node(), 40..44_u8)
+            .prop_map(|(node, store)| Command::BindDataStore(BindDataStore { node, store: StoreId([store; 16]) })),
+        2 => (0..3_u64, vec(node(), 0..3))
             .prop_map(|(group, members)| Command::AssignGroup(AssignGroup { group: GroupId(group), members })),
         1 => (node(), any::<u32>())
             .prop_map(|(node, level)| Command::ReportFeatureLevel(ReportFeatureLevel { node, level })),
@@ -468,7 +471,8 @@ fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
     let more = ["ConfirmAuthority", "SetSuffrage", "Evict", "IssuePrincipal", "RevokeKey", "AssignGroup"];
     let last = ["ReportFeatureLevel", "SetAddresses", "Renew", "AdoptLeaf", "RevokePrincipal", "SignStatement"];
     let policy = ["RenewPrincipal", "StagePolicy", "ChangePolicy", "Label", "ProveHosts", "EditHosts", "SetCluster"];
-    for command in commands.into_iter().chain(more).chain(last).chain(policy).chain(["ReturnStore", "BindStore"]) {
+    let stores = ["ReturnStore", "BindStore", "CreateGroup", "BindDataStore"];
+    for command in commands.into_iter().chain(more).chain(last).chain(policy).chain(stores) {
         for what in ["done", "refused", "stopped"] {
             assert!(reached.contains(&format!("{command} {what}")), "no {command} was {what}");
         }
