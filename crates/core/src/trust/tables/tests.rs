@@ -90,7 +90,8 @@ fn check_evictions(evictions: &Evictions) {
         let mut after: Vec<NodeId> =
             all().filter(|(_, evicted)| evicted.generation.0 > at).map(|(id, _)| *id).collect();
         let mut found: Vec<NodeId> = evictions.after(Generation(at)).collect();
-        (after.sort(), found.sort());
+        after.sort();
+        found.sort();
         assert_eq!(found, after, "after {at}");
     }
 }
