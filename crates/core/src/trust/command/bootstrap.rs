@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::addresses::{check_addresses, hosts_of};
-use super::operation::{Applied, Checked, Effect, Entry, Operation};
+use super::operation::{Applied, Checked, Effect, Entry, Operation, Precondition};
 use super::tokens::check_limits;
 use crate::authz::change::PolicyChange;
 use crate::authz::{Affected, Policy};
@@ -94,6 +94,10 @@ impl Operation for Bootstrap {
 
     fn effect(&self) -> Effect<'_> {
         Effect::BindsStore { node: FOUNDER, store: self.store }
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::None
     }
 
     fn affects(&self, _: &View) -> Affected {
