@@ -109,7 +109,8 @@ impl Entry {
 struct Entries {
     last_id: u64,
     by_id: HashMap<u64, Entry>,
-    /// Last second of the proof, then id; of those of full scope. Proofs count whole seconds, the last one included. In recovery the end of the proof ends nothing.
+    /// Last second of the proof, then id; of those of full scope. Proofs count whole seconds, the last one included.
+    /// In recovery the end of the proof ends nothing.
     by_expiry: BTreeSet<(u64, u64)>,
 }
 

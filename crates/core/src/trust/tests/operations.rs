@@ -36,7 +36,7 @@ RotateClusterToken: level 1, of a voter, no effect, affects who
 SealAuthority: level 1, of a voter, no effect, affects who
 SetAddresses: level 1, of node 2, no effect, affects who
 SetCluster: level 1, of a voter, no effect, affects who
-SetSuffrage: level 1, of a voter, no effect, after a quorum and what node 3 says of its state, affects who
+SetSuffrage: level 1, of a voter, no effect, after a quorum and what node 4 says of its state, affects who
 SignStatement: level 1, of node 1, also in recovery, no effect, affects who
 StagePolicy: level 1, of a voter, no effect, affects nothing
 ";
