@@ -304,7 +304,7 @@ impl About {
         let members = &state.view().context("a view")?.members;
         let learners = members.len() as u64 - VOTERS;
         let place = usize::try_from(self.spread % learners)?;
-        members.keys().nth_back(place).copied().context("no member")
+        members.scan().keys().nth_back(place).copied().context("no member")
     }
 
     fn renewal(self, node: NodeId) -> Command {

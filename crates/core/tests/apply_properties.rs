@@ -273,7 +273,8 @@ fn command() -> impl Strategy<Value = Command> {
             Command::RenewPrincipal(RenewPrincipal { role, in_use: KeyId::of_spki(&spki(n)), spki: spki(next) })
         }),
         1 => revocable().prop_map(RevokeKey).prop_map(Command::RevokeKey),
-        1 => (0..3_u64, vec(node(), 0..3))
+        3 => vec(node(), 0..3).prop_map(|members| Command::CreateGroup(CreateGroup { members })),
+        2 => (0..3_u64, vec(node(), 0..3))
             .prop_map(|(group, members)| Command::AssignGroup(AssignGroup { group: GroupId(group), members })),
         1 => (node(), any::<u32>())
             .prop_map(|(node, level)| Command::ReportFeatureLevel(ReportFeatureLevel { node, level })),
@@ -401,7 +402,7 @@ proptest! {
         }
         prop_assert_eq!(one.digest().unwrap(), other.digest().unwrap());
         let read = TrustState::decode(FEATURE_LEVEL, &one.encode().unwrap()).unwrap();
-        prop_assert_eq!(one.digest().unwrap(), read.digest().unwrap());
+        prop_assert_eq!((one.digest().unwrap(), &one), (read.digest().unwrap(), &read));
     }
 
     #[test]
@@ -463,7 +464,8 @@ fn random_logs_reach_every_kind_of_outcome_for_every_kind_of_command() {
         }
     }
     let commands = ["Bootstrap", "AddJoinToken", "RevokeJoinToken", "RotateClusterToken", "Admit", "SealAuthority"];
-    let more = ["ConfirmAuthority", "SetSuffrage", "Evict", "IssuePrincipal", "RevokeKey", "AssignGroup"];
+    let more =
+        ["ConfirmAuthority", "SetSuffrage", "Evict", "IssuePrincipal", "RevokeKey", "AssignGroup", "CreateGroup"];
     let last = ["ReportFeatureLevel", "SetAddresses", "Renew", "AdoptLeaf", "RevokePrincipal", "SignAttestation"];
     let policy = ["RenewPrincipal", "StagePolicy", "ChangePolicy", "Label", "ProveHosts", "EditHosts", "SetCluster"];
     for command in commands.into_iter().chain(more).chain(last).chain(policy).chain(["ReturnStore", "BindStore"]) {

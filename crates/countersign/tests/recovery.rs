@@ -37,7 +37,7 @@ async fn past(ends: UnixMillis) {
 
 fn last_end(node: &Node) -> UnixMillis {
     let view = node.member().view();
-    let leaves = view.members.values().flat_map(|m| [Some(&m.leaf), m.renewed.as_ref().map(|r| &r.leaf)]);
+    let leaves = view.members.scan().values().flat_map(|m| [Some(&m.leaf), m.renewed.as_ref().map(|r| &r.leaf)]);
     leaves.flatten().map(|leaf| leaf.validity.not_after).max().unwrap()
 }
 

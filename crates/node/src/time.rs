@@ -10,7 +10,6 @@ use countersign_core::limits::SKEW_SECS;
 use countersign_core::locked::Locked;
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::clocks::StampError;
-use countersign_core::trust::member::Suffrage;
 use countersign_guard::Time;
 use countersign_net::{Clock, SystemClock};
 
@@ -85,7 +84,7 @@ impl ClusterTime {
     fn voters(&self) -> BTreeSet<NodeId> {
         let state = self.state.read();
         let Some(view) = state.view() else { return BTreeSet::from([self.node]) };
-        view.members.values().filter(|m| m.suffrage == Suffrage::Voter).map(|m| m.id).collect()
+        view.members.voters().map(|member| member.id).collect()
     }
 
     /// The time that this member, as leader, stamps a command with.

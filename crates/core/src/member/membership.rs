@@ -100,10 +100,10 @@ pub fn next_step(state: &TrustState, group: &GroupProgress, leader: NodeId) -> O
     if let Some(node) = learners.iter().find(|id| wanted(id).is_none()) {
         return Some(Step::Remove(*node));
     }
-    if let Some((node, store)) = view.members.values().find_map(|m| Some((m.id, m.returning?))) {
+    if let Some((node, store)) = view.members.returning().find_map(|m| Some((m.id, m.returning?))) {
         return Some(Step::BindStore { node, store });
     }
-    if let Some(node) = view.members.keys().find(|id| !group.members.contains(**id)) {
+    if let Some(node) = view.members.scan().keys().find(|id| !group.members.contains(**id)) {
         return Some(Step::AddLearner(*node));
     }
     for member in view.members.voters() {

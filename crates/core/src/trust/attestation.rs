@@ -122,8 +122,7 @@ impl Attestation {
             voters.map(|m| (m.id, AttestedVoter { identity: m.keys.identity, store: m.store })).collect();
         let trusted = view.authorities.iter().filter(|(_, a)| a.phase != AuthorityPhase::Tainted);
         let authorities: BTreeSet<_> = trusted.map(|(id, _)| *id).collect();
-        let since = view.evicted.iter().filter(|(_, e)| e.generation > self.generation);
-        let evicted: BTreeSet<_> = since.map(|(id, _)| *id).collect();
+        let evicted: BTreeSet<_> = view.evicted.after(self.generation).collect();
         if voters == self.voters && authorities == self.authorities && evicted.is_empty() {
             return None;
         }
@@ -205,9 +204,16 @@ impl TrustState {
         self.attestations.get(index).zip(enough).is_some_and(|(signed, enough)| signed.signatures.len() >= enough)
     }
 
+    /// The index of the first attestation that lacks signatures: none before the number that the view shows does.
+    pub(super) fn first_open(&self) -> usize {
+        let attested = self.view.as_ref().map_or(0, |view| view.attested);
+        let from = usize::try_from(attested).unwrap_or(usize::MAX);
+        (from..self.attestations.len()).find(|index| !self.is_complete(*index)).unwrap_or(self.attestations.len())
+    }
+
     /// The first attestation that lacks a signature of `node`, which may give one.
     pub fn to_sign(&self, node: NodeId) -> Option<&Arc<Attestation>> {
-        let open = (0..self.attestations.len()).find(|index| {
+        let open = (self.first_open()..self.attestations.len()).find(|index| {
             let may = self.signers(*index).is_some_and(|before| before.voters.contains_key(&node));
             let signed = self.attestations.get(*index).is_some_and(|s| s.signatures.contains_key(&node));
             may && !signed && !self.is_complete(*index)
@@ -234,8 +240,8 @@ impl TrustState {
 
     /// The voters that have not signed the first attestation that lacks signatures, and could.
     pub fn unsigned(&self) -> BTreeSet<NodeId> {
-        let open = (0..self.attestations.len()).find(|index| !self.is_complete(*index));
-        let signers = open.and_then(|index| Some((self.attestations.get(index)?, self.signers(index)?)));
+        let open = self.first_open();
+        let signers = self.attestations.get(open).zip(self.signers(open));
         let missing = signers
             .into_iter()
             .flat_map(|(signed, before)| before.voters.keys().filter(|id| !signed.signatures.contains_key(id)));
@@ -258,7 +264,8 @@ impl TrustState {
     /// Whether what the view of `generation` says of voters, authorities and evictions is signed by enough.
     pub fn is_attested(&self, generation: Generation) -> bool {
         let attested = self.view.as_ref().map_or(0, |view| view.attested);
-        let by_then = self.attestations.iter().take_while(|s| s.attestation.generation <= generation);
-        by_then.last().is_some_and(|signed| signed.attestation.number <= attested)
+        let by_then = self.attestations.partition_point(|signed| signed.attestation.generation <= generation);
+        let last = by_then.checked_sub(1).and_then(|index| self.attestations.get(index));
+        last.is_some_and(|signed| signed.attestation.number <= attested)
     }
 }

@@ -10,11 +10,11 @@ use super::author::Made;
 use super::chain::Chain;
 use super::command::{Command, Entry, FEATURE_LEVEL, LEVEL_FOR_TESTING, Operation, Staged, Stamped};
 use super::event::{Draft, Event};
-use super::join_token::Token;
 use super::member::{ForeignLeaf, Issued, Leaf, Member};
 use super::outcome::{Outcome, Refused};
 use super::placement::{PLACEMENT_LEVEL, Placement};
 use super::seal::SealedCopy;
+use super::tables::Tokens;
 use super::view::{Authority, View};
 use crate::authz::change::ChangeId;
 use crate::codec::{self, CodecError, FIRST_LEVEL};
@@ -53,7 +53,7 @@ pub enum UnreadableState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustState {
     pub(super) view: Option<Arc<View>>,
-    pub(super) tokens: Table<TokenId, Token>,
+    pub(super) tokens: Tokens,
     /// Which member a request admitted, so that a retry gets its answer again.
     pub(super) enrollments: Table<(TokenId, RequestId), NodeId>,
     pub(super) sealed: BTreeMap<(AuthorityId, NodeId), SealedCopy>,
@@ -117,7 +117,7 @@ impl TrustState {
     pub fn knowing(known: u32) -> Self {
         Self {
             view: None,
-            tokens: Table::new(),
+            tokens: Tokens::default(),
             enrollments: Table::new(),
             sealed: BTreeMap::new(),
             next_node: 0,
@@ -158,7 +158,7 @@ impl TrustState {
     }
 
     /// Join tokens on record, by id.
-    pub const fn tokens(&self) -> &Table<TokenId, Token> {
+    pub const fn tokens(&self) -> &Tokens {
         &self.tokens
     }
 

@@ -9,7 +9,6 @@ use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{DelegateId, Leader, LeaseKeeper, LeaseLength};
 use countersign_core::limits::{DELEGATED_LEASES_MAX, DELEGATED_LEASES_PER_PRINCIPAL_MAX};
 use countersign_core::locked::Locked;
-use countersign_core::time::BootMillis;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::boot::boot_now;
@@ -123,14 +122,14 @@ impl DelegatedLeases {
         self.acknowledged.send_replace(());
     }
 
-    /// Delegates a lease. Returns the generation that it names, and for how many milliseconds it may be counted; 0 for
-    /// none.
+    /// Delegates a lease, which ends with this member's own: the keeper knows when that is. Returns the generation
+    /// that it names, and for how many milliseconds it may be counted; 0 for none.
     pub(crate) fn grant(
         &self,
         to: &Place,
         state: &SharedState,
         data: &DataDir,
-        (leader, _): (Option<(NodeId, u64)>, Option<BootMillis>),
+        leader: Option<(NodeId, u64)>,
     ) -> Result<(Generation, u64), DataDirError> {
         self.mark(data)?;
         let enforced = *state.applied().borrow();
@@ -185,7 +184,7 @@ mod tests {
         let place = delegated.enter("broker/b1").unwrap();
         assert!(says_so(&delegated));
         assert!(!says_so(&open()), "no lease was delegated yet");
-        let granted = delegated.grant(&place, &running.state, &data, (Some((NodeId(1), 3)), None)).unwrap();
+        let granted = delegated.grant(&place, &running.state, &data, Some((NodeId(1), 3))).unwrap();
         assert_eq!(granted.1, 0, "the member has none itself, and its leader was not told");
         assert!(says_so(&open()));
         running.shutdown().await;

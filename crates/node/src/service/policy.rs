@@ -278,14 +278,13 @@ impl Watching {
             let told = self.told.unwrap_or_default();
             member.lease.delegated.acknowledge(&self.unread.place, Generation(request.enforced).min(told));
         }
-        let own_end = member.lease.deadline().filter(|_| member.lease.fresh().is_ok());
         let status = member.group.status();
         let leader = status.leader.map(|leader| (leader, status.term));
         let (generation, lease_millis) = match &asked {
             Some(_) => member
                 .lease
                 .delegated
-                .grant(&self.unread.place, &member.state, &member.local.data, (leader, own_end))
+                .grant(&self.unread.place, &member.state, &member.local.data, leader)
                 .map_err(|error| {
                     tracing::error!(error = %crate::chain(&error), "no lease is given: that it was cannot be stored");
                     Status::unavailable("no lease can be given")

@@ -287,7 +287,7 @@ impl Machine {
 
     /// Who is sent heartbeats.
     pub(crate) fn members(&self) -> BTreeSet<NodeId> {
-        self.process.view().map(|view| view.members.keys().copied().collect()).unwrap_or_default()
+        self.process.view().map(|view| view.members.scan().keys().copied().collect()).unwrap_or_default()
     }
 
     pub(crate) fn post_raft(&self, sends: Sends, shop: &mut Shop) {

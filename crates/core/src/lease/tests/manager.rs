@@ -170,10 +170,11 @@ fn members_without_a_lease_of_this_leader_are_silent() {
     let mut manager = leading();
     let asked = pending(&mut manager, TWO);
     manager.handle_confirmed(asked, &view(7, 3), true, at(5_000)).unwrap();
-    assert!(manager.silent_members(&view(7, 3), 6_000, at(5_999)).is_empty(), "it has led for too short a time");
-    assert_eq!(manager.silent_members(&view(7, 3), 6_000, at(6_000)), [NodeId(1), THREE].into());
-    assert_eq!(manager.silent_members(&view(7, 3), 6_000, at(11_000)), [NodeId(1), TWO, THREE].into());
-    assert!(LeaseManager::default().silent_members(&view(7, 3), 0, at(0)).is_empty());
+    let silent = |now| [NodeId(1), TWO, THREE].map(|member| manager.is_silent(member, 6_000, at(now)));
+    assert_eq!(silent(5_999), [false; 3], "it has led for too short a time");
+    assert_eq!(silent(6_000), [true, false, true]);
+    assert_eq!(silent(11_000), [true; 3]);
+    assert!(!LeaseManager::default().is_silent(TWO, 0, at(0)));
 }
 
 #[test]

@@ -175,7 +175,7 @@ impl World {
         let roster = Roster {
             generation: self.view.generation,
             attested: true,
-            members: self.view.members.values().map(|member| (member.id, Suffrage::Voter)).collect(),
+            members: self.view.members.scan().values().map(|member| (member.id, Suffrage::Voter)).collect(),
             evictions: Vec::new(),
         };
         let term = self.manager.term().unwrap();

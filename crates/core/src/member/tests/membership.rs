@@ -161,7 +161,7 @@ proptest! {
         let view = rig.0.view().unwrap();
         let wanted: BTreeSet<NodeId> = view.members.voters().map(|member| member.id).collect();
         prop_assert_eq!(&have.members.voters, &wanted);
-        let all: BTreeSet<NodeId> = view.members.keys().copied().collect();
+        let all: BTreeSet<NodeId> = view.members.scan().keys().copied().collect();
         prop_assert_eq!(&have.members.learners, &all.difference(&wanted).copied().collect::<BTreeSet<_>>());
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::operation::{Applied, Checked, Effect, Entry, Operation};
+use super::operation::{Applied, Checked, Effect, Entry, Operation, Precondition};
 use crate::authz::Affected;
 use crate::codec::FIRST_LEVEL;
 use crate::id::NodeId;
@@ -41,6 +41,10 @@ impl Operation for SignAttestation {
         Effect::Nothing
     }
 
+    fn precondition(&self) -> Precondition {
+        Precondition::None
+    }
+
     fn affects(&self, _: &View) -> Affected {
         Affected::identities()
     }
@@ -65,8 +69,7 @@ impl Operation for SignAttestation {
             usize::try_from(number).ok().and_then(|index| Arc::make_mut(&mut state.attestations).get_mut(index));
         signed.ok_or(Refused::NotASigner { node, number })?.signatures.insert(node, Signature(signature));
         state.revise();
-        let attested = (0..state.attestations.len()).take_while(|index| state.is_complete(*index)).count();
-        let attested = u64::try_from(attested).unwrap_or(u64::MAX).saturating_sub(1);
+        let attested = u64::try_from(state.first_open()).unwrap_or(u64::MAX).saturating_sub(1);
         let view = state.current()?;
         if view.attested >= attested {
             return Ok(Outcome::Done(view.generation));

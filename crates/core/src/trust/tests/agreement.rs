@@ -424,7 +424,7 @@ fn revocations_begin_behind_any_of_them() {
     let mut view = revoking(&[1, 2, 3]);
     let identity = super::rig::key(9).public();
     let evicted = Evicted { name: name("gone"), mapped: None, identity, at: NOW, generation: Generation(2) };
-    view.evicted = [7, 8].map(|node| (NodeId(node), evicted.clone())).into();
+    view.evicted = [7, 8].map(|node| (NodeId(node), evicted.clone())).into_iter().collect();
     let all: Vec<Revocation> = view.revocations(None).collect();
     assert_eq!(all.len(), 6);
     for (at, revocation) in all.iter().enumerate() {
