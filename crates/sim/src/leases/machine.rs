@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use countersign_core::group::GroupMembers;
-use countersign_core::id::{Generation, NodeId};
+use countersign_core::id::{Generation, KeyId, NodeId};
 use countersign_core::lease::{Answer, Ask, Holder, Leader, LeaseClock, LeaseKeeper, LeaseManager};
 use countersign_core::member::recognition::{Asker as Stranger, Question, Recognizer};
 use countersign_core::member::renewal::CertificateKeeper;
+use countersign_core::member::returning::RefusalFollower;
 use countersign_core::peer::{CertificateClaims, Proof, Refusal, Scope, Wanted, verify};
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::{BootMillis, UnixMillis};
@@ -22,6 +23,7 @@ use super::clock::Clocks;
 use super::leader::{Asker, LeaderWork};
 use super::post::{Body, Due, Message};
 use super::raft::{Entry, Payload, Raft, Sends};
+use super::refusals::Inquiry;
 use super::renew::Next;
 use super::verdict::LeaseBroken;
 use super::world::Shop;
@@ -46,6 +48,8 @@ pub(crate) struct Machine {
     /// Durable: the certificate in use, and the next.
     pub(crate) credential: CertificateClaims,
     pub(crate) next: Option<Next>,
+    /// What its disk held earlier, the oldest first.
+    pub(crate) copies: Vec<(CertificateClaims, Option<Next>)>,
     pub(crate) up: bool,
     pub(crate) paused: bool,
     /// Which process this is.
@@ -88,6 +92,13 @@ pub(crate) struct Process {
     pub(crate) basis: Option<u64>,
     pub(crate) certificate: CertificateKeeper,
     pub(crate) acted_at: u64,
+    pub(crate) follower: RefusalFollower,
+    pub(crate) inquiry: Option<Inquiry>,
+    /// Certificates that others asked this voter for by their identity key, with the connection.
+    pub(crate) sponsored: BTreeMap<NodeId, (KeyId, [u8; 32])>,
+    /// It was shown that it was evicted, and acts on that.
+    pub(crate) proven: bool,
+    pub(crate) left: bool,
 }
 
 impl Process {
@@ -120,6 +131,11 @@ impl Process {
             basis: None,
             certificate: CertificateKeeper::new(node),
             acted_at: 0,
+            follower: RefusalFollower::new(node, at),
+            inquiry: None,
+            sponsored: BTreeMap::new(),
+            proven: false,
+            left: false,
         }
     }
 
@@ -163,6 +179,7 @@ impl Machine {
         let saved = (state.encode()?, log.len());
         let (up, paused, epoch, kept) = (true, false, 0, log.len());
         let (inbox, queue, next, acknowledged) = (Vec::new(), Vec::new(), None, Generation(0));
+        let copies = Vec::new();
         Ok(Self {
             node,
             keys,
@@ -172,6 +189,7 @@ impl Machine {
             saved,
             credential,
             next,
+            copies,
             up,
             paused,
             epoch,
@@ -228,7 +246,8 @@ impl Machine {
             shop.committed(self.node, at, &entry)?;
             match &entry.payload {
                 Payload::Command(stamped) => {
-                    shop.apply(&mut self.process.state, &self.process.members, stamped)?;
+                    let outcome = shop.apply(&mut self.process.state, &self.process.members, stamped)?;
+                    self.answer_return(&stamped.command, &outcome, shop);
                     self.process.applied_at = self.boot(shop.now);
                 }
                 Payload::Voters(voters) => self.process.members.voters.clone_from(voters),
@@ -309,6 +328,7 @@ impl Machine {
             self.process.recognized = true;
         }
         self.recognize(shop);
+        self.follow_refusals(shop)?;
         if self.process.recognized {
             let led = self.raft.leads();
             let sends = self.raft.tick(now.0, &mut shop.rng, &self.members());
@@ -387,8 +407,13 @@ impl Machine {
         }
     }
 
-    fn answered(&mut self, number: u64, answer: Answer, honest: bool, shop: &mut Shop) {
+    fn answered(&mut self, number: u64, (answer, time): (Answer, Option<UnixMillis>), honest: bool, shop: &mut Shop) {
         let now = self.boot(shop.now);
+        if let Some(time) = time
+            && !shop.breaks(LeaseDanger::RenewsByLogAlone)
+        {
+            self.process.certificate.handle_stamp(Anchor { time, at: now });
+        }
         if let Answer::Granted(named) = answer {
             self.process.miscounted.granted(now, named, shop.size.lease);
         }
@@ -412,19 +437,29 @@ impl Machine {
 
     /// Whether a message of a member is taken: its certificate is judged as each connection is, and an eviction in the own
     /// log counts, committed or not.
-    fn scope_of(&self, proof: &Proof, from: NodeId, shop: &Shop) -> Result<Option<Scope>, LeaseBroken> {
-        let Some(view) = self.process.view() else { return Ok(None) };
+    fn scope_of(&self, proof: &Proof, from: NodeId, shop: &Shop) -> Result<Result<Scope, Refusal>, LeaseBroken> {
+        let Some(view) = self.process.view() else { return Ok(Err(Refusal::NotReady)) };
         if self.raft.evicts.contains(&from) {
-            return Ok(None);
+            return Ok(Err(Refusal::Evicted));
         }
         match verify(proof, view, Wanted::AnyNode, self.judging_time(shop.now)) {
-            Ok(peer) if peer.scope() == Scope::Recovery && shop.breaks(LeaseDanger::ExpiresRecovery) => Ok(None),
-            Ok(peer) => Ok(Some(peer.scope())),
+            Ok(peer) if peer.scope() == Scope::Recovery && shop.breaks(LeaseDanger::ExpiresRecovery) => {
+                Ok(Err(Refusal::Expired))
+            }
+            Ok(peer) => Ok(Ok(peer.scope())),
             // A clock that was set back lets nothing begin that the log here does not tell of yet.
-            Err(Refusal::NotYetValid) if !self.clocks.is_right() => Ok(None),
-            Err(_) if shop.record.is_out(from) || !view.members.contains_key(&from) => Ok(None),
+            Err(why @ Refusal::NotYetValid) if !self.clocks.is_right() => Ok(Err(why)),
+            Err(why) if shop.record.is_out(from) || !view.members.contains_key(&from) => Ok(Err(why)),
+            Err(why) if shop.record.outdated.get(&from) == Some(&proof.key()) => Ok(Err(why)),
+            Err(why @ Refusal::Superseded) if shop.record.came_back.contains(&from) => Ok(Err(why)),
             Err(why) => Err(LeaseBroken::MemberRefused { by: self.node, member: from, why }),
         }
+    }
+
+    /// Whether this member would speak to another that shows it this certificate.
+    pub(crate) fn takes(&self, proof: &Proof, shop: &Shop) -> bool {
+        let now = self.judging_time(shop.now);
+        self.process.view().is_none_or(|view| verify(proof, view, Wanted::AnyNode, now).is_ok())
     }
 
     /// Takes in a message of a member whose certificate is `proof`.
@@ -438,16 +473,38 @@ impl Machine {
             }
             Body::Shown { nonce, answer } => {
                 let now = self.boot(shop.now);
+                self.told_why(&nonce, proof, &answer, shop)?;
                 if let Some(recognizer) = &mut self.process.recognizer {
                     let _ = recognizer.handle_answer(&nonce, from, *answer, now);
                     self.believe(shop);
                 }
                 return Ok(());
             }
+            // A member that is refused speaks as a joiner does, to prove itself by its identity key.
+            Body::Return { exporter, request } => {
+                self.serve_return(from, exporter, *request, shop);
+                return Ok(());
+            }
+            Body::Returned { exporter, answer } => {
+                self.returned(&exporter, answer, shop);
+                return Ok(());
+            }
             _ => {}
         }
-        let Some(scope) = self.scope_of(proof, from, shop)? else { return Ok(()) };
+        let scope = match self.scope_of(proof, from, shop)? {
+            Ok(scope) => scope,
+            Err(why) => {
+                if !matches!(body, Body::Refused(_) | Body::Dialed | Body::Answer { .. }) {
+                    shop.report.refused += 1;
+                    shop.send(self.node, from, Body::Refused(why));
+                }
+                return Ok(());
+            }
+        };
         match body {
+            Body::Dial => shop.send(self.node, from, Body::Dialed),
+            Body::Dialed => self.dialed(from, shop),
+            Body::Refused(why) => self.refused_by(from, why, shop),
             Body::Raft(message) if self.process.recognized && !self.process.refused.contains(&from) => {
                 let (led, committed) = (self.raft.leads(), self.raft.committed);
                 let sends = self.raft.handle(from, message, self.boot(shop.now).0, &mut shop.rng);
@@ -466,8 +523,8 @@ impl Machine {
                 self.serve_lease(Asker { node: from, epoch }, ask, clock, shop);
             }
             // An answer to a process that has ended finds no connection.
-            Body::Answer { epoch, number, answer, honest } if epoch == self.epoch => {
-                self.answered(number, answer, honest, shop);
+            Body::Answer { epoch, number, answer, time, honest } if epoch == self.epoch => {
+                self.answered(number, (answer, time), honest, shop);
             }
             Body::Forward(command) => {
                 let permitted = self.process.view().is_some_and(|view| {
