@@ -5,14 +5,15 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
+mod drawn;
 mod reading;
 
 use std::collections::BTreeSet;
 
+use countersign_core::authz::PrincipalPattern;
 use countersign_core::authz::change::{ChangeId, PolicyChange, StagedParts};
 use countersign_core::authz::label::LabelEdit;
-use countersign_core::authz::text::{RuleText, parse_requirements};
-use countersign_core::authz::{PrincipalPattern, Rule, RuleId};
+use countersign_core::authz::text::parse_requirements;
 use countersign_core::codec::{self, FIRST_LEVEL};
 use countersign_core::enroll::{EnrollmentRequest, returning::ReturnChannel, returning::StoreReturn};
 use countersign_core::group::GroupMembers;
@@ -34,6 +35,7 @@ use countersign_core::trust::outcome::Outcome;
 use countersign_core::trust::seal::confirm_transcript;
 use countersign_core::trust::view::{AuthorityKey, View};
 use countersign_core::trust::{Recorded, TrustState, addresses_transcript};
+use drawn::{KINDS, kind, removals, rule};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -183,35 +185,6 @@ fn revocable() -> impl Strategy<Value = KeyId> {
     prop_oneof![(1..9_u8).prop_map(leaf), (20..26_u8).prop_map(|n| KeyId::of_spki(&spki(n)))]
 }
 
-/// Few ids, and now and then a rule that cannot count.
-fn rule() -> impl Strategy<Value = Rule> {
-    let principals = vec!["*", "client/n1", "client/*", "role:W", "role:W[gpu=true]"];
-    (0..6_u8, prop::sample::select(principals), "[a*]{0,2}", 0..3_u8, 0..24_u8).prop_map(
-        |(id, principal, topic, more, damage)| {
-            let text = RuleText {
-                id: Some(format!("r{id}")),
-                principal: principal.to_owned(),
-                actions: vec!["read".to_owned()],
-                topic: Some(topic),
-                not_after: (more == 0).then_some(NOW.secs() + 100),
-                network: (more == 1).then(|| "10.0.0.0/8".to_owned()),
-                ..RuleText::default()
-            };
-            let mut rule = text.rule().unwrap();
-            match damage {
-                0 => rule.actions = Default::default(),
-                1 => rule.principal = PrincipalPattern::Exact("client/*".into()),
-                _ => {}
-            }
-            rule
-        },
-    )
-}
-
-fn removals() -> impl Strategy<Value = Vec<RuleId>> {
-    vec((0..6_u8).prop_map(|n| RuleId::parse(&format!("r{n}")).unwrap()), 0..2)
-}
-
 fn policy_change() -> impl Strategy<Value = PolicyChange> {
     let staged = prop::option::weighted(0.3, (0..3_u8, 1..3_u32));
     let staged = staged.prop_map(|s| s.map(|(n, parts)| StagedParts { change: ChangeId([n; 16]), parts }));
@@ -242,26 +215,6 @@ fn raise() -> impl Strategy<Value = RaiseLevel> {
         without,
         by_itself,
     })
-}
-
-/// The kinds of commands. A kind that this list lacks does not compile.
-macro_rules! kinds {
-    ($($kind:ident)*) => {
-        const KINDS: &[&str] = &[$(stringify!($kind)),*];
-
-        fn kind(command: &Command) -> &'static str {
-            match command {
-                $(Command::$kind(_) => stringify!($kind),)*
-            }
-        }
-    };
-}
-
-kinds! {
-    Bootstrap AddJoinToken RevokeJoinToken RotateClusterToken Admit SealAuthority ConfirmAuthority SetSuffrage Evict
-    IssuePrincipal RevokeKey RevokePrincipal AssignGroup ReportFeatureLevel RaiseLevel SetAddresses Renew AdoptLeaf
-    SignStatement RenewPrincipal StagePolicy ChangePolicy Label ReturnStore BindStore ProveHosts EditHosts SetCluster
-    CreateGroup BindDataStore NoteForTesting
 }
 
 fn command() -> impl Strategy<Value = Command> {

@@ -94,8 +94,8 @@ impl CertificateKeeper {
         }
     }
 
-    /// The leader's stamp came with an answer to a request for a lease. A member whose clock is behind renews by it: where
-    /// the log stands still, the log alone would tell too late that the certificate ends.
+    /// The leader's stamp came with an answer to a request for a lease. A member whose clock is behind renews by it:
+    /// where the log stands still, the log alone would tell too late that the certificate ends.
     pub const fn handle_stamp(&mut self, stamp: Anchor) {
         self.stamp = Some(stamp);
     }
@@ -120,8 +120,8 @@ impl CertificateKeeper {
         self.failed_until = now.plus(self.pause);
     }
 
-    /// What to do, as `view` and the judging time `time` have it, or the leader's stamp if that is later by now; `now` is
-    /// the clock of the pauses.
+    /// What to do, as `view` and the judging time `time` have it, or the leader's stamp if that is later by now; `now`
+    /// is the clock of the pauses.
     pub fn poll_action(&mut self, view: &View, time: UnixMillis, now: BootMillis) -> Option<Action> {
         let time = self.stamp.map_or(time, |stamp| time.max(stamp.now(now)));
         self.timeout = now.plus(UNRECORDED_MILLIS);

@@ -37,7 +37,8 @@ impl Meaning {
     pub const fn of_refusal(refusal: Refusal) -> Option<Self> {
         match refusal {
             Refusal::Evicted => Some(Self::Evicted),
-            // A key is revoked with its member, or alone once another has followed it: an older copy of the directory has it.
+            // A key is revoked with its member, or alone once another has followed it: an older copy of the directory
+            // has it.
             Refusal::KeyRevoked | Refusal::Superseded | Refusal::Authority | Refusal::KeyUnknown => {
                 Some(Self::Certificate)
             }

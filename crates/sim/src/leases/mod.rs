@@ -20,6 +20,7 @@ mod machine;
 mod operator;
 mod post;
 mod raft;
+mod receive;
 mod refusals;
 mod renew;
 mod trouble;
