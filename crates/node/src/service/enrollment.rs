@@ -186,7 +186,7 @@ impl Enrollment for EnrollmentService {
                 ..ReturnReply::default()
             }))
         };
-        let command = match Returning::check(request, &channel, key, &trust.view) {
+        let command = match Returning::check(request, &channel, key, (&trust.view, self.local.now())) {
             Ok(returning) => returning.into_command(),
             Err(ReturnError::Refused(why)) => return refused(&why),
             Err(error) => {
