@@ -17,7 +17,7 @@ use countersign_core::trust::TrustState;
 use countersign_core::trust::author::Author;
 use countersign_core::trust::command::{
     AddJoinToken, Bootstrap, Command, ConfirmAuthority, Evict, FEATURE_LEVEL, IssuePrincipal, RaiseLevel,
-    ReportFeatureLevel, SealAuthority, SealedKey, SignStatement, Stamped,
+    ReportFeatureLevel, SealAuthority, SealedKey, SignAttestation, Stamped,
 };
 use countersign_core::trust::join_token::{JoinToken, TokenRecord};
 use countersign_core::trust::member::{MemberKeys, Suffrage};
@@ -177,11 +177,11 @@ pub(super) fn apply(state: &mut TrustState, command: Command) -> Result<Outcome>
 /// The voters sign what awaits their signatures.
 pub(super) fn attest(state: &mut TrustState) -> Result<()> {
     for node in 1..=VOTERS {
-        while let Some(statement) = state.to_sign(NodeId(node)).cloned() {
-            let signature = secret(node).sign(&statement.transcript());
+        while let Some(attestation) = state.to_sign(NodeId(node)).cloned() {
+            let signature = secret(node).sign(&attestation.transcript());
             apply(
                 state,
-                Command::SignStatement(SignStatement { number: statement.number, node: NodeId(node), signature }),
+                Command::SignAttestation(SignAttestation { number: attestation.number, node: NodeId(node), signature }),
             )?;
         }
     }
@@ -269,11 +269,11 @@ impl Grown {
 
     /// A majority of the voters signs what the cluster has become.
     fn sign_newest(&mut self) -> Result<()> {
-        let statement = Arc::clone(&self.state.view().context("a view")?.statement);
+        let attestation = Arc::clone(&self.state.view().context("a view")?.attestation);
         for n in 1..VOTERS {
-            let signature = secret(n).sign(&statement.transcript());
-            let signed = SignStatement { number: statement.number, node: NodeId(n), signature };
-            apply(&mut self.state, Command::SignStatement(signed))?;
+            let signature = secret(n).sign(&attestation.transcript());
+            let signed = SignAttestation { number: attestation.number, node: NodeId(n), signature };
+            apply(&mut self.state, Command::SignAttestation(signed))?;
         }
         Ok(())
     }

@@ -14,7 +14,7 @@ use countersign_core::principal::Role;
 use countersign_core::trust::command::{
     AddJoinToken, AdoptLeaf, AssignGroup, BindDataStore, BindStore, ClusterSetting, Command, CreateGroup, EditHosts,
     Evict, FEATURE_LEVEL, Label, ProveHosts, RaiseLevel, Renew, RenewPrincipal, ReportFeatureLevel, RevokeJoinToken,
-    RevokeKey, RevokePrincipal, RotateClusterToken, SealAuthority, SetAddresses, SetSuffrage, SignStatement,
+    RevokeKey, RevokePrincipal, RotateClusterToken, SealAuthority, SetAddresses, SetSuffrage, SignAttestation,
     StagePolicy,
 };
 use countersign_core::trust::hosts::Witness;
@@ -56,7 +56,7 @@ pub(super) enum Kind {
     RaiseLevel,
     SealAuthority,
     ConfirmAuthority,
-    SignStatement,
+    SignAttestation,
     AddJoinToken,
     RevokeJoinToken,
     RotateClusterToken,
@@ -94,7 +94,7 @@ impl Kind {
         Self::RaiseLevel,
         Self::SealAuthority,
         Self::ConfirmAuthority,
-        Self::SignStatement,
+        Self::SignAttestation,
         Self::AddJoinToken,
         Self::RevokeJoinToken,
         Self::RotateClusterToken,
@@ -131,7 +131,7 @@ impl Kind {
             Self::RaiseLevel => "`RaiseLevel`",
             Self::SealAuthority => "`SealAuthority`",
             Self::ConfirmAuthority => "`ConfirmAuthority`",
-            Self::SignStatement => "`SignStatement`",
+            Self::SignAttestation => "`SignAttestation`",
             Self::AddJoinToken => "`AddJoinToken`",
             Self::RevokeJoinToken => "`RevokeJoinToken`",
             Self::RotateClusterToken => "`RotateClusterToken`",
@@ -149,7 +149,7 @@ impl Kind {
     pub(super) const fn signatures(self) -> u32 {
         match self {
             Self::Admit => 2,
-            Self::Renew | Self::SetAddresses | Self::ReturnStore | Self::ConfirmAuthority | Self::SignStatement => 1,
+            Self::Renew | Self::SetAddresses | Self::ReturnStore | Self::ConfirmAuthority | Self::SignAttestation => 1,
             _ => 0,
         }
     }
@@ -266,11 +266,11 @@ impl Kind {
                 apply(state, seal(node))?;
                 confirmation(node, &SEALED)
             }
-            Self::SignStatement => {
+            Self::SignAttestation => {
                 apply(state, Command::Evict(Evict { node, compromised: false, keep_authority: true }))?;
-                let statement = &state.view().context("a view")?.statement;
-                let signature = secret(1).sign(&statement.transcript());
-                Command::SignStatement(SignStatement { number: statement.number, node: NodeId(1), signature })
+                let attestation = &state.view().context("a view")?.attestation;
+                let signature = secret(1).sign(&attestation.transcript());
+                Command::SignAttestation(SignAttestation { number: attestation.number, node: NodeId(1), signature })
             }
             Self::LabelMember => label(Role::Node(node)),
             _ => Command::Evict(Evict { node, compromised: false, keep_authority: true }),

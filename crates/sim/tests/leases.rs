@@ -11,7 +11,7 @@ use countersign_sim::{LeaseBroken, LeaseDanger, LeaseReport, Setting, Unmet, evi
 
 /// Times of trouble in each world.
 const ROUNDS: u32 = 3;
-const SEEDS: Range<u64> = 0..6;
+const SEEDS: Range<u64> = 0..10;
 /// Worlds in which a rule that is left out is looked for.
 const SEARCHED: Range<u64> = 0..40;
 

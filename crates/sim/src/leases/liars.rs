@@ -32,7 +32,7 @@ impl World {
             }
             Body::Question { nonce, .. } => {
                 let Some(view) = own.process.view() else { return };
-                if self.shop.rng.one_in(3) {
+                if self.shop.rng.one_in(2) {
                     self.shop.report.forged += 1;
                     Body::Recognition { nonce, answer: Box::new(forged(own, &view.attestation, from, &nonce)) }
                 } else {

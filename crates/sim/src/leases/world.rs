@@ -230,7 +230,7 @@ impl World {
                 Ok(())
             }),
             Due::Present if self.shop.trouble => {
-                self.shop.later_within(10, 35, Due::Present);
+                self.shop.later_within(10, 33, Due::Present);
                 let live = self.live();
                 let Some(node) = self.shop.rng.pick(&live).copied() else { return Ok(()) };
                 match self.machines.get_mut(&node).filter(|machine| machine.up) {
