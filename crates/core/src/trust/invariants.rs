@@ -87,9 +87,8 @@ impl TrustState {
         if let Some(member) = member_with_taken_host(view) {
             return Err(InvariantBroken::HostTwice(member));
         }
-        let numbered =
-            self.attestations.iter().zip(0_u64..).all(|(signed, number)| signed.attestation.number == number);
-        let last = self.attestations.last().map(|signed| &signed.attestation);
+        let numbered = self.attestations.all().zip(0_u64..).all(|(signed, number)| signed.attestation.number == number);
+        let last = self.attestations.last().map(|(_, signed)| &signed.attestation);
         if !numbered || last != Some(&view.attestation) || view.attested > view.attestation.number {
             return Err(InvariantBroken::Attestations);
         }

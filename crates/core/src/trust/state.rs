@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::attestation::SignedAttestation;
 use super::author::Made;
 use super::chain::Chain;
 use super::command::{Command, Entry, FEATURE_LEVEL, LEVEL_FOR_TESTING, Operation, Staged, Stamped};
@@ -14,7 +13,7 @@ use super::member::{ForeignLeaf, Issued, Leaf, Member};
 use super::outcome::{Outcome, Refused};
 use super::placement::{PLACEMENT_LEVEL, Placement};
 use super::seal::SealedCopy;
-use super::tables::Tokens;
+use super::tables::{Attestations, Tokens};
 use super::view::{Authority, View};
 use crate::authz::change::ChangeId;
 use crate::codec::{self, CodecError, FIRST_LEVEL};
@@ -61,7 +60,7 @@ pub struct TrustState {
     pub(super) node_ttl_secs: u64,
     pub(super) lease: LeaseLength,
     /// What the cluster has become, change by change, as its voters signed it. By number.
-    pub(super) attestations: Arc<Vec<SignedAttestation>>,
+    pub(super) attestations: Attestations,
     /// Changes that were sent in part.
     pub(super) staged: BTreeMap<ChangeId, Staged>,
     /// How often anything changed that the view does not show.
@@ -123,7 +122,7 @@ impl TrustState {
             next_node: 0,
             node_ttl_secs: 0,
             lease: LeaseLength::default(),
-            attestations: Arc::default(),
+            attestations: Attestations::default(),
             staged: BTreeMap::new(),
             revision: 0,
             chain: Chain::default(),
@@ -168,7 +167,7 @@ impl TrustState {
     }
 
     /// What the cluster has become, change by change.
-    pub fn attestations(&self) -> &[SignedAttestation] {
+    pub const fn attestations(&self) -> &Attestations {
         &self.attestations
     }
 

@@ -36,7 +36,7 @@ impl World {
                     self.shop.report.forged += 1;
                     Body::Recognition { nonce, answer: Box::new(forged(own, &view.attestation, from, &nonce)) }
                 } else {
-                    let excerpt = Excerpt::of(&[], &self.shop.record.founding);
+                    let excerpt = Excerpt::of([], &self.shop.record.founding);
                     let answer = Box::new(excerpt.answer(to, &own.keys.identity(), &nonce, view));
                     Body::Recognition { nonce, answer }
                 }

@@ -3,6 +3,7 @@
 //!
 //! [`Table::scan`](crate::table::Table::scan) reads a whole table. No command and no check may call it.
 
+mod attestations;
 mod evictions;
 mod groups;
 mod members;
@@ -11,6 +12,7 @@ mod principals;
 mod tests;
 mod tokens;
 
+pub use attestations::Attestations;
 pub use evictions::Evictions;
 pub use groups::Groups;
 pub use members::Members;

@@ -9,10 +9,13 @@ use crate::codec;
 use crate::id::{Generation, NodeId, StoreId, TokenId};
 use crate::name::{Address, HostName};
 use crate::time::UnixMillis;
+use crate::trust::TrustState;
+use crate::trust::attestation::{Signature, SignedAttestation};
 use crate::trust::author::Made;
 use crate::trust::hosts::HostProof;
 use crate::trust::join_token::Token;
 use crate::trust::member::{Evicted, Leaf, Member, Suffrage};
+use crate::trust::placement::PLACEMENT_LEVEL;
 use crate::trust::tests::rig::{NOW, Rig, author, keys, leaf_key, name, record};
 
 /// What decides in which index a member is.
@@ -188,4 +191,39 @@ proptest! {
         check_tokens(&read);
         prop_assert_eq!(read, tokens);
     }
+}
+
+#[test]
+fn attestations_are_a_list_by_number_digested_with_its_signatures() {
+    let mut rig = Rig::three_voters();
+    rig.attest();
+    let all: Vec<SignedAttestation> = rig.0.attestations().all().cloned().collect();
+    let count = u64::try_from(all.len()).unwrap();
+    let mut table = Attestations::default();
+    assert_eq!((table.next_number(), table.last()), (0, None));
+    all.iter().cloned().for_each(|signed| table.push(signed));
+    assert_eq!((table.next_number(), table.last()), (count, Some((count - 1, &all[all.len() - 1]))));
+    assert_eq!((table.get(1), table.get(count)), (Some(&all[1]), None));
+    assert!(table.range(1..count).eq(&all[1..]) && table.range(1..u64::MAX).eq(&all[1..]));
+    assert!(table.range(count..u64::MAX).next().is_none() && table.range(2..1).next().is_none());
+    assert_eq!(codec::encode(&table).unwrap(), codec::encode(&all).unwrap());
+    let again: Attestations = codec::decode(&codec::encode(&table).unwrap()).unwrap();
+    assert_eq!((again.sum(), &again), (table.sum(), &table));
+    // A signature more is another digest; one under an attestation that there is none of changes nothing.
+    let before = table.sum();
+    assert!(!table.sign(count, NodeId(9), Signature([1; 64])) && table.sum() == before);
+    assert!(table.sign(0, NodeId(9), Signature([1; 64])) && table.sum() != before);
+    assert!(table.get(0).unwrap().signatures.contains_key(&NodeId(9)));
+}
+
+/// From the level at which the table's own sum is the digest, a signature shows in the digest of the state.
+#[test]
+fn state_of_the_placement_level_is_digested_with_its_attestations() {
+    let mut rig = Rig::three_voters_at(PLACEMENT_LEVEL);
+    rig.attest();
+    let mut edited = rig.0.clone();
+    assert!(edited.attestations.sign(0, NodeId(9), Signature([1; 64])));
+    assert_ne!(edited.digest().unwrap(), rig.0.digest().unwrap());
+    let again = TrustState::decode(PLACEMENT_LEVEL, &rig.0.encode().unwrap()).unwrap();
+    assert_eq!((again.digest().unwrap(), again), (rig.0.digest().unwrap(), rig.0));
 }
