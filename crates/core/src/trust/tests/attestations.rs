@@ -66,7 +66,7 @@ fn a_majority_of_the_voters_before_signs_and_members_see_when_it_has() {
     assert!(!rig.0.is_attested(at), "twice the same");
     sign(&mut rig, number, 2);
     assert!(rig.0.is_attested(at));
-    assert_eq!((generation(&rig), rig.0.view().unwrap().attested), (Generation(at.0 + 1), number as u64));
+    assert_eq!((generation(&rig), rig.0.view().unwrap().attested), (Generation(at.0 + 1), number));
     // More than enough are not kept.
     let before = rig.0.clone();
     sign(&mut rig, number, 3);
