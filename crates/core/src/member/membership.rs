@@ -82,6 +82,14 @@ pub enum Step {
     },
 }
 
+/// Whether `voters` can decide while only `reached` are there, now and once `leaving` is gone. Otherwise the removal is
+/// not begun: it could not be committed.
+pub fn can_remove(voters: &BTreeSet<NodeId>, leaving: NodeId, reached: &BTreeSet<NodeId>) -> bool {
+    let majority = |of: &BTreeSet<NodeId>| of.intersection(reached).count() > of.len() / 2;
+    let stay = voters.iter().copied().filter(|id| *id != leaving).collect();
+    majority(voters) && majority(&stay)
+}
+
 /// The one next step of `leader`; none if Raft has what `state` wants, or must wait for a member. Removals come first:
 /// other members wait for them.
 pub fn next_step(state: &TrustState, group: &GroupProgress, leader: NodeId) -> Option<Step> {

@@ -29,6 +29,7 @@ mod verdict;
 mod world;
 
 pub use evictions::{Cost, eviction_millis, lease_cost};
+pub use found::eviction_begun;
 pub use verdict::{LeaseBroken, LeaseReport, LeaseViolation, Unmet};
 
 use world::World;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::enroll::returning::{ReturnChannel, StoreReturn};
 use crate::group::GroupMembers;
 use crate::id::{NodeId, StoreId};
-use crate::member::membership::{GroupProgress, LAG_MAX, Step, next_step};
+use crate::member::membership::{GroupProgress, LAG_MAX, Step, can_remove, next_step};
 use crate::trust::TrustState;
 use crate::trust::command::{AddJoinToken, BindStore, Command, Evict, SealAuthority, SetSuffrage};
 use crate::trust::member::Suffrage;
@@ -113,6 +113,19 @@ fn the_heir_is_the_other_voter_that_is_furthest() {
     assert_eq!(have.heir(NodeId(2)), Some(NodeId(3)), "one of those of which nothing is known");
     assert_eq!(have.heir_among(&nodes([3, 4])), Some(NodeId(3)), "a learner leads nothing");
     assert_eq!(have.heir_among(&nodes([4])), None);
+}
+
+#[test]
+fn both_before_and_after_the_removal_a_majority_must_be_there() {
+    let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+    let decide = |voters, leaving, reached| can_remove(&ids(voters), NodeId(leaving), &ids(reached));
+    assert!(decide(&[1, 2, 3], 3, &[1, 2]), "the one that leaves is down");
+    assert!(!decide(&[1, 2, 3], 3, &[1, 3]), "one that stays is down");
+    assert!(!decide(&[1, 2, 3], 3, &[1]));
+    assert!(!decide(&[1, 2], 2, &[1]), "of two, both decide");
+    assert!(decide(&[1, 2], 2, &[1, 2]));
+    assert!(decide(&[1, 2, 3, 4], 4, &[1, 2, 4]));
+    assert!(!decide(&[1, 2, 3, 4], 4, &[1, 2]), "two of four are no majority");
 }
 
 proptest! {
