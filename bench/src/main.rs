@@ -15,6 +15,7 @@ mod enrollments;
 mod etcd;
 mod evictions;
 mod handshakes;
+mod isolation;
 mod joiner;
 mod load;
 mod machine;
@@ -47,12 +48,13 @@ usage: cargo xtask bench [--binary PATH] [ROW…]
   authz         authorizations by handle and by name, beside a table by hand, HashMap, moka, casbin and Cedar
   policy        changes of rules and compiling them, and what they weigh
   scale         what one command costs as principals and members grow
+  isolation     small proposals to the trust group beside a loaded data group
   instructions  instructions of an authorization, if valgrind is installed
 
   --binary PATH   the `countersign` to start, instead of building one
 Without a row: all of them, and docs/BENCHMARKS.md is rewritten.";
 
-const ROWS: [&str; 10] = [
+const ROWS: [&str; 11] = [
     "handshakes",
     "bytes",
     "commits",
@@ -62,6 +64,7 @@ const ROWS: [&str; 10] = [
     "authz",
     "policy",
     "scale",
+    "isolation",
     "instructions",
 ];
 
@@ -110,6 +113,7 @@ fn main() -> Result<()> {
             "authz" => authz::run(),
             "policy" => authz::policy(),
             "scale" => scale::run(),
+            "isolation" => isolation::run(),
             "instructions" => authz::instructions(),
             _ => enrollments::run(&binary),
         };

@@ -28,6 +28,14 @@ const METHOD: &str = "
 - Authorizations: contenders take turns on one thread, 0.2 ms each, 61 rounds; the floor is a table written by hand in
   the bench, with one generation compared, one byte loaded and one bit tested. It and ours are bound by the loop that
   asks, so instructions are counted too. Casbin and Cedar decide by the same rules, as far as they can say them.
+- Commands by size: a state is grown once and kept at each size; every sample applies one command to a copy of it, which
+  shares all tables with the original, as readers hold them. So each sample is made at exactly its size, and copies what
+  persistent tables must copy. Times are of the processor: other work on the machine does not count. `Admit` is applied
+  to a state with one member less, since no member is admitted at 4,096. The bench is built with the feature
+  `danger-scale-bench` of core, which raises `PRINCIPALS_MAX`; no member is.
+- Isolation: three replicas in one process, each with a trust store and a bulk store as members have, all fsynced,
+  over mutual TLS, with a connection for each store. Proposals are due at fixed times, and their time counts from then.
+  The phases take turns. In the last phase the small proposals go to a second data group, which shares the bulk store.
 - No line is a test: nothing passes or fails by time.
 ";
 

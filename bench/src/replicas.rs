@@ -1,5 +1,8 @@
-//! Three replicas of one Raft group in this process: real stores, fsynced, and mutual TLS on loopback between them.
-//! What a server does for a proposal, without HTTP and without the trust state.
+//! Three replicas of Raft groups in this process: real stores, fsynced, and mutual TLS on loopback between them. What a
+//! server does for a proposal, without HTTP and without the trust state.
+//!
+//! As members do, each replica has a trust store and a bulk store, and two connections to each other replica, one for
+//! each kind of store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,7 +19,7 @@ use countersign_core::id::{ClusterId, GroupId, Incarnation, NodeId, StoreId};
 use countersign_net::{Acceptor, AcceptorLimits, Dialer, Endpoint, PeerStream};
 use countersign_raft::{
     ApplyError, Assignments, Binding, BoxFuture, Group, GroupConfig, GroupMachine, GroupState, Groups, LogPosition,
-    RaftRpc, Refusal, RestoreError, Store, StorePlace, Transport, TransportError,
+    RaftRpc, Refusal, RestoreError, Store, StoreKind, StorePlace, Transport, TransportError,
 };
 use hyper_util::rt::TokioIo;
 use tempfile::TempDir;
@@ -52,8 +55,39 @@ impl GroupMachine for Latest {
     }
 }
 
-/// All replicas speak under one store here.
+/// All replicas speak under these stores here.
 const STORE: StoreId = StoreId([1; 16]);
+const BULK_STORE: StoreId = StoreId([3; 16]);
+/// Entries of a data group that are kept: they are its data.
+const KEPT: u64 = 256;
+
+/// What a broker keeps of a partition beside the log: from where on the log is kept.
+#[derive(Default)]
+struct Floor(u64);
+
+impl GroupMachine for Floor {
+    fn apply(&mut self, at: LogPosition, _members: &GroupMembers, _command: &[u8]) -> Result<Vec<u8>, ApplyError> {
+        self.0 = self.0.max(at.index.saturating_sub(KEPT));
+        Ok(Vec::new())
+    }
+
+    fn snapshot(&self) -> Vec<u8> {
+        self.0.to_be_bytes().to_vec()
+    }
+
+    fn retention_floor(&self) -> Option<u64> {
+        Some(self.0)
+    }
+
+    fn base(&self) -> Vec<u8> {
+        self.snapshot()
+    }
+
+    fn restore(&mut self, bytes: &[u8]) -> Result<(), RestoreError> {
+        self.0 = bytes.try_into().map(u64::from_be_bytes).map_err(RestoreError::new)?;
+        Ok(())
+    }
+}
 
 struct Everybody;
 
@@ -62,8 +96,11 @@ impl Assignments for Everybody {
         Some(true)
     }
 
-    fn stores(&self, _group: GroupId, _node: NodeId) -> Vec<StoreId> {
-        vec![STORE]
+    fn stores(&self, kind: StoreKind, _node: NodeId) -> Vec<StoreId> {
+        match kind {
+            StoreKind::Trust => vec![STORE],
+            StoreKind::Bulk => vec![BULK_STORE],
+        }
     }
 
     fn may_vote(&self, _group: GroupId) -> bool {
@@ -71,24 +108,25 @@ impl Assignments for Everybody {
     }
 }
 
-/// One channel to each other replica.
-struct Wires(BTreeMap<NodeId, Channel>);
+/// A channel of each kind to each other replica.
+struct Wires(BTreeMap<(NodeId, StoreKind), Channel>);
 
 impl Wires {
     fn new(endpoint: &Endpoint, addresses: &BTreeMap<NodeId, SocketAddr>) -> Self {
-        let channel = |(node, address): (&NodeId, &SocketAddr)| {
-            let (endpoint, node, address) = (endpoint.clone(), *node, dialed(*address));
+        let channel = |node: NodeId, address: SocketAddr| {
+            let (endpoint, address) = (endpoint.clone(), dialed(address));
             let connector = tower::service_fn(move |_: Uri| {
                 let (dialer, address) = (Dialer::new(endpoint.clone()), address.clone());
                 async move { dialer.dial_peer(&address, node).await.map(TokioIo::new) }
             });
-            let channel = tonic::transport::Endpoint::from_static("http://member")
+            tonic::transport::Endpoint::from_static("http://member")
                 .initial_connection_window_size(WINDOW)
                 .initial_stream_window_size(WINDOW)
-                .connect_with_connector_lazy(connector);
-            (node, channel)
+                .connect_with_connector_lazy(connector)
         };
-        Self(addresses.iter().map(channel).collect())
+        let kinds = [StoreKind::Trust, StoreKind::Bulk];
+        let each = addresses.iter().flat_map(|(node, address)| kinds.map(|kind| (*node, *address, kind)));
+        Self(each.map(|(node, address, kind)| ((node, kind), channel(node, address))).collect())
     }
 }
 
@@ -102,7 +140,7 @@ impl Transport for Wires {
         deadline: Duration,
     ) -> BoxFuture<'_, Result<Vec<u8>, TransportError>> {
         Box::pin(async move {
-            let channel = self.0.get(&target).cloned().ok_or(TransportError::Unreachable)?;
+            let channel = self.0.get(&(target, StoreKind::of(group))).cloned().ok_or(TransportError::Unreachable)?;
             let mut client = RaftClient::new(channel).max_decoding_message_size(kind.len_max() + 1024);
             let kind = codec::encode(&kind).unwrap_or_default().into();
             let request = RaftRequest { group: group.0, kind, body: body.into() };
@@ -140,16 +178,30 @@ impl Raft for Service {
 /// The replicas; their tasks end with the runtime.
 pub(crate) struct Replicas {
     leader: Group,
-    _groups: Vec<(Groups, TempDir)>,
+    members: Vec<(Groups, TempDir)>,
 }
 
 impl Replicas {
+    /// The leader of the trust group.
     pub(crate) fn leader(&self) -> Group {
         self.leader.clone()
     }
+
+    /// Starts a data group on every replica; its leader.
+    pub(crate) async fn data_group(&self, group: GroupId) -> Result<Group> {
+        for (groups, _) in &self.members {
+            groups.start(group, Box::new(Floor::default()), GroupConfig::default()).await?;
+        }
+        led(&self.members, group).await
+    }
 }
 
-/// Three replicas, and a leader among them.
+fn place(directory: &TempDir, name: &str, node: NodeId, store: StoreId) -> StorePlace {
+    let binding = Binding { cluster: ClusterId([1; 16]), node, incarnation: Incarnation(0), store };
+    StorePlace { path: directory.path().join(name), record: directory.path().join(format!("{name}.record")), binding }
+}
+
+/// Three replicas, and a leader of the trust group among them.
 pub(crate) async fn three() -> Result<Replicas> {
     let cluster = Cluster::of(3)?;
     let (mut listeners, mut addresses) = (Vec::new(), BTreeMap::new());
@@ -162,24 +214,30 @@ pub(crate) async fn three() -> Result<Replicas> {
     for (node, listener) in listeners {
         let endpoint = cluster.endpoint(node.0)?;
         let directory = TempDir::new()?;
-        let binding = Binding { cluster: ClusterId([1; 16]), node, incarnation: Incarnation(0), store: STORE };
-        let at = |name| directory.path().join(name);
-        let place = StorePlace { path: at("store"), record: at("record"), binding };
-        Store::create(&place, StoreId([2; 16]))?;
-        let store = Store::open(&place)?;
-        let groups = Groups::new(node, STORE, store, Arc::new(Wires::new(&endpoint, &addresses)), Arc::new(Everybody));
+        let (trust, bulk) = (place(&directory, "store", node, STORE), place(&directory, "bulk", node, BULK_STORE));
+        Store::create(&trust, StoreId([2; 16]))?;
+        Store::create(&bulk, StoreId([4; 16]))?;
+        let (store, wires) = (Store::open(&trust)?, Wires::new(&endpoint, &addresses));
+        let groups = Groups::new(node, STORE, store, Arc::new(wires), Arc::new(Everybody));
+        groups.open_bulk(&bulk)?;
         serve(listener, endpoint, groups.clone());
         groups.start(GroupId::TRUST, Box::new(Latest::default()), GroupConfig::default()).await?;
         members.push((groups, directory));
     }
-    let first = members.first().and_then(|(groups, _)| groups.group(GroupId::TRUST)).context("no replica")?;
-    let voters: BTreeSet<NodeId> = addresses.keys().copied().collect();
+    let leader = led(&members, GroupId::TRUST).await?;
+    Ok(Replicas { leader, members })
+}
+
+/// Makes every replica a voter of a group that has none yet, and waits for a leader.
+async fn led(members: &[(Groups, TempDir)], id: GroupId) -> Result<Group> {
+    let group = |place: usize| members.get(place).and_then(|(groups, _)| groups.group(id)).context("no replica");
+    let voters: BTreeSet<NodeId> = (1..).map(NodeId).take(members.len()).collect();
+    let first = group(0)?;
     first.initialize(&voters).await?;
     let elected = first.watch().wait_for(|status| status.leader.is_some()).await?.leader;
-    let place = voters.iter().position(|node| Some(*node) == elected).context("the leader is no voter")?;
-    let leader = members.get(place).and_then(|(groups, _)| groups.group(GroupId::TRUST)).context("no leader")?;
+    let leader = group(voters.iter().position(|node| Some(*node) == elected).context("the leader is no voter")?)?;
     leader.watch().wait_for(|status| status.state == GroupState::Leader).await?;
-    Ok(Replicas { leader, _groups: members })
+    Ok(leader)
 }
 
 fn serve(listener: TcpListener, endpoint: Endpoint, groups: Groups) {

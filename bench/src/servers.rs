@@ -119,14 +119,7 @@ impl Server {
 }
 
 pub(crate) fn token(suffrage: Suffrage, uses: u32) -> TokenCreate {
-    TokenCreate {
-        role: suffrage,
-        ttl_secs: 3600,
-        uses,
-        name: None,
-        hosts: vec![],
-        labels: Default::default(),
-    }
+    TokenCreate { role: suffrage, ttl_secs: 3600, uses, name: None, hosts: vec![], labels: Default::default() }
 }
 
 impl Drop for Server {

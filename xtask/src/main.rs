@@ -20,7 +20,7 @@ usage: cargo xtask <task>
   verify          the gate: format, tidy, clippy, tests, docs; changes nothing
   fix             format, and apply what clippy can
   tidy            only the rules that no compiler knows; seconds
-  soak            runs that are too long for the gate: every restore drill; ten minutes
+  soak            what is too long for the gate: the benchmarks compile, every restore drill; ten minutes
   bench [args]    build and run the benchmarks of bench/
   load [args]     many callers on a cluster: calls per second, latencies, errors by kind";
 
@@ -64,8 +64,10 @@ fn fix(root: &Path) -> Result<()> {
     cargo::run(root, &["fmt", "--all"], &[])
 }
 
-/// The tests of which the gate runs a part, in full.
+/// What is too long for the gate: the tests of which it runs a part, in full, and whether the benchmarks still compile.
+/// Their peers take minutes to build.
 fn soak(root: &Path) -> Result<()> {
+    cargo::run(root, &["check", "--locked", "--manifest-path", "bench/Cargo.toml"], &[])?;
     let test = ["test", "--locked", "-p", "countersign-cli", "--test", "cluster_drills", "--", "--nocapture"];
     cargo::run(root, &test, &[("COUNTERSIGN_DRILLS", "every")])
 }

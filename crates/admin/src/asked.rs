@@ -13,6 +13,7 @@ use countersign_core::authz::{
     Access, Action, Decision, Effect, Flip, Kind, Lint, Policy, Question, Reason, Requirement, Rule, Subject, decide,
 };
 use countersign_core::id::Generation;
+use countersign_core::name::Name;
 use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
@@ -63,7 +64,7 @@ fn what(action: &str, kind: &str) -> Result<(Action, Kind), AdminError> {
 
 /// A principal; a node by its name, too.
 fn role(view: &View, text: &str) -> Result<Role, AdminError> {
-    let named = text.strip_prefix("node/").and_then(|name| view.members.values().find(|m| m.name.as_str() == name));
+    let named = text.strip_prefix("node/").and_then(|name| view.member_named(&Name::parse(name).ok()?));
     if let Some(member) = named {
         return Ok(Role::Node(member.id));
     }

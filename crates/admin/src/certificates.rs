@@ -56,11 +56,12 @@ pub(crate) async fn list(admin: Permitted) -> Result<Json<Vec<CertificateInfo>>,
         revoked: view.revoked_keys.contains(key),
         issued: IssuedInfo::of(issued),
     };
-    let of_principals = view.principals.iter().flat_map(|(role, keys)| {
+    let of_principals = view.principals.scan().iter().flat_map(|(role, keys)| {
         keys.iter().map(|(key, issued)| info(role, key, issued.not_after.secs(), &issued.issued))
     });
     let of_members = view
         .members
+        .scan()
         .values()
         .map(|m| info(&Role::Node(m.id), &m.leaf.key, m.leaf.validity.not_after.secs(), &m.leaf.issued));
     Ok(Json(of_members.chain(of_principals).collect()))

@@ -122,7 +122,7 @@ fn words_that_say_no_rule_are_refused_with_what_to_write() {
         ("acl check --principal client/pay --action read,write --topic t", "`read,write` is no action"),
         ("acl check --principal client/* --action read --topic t", "`client/*`"),
         ("acl check --principal client/pay --action read --topic t --from here", "here"),
-        ("node label n1 gpu", "`gpu` changes no role"),
+        ("node label n1 gpu", "`gpu` changes no label"),
         ("node label client/A gpu=1", "`client/A`"),
     ] {
         let done = one.run(words);

@@ -163,7 +163,7 @@ fn a_founder_that_lost_its_store_knows_who_joined_since() {
     // It writes down the members of the cluster, so that it knows which to ask.
     let voters = || {
         let view: View = codec::decode(&fs::read(founder.data.join("view.bin")).unwrap()).unwrap();
-        view.members.values().filter(|member| member.suffrage == Suffrage::Voter).count()
+        view.members.scan().values().filter(|member| member.suffrage == Suffrage::Voter).count()
     };
     let begun = Instant::now();
     while voters() < 2 {

@@ -150,6 +150,7 @@ impl Health {
             members: self.members_of(view, &raft),
             evicted: view
                 .evicted
+                .scan()
                 .iter()
                 .map(|(id, e)| EvictedStatus { node: id.0, name: e.name.to_string(), generation: e.generation.0 })
                 .collect(),
@@ -224,7 +225,7 @@ impl Health {
             identity: m.keys.identity.id().to_string(),
             this: m.id == self.local.node,
         };
-        view.members.values().map(status).collect()
+        view.members.scan().values().map(status).collect()
     }
 
     fn warnings(&self, view: &View, raft: &GroupStatus) -> Vec<String> {
@@ -248,7 +249,7 @@ impl Health {
         if raft.voters.len() == 2 {
             warnings.push("two voters: if either fails, the cluster cannot change; promote a third".to_owned());
         }
-        for m in view.members.values() {
+        for m in view.members.scan().values() {
             let validity = match self.local.foreign_validity() {
                 None => Some(m.leaf.validity),
                 Some(foreign) if m.id == self.local.node => Some(foreign),
@@ -262,7 +263,7 @@ impl Health {
                 warnings.push(format!("{} is not reached: {}", m.name, countersign_node::chain(&*failure)));
             }
         }
-        warnings.extend(view.members.values().filter_map(|m| hosts::warning(view, m)));
+        warnings.extend(view.members.scan().values().filter_map(|m| hosts::warning(view, m)));
         let level = self.state.read().level();
         warnings.extend(self.lease.delegated.below(level).into_iter().map(|(principal, knows)| {
             format!(

@@ -72,7 +72,7 @@ impl Control {
             |m: &Member| MemberLevel { name: m.name.to_string(), level: m.feature_level, since: m.level_since.secs() };
         let behind = |m: &&Member| m.hosts.shared.iter().ne(&view.client_names);
         // Where certificates are made elsewhere, nothing is known of what they hold.
-        let renewing = view.members.values().filter(behind).filter(|_| !view.key_is_elsewhere());
+        let renewing = view.members.scan().values().filter(behind).filter(|_| !view.key_is_elsewhere());
         ClusterSettings {
             cluster: view.name.to_string(),
             cluster_id: view.cluster.to_string(),
@@ -82,7 +82,7 @@ impl Control {
             renewing: renewing.map(|m| m.name.to_string()).collect(),
             level: state.level(),
             level_auto: state.level_auto(),
-            levels: view.members.values().map(known).collect(),
+            levels: view.members.scan().values().map(known).collect(),
             guards,
             guards_unheard,
         }
@@ -108,7 +108,7 @@ pub fn unproved(view: &View, member: &Member) -> Vec<String> {
     if view.key_is_elsewhere() {
         return vec![];
     }
-    let mut hosts: Vec<String> = view.unproved(member).iter().map(|address| address.host.to_string()).collect();
+    let mut hosts: Vec<String> = member.unproved().map(|address| address.host.to_string()).collect();
     hosts.dedup();
     hosts
 }

@@ -35,8 +35,12 @@ impl Health {
         gauge(&mut registry, "certificate_seconds_left", "Seconds until this member's certificate expires", left);
         gauge(&mut registry, "authority_expiry_seconds", "End of the authority's certificate, Unix time", authority);
         gauge(&mut registry, "authority_held", "1 if this member can sign", u64::from(self.key_holder.holds()));
-        let unreachable =
-            view.members.keys().filter(|id| **id != self.local.node && self.peers.failure(**id).is_some()).count();
+        let unreachable = view
+            .members
+            .scan()
+            .keys()
+            .filter(|id| **id != self.local.node && self.peers.failure(**id).is_some())
+            .count();
         gauge(&mut registry, "members_unreachable", "Members not reached at the last attempt", unreachable as u64);
         let differing = self.divergence.report().is_some();
         gauge(

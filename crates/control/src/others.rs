@@ -47,7 +47,7 @@ pub(crate) async fn ask_others<T: Send + 'static, F: Future<Output = Option<T>> 
     view: &View,
     ask: impl Fn(Peers, NodeId) -> F,
 ) -> BTreeMap<NodeId, Option<T>> {
-    let others: Vec<NodeId> = view.members.keys().copied().filter(|id| *id != local.node).collect();
+    let others: Vec<NodeId> = view.members.scan().keys().copied().filter(|id| *id != local.node).collect();
     let mut answers: BTreeMap<NodeId, Option<T>> = others.iter().map(|id| (*id, None)).collect();
     let mut others = others.into_iter();
     let mut asked = JoinSet::new();

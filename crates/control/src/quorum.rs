@@ -7,6 +7,7 @@ use std::time::Duration;
 use countersign_api::cluster::AdminAddressRequest;
 use countersign_api::cluster::members_client::MembersClient;
 use countersign_core::id::NodeId;
+use countersign_core::member::membership::can_remove;
 use countersign_core::trust::member::Member;
 use countersign_node::Peers;
 use tokio::task::JoinSet;
@@ -15,13 +16,6 @@ use crate::{ControlError, Parts};
 
 /// How long a voter may take to show that it is there.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(3);
-
-/// Whether `voters` can decide while only `reached` are there, now and once `leaving` is gone.
-fn can_decide(voters: &BTreeSet<NodeId>, leaving: NodeId, reached: &BTreeSet<NodeId>) -> bool {
-    let majority = |of: &BTreeSet<NodeId>| of.intersection(reached).count() > of.len() / 2;
-    let stay = voters.iter().copied().filter(|id| *id != leaving).collect();
-    majority(voters) && majority(&stay)
-}
 
 /// Errors, naming who is not reached and why, where `leaving` cannot be removed from the voters now. Nothing has
 /// changed.
@@ -41,7 +35,7 @@ pub(super) async fn check(parts: &Parts, leaving: &Member) -> Result<(), Control
             reached.insert(id);
         }
     }
-    if can_decide(&voters, leaving.id, &reached) {
+    if can_remove(&voters, leaving.id, &reached) {
         return Ok(());
     }
     let view = parts.local.view();
@@ -71,23 +65,5 @@ async fn answers(peers: &Peers, voter: NodeId) -> bool {
         Ok(Ok(_)) => true,
         Ok(Err(status)) => status.code() != tonic::Code::Unavailable,
         Err(_) => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_before_and_after_the_removal_a_majority_must_be_there() {
-        let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
-        let decide = |voters, leaving, reached| can_decide(&ids(voters), NodeId(leaving), &ids(reached));
-        assert!(decide(&[1, 2, 3], 3, &[1, 2]), "the one that leaves is down");
-        assert!(!decide(&[1, 2, 3], 3, &[1, 3]), "one that stays is down");
-        assert!(!decide(&[1, 2, 3], 3, &[1]));
-        assert!(!decide(&[1, 2], 2, &[1]), "of two, both decide");
-        assert!(decide(&[1, 2], 2, &[1, 2]));
-        assert!(decide(&[1, 2, 3, 4], 4, &[1, 2, 4]));
-        assert!(!decide(&[1, 2, 3, 4], 4, &[1, 2]), "two of four are no majority");
     }
 }

@@ -37,12 +37,12 @@ impl Control {
         if let Some(found) = named(view, text) {
             return Ok(found.clone());
         }
-        let number = text.parse().ok().map(NodeId);
-        let gone = view.evicted.iter().find(|(id, e)| e.name.as_str() == text || Some(**id) == number);
-        if let Some((id, _)) = gone {
-            return Err(CommandError::Refused(Refused::AlreadyEvicted(*id)).into());
+        let number = text.parse().ok().map(NodeId).filter(|id| view.evicted.contains_key(id));
+        let name = Name::parse(text).ok().and_then(|name| view.evicted.named(&name));
+        if let Some(id) = number.into_iter().chain(name).min() {
+            return Err(CommandError::Refused(Refused::AlreadyEvicted(id)).into());
         }
-        let known = view.members.values().map(|member| member.name.clone()).collect();
+        let known = view.members.scan().values().map(|member| member.name.clone()).collect();
         Err(ControlError::UnknownNode { text: text.to_owned(), known })
     }
 

@@ -66,7 +66,7 @@ impl Control {
 
     /// The tokens on record, as applied here.
     pub fn tokens(&self) -> Vec<(TokenId, Token)> {
-        self.parts.state.read().tokens().iter().map(|(id, token)| (*id, token.clone())).collect()
+        self.parts.state.read().tokens().scan().iter().map(|(id, token)| (*id, token.clone())).collect()
     }
 
     /// Ends a token. Returns its record.

@@ -53,7 +53,10 @@ pub const TOKEN_TTL_SECS_MAX: u64 = 366 * 86_400;
 /// Live keys of one broker, client or admin.
 pub const PRINCIPAL_KEYS_MAX: usize = 16;
 /// Brokers, clients and admins on record.
+#[cfg(not(feature = "danger-scale-bench"))]
 pub const PRINCIPALS_MAX: usize = 100_000;
+#[cfg(feature = "danger-scale-bench")]
+pub use scale_bench::PRINCIPALS_MAX;
 /// Seconds that a broker's, client's or admin's certificate may live: ten years.
 pub const PRINCIPAL_TTL_SECS_MAX: u64 = 3660 * 86_400;
 /// Attributes of one member or token.
@@ -204,3 +207,10 @@ pub const FETCHES_MAX: usize = 32;
 pub const UNREAD_PER_PRINCIPAL_MAX: usize = 4;
 /// Seconds that such a service may keep what it was told of a principal: a day.
 pub const CACHE_TTL_SECS_MAX: u64 = 86_400;
+
+/// Limits at which only a benchmark runs.
+#[cfg(feature = "danger-scale-bench")]
+mod scale_bench {
+    /// More than `cargo xtask bench scale` puts on record.
+    pub const PRINCIPALS_MAX: usize = 2_000_000;
+}

@@ -1,7 +1,7 @@
 //! What the pages in `docs/` say of core: refusal codes, limits and test vectors are compared with the code.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use countersign_core::id::AuthorityId;
@@ -10,6 +10,7 @@ use countersign_core::secret::Secret;
 use countersign_core::trust::join_token::JoinToken;
 
 const PROTOCOL: &str = include_str!("../../../docs/PROTOCOL.md");
+const AUDIT: &str = include_str!("../../../docs/AUDIT.md");
 const OPERATING: &str = include_str!("../../../docs/OPERATING.md");
 const LIMITS: &str = include_str!("../src/limits.rs");
 
@@ -97,4 +98,35 @@ fn the_tests_that_pages_name_exist() {
         }
     }
     assert!(named > 20, "names were read: {named}");
+}
+
+/// `node.evicted` is the name of an event; `number` and `node/N` are none.
+fn is_event_name(text: &str) -> bool {
+    let word = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+    text.split_once('.').is_some_and(|(subject, verb)| word(subject) && word(verb))
+}
+
+/// The names in backticks in the first column of the table of events, and the names in the code of commands. The event
+/// of a test alone is on no page.
+#[test]
+fn the_table_of_events_is_the_code() {
+    let lines = AUDIT.lines().skip_while(|line| !line.starts_with("| event |"));
+    let cells = lines.take_while(|line| line.starts_with('|')).skip(2).filter_map(|line| line.split('|').nth(1));
+    let spans = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+    let documented: BTreeSet<String> = spans.map(str::to_owned).collect();
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/trust/command"), &mut files);
+    let mut known = BTreeSet::new();
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for event in text.split("\n    fn event(").skip(1) {
+            let body = event.split("\n    }").next().unwrap();
+            let names: Vec<_> = body.split('"').skip(1).step_by(2).filter(|text| is_event_name(text)).collect();
+            assert!(!names.is_empty() || body.starts_with("&self, draft: &Draft<'_>) -> Account;"), "{file:?}: {body}");
+            known.extend(names.into_iter().map(str::to_owned));
+        }
+    }
+    assert!(known.remove("note.kept"), "the event of a test was read");
+    assert!(known.len() > 25, "events were read: {known:?}");
+    assert_eq!(documented, known);
 }

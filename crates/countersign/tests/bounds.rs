@@ -39,7 +39,7 @@ fn reached(answer: &Result<RaftReply, Status>) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_learner_is_refused_before_its_raft_messages_are_read_and_a_voter_within_its_limits_is_not() {
+async fn learner_is_refused_before_its_raft_messages_are_read() {
     let founder = Node::bootstrap("n1").await;
     let token = founder.token(Suffrage::Learner, 1).await;
     let learner = Node::join("n2", &token, &founder).await.unwrap();

@@ -123,7 +123,7 @@ async fn every_call_is_answered_only_to_the_callers_of_its_row() {
 }
 
 #[test]
-fn every_call_of_the_cluster_port_has_a_row_and_no_row_is_of_another() {
+fn cluster_port_calls_and_rows_of_the_table_match() {
     let package = PROTO.lines().find_map(|line| line.strip_prefix("package ")).unwrap().trim_end_matches(';');
     let (mut served, mut service) = (BTreeSet::new(), "");
     for line in PROTO.lines() {

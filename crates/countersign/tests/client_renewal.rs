@@ -34,7 +34,7 @@ async fn asks(client: &ServiceClient, node: &Node) -> String {
 
 /// Waits until `node` knows so many keys of clients: a new one is known where it was committed first.
 async fn knows(node: &Node, keys: usize) {
-    node.until(|_| node.member().view().principals.values().flatten().count() == keys).await;
+    node.until(|_| node.member().view().principals.scan().values().flatten().count() == keys).await;
 }
 
 fn code(error: RenewError) -> (Code, String) {
@@ -67,7 +67,7 @@ async fn a_client_renews_over_its_own_connection_and_the_old_certificate_goes_on
     }
     // As long as the one in use, from now.
     let view = nodes[0].member().view();
-    let ends: Vec<u64> = view.principals.values().flatten().map(|(_, issued)| issued.not_after.secs()).collect();
+    let ends: Vec<u64> = view.principals.scan().values().flatten().map(|(_, issued)| issued.not_after.secs()).collect();
     assert!(ends.len() == 2 && ends[0].abs_diff(ends[1]) < 60, "{ends:?}");
     // Not yet once more, with the renewed one: that would be a third of this line.
     let early = renew_certificate(&renewed.client, &nodes[0].address(), &key()).await.unwrap_err();
@@ -86,7 +86,7 @@ async fn revoked_client_renews_nothing() {
     let error = renew_certificate(&client.dialer, &node.address(), &key()).await.unwrap_err();
     assert!(matches!(error, RenewError::Dial(_)), "{error:?}");
     let view = node.member().view();
-    assert_eq!(view.principals.values().flatten().count(), 1, "nothing was issued");
+    assert_eq!(view.principals.scan().values().flatten().count(), 1, "nothing was issued");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -108,7 +108,7 @@ async fn a_renewal_is_bounded_and_reads_nothing_but_a_key() {
     assert_eq!(open.renew(request(csr)).await.unwrap().into_inner(), first, "whose answer was lost asks again");
     assert_eq!(node.member().view().generation, last);
     let view = node.member().view();
-    assert_eq!(view.principals.values().flatten().count(), 2);
+    assert_eq!(view.principals.scan().values().flatten().count(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,5 +146,5 @@ async fn without_a_lease_nothing_is_renewed() {
     // It is told why, unless its connection was closed before it asked.
     let told = denied.code() == Code::Unavailable && denied.message().contains("no lease");
     assert!(told || matches!(denied.code(), Code::Cancelled | Code::Unknown), "{denied:?}");
-    assert_eq!(left.member().view().principals.values().flatten().count(), 1, "nothing was issued");
+    assert_eq!(left.member().view().principals.scan().values().flatten().count(), 1, "nothing was issued");
 }

@@ -67,7 +67,7 @@ async fn futures(stopped: Vec<(tempfile::TempDir, Name)>) -> Vec<Node> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_use_admits_one_of_many_that_ask_at_once_through_different_nodes() {
+async fn one_use_admits_one_of_many_joiners_through_different_nodes() {
     let nodes = cluster_of(3).await;
     let token = nodes[1].token(Suffrage::Learner, 1).await;
     let mut joining = tokio::task::JoinSet::new();
@@ -85,7 +85,7 @@ async fn one_use_admits_one_of_many_that_ask_at_once_through_different_nodes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_directory_without_its_member_file_is_neither_joined_nor_founded_over() {
+async fn directory_without_its_member_file_is_not_reused() {
     let founder = Node::bootstrap("n1").await;
     let token = founder.token(Suffrage::Learner, 1).await;
     let joined = Node::join("n2", &token, &founder).await.unwrap();
@@ -131,7 +131,7 @@ async fn an_evicted_voter_is_out_and_its_key_stays_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_of_another_cluster_sends_nothing_and_says_what_was_met() {
+async fn token_of_another_cluster_sends_nothing_and_names_the_cause() {
     let (east, west) = (Node::bootstrap("n1").await, Node::bootstrap("n1").await);
     let token = east.token(Suffrage::Learner, 1).await;
     let refused = Node::try_join("n2", &token, &west.address()).await.err().unwrap();
@@ -141,7 +141,7 @@ async fn a_token_of_another_cluster_sends_nothing_and_says_what_was_met() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_embedded_service_sees_its_caller_and_a_revoked_one_is_cut_off() {
+async fn embedded_service_sees_its_caller_until_it_is_revoked() {
     let greeter = |member: &Member| WhoamiServer::new(example::Greeter { member: member.clone() });
     let node = Node::bootstrap_serving("n1", |member| Services::builder().grpc(greeter(member)).build()).await;
     let client = node.client("pay").await;

@@ -53,7 +53,7 @@ fn states_differ(node: &Node) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn voters_whose_states_differ_get_no_leases_until_one_of_them_does_not_count() {
+async fn voters_with_differing_states_get_no_leases() {
     let nodes = cluster_living(3, lifetimes()).await;
     let revoked = nodes[0].issue("client/gone").await.key;
     nodes[0].revoke(revoked).await;
@@ -148,7 +148,7 @@ async fn come_back(data: TempDir, name: &Name) -> Node {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn learner_whose_state_differs_loses_its_lease_alone_and_is_not_promoted() {
+async fn differing_learner_loses_its_lease_and_is_not_promoted() {
     // Long: what ends the lease is what the leader says, not the time.
     let lease = LeaseLength::from_secs(120).unwrap();
     let n1 = Node::bootstrap_living("n1", Lifetimes { lease, ..Lifetimes::default() }).await;

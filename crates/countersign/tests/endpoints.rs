@@ -162,7 +162,7 @@ async fn every_endpoint_admits_only_the_callers_of_its_row() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_policy_that_denies_everything_locks_neither_the_operator_of_a_host_nor_status_out() {
+async fn policy_that_denies_everything_keeps_operator_and_status_working() {
     let node = Node::bootstrap("n1").await;
     let ada = node.issue("admin/ada").await;
     let deny = |kind: &str| Rule { effect: Effect::Deny, ..rule(kind, "*", "all", kind) };
@@ -228,7 +228,7 @@ async fn a_rule_is_about_one_name_and_a_deny_wins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_body_is_read_for_no_path_and_no_method_that_takes_none() {
+async fn long_body_is_not_read_where_none_is_taken() {
     let node = Node::bootstrap("n1").await;
     let ada = node.issue("admin/ada").await;
     let long = " ".repeat(ADMIN_BODY_LEN_MAX + 1);
@@ -245,7 +245,7 @@ async fn a_long_body_is_read_for_no_path_and_no_method_that_takes_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_whose_name_is_the_number_of_another_is_judged_as_itself() {
+async fn member_named_like_anothers_number_is_judged_as_itself() {
     let first = Node::bootstrap("n1").await;
     let token = first.token(Suffrage::Learner, 2).await;
     let odd = Node::join("3", &token, &first).await.unwrap();

@@ -118,7 +118,7 @@ async fn founder_sends_no_more_certificates_than_joiners_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_joins_without_a_fitting_certificate_is_refused_and_told_what_to_do() {
+async fn joiner_without_a_fitting_certificate_is_refused_with_advice() {
     let elsewhere = Elsewhere::offline();
     let founder = found(elsewhere.node("n1")).await.unwrap();
     let sponsor = founder.address();

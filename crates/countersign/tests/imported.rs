@@ -68,7 +68,7 @@ async fn offline_certificates_make_clients_but_no_nodes_and_no_admins() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_authority_is_founded_on_only_with_its_own_key_and_in_its_own_trust_domain() {
+async fn imported_authority_needs_its_own_key_and_trust_domain() {
     let (elsewhere, other) = (Elsewhere::offline(), Elsewhere::offline());
     let mut mixed = imported(&elsewhere);
     mixed.authority = Some(ImportedAuthority {

@@ -21,7 +21,7 @@ async fn every_member_holds_a_lease_and_serves_by_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_without_a_quorum_denies_once_its_lease_has_run_out() {
+async fn member_without_a_quorum_denies_after_its_lease() {
     let mut nodes = cluster_of(3).await;
     let client = nodes[0].client("pay").await;
     let left = nodes.remove(0);

@@ -47,7 +47,7 @@ async fn by_leadership(mut nodes: Vec<Node>) -> (Node, Vec<Node>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_of_three_refuse_a_leader_that_does_not_yield_elect_among_themselves_and_evict_it() {
+async fn two_of_three_evict_a_leader_that_does_not_yield() {
     let (leader, others) = by_leadership(cluster_of(3).await).await;
     let name = leader.status().await.name;
     let mut closed = 0;
@@ -122,7 +122,7 @@ async fn the_last_voter_is_not_evicted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_eviction_that_cannot_commit_changes_nothing_and_names_who_is_not_reached() {
+async fn uncommitted_eviction_changes_nothing_and_names_unreached_members() {
     let mut nodes = cluster_of(3).await;
     for node in &nodes {
         node.converged(3).await;

@@ -45,7 +45,7 @@ fn believed(answer: &Result<RaftReply, Status>) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_evicted_voter_captures_no_member_that_was_down_during_its_eviction() {
+async fn evicted_voter_captures_no_member_that_was_down() {
     let mut nodes = cluster_living(4, brief()).await;
     let away = nodes.pop().unwrap().stop().await;
     // What the voter will have kept: its state from before.
@@ -82,7 +82,7 @@ async fn an_evicted_voter_captures_no_member_that_was_down_during_its_eviction()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_believes_a_voter_again_once_the_cluster_is_recognized() {
+async fn member_believes_a_voter_again_after_cluster_recognition() {
     // The control of the test above: the same request, of a voter that is none too many, after recognition.
     let nodes = cluster_of(3).await;
     for node in &nodes {

@@ -102,7 +102,7 @@ async fn connect(client: &ServiceClient, remote: &RemoteGuard) -> Result<Called,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_outside_decides_by_the_rules_of_the_cluster_and_stops_when_it_is_cut_off() {
+async fn remote_broker_decides_by_cluster_rules_until_cut_off() {
     let nodes = cluster_living(3, short()).await;
     let broker = nodes[0].issue("broker/localhost").await;
     let pay = nodes[0].client("pay").await;
@@ -154,7 +154,7 @@ async fn guard_denies(remote: &RemoteGuard) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn however_many_wait_for_what_rules_say_of_a_principal_it_is_asked_for_once() {
+async fn concurrent_questions_about_a_principal_are_fetched_once() {
     let nodes = cluster_living(1, short()).await;
     let broker = nodes[0].issue("broker/localhost").await;
     put(&nodes[0], fetch_policy()).await;
@@ -195,7 +195,7 @@ async fn however_many_wait_for_what_rules_say_of_a_principal_it_is_asked_for_onc
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_told_of_a_principal_is_kept_for_as_long_as_the_member_says_and_no_longer_in_an_open_session() {
+async fn rules_of_a_principal_are_kept_as_long_as_told() {
     let nodes = cluster_living(1, Lifetimes { cache_ttl_secs: 1, ..Lifetimes::default() }).await;
     let broker = nodes[0].issue("broker/localhost").await;
     put(&nodes[0], fetch_policy()).await;
@@ -268,7 +268,7 @@ async fn a_broker_without_the_permission_is_told_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_remote_guard_that_does_not_answer_is_waited_for_until_its_lease_has_run_out() {
+async fn silent_remote_guard_is_waited_for_until_its_lease_ends() {
     let nodes = cluster_living(1, short()).await;
     let broker = nodes[0].issue("broker/localhost").await;
     let pay = nodes[0].client("pay").await;
@@ -287,7 +287,7 @@ async fn a_remote_guard_that_does_not_answer_is_waited_for_until_its_lease_has_r
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_remote_guard_of_an_evicted_member_denies_when_a_removal_has_returned() {
+async fn remote_guard_of_an_evicted_member_denies_after_a_removal() {
     let nodes = cluster_living(3, short()).await;
     let broker = nodes[0].issue("broker/localhost").await;
     let pay = nodes[0].client("pay").await;

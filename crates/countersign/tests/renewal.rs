@@ -21,7 +21,7 @@ async fn certificates_renew_without_a_restart_and_without_interruption() {
     for (node, before) in nodes.iter().zip(before) {
         let view = || node.member().view();
         node.until(|_| renewal(node) >= before + 2).await;
-        assert!(view().members.values().all(|m| m.leaf.validity.not_after > m.leaf.validity.not_before));
+        assert!(view().members.scan().values().all(|m| m.leaf.validity.not_after > m.leaf.validity.not_before));
         // On a new connection, whose certificate the client verifies.
         let mut whoami = client.connect(node).await.unwrap();
         whoami.ask().await.unwrap();

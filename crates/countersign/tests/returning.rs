@@ -52,7 +52,7 @@ async fn evicted_node_learns_it_and_serves_no_client() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_that_was_off_when_it_was_evicted_learns_it_when_it_starts_and_does_not_come_back() {
+async fn node_evicted_while_off_learns_it_at_start() {
     let mut nodes = cluster_of(3).await;
     for node in &nodes {
         node.converged(3).await;
@@ -67,7 +67,7 @@ async fn a_node_that_was_off_when_it_was_evicted_learns_it_when_it_starts_and_do
 
 /// A leaf that was renewed since is superseded: every peer refuses it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_restored_from_an_old_copy_comes_back_by_itself() {
+async fn member_restored_from_an_old_copy_comes_back_by_itself() {
     let short = Lifetimes { node_ttl_secs: 12, ..Lifetimes::default() };
     let mut nodes = cluster_living(2, short).await;
     let token = nodes[0].token(Suffrage::Learner, 1).await;
@@ -172,7 +172,7 @@ async fn a_return_is_of_one_member_for_one_connection() {
 
 /// What a member that was away does not sign anything for.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_is_recognized_under_the_authorities_and_evictions_of_the_attestations_alone() {
+async fn server_is_recognized_by_the_attestations_alone() {
     let (node, other) = (Node::bootstrap("n1").await, Node::bootstrap("n1").await);
     let (view, foreign) = (node.member().view(), other.member().view());
     let none = BTreeSet::new();

@@ -67,7 +67,7 @@ async fn a_revoked_key_is_cut_off_on_every_member_before_the_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_revoked_principal_loses_all_its_keys_and_one_issued_later_counts() {
+async fn revoked_principal_loses_all_keys_but_not_later_ones() {
     let nodes = cluster_of(3).await;
     let (first, second) = (nodes[0].client("pay").await, nodes[0].client("pay").await);
     let other = nodes[0].client("payments").await;

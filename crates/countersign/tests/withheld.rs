@@ -101,7 +101,7 @@ fn refusal(status: u16, code: &str) -> (u16, String) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_was_withheld_until_its_admin_was_revoked_is_refused() {
+async fn request_withheld_until_its_admin_was_revoked_is_refused() {
     let node = Node::bootstrap("n1").await;
     let (ada, eve) = (node.issue("admin/ada").await, node.issue("admin/eve").await);
     // Its length is told in the head, or chunk by chunk.
@@ -138,7 +138,7 @@ async fn a_request_that_was_withheld_until_its_admin_was_revoked_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_is_too_long_or_unauthenticated_is_refused_unread() {
+async fn long_or_unauthenticated_body_is_refused_unread() {
     let node = Node::bootstrap("n1").await;
     let (ada, pay) = (node.issue("admin/ada").await, node.issue("client/pay").await);
     let answer = node.over_https(&ada, "POST", "/v1/tokens", &" ".repeat(64 * 1024 + 1)).await;
@@ -153,7 +153,7 @@ async fn a_body_that_is_too_long_or_unauthenticated_is_refused_unread() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_request_that_was_withheld_until_its_rule_was_removed_is_refused() {
+async fn request_withheld_until_its_rule_was_removed_is_refused() {
     let node = Node::bootstrap("n1").await;
     let pay = node.issue("client/pay").await;
     node.add_rule(rule("mint", "client/pay", "create", "token")).await;

@@ -188,7 +188,7 @@ impl Endpoint {
         if peer.scope() == Scope::Recovery && !recovers {
             return Err(Refusal::Expired);
         }
-        registration.judged(peer.scope());
+        registration.judged(&peer);
         match registration.closed().refusal() {
             None => Ok((registration, peer)),
             Some(refusal) => Err(refusal),

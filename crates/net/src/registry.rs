@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use countersign_core::id::{KeyId, NodeId};
 use countersign_core::limits::{CONNECTIONS_PER_PRINCIPAL_MAX, SERVICE_CONNECTIONS_MAX};
 use countersign_core::locked::{LockGuard, Locked};
-use countersign_core::peer::{Proof, Refusal, Scope, Wanted, verify_again};
+use countersign_core::peer::{Proof, Refusal, Scope, VerifiedPeer, Wanted, verify_again};
 use countersign_core::principal::Principal;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
@@ -100,6 +100,8 @@ struct Entry {
     closed: Arc<Closed>,
     /// What its judgement allows; the least until there is one.
     scope: Scope,
+    /// The last moment at which its proof counts: the end of the certificate, or that of the record if it is earlier.
+    not_after: UnixMillis,
 }
 
 impl Entry {
@@ -114,21 +116,17 @@ impl Entry {
 struct Entries {
     last_id: u64,
     by_id: HashMap<u64, Entry>,
-    /// Last second of the proof, then id; of those of full scope. In recovery the end of the proof ends nothing.
+    /// Last second of the proof, then id; of those of full scope. Proofs count whole seconds, the last one included.
+    /// In recovery the end of the proof ends nothing.
     by_expiry: BTreeSet<(u64, u64)>,
 }
 
 impl Entries {
     fn remove(&mut self, id: u64) -> Option<Entry> {
         let entry = self.by_id.remove(&id)?;
-        self.by_expiry.remove(&(last_second(&entry.connection.proof), id));
+        self.by_expiry.remove(&(entry.not_after.secs(), id));
         Some(entry)
     }
-}
-
-/// Proofs count whole seconds, the last one included.
-fn last_second(proof: &Proof) -> u64 {
-    proof.not_after().secs()
 }
 
 /// A connection that the registry has ended.
@@ -190,18 +188,19 @@ impl Registry {
         let mut entries = self.lock();
         entries.last_id = entries.last_id.wrapping_add(1);
         let id = entries.last_id;
-        let entry = Entry { connection: Arc::new(connection), closed: Arc::clone(&closed), scope: Scope::Recovery };
+        let (not_after, scope) = (connection.proof.not_after(), Scope::Recovery);
+        let entry = Entry { connection: Arc::new(connection), closed: Arc::clone(&closed), scope, not_after };
         entries.by_id.insert(id, entry);
         drop(entries);
         Registration { registry: self.clone(), id, closed }
     }
 
-    /// The connection was judged to be of full scope: it ends with its proof.
-    fn widen(&self, id: u64) {
+    /// The connection was judged to be of full scope: it ends at `not_after`, with its proof.
+    fn widen(&self, id: u64, not_after: UnixMillis) {
         let mut entries = self.lock();
         let Some(entry) = entries.by_id.get_mut(&id) else { return };
-        entry.scope = Scope::Full;
-        let expiry = (last_second(&entry.connection.proof), id);
+        (entry.scope, entry.not_after) = (Scope::Full, not_after);
+        let expiry = (not_after.secs(), id);
         entries.by_expiry.insert(expiry);
         let earliest = entries.by_expiry.first() == Some(&expiry);
         drop(entries);
@@ -277,7 +276,7 @@ impl Registry {
             LiveConnection {
                 principal: proof.principal().clone(),
                 key: proof.key(),
-                not_after: proof.not_after(),
+                not_after: entry.not_after,
                 alpn: connection.alpn,
                 remote: connection.remote,
                 dialed: connection.dialed,
@@ -338,9 +337,9 @@ impl Registration {
     }
 
     /// Takes note of what the connection was judged to be.
-    pub(crate) fn judged(&self, scope: Scope) {
-        if scope == Scope::Full {
-            self.registry.widen(self.id);
+    pub(crate) fn judged(&self, peer: &VerifiedPeer) {
+        if peer.scope() == Scope::Full {
+            self.registry.widen(self.id, peer.not_after());
         }
     }
 }

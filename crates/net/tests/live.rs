@@ -14,7 +14,7 @@ use countersign_net::frame::FirstFrame;
 use countersign_net::stream::ClosedByTrust;
 use countersign_net::{Alpn, DialCause, Dialer, Endpoint, Expected, PublishError, Registry, ServiceStream};
 use rig::raw::{Raw, first_frame};
-use rig::{Cluster, ManualClock, NOW, Sink, Wish, node_principal, until, valid, wish};
+use rig::{Cluster, ManualClock, NOW, Sink, Wish, client_principal, node_principal, until, valid, wish};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -282,6 +282,25 @@ async fn a_connection_ends_with_its_certificate() {
     assert_eq!(registry.expire(UnixMillis(end.0 + 999)), [], "the last second counts");
     let closed = registry.expire(end.plus_secs(1));
     assert_eq!(closed.iter().map(|c| c.refusal).collect::<Vec<_>>(), [Refusal::Expired]);
+    is_closed(&mut accepted, Refusal::Expired).await;
+}
+
+#[tokio::test]
+async fn connection_ends_with_its_record_where_that_ends_before_the_certificate() {
+    let mut cluster = Cluster::new();
+    let (end, role) = (NOW.plus_secs(5), client_principal("pay").role);
+    cluster.next(|view| {
+        view.principals.update(&role, |keys| keys.values_mut().for_each(|issued| issued.not_after = end));
+    });
+    assert!(end < valid().not_after);
+    let mut server = cluster.serve(1).await;
+    let pay = cluster.dialer(&cluster.client);
+    let _dialed = pay.dial_service(&server.dialed(), Expected::Host).await.unwrap();
+    let mut accepted = server.services.recv().await.unwrap();
+    let registry = server.endpoint.registry();
+    assert_eq!(registry.connections()[0].not_after, end);
+    assert_eq!(registry.expire(UnixMillis(end.0 + 999)), [], "the last second counts");
+    assert_eq!(registry.expire(end.plus_secs(1)).len(), 1);
     is_closed(&mut accepted, Refusal::Expired).await;
 }
 

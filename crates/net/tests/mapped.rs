@@ -9,7 +9,7 @@ use countersign_core::id::NodeId;
 use countersign_core::name::HostName;
 use countersign_core::peer::Refusal;
 use countersign_core::time::UnixMillis;
-use countersign_core::trust::member::Member;
+use countersign_core::trust::member::{Evicted, Member};
 use countersign_net::{
     AcceptorLimits, Credential, DialCause, DialError, Dialer, Endpoint, Expected, ServedBy, ServiceClient,
     SponsorChain, Trust, dial_enroll, dial_enroll_mapped,
@@ -201,7 +201,8 @@ async fn a_certificate_that_maps_to_no_principal_is_refused() {
         let key = view.members[&NodeId(3)].leaf.key;
         evict(view, 3);
         let name = HostName::parse("n3").unwrap();
-        view.evicted.update(&NodeId(3), |gone| gone.mapped = Some(name)).unwrap();
+        let gone = view.evicted[&NodeId(3)].clone();
+        view.evicted.insert(NodeId(3), Evicted { mapped: Some(name), ..gone });
         view.revoked_keys.insert(key);
     });
     let mut server = mapped.serve(1).await;

@@ -122,7 +122,7 @@ async fn a_founding_killed_after_any_step_is_finished_by_the_next_start() {
 }
 
 #[tokio::test]
-async fn a_join_killed_after_any_step_is_finished_by_the_next_start_and_admits_one() {
+async fn killed_join_is_finished_by_the_next_start() {
     let home = tempfile::tempdir().unwrap();
     let (founder, _) = start_node(&settings(home.path(), "n1"), founding()).await.unwrap();
     let token = fs::read_to_string(home.path().join(file::CLUSTER_TOKEN)).unwrap();

@@ -338,7 +338,7 @@ fn assemble(
         let path = data.file(file::MEMBER);
         return Err(DataDirError::Damaged { path, reason: DamageReason::Mismatch }.into());
     }
-    let time = time.max(view.members.values().map(|m| m.admitted_at).max().unwrap_or(UnixMillis(0)));
+    let time = time.max(view.members.scan().values().map(|m| m.admitted_at).max().unwrap_or(UnixMillis(0)));
     let refusals = Arc::new(RefusalLog::open(&data.file(file::REFUSALS)));
     let told: Arc<dyn Refusals> = Arc::clone(&refusals) as Arc<dyn Refusals>;
     let trust = Trust::of_view(view, Some(credential), time)?;

@@ -37,7 +37,7 @@ impl WayBack {
     pub(crate) fn of(view: Option<&View>, node: NodeId, itself: bool) -> Self {
         let other = |member: &Member| member.id != node && member.suffrage == Suffrage::Voter;
         match view {
-            Some(view) if !view.members.values().any(other) => Self::OnlyVoter,
+            Some(view) if !view.members.scan().values().any(other) => Self::OnlyVoter,
             Some(_) if itself => Self::ReturnAsLearner,
             Some(_) | None => Self::JoinAgain,
         }

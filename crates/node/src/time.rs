@@ -9,8 +9,7 @@ use countersign_core::lease::LeaseManager;
 use countersign_core::limits::SKEW_SECS;
 use countersign_core::locked::Locked;
 use countersign_core::time::{BootMillis, UnixMillis};
-use countersign_core::trust::clocks::StampError;
-use countersign_core::trust::member::Suffrage;
+use countersign_core::trust::clocks::{Anchor, StampError};
 use countersign_guard::Time;
 use countersign_net::{Clock, SystemClock};
 
@@ -70,11 +69,13 @@ pub struct ClusterTime {
     /// Has the clocks that voters reported.
     manager: Arc<Locked<LeaseManager>>,
     own: OwnClock,
+    /// The leader's newest stamp, and when it came.
+    told: Locked<Option<Anchor>>,
 }
 
 impl ClusterTime {
     pub(crate) fn new(node: NodeId, state: SharedState, manager: Arc<Locked<LeaseManager>>) -> Self {
-        Self { node, state, manager, own: OwnClock::default() }
+        Self { node, state, manager, own: OwnClock::default(), told: Locked::default() }
     }
 
     /// Whether this host's clock is right, as far as a leader has said.
@@ -82,10 +83,15 @@ impl ClusterTime {
         self.own.is_right()
     }
 
+    /// The leader's stamp in its newest answer, and when it came; none before the first.
+    pub(crate) fn stamp_told(&self) -> Option<Anchor> {
+        *self.told.lock()
+    }
+
     fn voters(&self) -> BTreeSet<NodeId> {
         let state = self.state.read();
         let Some(view) = state.view() else { return BTreeSet::from([self.node]) };
-        view.members.values().filter(|m| m.suffrage == Suffrage::Voter).map(|m| m.id).collect()
+        view.members.voters().map(|member| member.id).collect()
     }
 
     /// The time that this member, as leader, stamps a command with.
@@ -104,7 +110,10 @@ impl ClusterTime {
     pub(crate) fn compare(&self, stamp: Option<UnixMillis>) -> bool {
         let was_right = self.own.is_right();
         let right = match stamp {
-            Some(stamp) => self.own.compare(SystemClock.now(), stamp),
+            Some(stamp) => {
+                *self.told.lock() = Some(Anchor { time: stamp, at: boot_now() });
+                self.own.compare(SystemClock.now(), stamp)
+            }
             None => was_right,
         };
         match (was_right, self.own.off_secs()) {

@@ -117,7 +117,7 @@ async fn an_older_copy_of_the_store_alone_is_never_used() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_store_without_either_mark_or_with_anothers_is_never_used() {
+async fn store_without_either_mark_or_with_anothers_is_never_used() {
     let (dir, other) = (used(1, 2).await, used(1, 2).await);
     let at = place(1, dir.path());
     for mark in [at.record.clone(), at.path.join("confirmed")] {

@@ -89,7 +89,7 @@ async fn fill(group: &Group, bytes: usize, waiting: &mut Vec<Proposing>) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 10)]
-async fn data_groups_use_up_what_they_have_together_and_nothing_of_the_trust_group() {
+async fn data_groups_share_a_budget_apart_from_the_trust_group() {
     const FULL: u64 = (DATA_PROPOSAL_BYTES_MAX / PROPOSAL_BYTES_MAX) as u64;
     let (gate, roster) = (Gate::default(), Roster::default());
     let _opened = OpenedInTheEnd(gate.clone());

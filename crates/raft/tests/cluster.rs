@@ -75,7 +75,7 @@ async fn a_member_that_crashed_alone_catches_up() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_lossy_network_loses_no_answered_command_and_applies_none_twice() {
+async fn lossy_network_loses_no_answered_command_and_applies_none_twice() {
     let (net, roster) = (Net::seeded(3), Roster::default());
     let members = trio(&net, &roster, TRUST, &config()).await;
     leader(&members, TRUST).await;
@@ -116,7 +116,7 @@ async fn a_lossy_network_loses_no_answered_command_and_applies_none_twice() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_cut_off_answers_unknown_and_learns_what_became_of_its_entry() {
+async fn isolated_leader_answers_unknown_and_later_learns_the_outcome() {
     let (net, roster) = (Net::seeded(4), Roster::default());
     let mut members = trio(&net, &roster, TRUST, &config()).await;
     let at = leader(&members, TRUST).await;
@@ -235,7 +235,7 @@ async fn voters_come_and_go_one_by_one() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_leader_cut_off_holds_only_so_much_and_answers_everyone() {
+async fn leader_cut_off_holds_only_so_much_and_answers_everyone() {
     let (net, roster) = (Net::seeded(10), Roster::default());
     let impatient = countersign_raft::GroupConfig { deadline: std::time::Duration::from_secs(1), ..config() };
     let members = trio(&net, &roster, TRUST, &impatient).await;

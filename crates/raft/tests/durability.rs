@@ -159,7 +159,7 @@ async fn a_store_is_open_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_group_whose_promise_cannot_be_kept_stops_and_says_so() {
+async fn group_whose_promise_cannot_be_kept_stops_and_says_so() {
     let (_, member) = alone(3).await;
     let group = member.group(TRUST);
     assert!(group.running().is_ok() && !member.store.failed());
@@ -266,7 +266,7 @@ async fn a_flipped_bit_in_a_table_is_refused_as_well() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_torn_write_is_forgiven_and_a_lost_one_is_not() {
+async fn torn_write_is_forgiven_and_a_lost_one_is_not() {
     const CONFIRMED: u32 = 8;
     let (roster, member) = alone(CONFIRMED).await;
     let dir = member.shutdown().await;
@@ -314,7 +314,7 @@ async fn a_start_that_failed_halfway_does_not_block_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_of_a_newer_version_stops_the_group_by_name_and_an_update_goes_on() {
+async fn newer_command_stops_the_group_until_an_update() {
     let (net, roster) = (Net::seeded(9), Roster::default());
     roster.set(TRUST, &[1]);
     let mut member = Member::new(1, &net, &roster);

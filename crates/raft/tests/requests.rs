@@ -103,7 +103,7 @@ async fn groups_share_a_transport_and_a_store_and_nothing_else() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_that_is_not_assigned_is_refused_with_every_request() {
+async fn member_that_is_not_assigned_is_refused_with_every_request() {
     let (_net, roster, members) = cluster().await;
     let first = &members[0].groups;
     let before = members[0].group(PAIR).status();

@@ -27,7 +27,7 @@ async fn propose_each(member: &Member, from: u32, to: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_member_too_far_behind_gets_a_snapshot_and_keeps_it() {
+async fn member_too_far_behind_gets_a_snapshot_and_keeps_it() {
     let (net, roster) = (Net::seeded(1), Roster::default());
     let members = trio(&net, &roster, TRUST, &small()).await;
     let at = leader(&members, TRUST).await;

@@ -101,7 +101,7 @@ impl World {
 
     /// A member, as the whole log has it: operators see further than the member that they ask.
     pub(crate) fn member(&mut self) -> Option<NodeId> {
-        let members: Vec<NodeId> = self.view()?.members.keys().copied().collect();
+        let members: Vec<NodeId> = self.view()?.members.scan().keys().copied().collect();
         self.rng.pick(&members).copied()
     }
 
@@ -197,7 +197,7 @@ impl World {
     fn draw_seal(&mut self) -> Option<Command> {
         let sealed = self.ledger.reference().state().sealed();
         let authority = self.home.authority;
-        let voters = self.view()?.members.values().filter(|m| m.suffrage == Suffrage::Voter);
+        let voters = self.view()?.members.voters();
         let without: Vec<NodeId> = voters.map(|m| m.id).filter(|id| !sealed.contains_key(&(authority, *id))).collect();
         let node = *self.rng.pick(&without)?;
         Some(Command::SealAuthority(SealAuthority { authority, node, sealed: self.rng.bytes::<8>().to_vec() }))

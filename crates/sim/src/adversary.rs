@@ -328,7 +328,7 @@ impl World {
         let waiting: Vec<(u64, MemberKeys)> = self.joiners.values().filter_map(Joiner::waits_on).collect();
         let Some((connection, keys)) = self.rng.pick(&waiting).copied() else { return Ok(()) };
         let Some(mut view) = self.ledger.view().cloned() else { return Ok(()) };
-        let own = view.members.values().find(|member| member.keys == keys).map(|member| member.id);
+        let own = view.members.scan().values().find(|member| member.keys == keys).map(|member| member.id);
         let Some(node) = (if self.rng.one_in(3) { self.member() } else { own }) else { return Ok(()) };
         let false_view = Arc::make_mut(&mut view);
         match self.rng.below(3) {

@@ -146,7 +146,7 @@ impl World {
     /// Another voter leads. Of the old leader's tail it has a prefix; the rest is lost, and so is every answer owed.
     pub(crate) fn elect(&mut self) -> Result<(), Broken> {
         let Some(view) = self.ledger.view() else { return Ok(()) };
-        let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter).map(|m| m.id);
+        let voters = view.members.voters().map(|m| m.id);
         let fit: Vec<NodeId> = voters.filter(|id| self.hosts.contains_key(id)).collect();
         let Some(next) = self.rng.pick(&fit).copied() else { return Ok(()) };
         let survive = self.rng.index(self.leadership.tail.len() + 1);

@@ -148,7 +148,7 @@ impl Faults {
                 if matches!(outcome, Outcome::Refused(_)) {
                     // One of the two works at each level.
                     let members: Vec<NodeId> =
-                        state.view().into_iter().flat_map(|v| v.members.keys()).copied().take(1).collect();
+                        state.view().into_iter().flat_map(|v| v.members.scan().keys()).copied().take(1).collect();
                     let group = GroupId(9);
                     state.apply(
                         &again(Command::AssignGroup(AssignGroup { group, members: Vec::new() })),
@@ -230,12 +230,15 @@ fn judge_with(
     let role = parts.principal.role.clone();
     match (danger, role.node_id()) {
         (Danger::ForgetsEvictions, _) => {
-            for (id, member) in graves.iter().filter(|(id, _)| view.evicted.remove(id).is_some()) {
+            let evicted = core::mem::take(&mut view.evicted);
+            for (id, member) in graves.iter().filter(|(id, _)| evicted.contains_key(id)) {
                 for key in [member.keys.identity.id(), member.leaf.key] {
                     view.revoked_keys.remove(&key);
                 }
                 view.members.insert(*id, member.clone());
             }
+            let others = evicted.scan().iter().filter(|(id, _)| !graves.contains_key(id));
+            view.evicted = others.map(|(id, evicted)| (*id, evicted.clone())).collect();
         }
         (Danger::BelievesAnyLeaf, Some(node)) => {
             view.members.update(&node, |member| member.leaf.key = parts.key);
@@ -257,7 +260,7 @@ fn judge_with(
             });
         }
         (Danger::BelievesAnyNode, Some(node)) => {
-            let any_member = view.members.values().next().cloned();
+            let any_member = view.members.scan().values().next().cloned();
             if let Some(mut member) = any_member.filter(|_| !view.members.contains_key(&node)) {
                 member.leaf.key = parts.key;
                 view.members.insert(node, member);

@@ -242,7 +242,7 @@ impl Ledger {
     fn check_addresses(&self) -> Result<(), Broken> {
         let Some(view) = self.view() else { return Ok(()) };
         let mut known = BTreeMap::new();
-        for member in view.members.values() {
+        for member in view.members.scan().values() {
             for address in &member.addresses {
                 if known.insert(address, member.id).is_some_and(|other| other != member.id) {
                     return Err(Broken::AddressTwice(member.id));
@@ -257,7 +257,7 @@ impl Ledger {
         let Some(view) = self.view() else { return Ok(()) };
         let sealed = self.reference.state().sealed();
         let opened = |node: NodeId| sealed.iter().any(|((_, holder), copy)| *holder == node && copy.opened);
-        let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter);
+        let voters = view.members.scan().values().filter(|m| m.suffrage == Suffrage::Voter);
         if voters.into_iter().any(|m| opened(m.id)) { Ok(()) } else { Err(Broken::CaKeyLost) }
     }
 }

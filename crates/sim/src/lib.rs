@@ -31,8 +31,8 @@ mod world;
 
 pub use danger::Danger;
 pub use leases::{
-    Cost, LeaseBroken, LeaseDanger, LeaseReport, LeaseViolation, Setting, Unmet, eviction_millis, lease_cost,
-    run_leases,
+    Cost, LeaseBroken, LeaseDanger, LeaseReport, LeaseViolation, Setting, Unmet, eviction_begun, eviction_millis,
+    lease_cost, run_leases,
 };
 pub use trace::{Event, Report};
 pub use violation::{Broken, Unfounded, Violation};

@@ -17,6 +17,8 @@ mod markdown;
 mod mask;
 mod metadata;
 mod places;
+mod rows;
+mod scans;
 mod source;
 mod symbols;
 mod words;
@@ -59,7 +61,9 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     findings.extend(tree.texts.iter().filter_map(manifests::check));
     findings.extend(tree.texts.iter().flat_map(places::check));
     findings.extend(tree.texts.iter().flat_map(source::check));
+    findings.extend(tree.texts.iter().flat_map(scans::check));
     findings.extend(tree.texts.iter().flat_map(words::check));
+    findings.extend(rows::check(&tree.paths));
     findings.extend(links::check(&tree));
     findings.extend(symbols::check(&tree));
 

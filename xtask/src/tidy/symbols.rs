@@ -14,6 +14,11 @@ use super::mask::{code_of, is_word};
 /// Records of the past.
 const HISTORY: [&str; 2] = ["CHANGELOG.md", "docs/adr/"];
 
+/// The paths of the tables.
+pub(super) fn paths() -> impl Iterator<Item = &'static str> {
+    HISTORY.into_iter()
+}
+
 pub(crate) fn check(tree: &Tree) -> Vec<Finding> {
     let known = known_words(&tree.texts);
     let mut findings = Vec::new();

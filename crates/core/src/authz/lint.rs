@@ -209,8 +209,8 @@ struct Known<'a> {
 
 impl<'a> Known<'a> {
     fn of(view: &'a View) -> Self {
-        let members = view.members.values().map(|member| (member.role.as_deref(), &member.attributes));
-        let labelled = view.labels.values().map(|labels| (labels.role.as_deref(), &labels.attributes));
+        let members = view.members.scan().values().map(|member| (member.role.as_deref(), &member.attributes));
+        let labelled = view.labels.scan().values().map(|labels| (labels.role.as_deref(), &labels.attributes));
         let mut held: BTreeMap<&str, BTreeSet<&Attributes>> = BTreeMap::new();
         for (role, attributes) in members.chain(labelled) {
             if let Some(role) = role {
@@ -255,6 +255,6 @@ impl<'a> Known<'a> {
 
 /// Every principal that the view names: members, and brokers, clients and admins with certificates or labels.
 pub(super) fn on_record(view: &View) -> BTreeSet<Role> {
-    let members = view.members.keys().map(|id| Role::Node(*id));
-    members.chain(view.principals.keys().cloned()).chain(view.labels.keys().cloned()).collect()
+    let members = view.members.scan().keys().map(|id| Role::Node(*id));
+    members.chain(view.principals.scan().keys().cloned()).chain(view.labels.scan().keys().cloned()).collect()
 }

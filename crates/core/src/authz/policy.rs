@@ -153,7 +153,7 @@ impl Policy {
 
     /// The rules, by id.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<Rule>> {
-        self.rules.values()
+        self.rules.scan().values()
     }
 
     /// The rule of this id.

@@ -37,16 +37,12 @@ impl HostChecks {
         if view.key_is_elsewhere() {
             return vec![];
         }
-        let unproved = |node: &NodeId| -> Vec<Address> {
-            let member = view.members.get(node);
-            member.map(|member| view.unproved(member).into_iter().cloned().collect()).unwrap_or_default()
-        };
-        self.0.retain(|node, looked| looked.addresses == unproved(node));
-        for node in view.members.keys() {
-            let addresses = unproved(node);
-            if !addresses.is_empty() {
-                self.0.entry(*node).or_insert(Looked { addresses, times: 0, next: now });
-            }
+        self.0.retain(|node, looked| {
+            view.members.get(node).is_some_and(|member| member.unproved().eq(looked.addresses.iter()))
+        });
+        for member in view.members.unproved() {
+            let looked = || Looked { addresses: member.unproved().cloned().collect(), times: 0, next: now };
+            self.0.entry(member.id).or_insert_with(looked);
         }
         let mut due: Vec<(BootMillis, NodeId)> =
             self.0.iter().filter(|(_, looked)| looked.next <= now).map(|(node, looked)| (looked.next, *node)).collect();

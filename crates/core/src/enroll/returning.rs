@@ -9,8 +9,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{ClusterId, KeyId, NodeId, StoreId};
 use crate::key::{Endorsement, SecretKey, SignatureError};
+use crate::time::UnixMillis;
 use crate::transcript::Transcript;
 use crate::trust::command::{Command, Renew};
+use crate::trust::member::Member;
 use crate::trust::outcome::Refused;
 use crate::trust::view::View;
 
@@ -161,14 +163,14 @@ impl ReturnRequest {
 pub struct Returning(ReturnRequest);
 
 impl Returning {
-    /// Checks `request` against the connection that it came over, the key of the CSR, and `view`.
+    /// Checks `request` against the connection that it came over, the key of the CSR, and `view` at `now`.
     ///
     /// Errors: only the member itself is told the number that counts, in answer to a wrong one.
     pub fn check(
         request: ReturnRequest,
         channel: &ReturnChannel,
         csr_key: KeyId,
-        view: &View,
+        (view, now): (&View, UnixMillis),
     ) -> Result<Self, ReturnError> {
         let node = request.node;
         if request.cluster != view.cluster {
@@ -197,9 +199,7 @@ impl Returning {
         if view.revoked_keys.contains(&identity.id()) {
             return Err(Refused::KeyRevoked.into());
         }
-        // The same key again: an answer was lost, and is given once more.
-        let recorded = member.leaf_of(request.leaf_key).map(|leaf| leaf.renewal);
-        let next = recorded.unwrap_or(member.renewal().saturating_add(1));
+        let next = number_of(member, request.leaf_key, now);
         if request.endorsement.renewal != next {
             return Err(Refused::RenewalOutOfOrder { node, next }.into());
         }
@@ -213,12 +213,21 @@ impl Returning {
     }
 }
 
+/// The number that `apply` takes for `key`. The same key again: an answer was lost, and is given once more. But a next
+/// certificate that has ended before its member got it is issued once more, by the next number.
+fn number_of(member: &Member, key: KeyId, now: UnixMillis) -> u64 {
+    let lapsed = member.renewed.as_ref().is_some_and(|next| next.leaf.key == key && next.leaf.has_ended(now));
+    let recorded = member.leaf_of(key).filter(|_| !lapsed);
+    recorded.map_or(member.renewal().saturating_add(1), |leaf| leaf.renewal)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trust::command::Evict;
+    use crate::id::TokenId;
+    use crate::trust::command::{Evict, RevokeJoinToken};
     use crate::trust::outcome::Outcome;
-    use crate::trust::tests::rig::{CLUSTER, Rig, key, leaf_key};
+    use crate::trust::tests::rig::{CLUSTER, NOW, Rig, key, leaf_key};
 
     const HERE: ReturnChannel = ReturnChannel { leaf: [3; 32], exporter: [4; 32] };
 
@@ -232,7 +241,8 @@ mod tests {
     }
 
     fn check(rig: &Rig, request: ReturnRequest) -> Result<Command, ReturnError> {
-        Returning::check(request, &HERE, next(), rig.0.view().unwrap()).map(Returning::into_command)
+        let now = rig.0.time();
+        Returning::check(request, &HERE, next(), (rig.0.view().unwrap(), now)).map(Returning::into_command)
     }
 
     #[test]
@@ -242,6 +252,20 @@ mod tests {
         assert!(matches!(rig.apply(command), Outcome::Renewed(renewed) if !renewed.repeated));
         let again = check(&rig, request(1)).unwrap();
         assert!(matches!(rig.apply(again), Outcome::Renewed(renewed) if renewed.repeated));
+    }
+
+    /// Its certificate was on record, and ended before the member asked again.
+    #[test]
+    fn member_returns_with_the_key_of_a_certificate_that_it_never_got() {
+        let mut rig = Rig::three_voters();
+        let command = check(&rig, request(1)).unwrap();
+        rig.apply(command);
+        let later = NOW.plus_secs(2 * 86_400);
+        rig.apply_at(later, Command::RevokeJoinToken(RevokeJoinToken(TokenId([9; 8]))));
+        let told = Refused::RenewalOutOfOrder { node: NodeId(2), next: 2 };
+        assert_eq!(check(&rig, request(1)), Err(told.into()));
+        let command = check(&rig, request(2)).unwrap();
+        assert!(matches!(rig.apply_at(later, command), Outcome::Renewed(renewed) if renewed.leaf.renewal == 2));
     }
 
     #[test]

@@ -47,8 +47,8 @@ impl Roster {
         Some(Self {
             generation: view.generation,
             attested: state.is_attested(generation),
-            members: view.members.values().map(|member| (member.id, member.suffrage)).collect(),
-            evictions: view.evicted.iter().map(eviction).collect(),
+            members: view.members.scan().values().map(|member| (member.id, member.suffrage)).collect(),
+            evictions: view.evicted.scan().iter().map(eviction).collect(),
         })
     }
 }

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_says_that_it_enforces_what_all_its_delegates_enforce() {
+    fn member_claims_only_what_all_its_delegates_enforce() {
         let mut leases = DelegatedLeases::default();
         assert_eq!(leases.enforced(Generation(7), at(0)), (Generation(7), None));
         assert_eq!(leases.grant(ONE, Generation(7), at(10_000), at(0)), 9_900);
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delegate_that_does_not_answer_is_waited_for_until_its_lease_has_run_out() {
+    fn silent_delegate_is_waited_for_until_its_lease_runs_out() {
         let mut leases = DelegatedLeases::default();
         leases.grant(ONE, Generation(7), at(10_000), at(0));
         leases.acknowledge(ONE, Generation(7));
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lease_that_names_what_its_delegate_does_not_enforce_prolongs_nothing() {
+    fn lease_for_an_unenforced_generation_prolongs_no_delegate() {
         let mut leases = DelegatedLeases::default();
         leases.grant(ONE, Generation(7), at(10_000), at(0));
         leases.acknowledge(ONE, Generation(7));
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delegate_that_has_gone_is_waited_for_and_all_that_have_gone_are_one() {
+    fn gone_delegates_are_waited_for_as_one() {
         let mut leases = DelegatedLeases::default();
         for number in 1..=1000 {
             leases.grant(DelegateId(number), Generation(7), at(10_000 + number), at(0));
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_slowest_of_several_counts_and_a_restart_waits_for_those_it_forgot() {
+    fn slowest_delegate_counts_and_a_restart_waits_for_forgotten_delegates() {
         let mut leases = DelegatedLeases::default();
         leases.after_others(at(3_000));
         assert_eq!(leases.enforced(Generation(9), at(0)), (Generation(0), Some(at(3_000))));

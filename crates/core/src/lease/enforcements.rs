@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_is_told_the_oldest_first_and_only_what_is_enforced() {
+    fn leader_is_told_only_enforced_revocations_oldest_first() {
         let mut all = Enforcements::default();
         (1..=5).for_each(|n| all.enter(entry(2 * n)));
         assert_eq!(all.newest(Generation(7)), Generation(6));

@@ -4,8 +4,6 @@
 //! It decides and waits for nothing: its user asks the quorum, and hands each [`PendingGrant`] back. It must never
 //! grant a lease for a request that no quorum confirmed after it had come.
 
-use std::collections::BTreeSet;
-
 use super::LeaseLength;
 use super::message::{Answer, Request};
 use super::processes::Processes;
@@ -101,7 +99,7 @@ impl LeaseManager {
         if self.term.is_none() || !view.members.contains_key(&from) {
             return Err(NotLeader);
         }
-        self.processes.keep(|node| view.members.contains_key(&node));
+        self.processes.keep(view.members.len(), |node| view.members.contains_key(&node));
         if !self.counts(from, boot, now) {
             return Ok(Action::Answer(Answer::Replaced));
         }
@@ -158,10 +156,9 @@ impl LeaseManager {
         }
     }
 
-    /// The members that have held no lease of this leader for `millis`.
-    pub fn silent_members(&self, view: &View, millis: u64, now: BootMillis) -> BTreeSet<NodeId> {
-        let Some(term) = &self.term else { return BTreeSet::new() };
-        view.members.keys().copied().filter(|node| term.is_silent(*node, millis, now)).collect()
+    /// Whether `member` has held no lease of this leader for `millis`.
+    pub fn is_silent(&self, member: NodeId, millis: u64, now: BootMillis) -> bool {
+        self.term.as_ref().is_some_and(|term| term.is_silent(member, millis, now))
     }
 
     /// Whether a second process of `member` has spoken of late.

@@ -54,8 +54,11 @@ impl Processes {
         second.is_some_and(|at| now.since(at) < length.waited_millis())
     }
 
-    /// Forgets members that are gone.
-    pub(super) fn keep(&mut self, is_member: impl Fn(NodeId) -> bool) {
-        self.by_member.retain(|member, _| is_member(*member));
+    /// Forgets members that are gone, once more of them are known than there are `members`: so that not every request
+    /// looks at all.
+    pub(super) fn keep(&mut self, members: usize, is_member: impl Fn(NodeId) -> bool) {
+        if self.by_member.len() > members {
+            self.by_member.retain(|member, _| is_member(*member));
+        }
     }
 }

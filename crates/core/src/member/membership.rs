@@ -82,6 +82,14 @@ pub enum Step {
     },
 }
 
+/// Whether `voters` can decide while only `reached` are there, now and once `leaving` is gone. Otherwise the removal is
+/// not begun: it could not be committed.
+pub fn can_remove(voters: &BTreeSet<NodeId>, leaving: NodeId, reached: &BTreeSet<NodeId>) -> bool {
+    let majority = |of: &BTreeSet<NodeId>| of.intersection(reached).count() > of.len() / 2;
+    let stay = voters.iter().copied().filter(|id| *id != leaving).collect();
+    majority(voters) && majority(&stay)
+}
+
 /// The one next step of `leader`; none if Raft has what `state` wants, or must wait for a member. Removals come first:
 /// other members wait for them.
 pub fn next_step(state: &TrustState, group: &GroupProgress, leader: NodeId) -> Option<Step> {
@@ -100,10 +108,10 @@ pub fn next_step(state: &TrustState, group: &GroupProgress, leader: NodeId) -> O
     if let Some(node) = learners.iter().find(|id| wanted(id).is_none()) {
         return Some(Step::Remove(*node));
     }
-    if let Some((node, store)) = view.members.values().find_map(|m| Some((m.id, m.returning?))) {
+    if let Some((node, store)) = view.members.returning().find_map(|m| Some((m.id, m.returning?))) {
         return Some(Step::BindStore { node, store });
     }
-    if let Some(node) = view.members.keys().find(|id| !group.members.contains(**id)) {
+    if let Some(node) = view.members.scan().keys().find(|id| !group.members.contains(**id)) {
         return Some(Step::AddLearner(*node));
     }
     for member in view.members.voters() {

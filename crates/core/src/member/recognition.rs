@@ -96,10 +96,10 @@ pub struct Excerpt {
 }
 
 impl Excerpt {
-    /// The first page of `chain`, which leads to the newest attestation; if it is empty, that is `newest`.
-    pub fn of(chain: &[SignedAttestation], newest: &Arc<Attestation>) -> Self {
-        let newest = chain.last().map_or(newest, |signed| &signed.attestation);
-        Self { page: chain.iter().take(ATTESTATIONS_PER_ANSWER_MAX).cloned().collect(), newest: Arc::clone(newest) }
+    /// The first page of `chain`, which leads to the attestation `newest`, or is empty.
+    pub fn of<'a>(chain: impl IntoIterator<Item = &'a SignedAttestation>, newest: &Arc<Attestation>) -> Self {
+        let page = chain.into_iter().take(ATTESTATIONS_PER_ANSWER_MAX).cloned().collect();
+        Self { page, newest: Arc::clone(newest) }
     }
 
     /// The answer of `node` to this nonce. `view` has the voters' addresses.

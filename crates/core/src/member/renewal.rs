@@ -7,6 +7,7 @@
 use crate::id::{KeyId, NodeId};
 use crate::limits::SKEW_SECS;
 use crate::time::{BootMillis, UnixMillis, Validity};
+use crate::trust::clocks::Anchor;
 use crate::trust::command::AdoptLeaf;
 use crate::trust::member::{Leaf, Member};
 use crate::trust::view::View;
@@ -56,6 +57,8 @@ pub struct CertificateKeeper {
     due: Option<UnixMillis>,
     pause: u64,
     adopt_from: BootMillis,
+    /// The leader's newest stamp, and when it came.
+    stamp: Option<Anchor>,
     /// Until then nothing is done: the last attempt failed.
     failed_until: BootMillis,
     /// Until then no renewal is due by age: the last one was just made.
@@ -75,6 +78,7 @@ impl CertificateKeeper {
             due: None,
             pause: PAUSE_MILLIS_MIN,
             adopt_from: BootMillis(0),
+            stamp: None,
             failed_until: BootMillis(0),
             renewed_until: BootMillis(0),
             timeout: BootMillis(0),
@@ -88,6 +92,12 @@ impl CertificateKeeper {
             (self.in_use, self.drawn) = (Some(key), drawn);
             (self.adopted, self.adopt_from, self.for_hosts) = (false, BootMillis(0), None);
         }
+    }
+
+    /// The leader's stamp came with an answer to a request for a lease. A member whose clock is behind renews by it:
+    /// where the log stands still, the log alone would tell too late that the certificate ends.
+    pub const fn handle_stamp(&mut self, stamp: Anchor) {
+        self.stamp = Some(stamp);
     }
 
     /// The cluster knows that the certificate is in use.
@@ -110,8 +120,10 @@ impl CertificateKeeper {
         self.failed_until = now.plus(self.pause);
     }
 
-    /// What to do, as `view` and the judging time `time` have it; `now` is the clock of the pauses.
+    /// What to do, as `view` and the judging time `time` have it, or the leader's stamp if that is later by now; `now`
+    /// is the clock of the pauses.
     pub fn poll_action(&mut self, view: &View, time: UnixMillis, now: BootMillis) -> Option<Action> {
+        let time = self.stamp.map_or(time, |stamp| time.max(stamp.now(now)));
         self.timeout = now.plus(UNRECORDED_MILLIS);
         if now < self.failed_until {
             self.timeout = self.failed_until;

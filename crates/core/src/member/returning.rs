@@ -14,7 +14,7 @@ use crate::trust::view::View;
 
 /// Milliseconds after which a member without a lease tries whether its peers still know it.
 const LOOK_AGAIN_MILLIS: u64 = 1_000;
-/// Milliseconds before it asks again why it is refused, at first and at most: the same members would say the same
+/// Milliseconds before it asks again why it is refused, at first and at most: members that answered would say the same
 /// again.
 const ASK_AGAIN_MILLIS_MIN: u64 = 1_000;
 const ASK_AGAIN_MILLIS_MAX: u64 = 60_000;
@@ -36,8 +36,12 @@ impl Meaning {
     /// What a refusal that names its reason means; none where this member can do nothing about it.
     pub const fn of_refusal(refusal: Refusal) -> Option<Self> {
         match refusal {
-            Refusal::Evicted | Refusal::KeyRevoked => Some(Self::Evicted),
-            Refusal::Superseded | Refusal::Authority | Refusal::KeyUnknown => Some(Self::Certificate),
+            Refusal::Evicted => Some(Self::Evicted),
+            // A key is revoked with its member, or alone once another has followed it: an older copy of the directory
+            // has it.
+            Refusal::KeyRevoked | Refusal::Superseded | Refusal::Authority | Refusal::KeyUnknown => {
+                Some(Self::Certificate)
+            }
             Refusal::TrustDomain
             | Refusal::Cluster
             | Refusal::NotYetValid
@@ -207,7 +211,8 @@ impl RefusalFollower {
             Phase::Asking { meaning, next } => {
                 let meaning = *meaning;
                 let Some((node, address)) = next.pop_front() else {
-                    self.back_off(now);
+                    // No voter has answered, so that another time they may: it was cut off.
+                    self.phase = Phase::Pausing(now.plus(ASK_AGAIN_MILLIS_MIN));
                     return None;
                 };
                 Some(Action::Ask { node, address, meaning })

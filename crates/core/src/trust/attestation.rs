@@ -122,8 +122,7 @@ impl Attestation {
             voters.map(|m| (m.id, AttestedVoter { identity: m.keys.identity, store: m.store })).collect();
         let trusted = view.authorities.iter().filter(|(_, a)| a.phase != AuthorityPhase::Tainted);
         let authorities: BTreeSet<_> = trusted.map(|(id, _)| *id).collect();
-        let since = view.evicted.iter().filter(|(_, e)| e.generation > self.generation);
-        let evicted: BTreeSet<_> = since.map(|(id, _)| *id).collect();
+        let evicted: BTreeSet<_> = view.evicted.after(self.generation).collect();
         if voters == self.voters && authorities == self.authorities && evicted.is_empty() {
             return None;
         }
@@ -180,9 +179,9 @@ impl TrustState {
     /// Makes the next attestation if the view has come to say something else.
     pub(super) fn make_attestation(&mut self) {
         let Some(view) = &mut self.view else { return };
-        if self.attestations.is_empty() {
-            Arc::make_mut(&mut self.attestations)
-                .push(SignedAttestation { attestation: Arc::clone(&view.attestation), signatures: BTreeMap::new() });
+        let unsigned = |attestation| SignedAttestation { attestation, signatures: BTreeMap::new() };
+        if self.attestations.last().is_none() {
+            self.attestations.push(unsigned(Arc::clone(&view.attestation)));
         }
         let (sealed, authority) = (&self.sealed, view.active_authority());
         let opened = |id, node| sealed.get(&(id, node)).is_some_and(|copy| copy.opened);
@@ -190,29 +189,38 @@ impl TrustState {
         if let Some(next) = view.attestation.next(view, holds_key) {
             let next = Arc::new(next);
             Arc::make_mut(view).attestation = Arc::clone(&next);
-            Arc::make_mut(&mut self.attestations)
-                .push(SignedAttestation { attestation: next, signatures: BTreeMap::new() });
+            self.attestations.push(unsigned(next));
         }
     }
 
-    /// The attestation whose voters sign that at `index`: the one before it; the founder signs its own.
-    pub(super) fn signers(&self, index: usize) -> Option<&Arc<Attestation>> {
-        self.attestations.get(index.saturating_sub(1)).map(|signed| &signed.attestation)
+    /// The attestation whose voters sign attestation `number`: the one before it; the founder signs its own.
+    pub(super) fn signers(&self, number: u64) -> Option<&Arc<Attestation>> {
+        self.attestations.get(number.saturating_sub(1)).map(|signed| &signed.attestation)
     }
 
-    pub(super) fn is_complete(&self, index: usize) -> bool {
-        let enough = self.signers(index).map(|before| majority(before.voters.len()));
-        self.attestations.get(index).zip(enough).is_some_and(|(signed, enough)| signed.signatures.len() >= enough)
+    pub(super) fn is_complete(&self, number: u64) -> bool {
+        let enough = self.signers(number).map(|before| majority(before.voters.len()));
+        self.attestations.get(number).zip(enough).is_some_and(|(signed, enough)| signed.signatures.len() >= enough)
+    }
+
+    /// The number of the first attestation that lacks signatures: none before the number that the view shows does.
+    pub(super) fn first_open(&self) -> u64 {
+        let (attested, end) = (self.attested(), self.attestations.next_number());
+        (attested..end).find(|number| !self.is_complete(*number)).unwrap_or(end)
+    }
+
+    fn attested(&self) -> u64 {
+        self.view.as_ref().map_or(0, |view| view.attested)
     }
 
     /// The first attestation that lacks a signature of `node`, which may give one.
     pub fn to_sign(&self, node: NodeId) -> Option<&Arc<Attestation>> {
-        let open = (0..self.attestations.len()).find(|index| {
-            let may = self.signers(*index).is_some_and(|before| before.voters.contains_key(&node));
-            let signed = self.attestations.get(*index).is_some_and(|s| s.signatures.contains_key(&node));
-            may && !signed && !self.is_complete(*index)
+        let open = (self.first_open()..self.attestations.next_number()).find(|number| {
+            let may = self.signers(*number).is_some_and(|before| before.voters.contains_key(&node));
+            let signed = self.attestations.get(*number).is_some_and(|s| s.signatures.contains_key(&node));
+            may && !signed && !self.is_complete(*number)
         });
-        open.and_then(|index| self.attestations.get(index)).map(|signed| &signed.attestation)
+        open.and_then(|number| self.attestations.get(number)).map(|signed| &signed.attestation)
     }
 
     /// The number of the first attestation that could never be signed by enough were `leaving` evicted now; the one
@@ -220,45 +228,43 @@ impl TrustState {
     /// give.
     pub fn needs(&self, leaving: NodeId) -> Option<u64> {
         let view = self.view.as_ref()?;
-        let index = (usize::try_from(view.attested).ok()?..=self.attestations.len()).find(|index| {
-            let Some(before) = self.signers(*index) else { return false };
-            let signed = |id| self.attestations.get(*index).is_some_and(|s| s.signatures.contains_key(id));
+        (view.attested..=self.attestations.next_number()).find(|number| {
+            let Some(before) = self.signers(*number) else { return false };
+            let signed = |id| self.attestations.get(*number).is_some_and(|s| s.signatures.contains_key(id));
             let stays = |id: &NodeId, voter: &AttestedVoter| {
                 *id != leaving && view.members.get(id).is_some_and(|member| member.keys.identity == voter.identity)
             };
             let signers = before.voters.iter().filter(|(id, voter)| signed(id) || stays(id, voter)).count();
             before.voters.contains_key(&leaving) && signers < majority(before.voters.len())
-        })?;
-        u64::try_from(index).ok()
+        })
     }
 
     /// The voters that have not signed the first attestation that lacks signatures, and could.
     pub fn unsigned(&self) -> BTreeSet<NodeId> {
-        let open = (0..self.attestations.len()).find(|index| !self.is_complete(*index));
-        let signers = open.and_then(|index| Some((self.attestations.get(index)?, self.signers(index)?)));
+        let open = self.first_open();
+        let signers = self.attestations.get(open).zip(self.signers(open));
         let missing = signers
             .into_iter()
             .flat_map(|(signed, before)| before.voters.keys().filter(|id| !signed.signatures.contains_key(id)));
         missing.copied().collect()
     }
 
-    /// The attestations after number `known` that are signed by enough, without a gap.
-    pub fn chain_after(&self, known: u64) -> &[SignedAttestation] {
-        let start = usize::try_from(known).unwrap_or(usize::MAX).saturating_add(1);
-        let end = (start..self.attestations.len()).find(|index| !self.is_complete(*index));
-        self.attestations.get(start..end.unwrap_or(self.attestations.len())).unwrap_or_default()
+    /// The attestations after number `known` that are signed by enough, without a gap, in order.
+    pub fn chain_after(&self, known: u64) -> impl DoubleEndedIterator<Item = &SignedAttestation> {
+        self.attestations.range(known.saturating_add(1)..self.first_open())
     }
 
     /// The newest attestation that enough have signed, as they have all before it.
     pub fn newest_attested(&self) -> Option<&Arc<Attestation>> {
-        let attested = usize::try_from(self.view.as_ref()?.attested).ok()?;
+        let attested = self.view.as_ref()?.attested;
         self.attestations.get(attested).map(|signed| &signed.attestation)
     }
 
-    /// Whether what the view of `generation` says of voters, authorities and evictions is signed by enough.
+    /// Whether what the view of `generation` says of voters, authorities and evictions is signed by enough: every
+    /// attestation that is not was made later.
     pub fn is_attested(&self, generation: Generation) -> bool {
-        let attested = self.view.as_ref().map_or(0, |view| view.attested);
-        let by_then = self.attestations.iter().take_while(|s| s.attestation.generation <= generation);
-        by_then.last().is_some_and(|signed| signed.attestation.number <= attested)
+        let made = |number| self.attestations.get(number).map(|signed| signed.attestation.generation);
+        let later = made(self.attested().saturating_add(1)).is_none_or(|open| open > generation);
+        later && made(0).is_some_and(|first| first <= generation)
     }
 }

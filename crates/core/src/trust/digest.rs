@@ -52,9 +52,18 @@ impl TrustState {
             placement,
             notes,
         } = self;
-        let rest =
-            (sealed, next_node, node_ttl_secs, lease, &**attestations, staged, revision, chain, time, level_auto);
-        let mut parts = vec![codec::encode_at(*level, &rest)?];
+        // The first level digests all attestations each time, as its first release did.
+        let whole = (*level < PLACEMENT_LEVEL).then_some(attestations);
+        let mut parts = match whole {
+            Some(all) => {
+                let rest = (sealed, next_node, node_ttl_secs, lease, all, staged, revision, chain, time, level_auto);
+                vec![codec::encode_at(*level, &rest)?]
+            }
+            None => {
+                let rest = (sealed, next_node, node_ttl_secs, lease, staged, revision, chain, time, level_auto);
+                vec![codec::encode_at(*level, &rest)?, attestations.sum().to_bytes().to_vec()]
+            }
+        };
         parts.extend([tokens.sum(), enrollments.sum()].map(|sum| sum.to_bytes().to_vec()));
         if let Some(view) = view {
             let View {

@@ -84,12 +84,6 @@ impl View {
         LeafHosts { own, shared: self.client_names.iter().cloned().collect() }
     }
 
-    /// Addresses that `member` advertises and nothing proves: it is dialed there, and no certificate of it holds them.
-    pub fn unproved<'a>(&self, member: &'a Member) -> Vec<&'a Address> {
-        let unproved = |address: &&Address| !address.host.is_loopback() && !member.proved.contains_key(&address.host);
-        member.addresses.iter().filter(unproved).collect()
-    }
-
     /// Whether `host` may become that of the member `except`, or of a newcomer. A host belongs to one member or broker,
     /// whatever the port: a client that dials a host believes any certificate that holds it. On loopback many share a
     /// host.
@@ -104,16 +98,6 @@ impl View {
             return Err(Refused::HostTaken { host: host.clone(), by: Role::Node(member.id) });
         }
         self.check_no_broker(host)
-    }
-
-    /// A member of whose hosts one is another member's, a broker's or all members', of which there must be none.
-    pub(super) fn member_with_taken_host(&self) -> Option<NodeId> {
-        let taken = |member: &&Member| {
-            let renewed = member.renewed.as_ref().map_or(&[][..], |renewed| renewed.hosts.own.as_slice());
-            let mut own = member.hosts.own.iter().chain(renewed);
-            own.any(|host| self.check_host_free(Some(member.id), host).is_err())
-        };
-        self.members.values().find(taken).map(|member| member.id)
     }
 
     pub(super) fn check_no_broker(&self, host: &Host) -> Result<(), Refused> {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::member::{Member, Suffrage};
 use super::state::TrustState;
+use super::view::View;
 use crate::id::{NodeId, RequestId, TokenId};
 
 /// An invariant of the state does not hold: a defect of ours.
@@ -47,7 +48,7 @@ impl TrustState {
         let Some(view) = &self.view else { return Ok(()) };
         let mut names = BTreeSet::new();
         let mut mapped = BTreeSet::new();
-        for (id, member) in &view.members {
+        for (id, member) in view.members.scan() {
             if member.id != *id || id.0 >= self.next_node || view.evicted.contains_key(id) {
                 return Err(InvariantBroken::NodeId(*id));
             }
@@ -62,12 +63,12 @@ impl TrustState {
             }
             if member
                 .admitted_by
-                .is_some_and(|t| !self.enrollments.iter().any(|((token, _), n)| *token == t && n == id))
+                .is_some_and(|t| !self.enrollments.scan().iter().any(|((token, _), n)| *token == t && n == id))
             {
                 return Err(InvariantBroken::NotAdmitted(*id));
             }
         }
-        let overspent = self.tokens.iter().find(|(id, token)| {
+        let overspent = self.tokens.scan().iter().find(|(id, token)| {
             let used = self.enrollments.range((**id, RequestId([0; 16]))..=(**id, RequestId([0xff; 16]))).count();
             used as u64 + u64::from(token.record.uses_left) != u64::from(token.record.uses)
         });
@@ -76,23 +77,32 @@ impl TrustState {
         }
         let mut stores = BTreeSet::new();
         let twice = |m: &&Member| !stores.insert(m.store) || m.returning.is_some_and(|store| !stores.insert(store));
-        if let Some(member) = view.members.values().find(twice) {
+        if let Some(member) = view.members.scan().values().find(twice) {
             return Err(InvariantBroken::StoreTwice(member.id));
         }
         let mut keys = BTreeSet::new();
-        if let Some(member) = view.members.values().find(|m| m.keys().any(|key| !keys.insert(key))) {
+        if let Some(member) = view.members.scan().values().find(|m| m.keys().any(|key| !keys.insert(key))) {
             return Err(InvariantBroken::KeyTwice(member.id));
         }
-        if let Some(member) = view.member_with_taken_host() {
+        if let Some(member) = member_with_taken_host(view) {
             return Err(InvariantBroken::HostTwice(member));
         }
-        let numbered =
-            self.attestations.iter().zip(0_u64..).all(|(signed, number)| signed.attestation.number == number);
-        let last = self.attestations.last().map(|signed| &signed.attestation);
+        let numbered = self.attestations.all().zip(0_u64..).all(|(signed, number)| signed.attestation.number == number);
+        let last = self.attestations.last().map(|(_, signed)| &signed.attestation);
         if !numbered || last != Some(&view.attestation) || view.attested > view.attestation.number {
             return Err(InvariantBroken::Attestations);
         }
-        let voters = view.members.values().filter(|m| m.suffrage == Suffrage::Voter).count();
+        let voters = view.members.scan().values().filter(|m| m.suffrage == Suffrage::Voter).count();
         if voters == 0 { Err(InvariantBroken::NoVoter) } else { Ok(()) }
     }
+}
+
+/// A member of whose hosts one is another member's, a broker's or all members', of which there must be none.
+fn member_with_taken_host(view: &View) -> Option<NodeId> {
+    let taken = |member: &&Member| {
+        let renewed = member.renewed.as_ref().map_or(&[][..], |renewed| renewed.hosts.own.as_slice());
+        let mut own = member.hosts.own.iter().chain(renewed);
+        own.any(|host| view.check_host_free(Some(member.id), host).is_err())
+    };
+    view.members.scan().values().find(taken).map(|member| member.id)
 }

@@ -9,10 +9,12 @@ use super::command::{Command, LEVEL_FOR_TESTING, RaiseLevel};
 use super::member::{Member, Suffrage};
 use super::outcome::Refused;
 use super::state::TrustState;
+use super::tables::Members;
 use crate::codec::FIRST_LEVEL;
 use crate::id::NodeId;
 use crate::limits::LEVEL_PROVEN_SECS;
 use crate::name::Name;
+use crate::time::UnixMillis;
 
 impl TrustState {
     /// The level of the cluster.
@@ -32,23 +34,31 @@ impl TrustState {
 
     /// Members other than `without` whose binaries know less than `level`, by number.
     pub fn behind(&self, level: u32, without: &BTreeSet<NodeId>) -> Vec<(NodeId, Name)> {
-        self.members_but(without).filter(|m| m.feature_level < level).map(named).collect()
+        let behind = self.view().into_iter().flat_map(|view| view.members.below_level(level));
+        named(behind.filter(|member| !without.contains(&member.id)))
     }
 
     /// The newest level that every member knows, `without` not counted.
     pub fn level_known_by_all(&self, without: &BTreeSet<NodeId>) -> u32 {
-        self.members_but(without).map(|m| m.feature_level).min().unwrap_or(self.level)
+        let mut members = self.view().into_iter().flat_map(|view| view.members.lowest_level_first());
+        members.find(|member| !without.contains(&member.id)).map_or(self.level, |member| member.feature_level)
     }
 
-    /// What the leader proposes by itself: the newest level that all members have known for long enough. `silent` are
-    /// the members that have held no lease for as long; those of them that vote are waited for all the same.
-    pub fn level_to_raise(&self, silent: &BTreeSet<NodeId>) -> Option<Command> {
-        let view = self.view()?;
-        let votes = |node: &NodeId| view.members.get(node).is_some_and(|m| m.suffrage == Suffrage::Voter);
-        let without: BTreeSet<NodeId> = silent.iter().copied().filter(|node| !votes(node)).collect();
-        let level = self.level_known_by_all(&without);
-        let wanted = self.level_auto && level > self.level && self.unproven(level, &without).is_empty();
-        wanted.then_some(Command::RaiseLevel(RaiseLevel { level, without, by_itself: true }))
+    /// What the leader proposes by itself: the newest level that all members have known for long enough. `is_silent`
+    /// tells the members that have held no lease for as long; those of them that vote are waited for all the same.
+    pub fn level_to_raise(&self, is_silent: impl Fn(NodeId) -> bool) -> Option<Command> {
+        let members = &self.view()?.members;
+        if !self.level_auto || members.newest_level()? <= self.level {
+            return None;
+        }
+        let waited_for = |member: &&Member| member.suffrage == Suffrage::Voter || !is_silent(member.id);
+        let level = members.lowest_level_first().find(waited_for)?.feature_level;
+        if level <= self.level || self.took_up_lately(members).any(|member| waited_for(&member)) {
+            return None;
+        }
+        let silent = members.below_level(level).chain(self.took_up_lately(members));
+        let without = silent.map(|member| member.id).collect();
+        Some(Command::RaiseLevel(RaiseLevel { level, without, by_itself: true }))
     }
 
     /// Whether a command of `needed` level may be applied.
@@ -62,17 +72,22 @@ impl TrustState {
     /// Members that do not know `level`, or have not known it for long enough to tell that their release is no bad one.
     /// A learner that joined with it took nothing up: else a cluster that grows every day would never rise.
     pub(super) fn unproven(&self, level: u32, without: &BTreeSet<NodeId>) -> Vec<(NodeId, Name)> {
-        let joined_with_it = |m: &Member| m.suffrage == Suffrage::Learner && m.level_since == m.admitted_at;
-        let for_long = |m: &Member| self.time().secs_since(m.level_since) >= LEVEL_PROVEN_SECS;
-        let proven = |m: &Member| m.feature_level >= level && (for_long(m) || joined_with_it(m));
-        self.members_but(without).filter(|m| !proven(m)).map(named).collect()
+        let Some(view) = self.view() else { return vec![] };
+        let lately = self.took_up_lately(&view.members).filter(|member| member.feature_level >= level);
+        named(view.members.below_level(level).chain(lately).filter(|member| !without.contains(&member.id)))
     }
 
-    fn members_but<'a>(&'a self, without: &'a BTreeSet<NodeId>) -> impl Iterator<Item = &'a Member> {
-        self.view().into_iter().flat_map(|view| view.members.values()).filter(|m| !without.contains(&m.id))
+    /// The members that took their level up too short a time ago.
+    fn took_up_lately<'a>(&self, members: &'a Members) -> impl Iterator<Item = &'a Member> {
+        let now = self.time();
+        let since = UnixMillis(now.0.saturating_sub(LEVEL_PROVEN_SECS.saturating_mul(1000)));
+        members.took_level_up_since(since).filter(move |member| now.secs_since(member.level_since) < LEVEL_PROVEN_SECS)
     }
 }
 
-fn named(member: &Member) -> (NodeId, Name) {
-    (member.id, member.name.clone())
+/// Members by number, with their names.
+fn named<'a>(members: impl Iterator<Item = &'a Member>) -> Vec<(NodeId, Name)> {
+    let mut named: Vec<(NodeId, Name)> = members.map(|member| (member.id, member.name.clone())).collect();
+    named.sort();
+    named
 }

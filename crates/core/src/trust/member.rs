@@ -159,6 +159,16 @@ impl Member {
         [self.keys.identity.id(), self.leaf.key, self.keys.ucan.id()].into_iter().chain(next)
     }
 
+    /// Whether it has known its level since it joined, as a learner.
+    pub fn joined_with_its_level(&self) -> bool {
+        self.suffrage == Suffrage::Learner && self.level_since == self.admitted_at
+    }
+
+    /// Addresses that it advertises and nothing proves: it is dialed there, and no certificate of it holds them.
+    pub fn unproved(&self) -> impl Iterator<Item = &Address> {
+        self.addresses.iter().filter(|address| !address.host.is_loopback() && !self.proved.contains_key(&address.host))
+    }
+
     /// Whether `store` is this member's, now or after its return.
     pub fn owns(&self, store: StoreId) -> bool {
         self.store == store || self.returning == Some(store)

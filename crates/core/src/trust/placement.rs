@@ -58,7 +58,7 @@ impl Placement {
 
     /// The assignments that a view of an earlier level holds.
     fn of_view(groups: Groups) -> Self {
-        let last_group = groups.keys().copied().max().unwrap_or_default();
+        let last_group = groups.last_key_value().map(|(group, _)| *group).unwrap_or_default();
         Self { version: PlacementVersion(1), last_group, groups, data_stores: Table::new() }
     }
 

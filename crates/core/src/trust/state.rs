@@ -5,16 +5,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::attestation::SignedAttestation;
 use super::author::Made;
 use super::chain::Chain;
 use super::command::{Command, Entry, FEATURE_LEVEL, LEVEL_FOR_TESTING, Operation, Staged, Stamped};
 use super::event::{Draft, Event};
-use super::join_token::Token;
 use super::member::{ForeignLeaf, Issued, Leaf, Member};
 use super::outcome::{Outcome, Refused};
 use super::placement::{PLACEMENT_LEVEL, Placement};
 use super::seal::SealedCopy;
+use super::tables::{Attestations, Tokens};
 use super::view::{Authority, View};
 use crate::authz::change::ChangeId;
 use crate::codec::{self, CodecError, FIRST_LEVEL};
@@ -53,7 +52,7 @@ pub enum UnreadableState {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrustState {
     pub(super) view: Option<Arc<View>>,
-    pub(super) tokens: Table<TokenId, Token>,
+    pub(super) tokens: Tokens,
     /// Which member a request admitted, so that a retry gets its answer again.
     pub(super) enrollments: Table<(TokenId, RequestId), NodeId>,
     pub(super) sealed: BTreeMap<(AuthorityId, NodeId), SealedCopy>,
@@ -61,7 +60,7 @@ pub struct TrustState {
     pub(super) node_ttl_secs: u64,
     pub(super) lease: LeaseLength,
     /// What the cluster has become, change by change, as its voters signed it. By number.
-    pub(super) attestations: Arc<Vec<SignedAttestation>>,
+    pub(super) attestations: Attestations,
     /// Changes that were sent in part.
     pub(super) staged: BTreeMap<ChangeId, Staged>,
     /// How often anything changed that the view does not show.
@@ -117,13 +116,13 @@ impl TrustState {
     pub fn knowing(known: u32) -> Self {
         Self {
             view: None,
-            tokens: Table::new(),
+            tokens: Tokens::default(),
             enrollments: Table::new(),
             sealed: BTreeMap::new(),
             next_node: 0,
             node_ttl_secs: 0,
             lease: LeaseLength::default(),
-            attestations: Arc::default(),
+            attestations: Attestations::default(),
             staged: BTreeMap::new(),
             revision: 0,
             chain: Chain::default(),
@@ -158,7 +157,7 @@ impl TrustState {
     }
 
     /// Join tokens on record, by id.
-    pub const fn tokens(&self) -> &Table<TokenId, Token> {
+    pub const fn tokens(&self) -> &Tokens {
         &self.tokens
     }
 
@@ -168,7 +167,7 @@ impl TrustState {
     }
 
     /// What the cluster has become, change by change.
-    pub fn attestations(&self) -> &[SignedAttestation] {
+    pub const fn attestations(&self) -> &Attestations {
         &self.attestations
     }
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::attestation::Attestation;
-use super::member::{Evicted, Issued, Member};
-pub use super::tables::{Groups, IssuedKeys, Members, Principals};
+use super::member::{Issued, Member};
+pub use super::tables::{Evictions, Groups, IssuedKeys, Members, Principals};
 use crate::authz::label::Labels;
 use crate::authz::policy::Policy;
 use crate::id::{AuthorityId, ClusterId, Generation, GroupId, Incarnation, KeyId, NodeId};
@@ -87,7 +87,7 @@ pub struct View {
     /// The members of the cluster.
     pub members: Members,
     /// Who belonged once and is refused now.
-    pub evicted: Table<NodeId, Evicted>,
+    pub evicted: Evictions,
     /// Brokers, clients and admins.
     pub principals: Principals,
     /// Roles and attributes of brokers, clients and admins; a member has its own.
@@ -135,10 +135,7 @@ impl View {
 
     /// The member that this mapped node name is bound to, or the last one that it was bound to until its eviction.
     pub fn node_mapped(&self, name: &HostName) -> Option<NodeId> {
-        self.members.mapped(name).or_else(|| {
-            let mut evicted = self.evicted.iter().rev();
-            evicted.find(|(_, e)| e.mapped.as_ref() == Some(name)).map(|(id, _)| *id)
-        })
+        self.members.mapped(name).or_else(|| self.evicted.mapped(name))
     }
 
     /// Whether `node` may speak for `group`: `None` while the assignment is not known here.

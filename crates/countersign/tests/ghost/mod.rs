@@ -110,7 +110,7 @@ impl Liar {
         let ghost = Ghost::of(data, living);
         let mut view = View::clone(&living.member().view());
         let address = view.members[&ghost.node].addresses[0].to_string();
-        let others: Vec<NodeId> = view.members.keys().copied().filter(|id| *id != ghost.node).collect();
+        let others: Vec<NodeId> = view.members.scan().keys().copied().filter(|id| *id != ghost.node).collect();
         for id in &others {
             let gone = view.members.remove(id).unwrap();
             let (identity, generation) = (gone.keys.identity, view.generation);

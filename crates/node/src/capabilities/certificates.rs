@@ -15,6 +15,7 @@ use crate::service::endpoints::{Call, CallAccess};
 use crate::tasks::Tasks;
 use crate::tasks::renewal::{Renewal, Renewals};
 use crate::tasks::returning::Returning;
+use crate::time::ClusterTime;
 use crate::trust::machine::SharedState;
 use crate::trust::own_status::OwnStatus;
 use crate::trust::propose::Proposer;
@@ -29,6 +30,7 @@ pub(super) struct Certificates {
     state: SharedState,
     peers: Peers,
     proposer: Arc<Proposer>,
+    time: Arc<ClusterTime>,
     renewals: Arc<Renewals>,
     lease: Arc<Leasehold>,
     own: Arc<OwnStatus>,
@@ -42,6 +44,7 @@ impl Certificates {
             state: node.state.clone(),
             peers: node.peers.clone(),
             proposer: Arc::clone(&node.proposer),
+            time: Arc::clone(&node.time),
             renewals: Arc::clone(&node.renewals),
             lease: Arc::clone(&node.lease),
             own: Arc::clone(&node.own),
@@ -62,6 +65,7 @@ impl Capability for Certificates {
                 state: self.state.clone(),
                 peers: self.peers.clone(),
                 proposer: Arc::clone(&self.proposer),
+                time: Arc::clone(&self.time),
                 renewals: Arc::clone(&self.renewals),
             }
             .run(),

@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leaf_of_another_authority_than_the_pinned_one_is_refused_also_if_the_view_names_it() {
+    fn leaf_of_an_unpinned_authority_is_refused() {
         let joiner = Joiner::new();
         let LeafKey::Issued(own) = &joiner.keys.leaf else { panic!("made here") };
         let by_other = joiner.answered(&joiner.other, own, HERE);

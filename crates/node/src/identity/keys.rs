@@ -79,6 +79,11 @@ impl NextLeaf {
         data.write(NEXT_LEAF, key.to_pem()?.expose().as_bytes())?;
         Ok(Self { key })
     }
+
+    /// Forgets it: the cluster issues no certificate for it any more.
+    pub(crate) fn discard(data: &DataDir) -> Result<(), KeysError> {
+        Ok(data.remove(NEXT_LEAF)?)
+    }
 }
 
 /// Puts a renewed certificate beside its key, in one file and one step; what it replaces goes.

@@ -83,4 +83,10 @@ impl Local {
         let _alone = self.making.lock();
         NextLeaf::load_or_make(&self.data, in_use, self.algorithm)
     }
+
+    /// Has another key made for the next certificate: this one was revoked.
+    pub(crate) fn discard_next_leaf(&self) -> Result<(), KeysError> {
+        let _alone = self.making.lock();
+        NextLeaf::discard(&self.data)
+    }
 }

@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_member_file_round_trips_and_one_of_another_layout_is_refused_by_name() {
+    fn member_file_round_trips_and_another_layout_is_refused() {
         let binding = Binding {
             cluster: ClusterId([1; 16]),
             node: NodeId(3),

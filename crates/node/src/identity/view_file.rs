@@ -1,14 +1,13 @@
 //! `view.bin` follows the membership, so that a member that has lost its store still knows its cluster: the members to
 //! ask and the authorities to believe.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::codec;
-use countersign_core::id::{AuthorityId, NodeId};
-use countersign_core::name::Address;
-use countersign_core::trust::member::Suffrage;
+use countersign_core::id::AuthorityId;
+use countersign_core::table::Sum;
 use countersign_core::trust::view::View;
 
 use crate::identity::datadir::{DataDirError, file};
@@ -18,24 +17,22 @@ use crate::trust::machine::SharedState;
 /// A burst of changes is written once in so long.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
 
-/// What a member without its store needs to know. Renewals and rules are no part of it.
+/// What a member without its store needs to know. Renewals and rules are no part of it. Members and evictions are
+/// compared by the digests that their tables keep, so that a change of the view costs the same in any cluster.
 #[derive(PartialEq, Eq)]
 struct Membership {
-    members: BTreeMap<NodeId, (Suffrage, Vec<Address>)>,
+    members: Sum,
     authorities: BTreeSet<AuthorityId>,
-    evicted: BTreeSet<NodeId>,
+    evicted: Sum,
     attested: u64,
 }
 
 impl Membership {
     fn of(view: &View) -> Self {
-        let member = |(id, member): (&NodeId, &countersign_core::trust::member::Member)| {
-            (*id, (member.suffrage, member.addresses.clone()))
-        };
         Self {
-            members: view.members.iter().map(member).collect(),
+            members: view.members.reach(),
             authorities: view.authorities.keys().copied().collect(),
-            evicted: view.evicted.keys().copied().collect(),
+            evicted: view.evicted.sum(),
             attested: view.attested,
         }
     }

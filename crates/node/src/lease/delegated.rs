@@ -9,7 +9,6 @@ use countersign_core::id::{Generation, NodeId};
 use countersign_core::lease::{DelegateId, Leader, LeaseKeeper, LeaseLength};
 use countersign_core::limits::{DELEGATED_LEASES_MAX, DELEGATED_LEASES_PER_PRINCIPAL_MAX};
 use countersign_core::locked::Locked;
-use countersign_core::time::BootMillis;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::boot::boot_now;
@@ -123,14 +122,14 @@ impl DelegatedLeases {
         self.acknowledged.send_replace(());
     }
 
-    /// Delegates a lease. Returns the generation that it names, and for how many milliseconds it may be counted; 0 for
-    /// none.
+    /// Delegates a lease, which ends with this member's own: the keeper knows when that is. Returns the generation
+    /// that it names, and for how many milliseconds it may be counted; 0 for none.
     pub(crate) fn grant(
         &self,
         to: &Place,
         state: &SharedState,
         data: &DataDir,
-        (leader, _): (Option<(NodeId, u64)>, Option<BootMillis>),
+        leader: Option<(NodeId, u64)>,
     ) -> Result<(Generation, u64), DataDirError> {
         self.mark(data)?;
         let enforced = *state.applied().borrow();
@@ -175,7 +174,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_leader_is_told_of_guards_and_the_next_process_tells_of_those_that_were_given_leases() {
+    async fn leader_is_told_of_guards_of_the_previous_process() {
         let (directory, own) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let running = founded(directory.path()).await.unwrap();
         let data = DataDir::open(own.path()).unwrap();
@@ -185,14 +184,14 @@ mod tests {
         let place = delegated.enter("broker/b1").unwrap();
         assert!(says_so(&delegated));
         assert!(!says_so(&open()), "no lease was delegated yet");
-        let granted = delegated.grant(&place, &running.state, &data, (Some((NodeId(1), 3)), None)).unwrap();
+        let granted = delegated.grant(&place, &running.state, &data, Some((NodeId(1), 3))).unwrap();
         assert_eq!(granted.1, 0, "the member has none itself, and its leader was not told");
         assert!(says_so(&open()));
         running.shutdown().await;
     }
 
     #[test]
-    fn one_principal_holds_some_places_and_all_together_hold_no_more_than_there_are() {
+    fn places_are_bounded_for_each_principal_and_in_total() {
         let directory = tempfile::tempdir().unwrap();
         let data = DataDir::open(directory.path()).unwrap();
         let delegated = DelegatedLeases::new(&data, LeaseLength::DEFAULT).unwrap();

@@ -1,7 +1,6 @@
 //! The leader's side: what members say is handed to the lease manager, a quorum is asked where it says so, and
 //! barriers are waited for.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +8,13 @@ use countersign_core::id::{BootId, Generation, NodeId, StoreId};
 use countersign_core::lease::{
     Action, Answer, LeaseManager, NotLeader, PendingBarrier, PendingGrant, Progress, Request, Roster, VerifiedReceipt,
 };
+use countersign_core::limits::LEVEL_PROVEN_SECS;
 use countersign_core::locked::Locked;
 use countersign_core::receipt::{self, Absence, Barrier, Receipt};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::TrustState;
 use countersign_core::trust::agreement::Report;
+use countersign_core::trust::command::Command;
 use countersign_core::trust::outcome::Refused;
 use countersign_net::{Clock, SystemClock};
 use countersign_raft::{Group, GroupState};
@@ -110,12 +111,13 @@ impl Granting {
         Ok(with(&mut manager, &state, now))
     }
 
-    /// Members that have held no lease of this leader for `secs`.
-    pub(crate) fn silent_members(&self, secs: u64) -> BTreeSet<NodeId> {
-        let silent = self.as_leader(|manager, state, now| {
-            state.view().map(|view| manager.silent_members(view, secs.saturating_mul(1000), now))
-        });
-        silent.ok().flatten().unwrap_or_default()
+    /// As leader: the command that raises the level of the cluster, once all members have known the next one for long
+    /// enough. Learners that have been silent for as long are not waited for.
+    pub(crate) fn level_to_raise(&self) -> Option<Command> {
+        let millis = LEVEL_PROVEN_SECS.saturating_mul(1000);
+        let raise =
+            self.as_leader(|manager, state, now| state.level_to_raise(|member| manager.is_silent(member, millis, now)));
+        raise.ok().flatten()
     }
 
     /// As leader: whether a second process of `member` has spoken of late.

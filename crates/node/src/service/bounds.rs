@@ -193,7 +193,7 @@ mod tests {
     const OTHER: NodeId = NodeId(2);
 
     #[test]
-    fn a_member_has_so_many_requests_under_way_and_no_more() {
+    fn member_has_so_many_requests_under_way_and_no_more() {
         let account = Account::default();
         let mut places: Vec<Place> = (0..PEER_REQUESTS_MAX).map(|_| account.enter(ONE, false).unwrap()).collect();
         assert_eq!(account.enter(ONE, false).err(), Some(Full::Requests));
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_bytes_of_all_requests_of_a_member_are_bounded_together() {
+    async fn bytes_of_all_requests_of_a_member_are_bounded_together() {
         let account = Account::default();
         let body = |peer, len| {
             let place = Arc::new(Locked::of(Order::Middle, account.enter(peer, false).unwrap()));

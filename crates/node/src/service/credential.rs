@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_read_by_the_sponsor_itself_once_its_key_signed_this_very_request() {
+    fn sponsor_reads_a_certificate_whose_key_signed_this_request() {
         let world = World::new();
         let (credential, chain) = world.make("broker/n2.corp", Some("n2.corp"));
         let credential_read = world.read(NOW, &chain, &credential, &request(1)).unwrap();

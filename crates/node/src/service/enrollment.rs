@@ -186,7 +186,7 @@ impl Enrollment for EnrollmentService {
                 ..ReturnReply::default()
             }))
         };
-        let command = match Returning::check(request, &channel, key, &trust.view) {
+        let command = match Returning::check(request, &channel, key, (&trust.view, self.local.now())) {
             Ok(returning) => returning.into_command(),
             Err(ReturnError::Refused(why)) => return refused(&why),
             Err(error) => {
@@ -327,7 +327,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn so_many_nonces_are_answered_at_once_and_the_next_waits_for_a_place() {
+    async fn nonces_answered_at_once_are_bounded() {
         let views = ViewPlaces::default();
         let nonce = ViewRequest { nonce: Bytes::from_static(&[1; 32]), known: 0 };
         let mut places = Vec::new();

@@ -278,14 +278,13 @@ impl Watching {
             let told = self.told.unwrap_or_default();
             member.lease.delegated.acknowledge(&self.unread.place, Generation(request.enforced).min(told));
         }
-        let own_end = member.lease.deadline().filter(|_| member.lease.fresh().is_ok());
         let status = member.group.status();
         let leader = status.leader.map(|leader| (leader, status.term));
         let (generation, lease_millis) = match &asked {
             Some(_) => member
                 .lease
                 .delegated
-                .grant(&self.unread.place, &member.state, &member.local.data, (leader, own_end))
+                .grant(&self.unread.place, &member.state, &member.local.data, leader)
                 .map_err(|error| {
                     tracing::error!(error = %crate::chain(&error), "no lease is given: that it was cannot be stored");
                     Status::unavailable("no lease can be given")
@@ -337,7 +336,7 @@ mod tests {
     const PATIENCE: Duration = Duration::from_secs(60);
 
     #[tokio::test]
-    async fn a_guard_that_does_not_read_loses_its_watch_and_counts_until_it_is_gone() {
+    async fn guard_that_does_not_read_loses_its_watch() {
         let directory = tempfile::tempdir().unwrap();
         let delegated = DelegatedLeases::new(&DataDir::open(directory.path()).unwrap(), LeaseLength::DEFAULT).unwrap();
         let enter = || delegated.enter("broker/b1");
@@ -362,7 +361,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn some_questions_are_under_way_at_once_and_one_more_is_told_to_try_again() {
+    async fn questions_under_way_are_bounded() {
         let places = Semaphore::new(FETCHES_MAX);
         let soon = || Instant::now() + Duration::from_millis(20);
         let mut turns = Vec::new();

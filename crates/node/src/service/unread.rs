@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_principal_has_so_many_places_and_takes_none_of_others() {
+    async fn principal_has_so_many_places_and_takes_none_of_others() {
         let unread = UnreadAnswers::default();
         let now = Instant::now();
         let mut own = Vec::new();

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use countersign_core::group::GroupMembers;
 use countersign_core::id::NodeId;
-use countersign_core::limits::LEVEL_PROVEN_SECS;
 use countersign_core::member::membership::{GroupProgress, Step, next_step};
 use countersign_core::trust::clocks::StampError;
 use countersign_core::trust::command::{BindStore, Command, SealAuthority};
@@ -120,9 +119,7 @@ impl Membership {
 
     /// As leader, raises the level of the cluster once all members have known the next one for long enough.
     async fn raise_level(&self) -> Result<(), StepError> {
-        let silent = self.granting.silent_members(LEVEL_PROVEN_SECS);
-        let raise = self.state.read().level_to_raise(&silent);
-        if let Some(raise) = raise {
+        if let Some(raise) = self.granting.level_to_raise() {
             self.proposer.own_command(raise, &[]).await?;
         }
         Ok(())

@@ -44,12 +44,14 @@ pub(crate) struct OwnRecord {
 impl OwnRecord {
     /// Runs until the member stops.
     pub(crate) async fn run(self) {
+        let mut evictions = 0;
         let mut applied = self.state.applied();
         let mut status = self.group.watch();
         loop {
             // What changes from here on is seen below, also while a step is under way.
             applied.mark_unchanged();
             status.mark_unchanged();
+            self.forget_evicted(&mut evictions);
             match self.correct().await {
                 Ok(true) => continue,
                 Ok(false) => {}
@@ -70,9 +72,17 @@ impl OwnRecord {
         }
     }
 
+    /// Closes the channels to members that are gone, once more members are evicted than `known`.
+    fn forget_evicted(&self, known: &mut usize) {
+        let trust = self.local.endpoint.trust().load();
+        let evictions = trust.view.evicted.len();
+        if core::mem::replace(known, evictions) != evictions {
+            self.peers.retain(|node| trust.view.members.contains_key(&node));
+        }
+    }
+
     /// Takes each step that is due; true if there may be another at once.
     async fn correct(&self) -> Result<bool, StepError> {
-        self.peers.retain(|node| self.local.endpoint.trust().load().view.members.contains_key(&node));
         // A refused step stops no other: addresses may be refused for good, and others wait for this member's level and
         // signature.
         let level = self.report_level().await;

@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_of_another_shape_is_not_read_and_an_address_of_another_shape_is_left_out() {
+    fn malformed_answer_is_refused_and_malformed_address_left_out() {
         let good = reply_of(&answer(Some([7; 64]))).unwrap();
         let bytes = |len| Bytes::from(vec![1; len]);
         for reply in [

@@ -22,6 +22,7 @@ use crate::identity::datadir::DataDirError;
 use crate::identity::keys::{KeysError, NextLeaf, random};
 use crate::identity::local::Local;
 use crate::peers::Peers;
+use crate::time::ClusterTime;
 use crate::trust::machine::SharedState;
 use crate::trust::propose::{CommandError, Proposer};
 
@@ -84,6 +85,7 @@ pub(crate) struct Renewal {
     pub(crate) state: SharedState,
     pub(crate) peers: Peers,
     pub(crate) proposer: Arc<Proposer>,
+    pub(crate) time: Arc<ClusterTime>,
     pub(crate) renewals: Arc<Renewals>,
 }
 
@@ -99,6 +101,9 @@ impl Renewal {
             applied.mark_unchanged();
             // A return by the identity key changes it as well.
             keeper.handle_certificate(self.local.shown_key(), draw());
+            if let Some(stamp) = self.time.stamp_told() {
+                keeper.handle_stamp(stamp);
+            }
             let action = keeper.poll_action(&self.local.view(), self.local.now(), boot_now());
             self.renewals.due_millis.store(keeper.due().map_or(0, |due| due.0), Ordering::Relaxed);
             match action {

@@ -136,7 +136,7 @@ impl Returning {
         let mut applied = self.state.applied();
         let mut follower = RefusalFollower::new(self.local.node, boot_now());
         loop {
-            if self.state.read().view().is_some_and(|view| view.evicted.contains_key(&self.local.node)) {
+            if self.is_evicted() {
                 follower.handle_evicted();
             }
             let leased = self.lease.fresh().is_ok();
@@ -149,8 +149,14 @@ impl Returning {
                     }
                 }
                 Some(Action::Ask { node, address, meaning }) => {
-                    if let Some(finding) = self.ask(node, &address, meaning).await {
-                        follower.handle_finding(finding, boot_now());
+                    // The own log may tell before that voter does.
+                    tokio::select! {
+                        finding = self.ask(node, &address, meaning) => {
+                            if let Some(finding) = finding {
+                                follower.handle_finding(finding, boot_now());
+                            }
+                        }
+                        () = self.own_log_evicts() => {}
                     }
                 }
                 None => {
@@ -167,6 +173,20 @@ impl Returning {
                         () = tokio::time::sleep(Duration::from_millis(due)) => {}
                     }
                 }
+            }
+        }
+    }
+
+    fn is_evicted(&self) -> bool {
+        self.state.read().view().is_some_and(|view| view.evicted.contains_key(&self.local.node))
+    }
+
+    /// Returns once the own log says that this member was evicted.
+    async fn own_log_evicts(&self) {
+        let mut applied = self.state.applied();
+        while !self.is_evicted() {
+            if applied.changed().await.is_err() {
+                return core::future::pending().await;
             }
         }
     }
@@ -219,8 +239,12 @@ impl Returning {
     ) -> Result<(), ReturnFailure> {
         let NextLeaf { key } = self.local.next_leaf(self.local.shown_key())?;
         let view = self.local.view();
-        let (chain, number) =
-            next_chain(client, &self.local.keys.identity, (&view, self.local.node), &key, server).await?;
+        let next = next_chain(client, &self.local.keys.identity, (&view, self.local.node), &key, server).await;
+        if let Err(ReturnFailure::Refused(Refused::KeyRevoked)) = &next {
+            // An older copy of the directory has a next key that was used since, and revoked.
+            self.local.discard_next_leaf()?;
+        }
+        let (chain, number) = next?;
         self.take_over(&key, chain, server, number)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock, Weak};
 
 use countersign_core::id::{GroupId, NodeId, StoreId};
-use countersign_core::trust::command::{Command, Evict, Stamped};
+use countersign_core::trust::command::{Effect, Stamped};
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::view::View;
 use countersign_core::trust::{TrustState, UnreadableState};
@@ -85,7 +85,7 @@ impl Assignments for WeakAssigned {
         let Some(this) = self.0.upgrade().filter(|_| group == GroupId::TRUST) else { return };
         let Ok(Stamped { command, .. }) = Stamped::decode(this.known, command) else { return };
         this.stores.logged(index, &command);
-        if let Command::Evict(Evict { node, .. }) = command
+        if let Effect::Evicts(node) = command.effect()
             && node != this.me
         {
             this.denylist.logged(index, node);

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use countersign_core::id::{AuthorityId, NodeId};
+use countersign_core::id::{AuthorityId, KeyId, NodeId};
 use countersign_core::key::Endorsement;
 use countersign_core::name::Host;
 use countersign_core::principal::Role;
 use countersign_core::trust::TrustState;
-use countersign_core::trust::outcome::{Admitted, Grant};
+use countersign_core::trust::command::{Command, Effect};
+use countersign_core::trust::outcome::{Admitted, Grant, Outcome};
 use countersign_core::trust::seal::confirm_transcript;
 use countersign_core::trust::view::View;
 use countersign_pki::authority::{Authority, IssueError, LeafRequest};
@@ -125,6 +126,44 @@ impl KeyHolder {
     ) -> Result<Vec<Vec<u8>>, SignError> {
         let Some(grant) = &admitted.grant else { return Ok(vec![]) };
         self.sign(grant, admitted.name.as_str(), &admitted.hosts, spki, Some(endorsement))
+    }
+
+    /// Signs what the outcome of a command grants, for the very key that the command recorded.
+    pub(crate) fn sign_granted(
+        &self,
+        outcome: &Outcome,
+        command: &Command,
+        spki: &[u8],
+    ) -> Result<Vec<Vec<u8>>, SignError> {
+        match outcome {
+            Outcome::Admitted(admitted) | Outcome::Renewed(admitted) => match command.effect() {
+                Effect::CertifiesNode(endorsement) if admitted.leaf.key == KeyId::of_spki(spki) => {
+                    self.sign_admitted(admitted, endorsement, spki)
+                }
+                Effect::CertifiesNode(_)
+                | Effect::CertifiesPrincipal(_)
+                | Effect::Nothing
+                | Effect::Revokes(_)
+                | Effect::Evicts(_)
+                | Effect::BindsStore { .. } => Ok(vec![]),
+            },
+            Outcome::Issued(grant) => match command.effect() {
+                Effect::CertifiesPrincipal(spki) => self.sign_principal(grant, spki),
+                Effect::CertifiesNode(_)
+                | Effect::Nothing
+                | Effect::Revokes(_)
+                | Effect::Evicts(_)
+                | Effect::BindsStore { .. } => Ok(vec![]),
+            },
+            Outcome::Done(_)
+            | Outcome::Token(_)
+            | Outcome::Evicted { .. }
+            | Outcome::Revoked { .. }
+            | Outcome::Refused(_)
+            | Outcome::Policy { .. }
+            | Outcome::Staged
+            | Outcome::Placed { .. } => Ok(vec![]),
+        }
     }
 
     /// Signs the leaf of a broker, client or admin.

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn an_eviction_that_is_cut_from_the_log_counts_no_more_and_one_before_it_does() {
+    fn eviction_cut_from_the_log_does_not_count() {
         let denylist = Denylist::default();
         denylist.logged(7, NodeId(3));
         denylist.logged(9, NodeId(4));

@@ -16,7 +16,6 @@ use countersign_core::locked::{Locked, Order};
 use countersign_core::trust::agreement::{
     Agreement, Judge, News, Report, Revocation, RevocationsCompared, Said, Speaker, Uneven,
 };
-use countersign_core::trust::command::{Command, SetSuffrage};
 use countersign_core::trust::digest::DigestAt;
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
@@ -208,13 +207,12 @@ impl Divergence {
         alarm.or(learner)
     }
 
-    /// As leader: why a command may not make a voter of a member whose state is known to differ.
-    pub(crate) fn check_state_of_new_voter(&self, command: &Command) -> Option<Refused> {
-        let Command::SetSuffrage(SetSuffrage { node, suffrage: Suffrage::Voter, .. }) = command else { return None };
-        let store = self.state.read().view()?.members.get(node)?.store;
-        let report = self.known.lock().kept.agreement.learner(self.local.node, (*node, store))?;
+    /// As leader: why `node` may not become a voter, where its state is known to differ.
+    pub(crate) fn check_state_of_new_voter(&self, node: NodeId) -> Option<Refused> {
+        let store = self.state.read().view()?.members.get(&node)?.store;
+        let report = self.known.lock().kept.agreement.learner(self.local.node, (node, store))?;
         let index = *report.disagreements.keys().next()?;
-        Some(Refused::StateDiffers { node: *node, index })
+        Some(Refused::StateDiffers { node, index })
     }
 
     /// The leader grants no lease, for the reason in its report, if that can be read.

@@ -52,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lease_that_has_ended_shuts_nothing_that_was_recognized_since() {
+    fn lease_that_has_ended_shuts_nothing_that_was_recognized_since() {
         let gate = Gate::default();
         let ended = BootMillis(boot_now().0.saturating_sub(1));
         gate.shut();
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_gate_that_is_shut_opens_by_recognition_alone_and_shuts_with_the_lease() {
+    fn gate_opens_by_recognition_alone_and_shuts_with_the_lease() {
         let gate = Gate::default();
         assert!(gate.is_open(), "no member is put together around it yet");
         gate.shut();

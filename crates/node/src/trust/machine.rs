@@ -9,6 +9,7 @@ use countersign_core::codec;
 use countersign_core::group::GroupMembers;
 use countersign_core::id::{Generation, KeyId};
 use countersign_core::locked::Locked;
+use countersign_core::principal::Role;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::Author;
 use countersign_core::trust::clocks::Anchor;
@@ -40,7 +41,13 @@ pub(crate) struct Revocation {
 
 impl Revocation {
     fn of(command: &Command, outcome: &Outcome) -> Option<Self> {
-        let Effect::Revokes(revoked) = command.effect() else { return None };
+        let revoked = match command.effect() {
+            Effect::Revokes(revoked) => revoked,
+            Effect::Evicts(node) => Revoked::Principal(Role::Node(node)),
+            Effect::Nothing | Effect::BindsStore { .. } | Effect::CertifiesNode(_) | Effect::CertifiesPrincipal(_) => {
+                return None;
+            }
+        };
         let (Outcome::Evicted { generation, .. } | Outcome::Revoked { generation, .. }) = outcome else { return None };
         Some(Self { generation: *generation, revoked })
     }
@@ -324,7 +331,7 @@ mod tests {
     use crate::identity::datadir::DataDir;
 
     #[test]
-    fn state_is_digested_as_it_was_at_the_index_although_only_blank_entries_pass_it() {
+    fn state_is_digested_at_an_index_that_blank_entries_pass() {
         let data = tempfile::tempdir().unwrap();
         let events = EventLog::open(&DataDir::open(data.path()).unwrap()).unwrap();
         let shared = SharedState::knowing(FEATURE_LEVEL);

@@ -14,8 +14,7 @@ use countersign_core::limits::COMMAND_LEN_MAX;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::author::{Author, Claim, NotPermitted, permit};
 use countersign_core::trust::clocks::StampError;
-use countersign_core::trust::command::{Admission, Command, Effect, Stamped};
-use countersign_core::trust::member::Suffrage;
+use countersign_core::trust::command::{Admission, Command, Effect, Precondition, Stamped};
 use countersign_core::trust::outcome::{Outcome, Refused};
 use countersign_core::trust::view::View;
 use countersign_raft::{Group, GroupState};
@@ -195,8 +194,8 @@ impl Proposer {
     /// Another voter of the view in force, each in its turn.
     fn some_voter(&self, turn: usize) -> Option<NodeId> {
         let trust = self.local.endpoint.trust().load();
-        let voters = trust.view.members.values().filter(|m| m.suffrage == Suffrage::Voter && m.id != self.local.node);
-        let voters: Vec<NodeId> = voters.map(|m| m.id).collect();
+        let others = trust.view.members.voters().map(|member| member.id).filter(|id| *id != self.local.node);
+        let voters: Vec<NodeId> = others.collect();
         voters.get(turn.checked_rem(voters.len())?).copied()
     }
 
@@ -239,10 +238,8 @@ impl Proposer {
                 return Ok(Attempt::Done(Box::new(done)));
             }
         }
-        // A command that removes a member is not even written where it cannot be committed: later, it would surprise.
-        if matches!(command, Command::Evict(_) | Command::SetSuffrage(_) | Command::ReturnStore(_))
-            && self.group.ensure_linearizable().await.is_err()
-        {
+        let precondition = command.precondition();
+        if precondition != Precondition::None && self.group.ensure_linearizable().await.is_err() {
             return Ok(Attempt::Elsewhere);
         }
         let time = match self.leading.time.stamp() {
@@ -253,18 +250,15 @@ impl Proposer {
         if let Some(outcome) = self.answered(command, time).await {
             return self.certify(outcome, command, spki).map(|done| Attempt::Done(Box::new(done)));
         }
-        if let Command::ReturnStore(request) = command {
-            match self.leading.granting.check_away(request.node) {
+        let unmet = match precondition {
+            Precondition::None | Precondition::Quorum => None,
+            Precondition::Away(node) => match self.leading.granting.check_away(node) {
                 Err(NotLeader) => return Ok(Attempt::Elsewhere),
-                Ok(Err(why)) => {
-                    return self
-                        .certify(Outcome::Refused(why), command, spki)
-                        .map(|done| Attempt::Done(Box::new(done)));
-                }
-                Ok(Ok(())) => {}
-            }
-        }
-        if let Some(why) = self.leading.divergence.check_state_of_new_voter(command) {
+                Ok(checked) => checked.err(),
+            },
+            Precondition::Agrees(node) => self.leading.divergence.check_state_of_new_voter(node),
+        };
+        if let Some(why) = unmet {
             let done = self.certify(Outcome::Refused(why), command, spki);
             return done.map(|done| Attempt::Done(Box::new(done)));
         }
@@ -336,23 +330,14 @@ impl Proposer {
             done.time = state.time();
             state.view().cloned()
         };
-        let certified = KeyId::of_spki(spki);
-        let chain = match (&done.outcome, command.effect()) {
-            (Outcome::Admitted(admitted), Effect::CertifiesNode(endorsement)) if certified == admitted.leaf.key => {
-                if let Some(view) = view {
-                    // Rules come with the log: until it has that, a joiner allows nothing.
-                    done.view = codec::encode::<View>(&view.without_policy())?.into();
-                }
-                self.key_holder.sign_admitted(admitted, endorsement, spki)?
-            }
-            (Outcome::Renewed(renewed), Effect::CertifiesNode(endorsement)) if certified == renewed.leaf.key => {
-                self.key_holder.sign_admitted(renewed, endorsement, spki)?
-            }
-            (Outcome::Issued(grant), Effect::CertifiesPrincipal(spki)) => {
-                self.key_holder.sign_principal(grant, spki)?
-            }
-            _ => vec![],
-        };
+        if let (Outcome::Admitted(admitted), Effect::CertifiesNode(_), Some(view)) =
+            (&done.outcome, command.effect(), view)
+            && admitted.leaf.key == KeyId::of_spki(spki)
+        {
+            // Rules come with the log: until it has that, a joiner allows nothing.
+            done.view = codec::encode::<View>(&view.without_policy())?.into();
+        }
+        let chain = self.key_holder.sign_granted(&done.outcome, command, spki)?;
         done.chain = chain.into_iter().map(Bytes::from).collect();
         Ok(done)
     }
@@ -473,7 +458,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_author_with_too_much_waiting_is_told_to_try_again_and_others_are_served() {
+    async fn author_with_too_much_waiting_is_told_to_try_again() {
         let data = tempfile::tempdir().unwrap();
         let member = founded(data.path()).await.unwrap();
         let command = Command::RevokeJoinToken(RevokeJoinToken(TokenId([7; 8])));

@@ -23,7 +23,8 @@ pub struct StoreWarnings {
 impl StoreWarnings {
     /// A line for each member whose store does not count, or that is on its way back with a new one.
     pub fn of(&self, view: &View) -> Vec<String> {
-        let mut warnings: Vec<String> = view.members.values().filter_map(|member| self.of_member(member)).collect();
+        let mut warnings: Vec<String> =
+            view.members.scan().values().filter_map(|member| self.of_member(member)).collect();
         for (peer, refusal) in self.stores.refusing() {
             let by = view.members.get(&peer).map_or_else(|| peer.to_string(), |member| member.name.to_string());
             let why = match refusal {

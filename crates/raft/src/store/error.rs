@@ -177,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_named_in_the_error_s_own_text() {
+    fn full_disk_is_named_in_the_error_s_own_text() {
         let full = || io::Error::from_raw_os_error(28); // ENOSPC
         let database = |error: fjall::Error| StoreError::from(error);
         for error in [

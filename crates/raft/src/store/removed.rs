@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn removed_group_leaves_nothing_but_its_id_and_its_neighbours_lose_nothing() {
+    async fn removed_group_leaves_only_its_id() {
         let dir = tempfile::tempdir().unwrap();
         let (store, before) = filled(dir.path()).await;
         assert!(!store.is_removed(GONE).await.unwrap());

@@ -113,7 +113,7 @@ async fn log_of(dir: &Path, ids: &[(u64, u64)], committed: u64) -> GroupLog {
 }
 
 #[tokio::test]
-async fn log_that_contradicts_what_is_committed_is_told_from_one_that_replaces_what_is_not() {
+async fn log_that_contradicts_committed_entries_is_recognized() {
     let dir = tempfile::tempdir().unwrap();
     let log = log_of(dir.path(), &[(1, 1), (1, 2), (2, 3), (2, 4), (2, 5)], 4).await;
     let found = async |ids: &[(u64, u64)]| {
@@ -140,7 +140,7 @@ async fn log_that_contradicts_what_is_committed_is_told_from_one_that_replaces_w
 }
 
 #[tokio::test]
-async fn candidate_that_would_win_without_a_committed_entry_is_told_from_one_that_is_behind_or_ahead() {
+async fn candidate_that_lacks_a_committed_entry_is_recognized() {
     let dir = tempfile::tempdir().unwrap();
     let log = log_of(dir.path(), &[(1, 1), (1, 2), (2, 3), (2, 4), (2, 5)], 4).await;
     for (term, index, lacks) in [(3, 3, true), (3, 4, true), (3, 5, false), (2, 5, false), (2, 4, false), (1, 2, false)]

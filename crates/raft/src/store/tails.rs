@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_hold_as_much_as_they_may_together_and_forget_in_turn_past_it() {
+    fn tails_of_groups_are_bounded_together_and_forgotten_in_turn() {
         let tails = Tails::new(MAX);
         let groups: Vec<Group> = (0..4).map(|_| Group::of(&tails)).collect();
         let held = || groups.iter().map(Group::held).collect::<Vec<_>>();

@@ -99,7 +99,7 @@ async fn fill(log: &mut GroupLog, entries: u64) {
 }
 
 #[tokio::test]
-async fn tails_of_all_data_groups_are_bounded_and_that_of_the_trust_group_stays() {
+async fn data_group_tails_are_bounded_and_the_trust_tail_stays() {
     let dir = tempfile::tempdir().unwrap();
     let trust = store_in(&dir.path().join("trust"));
     let place = place_in(&dir.path().join("bulk"));

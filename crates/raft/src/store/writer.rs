@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_is_small_from_the_moment_on_in_which_the_other_store_has_something_to_write() {
+    fn batch_is_small_while_the_other_store_writes() {
         let (queued, messages) = channel();
         for _ in 0..40 {
             queued.send(job(100 * KIB)).unwrap();

@@ -1,6 +1,6 @@
 //! The account of who was issued what and when it was revoked, and the adversary that presents all of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use countersign_core::group::GroupMembers;
@@ -64,6 +64,14 @@ pub(crate) struct Record {
     pub(crate) wishes: Vec<Wish>,
     /// Who was evicted, by which wish.
     pub(crate) out: BTreeMap<NodeId, usize>,
+    /// Evicted members that the adversary has; the others are honest, and know nothing of it yet.
+    pub(crate) fallen: BTreeSet<NodeId>,
+    /// Members that are to have another certificate, with the key of the one in use: their disk was set back, or they
+    /// asked for the next by their identity key. Others may refuse this one.
+    pub(crate) outdated: BTreeMap<NodeId, KeyId>,
+    /// Members that ever asked by their identity key: they may ask twice, and the first of two certificates that no
+    /// member has seen in use gives way to the second.
+    pub(crate) came_back: BTreeSet<NodeId>,
     /// When a command was last committed.
     pub(crate) committed_at: u64,
 }
@@ -82,12 +90,20 @@ impl Record {
             presented,
             wishes,
             out,
+            fallen: BTreeSet::new(),
+            outdated: BTreeMap::new(),
+            came_back: BTreeSet::new(),
             committed_at: 0,
         })
     }
 
     pub(crate) fn is_out(&self, node: NodeId) -> bool {
         self.out.contains_key(&node)
+    }
+
+    /// Whether other members may refuse the certificate of this member, which is in good standing.
+    pub(crate) fn may_be_refused(&self, node: NodeId) -> bool {
+        self.outdated.contains_key(&node) || self.came_back.contains(&node)
     }
 
     fn learn(&mut self, parts: CertificateClaims, generation: Generation) {
@@ -225,6 +241,7 @@ impl Shop {
 
     /// A member uses a new certificate: the adversary sees it as everybody does.
     pub(crate) fn published(&mut self, parts: &CertificateClaims) {
+        self.record.outdated.retain(|node, _| Some(*node) != parts.principal.role.node_id());
         let generation = self.record.state.view().map_or(Generation(0), |view| view.generation);
         self.record.learn(parts.clone(), generation);
     }
@@ -290,7 +307,10 @@ impl Machine {
             return Err(LeaseBroken::ClientRefused { by: self.node, role, why });
         }
         let allowed = fresh.is_ok() && verdict.is_ok();
-        if allowed && returned {
+        if allowed && self.process.proven && !shop.setting.only_stale {
+            return Err(LeaseBroken::ServedEvicted { member: self.node, role });
+        }
+        if allowed && returned && self.is_waited_for(credential, shop) {
             return Err(LeaseBroken::StaleAllow { member: self.node, role, open });
         }
         let bound = shop.size.lease.waited_millis();
@@ -306,6 +326,14 @@ impl Machine {
             shop.report.unleased += u64::from(fresh == Err(NoLease));
         }
         Ok(allowed)
+    }
+
+    /// Whether the barrier over a revocation waited for this member: one that was evicted before is only told.
+    fn is_waited_for(&self, credential: &Credential, shop: &Shop) -> bool {
+        let wish = |at: usize| shop.record.wishes.get(at);
+        let Some(out) = shop.record.out.get(&self.node).and_then(|at| wish(*at)) else { return true };
+        let returned = credential.revoked.and_then(|at| wish(at)?.returned);
+        returned.is_some_and(|returned| returned <= out.committed_at)
     }
 
     fn judges(&self, credential: &Credential, shop: &Shop) -> Result<(), countersign_core::peer::Refusal> {

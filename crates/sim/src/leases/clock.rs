@@ -51,6 +51,10 @@ impl Clocks {
         self.jump = if rng.one_in(2) { JUMP_MILLIS } else { -JUMP_MILLIS };
     }
 
+    pub(crate) const fn set_behind(&mut self, behind: bool) {
+        self.jump = if behind { -JUMP_MILLIS } else { 0 };
+    }
+
     pub(crate) const fn is_right(&self) -> bool {
         self.jump == 0
     }

@@ -13,7 +13,8 @@ use countersign_core::secret::Secret;
 use countersign_core::time::Validity;
 use countersign_core::trust::TrustState;
 use countersign_core::trust::command::{
-    AddJoinToken, Bootstrap, Command, ConfirmAuthority, FEATURE_LEVEL, SealAuthority, SealedKey, SignAttestation,
+    AddJoinToken, Bootstrap, Command, ConfirmAuthority, FEATURE_LEVEL, SealAuthority, SealedKey, SetSuffrage,
+    SignAttestation,
 };
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::seal::confirm_transcript;
@@ -106,8 +107,53 @@ fn signature(state: &TrustState, node: NodeId, keys: &Keys) -> Option<Command> {
     Some(Command::SignAttestation(SignAttestation { number: attestation.number, node, signature }))
 }
 
+/// The founding of a cluster: the keys of its members, its log, and the state after it.
+#[derive(Debug, Default)]
+struct Founding {
+    keys: Vec<Keys>,
+    log: Vec<Arc<Entry>>,
+    state: TrustState,
+}
+
+impl Founding {
+    /// What the cluster becomes by `command` is signed at once by all that may. A member that knew only the founder
+    /// could not recognize its cluster once the founder is evicted.
+    fn apply(&mut self, command: Command) -> Result<(), LeaseBroken> {
+        let mut next = Some(command);
+        while let Some(command) = next {
+            let entry = stamped(BEGIN, NodeId(1), command);
+            self.state.apply(&entry, &GroupMembers::default())?;
+            self.log.push(Arc::new(Entry { term: 1, payload: Payload::Command(Box::new(entry)) }));
+            next = (1..).zip(&self.keys).find_map(|(node, keys)| signature(&self.state, NodeId(node), keys));
+        }
+        Ok(())
+    }
+}
+
 /// The members of a new cluster, each with the whole log of its founding applied.
 pub(crate) fn found(rng: &mut Rng, home: &Home, size: Size) -> Result<Vec<Machine>, LeaseBroken> {
+    let Founding { keys, mut log, state } = founding(rng, home, size)?;
+    let voters: BTreeSet<NodeId> = (1..=size.voters).map(NodeId).collect();
+    log.push(Arc::new(Entry { term: 1, payload: Payload::Voters(voters) }));
+    let machine = |(node, keys)| Machine::new(NodeId(node), keys, home, &state, &log, rng);
+    (1..).zip(keys).map(machine).collect()
+}
+
+/// The state of a cluster with this many voters, of which the last is about to be evicted: the command that makes it a
+/// learner was applied, and all have signed that. The command was refused if the voter is the only one.
+///
+/// Errors: a defect in the founding.
+pub fn eviction_begun(voters: u64) -> Result<TrustState, LeaseBroken> {
+    let mut rng = Rng::new(0);
+    let home = home(&mut rng)?;
+    let size = Size { members: voters, voters, ttl_secs: 7200, lease: LeaseLength::default() };
+    let mut founding = founding(&mut rng, &home, size)?;
+    let demotion = SetSuffrage { node: NodeId(voters), suffrage: Suffrage::Learner, keep_authority: true };
+    founding.apply(Command::SetSuffrage(demotion))?;
+    Ok(founding.state)
+}
+
+fn founding(rng: &mut Rng, home: &Home, size: Size) -> Result<Founding, LeaseBroken> {
     let ca = SecretKey::from_seed(Secret::new(rng.bytes()));
     let all: Vec<Keys> = (0..size.members).map(|_| Keys::draw(rng)).collect();
     let mut commands = vec![bootstrap(home, all.first().ok_or(LeaseBroken::World)?, &ca, size)?];
@@ -130,24 +176,7 @@ pub(crate) fn found(rng: &mut Rng, home: &Home, size: Size) -> Result<Vec<Machin
             commands.push(Command::ConfirmAuthority(ConfirmAuthority { authority, node, signature }));
         }
     }
-    let mut state = TrustState::new();
-    let mut log = Vec::new();
-    let mut apply = |command| {
-        let entry = stamped(BEGIN, NodeId(1), command);
-        state.apply(&entry, &GroupMembers::default())?;
-        log.push(Arc::new(Entry { term: 1, payload: Payload::Command(Box::new(entry)) }));
-        Ok::<_, LeaseBroken>(state.clone())
-    };
-    // What the cluster becomes is signed at each step. A member that knew only the founder could not recognize its
-    // cluster once the founder is evicted.
-    for command in commands {
-        let mut state = apply(command)?;
-        while let Some(signature) = (1..).zip(&all).find_map(|(node, keys)| signature(&state, NodeId(node), keys)) {
-            state = apply(signature)?;
-        }
-    }
-    let voters: BTreeSet<NodeId> = (1..=size.voters).map(NodeId).collect();
-    log.push(Arc::new(Entry { term: 1, payload: Payload::Voters(voters) }));
-    let machine = |(node, keys)| Machine::new(NodeId(node), keys, home, &state, &log, rng);
-    (1..).zip(all).map(machine).collect()
+    let mut founding = Founding { keys: all, ..Founding::default() };
+    commands.into_iter().try_for_each(|command| founding.apply(command))?;
+    Ok(founding)
 }

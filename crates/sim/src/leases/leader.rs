@@ -76,15 +76,21 @@ impl Machine {
         true
     }
 
+    fn stamp_now(&self, shop: &Shop) -> Option<Result<UnixMillis, StampError>> {
+        let (now, own) = (self.boot(shop.now), self.clocks.wall(shop.now));
+        let voters = self.process.view()?.members.voters().map(|member| member.id).collect();
+        Some(self.process.manager.clocks().stamp(&voters, self.node, own, now, self.process.anchor()))
+    }
+
     fn stamp(&mut self, shop: &mut Shop) -> Option<UnixMillis> {
         let (now, own) = (self.boot(shop.now), self.clocks.wall(shop.now));
         if shop.breaks(LeaseDanger::StampsByOwnClock) {
             return Some(own.max(self.process.state.time()));
         }
-        let view = self.process.view()?;
-        let voters = view.members.voters().map(|member| member.id).collect();
-        match self.process.manager.clocks().stamp(&voters, self.node, own, now, self.process.anchor()) {
+        match self.stamp_now(shop)? {
             Ok(time) => Some(time),
+            // It leads until a voter whose clock is right has all of its log: no other could be elected.
+            Err(StampError::Skewed { .. }) if !self.has_heir(shop) => None,
             Err(StampError::Skewed { .. }) => {
                 shop.report.skewed += 1;
                 shop.note(format_args!("node {} gives leadership up for its clock", self.node));
@@ -93,6 +99,27 @@ impl Machine {
             }
             Err(StampError::Unconfirmed { .. }) => None,
         }
+    }
+
+    fn progress(&self) -> GroupProgress {
+        let (_, voters) = self.raft.voters();
+        // Every member is sent the log here.
+        let learners = self.members().difference(&voters).copied().collect();
+        GroupProgress {
+            members: GroupMembers { voters, learners },
+            matched: self.raft.matched(),
+            last_log: self.raft.log.len() as u64,
+        }
+    }
+
+    /// Whether one of the voters whose clocks are right could lead now.
+    fn has_heir(&self, shop: &Shop) -> bool {
+        let (now, own, anchor) = (self.boot(shop.now), self.clocks.wall(shop.now), self.process.anchor());
+        let Some(view) = self.process.view() else { return false };
+        let voters = view.members.voters().map(|member| member.id).collect();
+        let in_step = self.process.manager.clocks().in_step(&voters, self.node, own, now, anchor);
+        let group = self.progress();
+        group.heir_among(&in_step).is_some_and(|heir| group.matched.get(&heir) == Some(&group.last_log))
     }
 
     /// Takes in what a member says; the lease waits until a quorum has confirmed this leader since.
@@ -113,7 +140,8 @@ impl Machine {
     }
 
     fn answer(&self, asker: Asker, number: u64, answer: Answer, shop: &mut Shop) {
-        shop.send(self.node, asker.node, Body::Answer { epoch: asker.epoch, number, answer, honest: true });
+        let time = self.stamp_now(shop).and_then(Result::ok);
+        shop.send(self.node, asker.node, Body::Answer { epoch: asker.epoch, number, answer, time, honest: true });
     }
 
     /// Grants what was asked for before a round that a quorum has answered by now.
@@ -157,19 +185,14 @@ impl Machine {
 
     /// Takes the next step to the voters that the state wants: one change at a time, of a leader that is confirmed.
     fn change_members(&mut self, shop: &mut Shop) {
-        let (at, voters) = self.raft.voters();
+        let (at, _) = self.raft.voters();
         if !self.raft.leads() || at >= self.raft.committed || !self.raft.is_confirmed(0) {
             return;
         }
-        // Every member is sent the log here.
-        let learners = self.members().difference(&voters).copied().collect();
-        let group = GroupProgress {
-            members: GroupMembers { voters, learners },
-            matched: self.raft.matched(),
-            last_log: self.raft.log.len() as u64,
-        };
+        let group = self.progress();
         match next_step(&self.process.state, &group, self.node) {
             Some(Step::SetVoters(voters)) => self.raft.append(Payload::Voters(voters)),
+            Some(Step::HandOver(heir)) if group.matched.get(&heir) != Some(&group.last_log) => {}
             Some(Step::HandOver(_)) => {
                 shop.note(format_args!("node {} gives leadership away: it is demoted", self.node));
                 self.raft.stand_back(self.boot(shop.now).0, HAND_OVER);

@@ -4,24 +4,25 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use countersign_core::group::GroupMembers;
-use countersign_core::id::{Generation, NodeId};
-use countersign_core::lease::{Answer, Ask, Holder, Leader, LeaseClock, LeaseKeeper, LeaseManager};
+use countersign_core::id::{Generation, KeyId, NodeId};
+use countersign_core::lease::{Answer, Holder, Leader, LeaseClock, LeaseKeeper, LeaseManager};
 use countersign_core::member::recognition::{Asker as RecognizingMember, Question, Recognizer};
 use countersign_core::member::renewal::CertificateKeeper;
-use countersign_core::peer::{CertificateClaims, Proof, Refusal, Scope, Wanted, verify};
+use countersign_core::member::returning::RefusalFollower;
+use countersign_core::peer::{CertificateClaims, Wanted, verify};
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::{BootMillis, UnixMillis};
 use countersign_core::trust::TrustState;
-use countersign_core::trust::author::{permit, permit_in_recovery};
 use countersign_core::trust::clocks::Anchor;
 use countersign_core::trust::command::{Command, FEATURE_LEVEL, SignAttestation};
 use countersign_core::trust::view::View;
 
 use super::LeaseDanger;
 use super::clock::Clocks;
-use super::leader::{Asker, LeaderWork};
+use super::leader::LeaderWork;
 use super::post::{Body, Due, Message};
 use super::raft::{Entry, Payload, Raft, Sends};
+use super::refusals::Inquiry;
 use super::renew::Next;
 use super::verdict::LeaseBroken;
 use super::world::Shop;
@@ -46,6 +47,8 @@ pub(crate) struct Machine {
     /// Durable: the certificate in use, and the next.
     pub(crate) credential: CertificateClaims,
     pub(crate) next: Option<Next>,
+    /// What its disk held earlier, the oldest first.
+    pub(crate) copies: Vec<(CertificateClaims, Option<Next>)>,
     pub(crate) up: bool,
     pub(crate) paused: bool,
     /// Which process this is.
@@ -77,9 +80,9 @@ pub(crate) struct Process {
     /// The true times of requests.
     asks: BTreeMap<u64, u64>,
     pub(crate) connections: BTreeSet<usize>,
-    recognizer: Option<Recognizer>,
+    pub(crate) recognizer: Option<Recognizer>,
     pub(crate) recognized: bool,
-    refused: BTreeSet<NodeId>,
+    pub(crate) refused: BTreeSet<NodeId>,
     /// True time since when it has, or had, to recognize its cluster.
     pub(crate) away_since: u64,
     pub(crate) manager: LeaseManager,
@@ -88,6 +91,13 @@ pub(crate) struct Process {
     pub(crate) basis: Option<u64>,
     pub(crate) certificate: CertificateKeeper,
     pub(crate) acted_at: u64,
+    pub(crate) follower: RefusalFollower,
+    pub(crate) inquiry: Option<Inquiry>,
+    /// Certificates that others asked this voter for by their identity key, with the connection.
+    pub(crate) sponsored: BTreeMap<NodeId, (KeyId, [u8; 32])>,
+    /// It was shown that it was evicted, and acts on that.
+    pub(crate) proven: bool,
+    pub(crate) left: bool,
 }
 
 impl Process {
@@ -120,6 +130,11 @@ impl Process {
             basis: None,
             certificate: CertificateKeeper::new(node),
             acted_at: 0,
+            follower: RefusalFollower::new(node, at),
+            inquiry: None,
+            sponsored: BTreeMap::new(),
+            proven: false,
+            left: false,
         }
     }
 
@@ -163,6 +178,7 @@ impl Machine {
         let saved = (state.encode()?, log.len());
         let (up, paused, epoch, kept) = (true, false, 0, log.len());
         let (inbox, queue, next, acknowledged) = (Vec::new(), Vec::new(), None, Generation(0));
+        let copies = Vec::new();
         Ok(Self {
             node,
             keys,
@@ -172,6 +188,7 @@ impl Machine {
             saved,
             credential,
             next,
+            copies,
             up,
             paused,
             epoch,
@@ -228,7 +245,8 @@ impl Machine {
             shop.committed(self.node, at, &entry)?;
             match &entry.payload {
                 Payload::Command(stamped) => {
-                    shop.apply(&mut self.process.state, &self.process.members, stamped)?;
+                    let outcome = shop.apply(&mut self.process.state, &self.process.members, stamped)?;
+                    self.answer_return(&stamped.command, &outcome, shop);
                     self.process.applied_at = self.boot(shop.now);
                 }
                 Payload::Voters(voters) => self.process.members.voters.clone_from(voters),
@@ -287,7 +305,7 @@ impl Machine {
 
     /// Who is sent heartbeats.
     pub(crate) fn members(&self) -> BTreeSet<NodeId> {
-        self.process.view().map(|view| view.members.keys().copied().collect()).unwrap_or_default()
+        self.process.view().map(|view| view.members.scan().keys().copied().collect()).unwrap_or_default()
     }
 
     pub(crate) fn post_raft(&self, sends: Sends, shop: &mut Shop) {
@@ -309,6 +327,7 @@ impl Machine {
             self.process.recognized = true;
         }
         self.recognize(shop);
+        self.follow_refusals(shop)?;
         if self.process.recognized {
             let led = self.raft.leads();
             let sends = self.raft.tick(now.0, &mut shop.rng, &self.members());
@@ -327,7 +346,7 @@ impl Machine {
         Ok(())
     }
 
-    fn elected(&mut self, led: bool, shop: &mut Shop) {
+    pub(crate) fn elected(&mut self, led: bool, shop: &mut Shop) {
         if led || !self.raft.leads() {
             return;
         }
@@ -362,7 +381,7 @@ impl Machine {
     }
 
     /// Once the cluster is recognized, refuses the members that were evicted and believes Raft again.
-    fn believe(&mut self, shop: &mut Shop) {
+    pub(crate) fn believe(&mut self, shop: &mut Shop) {
         let recognized = self.process.recognizer.as_ref().and_then(Recognizer::recognized);
         let Some(cluster) = recognized.filter(|_| !self.process.recognized) else { return };
         self.process.refused.extend(cluster.refused);
@@ -387,8 +406,19 @@ impl Machine {
         }
     }
 
-    fn answered(&mut self, number: u64, answer: Answer, honest: bool, shop: &mut Shop) {
+    pub(crate) fn answered(
+        &mut self,
+        number: u64,
+        (answer, time): (Answer, Option<UnixMillis>),
+        honest: bool,
+        shop: &mut Shop,
+    ) {
         let now = self.boot(shop.now);
+        if let Some(time) = time
+            && !shop.breaks(LeaseDanger::RenewsByLogAlone)
+        {
+            self.process.certificate.handle_stamp(Anchor { time, at: now });
+        }
         if let Answer::Granted(named) = answer {
             self.process.miscounted.granted(now, named, shop.size.lease);
         }
@@ -409,82 +439,5 @@ impl Machine {
         let command =
             Command::SignAttestation(SignAttestation { number: attestation.number, node: self.node, signature });
         shop.send(self.node, leader, Body::Forward(Box::new(command)));
-    }
-
-    /// Whether a message of a member is taken: its certificate is judged as each connection is, and an eviction in the
-    /// own log counts, committed or not.
-    fn scope_of(&self, proof: &Proof, from: NodeId, shop: &Shop) -> Result<Option<Scope>, LeaseBroken> {
-        let Some(view) = self.process.view() else { return Ok(None) };
-        if self.raft.evicts.contains(&from) {
-            return Ok(None);
-        }
-        match verify(proof, view, Wanted::AnyNode, self.judging_time(shop.now)) {
-            Ok(peer) if peer.scope() == Scope::Recovery && shop.breaks(LeaseDanger::ExpiresRecovery) => Ok(None),
-            Ok(peer) => Ok(Some(peer.scope())),
-            // A clock that was set back lets nothing begin that the log here does not tell of yet.
-            Err(Refusal::NotYetValid) if !self.clocks.is_right() => Ok(None),
-            Err(_) if shop.record.is_out(from) || !view.members.contains_key(&from) => Ok(None),
-            Err(why) => Err(LeaseBroken::MemberRefused { by: self.node, member: from, why }),
-        }
-    }
-
-    /// Takes in a message of a member whose certificate is `proof`.
-    pub(crate) fn receive(&mut self, proof: &Proof, message: Message, shop: &mut Shop) -> Result<(), LeaseBroken> {
-        let Message { from, body, .. } = message;
-        // Questions and answers are for anybody, lease or not: they prove themselves.
-        match body {
-            Body::Question { nonce, known } => {
-                self.show(from, nonce, known, shop);
-                return Ok(());
-            }
-            Body::Recognition { nonce, answer } => {
-                let now = self.boot(shop.now);
-                if let Some(recognizer) = &mut self.process.recognizer {
-                    let _ = recognizer.handle_answer(&nonce, from, *answer, now);
-                    self.believe(shop);
-                }
-                return Ok(());
-            }
-            _ => {}
-        }
-        let Some(scope) = self.scope_of(proof, from, shop)? else { return Ok(()) };
-        match body {
-            Body::Raft(message) if self.process.recognized && !self.process.refused.contains(&from) => {
-                let (led, committed) = (self.raft.leads(), self.raft.committed);
-                let sends = self.raft.handle(from, message, self.boot(shop.now).0, &mut shop.rng);
-                self.post_raft(sends, shop);
-                self.elected(led, shop);
-                if self.raft.leads() && self.raft.committed > committed {
-                    let sends = self.raft.broadcast(self.boot(shop.now).0, &self.members());
-                    self.post_raft(sends, shop);
-                }
-                self.apply(shop)?;
-            }
-            // What is expired is granted nothing, but its clock counts: a leader whose own is years ahead takes all
-            // for expired.
-            Body::Ask { .. } if scope == Scope::Recovery && shop.breaks(LeaseDanger::IgnoresExpiredClocks) => {}
-            Body::Ask { epoch, ask, clock } => {
-                let ask = Ask { renew: ask.renew && scope == Scope::Full, ..ask };
-                self.serve_lease(Asker { node: from, epoch }, ask, clock, shop);
-            }
-            // An answer to a process that has ended finds no connection.
-            Body::Answer { epoch, number, answer, honest } if epoch == self.epoch => {
-                self.answered(number, answer, honest, shop);
-            }
-            Body::Forward(command) => {
-                let permitted = self.process.view().is_some_and(|view| {
-                    permit(view, from, &command).is_ok()
-                        && (scope == Scope::Full || permit_in_recovery(from, &command).is_ok())
-                });
-                if permitted {
-                    self.propose(from, *command, shop);
-                }
-            }
-            _ => {}
-        }
-        if self.raft.leads() {
-            self.grant_confirmed(shop);
-        }
-        Ok(())
     }
 }

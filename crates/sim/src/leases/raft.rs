@@ -315,7 +315,8 @@ impl Raft {
         committed: usize,
     ) -> Result<usize, usize> {
         if prev > self.log.len() || self.term_at(prev) != prev_term {
-            return Err(prev.saturating_sub(1).min(self.log.len()));
+            // What is committed agrees, so that a follower that led alone for long is not gone through entry by entry.
+            return Err(prev.saturating_sub(1).min(self.committed));
         }
         let len = prev + entries.len();
         for (at, entry) in entries.into_iter().enumerate() {

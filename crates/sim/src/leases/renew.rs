@@ -22,12 +22,27 @@ pub(crate) enum Next {
     Stored(Box<CertificateClaims>),
 }
 
+/// Copies of a disk that are kept.
+const COPIES_MAX: usize = 4;
+
 impl Machine {
+    /// Keeps a copy of what the disk holds.
+    fn copy(&mut self) {
+        if self.copies.len() >= COPIES_MAX {
+            self.copies.remove(0);
+        }
+        self.copies.push((self.credential.clone(), self.next.clone()));
+    }
+
     /// One step, if it is time for one. A crash may come between any two.
     pub(crate) fn renew(&mut self, shop: &mut Shop) {
         let Some(leader) = self.raft.leader.filter(|_| shop.now >= self.process.acted_at + RETRY) else { return };
         let Some(view) = self.process.view().cloned() else { return };
         let Some(member) = view.members.get(&self.node) else { return };
+        // Where the certificate in use is not on record, only a return leads on.
+        if member.leaf_of(self.credential.key).is_none() {
+            return;
+        }
         let (node, time, now) = (self.node, self.judging_time(shop.now), self.boot(shop.now));
         let keeper = &mut self.process.certificate;
         let forward = match &self.next {
@@ -42,7 +57,9 @@ impl Machine {
                         Some(Command::AdoptLeaf(adopt))
                     }
                     Some(Action::Renew { .. }) => {
+                        self.copy();
                         self.next = Some(Next::Asked(KeyId(shop.rng.bytes())));
+                        self.copy();
                         None
                     }
                     None => return,

@@ -2,9 +2,12 @@
 
 use countersign_core::id::NodeId;
 use countersign_core::limits::CLOCK_REPORT_SECS_MAX;
+use countersign_core::peer::CertificateClaims;
+use countersign_core::trust::command::{Command, RevokeKey};
 
-use super::post::{Body, Due, Message};
-use super::raft::RaftMessage;
+use super::LeaseDanger;
+use super::operator::Wish;
+use super::post::Due;
 use super::verdict::{LeaseBroken, Unmet};
 use super::world::World;
 use crate::actors::BEGIN;
@@ -23,7 +26,7 @@ impl World {
     pub(crate) fn round(&mut self) -> Result<(), LeaseBroken> {
         self.shop.trouble = true;
         let length = 15_000 + self.shop.rng.below(15_000);
-        for due in [Due::Trouble, Due::Operate, Due::Present, Due::Pretend] {
+        for due in [Due::Trouble, Due::Operate, Due::Present, Due::Pretend, Due::Slander] {
             self.shop.later_within(0, 1000, due);
         }
         self.run_until(self.shop.now + length)?;
@@ -34,6 +37,42 @@ impl World {
         let began = self.shop.now;
         self.run_until(began + CALM)?;
         self.look_at(began)
+    }
+
+    /// Nothing is committed but what members need, so that the log tells little of the time, and one clock is years
+    /// behind.
+    pub(crate) fn idle(&mut self) -> Result<(), LeaseBroken> {
+        // The other rules have worlds of their own to be missed in.
+        if self.shop.setting.danger.is_some_and(|danger| danger != LeaseDanger::RenewsByLogAlone) {
+            return Ok(());
+        }
+        for node in self.live() {
+            self.set_behind(node, false);
+        }
+        self.run_until(self.shop.now + REMEMBERED)?;
+        let members: Vec<NodeId> = self.live().into_iter().filter(|node| !self.shop.record.is_out(*node)).collect();
+        let Some(node) = self.shop.rng.pick(&members).copied() else { return Ok(()) };
+        self.shop.report.idles += 1;
+        self.shop.note(format_args!("idle, and the clock of node {node} is years behind"));
+        let began = self.shop.now;
+        self.set_behind(node, true);
+        for second in 1..=2 * self.shop.size.ttl_secs {
+            self.run_until(began + second * 1000)?;
+            let Some(machine) = self.machines.get(&node) else { continue };
+            if machine.credential.validity.not_after.0 <= BEGIN.0 + self.shop.now {
+                let (calm, what) = (self.shop.now - began, Unmet::Certificate);
+                return Err(LeaseBroken::Waits { calm, what, member: node });
+            }
+        }
+        self.set_behind(node, false);
+        Ok(())
+    }
+
+    fn set_behind(&mut self, node: NodeId, behind: bool) {
+        if let Some(machine) = self.machines.get_mut(&node) {
+            machine.clocks.set_behind(behind);
+        }
+        self.clock_set_at = self.shop.now;
     }
 
     fn night(&mut self) -> Result<(), LeaseBroken> {
@@ -95,7 +134,7 @@ impl World {
         self.shop.later_within(150, 900, Due::Trouble);
         let live = self.live();
         let Some(node) = self.shop.rng.pick(&live).copied() else { return };
-        match self.shop.rng.below(12) {
+        match self.shop.rng.below(13) {
             0 | 1 => {
                 self.crash(node);
                 self.shop.later_within(50, 6_000, Due::Restart(node));
@@ -129,7 +168,8 @@ impl World {
                     if now > set_at + WRONG {
                         (machine.clocks.jump, self.clock_set_at) = (0, now);
                     }
-                } else if (set_at == 0 || now > set_at + REMEMBERED)
+                } else if self.shop.record.outdated.is_empty()
+                    && (set_at == 0 || now > set_at + REMEMBERED)
                     && let Some(machine) = self.machines.get_mut(&node)
                 {
                     machine.clocks.set_wrong(&mut self.shop.rng);
@@ -139,35 +179,37 @@ impl World {
                     self.shop.note(format_args!("the clock of node {node} is set {jump} ms off"));
                 }
             }
+            12 => self.set_back(node),
             9 => self.shop.loss = self.shop.rng.below(250),
             10 => self.shop.slow = true,
             _ => (self.shop.loss, self.shop.slow) = (0, false),
         }
     }
 
-    /// An evicted machine says to a member that has been away that it leads, in a term that no member has seen.
-    pub(crate) fn pretend(&mut self) {
-        self.shop.later_within(20, 150, Due::Pretend);
-        let (live, gone): (Vec<_>, Vec<_>) = (self.live(), self.shop.record.out.iter().collect());
-        let Some(from) = self.shop.rng.pick(&gone).map(|(node, _)| **node) else { return };
-        let Some(to) = self.shop.rng.pick(&live).copied() else { return };
-        let Some(machine) = self.machines.get(&to).filter(|machine| machine.up) else { return };
-        if self.may_lie(from, to) {
-            self.shop.report.pretended += 1;
-            let (term, entries) = (machine.raft.term + 1, Vec::new());
-            let append = RaftMessage::Append { term, prev: 0, prev_term: 0, entries, committed: 0, round: 1 };
-            self.shop.later(1, Due::Deliver(Message { from, to, body: Body::Raft(append) }));
+    /// The disk of a member holds an earlier certificate again. One at a time, and while all clocks are right: a voter
+    /// that is refused votes for nothing, and no leader hears its clock.
+    fn set_back(&mut self, node: NodeId) {
+        let right = self.machines.values().all(|machine| machine.clocks.is_right());
+        let (alone, out) = (self.shop.record.outdated.is_empty() && right, self.shop.record.is_out(node));
+        let Some(on_record) = self.shop.record.state.view().and_then(|view| view.members.get(&node)).cloned() else {
+            return;
+        };
+        let Some(machine) = self.machines.get_mut(&node).filter(|_| alone && !out) else { return };
+        let superseded = |(claims, _): &&(CertificateClaims, _)| on_record.leaf_of(claims.key).is_none();
+        let superseded: Vec<_> = machine.copies.iter().filter(superseded).cloned().collect();
+        let Some((claims, next)) = self.shop.rng.pick(&superseded).cloned() else { return };
+        let key = claims.key;
+        (machine.credential, machine.next) = (claims, next);
+        self.crash(node);
+        self.shop.record.outdated.insert(node, key);
+        self.shop.report.set_back += 1;
+        self.shop.note(format_args!("the disk of node {node} is set back"));
+        self.shop.later_within(50, 2_000, Due::Restart(node));
+        if self.shop.rng.one_in(3) {
+            // It was stolen, too.
+            self.shop.report.disowned += 1;
+            self.wish(Wish::of(Command::RevokeKey(RevokeKey(key))));
         }
-    }
-
-    /// Whether the evicted `from` says to `to` that it leads, or that it grants a lease: to a member that has been
-    /// away since the barrier over its eviction returned, and so has to recognize its cluster; to others only where
-    /// that is looked at.
-    pub(crate) fn may_lie(&self, from: NodeId, to: NodeId) -> bool {
-        let wish = self.shop.record.out.get(&from).and_then(|wish| self.shop.record.wishes.get(*wish));
-        let (returned, member) = (wish.and_then(|wish| wish.returned), self.machines.get(&to));
-        let away = returned.zip(member).is_some_and(|(returned, member)| member.process.away_since > returned);
-        away || self.shop.setting.captures
     }
 
     /// The state of every member, for the reader of a violation.
@@ -199,6 +241,14 @@ impl World {
         let Some(_) = self.leader() else { return waits(Unmet::Leader, NodeId(0)) };
         for node in self.live() {
             let Some(machine) = self.machines.get(&node) else { continue };
+            if self.shop.record.is_out(node) {
+                // To a clock that is years behind, the others' certificates are not valid yet, and it believes none of
+                // them.
+                if !machine.process.left && machine.clocks.is_right() {
+                    return waits(Unmet::Leaving, node);
+                }
+                continue;
+            }
             if !machine.has_lease(self.shop.now) {
                 return waits(Unmet::Lease, node);
             }

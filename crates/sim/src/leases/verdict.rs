@@ -61,6 +61,20 @@ pub enum LeaseBroken {
         /// As which reason.
         why: Refusal,
     },
+    /// One member's word, or none at all, made a member leave.
+    #[error("node {member} serves no client any more, and was not evicted")]
+    LeftUnproven {
+        /// Which.
+        member: NodeId,
+    },
+    /// An evicted member went on serving, though it had proof.
+    #[error("node {member} served {role} after it was shown that it had been evicted")]
+    ServedEvicted {
+        /// The member that served.
+        member: NodeId,
+        /// The client that it served.
+        role: Role,
+    },
     /// One wrong clock carried the cluster away.
     #[error("the cluster's time is {millis} ms ahead of the true time")]
     TimeAhead {
@@ -106,6 +120,9 @@ pub enum Unmet {
     /// A valid certificate for each member.
     #[error("a certificate has not been renewed")]
     Certificate,
+    /// An evicted member that knows it.
+    #[error("an evicted member does not know that it is out")]
+    Leaving,
     /// A command committed since the trouble ended.
     #[error("no command has been committed")]
     Command,
@@ -186,13 +203,31 @@ pub struct LeaseReport {
     pub pretended: u64,
     /// Leaders that gave up for their clock.
     pub skewed: u64,
+    /// Messages for which a member was refused.
+    pub refused: u64,
+    /// Refusals for a reason that was not true.
+    pub lied: u64,
+    /// Forged attestations that were shown to a member, and numbers that no member had given.
+    pub forged: u64,
+    /// Disks set back to a certificate that was superseded.
+    pub set_back: u64,
+    /// Those certificates of them whose key an operator revoked as well.
+    pub disowned: u64,
+    /// Members that came back by their identity key.
+    pub returns: u64,
+    /// Evicted members that learned it by a proven answer.
+    pub proven: u64,
+    /// Evicted members that learned it by their own log.
+    pub logged: u64,
+    /// Times at which nothing was committed but what members need, and one clock was years behind.
+    pub idles: u64,
     /// Calm times after which all was well.
     pub calms: u64,
 }
 
 impl LeaseReport {
     /// By name.
-    pub const fn counts(&self) -> [(&'static str, u64); 23] {
+    pub const fn counts(&self) -> [(&'static str, u64); 32] {
         [
             ("checks", self.checks),
             ("after barrier", self.after_barrier),
@@ -216,6 +251,15 @@ impl LeaseReport {
             ("recognitions", self.recognitions),
             ("pretended leaders", self.pretended),
             ("skewed leaders", self.skewed),
+            ("refused members", self.refused),
+            ("false refusals", self.lied),
+            ("forged answers", self.forged),
+            ("disks set back", self.set_back),
+            ("revoked with their certificate", self.disowned),
+            ("returns by identity key", self.returns),
+            ("left by proof", self.proven),
+            ("left by their log", self.logged),
+            ("idle times with a slow clock", self.idles),
             ("calms", self.calms),
         ]
     }
@@ -227,6 +271,7 @@ impl LeaseReport {
         }
         add!(checks after_barrier on_open allowed unleased queued closed barriers lapses evictions elections crashes);
         add!(pauses partitions nights jumps lost twice renewals recognitions pretended skewed calms);
+        add!(refused lied forged set_back disowned returns proven logged idles);
     }
 }
 

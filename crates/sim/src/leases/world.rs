@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use countersign_core::id::NodeId;
 use countersign_core::lease::{Answer, LeaseLength};
-use countersign_core::member::recognition::Excerpt;
 use countersign_core::peer::{CertificateProof, Proof};
 
 use super::clients::Record;
@@ -104,7 +103,7 @@ impl Shop {
             }
             // The adversary is everywhere. What is on its way already arrives.
             let Message { from, to, .. } = &message;
-            let reaches = self.record.is_out(*to) || self.cut.contains(from) == self.cut.contains(to);
+            let reaches = self.record.fallen.contains(to) || self.cut.contains(from) == self.cut.contains(to);
             if !reaches || self.rng.below(1000) < self.loss {
                 self.report.lost += 1;
                 continue;
@@ -125,7 +124,7 @@ pub(crate) struct World {
     pub(crate) shop: Shop,
     pub(crate) machines: BTreeMap<NodeId, Machine>,
     /// What the adversary has of evicted members.
-    fallen: BTreeMap<NodeId, Machine>,
+    pub(crate) fallen: BTreeMap<NodeId, Machine>,
     /// Crashes when it has next made something durable, before it says so.
     pub(crate) doomed: Option<NodeId>,
     /// When a clock was last set wrong, or right.
@@ -194,6 +193,10 @@ impl World {
             self.happen(due)?;
             self.shop.flush();
             for node in core::mem::take(&mut self.shop.captured) {
+                if self.shop.rng.one_in(2) {
+                    continue;
+                }
+                self.shop.record.fallen.insert(node);
                 if let Some(machine) = self.machines.remove(&node) {
                     self.shop.cut.remove(&node);
                     self.fallen.insert(node, machine);
@@ -227,7 +230,7 @@ impl World {
                 Ok(())
             }),
             Due::Present if self.shop.trouble => {
-                self.shop.later_within(10, 35, Due::Present);
+                self.shop.later_within(10, 33, Due::Present);
                 let live = self.live();
                 let Some(node) = self.shop.rng.pick(&live).copied() else { return Ok(()) };
                 match self.machines.get_mut(&node).filter(|machine| machine.up) {
@@ -254,7 +257,11 @@ impl World {
                 self.pretend();
                 Ok(())
             }
-            Due::Present | Due::Operate | Due::Trouble | Due::Pretend => Ok(()),
+            Due::Slander if self.shop.trouble => {
+                self.slander();
+                Ok(())
+            }
+            Due::Slander | Due::Present | Due::Operate | Due::Trouble | Due::Pretend => Ok(()),
             Due::Resume(node) => self.resume(node),
             Due::Restart(node) if self.shop.trouble => self.restart(node),
             Due::Restart(_) => Ok(()),
@@ -301,32 +308,22 @@ impl World {
         {
             return Ok(());
         }
+        let proof = |claims| Proof::Certificate(CertificateProof::asserted(claims));
+        // Who speaks to a member judges it as well.
+        if self.shop.record.may_be_refused(to)
+            && message.body.is_of_peers()
+            && let Some(dialed) = self.machines.get(&to).map(|machine| proof(machine.credential.clone()))
+            && !sender.takes(&dialed, &self.shop)
+        {
+            return Ok(());
+        }
         let parts = sender.credential.clone();
         if let Some(machine) = self.machines.get_mut(&to).filter(|machine| machine.up && machine.paused) {
             machine.inbox.push(message);
             return Ok(());
         }
-        let proof = Proof::Certificate(CertificateProof::asserted(parts));
+        let proof = proof(parts);
         self.act(to, None, |machine, shop| machine.receive(&proof, message, shop))
-    }
-
-    /// What an evicted machine answers: whatever keeps the asker as it is.
-    fn deceive(&mut self, message: Message) {
-        let Message { from, to, body } = message;
-        let Some(own) = self.fallen.get(&to) else { return };
-        let body = match body {
-            Body::Ask { epoch, ask, .. } if self.may_lie(to, from) => {
-                Body::Answer { epoch, number: ask.number, answer: Answer::Granted(ask.enforced), honest: false }
-            }
-            Body::Question { nonce, .. } => {
-                let Some(view) = own.process.view() else { return };
-                let excerpt = Excerpt::of(&[], &self.shop.record.founding);
-                let answer = Box::new(excerpt.answer(to, &own.keys.identity(), &nonce, view));
-                Body::Recognition { nonce, answer }
-            }
-            _ => return,
-        };
-        self.shop.later(1, Due::Deliver(Message { from: to, to: from, body }));
     }
 
     pub(crate) fn wish(&mut self, wish: Wish) -> usize {

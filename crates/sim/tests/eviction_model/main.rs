@@ -137,13 +137,13 @@ where
 #[test]
 fn an_eviction_leaves_no_cluster_that_cannot_go_on() {
     for voters in 2..=4 {
-        check(&format!("{voters} voters"), order::Scope { voters, fault: None });
+        check(&format!("{voters} voters"), order::Scope::new(voters, None));
     }
 }
 
 #[test]
 fn the_last_voter_stays() {
-    let checker = order::Scope { voters: 1, fault: None }.checker().spawn_bfs().join();
+    let checker = order::Scope::new(1, None).checker().spawn_bfs().join();
     assert!(checker.discovery(A_VOTER).is_none() && checker.discovery(EVICTED).is_none());
 }
 
@@ -152,7 +152,7 @@ fn each_rule_of_the_order_left_out_is_missed() {
     for (voters, fault) in
         [(4, Fault::EvictsFirst), (4, Fault::ForgetsGroup), (3, Fault::RemovesBlindly), (1, Fault::RemovesTheLast)]
     {
-        let found = order::Scope { voters, fault: Some(fault) }.checker().spawn_bfs().join();
+        let found = order::Scope::new(voters, Some(fault)).checker().spawn_bfs().join();
         let Some(path) = found.discovery(broken_by(fault)) else { panic!("{fault:?} goes unnoticed") };
         println!("{fault:?}: {} states: {:?}", found.unique_state_count(), path.into_actions());
     }

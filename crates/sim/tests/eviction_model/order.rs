@@ -5,7 +5,17 @@
 //! quorum of its own configuration none of which has more, and an entry commits when a quorum has it. A configuration
 //! counts as soon as it is in the log; a joint one needs a majority of both sets (Raft, section 6).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+
+use countersign_core::group::GroupMembers;
+use countersign_core::id::{NodeId, RequestId};
+use countersign_core::member::membership::{GroupProgress, Step, can_remove, next_step};
+use countersign_core::time::UnixMillis;
+use countersign_core::trust::TrustState;
+use countersign_core::trust::author::Claim;
+use countersign_core::trust::command::{Command, Evict, FEATURE_LEVEL, Stamped};
+use countersign_core::trust::outcome::{Outcome, Refused};
+use countersign_sim::eviction_begun;
 
 /// An entry of the plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -46,10 +56,16 @@ pub(crate) struct Cluster {
 }
 
 /// How many voters there are; the last one is the victim.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Scope {
     pub(crate) voters: usize,
     pub(crate) fault: Option<Fault>,
+    /// The voters that core has begin the removal while they lead.
+    removes: BTreeSet<usize>,
+    /// Whether core takes the eviction while Raft counts the victim's vote. The command then evicts first.
+    evicts_voter: bool,
+    /// The same once it does not.
+    evicts_learner: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +93,42 @@ pub(crate) enum Event {
     },
 }
 
+fn node(number: usize) -> NodeId {
+    NodeId(number as u64 + 1)
+}
+
+fn nodes(numbers: impl IntoIterator<Item = usize>) -> BTreeSet<NodeId> {
+    numbers.into_iter().map(node).collect()
+}
+
+/// Whether core has `leader` take the victim, the last of so many voters, out of them.
+fn removes(state: &TrustState, voters: usize, leader: usize) -> bool {
+    let members = GroupMembers { voters: nodes(0..voters), learners: BTreeSet::new() };
+    let group = GroupProgress { members, matched: BTreeMap::new(), last_log: 0 };
+    next_step(state, &group, node(leader)) == Some(Step::SetVoters(nodes(0..voters - 1)))
+}
+
+/// Whether core takes the eviction of `victim` while these vote.
+fn evicts(state: &TrustState, victim: usize, voters: BTreeSet<NodeId>) -> bool {
+    let command = Command::Evict(Evict { node: node(victim), compromised: false, keep_authority: true });
+    let author = Claim::of_member(node(0), RequestId([0; 16])).taken_by(node(0), &command);
+    let stamped = Stamped { level: FEATURE_LEVEL, time: UnixMillis::from_secs(1_800_000_000), author, command };
+    match state.clone().apply(&stamped, &GroupMembers { voters, learners: BTreeSet::new() }) {
+        Ok(Outcome::Evicted { .. }) => true,
+        Ok(Outcome::Refused(Refused::StillVotes(_) | Refused::LastVoter(_))) => false,
+        other => panic!("{other:?}"),
+    }
+}
+
 impl Scope {
+    pub(crate) fn new(voters: usize, fault: Option<Fault>) -> Self {
+        let (state, victim) = (eviction_begun(voters as u64).unwrap(), voters - 1);
+        let removes = (0..voters).filter(|leader| removes(&state, voters, *leader)).collect();
+        let evicts_voter = evicts(&state, victim, nodes(0..voters)) || fault == Some(Fault::EvictsFirst);
+        let evicts_learner = evicts(&state, victim, nodes(0..victim));
+        Self { voters, fault, removes, evicts_voter, evicts_learner }
+    }
+
     pub(crate) fn breaks(&self, fault: Fault) -> bool {
         self.fault == Some(fault)
     }
@@ -88,7 +139,7 @@ impl Scope {
 
     pub(crate) fn plan(&self, group: usize) -> &'static [Entry] {
         match group {
-            0 if self.breaks(Fault::EvictsFirst) => &[Entry::Evicted, Entry::Joint, Entry::Removed],
+            0 if self.evicts_voter => &[Entry::Evicted, Entry::Joint, Entry::Removed],
             0 => &[Entry::Joint, Entry::Removed, Entry::Evicted],
             _ => &[Entry::Joint, Entry::Removed],
         }
@@ -149,16 +200,16 @@ impl Scope {
         match self.plan(group).get(*committed) {
             None => false,
             Some(Entry::Joint) => {
-                let reached = self.reach(cluster, *leader, |to| to != self.victim()).len();
-                let reaches = self.voters > 1 && 2 * reached > self.victim();
-                reaches || self.breaks(Fault::RemovesTheLast) || self.breaks(Fault::RemovesBlindly)
+                let reached = nodes(self.reach(cluster, *leader, |_| true));
+                let reaches = can_remove(&nodes(0..self.voters), node(self.victim()), &reached);
+                let begins = self.removes.contains(leader) && (reaches || self.breaks(Fault::RemovesBlindly));
+                begins || self.breaks(Fault::RemovesTheLast)
             }
             Some(Entry::Removed) => true,
-            Some(Entry::Evicted) => match self.fault {
-                Some(Fault::EvictsFirst) => true,
-                Some(Fault::ForgetsGroup) => removed(0),
-                _ => (0..GROUPS).all(removed),
-            },
+            Some(Entry::Evicted) => {
+                let takes = if removed(0) { self.evicts_learner } else { self.evicts_voter };
+                takes && (self.evicts_voter || self.breaks(Fault::ForgetsGroup) || (1..GROUPS).all(removed))
+            }
         }
     }
 

@@ -19,7 +19,7 @@ pub(crate) fn clock(node: usize, slow: bool, phase: u8) -> BootMillis {
 }
 
 #[test]
-fn the_slow_clock_loses_the_drift_bound_in_every_lease_and_no_more() {
+fn slow_clock_loses_only_the_drift_bound_in_every_lease() {
     for phase in 0..10 {
         let counted = |slow, from| clock(0, slow, from + 2).since(clock(0, slow, from));
         assert_eq!((counted(false, phase), counted(true, phase)), (1010, 1000));

@@ -111,7 +111,8 @@ proptest! {
         let more = ["::", "::ffff:10.0.0.1", "::ffff:0:1", "fcff::", "fd00::", "fdff::1", "fe00::", "ffff::"];
         for place in places.into_iter().chain(more) {
             let from: IpAddr = place.parse().unwrap();
-            for role in view.members.keys().map(|id| Role::Node(*id)).chain(view.principals.keys().cloned()) {
+            let nodes = view.members.scan().keys().map(|id| Role::Node(*id));
+            for role in nodes.chain(view.principals.scan().keys().cloned()) {
                 let subject = Subject::of(&view, &role);
                 let question = Question { subject: &subject, from: Some(from), ..asked.question() };
                 let allowed = decide(&view.policy, view.generation, &question).effect == Effect::Allow;

@@ -39,7 +39,7 @@ fn all_enforce(term: &mut TermState, generation: u64) {
 }
 
 #[test]
-fn it_passes_when_all_enforce_or_have_no_lease_and_most_voters_enforce() {
+fn barrier_passes_when_members_enforce_or_have_no_lease() {
     let mut term = term();
     assert!(!look(&term, &roster(7), LATER).passed, "no voter enforces it");
     assert_eq!(look(&term, &roster(7), at(10_000)).wake, Some(at(10_100)), "leases of the leader before");
@@ -82,7 +82,7 @@ fn a_leader_that_has_not_applied_the_generation_judges_nothing() {
 }
 
 #[test]
-fn members_must_know_that_enough_voters_have_signed_what_became_of_the_cluster() {
+fn barrier_waits_until_members_know_the_attestation_is_complete() {
     let mut term = term();
     all_enforce(&mut term, 7);
     let mut barrier = PendingBarrier::new(REVOKES);
@@ -94,7 +94,7 @@ fn members_must_know_that_enough_voters_have_signed_what_became_of_the_cluster()
 }
 
 #[test]
-fn an_evicted_member_with_a_lease_is_told_of_and_not_waited_for() {
+fn evicted_member_with_a_lease_is_reported_not_waited_for() {
     let mut term = term();
     all_enforce(&mut term, 7);
     term.grant(GONE, Generation(6), LATER);

@@ -21,7 +21,7 @@ fn leased() -> LeaseKeeper {
 }
 
 #[test]
-fn a_member_asks_at_once_and_again_after_a_third_of_its_lease() {
+fn member_asks_again_after_a_third_of_its_lease() {
     let mut keeper = keeper(7);
     let ask = keeper.poll_ask(at(1000)).unwrap();
     let Ask { to, enforced, renew, delegates, .. } = ask;
@@ -47,7 +47,7 @@ fn without_a_leader_or_a_length_a_member_asks_nothing() {
 }
 
 #[test]
-fn what_comes_into_force_is_said_at_once_and_said_once() {
+fn generation_in_force_is_reported_at_once_and_only_once() {
     let mut keeper = leased();
     keeper.handle_enforced(Generation(8));
     let ask = keeper.poll_ask(at(100)).unwrap();
@@ -122,7 +122,7 @@ fn another_leader_or_term_is_told_everything() {
 }
 
 #[test]
-fn a_leader_that_is_lost_and_found_again_needs_not_be_told_again() {
+fn leader_found_again_needs_no_second_report() {
     let mut keeper = leased();
     keeper.handle_leader(None);
     keeper.handle_leader(Some(LEADER));
@@ -142,7 +142,7 @@ fn without_a_valid_certificate_a_member_only_reports() {
 }
 
 #[test]
-fn a_member_that_is_refused_gives_its_lease_up_and_asks_on() {
+fn refused_member_gives_its_lease_up_and_keeps_asking() {
     for (answer, replaced) in [(Answer::Differs, false), (Answer::Replaced, true)] {
         let mut keeper = leased();
         let ask = keeper.poll_ask(at(4000)).unwrap();
@@ -189,7 +189,7 @@ fn a_surrender_is_final() {
 }
 
 #[test]
-fn revocations_in_force_are_told_once_and_some_at_a_time() {
+fn revocations_in_force_are_reported_once_and_in_pages() {
     let mut keeper = leased();
     for n in 8..=47 {
         keeper.handle_revoked(Enforcement { generation: Generation(n), closed: 1, at: UnixMillis(n) });
@@ -207,7 +207,7 @@ fn revocations_in_force_are_told_once_and_some_at_a_time() {
 }
 
 #[test]
-fn no_lease_is_delegated_before_the_leader_of_the_term_knows_or_after_the_members_own() {
+fn delegation_waits_for_the_leader_and_never_outlasts_its_lease() {
     let mut keeper = leased();
     assert_eq!(keeper.delegate(GUARD, at(60)), (Generation(7), 0), "no leader was told");
     keeper.handle_delegating();
@@ -251,7 +251,7 @@ fn a_delegate_is_waited_for_until_it_enforces_or_its_lease_ends() {
 }
 
 #[test]
-fn after_a_start_the_delegates_of_the_process_before_are_waited_for() {
+fn restart_waits_for_delegates_of_the_previous_process() {
     let mut keeper = keeper(7);
     keeper.handle_forgotten_delegates(at(5000));
     let ask = keeper.poll_ask(at(0)).unwrap();
@@ -297,7 +297,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn whatever_happens_a_lease_ends_in_time_and_the_member_asks_again(
+    fn lease_always_ends_in_time_and_the_member_asks_again(
         secs in 1_u64..20,
         events in proptest::collection::vec(event(), 0..120),
     ) {

@@ -34,7 +34,7 @@ fn a_lease_counts_from_before_it_was_asked_for() {
 }
 
 #[test]
-fn a_grant_that_names_what_is_not_enforced_yet_does_not_count() {
+fn grant_of_an_unenforced_generation_does_not_count() {
     let mut holder = Holder::default();
     holder.enforced(generation(4));
     holder.granted(BootMillis(0), generation(5), TEN);
@@ -88,7 +88,7 @@ fn the_barrier_waits_for_the_last_grant_below_the_generation() {
 }
 
 #[test]
-fn a_grant_that_is_recorded_late_takes_back_no_later_one() {
+fn late_recorded_grant_takes_back_no_later_grant() {
     let mut grantor = Grantor::new(BootMillis(0), TEN);
     grantor.grant(ONE, generation(4), BootMillis(21_000));
     grantor.grant(ONE, generation(4), BootMillis(20_000));
@@ -110,7 +110,7 @@ fn without_a_lease_there_is_no_fresh_proof() {
 }
 
 #[test]
-fn a_grant_that_can_never_count_keeps_no_later_one_out() {
+fn grant_that_cannot_count_blocks_no_later_grant() {
     let mut holder = Holder::default();
     // A leader that lies names what will never be.
     holder.granted(BootMillis(0), generation(u64::MAX), TEN);
@@ -143,7 +143,7 @@ fn member_is_away_only_after_a_lease_without_any_contact() {
 }
 
 #[test]
-fn of_two_processes_of_a_member_the_one_that_started_last_counts() {
+fn process_of_a_member_that_started_last_counts() {
     let (length, at) = (LeaseLength::DEFAULT, |millis| BootMillis(1_000_000 + millis));
     let [first, second, third] = [1, 2, 3].map(|n| BootId([n; 16]));
     let (node, other) = (NodeId(3), NodeId(4));
@@ -162,7 +162,8 @@ fn of_two_processes_of_a_member_the_one_that_started_last_counts() {
     assert!(!processes.are_two(node, length, at(silent + 1 + length.waited_millis())), "the other one is gone");
     // Of each member by itself; and one that is gone is forgotten.
     assert!(processes.counts(other, first, length, at(0)) && !processes.are_two(other, length, at(0)));
-    processes.keep(|member| member == other);
+    processes.keep(2, |_| unreachable!("no more of them are known than there are members"));
+    processes.keep(1, |member| member == other);
     assert!(processes.counts(node, third, length, at(silent + 2)));
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use crate::enroll::returning::{ReturnChannel, StoreReturn};
 use crate::group::GroupMembers;
 use crate::id::{NodeId, StoreId};
-use crate::member::membership::{GroupProgress, LAG_MAX, Step, next_step};
+use crate::member::membership::{GroupProgress, LAG_MAX, Step, can_remove, next_step};
 use crate::trust::TrustState;
 use crate::trust::command::{AddJoinToken, BindStore, Command, Evict, SealAuthority, SetSuffrage};
 use crate::trust::member::Suffrage;
@@ -115,6 +115,19 @@ fn the_heir_is_the_other_voter_that_is_furthest() {
     assert_eq!(have.heir_among(&nodes([4])), None);
 }
 
+#[test]
+fn both_before_and_after_the_removal_a_majority_must_be_there() {
+    let ids = |ids: &[u64]| ids.iter().copied().map(NodeId).collect::<BTreeSet<_>>();
+    let decide = |voters, leaving, reached| can_remove(&ids(voters), NodeId(leaving), &ids(reached));
+    assert!(decide(&[1, 2, 3], 3, &[1, 2]), "the one that leaves is down");
+    assert!(!decide(&[1, 2, 3], 3, &[1, 3]), "one that stays is down");
+    assert!(!decide(&[1, 2, 3], 3, &[1]));
+    assert!(!decide(&[1, 2], 2, &[1]), "of two, both decide");
+    assert!(decide(&[1, 2], 2, &[1, 2]));
+    assert!(decide(&[1, 2, 3, 4], 4, &[1, 2, 4]));
+    assert!(!decide(&[1, 2, 3, 4], 4, &[1, 2]), "two of four are no majority");
+}
+
 proptest! {
     /// Whatever Raft has and the operators wish, the steps end where the state wants, and leave a quorum at each.
     #[test]
@@ -161,7 +174,7 @@ proptest! {
         let view = rig.0.view().unwrap();
         let wanted: BTreeSet<NodeId> = view.members.voters().map(|member| member.id).collect();
         prop_assert_eq!(&have.members.voters, &wanted);
-        let all: BTreeSet<NodeId> = view.members.keys().copied().collect();
+        let all: BTreeSet<NodeId> = view.members.scan().keys().copied().collect();
         prop_assert_eq!(&have.members.learners, &all.difference(&wanted).copied().collect::<BTreeSet<_>>());
     }
 }

@@ -7,6 +7,7 @@ use crate::key::Endorsement;
 use crate::member::renewal::{Action, CertificateKeeper, renewal_number};
 use crate::name::Host;
 use crate::time::{BootMillis, UnixMillis, Validity};
+use crate::trust::clocks::Anchor;
 use crate::trust::command::{AdoptLeaf, Command, Renew};
 use crate::trust::tests::rig::*;
 use crate::trust::view::View;
@@ -54,6 +55,20 @@ fn a_renewal_is_due_at_the_drawn_point_between_half_and_four_fifths_of_a_life() 
     let mut keeper = keeper(0);
     assert_eq!(keeper.poll_action(&view, NOW, at(7)), None);
     assert_eq!(keeper.poll_timeout(), at(30_007), "the wall clock may be set in between");
+}
+
+/// Its clock is behind, and the log stands still: only what the leader stamps goes on.
+#[test]
+fn clock_that_is_behind_renews_by_the_stamp_of_the_leader() {
+    let view = view();
+    let mut keeper = keeper(0);
+    keeper.handle_stamp(Anchor { time: after(400_000), at: at(7_000) });
+    assert_eq!(keeper.poll_action(&view, NOW, at(106_999)), None);
+    assert_eq!((keeper.due(), keeper.poll_timeout()), (Some(after(500_000)), at(107_000)));
+    assert_eq!(keeper.poll_action(&view, NOW, at(107_000)), RENEW());
+    let mut keeper = self::keeper(0);
+    keeper.handle_stamp(Anchor { time: NOW, at: at(7_000) });
+    assert_eq!(keeper.poll_action(&view, after(500_000), at(7_000)), RENEW(), "the later of the two counts");
 }
 
 #[test]

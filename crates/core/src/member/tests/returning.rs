@@ -36,8 +36,10 @@ fn named(action: Option<Action>) -> Option<(&'static str, u64)> {
 fn only_what_this_member_could_answer_is_acted_on() {
     for refusal in Refusal::ALL {
         let expected = match refusal {
-            Refusal::Evicted | Refusal::KeyRevoked => Some(Meaning::Evicted),
-            Refusal::Superseded | Refusal::Authority | Refusal::KeyUnknown => Some(Meaning::Certificate),
+            Refusal::Evicted => Some(Meaning::Evicted),
+            Refusal::KeyRevoked | Refusal::Superseded | Refusal::Authority | Refusal::KeyUnknown => {
+                Some(Meaning::Certificate)
+            }
             _ => None,
         };
         assert_eq!(Meaning::of_refusal(refusal), expected, "{refusal}");
@@ -141,6 +143,20 @@ fn pauses_double_up_to_a_minute_until_a_lease_is_there() {
     assert_eq!(named(follower.poll_action(&view, true, at(now + 1000))), Some(("ask", 2)));
     follower.handle_finding(Finding::Member, at(now + 1000));
     assert_eq!(follower.poll_timeout(), Some(at(now + 2000)));
+}
+
+/// A member that was cut off for long comes back as soon as it is no more.
+#[test]
+fn pause_after_voters_that_did_not_answer_stays_short() {
+    let view = view();
+    let mut follower = RefusalFollower::new(NODE, at(0));
+    for now in (0..8_u64).map(|round| round * 1000) {
+        follower.handle_failure(NodeId(2), Some(Meaning::Certificate), at(now));
+        assert_eq!(named(follower.poll_action(&view, false, at(now))), Some(("ask", 2)));
+        assert_eq!(named(follower.poll_action(&view, false, at(now))), Some(("ask", 3)));
+        assert_eq!(follower.poll_action(&view, false, at(now)), None);
+        assert_eq!(follower.poll_timeout(), Some(at(now + 1000)));
+    }
 }
 
 #[test]

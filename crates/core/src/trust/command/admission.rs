@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::addresses::{check_addresses, check_addresses_free};
 use super::membership::check_room_for_voter;
-use super::operation::{Applied, Checked, Effect, Entry, Operation};
+use super::operation::{Applied, Checked, Effect, Entry, Operation, Precondition};
 use crate::authz::Affected;
 use crate::codec::FIRST_LEVEL;
 use crate::enroll::EnrollmentRequest;
@@ -53,6 +53,10 @@ impl Operation for Admission {
 
     fn effect(&self) -> Effect<'_> {
         Effect::CertifiesNode(&self.request.endorsement)
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::None
     }
 
     fn affects(&self, _: &View) -> Affected {

@@ -1,10 +1,8 @@
 //! Signatures under attestations of what the cluster has become. Only voters of the attestation before may sign.
 
-use std::sync::Arc;
-
 use serde::{Deserialize, Serialize};
 
-use super::operation::{Applied, Checked, Effect, Entry, Operation};
+use super::operation::{Applied, Checked, Effect, Entry, Operation, Precondition};
 use crate::authz::Affected;
 use crate::codec::FIRST_LEVEL;
 use crate::id::NodeId;
@@ -41,6 +39,10 @@ impl Operation for SignAttestation {
         Effect::Nothing
     }
 
+    fn precondition(&self) -> Precondition {
+        Precondition::None
+    }
+
     fn affects(&self, _: &View) -> Affected {
         Affected::identities()
     }
@@ -49,11 +51,10 @@ impl Operation for SignAttestation {
         let Self { number, node, signature } = self;
         let generation = state.current()?.generation;
         let refused = Refused::NotASigner { node: *node, number: *number };
-        let index = usize::try_from(*number).map_err(|_| refused.clone())?;
-        let before = state.signers(index).ok_or(refused.clone())?;
+        let before = state.signers(*number).ok_or(refused.clone())?;
         let key = before.voters.get(node).ok_or(refused.clone())?.identity;
         let enough = majority(before.voters.len());
-        let signed = state.attestations.get(index).ok_or(refused)?;
+        let signed = state.attestations.get(*number).ok_or(refused)?;
         key.verify(&signed.attestation.transcript(), signature).map_err(|_| Refused::Signature(Signer::Identity))?;
         let adds = signed.signatures.len() < enough && !signed.signatures.contains_key(node);
         Ok((!adds).then_some(Outcome::Done(generation)))
@@ -61,12 +62,11 @@ impl Operation for SignAttestation {
 
     fn apply(&self, state: &mut TrustState, _: &Entry<'_>) -> Applied {
         let Self { number, node, signature } = *self;
-        let signed =
-            usize::try_from(number).ok().and_then(|index| Arc::make_mut(&mut state.attestations).get_mut(index));
-        signed.ok_or(Refused::NotASigner { node, number })?.signatures.insert(node, Signature(signature));
+        if !state.attestations.sign(number, node, Signature(signature)) {
+            return Err(Refused::NotASigner { node, number });
+        }
         state.revise();
-        let attested = (0..state.attestations.len()).take_while(|index| state.is_complete(*index)).count();
-        let attested = u64::try_from(attested).unwrap_or(u64::MAX).saturating_sub(1);
+        let attested = state.first_open().saturating_sub(1);
         let view = state.current()?;
         if view.attested >= attested {
             return Ok(Outcome::Done(view.generation));

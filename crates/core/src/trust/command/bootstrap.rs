@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::addresses::{check_addresses, hosts_of};
-use super::operation::{Applied, Checked, Effect, Entry, Operation};
+use super::operation::{Applied, Checked, Effect, Entry, Operation, Precondition};
 use super::tokens::check_limits;
 use crate::authz::change::PolicyChange;
 use crate::authz::{Affected, Policy};
@@ -29,7 +29,7 @@ use crate::trust::member::{ForeignLeaf, Member, MemberKeys, Suffrage};
 use crate::trust::outcome::{Outcome, Refused};
 use crate::trust::seal::SealedCopy;
 use crate::trust::state::{LeafOf, TrustState};
-use crate::trust::view::{Authority, AuthorityKey, AuthorityPhase, Groups, Members, Principals, View};
+use crate::trust::view::{Authority, AuthorityKey, AuthorityPhase, Evictions, Groups, Members, Principals, View};
 
 /// An authority's key, as its members keep it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -96,6 +96,10 @@ impl Operation for Bootstrap {
         Effect::BindsStore { node: FOUNDER, store: self.store }
     }
 
+    fn precondition(&self) -> Precondition {
+        Precondition::None
+    }
+
     fn affects(&self, _: &View) -> Affected {
         Affected::everything()
     }
@@ -126,7 +130,9 @@ impl Operation for Bootstrap {
         let copy = |key: &SealedKey| SealedCopy { ciphertext: key.sealed.clone(), opened: true };
         state.sealed.extend(self.authority_key.iter().map(|key| ((authority, founder), copy(key))));
         let token = |record: &TokenRecord| Token { record: record.clone(), made: entry.made.clone() };
-        state.tokens.extend(self.token.iter().map(|record| (token_id(record.verifier), token(record))));
+        if let Some(record) = &self.token {
+            state.tokens.insert(token_id(record.verifier), token(record));
+        }
         let record = self.authority_record();
         let member = self.founder(founder, (authority, &record), state, entry);
         let voter = AttestedVoter { identity: self.keys.identity, store: self.store };
@@ -138,7 +144,7 @@ impl Operation for Bootstrap {
             generation: Generation(1),
             authorities: BTreeMap::from([(authority, record)]),
             members: Members::from([(founder, member)]),
-            evicted: Table::new(),
+            evicted: Evictions::default(),
             principals: Principals::default(),
             labels: Table::new(),
             policy: Arc::new(policy),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::operation::{Applied, Checked, Effect, Entry, Operation};
+use super::operation::{Applied, Checked, Effect, Entry, Operation, Precondition};
 use crate::authz::Affected;
 use crate::codec::FIRST_LEVEL;
 use crate::id::{GroupId, NodeId, StoreId};
@@ -59,6 +59,10 @@ impl Operation for AssignGroup {
         Effect::Nothing
     }
 
+    fn precondition(&self) -> Precondition {
+        Precondition::None
+    }
+
     fn affects(&self, _: &View) -> Affected {
         Affected::identities()
     }
@@ -104,6 +108,10 @@ impl Operation for CreateGroup {
         Effect::Nothing
     }
 
+    fn precondition(&self) -> Precondition {
+        Precondition::None
+    }
+
     fn affects(&self, _: &View) -> Affected {
         Affected::default()
     }
@@ -136,6 +144,10 @@ impl Operation for BindDataStore {
 
     fn effect(&self) -> Effect<'_> {
         Effect::Nothing
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::None
     }
 
     fn affects(&self, _: &View) -> Affected {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::operation::{Applied, Checked, Effect, Entry, Operation};
+use super::operation::{Applied, Checked, Effect, Entry, Operation, Precondition};
 use super::principals::certified_elsewhere;
 use crate::authz::Affected;
 use crate::authz::label::{LabelEdit, Labels};
@@ -37,6 +37,10 @@ impl Operation for Label {
 
     fn effect(&self) -> Effect<'_> {
         Effect::Nothing
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::None
     }
 
     fn affects(&self, _: &View) -> Affected {

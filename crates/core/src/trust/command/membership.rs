@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::operation::{Applied, Checked, Effect, Entry, Operation, Revoked};
+use super::operation::{Applied, Checked, Effect, Entry, Operation, Precondition};
 use crate::authz::Affected;
 use crate::codec::FIRST_LEVEL;
 use crate::id::{Generation, NodeId, TokenId};
@@ -53,6 +53,13 @@ impl Operation for SetSuffrage {
         Effect::Nothing
     }
 
+    fn precondition(&self) -> Precondition {
+        match self.suffrage {
+            Suffrage::Voter => Precondition::Agrees(self.node),
+            Suffrage::Learner => Precondition::Quorum,
+        }
+    }
+
     fn affects(&self, _: &View) -> Affected {
         Affected::identities()
     }
@@ -95,7 +102,11 @@ impl Operation for Evict {
     }
 
     fn effect(&self) -> Effect<'_> {
-        Effect::Revokes(Revoked::Principal(Role::Node(self.node)))
+        Effect::Evicts(self.node)
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::Quorum
     }
 
     fn affects(&self, _: &View) -> Affected {
@@ -148,12 +159,12 @@ impl Evict {
     fn tokens_to_end(&self, state: &TrustState, member: &Member) -> Vec<TokenId> {
         if self.compromised {
             // The holder of its machine may have made tokens of any kind.
-            return state.tokens.keys().copied().collect();
+            return state.tokens.usable(state.time);
         }
         match member.admitted_by {
             Some(token) => vec![token],
             // The founder was admitted by no token, and holds the cluster's.
-            None => state.tokens.iter().filter(|(_, token)| token.record.cluster_token).map(|(id, _)| *id).collect(),
+            None => state.tokens.usable_of_cluster(state.time),
         }
     }
 }

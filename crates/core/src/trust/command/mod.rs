@@ -33,7 +33,7 @@ pub use hosts::{EditHosts, ProveHosts};
 pub use labels::Label;
 pub use levels::{RaiseLevel, ReportFeatureLevel};
 pub use membership::{Evict, SetSuffrage};
-pub use operation::{Effect, Revoked};
+pub use operation::{Effect, Precondition, Revoked};
 pub(crate) use operation::{Entry, Operation};
 pub use policy::StagePolicy;
 pub(super) use policy::Staged;
@@ -218,6 +218,11 @@ impl Command {
     /// What follows from this outside of the state, once its outcome says that it was carried out.
     pub fn effect(&self) -> Effect<'_> {
         self.operation().effect()
+    }
+
+    /// What the leader makes sure of, besides the state, before it writes this into the log.
+    pub fn precondition(&self) -> Precondition {
+        self.operation().precondition()
     }
 
     /// The command as one member passes it on to another.

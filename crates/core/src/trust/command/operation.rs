@@ -32,6 +32,9 @@ pub(crate) trait Operation {
     /// What follows from it outside of the state.
     fn effect(&self) -> Effect<'_>;
 
+    /// What the leader makes sure of, besides the state, before it is written.
+    fn precondition(&self) -> Precondition;
+
     /// The principals of which something else holds once it is applied to `view`: rather too many than one too few.
     fn affects(&self, view: &View) -> Affected;
 
@@ -63,6 +66,8 @@ pub enum Effect<'a> {
     Nothing,
     /// Connections end.
     Revokes(Revoked),
+    /// A member is refused. A member that has the entry in its log refuses it at once: it may be committed already.
+    Evicts(NodeId),
     /// From here on a store counts as that of a member.
     BindsStore {
         /// The member.
@@ -74,6 +79,21 @@ pub enum Effect<'a> {
     CertifiesNode(&'a Endorsement),
     /// A certificate of a broker, client or admin is signed, for this DER `SubjectPublicKeyInfo`.
     CertifiesPrincipal(&'a [u8]),
+}
+
+/// What the leader makes sure of, besides the state, before it writes a command into the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precondition {
+    /// Nothing.
+    None,
+    /// A quorum confirms that it leads. What removes a member or its vote is not even written where it cannot be
+    /// committed: later, it would surprise.
+    Quorum,
+    /// Besides, it has had no contact with this member for the length of a lease: another store takes the place of the
+    /// member's own.
+    Away(NodeId),
+    /// Besides, the state of this member is not known to differ: it is to vote.
+    Agrees(NodeId),
 }
 
 /// A principal or a key that is refused.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::operation::{Applied, Checked, Effect, Entry, Operation};
+use super::operation::{Applied, Checked, Effect, Entry, Operation, Precondition};
 use crate::authz::change::{ChangeId, Changed, PolicyChange, PolicyError, PolicyLimit, StagedRules};
 use crate::authz::text::RuleText;
 use crate::authz::{Affected, Rule, RuleId};
@@ -58,6 +58,10 @@ impl Operation for StagePolicy {
 
     fn effect(&self) -> Effect<'_> {
         Effect::Nothing
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::None
     }
 
     fn affects(&self, _: &View) -> Affected {
@@ -119,6 +123,10 @@ impl Operation for PolicyChange {
 
     fn effect(&self) -> Effect<'_> {
         Effect::Nothing
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::None
     }
 
     fn affects(&self, view: &View) -> Affected {

@@ -4,7 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::operation::{Applied, Checked, Effect, Entry, Operation};
+use super::operation::{Applied, Checked, Effect, Entry, Operation, Precondition};
 use crate::authz::Affected;
 use crate::codec::FIRST_LEVEL;
 use crate::id::KeyId;
@@ -71,6 +71,10 @@ impl Operation for IssuePrincipal {
         Effect::CertifiesPrincipal(&self.spki)
     }
 
+    fn precondition(&self) -> Precondition {
+        Precondition::None
+    }
+
     fn affects(&self, _: &View) -> Affected {
         Affected::identities()
     }
@@ -102,6 +106,10 @@ impl Operation for RenewPrincipal {
 
     fn effect(&self) -> Effect<'_> {
         Effect::CertifiesPrincipal(&self.spki)
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::None
     }
 
     fn affects(&self, _: &View) -> Affected {

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::operation::{Applied, Checked, Effect, Entry, Operation};
+use super::operation::{Applied, Checked, Effect, Entry, Operation, Precondition};
 use crate::authz::Affected;
 use crate::codec::FIRST_LEVEL;
 use crate::id::{KeyId, NodeId};
@@ -49,6 +49,10 @@ impl Operation for Renew {
 
     fn effect(&self) -> Effect<'_> {
         Effect::CertifiesNode(&self.endorsement)
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::None
     }
 
     fn affects(&self, _: &View) -> Affected {
@@ -131,6 +135,10 @@ impl Operation for AdoptLeaf {
 
     fn effect(&self) -> Effect<'_> {
         Effect::Nothing
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::None
     }
 
     fn affects(&self, _: &View) -> Affected {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
-use super::operation::{Applied, Checked, Effect, Entry, Operation, Revoked};
+use super::operation::{Applied, Checked, Effect, Entry, Operation, Precondition, Revoked};
 use crate::authz::Affected;
 use crate::codec::FIRST_LEVEL;
 use crate::id::KeyId;
@@ -37,6 +37,10 @@ impl Operation for RevokeKey {
 
     fn effect(&self) -> Effect<'_> {
         Effect::Revokes(Revoked::Key(self.0))
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::None
     }
 
     fn affects(&self, _: &View) -> Affected {
@@ -81,6 +85,10 @@ impl Operation for RevokePrincipal {
 
     fn effect(&self) -> Effect<'_> {
         Effect::Revokes(Revoked::Principal(self.0.clone()))
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::None
     }
 
     fn affects(&self, _: &View) -> Affected {

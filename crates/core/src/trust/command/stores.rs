@@ -7,7 +7,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::operation::{Applied, Checked, Effect, Entry, Operation};
+use super::operation::{Applied, Checked, Effect, Entry, Operation, Precondition};
 use crate::authz::Affected;
 use crate::codec::FIRST_LEVEL;
 use crate::enroll::returning::StoreReturn;
@@ -40,6 +40,10 @@ impl Operation for StoreReturn {
 
     fn effect(&self) -> Effect<'_> {
         Effect::Nothing
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::Away(self.node)
     }
 
     fn affects(&self, _: &View) -> Affected {
@@ -101,6 +105,10 @@ impl Operation for BindStore {
 
     fn effect(&self) -> Effect<'_> {
         Effect::BindsStore { node: self.node, store: self.store }
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::None
     }
 
     fn affects(&self, _: &View) -> Affected {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::LEVEL_FOR_TESTING;
-use super::operation::{Applied, Checked, Effect, Entry, Operation};
+use super::operation::{Applied, Checked, Effect, Entry, Operation, Precondition};
 use crate::authz::Affected;
 use crate::json::Object;
 use crate::limits::EVENT_LIST_LEN_MAX;
@@ -28,6 +28,10 @@ impl Operation for NoteForTesting {
 
     fn effect(&self) -> Effect<'_> {
         Effect::Nothing
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::None
     }
 
     fn affects(&self, _: &View) -> Affected {

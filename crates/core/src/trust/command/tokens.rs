@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::operation::{Applied, Checked, Effect, Entry, Operation};
+use super::operation::{Applied, Checked, Effect, Entry, Operation, Precondition};
 use crate::authz::Affected;
 use crate::codec::FIRST_LEVEL;
 use crate::id::{RequestId, TokenId};
@@ -45,6 +45,10 @@ impl Operation for AddJoinToken {
         Effect::Nothing
     }
 
+    fn precondition(&self) -> Precondition {
+        Precondition::None
+    }
+
     fn affects(&self, _: &View) -> Affected {
         Affected::default()
     }
@@ -73,6 +77,10 @@ impl Operation for RevokeJoinToken {
 
     fn effect(&self) -> Effect<'_> {
         Effect::Nothing
+    }
+
+    fn precondition(&self) -> Precondition {
+        Precondition::None
     }
 
     fn affects(&self, _: &View) -> Affected {
@@ -110,6 +118,10 @@ impl Operation for RotateClusterToken {
         Effect::Nothing
     }
 
+    fn precondition(&self) -> Precondition {
+        Precondition::None
+    }
+
     fn affects(&self, _: &View) -> Affected {
         Affected::identities()
     }
@@ -119,8 +131,7 @@ impl Operation for RotateClusterToken {
     }
 
     fn apply(&self, state: &mut TrustState, entry: &Entry<'_>) -> Applied {
-        let ends = |token: &Token| token.record.cluster_token && !token.record.revoked;
-        let old: Vec<TokenId> = state.tokens.iter().filter(|(_, token)| ends(token)).map(|(id, _)| *id).collect();
+        let old = state.tokens.usable_of_cluster(state.time);
         let record = TokenRecord { cluster_token: true, ..self.0.clone() };
         let added = state.add_token(&record, &entry.made)?;
         state.revoke_tokens(&old);
@@ -180,8 +191,9 @@ impl TrustState {
         }
         let now = self.time;
         if self.tokens.len() >= TOKENS_MAX {
-            // Used-up and expired tokens stay only as long as there is room: they make a refusal say why.
-            self.tokens.retain(|_, token| token.record.usable(now).is_ok());
+            // Spent and expired ones stay only as long as there is room: they make a refusal say why.
+            let unusable: Vec<TokenId> = self.tokens.unusable(now).collect();
+            unusable.iter().for_each(|id| drop(self.tokens.remove(id)));
         }
         if self.tokens.len() >= TOKENS_MAX {
             return Err(Refused::Limit { what: Limited::Tokens, max: TOKENS_MAX as u64 });

@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::{add, take};
 use crate::id::{GroupId, NodeId};
 use crate::map::{Map, Set};
-use crate::table::{Sum, Table};
+use crate::table::Table;
 
 /// Members by group. Each way of changing them keeps the index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,12 +22,10 @@ impl Groups {
     pub fn assign(&mut self, group: GroupId, members: BTreeSet<NodeId>) {
         let before = self.by_id.remove(&group).unwrap_or_default();
         for gone in before.difference(&members) {
-            self.leave(group, gone);
+            take(&mut self.of_member, gone, group);
         }
         for new in members.difference(&before) {
-            let mut groups = self.of_member.remove(new).unwrap_or_default();
-            groups.insert(group);
-            self.of_member.insert(*new, groups);
+            add(&mut self.of_member, *new, group);
         }
         if !members.is_empty() {
             self.by_id.insert(group, members);
@@ -44,25 +43,12 @@ impl Groups {
     pub fn has_member(&self, node: &NodeId) -> bool {
         self.of_member.contains_key(node)
     }
-
-    /// The digest of all of them.
-    pub const fn sum(&self) -> Sum {
-        self.by_id.sum()
-    }
-
-    fn leave(&mut self, group: GroupId, node: &NodeId) {
-        let mut groups = self.of_member.remove(node).unwrap_or_default();
-        groups.remove(&group);
-        if !groups.is_empty() {
-            self.of_member.insert(*node, groups);
-        }
-    }
 }
 
 impl Deref for Groups {
-    type Target = Map<GroupId, BTreeSet<NodeId>>;
+    type Target = Table<GroupId, BTreeSet<NodeId>>;
 
-    fn deref(&self) -> &Map<GroupId, BTreeSet<NodeId>> {
+    fn deref(&self) -> &Table<GroupId, BTreeSet<NodeId>> {
         &self.by_id
     }
 }
@@ -77,7 +63,7 @@ impl<'de> Deserialize<'de> for Groups {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let by_id = Table::<GroupId, BTreeSet<NodeId>>::deserialize(deserializer)?;
         let mut all = Self::default();
-        for (group, members) in &by_id {
+        for (group, members) in by_id.scan() {
             // A group whose members were all evicted stays, without any.
             all.assign(*group, members.clone());
         }

@@ -1,15 +1,17 @@
-//! The members of a view, found by number and by everything that only one of them may have. No check looks at all
-//! members.
+//! The members of a view, found by number, by everything that only one of them may have, and by what the leader waits
+//! for. No check looks at all members.
 
 use core::ops::Deref;
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::{add, take};
 use crate::id::{KeyId, NodeId, StoreId};
 use crate::map::{Map, Set};
 use crate::name::{Host, HostName, Name};
 use crate::table::{Sum, Table};
+use crate::time::UnixMillis;
 use crate::trust::hosts::HostProof;
 use crate::trust::member::{Member, Suffrage};
 
@@ -24,6 +26,16 @@ pub struct Members {
     mapped: Map<HostName, NodeId>,
     hosts: Map<Host, Set<NodeId>>,
     voters: Set<NodeId>,
+    /// Those that return with another store.
+    returning: Set<NodeId>,
+    /// Those that advertise an address that nothing proves.
+    unproved: Set<NodeId>,
+    /// By the newest level that their binaries know.
+    levels: Map<u32, Set<NodeId>>,
+    /// Those that took their level up as members, by when they did.
+    took_up: Set<(UnixMillis, NodeId)>,
+    /// The digest of who they are, whether they vote and where they are reached.
+    reach: Sum,
 }
 
 impl Members {
@@ -47,11 +59,6 @@ impl Members {
         let done = change(&mut member);
         self.insert(*id, member);
         Some(done)
-    }
-
-    /// The digest of all of them.
-    pub const fn sum(&self) -> Sum {
-        self.by_id.sum()
     }
 
     /// The member that has this key, for whatever purpose.
@@ -81,13 +88,52 @@ impl Members {
 
     /// The members that hold a host, alone or with all others. Loopback is held by many.
     pub fn with_host(&self, host: &Host) -> impl Iterator<Item = &Member> {
-        let ids = self.hosts.get(host).into_iter().flat_map(|ids| ids.iter());
-        ids.filter_map(|id| self.by_id.get(id))
+        self.of(self.hosts.get(host).into_iter().flat_map(|ids| ids.iter()))
     }
 
     /// The members whose role is voter.
     pub fn voters(&self) -> impl Iterator<Item = &Member> {
-        self.voters.iter().filter_map(|id| self.by_id.get(id))
+        self.of(self.voters.iter())
+    }
+
+    /// The members that return with another store.
+    pub fn returning(&self) -> impl Iterator<Item = &Member> {
+        self.of(self.returning.iter())
+    }
+
+    /// The members that advertise an address that nothing proves.
+    pub fn unproved(&self) -> impl Iterator<Item = &Member> {
+        self.of(self.unproved.iter())
+    }
+
+    /// The members whose binaries know less than `level`, those that know least first.
+    pub fn below_level(&self, level: u32) -> impl Iterator<Item = &Member> {
+        self.of(self.levels.range(..level).flat_map(|(_, ids)| ids.iter()))
+    }
+
+    /// All members, those whose binaries know least first: to find the first that counts, not to be read to the end.
+    pub fn lowest_level_first(&self) -> impl Iterator<Item = &Member> {
+        self.of(self.levels.iter().flat_map(|(_, ids)| ids.iter()))
+    }
+
+    /// The newest level that the binary of any member knows.
+    pub fn newest_level(&self) -> Option<u32> {
+        self.levels.last_key_value().map(|(level, _)| *level)
+    }
+
+    /// The members that took the level that they know up at `time` or later. A learner that joined with it took nothing
+    /// up.
+    pub fn took_level_up_since(&self, time: UnixMillis) -> impl Iterator<Item = &Member> {
+        self.of(self.took_up.range((time, NodeId(0))..).map(|(_, id)| id))
+    }
+
+    /// The digest of who the members are, whether they vote and where they are reached.
+    pub const fn reach(&self) -> Sum {
+        self.reach
+    }
+
+    fn of<'a>(&'a self, ids: impl Iterator<Item = &'a NodeId>) -> impl Iterator<Item = &'a Member> {
+        ids.filter_map(|id| self.by_id.get(id))
     }
 
     /// The number of members whose role is voter.
@@ -102,13 +148,22 @@ impl Members {
         self.names.insert(member.name.clone(), id);
         self.mapped.extend(member.mapped.iter().map(|name| (name.clone(), id)));
         for host in hosts(member) {
-            let mut ids = self.hosts.remove(host).unwrap_or_default();
-            ids.insert(id);
-            self.hosts.insert(host.clone(), ids);
+            add(&mut self.hosts, host.clone(), id);
         }
         if member.suffrage == Suffrage::Voter {
             self.voters.insert(id);
         }
+        if member.returning.is_some() {
+            self.returning.insert(id);
+        }
+        if member.unproved().next().is_some() {
+            self.unproved.insert(id);
+        }
+        add(&mut self.levels, member.feature_level, id);
+        if !member.joined_with_its_level() {
+            self.took_up.insert((member.level_since, id));
+        }
+        self.reach.add(reached(id, member));
     }
 
     fn leave(&mut self, id: NodeId, member: &Member) {
@@ -125,14 +180,20 @@ impl Members {
             forget(&mut self.mapped, mapped, id);
         }
         for host in hosts(member) {
-            let mut ids = self.hosts.remove(host).unwrap_or_default();
-            ids.remove(&id);
-            if !ids.is_empty() {
-                self.hosts.insert(host.clone(), ids);
-            }
+            take(&mut self.hosts, host, id);
         }
         self.voters.remove(&id);
+        self.returning.remove(&id);
+        self.unproved.remove(&id);
+        take(&mut self.levels, &member.feature_level, id);
+        self.took_up.remove(&(member.level_since, id));
+        self.reach.subtract(reached(id, member));
     }
+}
+
+/// What [`Members::reach`] is made of.
+fn reached(id: NodeId, member: &Member) -> Sum {
+    Sum::of(&(id, member.suffrage, &member.addresses))
 }
 
 fn forget<K: Ord + Clone>(index: &mut Map<K, NodeId>, key: &K, id: NodeId) {
@@ -151,19 +212,10 @@ fn hosts(member: &Member) -> BTreeSet<&Host> {
 }
 
 impl Deref for Members {
-    type Target = Map<NodeId, Member>;
+    type Target = Table<NodeId, Member>;
 
-    fn deref(&self) -> &Map<NodeId, Member> {
+    fn deref(&self) -> &Table<NodeId, Member> {
         &self.by_id
-    }
-}
-
-impl<'a> IntoIterator for &'a Members {
-    type Item = (&'a NodeId, &'a Member);
-    type IntoIter = <&'a Map<NodeId, Member> as IntoIterator>::IntoIter;
-
-    fn into_iter(self) -> Self::IntoIter {
-        (&self.by_id).into_iter()
     }
 }
 
@@ -191,7 +243,7 @@ impl<'de> Deserialize<'de> for Members {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let by_id = Table::<NodeId, Member>::deserialize(deserializer)?;
         let mut all = Self::default();
-        for (id, member) in &by_id {
+        for (id, member) in by_id.scan() {
             all.enter(*id, member);
         }
         Ok(Self { by_id, ..all })

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::{add, take};
 use crate::id::KeyId;
 use crate::map::{Map, Set};
 use crate::principal::Role;
-use crate::table::{Sum, Table};
+use crate::table::Table;
 use crate::trust::view::IssuedKey;
 
 /// The keys of one principal.
@@ -46,11 +47,6 @@ impl Principals {
         Some(keys)
     }
 
-    /// The digest of all of them.
-    pub const fn sum(&self) -> Sum {
-        self.by_role.sum()
-    }
-
     /// The principal that has this key on record.
     pub fn holder(&self, key: &KeyId) -> Option<&Role> {
         self.holders.get(key)
@@ -70,38 +66,23 @@ impl Principals {
     fn enter(&mut self, role: &Role, key: KeyId, issued: &IssuedKey) {
         self.holders.insert(key, role.clone());
         if let Some(from) = issued.renewed_from {
-            let mut keys = self.successors.remove(&from).unwrap_or_default();
-            keys.insert(key);
-            self.successors.insert(from, keys);
+            add(&mut self.successors, from, key);
         }
     }
 
     fn leave(&mut self, key: &KeyId, issued: &IssuedKey) {
         self.holders.remove(key);
         if let Some(from) = issued.renewed_from {
-            let mut keys = self.successors.remove(&from).unwrap_or_default();
-            keys.remove(key);
-            if !keys.is_empty() {
-                self.successors.insert(from, keys);
-            }
+            take(&mut self.successors, &from, *key);
         }
     }
 }
 
 impl Deref for Principals {
-    type Target = Map<Role, IssuedKeys>;
+    type Target = Table<Role, IssuedKeys>;
 
-    fn deref(&self) -> &Map<Role, IssuedKeys> {
+    fn deref(&self) -> &Table<Role, IssuedKeys> {
         &self.by_role
-    }
-}
-
-impl<'a> IntoIterator for &'a Principals {
-    type Item = (&'a Role, &'a IssuedKeys);
-    type IntoIter = <&'a Map<Role, IssuedKeys> as IntoIterator>::IntoIter;
-
-    fn into_iter(self) -> Self::IntoIter {
-        (&self.by_role).into_iter()
     }
 }
 
@@ -125,7 +106,7 @@ impl<'de> Deserialize<'de> for Principals {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let by_role = Table::<Role, IssuedKeys>::deserialize(deserializer)?;
         let mut all = Self::default();
-        for (role, keys) in &by_role {
+        for (role, keys) in by_role.scan() {
             keys.iter().for_each(|(key, issued)| all.enter(role, *key, issued));
         }
         Ok(Self { by_role, ..all })

@@ -89,7 +89,7 @@ fn words(report: &Report) -> Vec<(u64, u64, StateDigest)> {
 }
 
 #[test]
-fn digest_is_due_once_at_each_index_and_not_at_one_that_a_snapshot_skips() {
+fn digest_is_due_once_at_each_index_no_snapshot_skips() {
     let mut digests = Digests::default();
     assert_eq!(digests.due(0), None);
     assert_eq!(digests.due(DIGEST_EVERY - 1), None);
@@ -134,7 +134,7 @@ fn states_that_differ_in_anything_have_different_digests() {
 }
 
 #[test]
-fn voter_that_differs_raises_the_alarm_and_the_report_names_who_said_what() {
+fn differing_voter_raises_the_alarm_and_the_report_names_it() {
     let view = view();
     let agreement = heard(&view, &[(2, AT, RIGHT), (3, AT, WRONG)]);
     let report = alarm(&agreement).unwrap();
@@ -163,7 +163,7 @@ fn nothing_is_concluded_where_states_agree_or_cannot_be_compared() {
 }
 
 #[test]
-fn learner_that_differs_raises_no_alarm_and_is_known_to_differ() {
+fn differing_learner_raises_no_alarm_and_is_reported() {
     let view = view();
     let mut agreement = heard(&view, &[(4, AT, WRONG), (2, AT, RIGHT)]);
     assert!(alarm(&agreement).is_none() && agreement.is_empty(), "nothing to keep");
@@ -192,7 +192,7 @@ fn learner_that_differs_raises_no_alarm_and_is_known_to_differ() {
 }
 
 #[test]
-fn alarm_ends_where_the_voter_is_in_quarantine_has_another_store_or_is_gone() {
+fn alarm_ends_when_the_voter_is_quarantined_replaced_or_gone() {
     let before = view();
     let agreement = heard(&before, &[(3, AT, WRONG)]);
     let own = own();
@@ -217,7 +217,7 @@ fn alarm_ends_where_the_voter_is_in_quarantine_has_another_store_or_is_gone() {
 }
 
 #[test]
-fn member_that_agrees_later_ends_its_disagreement_and_an_older_word_does_not_bring_it_back() {
+fn older_word_does_not_revive_an_ended_disagreement() {
     let view = view();
     let later = AT + DIGEST_EVERY;
     assert!(heard(&view, &[(3, AT, WRONG), (3, later, RIGHT)]).is_empty());
@@ -233,7 +233,7 @@ fn member_that_agrees_later_ends_its_disagreement_and_an_older_word_does_not_bri
 }
 
 #[test]
-fn leader_whose_own_state_was_wrong_and_is_right_again_ends_the_alarm_by_itself() {
+fn repaired_leader_ends_the_alarm_by_itself() {
     let view = view();
     let mut wrong = Digests::default();
     wrong.enter(AT, WRONG);
@@ -249,7 +249,7 @@ fn leader_whose_own_state_was_wrong_and_is_right_again_ends_the_alarm_by_itself(
 }
 
 #[test]
-fn next_leader_has_the_alarm_from_the_leader_before_it_and_over_a_restart() {
+fn alarm_survives_a_new_leader_and_a_restart() {
     let (view, own) = (view(), own());
     let found = heard(&view, &[(3, AT, WRONG), (2, AT, RIGHT)]);
     let mut next = Agreement::default();
@@ -275,7 +275,7 @@ fn next_leader_has_the_alarm_from_the_leader_before_it_and_over_a_restart() {
 }
 
 #[test]
-fn attack_words_that_no_voter_can_have_said_are_not_taken_from_others() {
+fn attack_impossible_words_of_voters_are_not_taken_from_others() {
     let (view, own) = (view(), own());
     let by = judge(&view, 2, &own);
     let other_store = |report: &mut Report, node| {
@@ -316,7 +316,7 @@ fn attack_words_that_no_voter_can_have_said_are_not_taken_from_others() {
 }
 
 #[test]
-fn voter_that_holds_committed_entries_which_the_leader_lacks_raises_the_alarm() {
+fn voter_with_committed_entries_beyond_the_leaders_raises_the_alarm() {
     let (view, own) = (view(), own());
     let by = judge(&view, 1, &own);
     let conflict = |node: u64, store| BTreeMap::from([(NodeId(node), store)]);
@@ -424,7 +424,7 @@ fn revocations_begin_behind_any_of_them() {
     let mut view = revoking(&[1, 2, 3]);
     let identity = super::rig::key(9).public();
     let evicted = Evicted { name: name("gone"), mapped: None, identity, at: NOW, generation: Generation(2) };
-    view.evicted = [7, 8].map(|node| (NodeId(node), evicted.clone())).into();
+    view.evicted = [7, 8].map(|node| (NodeId(node), evicted.clone())).into_iter().collect();
     let all: Vec<Revocation> = view.revocations(None).collect();
     assert_eq!(all.len(), 6);
     for (at, revocation) in all.iter().enumerate() {
@@ -460,7 +460,7 @@ proptest! {
     /// Whatever voters say in whatever order, the alarm stands exactly if the last word of one of them is not the
     /// leader's.
     #[test]
-    fn alarm_stands_as_long_as_the_newest_word_of_a_voter_differs(
+    fn alarm_stands_while_the_newest_word_of_a_voter_differs(
         said in prop::collection::vec((2_u64..=3, 1_u64..=5, any::<bool>()), 0..24),
     ) {
         let view = view();

@@ -11,10 +11,10 @@ use crate::trust::member::Suffrage;
 use crate::trust::outcome::{Outcome, Refused, Signer};
 use crate::trust::recognition::{AnswerError, AttestationClaim, Recognition};
 
-fn sign(rig: &mut Rig, number: usize, node: u8) -> Outcome {
-    let attestation = Arc::clone(&rig.0.attestations()[number].attestation);
+fn sign(rig: &mut Rig, number: u64, node: u8) -> Outcome {
+    let attestation = Arc::clone(&rig.0.attestations().get(number).unwrap().attestation);
     let signature = key(node).sign(&attestation.transcript());
-    rig.apply(Command::SignAttestation(SignAttestation { number: number as u64, node: NodeId(node.into()), signature }))
+    rig.apply(Command::SignAttestation(SignAttestation { number, node: NodeId(node.into()), signature }))
 }
 
 /// Voters 1 to 3, and all of them have signed every attestation that they may sign.
@@ -28,6 +28,10 @@ fn evict(rig: &mut Rig, node: u64) {
     rig.apply(Command::Evict(Evict { node: NodeId(node), compromised: false, keep_authority: true }));
 }
 
+fn chain_after(rig: &Rig, known: u64) -> Vec<SignedAttestation> {
+    rig.0.chain_after(known).cloned().collect()
+}
+
 fn generation(rig: &Rig) -> Generation {
     rig.0.view().unwrap().generation
 }
@@ -35,26 +39,26 @@ fn generation(rig: &Rig) -> Generation {
 #[test]
 fn a_change_of_voters_authorities_or_evictions_makes_an_attestation_and_nothing_else_does() {
     let mut rig = attested();
-    let count = rig.0.attestations().len();
+    let count = rig.0.attestations().next_number();
     rig.apply(Command::RevokeKey(RevokeKey(key(99).public().id())));
     rig.apply(Command::AddJoinToken(AddJoinToken(record(5, 1))));
     rig.apply(Command::Admit(Box::new(request(4, 5).into())));
-    assert_eq!(rig.0.attestations().len(), count, "a learner, a token, a key");
+    assert_eq!(rig.0.attestations().next_number(), count, "a learner, a token, a key");
     evict(&mut rig, 4);
-    let last = &rig.0.attestations().last().unwrap().attestation;
-    assert_eq!((rig.0.attestations().len(), last.evicted.contains(&NodeId(4))), (count + 1, true));
+    let last = &rig.0.attestations().last().unwrap().1.attestation;
+    assert_eq!((rig.0.attestations().next_number(), last.evicted.contains(&NodeId(4))), (count + 1, true));
     assert_eq!(last.generation, generation(&rig));
     assert_eq!(rig.0.view().unwrap().attestation, *last);
     rig.apply(Command::SetSuffrage(SetSuffrage { node: NodeId(3), suffrage: Suffrage::Learner, keep_authority: true }));
-    assert_eq!(rig.0.attestations().len(), count + 2);
+    assert_eq!(rig.0.attestations().next_number(), count + 2);
 }
 
 #[test]
 fn a_majority_of_the_voters_before_signs_and_members_see_when_it_has() {
     let mut rig = attested();
     evict(&mut rig, 3);
-    let (number, at) = (rig.0.attestations().len() - 1, generation(&rig));
-    assert!(!rig.0.is_attested(at) && rig.0.chain_after(number as u64 - 1).is_empty());
+    let (number, at) = (rig.0.attestations().next_number() - 1, generation(&rig));
+    assert!(!rig.0.is_attested(at) && rig.0.chain_after(number - 1).next().is_none());
     sign(&mut rig, number, 1);
     assert!(!rig.0.is_attested(at), "one of three");
     assert_eq!(generation(&rig), at);
@@ -62,7 +66,7 @@ fn a_majority_of_the_voters_before_signs_and_members_see_when_it_has() {
     assert!(!rig.0.is_attested(at), "twice the same");
     sign(&mut rig, number, 2);
     assert!(rig.0.is_attested(at));
-    assert_eq!((generation(&rig), rig.0.view().unwrap().attested), (Generation(at.0 + 1), number as u64));
+    assert_eq!((generation(&rig), rig.0.view().unwrap().attested), (Generation(at.0 + 1), number));
     // More than enough are not kept.
     let before = rig.0.clone();
     sign(&mut rig, number, 3);
@@ -119,8 +123,8 @@ fn a_dead_voter_is_evicted_without_its_signature_where_the_others_are_enough() {
 fn no_other_node_signs() {
     let mut rig = attested();
     evict(&mut rig, 3);
-    let number = rig.0.attestations().len() as u64 - 1;
-    let attestation = Arc::clone(&rig.0.attestations()[number as usize].attestation);
+    let number = rig.0.attestations().next_number() - 1;
+    let attestation = Arc::clone(&rig.0.attestations().get(number).unwrap().attestation);
     let command = |number, node, by: u8| {
         let signature = key(by).sign(&attestation.transcript());
         Command::SignAttestation(SignAttestation { number, node: NodeId(node), signature })
@@ -132,7 +136,7 @@ fn no_other_node_signs() {
         assert_eq!(rig.refused(command(beyond, 1, 1)), Refused::NotASigner { node: NodeId(1), number: beyond });
     }
     // Of another attestation.
-    let other = Arc::clone(&rig.0.attestations()[0].attestation);
+    let other = Arc::clone(&rig.0.attestations().get(0).unwrap().attestation);
     let signature = key(1).sign(&other.transcript());
     let command = Command::SignAttestation(SignAttestation { number, node: NodeId(1), signature });
     assert_eq!(rig.refused(command), Refused::Signature(Signer::Identity));
@@ -141,18 +145,18 @@ fn no_other_node_signs() {
 #[test]
 fn a_member_that_knows_one_attestation_follows_to_the_newest() {
     let mut rig = attested();
-    let known = Arc::clone(&rig.0.attestations()[0].attestation);
+    let known = Arc::clone(&rig.0.attestations().get(0).unwrap().attestation);
     evict(&mut rig, 3);
     rig.attest();
-    let (newest, evicted) = follow(&known, rig.0.chain_after(0)).unwrap();
-    assert_eq!(newest, rig.0.attestations().last().unwrap().attestation);
+    let (newest, evicted) = follow(&known, &chain_after(&rig, 0)).unwrap();
+    assert_eq!(newest, rig.0.attestations().last().unwrap().1.attestation);
     assert!(evicted.contains(&NodeId(3)));
 }
 
 #[test]
 fn old_keys_forge_no_successor() {
     let rig = attested();
-    let known = Arc::clone(&rig.0.attestations().last().unwrap().attestation);
+    let known = Arc::clone(&rig.0.attestations().last().unwrap().1.attestation);
     let forged = |signers: &[u8], edit: fn(&mut Attestation)| {
         let mut next = Attestation {
             number: known.number + 1,
@@ -190,7 +194,7 @@ fn old_keys_forge_no_successor() {
 
 #[test]
 fn a_signature_covers_every_field() {
-    let attestation = Attestation::clone(&attested().0.attestations().last().unwrap().attestation);
+    let attestation = Attestation::clone(&attested().0.attestations().last().unwrap().1.attestation);
     let edits: [fn(&mut Attestation); 10] = [
         |s| s.cluster.0[0] ^= 1,
         |s| s.incarnation.0 += 1,
@@ -214,11 +218,11 @@ fn a_signature_covers_every_field() {
 fn ask(rig: &Rig, recognition: &mut Recognition, node: u8) -> Result<(), AnswerError> {
     let asked = Arc::clone(recognition.newest());
     let (nonce, number) = recognition.question();
-    let chain = rig.0.chain_after(number);
+    let chain = chain_after(rig, number);
     let newest = rig.0.newest_attested().unwrap();
     let claim = AttestationClaim::of(NodeId(node.into()), newest);
     let signature = claim.sign(&key(node), &nonce);
-    recognition.answer(&asked, &claim, chain, &signature)
+    recognition.answer(&asked, &claim, &chain, &signature)
 }
 
 #[test]

@@ -17,6 +17,8 @@ use crate::trust::command::{
 use crate::trust::member::Suffrage;
 
 const EVENTS: &str = include_str!("golden_events.jsonl");
+/// Of a cluster that began at the level that brought placements.
+const EVENTS_2: &str = include_str!("golden_events_2.jsonl");
 
 fn lines(rig: &Rig) -> String {
     rig.1.iter().map(|event| event.line()).collect::<Vec<_>>().join("\n")
@@ -24,8 +26,11 @@ fn lines(rig: &Rig) -> String {
 
 #[test]
 fn events_say_what_they_always_said() {
-    let got = lines(&sampled());
-    assert_eq!(got, EVENTS.trim(), "an event changed: only fields may be added, at a new level; now they say:\n{got}");
+    for (rig, events) in [(sampled(), EVENTS), (super::placement::sample(), EVENTS_2)] {
+        let got = lines(&rig);
+        let changed = "an event changed: only fields may be added, at a new level; now they say:";
+        assert_eq!(got, events.trim(), "{changed}\n{got}");
+    }
 }
 
 #[test]

@@ -101,7 +101,7 @@ pub(super) fn sampled() -> Rig {
         remove,
         put: vec![rule("staged")],
     }));
-    let transcript = rig.0.attestations()[3].attestation.transcript();
+    let transcript = rig.0.attestations().get(3).unwrap().attestation.transcript();
     rig.apply(Command::SignAttestation(SignAttestation {
         number: 3,
         node: NodeId(1),
@@ -248,6 +248,17 @@ fn digest_of_a_state_changes_exactly_with_the_state_and_is_that_of_its_snapshot(
         seen.insert(digest);
     }
     assert!(seen.len() > 30, "{}", seen.len());
+}
+
+/// Members of the first release have no other digest to compare with.
+#[test]
+fn digest_at_the_first_level_is_what_its_first_release_made() {
+    let mut state = TrustState::new();
+    for Logged { members, stamped, .. } in logged().2 {
+        state.apply(&stamped, &members).unwrap();
+    }
+    assert_eq!(state.level(), FIRST_LEVEL);
+    assert_eq!(hex(&state.digest().unwrap().0), "539a58cc66673a4981d2b2d5c13bcf76c3ba77a5610ab2c0fb5194155112ca82");
 }
 
 #[test]

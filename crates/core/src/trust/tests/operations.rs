@@ -8,7 +8,7 @@ use crate::authz::Affected;
 use crate::id::NodeId;
 use crate::key::Endorsement;
 use crate::trust::author::Authorship;
-use crate::trust::command::{Command, Effect, LEVEL_FOR_TESTING, NoteForTesting, Renew, Revoked};
+use crate::trust::command::{Command, Effect, LEVEL_FOR_TESTING, NoteForTesting, Precondition, Renew, Revoked};
 
 const ANSWERS: &str = "
 AddJoinToken: level 1, of a voter, no effect, affects nothing
@@ -20,7 +20,7 @@ Bootstrap: level 1, of the founder, binds a store, affects everybody and who
 ChangePolicy: level 1, of a voter, no effect, affects everybody
 ConfirmAuthority: level 1, of node 3, also in recovery, no effect, affects who
 EditHosts: level 1, of a voter, no effect, affects who
-Evict: level 1, of a voter, revokes node/3, affects who and node/3
+Evict: level 1, of a voter, evicts node 3, after a quorum, affects who and node/3
 IssuePrincipal: level 1, of a voter, certifies a principal, affects who
 Label: level 1, of a voter, no effect, affects client/shop
 ProveHosts: level 1, of witness 1, no effect, affects who
@@ -28,7 +28,7 @@ RaiseLevel: level 1, of a voter, no effect, affects who
 Renew: level 1, of node 2, also in recovery, certifies a node, affects who
 RenewPrincipal: level 1, of a voter, certifies a principal, affects who
 ReportFeatureLevel: level 1, of node 2, no effect, affects who
-ReturnStore: level 1, of a returner, no effect, affects who
+ReturnStore: level 1, of a returner, no effect, after a quorum and silence of node 2, affects who
 RevokeJoinToken: level 1, of a voter, no effect, affects nothing
 RevokeKey: level 1, of a voter, revokes a key, affects who
 RevokePrincipal: level 1, of a voter, revokes client/pay, affects who and client/pay
@@ -36,7 +36,7 @@ RotateClusterToken: level 1, of a voter, no effect, affects who
 SealAuthority: level 1, of a voter, no effect, affects who
 SetAddresses: level 1, of node 2, no effect, affects who
 SetCluster: level 1, of a voter, no effect, affects who
-SetSuffrage: level 1, of a voter, no effect, affects who
+SetSuffrage: level 1, of a voter, no effect, after a quorum and what node 4 says of its state, affects who
 SignAttestation: level 1, of node 1, also in recovery, no effect, affects who
 StagePolicy: level 1, of a voter, no effect, affects nothing
 ";
@@ -59,6 +59,7 @@ fn effect_of(command: &Command) -> String {
         Effect::Nothing => "no effect".to_owned(),
         Effect::BindsStore { .. } => "binds a store".to_owned(),
         Effect::Revokes(Revoked::Principal(role)) => format!("revokes {role}"),
+        Effect::Evicts(node) => format!("evicts node {node}"),
         Effect::Revokes(Revoked::Key(_)) => "revokes a key".to_owned(),
         Effect::CertifiesNode(_) => "certifies a node".to_owned(),
         Effect::CertifiesPrincipal(_) => "certifies a principal".to_owned(),
@@ -74,7 +75,14 @@ fn affected_by(command: &Command, rig: &Rig) -> String {
 
 fn answers(command: &Command, rig: &Rig) -> String {
     let level = command.level();
-    format!("level {level}, of {}, {}, affects {}", author_of(command), effect_of(command), affected_by(command, rig))
+    let first = match command.precondition() {
+        Precondition::None => String::new(),
+        Precondition::Quorum => ", after a quorum".to_owned(),
+        Precondition::Away(node) => format!(", after a quorum and silence of node {node}"),
+        Precondition::Agrees(node) => format!(", after a quorum and what node {node} says of its state"),
+    };
+    let (author, effect, affected) = (author_of(command), effect_of(command), affected_by(command, rig));
+    format!("level {level}, of {author}, {effect}{first}, affects {affected}")
 }
 
 #[test]

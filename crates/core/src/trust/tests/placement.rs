@@ -7,9 +7,7 @@ use super::rig::*;
 use crate::codec::FIRST_LEVEL;
 use crate::id::{GroupId, NodeId, StoreId};
 use crate::trust::TrustState;
-use crate::trust::command::{
-    AssignGroup, BindDataStore, Command, CreateGroup, Evict, FEATURE_LEVEL, RaiseLevel, ReportFeatureLevel,
-};
+use crate::trust::command::{AssignGroup, BindDataStore, Command, CreateGroup, Evict, RaiseLevel, ReportFeatureLevel};
 use crate::trust::outcome::{Outcome, Refused};
 use crate::trust::placement::{PLACEMENT_LEVEL, PlacementVersion};
 
@@ -54,7 +52,7 @@ fn raise(rig: &mut Rig) {
 
 #[test]
 fn id_of_a_removed_group_is_never_used_again() {
-    let mut rig = Rig::three_voters();
+    let mut rig = Rig::three_voters_at(PLACEMENT_LEVEL);
     assert_eq!(rig.apply(create(&[1, 2])), placed(1, 1));
     assert_eq!(rig.apply(create(&[3])), placed(2, 2));
     assert_eq!(rig.apply(assign(2, &[])), placed(2, 3));
@@ -76,7 +74,7 @@ fn id_of_a_removed_group_is_never_used_again() {
 
 #[test]
 fn placement_raises_no_generation_and_is_an_event() {
-    let mut rig = Rig::three_voters();
+    let mut rig = Rig::three_voters_at(PLACEMENT_LEVEL);
     let (generation, events) = (rig.0.view().unwrap().generation, rig.1.len());
     rig.apply(create(&[1]));
     rig.apply(assign(1, &[1, 2]));
@@ -88,7 +86,7 @@ fn placement_raises_no_generation_and_is_an_event() {
 
 #[test]
 fn member_with_another_data_store_leaves_every_group_but_the_first() {
-    let mut rig = Rig::three_voters();
+    let mut rig = Rig::three_voters_at(PLACEMENT_LEVEL);
     rig.apply(bind(2, 70));
     rig.apply(create(&[1, 2]));
     rig.apply(create(&[2, 3]));
@@ -106,7 +104,7 @@ fn member_with_another_data_store_leaves_every_group_but_the_first() {
 
 #[test]
 fn evicted_member_is_forgotten_by_the_placement() {
-    let mut rig = Rig::three_voters();
+    let mut rig = Rig::three_voters_at(PLACEMENT_LEVEL);
     rig.apply(bind(3, 73));
     rig.apply(create(&[2, 3]));
     assert!(matches!(rig.apply(evict(3)), Outcome::Evicted { .. }));
@@ -131,14 +129,14 @@ fn assignments_leave_the_view_when_the_level_rises() {
     assert!(rig.0.view().unwrap().groups.is_empty());
     assert_eq!([4, 7].map(|group| assigned(&rig, group)), before);
     assert_eq!(rig.apply(create(&[1])), placed(8, 2));
-    let again = TrustState::decode(FEATURE_LEVEL, &rig.0.encode().unwrap()).unwrap();
+    let again = TrustState::decode(PLACEMENT_LEVEL, &rig.0.encode().unwrap()).unwrap();
     assert_eq!((&again, again.digest()), (&rig.0, rig.0.digest()));
     assert!(TrustState::decode(FIRST_LEVEL, &rig.0.encode().unwrap()).is_err(), "the first level does not know it");
 }
 
 #[test]
 fn digest_changes_with_each_change_of_the_placement() {
-    let mut rig = Rig::three_voters();
+    let mut rig = Rig::three_voters_at(PLACEMENT_LEVEL);
     let mut seen = BTreeSet::from([rig.0.digest().unwrap()]);
     for command in [create(&[1]), bind(2, 70), assign(1, &[1, 2]), bind(2, 71), create(&[3]), assign(2, &[])] {
         rig.apply(command.clone());
@@ -147,8 +145,8 @@ fn digest_changes_with_each_change_of_the_placement() {
 }
 
 /// A state with placements, by every command of this level.
-fn sample() -> Rig {
-    let mut rig = Rig::three_voters();
+pub(super) fn sample() -> Rig {
+    let mut rig = Rig::three_voters_at(PLACEMENT_LEVEL);
     rig.apply(bind(2, 70));
     rig.apply(create(&[1, 2]));
     rig.apply(create(&[2, 3]));
@@ -165,5 +163,5 @@ fn second_level_is_encoded_as_it_always_was() {
     assert!(encoded == SNAPSHOT.trim(), "the encoding changed: raise the feature level\n{encoded}");
     assert!(log == LOG, "the encoding changed: raise the feature level\n{log}");
     let bytes = data_encoding::HEXLOWER.decode(SNAPSHOT.trim().as_bytes()).unwrap();
-    assert_eq!(TrustState::decode(FEATURE_LEVEL, &bytes).unwrap(), rig.0);
+    assert_eq!(TrustState::decode(PLACEMENT_LEVEL, &bytes).unwrap(), rig.0);
 }

@@ -5,6 +5,7 @@ use crate::limits::{TOKEN_TTL_SECS_MAX, TOKEN_USES_MAX, TOKENS_MAX};
 use crate::trust::command::{AddJoinToken, Command, RevokeJoinToken, RotateClusterToken};
 use crate::trust::join_token::{TokenRecord, TokenUnusable, token_id};
 use crate::trust::outcome::{Limited, Outcome, Refused};
+use crate::trust::tables::Tokens;
 
 #[test]
 fn a_token_is_bounded_in_uses_and_lifetime() {
@@ -84,6 +85,6 @@ fn a_token_forgotten_for_want_of_room_does_not_come_back_with_new_uses() {
     let mut rig = Rig::founded();
     rig.apply(Command::AddJoinToken(AddJoinToken(record(5, 1))));
     rig.apply(Command::Admit(Box::new(request(2, 5).into())));
-    rig.0.tokens.clear();
+    rig.0.tokens = Tokens::default();
     assert_eq!(rig.refused(Command::AddJoinToken(AddJoinToken(record(5, 1)))), Refused::TokenExists);
 }

@@ -136,7 +136,7 @@ pub(super) async fn ask_all(
     hints: &[Address],
 ) -> Result<(), StoreReturnError> {
     let deadline = Instant::now() + DEADLINE;
-    let mut others: Vec<_> = view.members.values().filter(|member| member.id != before.node).collect();
+    let mut others: Vec<_> = view.members.scan().values().filter(|member| member.id != before.node).collect();
     others.sort_by_key(|member| member.suffrage != Suffrage::Voter);
     let known = others.into_iter().flat_map(|member| member.addresses.first().cloned());
     let addresses: Vec<Address> = hints.iter().cloned().chain(known).collect();
