@@ -14,7 +14,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Extension, RawPathParams, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
@@ -24,6 +24,7 @@ use countersign_core::peer::Refusal;
 use countersign_core::trust::view::View;
 use countersign_net::Endpoint;
 use countersign_net::https::{HttpsCertificate, HttpsPeer, accept_https};
+use countersign_node::service::site::crosses_sites;
 use countersign_node::{Endpoints, Node, bind_again, chain};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -164,7 +165,8 @@ async fn checked(
         return next.run(request).await;
     }
     // A browser would send its certificate along with what another site made it ask for.
-    if crosses_sites(request.headers()) {
+    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
+    if crosses_sites(request.headers(), host) {
         return another_site(peer).into_response();
     }
     let asked = |view: &View| access.asked(view, params.as_ref());
@@ -245,15 +247,6 @@ async fn while_allowed(allowed: impl Fn() -> Result<(), AdminError>, work: impl 
     .await
 }
 
-/// Whether a browser says that the request was made by a page that did not come from here: by Fetch Metadata, or, where
-/// it is too old for that, by an origin (RFC 6454 §7) other than the host that was asked. Tools send neither.
-fn crosses_sites(headers: &HeaderMap) -> bool {
-    let elsewhere = |site: &HeaderValue| site != "same-origin" && site != "none";
-    let own = headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(|host| format!("https://{host}"));
-    let foreign = |origin: &HeaderValue| origin.to_str().ok() != own.as_deref();
-    headers.get_all("sec-fetch-site").iter().any(elsewhere) || headers.get_all(header::ORIGIN).iter().any(foreign)
-}
-
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
@@ -265,32 +258,6 @@ mod tests {
 
     /// Longer than anything takes on a loaded machine; only a failure waits so long.
     const PATIENCE: Duration = Duration::from_secs(60);
-
-    #[test]
-    fn a_request_that_another_site_made_a_browser_send_is_known_by_its_headers() {
-        for (headers, crosses) in [
-            (&[][..], false),
-            (&[("sec-fetch-site", "same-origin")], false),
-            (&[("sec-fetch-site", "none")], false),
-            (&[("sec-fetch-site", "cross-site")], true),
-            (&[("sec-fetch-site", "same-site")], true),
-            (&[("sec-fetch-site", "unheard-of")], true),
-            (&[("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")], true),
-            (&[("host", "n1:7101"), ("origin", "https://n1:7101")], false),
-            (&[("host", "n1:7101"), ("origin", "https://n1:7102")], true),
-            (&[("host", "n1:7101"), ("origin", "http://n1:7101")], true),
-            (&[("host", "n1:7101"), ("origin", "https://evil.example")], true),
-            (&[("host", "n1:7101"), ("origin", "null")], true),
-            (&[("origin", "https://n1:7101")], true),
-            (&[("host", "n1:7101"), ("sec-fetch-site", "none"), ("origin", "https://evil.example")], true),
-        ] {
-            let mut map = HeaderMap::new();
-            for (name, value) in headers {
-                map.append(*name, HeaderValue::from_static(value));
-            }
-            assert_eq!(crosses_sites(&map), crosses, "{headers:?}");
-        }
-    }
 
     #[tokio::test]
     async fn a_request_under_way_takes_no_step_after_its_admin_is_refused() {

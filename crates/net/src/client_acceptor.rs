@@ -52,6 +52,8 @@ pub enum ClientConnection {
         stream: ServiceStream,
         /// What is spoken.
         http: HttpVersion,
+        /// The address that the caller dialed.
+        local: SocketAddr,
     },
     /// The cluster refuses the caller. Its first request is answered with the reason.
     Refused {
@@ -178,6 +180,7 @@ impl Shared {
         socket.set_nodelay(true).map_err(|error| failed(&error))?;
         let keepalive =
             TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_AGAIN).with_retries(KEEPALIVE_TIMES);
+        let local = socket.local_addr().map_err(|error| failed(&error))?;
         SockRef::from(&socket).set_tcp_keepalive(&keepalive).map_err(|error| failed(&error))?;
         let hello = Hello::read(Counted::new(socket, self.limits.preauth_bytes), attempt, Port::Client).await?;
         let proven = hello.authenticate(&self.endpoint).await?;
@@ -187,7 +190,7 @@ impl Shared {
         };
         let http = proven.http();
         let connection = match proven.admit(&self.endpoint, attempt) {
-            Ok(judged) => ClientConnection::Accepted { stream: judged.into_client(attempt), http },
+            Ok(judged) => ClientConnection::Accepted { stream: judged.into_client(attempt), http, local },
             Err(Unfit { tls, refusal }) => {
                 let failure_id = attempt.failure_id();
                 self.endpoint.refusals().record(attempt.clone().record(refusal.into()));

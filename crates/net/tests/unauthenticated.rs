@@ -310,6 +310,7 @@ async fn no_session_is_ever_resumed() {
                 Alpn::Enroll => server.enrollments.recv().await.unwrap().write_all(b"x").await.unwrap(),
                 Alpn::Peer => server.peers.recv().await.unwrap().write_all(b"x").await.unwrap(),
                 Alpn::Service => server.services.recv().await.unwrap().write_all(b"x").await.unwrap(),
+                Alpn::Client => unreachable!("the cluster port does not speak it"),
             }
             assert_eq!(tls.read_u8().await.unwrap(), b'x');
             assert_eq!(tls.get_ref().1.tls13_tickets_received(), 0);

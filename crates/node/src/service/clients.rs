@@ -4,6 +4,7 @@
 //! refuses gets the reason as the answer to its first request, and then its connection ends.
 
 use core::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +29,7 @@ use tonic::Status;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
+use super::site::{self, Elsewhere, Names, Target};
 use super::{STREAMS_MAX, endpoints};
 use crate::tasks::Tasks;
 
@@ -49,11 +51,13 @@ const HEALTH_LEN_MAX: usize = 1024;
 pub struct ClientApp {
     grpc: Router,
     http: Router,
+    names: Names,
 }
 
 impl ClientApp {
-    /// Services and an HTTP app, both behind the guard, and health, which every principal may ask for.
-    pub fn new(guard: &Guard, services: Routes, app: Option<Router>) -> Self {
+    /// Services and an HTTP app, both behind the guard, and health, which every principal may ask for. Requests for hosts
+    /// that `names` does not know are refused.
+    pub fn new(guard: &Guard, services: Routes, app: Option<Router>, names: Names) -> Self {
         let (_, health) = tonic_health::server::health_reporter();
         let health = health.max_decoding_message_size(HEALTH_LEN_MAX);
         let layer = GuardLayer::grpc(guard.clone()).without_rule(endpoints::without_rule);
@@ -61,14 +65,20 @@ impl ClientApp {
         Self {
             grpc: Routes::from(guarded).add_service(health).into_axum_router(),
             http: app.unwrap_or_default().layer(GuardLayer::http(guard.clone())),
+            names,
         }
     }
 
-    async fn answer(self, request: Request<Body>) -> Response {
+    /// Answers a request on the connection to `local`.
+    async fn answer(self, request: Request<Body>, local: SocketAddr) -> Response {
         if let Some(refused) = tunnel(&request) {
             return refused;
         }
-        let router = if speaks_grpc(&request) { self.grpc } else { self.http };
+        let (router, target) =
+            if speaks_grpc(&request) { (self.grpc, Target::Call) } else { (self.http, Target::Page) };
+        if let Err(elsewhere) = site::check(&request, target, (local, &self.names)) {
+            return misdirected(&elsewhere);
+        }
         match router.oneshot(request).await {
             Ok(response) => response,
             Err(never) => match never {},
@@ -103,11 +113,11 @@ pub fn serve(tasks: &Tasks, mut accepted: Receiver<ClientConnection>, app: Clien
 
 async fn serve_one(connection: ClientConnection, app: ClientApp, stop: CancellationToken) {
     match connection {
-        ClientConnection::Accepted { stream, http } => {
+        ClientConnection::Accepted { stream, http, local } => {
             let caller = Caller { peer: stream.peer().clone(), remote: stream.remote() };
             let answer = move |mut request: Request<Body>| {
                 request.extensions_mut().insert(caller.clone());
-                app.clone().answer(request)
+                app.clone().answer(request, local)
             };
             speak(stream, http, answer, stop.cancelled_owned()).await;
         }
@@ -128,6 +138,21 @@ async fn serve_one(connection: ClientConnection, app: ClientApp, stop: Cancellat
             .await;
         }
     }
+}
+
+/// The answer to a request that is not for this port.
+fn misdirected(elsewhere: &Elsewhere) -> Response {
+    problem(elsewhere.status(), &elsewhere.to_string(), &[("code", elsewhere.code())])
+}
+
+/// Problem details (RFC 9457) with these members beside the standard ones.
+fn problem(status: StatusCode, title: &str, more: &[(&str, &str)]) -> Response {
+    let mut problem = json!({ "type": "about:blank", "title": title, "status": status.as_u16() });
+    for (name, value) in more {
+        problem[*name] = json!(value);
+    }
+    let content = (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    (status, [content], problem.to_string()).into_response()
 }
 
 /// Speaks HTTP until the connection ends. Once `end` does, no further request is taken.
@@ -188,13 +213,5 @@ fn refused(refusal: Refusal, failure_id: FailureId, grpc: bool) -> Response {
         return status.into_http::<Body>();
     }
     let code = if busy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::FORBIDDEN };
-    let problem = json!({
-        "type": "about:blank",
-        "title": refusal.to_string(),
-        "status": code.as_u16(),
-        "code": refusal.label(),
-        "failure_id": failure_id.to_string(),
-    });
-    let content = (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    (code, [content], problem.to_string()).into_response()
+    problem(code, &refusal.to_string(), &[("code", refusal.label()), ("failure_id", &failure_id.to_string())])
 }

@@ -17,6 +17,7 @@ mod leases;
 pub(crate) mod peers;
 pub(crate) mod policy;
 mod recovery;
+pub mod site;
 pub(crate) mod unread;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ use countersign_api::cluster::snapshots_server::SnapshotsServer;
 use countersign_api::convert::MessageError;
 use countersign_core::codec::CodecError;
 use countersign_core::limits::{AUTHOR_LEN_MAX, CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, PEER_REQUESTS_MAX};
+use countersign_core::name::Host;
 use countersign_guard::{Guard, GuardLayer};
 use countersign_raft::RaftRpc;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -45,6 +47,7 @@ use crate::node::Node;
 use crate::tasks::Tasks;
 use bounds::{Bounds, bounded};
 use io::Served;
+use site::{Named, Names};
 pub use leased::close_when_lapsed;
 use peers::PeerService;
 
@@ -99,7 +102,7 @@ pub(crate) fn spawn(node: &Node, mut served: ClusterServices, app: Option<Router
     node.tasks.spawn(async move { reporter.set_serving::<RaftServer<PeerService>>().await });
 
     if let Some(acceptor) = &node.clients {
-        let app = clients::ClientApp::new(&node.guard, served.principals.clone(), app.clone());
+        let app = clients::ClientApp::new(&node.guard, served.principals.clone(), app.clone(), names_of(node));
         clients::serve(&node.tasks, acceptor.connections(WAITING_MAX), app);
         let acceptor = Arc::clone(acceptor);
         node.tasks.spawn(async move { match acceptor.run().await {} });
@@ -109,6 +112,22 @@ pub(crate) fn spawn(node: &Node, mut served: ClusterServices, app: Option<Router
 
     let acceptor = Arc::clone(&node.acceptor);
     node.tasks.spawn(async move { match acceptor.run().await {} });
+}
+
+/// The hosts that a member answers for.
+fn names_of(node: &Node) -> Names {
+    let local = Arc::clone(&node.local);
+    Arc::new(move |host: &Host| {
+        let view = local.view();
+        let own = view.members.get(&local.node).is_some_and(|member| member.hosts.own.contains(host));
+        if own {
+            Named::Own
+        } else if view.client_names.contains(host) {
+            Named::Shared
+        } else {
+            Named::Not
+        }
+    })
 }
 
 /// Services behind the guard, with what everybody may know of them beside it.
