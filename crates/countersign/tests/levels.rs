@@ -42,6 +42,7 @@ fn refused<T: core::fmt::Debug>(what: &str, answer: Result<T, Status>) {
 async fn message_of_an_absurd_level_is_answered_and_changes_nothing() {
     let nodes = cluster_living(3, Lifetimes::default()).await;
     let leader = nodes.iter().find(|node| node.member().node().0 == 1).unwrap();
+    leader.settled(3).await;
     let before = leader.member().view();
     let endpoint = tonic::transport::Endpoint::from_static("http://member");
 

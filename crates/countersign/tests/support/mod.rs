@@ -262,6 +262,16 @@ impl Node {
         .await;
     }
 
+    /// As [`Self::converged`], and the voters have signed what the cluster has become: nothing more changes by itself.
+    pub async fn settled(&self, members: usize) {
+        self.converged(members).await;
+        self.until(|_| {
+            let view = self.member().view();
+            view.attested == view.attestation.number
+        })
+        .await;
+    }
+
     pub async fn sees_member(&self, name: &str) {
         self.until(|status| status.members.iter().any(|m| m.name == name)).await;
     }
