@@ -113,7 +113,7 @@ fn http_clients_are_answered_in_both_versions_and_only_for_this_host() {
     let node = world.founder();
     let (pay, target) = (Files::issue(&world, &node, "pay"), client_port(&node));
     // By a rule of its own, and there is no such page.
-    let rule = ["--principal", "client/pay", "--action", "read", "--service", "/orders"];
+    let rule = ["--principal", "client/pay", "--action", "read", "--resource", "service:/orders"];
     node.ask(&[&["acl", "add"], &rule[..], &["--wait"]].concat()).ok();
     let said = pay.python("httpx", &target);
     for version in ["HTTP/2", "HTTP/1.1"] {
@@ -137,13 +137,13 @@ fn http_clients_are_answered_in_both_versions_and_only_for_this_host() {
         (&["--http1.1"], "\n1.1 404"),
         // It offers no protocol.
         (&["--no-alpn"], "\n1.1 404"),
-        (&["-X", "CONNECT"], "405"),
+        (&["--http1.1", "-X", "CONNECT"], "405"),
         (&["-X", "TRACE"], "405"),
         (&["-H", "Host: evil.example"], "421"),
         // Not allowed: the rule is for reading.
         (&["-d", "x"], "403"),
-        // A call that no rule names, however it is spelled.
-        (&["-H", "content-type: application/grpc"], "200"),
+        // Not a call, whatever it says.
+        (&["-H", "content-type: application/grpc"], "400"),
     ] {
         let said = pay.curl(&url, flags);
         assert!(said.ends_with(expected), "{flags:?}: {said}");

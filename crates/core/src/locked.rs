@@ -50,6 +50,11 @@ impl<T> Locked<T> {
 }
 
 impl<T> Locked<T> {
+    /// The value, once no thread can hold the lock.
+    pub fn into_inner(self) -> T {
+        self.value.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Whether the lock could be had at this moment: for a watcher, which must not wait for it.
     pub fn is_free(&self) -> bool {
         !matches!(self.value.try_lock(), Err(TryLockError::WouldBlock))

@@ -44,6 +44,8 @@ pub struct AcceptorLimits {
     pub enrollments_per_source: usize,
     /// How long an enrollment connection may stay open.
     pub enrollment: Duration,
+    /// How long a caller that the client port refuses stays connected to ask for the reason.
+    pub refused: Duration,
     /// Attempts of one source that may fail within a minute; past it, it is let in only while half the places are free.
     pub failures_per_source_minute: u32,
 }
@@ -57,6 +59,7 @@ impl Default for AcceptorLimits {
             enrollments_in_flight: limits::ENROLLMENTS_IN_FLIGHT_MAX,
             enrollments_per_source: limits::ENROLLMENTS_PER_SOURCE_MAX,
             enrollment: Duration::from_secs(60),
+            refused: Duration::from_secs(10),
             failures_per_source_minute: limits::FAILURES_PER_SOURCE_MINUTE_MAX,
         }
     }

@@ -35,9 +35,6 @@ use crate::routes::Route;
 use crate::session::Session;
 use crate::stream::ServiceStream;
 
-/// How long a refused caller has to ask for the reason.
-const REFUSED_MAX: Duration = Duration::from_secs(10);
-
 /// Silence after which the kernel asks whether the caller is still there, and how often it asks again.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_AGAIN: Duration = Duration::from_secs(5);
@@ -195,7 +192,7 @@ impl Shared {
                 let failure_id = attempt.failure_id();
                 self.endpoint.refusals().record(attempt.clone().record(refusal.into()));
                 // why: it is the deadline
-                let deadline = Box::pin(tokio::time::sleep(REFUSED_MAX));
+                let deadline = Box::pin(tokio::time::sleep(self.limits.refused));
                 let stream = RefusedStream { session: tls, deadline, _place: place };
                 ClientConnection::Refused { stream, http, refusal, failure_id }
             }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use countersign_core::id::FailureId;
@@ -30,7 +30,7 @@ use tonic::service::Routes;
 use tower::ServiceExt;
 
 use super::site::{self, Elsewhere, Names, Target};
-use super::{STREAMS_MAX, endpoints};
+use super::{STREAMS_MAX, endpoints, upload};
 use crate::tasks::Tasks;
 
 /// How long a caller may take to send the head of a request, and how long an HTTP/1.1 connection may be silent.
@@ -46,18 +46,17 @@ const HEADERS_LEN_MAX: u32 = 16 * 1024;
 /// Bytes of a message to `grpc.health.v1`.
 const HEALTH_LEN_MAX: usize = 1024;
 
-/// What the client port serves.
+/// gRPC services and an HTTP app, both behind the guard. A request goes to one of them by what it speaks; neither sees
+/// what is meant for the other, and the app may have a fallback of its own.
 #[derive(Clone)]
-pub struct ClientApp {
+pub(super) struct Guarded {
     grpc: Router,
     http: Router,
-    names: Names,
 }
 
-impl ClientApp {
-    /// Services and an HTTP app, both behind the guard, and health, which every principal may ask for. Requests for hosts
-    /// that `names` does not know are refused.
-    pub fn new(guard: &Guard, services: Routes, app: Option<Router>, names: Names) -> Self {
+impl Guarded {
+    /// Beside the services, health is served, which every principal may ask for.
+    pub(super) fn new(guard: &Guard, services: Routes, app: Option<Router>) -> Self {
         let (_, health) = tonic_health::server::health_reporter();
         let health = health.max_decoding_message_size(HEALTH_LEN_MAX);
         let layer = GuardLayer::grpc(guard.clone()).without_rule(endpoints::without_rule);
@@ -65,8 +64,29 @@ impl ClientApp {
         Self {
             grpc: Routes::from(guarded).add_service(health).into_axum_router(),
             http: app.unwrap_or_default().layer(GuardLayer::http(guard.clone())),
-            names,
         }
+    }
+
+    pub(super) async fn answer(self, request: Request<Body>) -> Response {
+        let router = if speaks_grpc(&request) { self.grpc } else { self.http };
+        match router.oneshot(request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        }
+    }
+}
+
+/// What the client port serves.
+#[derive(Clone)]
+pub struct ClientApp {
+    guarded: Guarded,
+    names: Names,
+}
+
+impl ClientApp {
+    /// Services and an HTTP app behind the guard. Requests for hosts that `names` does not know are refused.
+    pub fn new(guard: &Guard, services: Routes, app: Option<Router>, names: Names) -> Self {
+        Self { guarded: Guarded::new(guard, services, app), names }
     }
 
     /// Answers a request on the connection to `local`.
@@ -74,14 +94,23 @@ impl ClientApp {
         if let Some(refused) = tunnel(&request) {
             return refused;
         }
-        let (router, target) =
-            if speaks_grpc(&request) { (self.grpc, Target::Call) } else { (self.http, Target::Page) };
-        if let Err(elsewhere) = site::check(&request, target, (local, &self.names)) {
-            return misdirected(&elsewhere);
-        }
-        match router.oneshot(request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
+        let target = if speaks_grpc(&request) { Target::Call } else { Target::Page };
+        let elsewhere = site::check(&request, target, (local, &self.names)).err();
+        let answer = async |request| match elsewhere {
+            None => self.guarded.answer(request).await,
+            Some(elsewhere) => misdirected(&elsewhere),
+        };
+        match target {
+            // A call is read to its end by the gRPC server, or is answered by trailers alone.
+            Target::Call => answer(request).await,
+            Target::Page if request.body().is_end_stream() => answer(request).await,
+            Target::Page => {
+                let (parts, body) = request.into_parts();
+                let (lent, kept) = upload::lend(body);
+                let answered = answer(Request::from_parts(parts, lent)).await;
+                kept.finish().await;
+                answered
+            }
         }
     }
 }
@@ -125,9 +154,13 @@ async fn serve_one(connection: ClientConnection, app: ClientApp, stop: Cancellat
             let told = Arc::new(Notify::new());
             let telling = Arc::clone(&told);
             let answer = move |request: Request<Body>| {
-                telling.notify_one();
-                let refused = refused(refusal, failure_id, speaks_grpc(&request));
-                async move { refused }
+                let telling = Arc::clone(&telling);
+                async move {
+                    let refused = refused(refusal, failure_id, speaks_grpc(&request));
+                    upload::read_rest(request.into_body()).await;
+                    telling.notify_one();
+                    refused
+                }
             };
             speak(stream, http, answer, async move {
                 tokio::select! {

@@ -19,10 +19,14 @@ pub(crate) mod policy;
 mod recovery;
 pub mod site;
 pub(crate) mod unread;
+mod upload;
 
+use core::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
+use axum::http::Request;
 use axum::middleware::from_fn_with_state;
 use countersign_api::cluster::members_server::MembersServer;
 use countersign_api::cluster::raft_server::RaftServer;
@@ -31,7 +35,7 @@ use countersign_api::convert::MessageError;
 use countersign_core::codec::CodecError;
 use countersign_core::limits::{AUTHOR_LEN_MAX, CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, PEER_REQUESTS_MAX};
 use countersign_core::name::Host;
-use countersign_guard::{Guard, GuardLayer};
+use countersign_guard::Guard;
 use countersign_raft::RaftRpc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::Receiver;
@@ -47,9 +51,9 @@ use crate::node::Node;
 use crate::tasks::Tasks;
 use bounds::{Bounds, bounded};
 use io::Served;
-use site::{Named, Names};
 pub use leased::close_when_lapsed;
 use peers::PeerService;
+use site::{Named, Names};
 
 /// Connections handed over and not yet taken up.
 pub const WAITING_MAX: usize = 64;
@@ -132,11 +136,12 @@ fn names_of(node: &Node) -> Names {
 
 /// Services behind the guard, with what everybody may know of them beside it.
 pub fn guarded(guard: &Guard, services: Routes, app: Option<Router>) -> Routes {
-    let (_, health) = tonic_health::server::health_reporter();
-    let layer = GuardLayer::grpc(guard.clone()).without_rule(endpoints::without_rule);
-    let router = services.into_axum_router().layer(layer);
-    let app = app.map(|app| app.layer(GuardLayer::http(guard.clone())));
-    Routes::from(app.into_iter().fold(router, Router::merge)).add_service(health)
+    let guarded = clients::Guarded::new(guard, services, app);
+    let dispatch = tower::service_fn(move |request: Request<Body>| {
+        let answer = guarded.clone().answer(request);
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    Routes::from(Router::new().fallback_service(dispatch))
 }
 
 /// Serves `routes` on accepted connections until the member stops.
