@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use countersign_core::id::FailureId;
 use countersign_core::peer::Refusal;
+use countersign_core::principal::Principal;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -58,6 +59,8 @@ pub enum ClientConnection {
         stream: RefusedStream,
         /// What is spoken.
         http: HttpVersion,
+        /// Whose certificate it has.
+        principal: Principal,
         /// Why it is refused.
         refusal: Refusal,
         /// The refusal's number in this member's log.
@@ -188,13 +191,13 @@ impl Shared {
         let http = proven.http();
         let connection = match proven.admit(&self.endpoint, attempt) {
             Ok(judged) => ClientConnection::Accepted { stream: judged.into_client(attempt), http, local },
-            Err(Unfit { tls, refusal }) => {
+            Err(Unfit { tls, principal, refusal }) => {
                 let failure_id = attempt.failure_id();
                 self.endpoint.refusals().record(attempt.clone().record(refusal.into()));
                 // why: it is the deadline
                 let deadline = Box::pin(tokio::time::sleep(self.limits.refused));
                 let stream = RefusedStream { session: tls, deadline, _place: place };
-                ClientConnection::Refused { stream, http, refusal, failure_id }
+                ClientConnection::Refused { stream, http, principal, refusal, failure_id }
             }
         };
         slot.send(connection);

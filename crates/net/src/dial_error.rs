@@ -93,7 +93,10 @@ impl DialError {
             DialCause::Alert { alert: 80 } => true,
             DialCause::Connect(_) | DialCause::Deadline { .. } | DialCause::Closed(_) => true,
             DialCause::Refused { code } => {
-                matches!(code.refusal(), Some(Refusal::NotReady | Refusal::Overloaded | Refusal::Deadline))
+                matches!(
+                    code.refusal(),
+                    Some(Refusal::NotReady | Refusal::Overloaded | Refusal::Connections | Refusal::Deadline)
+                )
             }
             DialCause::Alert { .. }
             | DialCause::NotCountersign(_)

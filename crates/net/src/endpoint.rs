@@ -179,11 +179,8 @@ impl Endpoint {
     /// first: a view published in between either is the one that judges here, or finds the connection and closes it.
     pub(crate) fn admit(&self, connection: Connection) -> Result<(Registration, VerifiedPeer), Refusal> {
         let (proof, wanted) = (connection.proof.clone(), connection.wanted);
-        if connection.serves_principal() {
-            self.registry().check_room(proof.principal())?;
-        }
         let recovers = connection.recovers();
-        let registration = self.registry().register(connection);
+        let registration = self.registry().register(connection)?;
         let peer = self.judge(&self.trust().load(), &proof, wanted)?;
         if peer.scope() == Scope::Recovery && !recovers {
             return Err(Refusal::Expired);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use countersign_core::id::Generation;
 use countersign_core::peer::{Refusal, VerifiedPeer};
+use countersign_core::principal::Principal;
 use countersign_pki::verify::{ChainError, Usage, VerifiedChain};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{Acceptor, ResolvesServerCert};
@@ -195,17 +196,18 @@ impl Proven {
     pub(crate) async fn judge(self, endpoint: &Endpoint, attempt: &mut Attempt) -> Result<Judged, Refused> {
         match self.admit(endpoint, attempt) {
             Ok(judged) => Ok(judged),
-            Err(Unfit { tls, refusal }) => Err(refuse(*tls, refusal, attempt).await),
+            Err(Unfit { tls, refusal, .. }) => Err(refuse(*tls, refusal, attempt).await),
         }
     }
 
     /// Judges the peer. A refused one was told nothing yet.
     pub(crate) fn admit(self, endpoint: &Endpoint, attempt: &mut Attempt) -> Result<Judged, Unfit> {
         let Self { tls, chain, alpn } = self;
-        let unfit = |tls, refusal| Unfit { tls: Box::new(tls), refusal };
-        let Some(wanted) = alpn.wanted() else { return Err(unfit(tls, Refusal::Protocol)) };
         let proof = chain.proof();
-        attempt.principal = Some(proof.principal().clone());
+        let principal = proof.principal().clone();
+        attempt.principal = Some(principal.clone());
+        let unfit = |tls, refusal| Unfit { tls: Box::new(tls), principal, refusal };
+        let Some(wanted) = alpn.wanted() else { return Err(unfit(tls, Refusal::Protocol)) };
         let Ok(socket) = SockRef::from(tls.get_ref().0.socket()).try_clone() else {
             // Out of descriptors.
             return Err(unfit(tls, Refusal::Overloaded));
@@ -222,6 +224,7 @@ impl Proven {
 /// A peer that proved to hold its key and is refused, on a connection that still works.
 pub(crate) struct Unfit {
     pub(crate) tls: Box<TlsStream<Counted>>,
+    pub(crate) principal: Principal,
     pub(crate) refusal: Refusal,
 }
 

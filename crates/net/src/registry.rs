@@ -119,12 +119,43 @@ struct Entries {
     /// Last second of the proof, then id; of those of full scope. Proofs count whole seconds, the last one included.
     /// In recovery the end of the proof ends nothing.
     by_expiry: BTreeSet<(u64, u64)>,
+    /// Connections on which this end serves principals.
+    services: usize,
+    /// The same by principal; none that has none.
+    by_principal: HashMap<Principal, usize>,
 }
 
 impl Entries {
+    /// Takes a place for a connection on which this end serves `principal`.
+    fn take_place(&mut self, principal: &Principal, services_max: usize) -> Result<(), Refusal> {
+        if self.services >= services_max {
+            return Err(Refusal::Overloaded);
+        }
+        let own = self.by_principal.entry(principal.clone()).or_default();
+        if *own >= CONNECTIONS_PER_PRINCIPAL_MAX {
+            return Err(Refusal::Connections);
+        }
+        *own += 1;
+        self.services += 1;
+        Ok(())
+    }
+
+    fn give_place(&mut self, principal: &Principal) {
+        self.services = self.services.saturating_sub(1);
+        if let Some(own) = self.by_principal.get_mut(principal) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                self.by_principal.remove(principal);
+            }
+        }
+    }
+
     fn remove(&mut self, id: u64) -> Option<Entry> {
         let entry = self.by_id.remove(&id)?;
         self.by_expiry.remove(&(entry.not_after.secs(), id));
+        if entry.connection.serves_principal() {
+            self.give_place(entry.connection.proof.principal());
+        }
         Some(entry)
     }
 }
@@ -182,17 +213,20 @@ impl Registry {
         self.0.entries.lock()
     }
 
-    /// Enters a connection. To be done before it is judged.
-    pub(crate) fn register(&self, connection: Connection) -> Registration {
+    /// Enters a connection, if there is room for it. To be done before it is judged.
+    pub(crate) fn register(&self, connection: Connection) -> Result<Registration, Refusal> {
         let closed = Arc::new(Closed::default());
         let mut entries = self.lock();
+        if connection.serves_principal() {
+            entries.take_place(connection.proof.principal(), self.0.services_max.load(Ordering::Relaxed))?;
+        }
         entries.last_id = entries.last_id.wrapping_add(1);
         let id = entries.last_id;
         let (not_after, scope) = (connection.proof.not_after(), Scope::Recovery);
         let entry = Entry { connection: Arc::new(connection), closed: Arc::clone(&closed), scope, not_after };
         entries.by_id.insert(id, entry);
         drop(entries);
-        Registration { registry: self.clone(), id, closed }
+        Ok(Registration { registry: self.clone(), id, closed })
     }
 
     /// The connection was judged to be of full scope: it ends at `not_after`, with its proof.
@@ -284,23 +318,6 @@ impl Registry {
             }
         });
         shown.collect()
-    }
-
-    /// Whether `principal` may open one more connection to this end under the service protocol.
-    pub(crate) fn check_room(&self, principal: &Principal) -> Result<(), Refusal> {
-        let entries = self.lock();
-        let services = entries.by_id.values().map(|entry| &entry.connection);
-        let services = services.filter(|connection| connection.serves_principal());
-        let (mut all, mut own) = (0_usize, 0_usize);
-        for connection in services {
-            all += 1;
-            own += usize::from(connection.proof.principal() == principal);
-        }
-        if all < self.0.services_max.load(Ordering::Relaxed) && own < CONNECTIONS_PER_PRINCIPAL_MAX {
-            Ok(())
-        } else {
-            Err(Refusal::Overloaded)
-        }
     }
 
     /// Another bound than [`SERVICE_CONNECTIONS_MAX`], which takes more descriptors than a test has.

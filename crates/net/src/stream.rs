@@ -333,14 +333,16 @@ mod tests {
         let (registry, proof) = (Registry::default(), chain().proof());
         let principal = proof.principal().clone();
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-        let registration = registry.register(Connection {
-            proof,
-            wanted: Wanted::AnyPrincipal,
-            alpn: Alpn::Service,
-            remote: "10.0.0.1:1".parse().unwrap(),
-            dialed: false,
-            closer: Closer::Tcp(socket),
-        });
+        let registration = registry
+            .register(Connection {
+                proof,
+                wanted: Wanted::AnyPrincipal,
+                alpn: Alpn::Service,
+                remote: "10.0.0.1:1".parse().unwrap(),
+                dialed: false,
+                closer: Closer::Tcp(socket),
+            })
+            .unwrap();
         let mut stream = Stream { inner: Registered { session: Box::new(InMemory(here)), registration } };
         assert_eq!(stream.channel_binding(b"abc").unwrap(), [3; 32]);
         assert_eq!(stream.protection(), Protection::Tls { key_exchange: Some("none") });

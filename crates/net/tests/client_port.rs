@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_core::limits::CONNECTIONS_PER_PRINCIPAL_MAX;
 use countersign_core::peer::Refusal;
 use countersign_net::{AcceptorLimits, ClientAcceptor, ClientConnection, Endpoint, HttpVersion, RefusalRecord};
 use rig::raw::{Raw, alert};
@@ -168,7 +169,7 @@ async fn known_authority_and_no_right_to_come_is_handed_over_as_refused_with_the
         [(&evicted, Refusal::Evicted), (&unknown, Refusal::PrincipalUnknown), (&cluster.client, Refusal::KeyRevoked)]
     {
         let mut tls = as_of(who, &[b"http/1.1"]).connect(port.address).await.unwrap();
-        let ClientConnection::Refused { mut stream, http, refusal, failure_id } = port.next().await else {
+        let ClientConnection::Refused { mut stream, http, refusal, failure_id, .. } = port.next().await else {
             panic!("{expected} was accepted")
         };
         assert_eq!((refusal, http), (expected, HttpVersion::Http1));
@@ -265,5 +266,27 @@ async fn silent_callers_take_the_places_of_handshakes_and_no_more() {
     drop(silent);
     until(|| port.acceptor.handshakes_in_flight() == 0).await;
     as_of(&cluster.client, &[b"h2"]).connect(port.address).await.unwrap();
+    assert!(matches!(port.next().await, ClientConnection::Accepted { .. }));
+}
+
+#[tokio::test]
+async fn one_principal_has_a_bounded_number_of_connections_and_is_told_so() {
+    let cluster = Cluster::new();
+    let mut port = Port::of(&cluster).await;
+    let pay = as_of(&cluster.client, &[b"h2"]);
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS_PER_PRINCIPAL_MAX {
+        let tls = pay.connect(port.address).await.unwrap();
+        let ClientConnection::Accepted { stream, .. } = port.next().await else { panic!("{}", open.len()) };
+        open.push((tls, stream));
+    }
+    let _past = pay.connect(port.address).await.unwrap();
+    let ClientConnection::Refused { refusal, principal, .. } = port.next().await else { panic!("one too many") };
+    assert_eq!((refusal, principal), (Refusal::Connections, client_principal("pay")));
+    // Others have room, and a place that is given up is taken again.
+    let _node = as_of(&cluster.nodes[&2], &[b"h2"]).connect(port.address).await.unwrap();
+    assert!(matches!(port.next().await, ClientConnection::Accepted { .. }));
+    open.pop();
+    let _again = pay.connect(port.address).await.unwrap();
     assert!(matches!(port.next().await, ClientConnection::Accepted { .. }));
 }

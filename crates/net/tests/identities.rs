@@ -229,7 +229,7 @@ async fn one_certificate_opens_a_bounded_number_of_connections() {
         open.push((dialed, server.services.recv().await.unwrap()));
     }
     let error = client.dial_service(&server.dialed(), Expected::Host).await.unwrap_err();
-    refused(&mut server, &error, Refusal::Overloaded).await;
+    refused(&mut server, &error, Refusal::Connections).await;
     // A member's own connections are not counted with it.
     let member = cluster.dialer(&cluster.nodes[&2]);
     member.dial_service(&server.dialed(), Expected::Host).await.unwrap();

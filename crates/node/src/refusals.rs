@@ -160,6 +160,7 @@ pub const fn advice(refusal: Refusal) -> &'static str {
         Refusal::Deadline => "check the network between the hosts",
         Refusal::PrincipalRevoked => "issue it a new certificate, if it may come back: `countersign cert issue`",
         Refusal::Quarantined => "evict it from the cluster: `countersign node evict`, or lift the quarantine",
+        Refusal::Connections => "have the client close connections that it does not use, or use one for many requests",
         Refusal::NoLease => "see `countersign status` there: it hears from no leader with a quorum",
         Refusal::NotReady => "try again when `countersign status` says ready",
     }

@@ -58,7 +58,8 @@ impl Meaning {
             | Refusal::NotReady
             | Refusal::PrincipalRevoked
             | Refusal::Quarantined
-            | Refusal::NoLease => None,
+            | Refusal::NoLease
+            | Refusal::Connections => None,
         }
     }
 

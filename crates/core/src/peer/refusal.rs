@@ -73,11 +73,14 @@ pub enum Refusal {
     /// This member has no lease.
     #[error("this member has not heard lately what is revoked, and serves no client")]
     NoLease = 22,
+    /// As many connections of this principal are open here as one may have.
+    #[error("too many connections of this principal are open here")]
+    Connections = 23,
 }
 
 impl Refusal {
     /// Every refusal, in the order of its number.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::TrustDomain,
         Self::Cluster,
         Self::Authority,
@@ -100,6 +103,7 @@ impl Refusal {
         Self::PrincipalRevoked,
         Self::Quarantined,
         Self::NoLease,
+        Self::Connections,
     ];
 
     /// The number on the wire.
@@ -137,6 +141,7 @@ impl Refusal {
             Self::PrincipalRevoked => "principal-revoked",
             Self::Quarantined => "quarantined",
             Self::NoLease => "no-lease",
+            Self::Connections => "connections",
         }
     }
 }

@@ -13,7 +13,9 @@ use axum::body::{Body, HttpBody};
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use countersign_core::id::FailureId;
+use countersign_core::limits::CONNECTIONS_PER_PRINCIPAL_MAX;
 use countersign_core::peer::Refusal;
+use countersign_core::principal::Role;
 use countersign_guard::{Caller, Guard, GuardLayer};
 use countersign_net::{ClientConnection, HttpVersion};
 use hyper::body::Incoming;
@@ -150,13 +152,14 @@ async fn serve_one(connection: ClientConnection, app: ClientApp, stop: Cancellat
             };
             speak(stream, http, answer, stop.cancelled_owned()).await;
         }
-        ClientConnection::Refused { stream, http, refusal, failure_id } => {
+        ClientConnection::Refused { stream, http, principal, refusal, failure_id } => {
+            let why = reason(refusal, &principal.role);
             let told = Arc::new(Notify::new());
             let telling = Arc::clone(&told);
             let answer = move |request: Request<Body>| {
-                let telling = Arc::clone(&telling);
+                let (telling, why) = (Arc::clone(&telling), why.clone());
                 async move {
-                    let refused = refused(refusal, failure_id, speaks_grpc(&request));
+                    let refused = refused((refusal, &why), failure_id, speaks_grpc(&request));
                     upload::read_rest(request.into_body()).await;
                     telling.notify_one();
                     refused
@@ -237,14 +240,22 @@ where
     }
 }
 
+/// Why a caller is refused, in words.
+fn reason(refusal: Refusal, role: &Role) -> String {
+    if refusal == Refusal::Connections {
+        return format!("{CONNECTIONS_PER_PRINCIPAL_MAX} connections of {role} are open here");
+    }
+    refusal.to_string()
+}
+
 /// The answer to a caller that the cluster refuses: a gRPC status, or problem details (RFC 9457).
-fn refused(refusal: Refusal, failure_id: FailureId, grpc: bool) -> Response {
-    let busy = matches!(refusal, Refusal::Overloaded | Refusal::NotReady);
-    let text = format!("{refusal} (failure {failure_id})");
+fn refused((refusal, why): (Refusal, &str), failure_id: FailureId, grpc: bool) -> Response {
+    let busy = matches!(refusal, Refusal::Overloaded | Refusal::Connections | Refusal::NotReady);
+    let text = format!("{why} (failure {failure_id})");
     if grpc {
         let status = if busy { Status::unavailable(text) } else { Status::permission_denied(text) };
         return status.into_http::<Body>();
     }
     let code = if busy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::FORBIDDEN };
-    problem(code, &refusal.to_string(), &[("code", refusal.label()), ("failure_id", &failure_id.to_string())])
+    problem(code, why, &[("code", refusal.label()), ("failure_id", &failure_id.to_string())])
 }
