@@ -136,6 +136,12 @@ pub const MAPPING_RULE_LEN_MAX: usize = 512;
 /// Connections that one client, broker or admin may have open to a member; one certificate must not take all
 /// descriptors.
 pub const CONNECTIONS_PER_PRINCIPAL_MAX: usize = 64;
+/// Requests that one connection to the client port may have under way.
+pub const CLIENT_STREAMS_MAX: u32 = 128;
+/// Requests that one principal may have under way on one member, over all its connections to the client port.
+pub const REQUESTS_PER_PRINCIPAL_MAX: usize = 256;
+/// Bytes of one message to a service of ours on the client port. An embedder chooses its own bound.
+pub const CLIENT_MESSAGE_LEN_MAX: usize = 64 * 1024;
 /// Connections that all clients, brokers and admins together may have open to a member; the rest is for members.
 pub const SERVICE_CONNECTIONS_MAX: usize = 4096;
 /// Certificates in a presented chain, leaf included.

@@ -2,6 +2,7 @@
 
 use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
 use countersign_api::cluster::{WhoamiReply, WhoamiRequest};
+use countersign_core::limits::CLIENT_MESSAGE_LEN_MAX;
 use tonic::{Request, Response, Status};
 
 use crate::Caller;
@@ -15,7 +16,7 @@ pub struct WhoamiService {
 impl WhoamiService {
     /// The service of this member, to be handed to [`Services`](crate::Services).
     pub fn of(member: &crate::Member) -> WhoamiServer<Self> {
-        WhoamiServer::new(Self { node: member.node().0 })
+        WhoamiServer::new(Self { node: member.node().0 }).max_decoding_message_size(CLIENT_MESSAGE_LEN_MAX)
     }
 }
 

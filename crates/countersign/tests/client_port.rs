@@ -11,15 +11,21 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::http::Request;
 use axum::routing::get;
 use countersign::Services;
 use countersign_control::{IssuedCertificate, NewCertificate};
+use countersign_core::limits::{CLIENT_STREAMS_MAX, REQUESTS_PER_PRINCIPAL_MAX};
 use countersign_core::principal::Role;
 use countersign_pki::key::{KeyAlgorithm, KeyPair};
 use countersign_pki::pem::certificate_pem;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2::{self, SendRequest};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -30,6 +36,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use tokio_stream::StreamExt;
 
 /// A client with its files.
@@ -81,8 +88,7 @@ impl Client {
         child
     }
 
-    /// What comes back when these bytes are sent in TLS, until the member closes or is silent after an answer.
-    async fn sent(&self, protocol: Option<&[u8]>, bytes: &[u8]) -> String {
+    async fn connect(&self, protocol: Option<&[u8]>) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(&self.authority).unwrap()).unwrap();
         let chain = vec![CertificateDer::from_pem_file(&self.certificate).unwrap()];
@@ -92,13 +98,29 @@ impl Client {
         let mut config = config.with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
         config.alpn_protocols = protocol.into_iter().map(<[u8]>::to_vec).collect();
         let socket = TcpStream::connect(self.port).await.unwrap();
-        let name = ServerName::from(self.port.ip());
-        let mut tls = TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap();
+        TlsConnector::from(Arc::new(config)).connect(ServerName::from(self.port.ip()), socket).await.unwrap()
+    }
+
+    /// What comes back when these bytes are sent in TLS, until the member closes the connection.
+    async fn sent(&self, protocol: Option<&[u8]>, bytes: &[u8]) -> String {
+        let mut tls = self.connect(protocol).await;
         tls.write_all(bytes).await.unwrap();
         let mut got = Vec::new();
         let read = tokio::time::timeout(PATIENCE, tls.read_to_end(&mut got)).await;
         assert!(read.is_ok(), "the connection stayed open: {}", String::from_utf8_lossy(&got));
         String::from_utf8_lossy(&got).into_owned()
+    }
+
+    /// A connection for HTTP/2 requests.
+    async fn http2(&self) -> SendRequest<Empty<Bytes>> {
+        let io = TokioIo::new(self.connect(Some(b"h2")).await);
+        let (requests, connection) = http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        requests
+    }
+
+    fn get(&self, path: &str) -> Request<Empty<Bytes>> {
+        Request::get(format!("https://{}{path}", self.port)).body(Empty::new()).unwrap()
     }
 }
 
@@ -217,4 +239,48 @@ async fn attack_request_is_smuggled_behind_another() {
     // And HTTP/1.1 where HTTP/2 was agreed on.
     let said = client.sent(Some(b"h2"), behind.as_bytes()).await;
     assert!(!said.contains("HTTP/1.1") && reached.load(Ordering::SeqCst) == before + 2, "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_principal_has_a_bounded_number_of_requests_under_way() {
+    let (node, client, _) = serving().await;
+    node.add_rule(rule("all", "client/*", "read", "service:/*")).await;
+    let mut open = Vec::new();
+    let mut connections = [client.http2().await, client.http2().await, client.http2().await];
+    for at in 0..REQUESTS_PER_PRINCIPAL_MAX {
+        let answer = connections[at % 3].send_request(client.get("/stream")).await.unwrap();
+        assert_eq!(answer.status(), 200, "{at}");
+        open.push(answer);
+    }
+    let past = connections[0].send_request(client.get("/page")).await.unwrap();
+    assert_eq!(past.status(), 429);
+    let told = past.into_body().collect().await.unwrap().to_bytes();
+    assert!(String::from_utf8_lossy(&told).contains("256 requests of client/pay are under way"), "{told:?}");
+    // Another principal has room, and a request that ends makes some.
+    let other = Client::of(&node, "shop").await;
+    assert_eq!(other.curl("/page", &[]).await, "a page\n200");
+    open.pop();
+    let begun = std::time::Instant::now();
+    while connections[1].send_request(client.get("/page")).await.unwrap().status() != 200 {
+        assert!(begun.elapsed() < PATIENCE, "no room came");
+    }
+}
+
+/// One connection has fewer requests under way than the principal may: the rest wait for their turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_connection_has_a_bounded_number_of_requests_under_way() {
+    let (node, client, _) = serving().await;
+    node.add_rule(rule("all", "client/*", "read", "service:/*")).await;
+    let mut connection = client.http2().await;
+    let mut open = Vec::new();
+    for _ in 0..CLIENT_STREAMS_MAX {
+        open.push(connection.send_request(client.get("/stream")).await.unwrap());
+    }
+    let mut waiting = Box::pin(connection.send_request(client.get("/page")));
+    // why: a request that is held back shows nothing
+    let early = tokio::time::timeout(Duration::from_millis(500), &mut waiting).await;
+    assert!(early.is_err(), "one request more than the limit was answered");
+    open.pop();
+    let answered = tokio::time::timeout(PATIENCE, waiting).await.expect("its turn came").unwrap();
+    assert_eq!(answered.status(), 200);
 }

@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::middleware::from_fn;
 use countersign_api::cluster::policy_server::PolicyServer;
-use countersign_core::limits::SLICE_LEN_MAX;
+use countersign_core::limits::{CLIENT_MESSAGE_LEN_MAX, SLICE_LEN_MAX};
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
@@ -31,7 +31,9 @@ impl RemoteGuards {
 
 impl Capability for RemoteGuards {
     fn serve(&self, services: &mut ClusterServices) {
-        let policy = PolicyServer::new(self.0.clone()).max_encoding_message_size(SLICE_LEN_MAX);
+        let policy = PolicyServer::new(self.0.clone())
+            .max_decoding_message_size(CLIENT_MESSAGE_LEN_MAX)
+            .max_encoding_message_size(SLICE_LEN_MAX);
         let path = format!("/{}/{{*call}}", PolicyServer::<PolicyService>::NAME);
         let served = Router::new().route_service(&path, policy).layer(from_fn(until_read));
         let others = core::mem::take(&mut services.principals).into_axum_router();

@@ -13,7 +13,7 @@ use axum::body::{Body, HttpBody};
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use countersign_core::id::FailureId;
-use countersign_core::limits::CONNECTIONS_PER_PRINCIPAL_MAX;
+use countersign_core::limits::{CLIENT_STREAMS_MAX, CONNECTIONS_PER_PRINCIPAL_MAX, REQUESTS_PER_PRINCIPAL_MAX};
 use countersign_core::peer::Refusal;
 use countersign_core::principal::Role;
 use countersign_guard::{Caller, Guard, GuardLayer};
@@ -32,7 +32,8 @@ use tonic::service::Routes;
 use tower::ServiceExt;
 
 use super::site::{self, Elsewhere, Names, Target};
-use super::{STREAMS_MAX, endpoints, upload};
+use super::under_way::UnderWay;
+use super::{endpoints, upload};
 use crate::tasks::Tasks;
 
 /// How long a caller may take to send the head of a request, and how long an HTTP/1.1 connection may be silent.
@@ -42,7 +43,7 @@ const PING_AFTER: Duration = Duration::from_secs(30);
 const PING_MAX: Duration = Duration::from_secs(20);
 /// Bytes of one stream, and of one connection, that a caller may send before they are read.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// Bytes of the headers of one request.
 const HEADERS_LEN_MAX: u32 = 16 * 1024;
 /// Bytes of a message to `grpc.health.v1`.
@@ -83,16 +84,24 @@ impl Guarded {
 pub struct ClientApp {
     guarded: Guarded,
     names: Names,
+    under_way: UnderWay,
 }
 
 impl ClientApp {
     /// Services and an HTTP app behind the guard. Requests for hosts that `names` does not know are refused.
     pub fn new(guard: &Guard, services: Routes, app: Option<Router>, names: Names) -> Self {
-        Self { guarded: Guarded::new(guard, services, app), names }
+        Self { guarded: Guarded::new(guard, services, app), names, under_way: UnderWay::default() }
     }
 
-    /// Answers a request on the connection to `local`.
-    async fn answer(self, request: Request<Body>, local: SocketAddr) -> Response {
+    /// Answers a request of `caller` on its connection to `local`.
+    async fn answer(self, mut request: Request<Body>, caller: Caller, local: SocketAddr) -> Response {
+        let role = &caller.peer.principal().role;
+        let Some(place) = self.under_way.begin(role) else { return too_many(role, speaks_grpc(&request)) };
+        request.extensions_mut().insert(caller);
+        place.until_answered(self.answer_one(request, local).await)
+    }
+
+    async fn answer_one(self, request: Request<Body>, local: SocketAddr) -> Response {
         if let Some(refused) = tunnel(&request) {
             return refused;
         }
@@ -146,10 +155,7 @@ async fn serve_one(connection: ClientConnection, app: ClientApp, stop: Cancellat
     match connection {
         ClientConnection::Accepted { stream, http, local } => {
             let caller = Caller { peer: stream.peer().clone(), remote: stream.remote() };
-            let answer = move |mut request: Request<Body>| {
-                request.extensions_mut().insert(caller.clone());
-                app.clone().answer(request, local)
-            };
+            let answer = move |request: Request<Body>| app.clone().answer(request, caller.clone(), local);
             speak(stream, http, answer, stop.cancelled_owned()).await;
         }
         ClientConnection::Refused { stream, http, principal, refusal, failure_id } => {
@@ -174,6 +180,15 @@ async fn serve_one(connection: ClientConnection, app: ClientApp, stop: Cancellat
             .await;
         }
     }
+}
+
+/// The answer to a caller that has as many requests under way as it may.
+fn too_many(role: &Role, grpc: bool) -> Response {
+    let text = format!("{REQUESTS_PER_PRINCIPAL_MAX} requests of {role} are under way here");
+    if grpc {
+        return Status::resource_exhausted(text).into_http::<Body>();
+    }
+    problem(StatusCode::TOO_MANY_REQUESTS, &text, &[("code", "requests")])
 }
 
 /// The answer to a request that is not for this port.
@@ -224,7 +239,7 @@ where
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING_AFTER)
                 .keep_alive_timeout(PING_MAX)
-                .max_concurrent_streams(STREAMS_MAX)
+                .max_concurrent_streams(CLIENT_STREAMS_MAX)
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_header_list_size(HEADERS_LEN_MAX)

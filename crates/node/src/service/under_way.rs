@@ -1,0 +1,105 @@
+//! Requests under way on the client port: so many of each principal, over all its connections. Each holds memory of
+//! this member: its head, what of its body was read, and its answer.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::response::Response;
+use countersign_core::limits::REQUESTS_PER_PRINCIPAL_MAX;
+use countersign_core::locked::Locked;
+use countersign_core::principal::Role;
+use hyper::body::{Frame, SizeHint};
+
+/// How many requests of each principal are under way; a principal without any has no entry.
+#[derive(Clone, Default)]
+pub(super) struct UnderWay(Arc<Locked<BTreeMap<Role, usize>>>);
+
+/// The place of one request, given up when dropped.
+pub(super) struct Place {
+    all: UnderWay,
+    role: Role,
+}
+
+impl UnderWay {
+    /// A place for one more request of this principal; none if it has as many under way as it may.
+    pub(super) fn begin(&self, role: &Role) -> Option<Place> {
+        let mut all = self.0.lock();
+        let own = all.get(role).copied().unwrap_or(0);
+        if own >= REQUESTS_PER_PRINCIPAL_MAX {
+            return None;
+        }
+        all.insert(role.clone(), own + 1);
+        drop(all);
+        Some(Place { all: self.clone(), role: role.clone() })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut all = self.all.0.lock();
+        if let Some(own) = all.get_mut(&self.role) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                all.remove(&self.role);
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Holds the place until the answer was handed over to its last byte.
+    pub(super) fn until_answered(self, response: Response) -> Response {
+        response.map(|body| Body::new(Answer { body, _place: self }))
+    }
+}
+
+struct Answer {
+    body: Body,
+    _place: Place,
+}
+
+impl HttpBody for Answer {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    #[test]
+    fn principal_has_so_many_requests_and_takes_no_place_of_others() {
+        let under_way = UnderWay::default();
+        let role = |name: &str| Role::parse(name).unwrap();
+        let mut own: Vec<Place> = Vec::new();
+        for _ in 0..REQUESTS_PER_PRINCIPAL_MAX {
+            own.push(under_way.begin(&role("client/pay")).unwrap());
+        }
+        assert!(under_way.begin(&role("client/pay")).is_none());
+        assert!(under_way.begin(&role("client/shop")).is_some());
+        // A place lasts as long as its answer.
+        let response = own.pop().unwrap().until_answered("answer".into_response());
+        assert!(under_way.begin(&role("client/pay")).is_none());
+        drop(response);
+        assert!(under_way.begin(&role("client/pay")).is_some());
+        drop(own);
+        assert!(under_way.0.lock().is_empty(), "no principal is remembered");
+    }
+}
