@@ -32,6 +32,7 @@ use tonic::service::Routes;
 use tower::ServiceExt;
 
 use super::site::{self, Elsewhere, Names, Target};
+use super::slow::{SILENCE_MAX, timely};
 use super::under_way::UnderWay;
 use super::{endpoints, upload};
 use crate::tasks::Tasks;
@@ -106,6 +107,7 @@ impl ClientApp {
             return refused;
         }
         let target = if speaks_grpc(&request) { Target::Call } else { Target::Page };
+        let request = request.map(|body| timely(body, target == Target::Call, SILENCE_MAX));
         let elsewhere = site::check(&request, target, (local, &self.names)).err();
         let answer = async |request| match elsewhere {
             None => self.guarded.answer(request).await,

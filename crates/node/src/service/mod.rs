@@ -18,6 +18,7 @@ pub(crate) mod peers;
 pub(crate) mod policy;
 mod recovery;
 pub mod site;
+mod slow;
 mod under_way;
 pub(crate) mod unread;
 mod upload;
