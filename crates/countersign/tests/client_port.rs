@@ -1,5 +1,5 @@
-//! An embedder's HTTP app on the client port, called by curl and by hand: the guard decides before the app, a revocation
-//! ends what is open, and requests that two readers would read differently are refused.
+//! An embedder's HTTP app on the client port, called by curl and by hand: the guard decides before the app, a
+//! revocation ends what is open, and requests that two readers would read differently are refused.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 

@@ -2,7 +2,8 @@
 //! client speaks them.
 //!
 //! There is no first frame. A caller that the cluster refuses learns so by the answer to its first request. So its
-//! connection is handed over, too, as a [`RefusedStream`]: bounded in bytes and time, and of no use but for that answer.
+//! connection is handed over, too, as a [`RefusedStream`]: bounded in bytes and time, and of no use but for that
+//! answer.
 
 use std::convert::Infallible;
 use std::io;

@@ -236,8 +236,8 @@ pub(crate) struct Judged {
 }
 
 impl Judged {
-    /// Hands the connection over as it is: on the client port nothing is said first. From then on the other end may send
-    /// as much as it likes.
+    /// Hands the connection over as it is: on the client port nothing is said first. From then on the other end may
+    /// send as much as it likes.
     pub(crate) fn into_client(self, attempt: &Attempt) -> ServiceStream {
         let Self { mut tls, registration, peer } = self;
         tls.get_mut().0.lift();

@@ -72,8 +72,8 @@ impl Settings {
         }
     }
 
-    /// The client port if none is named: on the host of the cluster port, two ports above it; any that is free if that is
-    /// so for the cluster port. None if there is no such port.
+    /// The client port if none is named: on the host of the cluster port, two ports above it; any that is free if that
+    /// is so for the cluster port. None if there is no such port.
     pub fn client_addr_beside(cluster_addr: SocketAddr) -> Option<SocketAddr> {
         let port = match cluster_addr.port() {
             0 => 0,

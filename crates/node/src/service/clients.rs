@@ -22,7 +22,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use serde_json::json;
+use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
@@ -190,22 +190,30 @@ fn too_many(role: &Role, grpc: bool) -> Response {
     if grpc {
         return Status::resource_exhausted(text).into_http::<Body>();
     }
-    problem(StatusCode::TOO_MANY_REQUESTS, &text, &[("code", "requests")])
+    problem(StatusCode::TOO_MANY_REQUESTS, &text, "requests", None)
 }
 
 /// The answer to a request that is not for this port.
 fn misdirected(elsewhere: &Elsewhere) -> Response {
-    problem(elsewhere.status(), &elsewhere.to_string(), &[("code", elsewhere.code())])
+    problem(elsewhere.status(), &elsewhere.to_string(), elsewhere.code(), None)
 }
 
-/// Problem details (RFC 9457) with these members beside the standard ones.
-fn problem(status: StatusCode, title: &str, more: &[(&str, &str)]) -> Response {
-    let mut problem = json!({ "type": "about:blank", "title": title, "status": status.as_u16() });
-    for (name, value) in more {
-        problem[*name] = json!(value);
-    }
+/// Problem details (RFC 9457), with a code and, for a refused connection, its failure id.
+fn problem(status: StatusCode, title: &str, code: &str, failure_id: Option<FailureId>) -> Response {
+    let details = Problem { r#type: "about:blank", title, status: status.as_u16(), code, failure_id };
+    let text = serde_json::to_string(&details).unwrap_or_default();
     let content = (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    (status, [content], problem.to_string()).into_response()
+    (status, [content], text).into_response()
+}
+
+#[derive(Serialize)]
+struct Problem<'a> {
+    r#type: &'a str,
+    title: &'a str,
+    status: u16,
+    code: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure_id: Option<FailureId>,
 }
 
 /// Speaks HTTP until the connection ends. Once `end` does, no further request is taken.
@@ -274,5 +282,5 @@ fn refused((refusal, why): (Refusal, &str), failure_id: FailureId, grpc: bool) -
         return status.into_http::<Body>();
     }
     let code = if busy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::FORBIDDEN };
-    problem(code, why, &[("code", refusal.label()), ("failure_id", &failure_id.to_string())])
+    problem(code, why, refusal.label(), Some(failure_id))
 }

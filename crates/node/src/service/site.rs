@@ -1,7 +1,8 @@
 //! Which requests are for this member at all. A browser shows its client certificate whatever page makes it ask, so a
 //! page of another site could ask here in the name of a principal.
 //!
-//! - A request for another host is answered 421 (RFC 9110 section 15.5.20). It comes by a name that an attacker points at
+//! - A request for another host is answered 421 (RFC 9110 section 15.5.20). It comes by a name that an attacker points
+//!   at
 //!   this address, or by a connection that a browser uses again for another host (RFC 9113 section 9.1.1).
 //! - A request that a page of another site makes is answered 403. A link that a person follows may come from anywhere:
 //!   it is let through to pages, and nowhere else.
@@ -129,8 +130,8 @@ fn is_navigation<B>(request: &Request<B>) -> bool {
         && !request.headers().contains_key(header::ORIGIN)
 }
 
-/// Whether a browser says that the request was made by a page that did not come from `authority`: by Fetch Metadata, or,
-/// where it is too old for that, by an origin (RFC 6454 section 7) other than the host that was asked. Tools send
+/// Whether a browser says that the request was made by a page that did not come from `authority`: by Fetch Metadata,
+/// or, where it is too old for that, by an origin (RFC 6454 section 7) other than the host that was asked. Tools send
 /// neither.
 pub fn crosses_sites(headers: &HeaderMap, authority: Option<&str>) -> bool {
     let elsewhere = |site: &HeaderValue| site != "same-origin" && site != "none";

@@ -1,7 +1,7 @@
 //! Bodies that stop coming. A request holds what was read of its body, so it may not stay half sent.
 //!
-//! A body of HTTP must go on: silence ends it. A gRPC stream may be silent between messages for as long as it likes, and
-//! not within one (its frames: a byte of flags, a length of four bytes, the message).
+//! A body of HTTP must go on: silence ends it. A gRPC stream may be silent between messages for as long as it likes,
+//! and not within one (its frames: a byte of flags, a length of four bytes, the message).
 
 use std::io;
 use std::pin::Pin;

@@ -30,7 +30,8 @@ pub(super) fn lend(body: Body) -> (Body, Kept) {
 }
 
 impl Kept {
-    /// Reads the rest, within bounds. It leaves a body alone that somebody still reads, such as an answer that streams.
+    /// Reads the rest, within bounds. It leaves a body alone that its handler still reads, such as one whose answer
+    /// streams.
     pub(super) async fn finish(self) {
         if let Some(body) = Arc::into_inner(self.0) {
             read_rest(body.into_inner()).await;
