@@ -136,6 +136,10 @@ pub const MAPPING_RULE_LEN_MAX: usize = 512;
 /// Connections that one client, broker or admin may have open to a member; one certificate must not take all
 /// descriptors.
 pub const CONNECTIONS_PER_PRINCIPAL_MAX: usize = 64;
+/// Refused callers that the client port keeps connected at once to tell them why; past it they are cut untold.
+pub const REFUSED_IN_FLIGHT_MAX: usize = 64;
+/// The same for one source.
+pub const REFUSED_PER_SOURCE_MAX: usize = 8;
 /// Requests that one connection to the client port may have under way.
 pub const CLIENT_STREAMS_MAX: u32 = 128;
 /// Requests that one principal may have under way on one member, over all its connections to the client port.

@@ -284,3 +284,17 @@ async fn one_connection_has_a_bounded_number_of_requests_under_way() {
     let answered = tokio::time::timeout(PATIENCE, waiting).await.expect("its turn came").unwrap();
     assert_eq!(answered.status(), 200);
 }
+
+/// Clients that say nothing, or never end what they began, do not keep a member from stopping.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_clients_that_do_not_end_keep_a_member_from_stopping() {
+    let (node, client, _) = serving().await;
+    node.add_rule(rule("all", "client/*", "read", "service:/*")).await;
+    let silent = client.connect(Some(b"h2")).await;
+    let mut stream = client.open("/stream", &["--http2"]).await;
+    let begun = std::time::Instant::now();
+    tokio::time::timeout(PATIENCE, node.stop()).await.expect("the member does not stop");
+    println!("stopped after {:?}", begun.elapsed());
+    assert!(!stream.wait().await.unwrap().success());
+    drop(silent);
+}

@@ -20,6 +20,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use countersign_core::authz::{Action, Kind};
 use countersign_core::id::Generation;
+use countersign_core::limits::RESOURCE_NAME_LEN_MAX;
 use countersign_core::time::BootMillis;
 use tonic::Status;
 use tower_layer::Layer;
@@ -142,6 +143,8 @@ impl Needed {
 
     fn log(&self, denial: &Denial) {
         let (action, name) = self.rule.as_ref().map_or(("", ""), |(action, name)| (action.word(), name.as_str()));
+        // A longer name is never allowed, and a caller chooses it.
+        let name = name.get(..name.floor_char_boundary(RESOURCE_NAME_LEN_MAX)).unwrap_or_default();
         tracing::info!(principal = %self.caller.peer.principal(), remote = %self.caller.remote, action, service = name,
             %denial, "denied");
     }

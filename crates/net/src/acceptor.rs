@@ -46,6 +46,10 @@ pub struct AcceptorLimits {
     pub enrollment: Duration,
     /// How long a caller that the client port refuses stays connected to ask for the reason.
     pub refused: Duration,
+    /// Such callers connected at once.
+    pub refused_in_flight: usize,
+    /// Such callers of one source connected at once.
+    pub refused_per_source: usize,
     /// Attempts of one source that may fail within a minute; past it, it is let in only while half the places are free.
     pub failures_per_source_minute: u32,
 }
@@ -60,6 +64,8 @@ impl Default for AcceptorLimits {
             enrollments_per_source: limits::ENROLLMENTS_PER_SOURCE_MAX,
             enrollment: Duration::from_secs(60),
             refused: Duration::from_secs(10),
+            refused_in_flight: limits::REFUSED_IN_FLIGHT_MAX,
+            refused_per_source: limits::REFUSED_PER_SOURCE_MAX,
             failures_per_source_minute: limits::FAILURES_PER_SOURCE_MINUTE_MAX,
         }
     }

@@ -19,8 +19,8 @@ use countersign_core::principal::Principal;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::Receiver;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Sleep;
 
@@ -35,12 +35,15 @@ use crate::handshake::{Hello, LINGER, Port, Refused, Unfit, linger};
 use crate::refusal::RefusalRecord;
 use crate::routes::Route;
 use crate::session::Session;
+use crate::share::{Share, Shares};
 use crate::stream::ServiceStream;
 
 /// Silence after which the kernel asks whether the caller is still there, and how often it asks again.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_AGAIN: Duration = Duration::from_secs(5);
 const KEEPALIVE_TIMES: u32 = 4;
+/// How long what was sent may stay unacknowledged, as from a caller that reads no more: keepalive asks nothing then.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(60);
 
 /// An accepted connection of a caller that holds the key of a certificate under the cluster's authorities.
 #[derive(Debug)]
@@ -80,6 +83,9 @@ struct Shared {
     limits: AcceptorLimits,
     route: Route<ClientConnection>,
     gate: Gate,
+    /// Places of refused callers.
+    refused: Arc<Semaphore>,
+    refused_of_source: Arc<Shares>,
 }
 
 impl ClientAcceptor {
@@ -87,7 +93,10 @@ impl ClientAcceptor {
     /// [`ClientAcceptor::run`].
     pub fn on(listener: TcpListener, endpoint: Endpoint, limits: AcceptorLimits) -> Self {
         let gate = Gate::new(limits.handshakes_in_flight, limits.failures_per_source_minute);
-        Self { listener, shared: Arc::new(Shared { endpoint, limits, route: Route::new(), gate }) }
+        let refused = Arc::new(Semaphore::new(limits.refused_in_flight));
+        let refused_of_source = Shares::new(limits.refused_per_source);
+        let shared = Shared { endpoint, limits, route: Route::new(), gate, refused, refused_of_source };
+        Self { listener, shared: Arc::new(shared) }
     }
 
     /// Where it listens.
@@ -98,7 +107,7 @@ impl ClientAcceptor {
         self.listener.local_addr()
     }
 
-    /// Handshakes under way, and refused callers that are still connected.
+    /// Handshakes under way, and callers that are about to be cut.
     pub fn handshakes_in_flight(&self) -> usize {
         self.shared.gate.in_flight()
     }
@@ -153,15 +162,16 @@ impl Shared {
         socket: TcpStream,
         mut attempt: Attempt,
         charged: bool,
-        place: OwnedSemaphorePermit,
+        _place: OwnedSemaphorePermit,
     ) {
         let outcome = {
-            let accept = pin!(self.accept(socket, &mut attempt, place));
+            let accept = pin!(self.accept(socket, &mut attempt));
             tokio::time::timeout(self.limits.handshake, accept).await
         };
         let Refused { failure, socket } = match outcome {
-            Ok(Ok(())) if charged => return self.gate.refund(attempt.source),
-            Ok(Ok(())) => return,
+            Ok(Ok(Handed::Accepted)) if charged => return self.gate.refund(attempt.source),
+            // A refused caller is counted, whatever it proved: its certificate may be one of many that were revoked.
+            Ok(Ok(Handed::Accepted | Handed::Refused)) => return,
             Ok(Err(refused)) => refused,
             Err(_) => Failure::from(Refusal::Deadline).into(),
         };
@@ -171,18 +181,15 @@ impl Shared {
         }
     }
 
-    async fn accept(
-        &self,
-        socket: TcpStream,
-        attempt: &mut Attempt,
-        place: OwnedSemaphorePermit,
-    ) -> Result<(), Refused> {
+    async fn accept(&self, socket: TcpStream, attempt: &mut Attempt) -> Result<Handed, Refused> {
         let failed = |error: &io::Error| Failure::of(Refusal::Handshake, error);
         socket.set_nodelay(true).map_err(|error| failed(&error))?;
         let keepalive =
             TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE_AGAIN).with_retries(KEEPALIVE_TIMES);
         let local = socket.local_addr().map_err(|error| failed(&error))?;
         SockRef::from(&socket).set_tcp_keepalive(&keepalive).map_err(|error| failed(&error))?;
+        let unacknowledged = Some(UNACKNOWLEDGED_MAX);
+        SockRef::from(&socket).set_tcp_user_timeout(unacknowledged).map_err(|error| failed(&error))?;
         let hello = Hello::read(Counted::new(socket, self.limits.preauth_bytes), attempt, Port::Client).await?;
         let proven = hello.authenticate(&self.endpoint).await?;
         let slot = match self.route.reserve() {
@@ -190,19 +197,31 @@ impl Shared {
             Err(refusal) => return Err(Failure::from(refusal).into()),
         };
         let http = proven.http();
-        let connection = match proven.admit(&self.endpoint, attempt) {
-            Ok(judged) => ClientConnection::Accepted { stream: judged.into_client(attempt), http, local },
+        let (connection, handed) = match proven.admit(&self.endpoint, attempt) {
+            Ok(judged) => {
+                let stream = judged.into_client(attempt);
+                (ClientConnection::Accepted { stream, http, local }, Handed::Accepted)
+            }
             Err(Unfit { tls, principal, refusal }) => {
+                let Some(place) = self.place_of_refused(attempt.source) else {
+                    return Err(Failure::from(refusal).into());
+                };
                 let failure_id = attempt.failure_id();
                 self.endpoint.refusals().record(attempt.clone().record(refusal.into()));
                 // why: it is the deadline
                 let deadline = Box::pin(tokio::time::sleep(self.limits.refused));
                 let stream = RefusedStream { session: tls, deadline, _place: place };
-                ClientConnection::Refused { stream, http, principal, refusal, failure_id }
+                (ClientConnection::Refused { stream, http, principal, refusal, failure_id }, Handed::Refused)
             }
         };
         slot.send(connection);
-        Ok(())
+        Ok(handed)
+    }
+
+    fn place_of_refused(&self, source: SocketAddr) -> Option<RefusedPlace> {
+        let share = self.refused_of_source.take(source)?;
+        let permit = Arc::clone(&self.refused).try_acquire_owned().ok()?;
+        Some(RefusedPlace { _share: share, _permit: permit })
     }
 }
 
@@ -210,8 +229,19 @@ impl Shared {
 pub struct RefusedStream {
     session: Box<dyn Session>,
     deadline: Pin<Box<Sleep>>,
-    /// It counts as a handshake under way.
-    _place: OwnedSemaphorePermit,
+    _place: RefusedPlace,
+}
+
+/// A place among the refused callers, and in the share of its source.
+struct RefusedPlace {
+    _share: Share,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// What became of a connection that was handed over.
+enum Handed {
+    Accepted,
+    Refused,
 }
 
 impl RefusedStream {
@@ -254,6 +284,9 @@ impl AsyncWrite for RefusedStream {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().session).poll_shutdown(cx)
+        match self.get_mut().open(cx) {
+            Ok(session) => session.poll_shutdown(cx),
+            Err(error) => Poll::Ready(Err(error)),
+        }
     }
 }

@@ -180,7 +180,11 @@ impl Endpoint {
     pub(crate) fn admit(&self, connection: Connection) -> Result<(Registration, VerifiedPeer), Refusal> {
         let (proof, wanted) = (connection.proof.clone(), connection.wanted);
         let recovers = connection.recovers();
-        let registration = self.registry().register(connection)?;
+        // That there is no room is told to those alone who would have been let in.
+        let registration = self.registry().register(connection).map_err(|full| {
+            let judged = self.judge(&self.trust().load(), &proof, wanted);
+            judged.err().unwrap_or(full)
+        })?;
         let peer = self.judge(&self.trust().load(), &proof, wanted)?;
         if peer.scope() == Scope::Recovery && !recovers {
             return Err(Refusal::Expired);

@@ -188,7 +188,7 @@ async fn known_authority_and_no_right_to_come_is_handed_over_as_refused_with_the
 }
 
 #[tokio::test]
-async fn refused_caller_that_asks_nothing_is_cut_in_time_and_counts_as_a_handshake_until_then() {
+async fn refused_caller_that_asks_nothing_is_cut_in_time() {
     assert_eq!(AcceptorLimits::default().refused.as_secs(), 10);
     let cluster = Cluster::new();
     let unknown = cluster.issue(&wish(client_principal("shop")));
@@ -196,11 +196,85 @@ async fn refused_caller_that_asks_nothing_is_cut_in_time_and_counts_as_a_handsha
     let mut port = Port::with(&cluster, AcceptorLimits { refused, ..AcceptorLimits::default() }).await;
     let _tls = as_of(&unknown, &[b"h2"]).connect(port.address).await.unwrap();
     let ClientConnection::Refused { mut stream, .. } = port.next().await else { panic!("accepted") };
-    assert_eq!(port.acceptor.handshakes_in_flight(), 1);
     assert_eq!(stream.read_u8().await.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
     assert_eq!(stream.write(b"x").await.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
-    drop(stream);
-    assert_eq!(port.acceptor.handshakes_in_flight(), 0);
+    assert_eq!(stream.shutdown().await.unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+}
+
+/// Certificates that are refused prove that their holders had one, and nothing else: none of them may fill the port.
+#[tokio::test]
+async fn attack_refused_certificates_take_all_places() {
+    let cluster = Cluster::new();
+    let unknown = cluster.issue(&wish(client_principal("shop")));
+    for (all, of_source) in [(2, 8), (64, 2)] {
+        let limits = AcceptorLimits { refused_in_flight: all, refused_per_source: of_source, ..Default::default() };
+        let mut port = Port::with(&cluster, limits).await;
+        let mut open = Vec::new();
+        for _ in 0..2 {
+            let tls = as_of(&unknown, &[b"h2"]).connect(port.address).await.unwrap();
+            let ClientConnection::Refused { stream, .. } = port.next().await else { panic!("accepted") };
+            open.push((tls, stream));
+        }
+        // They hold no place of a handshake, and one more is cut untold.
+        until(|| port.acceptor.handshakes_in_flight() == 0).await;
+        let mut past = as_of(&unknown, &[b"h2"]).connect(port.address).await.unwrap();
+        assert!(past.read_u8().await.is_err());
+        assert_eq!(port.refused().await.refusal, Refusal::PrincipalUnknown);
+        let _pay = as_of(&cluster.client, &[b"h2"]).connect(port.address).await.unwrap();
+        assert!(matches!(port.next().await, ClientConnection::Accepted { .. }), "others are served");
+        open.clear();
+        let _again = as_of(&unknown, &[b"h2"]).connect(port.address).await.unwrap();
+        assert!(matches!(port.next().await, ClientConnection::Refused { .. }), "a place was given back");
+    }
+}
+
+/// A source that was refused often gets in while half the places are free, and no longer.
+#[tokio::test]
+async fn refused_callers_are_charged_to_their_source() {
+    let cluster = Cluster::new();
+    let unknown = cluster.issue(&wish(client_principal("shop")));
+    let limits = AcceptorLimits { handshakes_in_flight: 2, failures_per_source_minute: 3, ..Default::default() };
+    let mut port = Port::with(&cluster, limits).await;
+    for _ in 0..3 {
+        let _tls = as_of(&unknown, &[b"h2"]).connect(port.address).await.unwrap();
+        assert!(matches!(port.next().await, ClientConnection::Refused { .. }));
+        port.refused().await;
+    }
+    until(|| port.acceptor.handshakes_in_flight() == 0).await;
+    let _silent = TcpStream::connect(port.address).await.unwrap();
+    until(|| port.acceptor.handshakes_in_flight() == 1).await;
+    as_of(&cluster.client, &[b"h2"]).connect(port.address).await.unwrap_err();
+    assert_eq!(port.refused().await.refusal, Refusal::Overloaded);
+}
+
+#[tokio::test]
+async fn stranger_whose_handshake_failed_holds_its_place_until_it_is_cut() {
+    let cluster = Cluster::new();
+    let mut port = Port::of(&cluster).await;
+    let mut socket = TcpStream::connect(port.address).await.unwrap();
+    Raw::new(&[b"h3"]).handshake(&mut socket).await.unwrap_err();
+    assert_eq!(port.refused().await.refusal, Refusal::Protocol);
+    assert_eq!(port.acceptor.handshakes_in_flight(), 1);
+    until(|| port.acceptor.handshakes_in_flight() == 0).await;
+}
+
+/// Whether there is room for a principal is for those to know who are let in.
+#[tokio::test]
+async fn revoked_key_is_told_so_although_its_principal_has_no_room() {
+    let mut cluster = Cluster::new();
+    let revoked = cluster.issue(&wish(client_principal("pay")));
+    let mut port = Port::of(&cluster).await;
+    let pay = as_of(&cluster.client, &[b"h2"]);
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS_PER_PRINCIPAL_MAX {
+        let tls = pay.connect(port.address).await.unwrap();
+        open.push((tls, port.next().await));
+    }
+    let key = revoked.id();
+    port.endpoint.publish(cluster.next(|view| assert!(view.revoked_keys.insert(key))), NOW).unwrap();
+    let _tls = as_of(&revoked, &[b"h2"]).connect(port.address).await.unwrap();
+    let ClientConnection::Refused { refusal, .. } = port.next().await else { panic!("accepted") };
+    assert_eq!(refusal, Refusal::KeyRevoked);
 }
 
 #[tokio::test]

@@ -31,6 +31,7 @@ use tonic::Status;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
+use super::first_byte::{FIRST_BYTE_MAX, FirstByte};
 use super::site::{self, Elsewhere, Names, Target};
 use super::slow::{SILENCE_MAX, timely};
 use super::under_way::UnderWay;
@@ -42,6 +43,10 @@ const HEADER_MAX: Duration = Duration::from_secs(60);
 /// Silence after which an HTTP/2 caller is asked whether it is there, and how long it may take to say so.
 const PING_AFTER: Duration = Duration::from_secs(30);
 const PING_MAX: Duration = Duration::from_secs(20);
+/// How long requests under way may take to end once no more are taken.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+/// Bytes of an answer that wait for one stream of HTTP/2 to take them.
+const SEND_BUFFER_LEN_MAX: usize = 16 * 1024;
 /// Bytes of one stream, and of one connection, that a caller may send before they are read.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 512 * 1024;
@@ -61,12 +66,12 @@ pub(super) struct Guarded {
 impl Guarded {
     /// Beside the services, health is served, which every principal may ask for.
     pub(super) fn new(guard: &Guard, services: Routes, app: Option<Router>) -> Self {
+        // Behind the guard as well: a member without a lease is not healthy for clients, and a watch ends with it.
         let (_, health) = tonic_health::server::health_reporter();
-        let health = health.max_decoding_message_size(HEALTH_LEN_MAX);
+        let services = services.add_service(health.max_decoding_message_size(HEALTH_LEN_MAX));
         let layer = GuardLayer::grpc(guard.clone()).without_rule(endpoints::without_rule);
-        let guarded = services.into_axum_router().layer(layer);
         Self {
-            grpc: Routes::from(guarded).add_service(health).into_axum_router(),
+            grpc: services.into_axum_router().layer(layer),
             http: app.unwrap_or_default().layer(GuardLayer::http(guard.clone())),
         }
     }
@@ -121,7 +126,10 @@ impl ClientApp {
                 let (parts, body) = request.into_parts();
                 let (lent, kept) = upload::lend(body);
                 let answered = answer(Request::from_parts(parts, lent)).await;
-                kept.finish().await;
+                // Others wait for nothing: they were decided about just now.
+                if answered.status().is_client_error() || answered.status().is_server_error() {
+                    kept.finish().await;
+                }
                 answered
             }
         }
@@ -227,7 +235,7 @@ where
         let answered = answer(request.map(Body::new));
         async move { Ok::<_, Infallible>(answered.await) }
     });
-    let io = TokioIo::new(stream);
+    let io = TokioIo::new(FirstByte::new(stream, FIRST_BYTE_MAX));
     macro_rules! drive {
         ($connection:expr) => {{
             let mut connection = core::pin::pin!($connection);
@@ -235,7 +243,10 @@ where
                 ended = connection.as_mut() => ended,
                 () = end => {
                     connection.as_mut().graceful_shutdown();
-                    connection.await
+                    match tokio::time::timeout(DRAIN_MAX, connection).await {
+                        Ok(ended) => ended,
+                        Err(_) => return tracing::debug!("connection of a client was cut: it did not end"),
+                    }
                 }
             };
             if let Err(error) = ended {
@@ -253,6 +264,7 @@ where
                 .initial_stream_window_size(STREAM_WINDOW)
                 .initial_connection_window_size(CONNECTION_WINDOW)
                 .max_header_list_size(HEADERS_LEN_MAX)
+                .max_send_buf_size(SEND_BUFFER_LEN_MAX)
                 .serve_connection(io, service)
         ),
         HttpVersion::Http1 => drive!(

@@ -11,6 +11,7 @@ pub mod clients;
 mod credential;
 pub mod endpoints;
 pub(crate) mod enrollment;
+mod first_byte;
 pub mod io;
 mod leased;
 mod leases;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes, HttpBody};
 use hyper::body::{Frame, SizeHint};
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 
 /// How long a body may be silent where it must go on.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(30);
@@ -68,7 +68,8 @@ struct Timely {
     body: Body,
     at: At,
     silence: Duration,
-    deadline: Pin<Box<Sleep>>,
+    /// Runs while the body is waited for.
+    deadline: Option<Pin<Box<Sleep>>>,
 }
 
 /// Bounds the silence of a body of HTTP or gRPC.
@@ -77,9 +78,7 @@ pub(super) fn timely(body: Body, grpc: bool, silence: Duration) -> Body {
         return body;
     }
     let at = if grpc { At::Prefix { have: 0, len: 0 } } else { At::Http };
-    // why: it is the deadline
-    let deadline = Box::pin(tokio::time::sleep(silence));
-    Body::new(Timely { body, at, silence, deadline })
+    Body::new(Timely { body, at, silence, deadline: None })
 }
 
 impl HttpBody for Timely {
@@ -93,11 +92,14 @@ impl HttpBody for Timely {
             {
                 self.at = self.at.after(data);
             }
-            let next = Instant::now() + self.silence;
-            self.deadline.as_mut().reset(next);
+            self.deadline = None;
             return Poll::Ready(frame);
         }
-        if self.at.may_rest() || self.deadline.as_mut().poll(cx).is_pending() {
+        let silence = self.silence;
+        // why: it is the deadline
+        let deadline = self.deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep(silence)));
+        let over = deadline.as_mut().poll(cx).is_ready();
+        if self.at.may_rest() || !over {
             return Poll::Pending;
         }
         let slow = io::Error::new(io::ErrorKind::TimedOut, "the body of the request stopped coming");

@@ -2,16 +2,19 @@
 //! this member: its head, what of its body was read, and its answer.
 
 use std::collections::BTreeMap;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::HttpBody;
 use axum::response::Response;
 use countersign_core::limits::REQUESTS_PER_PRINCIPAL_MAX;
 use countersign_core::locked::Locked;
 use countersign_core::principal::Role;
-use hyper::body::{Frame, SizeHint};
+
+use super::unread::in_pieces;
+
+/// Bytes of an answer that are handed to the connection at once: a frame of HTTP/2 (RFC 9113 section 4.2). The member
+/// cannot know whether these were read.
+const PIECE_LEN: usize = 16 * 1024;
 
 /// How many requests of each principal are under way; a principal without any has no entry.
 #[derive(Clone, Default)]
@@ -50,31 +53,9 @@ impl Drop for Place {
 }
 
 impl Place {
-    /// Holds the place until the answer was handed over to its last byte.
+    /// Holds the place until the answer was handed over to its last piece.
     pub(super) fn until_answered(self, response: Response) -> Response {
-        response.map(|body| Body::new(Answer { body, _place: self }))
-    }
-}
-
-struct Answer {
-    body: Body,
-    _place: Place,
-}
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        response.map(|body| if body.is_end_stream() { body } else { in_pieces(body, PIECE_LEN, self) })
     }
 }
 

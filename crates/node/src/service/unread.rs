@@ -48,19 +48,25 @@ impl UnreadAnswers {
 pub(crate) async fn until_read(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     match response.extensions_mut().remove::<UnreadPlace>() {
-        Some(place) => response.map(|body| Body::new(InPieces { body, rest: Bytes::new(), _place: place })),
+        Some(place) => response.map(|body| in_pieces(body, PIECE_LEN, place)),
         None => response,
     }
 }
 
-/// A body that is handed over as it is read.
-struct InPieces {
-    body: Body,
-    rest: Bytes,
-    _place: UnreadPlace,
+/// Hands `body` over in pieces of `piece_len` bytes as it is read, and drops `place` with it.
+pub(super) fn in_pieces(body: Body, piece_len: usize, place: impl Send + Unpin + 'static) -> Body {
+    Body::new(InPieces { body, rest: Bytes::new(), piece_len, _place: place })
 }
 
-impl HttpBody for InPieces {
+/// A body that is handed over as it is read.
+struct InPieces<P> {
+    body: Body,
+    rest: Bytes,
+    piece_len: usize,
+    _place: P,
+}
+
+impl<P: Unpin> HttpBody for InPieces<P> {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -74,7 +80,7 @@ impl HttpBody for InPieces {
                 ended => return Poll::Ready(ended),
             }
         }
-        let len = self.rest.len().min(PIECE_LEN);
+        let len = self.rest.len().min(self.piece_len);
         Poll::Ready(Some(Ok(Frame::data(self.rest.split_to(len)))))
     }
 
@@ -112,7 +118,7 @@ mod tests {
         let place = unread.place("broker/b1", Instant::now()).await.unwrap();
         let held = Arc::downgrade(&place._place);
         let body = Body::from(vec![7; 2 * PIECE_LEN + 1]);
-        let mut body = InPieces { body, rest: Bytes::new(), _place: place };
+        let mut body = InPieces { body, rest: Bytes::new(), piece_len: PIECE_LEN, _place: place };
         for len in [PIECE_LEN, PIECE_LEN, 1] {
             assert!(!body.is_end_stream() && held.strong_count() == 1);
             assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap().len(), len);
