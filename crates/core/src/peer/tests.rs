@@ -304,5 +304,5 @@ fn refusal_codes_are_distinct_and_known() {
     for refusal in Refusal::ALL {
         assert_eq!(Refusal::from_code(refusal.code()), Some(refusal));
     }
-    assert_eq!([Refusal::from_code(0), Refusal::from_code(23)], [None, None]);
+    assert_eq!([Refusal::from_code(0), Refusal::from_code(24)], [None, None]);
 }
