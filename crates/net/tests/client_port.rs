@@ -163,7 +163,7 @@ async fn known_authority_and_no_right_to_come_is_handed_over_as_refused_with_the
     let mut port = Port::of(&cluster).await;
     let key = cluster.client.id();
     port.endpoint.publish(cluster.evict(3), NOW).unwrap();
-    port.endpoint.publish(cluster.next(|view| drop(view.revoked_keys.insert(key))), NOW).unwrap();
+    port.endpoint.publish(cluster.next(|view| _ = view.revoked_keys.insert(key)), NOW).unwrap();
     for (who, expected) in
         [(&evicted, Refusal::Evicted), (&unknown, Refusal::PrincipalUnknown), (&cluster.client, Refusal::KeyRevoked)]
     {
@@ -231,7 +231,7 @@ async fn revocation_ends_an_open_connection() {
     let mut tls = as_of(&cluster.client, &[b"h2"]).connect(port.address).await.unwrap();
     let ClientConnection::Accepted { mut stream, .. } = port.next().await else { panic!("refused") };
     let key = cluster.client.id();
-    port.endpoint.publish(cluster.next(|view| drop(view.revoked_keys.insert(key))), NOW).unwrap();
+    port.endpoint.publish(cluster.next(|view| _ = view.revoked_keys.insert(key)), NOW).unwrap();
     assert!(stream.read_u8().await.is_err() && tls.read_u8().await.is_err());
     assert_eq!(port.endpoint.registry().count(), 0);
 }
