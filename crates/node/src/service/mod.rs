@@ -47,9 +47,9 @@ use crate::node::Node;
 use crate::tasks::Tasks;
 use bounds::{Bounds, bounded};
 use io::Served;
-use site::{Named, Names};
 pub use leased::close_when_lapsed;
 use peers::PeerService;
+use site::{Named, Names};
 
 /// Connections handed over and not yet taken up.
 pub const WAITING_MAX: usize = 64;

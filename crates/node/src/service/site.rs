@@ -217,7 +217,8 @@ mod tests {
     #[test]
     fn pages_of_other_sites_are_refused_and_links_lead_to_pages_alone() {
         let host = ("host", "n1.example:7102");
-        let navigate = [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"), ("sec-fetch-site", "cross-site")];
+        let navigate =
+            [("sec-fetch-mode", "navigate"), ("sec-fetch-dest", "document"), ("sec-fetch-site", "cross-site")];
         let of = |more: &[(&'static str, &'static str)], target| {
             let headers: Vec<(&str, &str)> = [host].iter().chain(more).copied().collect();
             verdict("/", &headers, target)
