@@ -27,7 +27,8 @@ pub const IDLE_MILLIS_MAX: u32 = 30_000;
 /// [`IDLE_MILLIS_MAX`], so that two losses end no connection.
 pub const KEEPALIVE_MILLIS: u64 = 10_000;
 
-/// Connections whose first packet came and that the acceptor has not looked at yet, on one port; more are refused.
+/// Connections whose first packet came and that the acceptor has not looked at yet, on one port. More are
+/// not heard: their clients say it again.
 pub const INCOMING_MAX: usize = 256;
 
 /// Bytes that are kept of one connection until the acceptor has looked at it.

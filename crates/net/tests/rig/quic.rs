@@ -40,9 +40,13 @@ impl Port {
     /// With at most `bound` connections waiting.
     pub fn with(cluster: &Cluster, limits: AcceptorLimits, bound: usize) -> Self {
         let mut port = Self::idle(cluster, limits, bound);
-        let running = Arc::clone(&port.acceptor);
-        port.task = tokio::spawn(async move { match running.run().await {} });
+        port.run();
         port
+    }
+
+    pub fn run(&mut self) {
+        let running = Arc::clone(&self.acceptor);
+        self.task = tokio::spawn(async move { match running.run().await {} });
     }
 
     /// Bound, and accepting nothing.
