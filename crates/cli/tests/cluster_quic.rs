@@ -71,7 +71,7 @@ fn aioquic_asks_and_is_answered_as_the_page_says() {
         assert!(line(&said, denied).starts_with("denied"), "{denied}: {said}");
     }
     assert!(line(&said, "echo").starts_with("denied denied (generation "), "{said}");
-    let rule = ["--principal", "client/pay", "--action", "write", "--service", "countersign.v1.Echo/Echo"];
+    let rule = ["--principal", "client/pay", "--action", "write", "--resource", "service:countersign.v1.Echo/Echo"];
     nodes[0].ask(&[&["acl", "add"], &rule[..], &["--wait"]].concat()).ok();
     for node in &nodes {
         let said = pay.says("ask", &client_port(node));
@@ -93,7 +93,7 @@ fn request_that_comes_slowly_is_reset_after_ten_seconds_and_holds_up_no_other() 
     let world = World::new();
     let node = world.founder();
     let pay = Client::issue(&world, &node, "pay");
-    let rule = ["--principal", "client/pay", "--action", "write", "--service", "countersign.v1.Echo/Echo"];
+    let rule = ["--principal", "client/pay", "--action", "write", "--resource", "service:countersign.v1.Echo/Echo"];
     node.ask(&[&["acl", "add"], &rule[..], &["--wait"]].concat()).ok();
     let said = pay.says("slow", &client_port(&node));
     let slow: Vec<&str> = line(&said, "slow").split(' ').collect();
