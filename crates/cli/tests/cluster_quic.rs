@@ -145,8 +145,9 @@ fn strangers_end_with_the_alerts_of_the_page() {
     let world = World::new();
     let node = world.founder();
     let said = Client::issue(&world, &node, "pay").says("strangers", &client_port(&node));
-    assert!(!line(&said, "bare").contains("application"), "{said}");
-    assert!(!line(&said, "h3").contains("application"), "{said}");
+    // `certificate_required` (116) and `no_application_protocol` (120).
+    assert!(line(&said, "bare").starts_with("transport 0x174 "), "{said}");
+    assert!(line(&said, "h3").starts_with("transport 0x178 "), "{said}");
 }
 
 #[test]

@@ -29,6 +29,7 @@ class Client(QuicConnectionProtocol):
         super().__init__(*args, **kwargs)
         self.got, self.ends = {}, {}
         self.over = asyncio.get_running_loop().create_future()
+        Client.latest = self
 
     def quic_event_received(self, event):
         if isinstance(event, StreamDataReceived):
@@ -110,10 +111,10 @@ async def refused(name, **more):
     """A client that is refused may learn so while it connects, or right after."""
     try:
         async with opened(**more) as client:
-            say(name, *await client.closed())
-    except ConnectionError as error:
-        # aioquic forgets the event here, so the protocol is asked by hand.
-        say(name, "handshake", error)
+            await client.closed()
+    except ConnectionError:
+        pass
+    say(name, *await Client.latest.closed())
 
 
 async def watching():
