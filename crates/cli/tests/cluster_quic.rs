@@ -1,6 +1,13 @@
 //! Clients over QUIC at a live cluster: aioquic, with nothing but a certificate, its key, the certificate of the
 //! authority, and what `docs/PROTOCOL.md` says.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    missing_docs
+)]
 
 mod support_cluster;
 

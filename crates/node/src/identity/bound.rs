@@ -50,8 +50,8 @@ impl Bound {
 const PAIRS_MAX: usize = 16;
 
 impl ClientSockets {
-    /// Binds `wanted` on TCP and on UDP. For port 0, the system chooses a number that is free on both, and the number of
-    /// the last start comes first.
+    /// Binds `wanted` on TCP and on UDP. For port 0, the system chooses a number that is free on both, and the number
+    /// of the last start comes first.
     ///
     /// # Errors
     /// `wanted` cannot be bound on one of the two.
