@@ -150,6 +150,23 @@ impl Needed {
     }
 }
 
+impl Guard {
+    /// Whether `caller` may do `action` to the `service` of this name now, for protocols that are not HTTP; the
+    /// generation that says so. A denial is logged. To be asked again where the effect begins.
+    ///
+    /// # Errors
+    /// [`Denial`].
+    pub async fn admit(&self, caller: &Caller, action: Action, service: &str) -> Result<Generation, Denial> {
+        let rule = Some((action, service.to_owned()));
+        let needed = Needed { guard: self.clone(), caller: caller.clone(), rule };
+        let checked = needed.checked().await;
+        if let Err(denial) = &checked {
+            needed.log(denial);
+        }
+        checked.map(|going| going.generation)
+    }
+}
+
 /// The one spelling of a path: percent-decoded once. None for what could be read as another path: a separator or a
 /// percent sign that is encoded, empty or dot segments, and bytes that are no text.
 fn route(path: &str) -> Option<String> {

@@ -76,14 +76,23 @@ impl Alpn {
         self.wanted().is_some()
     }
 
-    /// The protocol that a ClientHello asks for: the only one it offers, and a known one.
+    /// The protocol that a ClientHello to the cluster port asks for: the only one it offers, and a known one.
     pub(crate) fn of_offer<'a>(offered: Option<impl Iterator<Item = &'a [u8]>>) -> Result<Self, OfferError> {
+        match Self::of_quic_offer(offered)? {
+            of_cluster_port @ (Self::Enroll | Self::Peer | Self::Service) => Ok(of_cluster_port),
+            Self::Client => Err(OfferError::Unknown),
+        }
+    }
+
+    /// As [`Alpn::of_offer`], on a QUIC port, which may be that for clients.
+    pub(crate) fn of_quic_offer<'a>(offered: Option<impl Iterator<Item = &'a [u8]>>) -> Result<Self, OfferError> {
         let mut offered = offered.ok_or(OfferError::Absent)?;
         let only = offered.next().ok_or(OfferError::Absent)?;
         if offered.next().is_some() {
             return Err(OfferError::Several);
         }
-        Self::ALL.into_iter().find(|alpn| alpn.id() == only).ok_or(OfferError::Unknown)
+        let mut known = Self::ALL.into_iter().chain([Self::Client]);
+        known.find(|alpn| alpn.id() == only).ok_or(OfferError::Unknown)
     }
 }
 
@@ -174,6 +183,7 @@ mod tests {
         assert_eq!(HttpVersion::of_agreed(Some(b"h3")), None);
         let clients = Alpn::of_offer(Some([Alpn::Client.id()].into_iter()));
         assert_eq!(clients, Err(OfferError::Unknown), "the cluster port does not speak it");
+        assert_eq!(Alpn::of_quic_offer(Some([Alpn::Client.id()].into_iter())), Ok(Alpn::Client));
     }
 
     #[test]

@@ -34,10 +34,25 @@ pub enum FirstFrame {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RefusalCode(pub u16);
 
+/// Where the refusals begin among the application error codes of a QUIC connection (RFC 9000 §20.2). Codes below it
+/// are no refusals: 0 ends a connection or a stream that is done.
+const CLOSE_BASE: u32 = 0x100;
+
 impl RefusalCode {
     /// The refusal, if this build knows it.
     pub fn refusal(self) -> Option<Refusal> {
         Refusal::from_code(self.0)
+    }
+
+    /// The application error code that says it when a QUIC connection or stream ends: 0x100 and the number.
+    pub const fn close_code(self) -> u32 {
+        CLOSE_BASE + self.0 as u32
+    }
+
+    /// The refusal that an application error code says; none if the code is not of a refusal.
+    pub fn of_close(code: u64) -> Option<Self> {
+        let number = u16::try_from(code.checked_sub(CLOSE_BASE.into())?).ok()?;
+        (number != 0).then_some(Self(number))
     }
 }
 
@@ -119,6 +134,19 @@ mod tests {
             assert_eq!(RefusalCode::from(refusal).refusal(), Some(refusal));
         }
         assert_eq!(RefusalCode(9999).to_string(), "refusal number 9999");
+    }
+
+    #[test]
+    fn every_refusal_survives_as_close_code_and_other_codes_are_none() {
+        for refusal in Refusal::ALL {
+            let code = RefusalCode::from(refusal);
+            assert_eq!(RefusalCode::of_close(code.close_code().into()), Some(code));
+        }
+        assert_eq!(RefusalCode::from(Refusal::KeyRevoked).close_code(), 0x106);
+        assert_eq!(RefusalCode::of_close(0x100 + 0xffff), Some(RefusalCode(0xffff)));
+        for none in [0, 0xff, 0x100, 0x100 + 0x1_0000, u64::MAX] {
+            assert_eq!(RefusalCode::of_close(none), None, "{none:#x}");
+        }
     }
 
     #[test]

@@ -39,10 +39,10 @@ mod handshake;
 pub mod hostile;
 pub mod https;
 mod memory;
-
 pub mod quic;
 pub mod quic_acceptor;
 pub mod quic_dialer;
+pub mod quic_limits;
 pub mod refusal;
 pub mod registry;
 pub mod returning;

@@ -1,7 +1,8 @@
-//! The same proofs over QUIC (RFC 9000, RFC 9001): one certificate check, one judgement, one first frame.
+//! The same proofs over QUIC (RFC 9000, RFC 9001): one certificate check, one judgement, one answer.
 //!
 //! A QUIC port serves one purpose, because quinn cannot choose a configuration by protocol. There is no 0-RTT, and this
-//! end sends nothing before the other end is authenticated. `Welcome` comes on the acceptor's first stream.
+//! end sends nothing before the other end is authenticated. `Welcome` comes on the acceptor's first stream; clients get
+//! no first frame. A connection that trust ends is closed with the refusal as its application error code.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,11 +10,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use countersign_core::id::FailureId;
 use countersign_core::peer::{Refusal, VerifiedPeer, Wanted};
 use quinn::VarInt;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::alpn::Alpn;
+use crate::frame::RefusalCode;
 use crate::registry::{Closed, Registration};
 use crate::stream::ClosedByTrust;
 
@@ -24,6 +27,8 @@ pub enum QuicPurpose {
     Peer,
     /// Any principal.
     Service,
+    /// Any principal, on the client port: bounded as [`quic_limits`](crate::quic_limits) says, without a first frame.
+    Client,
 }
 
 impl QuicPurpose {
@@ -31,15 +36,37 @@ impl QuicPurpose {
         match self {
             Self::Peer => Alpn::Peer,
             Self::Service => Alpn::Service,
+            Self::Client => Alpn::Client,
         }
     }
 
     pub(crate) const fn wanted(self) -> Wanted {
         match self {
             Self::Peer => Wanted::AnyNode,
-            Self::Service => Wanted::AnyPrincipal,
+            Self::Service | Self::Client => Wanted::AnyPrincipal,
         }
     }
+
+    /// Whether the acceptor says `Welcome` or `Refused` in a first frame. Without one, a refusal closes the connection.
+    pub(crate) const fn has_first_frame(self) -> bool {
+        match self {
+            Self::Peer | Self::Service => true,
+            Self::Client => false,
+        }
+    }
+}
+
+/// Closes a connection with a refusal: its code, and its text with the failure id if it is on record under one.
+pub(crate) fn close(connection: &quinn::Connection, refusal: Refusal, failure_id: Option<FailureId>) {
+    let reason = match failure_id {
+        Some(id) => format!("{refusal} (failure {id})"),
+        None => refusal.to_string(),
+    };
+    connection.close(close_code(refusal), reason.as_bytes());
+}
+
+fn close_code(refusal: Refusal) -> VarInt {
+    VarInt::from_u32(RefusalCode::from(refusal).close_code())
 }
 
 /// A judged QUIC connection, accepted or dialed. Dropping it closes the connection and all its streams.
@@ -59,7 +86,7 @@ impl QuicConnection {
         &self.peer
     }
 
-    /// Where the other end is now; it may move.
+    /// Where the other end is now; it may move, except from a port for clients.
     pub fn remote(&self) -> SocketAddr {
         self.connection.remote_address()
     }
@@ -112,6 +139,26 @@ pub struct QuicStream {
 }
 
 impl QuicStream {
+    /// Ends the stream both ways with a refusal as its application error code. What was written may not arrive.
+    pub fn refuse(mut self, refusal: Refusal) {
+        let code = close_code(refusal);
+        // An error says that the direction has ended already.
+        let _ = (self.send.reset(code), self.recv.stop(code));
+    }
+
+    /// Ends this end's direction, and returns once the other end has received everything.
+    ///
+    /// # Errors
+    /// The other end does not want it, or the connection has ended.
+    pub async fn deliver(&mut self) -> io::Result<()> {
+        self.check()?;
+        self.send.finish()?;
+        match self.send.stopped().await? {
+            None => Ok(()),
+            Some(code) => Err(io::Error::other(quinn::WriteError::Stopped(code))),
+        }
+    }
+
     /// Bytes that arrived before the registry closed the connection are not handed out after it.
     fn check(&self) -> io::Result<()> {
         match self.closed.refusal() {

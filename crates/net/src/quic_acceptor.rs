@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +29,8 @@ use crate::endpoint::Endpoint;
 use crate::frame::FirstFrame;
 use crate::gate::Gate;
 use crate::handshake::client_verifier;
-use crate::quic::{QuicConnection, QuicPurpose};
+use crate::quic::{self, QuicConnection, QuicPurpose};
+use crate::quic_limits;
 use crate::refusal::RefusalRecord;
 use crate::registry::{Closer, Connection};
 use crate::routes::Route;
@@ -52,7 +53,7 @@ struct Said {
 
 impl ResolvesServerCert for OneProtocol {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let offer = Alpn::of_offer(hello.alpn());
+        let offer = Alpn::of_quic_offer(hello.alpn());
         let name = hello.server_name().map(str::to_owned);
         *self.hello.lock() = Some(Said { name, offer });
         // One other protocol is left to the TLS stack, which answers with an alert of its own.
@@ -101,10 +102,29 @@ impl QuicAcceptor {
         purpose: QuicPurpose,
         limits: AcceptorLimits,
     ) -> Result<Self, QuicBindError> {
+        Self::on(UdpSocket::bind(address).map_err(QuicBindError::Bind)?, endpoint, purpose, limits)
+    }
+
+    /// Takes a socket that was bound before there was an endpoint. Nothing is accepted before [`QuicAcceptor::run`].
+    ///
+    /// # Errors
+    /// [`QuicBindError`].
+    pub fn on(
+        socket: UdpSocket,
+        endpoint: Endpoint,
+        purpose: QuicPurpose,
+        limits: AcceptorLimits,
+    ) -> Result<Self, QuicBindError> {
         let trust = endpoint.trust().load();
         // quinn wants a configuration to bind; each handshake brings its own.
-        let template = quinn::ServerConfig::with_crypto(prepare(&endpoint, &trust, purpose)?.config);
-        let quic = quinn::Endpoint::server(template.clone(), address).map_err(QuicBindError::Bind)?;
+        let mut template = quinn::ServerConfig::with_crypto(prepare(&endpoint, &trust, purpose)?.config);
+        match purpose {
+            QuicPurpose::Client => quic_limits::bound(&mut template),
+            QuicPurpose::Peer | QuicPurpose::Service => {}
+        }
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let quic = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(template.clone()), socket, runtime);
+        let quic = quic.map_err(QuicBindError::Bind)?;
         let gate = Gate::new(limits.handshakes_in_flight, limits.failures_per_source_minute);
         let shared = Shared { endpoint, purpose, limits, gate, route: Route::new(), template };
         Ok(Self { quic, shared: Arc::new(shared) })
@@ -123,6 +143,11 @@ impl QuicAcceptor {
     /// Serves connections from now on, with at most `bound` waiting.
     pub fn connections(&self, bound: usize) -> Receiver<QuicConnection> {
         self.shared.route.serve(bound)
+    }
+
+    /// Returns once all connections have ended, and their peers were told.
+    pub async fn ended(&self) {
+        self.quic.wait_idle().await;
     }
 
     /// Accepts until dropped.
@@ -265,14 +290,22 @@ impl Shared {
         let reserved = judged.and_then(|judged| self.route.reserve().map(|slot| (slot, judged)));
         match reserved {
             Ok((slot, (registration, peer))) => {
-                let frame = FirstFrame::Welcome { generation: peer.generation() };
-                let sent = send_frame(&connection, frame).await;
+                let sent = if self.purpose.has_first_frame() {
+                    let frame = FirstFrame::Welcome { generation: peer.generation() };
+                    send_frame(&connection, frame).await.map(drop)
+                } else {
+                    Ok(())
+                };
                 if let Some(refusal) = registration.closed().refusal() {
                     return Err((refusal.into(), None));
                 }
                 sent.map_err(|e| tls_failed(&e))?;
                 slot.send(QuicConnection::new(connection, registration, peer));
                 Ok(())
+            }
+            Err(refusal) if !self.purpose.has_first_frame() => {
+                quic::close(&connection, refusal, Some(attempt.failure_id()));
+                Err((refusal.into(), None))
             }
             Err(refusal) => {
                 let frame = FirstFrame::Refused { code: refusal.into(), failure_id: attempt.failure_id() };

@@ -15,7 +15,7 @@ use crate::config::client_config;
 use crate::dial_error::{DialCause, DialError, Foreign};
 use crate::dialer::{DEADLINE, Expected, accept_frame, attempt, server_verifier};
 use crate::endpoint::Endpoint;
-use crate::frame::FRAME_LEN;
+use crate::frame::{FRAME_LEN, RefusalCode};
 use crate::quic::{QuicConnection, QuicPurpose};
 use crate::registry::{Closer, Connection};
 
@@ -39,7 +39,8 @@ impl QuicDialer {
         Self { deadline, ..self }
     }
 
-    /// Connects to a port of this purpose.
+    /// Connects to a port of this purpose. A port for clients says no `Welcome`: there a refusal ends the connection,
+    /// or the first stream, with an error.
     pub async fn dial(
         &self,
         address: &Address,
@@ -83,7 +84,9 @@ impl QuicDialer {
             DialCause::Judged(refusal)
         })?;
         let judged = QuicConnection::new(connection.clone(), registration, peer);
-        read_welcome(&connection).await?;
+        if purpose.has_first_frame() {
+            read_welcome(&connection).await?;
+        }
         match judged.refusal() {
             None => Ok(judged),
             Some(refusal) => Err(DialCause::Judged(refusal)),
@@ -127,6 +130,11 @@ fn of_connection(error: ConnectionError) -> DialCause {
             Some(alert) => return DialCause::Alert { alert },
             None => {}
         }
+    }
+    if let ConnectionError::ApplicationClosed(close) = &error
+        && let Some(code) = RefusalCode::of_close(close.error_code.into())
+    {
+        return DialCause::Refused { code };
     }
     if error == ConnectionError::VersionMismatch {
         DialCause::NotCountersign(Foreign::Protocol)

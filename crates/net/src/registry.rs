@@ -19,6 +19,7 @@ use countersign_core::trust::view::View;
 use tokio::sync::Notify;
 
 use crate::alpn::Alpn;
+use crate::quic;
 
 /// Ends a connection from outside.
 pub(crate) enum Closer {
@@ -29,11 +30,11 @@ pub(crate) enum Closer {
 }
 
 impl Closer {
-    fn close(&self) {
+    fn close(&self, refusal: Refusal) {
         match self {
             // An error says that the other end was faster.
             Self::Tcp(socket) => drop(socket.shutdown(Shutdown::Both)),
-            Self::Quic(connection) => connection.close(quinn::VarInt::from_u32(0), b""),
+            Self::Quic(connection) => quic::close(connection, refusal, None),
         }
     }
 }
@@ -108,7 +109,7 @@ impl Entry {
     fn close(&self, refusal: Refusal) {
         // First the word, then the shutdown: a task that the shutdown wakes finds the reason.
         self.closed.set(refusal);
-        self.connection.closer.close();
+        self.connection.closer.close(refusal);
     }
 }
 

@@ -3,6 +3,7 @@
 
 use countersign_net::Alpn;
 use countersign_net::frame::FRAME_LEN;
+use countersign_net::quic_limits::*;
 
 const PAGE: &str = include_str!("../../../docs/PROTOCOL.md");
 
@@ -29,4 +30,21 @@ fn the_first_frame_is_as_long_as_its_fields() {
         end + length
     });
     assert_eq!(end, FRAME_LEN);
+}
+
+#[test]
+fn bounds_over_quic_are_those_of_the_page() {
+    let (_, section) = PAGE.split_once("### Bounds over QUIC").expect("the heading exists");
+    let rows = section.lines().skip_while(|line| !line.starts_with("| limit")).skip(2);
+    let documented: Vec<u64> = rows
+        .take_while(|line| line.starts_with('|'))
+        .map(|row| row.split('|').nth(2).unwrap().trim().replace(',', "").parse().unwrap())
+        .collect();
+    let windows = [STREAM_WINDOW.into(), CONNECTION_WINDOW.into(), SEND_WINDOW];
+    let silence = [IDLE_MILLIS_MAX.into(), KEEPALIVE_MILLIS];
+    let waiting = [INCOMING_MAX as u64, INCOMING_LEN_MAX];
+    let known = [&[STREAMS_MAX.into(), 0][..], &windows, &silence, &waiting].concat();
+    assert_eq!(documented, known);
+    let alpn = String::from_utf8(Alpn::Client.id().to_vec()).unwrap();
+    assert!(PAGE.contains(&format!("exactly one protocol, `{alpn}`")));
 }

@@ -14,14 +14,16 @@ use countersign_core::limits::CACHE_TTL_SECS_MAX;
 use countersign_core::locked::{Locked, Order};
 use countersign_core::time::UnixMillis;
 use countersign_guard::{Guard, Publisher};
-use countersign_net::{Acceptor, AcceptorLimits, ClientAcceptor, Clock, Endpoint, Refusals, SystemClock, Trust};
+use countersign_net::{
+    Acceptor, AcceptorLimits, ClientAcceptor, Clock, Endpoint, QuicAcceptor, QuicPurpose, Refusals, SystemClock, Trust,
+};
 use countersign_raft::{Group, Groups, Store};
 use tonic::service::Routes;
 
 use crate::capabilities::{self, ClusterServices};
 use crate::hosts::{self, HostWitness};
 use crate::identity::bootstrap::{self, BootstrapError};
-use crate::identity::bound::{Bound, node_name};
+use crate::identity::bound::{Bound, ClientSockets, node_name};
 use crate::identity::data_store;
 use crate::identity::datadir::{DamageReason, DataDir, DataDirError, MemberFile, file};
 use crate::identity::endpoints::{Endpoints, OwnEndpoints};
@@ -119,6 +121,8 @@ pub struct Node {
     pub acceptor: Arc<Acceptor>,
     /// Accepts connections on the client port; none if it is not served.
     pub clients: Option<Arc<ClientAcceptor>>,
+    /// Accepts connections over QUIC, on UDP at the number of the client port; none if it is not served.
+    pub quic: Option<Arc<QuicAcceptor>>,
     /// Everything that runs.
     pub tasks: Tasks,
     /// Seconds that a certificate of a client, broker or admin lives where none are named.
@@ -361,7 +365,13 @@ fn assemble(
     let acceptor = Acceptor::on(bound.listener, endpoint.clone(), AcceptorLimits::default());
     peers.connect_with(endpoint.clone());
     let limits = AcceptorLimits::default();
-    let clients = bound.clients.map(|listener| Arc::new(ClientAcceptor::on(listener, endpoint.clone(), limits)));
+    let (clients, quic) = match bound.clients {
+        None => (None, None),
+        Some(ClientSockets { tcp, udp }) => (
+            Some(Arc::new(ClientAcceptor::on(tcp, endpoint.clone(), limits))),
+            Some(Arc::new(QuicAcceptor::on(udp, endpoint.clone(), QuicPurpose::Client, limits)?)),
+        ),
+    };
     let endpoints = Endpoints {
         cluster: acceptor.local_addr().ok(),
         advertise: bound.advertise,
@@ -412,6 +422,7 @@ fn assemble(
         leader_contact: Arc::default(),
         acceptor: Arc::new(acceptor),
         clients,
+        quic,
         tasks: Tasks::default(),
         client_ttl_secs: settings.client_ttl_secs,
         cache_ttl_secs: settings.cache_ttl_secs.clamp(1, CACHE_TTL_SECS_MAX),

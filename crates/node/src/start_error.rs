@@ -6,7 +6,7 @@ use countersign_core::id::NodeId;
 use countersign_core::name::NameError;
 use countersign_core::trust::member::{Member, Suffrage};
 use countersign_core::trust::view::View;
-use countersign_net::CredentialError;
+use countersign_net::{CredentialError, QuicBindError};
 use countersign_pki::pem::PemError;
 use countersign_pki::verify::BundleError;
 use countersign_raft::OpenError;
@@ -119,6 +119,9 @@ pub enum StartError {
         #[source]
         source: std::io::Error,
     },
+    /// Clients cannot be served over QUIC.
+    #[error("cannot serve clients over QUIC")]
+    Quic(#[from] QuicBindError),
     /// The bootstrap.
     #[error(transparent)]
     Bootstrap(#[from] BootstrapError),

@@ -241,9 +241,12 @@ impl Node {
         }
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("runs").id()
+    }
+
     pub fn signal(&self, signal: rustix::process::Signal) {
-        let id = self.child.as_ref().expect("runs").id();
-        let pid = rustix::process::Pid::from_raw(id as i32).unwrap();
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
@@ -251,7 +254,7 @@ impl Node {
     /// which stops the others, and until then they go on.
     pub fn freeze(&self) {
         self.signal(rustix::process::Signal::STOP);
-        let tasks = format!("/proc/{}/task", self.child.as_ref().expect("runs").id());
+        let tasks = format!("/proc/{}/task", self.pid());
         let stopped = |task: &Path| {
             let stat = std::fs::read_to_string(task.join("stat")).unwrap_or_default();
             stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))

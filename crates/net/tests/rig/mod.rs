@@ -2,6 +2,7 @@
 //! tests claim depends on their value.
 #![allow(dead_code, unreachable_pub)]
 
+pub mod quic;
 pub mod raw;
 
 use std::collections::BTreeMap;

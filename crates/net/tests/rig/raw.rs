@@ -73,6 +73,11 @@ impl Raw {
         Self { config, name: "00000000000000aa.1.east.internal".to_owned() }
     }
 
+    /// As `who`.
+    pub fn of(who: &super::Identity, protocols: &[&[u8]]) -> Self {
+        Self::new(protocols).showing(&who.chain, &who.key)
+    }
+
     /// Shows `chain` and signs with `key`, whether they belong together or not.
     pub fn showing(mut self, chain: &[Vec<u8>], key: &KeyPair) -> Self {
         let der = PrivateKeyDer::try_from(key.to_pkcs8().unwrap().expose().to_vec()).unwrap();

@@ -17,6 +17,8 @@ mod leased;
 mod leases;
 pub(crate) mod peers;
 pub(crate) mod policy;
+mod quic;
+mod quic_request;
 mod recovery;
 pub mod site;
 mod slow;
@@ -113,6 +115,9 @@ pub(crate) fn spawn(node: &Node, mut served: ClusterServices, app: Option<Router
         clients::serve(&node.tasks, acceptor.connections(WAITING_MAX), app);
         let acceptor = Arc::clone(acceptor);
         node.tasks.spawn(async move { match acceptor.run().await {} });
+    }
+    if let Some(acceptor) = &node.quic {
+        quic::serve(&node.tasks, acceptor, &node.guard);
     }
     let routes = guarded(&node.guard, served.principals, app);
     run(&node.tasks, accepted.services(WAITING_MAX), routes, STREAMS_MAX);

@@ -52,6 +52,7 @@ fn of_node(error: &NodeError) -> Failure {
         | NodeError::JoinUnfinished { .. }
         | NodeError::BootstrapUnfinished { .. }
         | NodeError::Bind { .. }
+        | NodeError::Quic(_)
         | NodeError::Bootstrap(_)
         | NodeError::Join(_)
         | NodeError::DataStore(_)
@@ -79,6 +80,7 @@ fn of_node(error: &NodeError) -> Failure {
         | NodeError::JoinUnfinished { .. }
         | NodeError::BootstrapUnfinished { .. }
         | NodeError::Bind { .. }
+        | NodeError::Quic(_)
         | NodeError::Bootstrap(_)
         | NodeError::Join(_)
         | NodeError::DataStore(_)
@@ -126,6 +128,7 @@ fn advice(error: &NodeError) -> String {
         }
         NodeError::Bootstrap(_) => "correct it, and repeat the same command: it goes on where it stopped".to_owned(),
         NodeError::Keys(_)
+        | NodeError::Quic(_)
         | NodeError::Join(_)
         | NodeError::DataStore(_)
         | NodeError::Replica(_)

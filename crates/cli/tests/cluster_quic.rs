@@ -1,0 +1,188 @@
+//! Clients over QUIC at a live cluster: aioquic, with nothing but a certificate, its key, the certificate of the
+//! authority, and what `docs/PROTOCOL.md` says.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    missing_docs
+)]
+
+mod support_cluster;
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::UdpSocket;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use support_cluster::{Node, World, authority_pem, run};
+
+/// Where `.ci/run` puts the Python libraries of the tests.
+const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/python/bin/python");
+
+/// A client with its files.
+struct Client {
+    files: [String; 3],
+    key_id: String,
+}
+
+impl Client {
+    fn issue(world: &World, node: &Node, name: &str) -> Self {
+        let out = world.path("issued");
+        let made = node.ask(&["cert", "issue", "--client", name, "--out", out.to_str().unwrap()]).ok().json();
+        let authorities = world.path("authorities.pem");
+        std::fs::write(&authorities, authority_pem(&node.data)).unwrap();
+        let path = |path: PathBuf| path.to_str().unwrap().to_owned();
+        let files = [out.join(format!("{name}.pem")), out.join(format!("{name}.key")), authorities].map(path);
+        Self { files, key_id: made["key"].as_str().unwrap().to_owned() }
+    }
+
+    fn command(&self, what: &str, target: &str) -> Command {
+        let mut command = Command::new(PYTHON);
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/stacks/quic.py");
+        command.args([script, what, target]).args(&self.files);
+        command
+    }
+
+    /// What the client said. One that fails is a failure.
+    fn says(&self, what: &str, target: &str) -> String {
+        let output = self.command(what, target).output().unwrap_or_else(|error| panic!("{error}; .ci/run installs it"));
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{what}: {said}{}", String::from_utf8_lossy(&output.stderr));
+        said
+    }
+}
+
+fn client_port(node: &Node) -> String {
+    let endpoints = std::fs::read(node.data.join("endpoints.json")).unwrap();
+    let endpoints: serde_json::Value = serde_json::from_slice(&endpoints).unwrap();
+    endpoints["client"].as_str().unwrap().to_owned()
+}
+
+/// The line that begins with this word.
+fn line<'a>(lines: &'a str, word: &str) -> &'a str {
+    let found = lines.lines().find_map(|line| line.strip_prefix(word)?.strip_prefix(' '));
+    found.unwrap_or_else(|| panic!("no `{word}` in\n{lines}"))
+}
+
+#[test]
+fn aioquic_asks_and_is_answered_as_the_page_says() {
+    let world = World::new();
+    let nodes = world.voters(3);
+    let pay = Client::issue(&world, &nodes[0], "pay");
+    // No rule allows an echo yet, and a denied caller learns no more than that.
+    let said = pay.says("ask", &client_port(&nodes[0]));
+    assert!(line(&said, "whoami").ends_with("/client/pay"), "{said}");
+    for denied in ["echo", "nothing", "too-large", "short", "longest"] {
+        assert!(line(&said, denied).starts_with("denied"), "{denied}: {said}");
+    }
+    assert!(line(&said, "echo").starts_with("denied denied (generation "), "{said}");
+    let rule = ["--principal", "client/pay", "--action", "write", "--resource", "service:countersign.v1.Echo/Echo"];
+    nodes[0].ask(&[&["acl", "add"], &rule[..], &["--wait"]].concat()).ok();
+    for node in &nodes {
+        let said = pay.says("ask", &client_port(node));
+        for whoami in ["whoami", "open", "more"] {
+            let answer = line(&said, whoami);
+            assert!(answer.starts_with("ok spiffe://") && answer.ends_with("/client/pay"), "{whoami}: {said}");
+        }
+        assert_eq!((line(&said, "echo"), line(&said, "nothing")), ("ok hello", "ok "), "{said}");
+        assert_eq!((line(&said, "longest"), line(&said, "many")), ("ok 65536 True", "200"), "{said}");
+        assert!(line(&said, "too-large").starts_with("too-large 65537 bytes"), "{said}");
+        for malformed in ["kind", "empty", "short"] {
+            assert!(line(&said, malformed).starts_with("malformed"), "{malformed}: {said}");
+        }
+    }
+}
+
+#[test]
+fn request_that_comes_slowly_is_reset_after_ten_seconds_and_holds_up_no_other() {
+    let world = World::new();
+    let node = world.founder();
+    let pay = Client::issue(&world, &node, "pay");
+    let rule = ["--principal", "client/pay", "--action", "write", "--resource", "service:countersign.v1.Echo/Echo"];
+    node.ask(&[&["acl", "add"], &rule[..], &["--wait"]].concat()).ok();
+    let said = pay.says("slow", &client_port(&node));
+    let slow: Vec<&str> = line(&said, "slow").split(' ').collect();
+    assert_eq!(slow[..2], ["reset", "0x112"], "{said}");
+    assert!((10..20).contains(&slow[2].parse::<u64>().unwrap()), "{said}");
+    assert_eq!((line(&said, "meanwhile"), line(&said, "after")), ("ok", "ok"), "{said}");
+}
+
+#[test]
+fn revocation_closes_the_connection_with_code_and_reason_and_the_next_one_too() {
+    let world = World::new();
+    let node = world.founder();
+    let (pay, target) = (Client::issue(&world, &node, "pay"), client_port(&node));
+    let mut child = pay.command("watch", &target).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    output.read_line(&mut first).unwrap();
+    assert_eq!(first.trim(), "watching");
+    node.ask(&["cert", "revoke", &pay.key_id]).ok();
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).unwrap();
+    assert!(child.wait().unwrap().success(), "{rest}");
+    assert_eq!(line(&rest, "cut"), "application 0x106 key is revoked", "{rest}");
+    let again = line(&rest, "again");
+    assert!(again.starts_with("application 0x106 key is revoked (failure "), "{rest}");
+    let failure = again.rsplit("failure ").next().unwrap().trim_end_matches(')');
+    let explained = run(&["explain", failure, "--data", node.data.to_str().unwrap()]);
+    assert!(explained.code == 0 && explained.stdout.contains("revoked"), "{explained:?}");
+}
+
+#[test]
+fn member_that_stops_closes_its_connections_without_a_refusal() {
+    let world = World::new();
+    let mut node = world.founder();
+    let (pay, target) = (Client::issue(&world, &node, "pay"), client_port(&node));
+    let mut child = pay.command("watch", &target).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut lines = String::new();
+    output.read_line(&mut lines).unwrap();
+    assert!(node.stop().success());
+    output.read_line(&mut lines).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(line(&lines, "cut").trim(), "application 0x0", "{lines}");
+}
+
+#[test]
+fn strangers_end_with_the_alerts_of_the_page() {
+    let world = World::new();
+    let node = world.founder();
+    let said = Client::issue(&world, &node, "pay").says("strangers", &client_port(&node));
+    // `certificate_required` (116) and `no_application_protocol` (120).
+    assert!(line(&said, "bare").starts_with("transport 0x174 "), "{said}");
+    assert!(line(&said, "h3").starts_with("transport 0x178 "), "{said}");
+}
+
+#[test]
+fn udp_port_in_use_is_told_as_a_tcp_port_is_and_without_a_client_port_there_is_none() {
+    let world = World::new();
+    let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let mut node = world.node("n1");
+    node.start(&["--bootstrap", "--cluster-name", "test", "--client-addr", &address]);
+    let said = node.until_ended();
+    for expected in ["cannot listen on", &address, "UDP", "in use", "--client-addr"] {
+        assert!(said.contains(expected), "no {expected}: {said}");
+    }
+    drop(taken);
+    // Without a client port neither number is bound: another process may have both.
+    let mut other = world.node("n2");
+    other.start(&["--bootstrap", "--cluster-name", "test", "--client-addr", "none"]);
+    other.until_ready();
+    let sockets = std::fs::read_to_string(format!("/proc/{}/net/udp", other.pid())).unwrap();
+    let held = held_sockets(other.pid());
+    let udp = sockets.lines().skip(1).filter_map(|line| line.split_whitespace().nth(9));
+    let own: Vec<&str> = udp.filter(|inode| held.contains(&format!("socket:[{inode}]"))).collect();
+    assert!(own.is_empty(), "{own:?}");
+}
+
+/// What the descriptors of a process lead to.
+fn held_sockets(pid: u32) -> Vec<String> {
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let links = descriptors.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    links.map(|link| link.to_string_lossy().into_owned()).collect()
+}

@@ -1,0 +1,134 @@
+"""A client over QUIC that nobody here wrote: aioquic, and docs/PROTOCOL.md. It has a certificate, a key and the
+certificates that it trusts, and says what becomes of each thing that it tries, a line each."""
+
+import asyncio
+import struct
+import sys
+import time
+
+from aioquic.asyncio import QuicConnectionProtocol, connect
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.events import ConnectionTerminated, StreamDataReceived, StreamReset
+
+what, target, certificate, key, authorities = sys.argv[1:]
+ALPN = "countersign/1 client"
+STATUS = ["ok", "denied", "malformed", "too-large", "unavailable"]
+WHOAMI = b"\x01"
+
+
+def say(name, *words):
+    print(name, *words, flush=True)
+
+
+def echo(body, length=None):
+    return struct.pack(">BI", 2, len(body) if length is None else length) + body
+
+
+class Client(QuicConnectionProtocol):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.got, self.ends = {}, {}
+        self.over = asyncio.get_running_loop().create_future()
+        Client.latest = self
+
+    def quic_event_received(self, event):
+        if isinstance(event, StreamDataReceived):
+            self.got[event.stream_id] = self.got.get(event.stream_id, b"") + event.data
+            if event.end_stream:
+                self.end(event.stream_id, self.got[event.stream_id])
+        elif isinstance(event, StreamReset):
+            self.end(event.stream_id, event.error_code)
+        elif isinstance(event, ConnectionTerminated) and not self.over.done():
+            self.over.set_result(event)
+
+    def end(self, stream, how):
+        if stream in self.ends and not self.ends[stream].done():
+            self.ends[stream].set_result(how)
+
+    async def ask(self, request, finish=True):
+        """The status and the bytes of an answer, or the code of a reset."""
+        stream = self._quic.get_next_available_stream_id()
+        self.ends[stream] = asyncio.get_running_loop().create_future()
+        self._quic.send_stream_data(stream, request, finish)
+        self.transmit()
+        answer = await asyncio.wait_for(self.ends[stream], 60)
+        if isinstance(answer, int):
+            return "reset", hex(answer)
+        status, length = struct.unpack(">BI", answer[:5])
+        assert len(answer) == 5 + length, answer[:16]
+        return STATUS[status], answer[5:]
+
+    async def closed(self):
+        event = await asyncio.wait_for(self.over, 60)
+        # The transport names the frame that it complains of, if only as 0; an application does not.
+        who = "application" if event.frame_type is None else "transport"
+        return who, hex(event.error_code), event.reason_phrase
+
+
+def opened(alpn=ALPN, shown=True):
+    configuration = QuicConfiguration(is_client=True, alpn_protocols=[alpn])
+    configuration.load_verify_locations(authorities)
+    if shown:
+        configuration.load_cert_chain(certificate, key)
+    host, port = target.rsplit(":", 1)
+    return connect(host, int(port), configuration=configuration, create_protocol=Client)
+
+
+async def asking():
+    async with opened() as client:
+        for name, request, finish in [
+            ("whoami", WHOAMI, True),
+            ("open", WHOAMI, False),
+            ("more", WHOAMI + b"more", True),
+            ("echo", echo(b"hello"), True),
+            ("nothing", echo(b""), True),
+            ("too-large", echo(b"", 65537), False),
+            ("kind", b"\x09", True),
+            ("empty", b"", True),
+            ("short", echo(b"ab", 3), True),
+        ]:
+            status, body = await client.ask(request, finish)
+            say(name, status, body.decode())
+        longest = bytes(range(256)) * 256
+        status, body = await client.ask(echo(longest))
+        say("longest", status, len(body), body == longest)
+        many = await asyncio.gather(*(client.ask(echo(b"%d" % i)) for i in range(200)))
+        say("many", sum(answer == ("ok", b"%d" % i) for i, answer in enumerate(many)))
+
+
+async def slow():
+    async with opened() as client:
+        begun = time.monotonic()
+        answers = await asyncio.gather(
+            client.ask(echo(b"half", 8), finish=False), client.ask(WHOAMI, finish=False)
+        )
+        say("slow", *answers[0], round(time.monotonic() - begun))
+        say("meanwhile", answers[1][0])
+        say("after", (await client.ask(WHOAMI))[0])
+
+
+async def refused(name, **more):
+    """A client that is refused may learn so while it connects, or right after."""
+    try:
+        async with opened(**more) as client:
+            await client.closed()
+    except ConnectionError:
+        pass
+    say(name, *await Client.latest.closed())
+
+
+async def watching():
+    """Stays until the connection is closed, then tries again on a new one."""
+    async with opened() as client:
+        await client.ask(WHOAMI)
+        say("watching")
+        say("cut", *await client.closed())
+    await refused("again")
+
+
+async def strangers():
+    await refused("bare", shown=False)
+    await refused("h3", alpn="h3")
+
+
+asyncio.run({"ask": asking, "slow": slow, "watch": watching, "strangers": strangers}[what]())
