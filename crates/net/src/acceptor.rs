@@ -19,12 +19,10 @@ use tokio::task::JoinSet;
 
 use crate::alpn::Alpn;
 use crate::attempt::{Attempt, Failure};
-use crate::budget::Charge;
 use crate::counted::Counted;
 use crate::endpoint::Endpoint;
 use crate::gate::Gate;
 use crate::handshake::{Hello, LINGER, Port, Refused, linger};
-use crate::refusal::RefusalRecord;
 use crate::routes::Routes;
 use crate::share::Shares;
 use crate::stream::{EnrollStream, PeerStream, ServiceStream};
@@ -163,19 +161,9 @@ impl Shared {
     /// Charges the source and takes a place, or refuses before any byte is read.
     fn begin(self: &Arc<Self>, socket: TcpStream, source: SocketAddr, handshakes: &mut JoinSet<()>) {
         let attempt = Attempt::new(source);
-        let refuse = |attempt: Attempt, repeated: bool| {
-            let record = attempt.record(Refusal::Overloaded.into());
-            self.endpoint.refusals().record(RefusalRecord { repeated, ..record });
-        };
-        let charged = match self.gate.charge(source) {
-            Charge::Refused { repeated } => return refuse(attempt, repeated),
-            Charge::Taken => true,
-            Charge::Overdrawn => false,
-        };
-        match self.gate.place() {
+        if let Some((charged, place)) = self.gate.enter(&attempt, self.endpoint.refusals()) {
             // Boxed: the runtime moves a task about until it runs, and this one has kilobytes.
-            Some(place) => drop(handshakes.spawn(Box::pin(Arc::clone(self).serve(socket, attempt, charged, place)))),
-            None => refuse(attempt, false),
+            handshakes.spawn(Box::pin(Arc::clone(self).serve(socket, attempt, charged, place)));
         }
     }
 

@@ -27,12 +27,10 @@ use tokio::time::Sleep;
 use crate::acceptor::{AcceptorLimits, pause_after};
 use crate::alpn::HttpVersion;
 use crate::attempt::{Attempt, Failure};
-use crate::budget::Charge;
 use crate::counted::Counted;
 use crate::endpoint::Endpoint;
 use crate::gate::Gate;
 use crate::handshake::{Hello, LINGER, Port, Refused, Unfit, linger};
-use crate::refusal::RefusalRecord;
 use crate::routes::Route;
 use crate::session::Session;
 use crate::share::{Share, Shares};
@@ -142,18 +140,9 @@ impl Shared {
     /// Charges the source and takes a place, or refuses before any byte is read.
     fn begin(self: &Arc<Self>, socket: TcpStream, source: SocketAddr, handshakes: &mut JoinSet<()>) {
         let attempt = Attempt::new(source);
-        let refuse = |attempt: Attempt, repeated: bool| {
-            let record = attempt.record(Refusal::Overloaded.into());
-            self.endpoint.refusals().record(RefusalRecord { repeated, ..record });
-        };
-        let charged = match self.gate.charge(source) {
-            Charge::Refused { repeated } => return refuse(attempt, repeated),
-            Charge::Taken => true,
-            Charge::Overdrawn => false,
-        };
-        match self.gate.place() {
-            Some(place) => drop(handshakes.spawn(Box::pin(Arc::clone(self).serve(socket, attempt, charged, place)))),
-            None => refuse(attempt, false),
+        if let Some((charged, place)) = self.gate.enter(&attempt, self.endpoint.refusals()) {
+            // Boxed: the runtime moves a task about until it runs, and this one has kilobytes.
+            handshakes.spawn(Box::pin(Arc::clone(self).serve(socket, attempt, charged, place)));
         }
     }
 

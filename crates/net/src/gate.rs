@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use countersign_core::locked::{LockGuard, Locked};
+use countersign_core::peer::Refusal;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use crate::attempt::Attempt;
 use crate::budget::{Charge, Source, SourceBudget};
+use crate::refusal::{RefusalRecord, Refusals};
 
 /// Budget and places of one port.
 pub(crate) struct Gate {
@@ -48,6 +51,25 @@ impl Gate {
     /// Whether another attempt of `source` would be refused.
     pub(crate) fn is_exhausted(&self, source: SocketAddr) -> bool {
         self.budget().is_exhausted(Source::of(source.ip()), self.started.elapsed())
+    }
+
+    /// Charges the source of an attempt and takes a place for it, before any byte is read: whether it was charged, and
+    /// the place. An attempt that is refused is recorded.
+    pub(crate) fn enter(&self, attempt: &Attempt, refusals: &dyn Refusals) -> Option<(bool, OwnedSemaphorePermit)> {
+        let refuse = |repeated: bool| {
+            let record = attempt.clone().record(Refusal::Overloaded.into());
+            refusals.record(RefusalRecord { repeated, ..record });
+            None
+        };
+        let charged = match self.charge(attempt.source) {
+            Charge::Refused { repeated } => return refuse(repeated),
+            Charge::Taken => true,
+            Charge::Overdrawn => false,
+        };
+        match self.place() {
+            Some(place) => Some((charged, place)),
+            None => refuse(false),
+        }
     }
 
     /// A place for one handshake, if one is free.

@@ -287,7 +287,7 @@ fn reason(refusal: Refusal, role: &Role) -> String {
 
 /// The answer to a caller that the cluster refuses: a gRPC status, or problem details (RFC 9457).
 fn refused((refusal, why): (Refusal, &str), failure_id: FailureId, grpc: bool) -> Response {
-    let busy = matches!(refusal, Refusal::Overloaded | Refusal::Connections | Refusal::NotReady);
+    let busy = matches!(refusal, Refusal::Overloaded | Refusal::Connections | Refusal::NotReady | Refusal::NoLease);
     let text = format!("{why} (failure {failure_id})");
     if grpc {
         let status = if busy { Status::unavailable(text) } else { Status::permission_denied(text) };

@@ -67,7 +67,13 @@ impl Machine {
                 self.returned(&exporter, answer, shop);
                 return Ok(());
             }
-            _ => {}
+            Body::Raft(_)
+            | Body::Ask { .. }
+            | Body::Answer { .. }
+            | Body::Forward(_)
+            | Body::Dial
+            | Body::Dialed
+            | Body::Refused(_) => {}
         }
         let scope = match self.scope_of(proof, from, shop)? {
             Ok(scope) => scope,
@@ -114,7 +120,13 @@ impl Machine {
                     self.propose(from, *command, shop);
                 }
             }
-            _ => {}
+            // Raft of a member that is not believed, an answer to an earlier process, and what was taken above.
+            Body::Raft(_)
+            | Body::Answer { .. }
+            | Body::Question { .. }
+            | Body::Recognition { .. }
+            | Body::Return { .. }
+            | Body::Returned { .. } => {}
         }
         if self.raft.leads() {
             self.grant_confirmed(shop);
