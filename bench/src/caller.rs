@@ -9,7 +9,7 @@ use countersign_api::cluster::WhoamiRequest;
 use countersign_api::cluster::whoami_client::WhoamiClient;
 use countersign_core::name::Address;
 use countersign_core::principal::TrustDomain;
-use countersign_net::{ClientStream, Credential, DialError, ServiceClient, SystemClock};
+use countersign_net::{ServerStream, Credential, DialError, ClientDialer, SystemClock};
 use countersign_pki::csr::{create_csr, csr_pem};
 use countersign_pki::key::{KeyAlgorithm, KeyPair};
 use countersign_pki::pem::certificates_from_pem;
@@ -27,7 +27,7 @@ pub(crate) struct Failed {
 /// A client's certificate, and what it trusts.
 #[derive(Clone)]
 pub(crate) struct Caller {
-    client: ServiceClient,
+    client: ClientDialer,
 }
 
 /// One connection to one member.
@@ -61,11 +61,11 @@ impl Caller {
         let authority = authority.first().context("no authority")?;
         let credential = Arc::new(Credential::new(chain.iter().map(|der| der.to_vec()), key)?);
         let bundle = Arc::new(Bundle::new([authority.as_ref()]).map_err(|error| anyhow!("authority: {error}"))?);
-        let client = ServiceClient::new(bundle, domain, credential, Arc::new(SystemClock));
+        let client = ClientDialer::new(bundle, domain, credential, Arc::new(SystemClock));
         Ok(Self { client })
     }
 
-    pub(crate) async fn dial(&self, address: &Address) -> Result<ClientStream, DialError> {
+    pub(crate) async fn dial(&self, address: &Address) -> Result<ServerStream, DialError> {
         self.client.dial(address).await
     }
 

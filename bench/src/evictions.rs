@@ -121,7 +121,7 @@ async fn revoke(leader: &Server, addresses: &[Address], round: usize) -> Result<
 }
 
 /// A member may not have applied yet that the certificate was issued.
-async fn connected(caller: &Caller, address: &Address) -> Result<countersign_net::ClientStream> {
+async fn connected(caller: &Caller, address: &Address) -> Result<countersign_net::ServerStream> {
     let mut last = None;
     for _ in 0..50 {
         match caller.dial(address).await {

@@ -27,6 +27,7 @@ mod labels;
 mod leader;
 mod nodes;
 mod problem;
+mod refusals;
 mod routes;
 mod socket;
 mod status;

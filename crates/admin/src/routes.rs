@@ -1,19 +1,18 @@
 //! Every endpoint of the admin API, with who may use it. A port's router is made of this table and of nothing else, so
 //! that nothing is served that it does not authorize.
 
-use axum::extract::{DefaultBodyLimit, Path};
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, any, delete, get, post};
-use axum::{Json, Router};
-use countersign_api::admin::{OPENAPI, RefusalInfo};
+use countersign_api::admin::OPENAPI;
 use countersign_core::authz::{Action, Kind};
-use countersign_core::id::FailureId;
 use countersign_core::limits::{ADMIN_BODY_LEN_MAX, POLICY_BODY_LEN_MAX};
 
 use crate::access::{Access, Admin, ELSEWHERE, Named, Permitted};
 use crate::problem::AdminError;
-use crate::{acl, apply, asked, certificates, hosts, labels, nodes, status, tokens};
+use crate::{acl, apply, asked, certificates, hosts, labels, nodes, refusals, status, tokens};
 
 /// One endpoint.
 pub(crate) struct Endpoint {
@@ -67,7 +66,8 @@ fn well() -> Vec<Endpoint> {
         cluster("/v1/openapi.json", get(openapi)).leaseless(),
         cluster("/v1/status", get(status::status)).leaseless(),
         cluster("/v1/nodes", get(status::nodes)),
-        cluster("/v1/refusals/{id}", get(refusal)),
+        cluster("/v1/refusals", get(refusals::of_source)),
+        cluster("/v1/refusals/{id}", get(refusals::one)),
         cluster("/v1/cluster", get(hosts::cluster)),
         endpoint(
             Method::POST,
@@ -227,16 +227,4 @@ async fn readyz(admin: Permitted) -> Result<String, AdminError> {
 async fn metrics(admin: Permitted) -> Result<Response, AdminError> {
     let text = admin.member()?.health.metrics();
     Ok(([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
-}
-
-async fn refusal(admin: Permitted, Path(id): Path<String>) -> Result<Json<RefusalInfo>, AdminError> {
-    let parsed = FailureId::parse(&id).ok_or_else(|| {
-        AdminError::invalid(format!("`{id}` is no failure id"), "give the 16 hexadecimal digits that were printed")
-    })?;
-    admin.member()?.refusals.find(parsed).map(Json).ok_or_else(|| {
-        AdminError::not_found(
-            format!("failure `{id}` is not on record here"),
-            "ask the member that refused: the record is kept where the connection was accepted",
-        )
-    })
 }

@@ -51,8 +51,10 @@ fn a_client_that_asks_all_the_time_is_denied_on_every_member_once_the_denial_ret
     let (pay, shop) =
         (Client::issue(&nodes[0], &world.path("out"), "pay"), Client::issue(&nodes[0], &world.path("out"), "shop"));
     for round in 0..3 {
-        let mut opened: Vec<_> =
-            nodes.iter().map(|n| (pay.connect(&n.address()).unwrap(), shop.connect(&n.address()).unwrap())).collect();
+        let mut opened: Vec<_> = nodes
+            .iter()
+            .map(|n| (pay.connect(&n.client_address()).unwrap(), shop.connect(&n.client_address()).unwrap()))
+            .collect();
         for (pays, shops) in &mut opened {
             pay.ask(pays).unwrap();
             shop.ask(shops).unwrap();
@@ -77,7 +79,7 @@ fn a_request_that_waited_at_a_paused_member_is_denied_by_the_rule_that_came_mean
     let pay = Client::issue(&nodes[0], &world.path("out"), "pay");
     let leader = leader(&nodes);
     let paused = (0..3).rev().find(|at| *at != leader).unwrap();
-    let mut open = pay.connect(&nodes[paused].address()).unwrap();
+    let mut open = pay.connect(&nodes[paused].client_address()).unwrap();
     pay.ask(&mut open).unwrap();
     nodes[paused].freeze();
     let waiting = pay.runtime.spawn(async move { (open.ask().await, open) });
@@ -87,7 +89,7 @@ fn a_request_that_waited_at_a_paused_member_is_denied_by_the_rule_that_came_mean
     let (answer, _open) = pay.runtime.block_on(waiting).unwrap();
     assert!(answer.is_err(), "served {answer:?}, {denied}\n{}", nodes[paused].log());
     nodes[paused].until_ready();
-    let mut again = pay.connect(&nodes[paused].address()).unwrap();
+    let mut again = pay.connect(&nodes[paused].client_address()).unwrap();
     assert_eq!(pay.ask(&mut again).unwrap_err().code(), tonic::Code::PermissionDenied);
 }
 
@@ -98,8 +100,9 @@ fn a_cut_off_member_serves_no_client_after_a_denial() {
     let mut nodes = world.voters_leased(3, Some(&wires));
     let pay = Client::issue(&nodes[0], &world.path("out"), "pay");
     let aside = format!("{}:7001", wires.aside(3));
+    let clients = format!("{}:7003", wires.aside(3));
     nodes[2].until(|s| s["generation"] == nodes[0].status()["generation"]);
-    let mut open = pay.connect(&aside).unwrap();
+    let mut open = pay.connect(&clients).unwrap();
     pay.ask(&mut open).unwrap();
     wires.cut(3);
     let denied = deny(&nodes[0], "client/pay");
@@ -113,12 +116,12 @@ fn a_cut_off_member_serves_no_client_after_a_denial() {
     nodes[2].until(|s| s["lease_millis_left"].is_null());
     let check = ["acl", "check", "--principal", "client/pay", "--action", "write", "--resource", CALL];
     assert_eq!(nodes[2].ask(&check).code, 0, "by its own rules it would be served");
-    let served = pay.connect(&aside).map(|mut open| pay.ask(&mut open));
+    let served = pay.connect(&clients).map(|mut open| pay.ask(&mut open));
     assert!(!matches!(served, Ok(Ok(_))), "{served:?}");
     wires.mend(3);
     nodes[2].until_ready();
     assert_eq!(nodes[2].ask(&check).code, 1);
-    let mut again = pay.connect(&aside).unwrap();
+    let mut again = pay.connect(&clients).unwrap();
     assert_eq!(pay.ask(&mut again).unwrap_err().code(), tonic::Code::PermissionDenied);
 }
 
@@ -130,8 +133,8 @@ fn a_leader_deposed_unknowingly_serves_no_client_after_a_denial() {
     let pay = Client::issue(&nodes[0], &world.path("out"), "pay");
     let old = leader(&nodes);
     let number = u8::try_from(old + 1).unwrap();
-    let aside = format!("{}:7001", wires.aside(number));
-    let mut open = pay.connect(&aside).unwrap();
+    let clients = format!("{}:7003", wires.aside(number));
+    let mut open = pay.connect(&clients).unwrap();
     nodes[old].until(|s| s["generation"] == nodes[(old + 1) % 3].status()["generation"]);
     pay.ask(&mut open).unwrap();
     wires.cut(number);
@@ -143,6 +146,6 @@ fn a_leader_deposed_unknowingly_serves_no_client_after_a_denial() {
     assert!(pay.ask(&mut open).is_err(), "{denied}\n{}", nodes[old].log());
     wires.mend(number);
     nodes[old].until_ready();
-    let mut again = pay.connect(&aside).unwrap();
+    let mut again = pay.connect(&clients).unwrap();
     assert_eq!(pay.ask(&mut again).unwrap_err().code(), tonic::Code::PermissionDenied);
 }

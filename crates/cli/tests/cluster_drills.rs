@@ -248,7 +248,7 @@ impl Drill {
     }
 
     fn assert_revoked(self, node: &Node, client: &Client) {
-        assert!(client.connect(&node.address()).is_err(), "{self:?}: {} accepts a revoked client", node.name);
+        assert!(client.connect(&node.client_address()).is_err(), "{self:?}: {} accepts a revoked client", node.name);
         let status = node.status();
         let evicted = status["evicted"].as_array().unwrap().iter().any(|evicted| evicted["name"] == "gone");
         assert_eq!(evicted, self.change == Change::Eviction, "{self:?}: {status}");

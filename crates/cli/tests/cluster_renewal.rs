@@ -75,7 +75,7 @@ fn a_node_killed_at_any_point_of_its_renewal_comes_back_with_a_certificate_that_
         nodes[victim].start(&[]);
         nodes[victim].until_ready();
         assert!(not_after <= ends(&nodes[0])[victim]);
-        let mut open = client.connect(&nodes[victim].address()).unwrap();
+        let mut open = client.connect(&nodes[victim].client_address()).unwrap();
         client.ask(&mut open).unwrap();
     }
     let before = ends(&nodes[0]);
@@ -107,7 +107,7 @@ fn a_cluster_off_past_every_expiry_forms_again_by_itself() {
     }
     let client = Client::issue(&nodes[0], &world.path("out"), "pay");
     for node in &nodes {
-        let mut open = client.connect(&node.address()).unwrap();
+        let mut open = client.connect(&node.client_address()).unwrap();
         client.ask(&mut open).unwrap();
     }
 }

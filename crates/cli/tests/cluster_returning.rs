@@ -120,7 +120,7 @@ fn older_copy_of_a_voter_does_not_count_and_comes_back() {
     }
     nodes[victim].until(|s| s["ready"] == false && s["warnings"].to_string().contains("--return-as-learner"));
     // It knows nothing of the revocation, and has no lease to serve a client by.
-    let served = client.connect(&nodes[victim].address()).is_ok_and(|mut open| client.ask(&mut open).is_ok());
+    let served = client.connect(&nodes[victim].client_address()).is_ok_and(|mut open| client.ask(&mut open).is_ok());
     assert!(!served, "{}", nodes[victim].log());
     nodes[victim].stop();
     nodes[victim].start(&["--return-as-learner"]);

@@ -38,7 +38,7 @@ fn a_request_that_waited_at_a_paused_member_is_denied_when_it_resumes() {
     let leader = nodes[0].status()["raft"]["leader"].as_u64().unwrap();
     let paused = nodes.iter().rev().find(|n| n.status()["node"].as_u64() != Some(leader)).unwrap();
     let asked = nodes.iter().find(|n| n.name != paused.name).unwrap();
-    let mut open = client.connect(&paused.address()).unwrap();
+    let mut open = client.connect(&paused.client_address()).unwrap();
     client.ask(&mut open).unwrap();
     paused.freeze();
     let waiting = client.runtime.spawn(async move { open.ask().await });
@@ -49,7 +49,7 @@ fn a_request_that_waited_at_a_paused_member_is_denied_when_it_resumes() {
     let answer = client.runtime.block_on(waiting).unwrap();
     assert!(answer.is_err(), "served {answer:?} at {}, {revoked}\n{}", paused.name, paused.log());
     paused.until_ready();
-    assert!(client.connect(&paused.address()).is_err());
+    assert!(client.connect(&paused.client_address()).is_err());
 }
 
 #[test]
@@ -59,9 +59,9 @@ fn a_member_cut_off_from_its_peers_denies_when_its_lease_ends_and_the_revocation
     let nodes = world.voters_leased(3, Some(&wires));
     let client = Client::issue(&nodes[0], &world.path("out"), "pay");
     let other = Client::issue(&nodes[0], &world.path("out"), "other");
-    let aside = format!("{}:7001", wires.aside(3));
+    let clients = format!("{}:7003", wires.aside(3));
     nodes[2].until(|s| s["generation"] == nodes[0].status()["generation"]);
-    let (mut open, mut others) = (client.connect(&aside).unwrap(), other.connect(&aside).unwrap());
+    let (mut open, mut others) = (client.connect(&clients).unwrap(), other.connect(&clients).unwrap());
     client.ask(&mut open).unwrap();
     wires.cut(3);
     let revoked = nodes[0].ask(&["cert", "revoke", "client/pay"]).ok().json();
@@ -73,9 +73,9 @@ fn a_member_cut_off_from_its_peers_denies_when_its_lease_ends_and_the_revocation
     assert_eq!(nodes[2].status()["lease_millis_left"], Value::Null);
     wires.mend(3);
     nodes[2].until_ready();
-    let mut again = other.connect(&aside).unwrap();
+    let mut again = other.connect(&clients).unwrap();
     other.ask(&mut again).unwrap();
-    assert!(client.connect(&aside).is_err());
+    assert!(client.connect(&clients).is_err());
 }
 
 #[test]
@@ -127,9 +127,9 @@ fn a_revocation_waits_for_a_member_that_is_evicted_meanwhile() {
     let world = World::new();
     let nodes = world.voters_leased(3, Some(&wires));
     let client = Client::issue(&nodes[0], &world.path("out"), "pay");
-    let aside = format!("{}:7001", wires.aside(3));
+    let clients = format!("{}:7003", wires.aside(3));
     nodes[2].until(|s| s["generation"] == nodes[0].status()["generation"]);
-    let mut open = client.connect(&aside).unwrap();
+    let mut open = client.connect(&clients).unwrap();
     client.ask(&mut open).unwrap();
     let before = nodes[1].status()["generation"].as_u64();
     wires.cut(3);

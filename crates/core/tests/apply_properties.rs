@@ -261,6 +261,9 @@ fn command() -> impl Strategy<Value = Command> {
         2 => vec((1..9_u64).prop_map(NodeId), 0..3).prop_map(|members| Command::CreateGroup(CreateGroup { members })),
         2 => (node(), 70..73_u8)
             .prop_map(|(node, store)| Command::BindDataStore(BindDataStore { node, store: StoreId([store; 16]) })),
+        2 => (node(), prop::option::of(1..60_u8)).prop_map(|(node, host)| {
+            Command::ReportClientPort(ReportClientPort { node, address: host.map(address) })
+        }),
         2 => (node(), any::<u32>())
             .prop_map(|(node, level)| Command::ReportFeatureLevel(ReportFeatureLevel { node, level })),
         2 => raise().prop_map(Command::RaiseLevel),

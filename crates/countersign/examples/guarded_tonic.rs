@@ -1,21 +1,13 @@
 //! A gRPC service behind the cluster's rules, on a host that is no member. A caller needs a rule for the method, and
 //! the method asks about what it touches.
 //!
-//! `cargo run --example guarded_tonic -- MEMBER:PORT TRUST-DOMAIN broker.pem broker.key`, with a broker's certificate
-//! (`countersign cert issue
-//! --broker HOST`) whose principal may read policy (`countersign acl add --principal broker/HOST --action read --any
-//! policy`).
+//! `cargo run --example guarded_tonic -- MEMBER:PORT broker.pem broker.key ca.pem`, with the client port of a member and
+//! a broker's certificate (`countersign cert issue --broker HOST`) whose principal may read policy (`countersign acl add
+//! --principal broker/HOST --action read --any policy`).
 
-use std::sync::Arc;
-
-use countersign::{Action, Caller, Guard, Kind, Permit, RemoteGuard, RemoteGuardSettings, Services};
+use countersign::{Action, Caller, Client, Guard, Kind, Permit, RemoteGuard, RemoteGuardSettings, Services};
 use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
 use countersign_api::cluster::{WhoamiReply, WhoamiRequest};
-use countersign_core::principal::TrustDomain;
-use countersign_net::{Credential, ServiceClient, SystemClock};
-use countersign_pki::key::KeyPair;
-use countersign_pki::pem::certificates_from_pem;
-use countersign_pki::verify::Bundle;
 use tonic::{Request, Response, Status};
 
 /// Yours would come from your own `.proto`.
@@ -42,15 +34,11 @@ impl Whoami for Greeter {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let given: Vec<String> = std::env::args().skip(1).collect();
-    let [member, domain, chain, key] = given.try_into().map_err(|_| "give four arguments, as above")?;
-    let (chain, key) = (std::fs::read_to_string(chain)?, std::fs::read_to_string(key)?);
-    let chain = certificates_from_pem(&chain)?;
-    let credential = Arc::new(Credential::new(chain.iter().map(|der| der.to_vec()), &KeyPair::from_pem(&key)?)?);
-    let bundle = Arc::new(Bundle::new(chain.last().map(|authority| authority.as_ref()))?);
-    let domain = TrustDomain::parse(&domain)?;
-    let client = ServiceClient::new(bundle, domain, Arc::clone(&credential), Arc::new(SystemClock));
+    let [member, chain, key, authority] = given.try_into().map_err(|_| "give four arguments, as above")?;
+    let [chain, key, authority] = [chain, key, authority].map(std::fs::read_to_string);
+    let client = Client::from_pem(&chain?, &key?, &authority?)?;
     let (controllers, listen) = (vec![member.parse()?], "127.0.0.1:7300".parse()?);
-    let settings = RemoteGuardSettings { controllers, client, credential, listen };
+    let settings = RemoteGuardSettings { controllers, client, listen };
     let connected = RemoteGuard::connect(settings).await?;
     let greeter = Greeter(connected.guard().clone());
     let remote = connected.serve(Services::builder().grpc(WhoamiServer::new(greeter)).build());

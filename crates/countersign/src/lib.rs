@@ -27,14 +27,14 @@
 
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
-mod client_renewal;
+mod client;
 mod member;
 mod remote_guard;
 mod services;
 mod standing;
 mod whoami;
 
-pub use client_renewal::{RenewError, RenewedCertificate, renew_certificate};
+pub use client::{Client, ClientChannel, RenewError, RenewedCertificate};
 #[doc(hidden)]
 pub use countersign_admin::endpoints_for_testing;
 pub use countersign_admin::{HttpsError, ServeError};
@@ -46,15 +46,17 @@ pub use countersign_core::lease::{Fresh, LeaseLength, NoLease};
 pub use countersign_guard::{
     Action, Caller, Denial, GENERATION, Guard, GuardLayer, Kind, MIN_GENERATION, Permit, Resource, Session,
 };
+pub use countersign_net::{ClientDialer, ClientFilesError};
+pub use countersign_node::service::clients::{REFUSAL, VOTERS};
 #[doc(hidden)]
 pub use countersign_node::service::endpoints::calls_for_testing;
 pub use countersign_node::{
     AUTHORITY_TTL_SECS, BootstrapError, Busy, CACHE_TTL_SECS, CLIENT_TTL_SECS, ClusterToken, CommandError, FilesError,
     FilesMode, ImportedAuthority, JoinError, KeysError, Lifetimes, NODE_TTL_SECS, NewCluster, NotTaken, ReplicaError,
     Settings, SignError, Start, StartError as NodeError, Started, StoreReturnError, WayBack, advice, advice_enrollment,
-    chain, channel_over, datadir,
+    chain, channel_over, channel_to, datadir,
 };
-pub use countersign_pki::key::KeyAlgorithm;
+pub use countersign_pki::key::{KeyAlgorithm, KeyPair};
 pub use countersign_pki::mapping::{RULE_DEFAULT, RuleError, Rules};
 pub use member::{Member, Opened, StartError};
 pub use remote_guard::{ConnectedGuard, RemoteGuard, RemoteGuardError, RemoteGuardSettings};

@@ -26,6 +26,9 @@ pub enum StartError {
     /// Its administration.
     #[error(transparent)]
     Admin(#[from] ServeError),
+    /// Services are to be served, and the settings turn the client port off.
+    #[error("services are given, and the client port that serves them is turned off")]
+    NoClientPort,
 }
 
 /// A running member. Clones are the same member; it stops when [`Member::shutdown`] is called.
@@ -58,6 +61,9 @@ impl Opened {
         let Self { member, settings } = self;
         let node = &member.node;
         let served = async {
+            if services.any && settings.client_addr.is_none() {
+                return Err(StartError::NoClientPort);
+            }
             countersign_admin::serve(node, &settings).await?;
             node.run(services.grpc, services.http)?;
             Ok(())

@@ -8,20 +8,28 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use countersign_api::cluster::certificates_server::{Certificates, CertificatesServer};
+use countersign_api::cluster::{RenewReply, RenewRequest};
 use countersign_core::locked::Locked;
-use countersign_core::name::Address;
+use countersign_core::name::{Address, Host};
 use countersign_core::peer::{Proof, Refusal, Scope, Wanted, verify};
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
 use countersign_guard::{ConnectError, Connecting, Controllers, Guard};
 use countersign_net::{
-    Acceptor, AcceptorLimits, Clock, Credential, Endpoint, LoggedRefusals, ServiceClient, SystemClock, Trust,
+    AcceptorLimits, ClientAcceptor, ClientDialer, Clock, Credential, Endpoint, LoggedRefusals, SystemClock, Trust,
 };
-use countersign_node::{Clocks, Tasks, chain, channel_over, service};
+use countersign_node::service::certificates::ask_elsewhere;
+use countersign_node::service::clients::{self, ClientApp};
+use countersign_node::service::site::{Named, Names};
+use countersign_node::{Clocks, Tasks, chain, channel_to, service};
+use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
 
+use crate::client::Client;
 use crate::services::Services;
 
 /// How long a member may take to tell the first view.
@@ -29,13 +37,11 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(15);
 
 /// Where members are, and by what this service is known to them.
 pub struct RemoteGuardSettings {
-    /// Cluster ports of members; one is watched, the next when it is lost.
+    /// Client ports of members; one is watched, the next when it is lost.
     pub controllers: Vec<Address>,
-    /// How they are reached: with a certificate whose principal may `read` the cluster's `policy`.
-    pub client: ServiceClient,
-    /// The same certificate, which callers of this service are shown.
-    pub credential: Arc<Credential>,
-    /// Where callers are accepted.
+    /// A broker, which may `read` the cluster's `policy`. Callers are shown the same certificate.
+    pub client: Client,
+    /// Where callers are accepted: a client port, as members have it.
     pub listen: SocketAddr,
 }
 
@@ -67,7 +73,9 @@ pub enum RemoteGuardError {
 pub struct RemoteGuard {
     inner: Arc<countersign_guard::RemoteGuard>,
     endpoint: Endpoint,
-    acceptor: Arc<Acceptor>,
+    acceptor: Arc<ClientAcceptor>,
+    names: Names,
+    members: Arc<[String]>,
     following: CancellationToken,
     tasks: Tasks,
 }
@@ -84,9 +92,10 @@ impl ConnectedGuard {
     /// Serves `services` to the principals that the rules allow, as [`Opened::serve`](crate::Opened::serve) does.
     pub fn serve(self, services: Services) -> RemoteGuard {
         let guard = self.0;
-        let routes = service::guarded(guard.guard(), services.grpc, services.http);
-        let accepted = guard.acceptor.routes().services(service::WAITING_MAX);
-        service::run(&guard.tasks, accepted, routes, service::STREAMS_MAX);
+        let Services { grpc, http, .. } = services;
+        let grpc = grpc.add_service(CertificatesServer::new(Elsewhere(Arc::clone(&guard.members))));
+        let app = ClientApp::new(guard.guard(), grpc, http, Arc::clone(&guard.names));
+        clients::serve(&guard.tasks, guard.acceptor.connections(service::WAITING_MAX), app);
         guard.tasks.spawn(service::close_when_lapsed(guard.guard().clone(), guard.endpoint.clone()));
         let accepting = Arc::clone(&guard.acceptor);
         guard.tasks.spawn(async move { match accepting.run().await {} });
@@ -100,14 +109,17 @@ impl RemoteGuard {
     /// # Errors
     /// [`RemoteGuardError`].
     pub async fn connect(settings: RemoteGuardSettings) -> Result<ConnectedGuard, RemoteGuardError> {
-        let RemoteGuardSettings { controllers, client, credential, listen } = settings;
+        let RemoteGuardSettings { controllers, client, listen } = settings;
+        let client = client.dialer().clone();
+        let names = names_of(client.credential());
+        let named = controllers.iter().map(ToString::to_string).collect();
         if controllers.is_empty() {
             return Err(RemoteGuardError::NoController);
         }
         let endpoint = Arc::new(watch::Sender::new(None));
         let mut told = endpoint.subscribe();
         let (turn, followed) = (AtomicUsize::new(0), Arc::default());
-        let members = Members { controllers, turn, client, credential, endpoint: Arc::clone(&endpoint), followed };
+        let members = Members { controllers, turn, client, endpoint: Arc::clone(&endpoint), followed };
         let known = Arc::clone(&endpoint);
         let clocks = Clocks(move || known.borrow().as_ref().map_or_else(|| SystemClock.now(), Endpoint::now));
         let inner = Arc::new(countersign_guard::RemoteGuard::new(Arc::new(members), Arc::new(clocks)));
@@ -125,12 +137,12 @@ impl RemoteGuard {
             tasks.stop();
             return Err(RemoteGuardError::Untold);
         };
-        let acceptor = Acceptor::bind(listen, endpoint.clone(), AcceptorLimits::default()).await;
-        let acceptor = acceptor.map_err(|source| {
+        let listener = TcpListener::bind(listen).await.map_err(|source| {
             tasks.stop();
             RemoteGuardError::Bind { address: listen, source }
         })?;
-        Ok(ConnectedGuard(Self { inner, endpoint, acceptor: Arc::new(acceptor), following, tasks }))
+        let acceptor = Arc::new(ClientAcceptor::on(listener, endpoint.clone(), AcceptorLimits::default()));
+        Ok(ConnectedGuard(Self { inner, endpoint, acceptor, names, members: named, following, tasks }))
     }
 
     /// Decides who may do what.
@@ -168,11 +180,26 @@ impl Drop for RemoteGuard {
     }
 }
 
+/// The hosts that the service answers for: those in its certificate.
+fn names_of(credential: &Credential) -> Names {
+    let hosts = credential.hosts();
+    Arc::new(move |host: &Host| if hosts.contains(host) { Named::Own } else { Named::Not })
+}
+
+/// Tells clients that want to renew where the members are that this guard follows.
+struct Elsewhere(Arc<[String]>);
+
+#[tonic::async_trait]
+impl Certificates for Elsewhere {
+    async fn renew(&self, _: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
+        Err(ask_elsewhere("this service is no member", &self.0))
+    }
+}
+
 struct Members {
     controllers: Vec<Address>,
     turn: AtomicUsize,
-    client: ServiceClient,
-    credential: Arc<Credential>,
+    client: ClientDialer,
     /// Made from the first view.
     endpoint: Arc<watch::Sender<Option<Endpoint>>>,
     /// What the member proved that was dialed last.
@@ -205,7 +232,7 @@ impl Members {
         }));
         let stream = client.dial(address).await.map_err(|error| ConnectError(Box::new(error)))?;
         tracing::info!(%address, "following the cluster");
-        Ok(channel_over(&tonic::transport::Endpoint::from_static("http://cluster"), stream))
+        channel_to(address, stream).map_err(|error| ConnectError(Box::new(error)))
     }
 }
 
@@ -217,7 +244,7 @@ impl Controllers for Members {
     fn enforce(&self, view: &Arc<View>, time: UnixMillis) -> bool {
         let known = self.endpoint.borrow().clone();
         let Some(endpoint) = known else {
-            let trust = Trust::of_view(Arc::clone(view), Some(Arc::clone(&self.credential)), time);
+            let trust = Trust::of_view(Arc::clone(view), Some(Arc::clone(self.client.credential())), time);
             return match trust {
                 Ok(trust) => {
                     let endpoint = Endpoint::new(trust, SystemClock, Arc::<LoggedRefusals>::default());

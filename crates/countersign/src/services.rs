@@ -18,6 +18,8 @@ use tower::Service;
 pub struct Services {
     pub(crate) grpc: Routes,
     pub(crate) http: Option<Router>,
+    /// Whether any was added.
+    pub(crate) any: bool,
 }
 
 impl Services {
@@ -40,6 +42,7 @@ impl ServicesBuilder {
         S::Response: IntoResponse,
         S::Future: Send + 'static,
     {
+        self.0.any = true;
         self.0.grpc = self.0.grpc.add_service(service);
         self
     }
@@ -47,6 +50,7 @@ impl ServicesBuilder {
     /// Adds gRPC calls that a router of the embedder's own answers, with paths such as `/package.Service/Method`.
     #[must_use]
     pub fn grpc_router(mut self, router: Router) -> Self {
+        self.0.any = true;
         self.0.grpc = Routes::from(self.0.grpc.into_axum_router().merge(router));
         self
     }
@@ -54,6 +58,7 @@ impl ServicesBuilder {
     /// Adds HTTP routes.
     #[must_use]
     pub fn http(mut self, app: Router) -> Self {
+        self.0.any = true;
         self.0.http = Some(self.0.http.unwrap_or_default().merge(app));
         self
     }

@@ -1,4 +1,4 @@
-//! The smallest service on the service protocol: it tells a caller who it has proven to be.
+//! The smallest service on the client port: it tells a caller who it has proven to be.
 
 use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
 use countersign_api::cluster::{WhoamiReply, WhoamiRequest};

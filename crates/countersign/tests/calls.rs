@@ -25,15 +25,19 @@ use tonic::Code;
 const PROTO: &str = include_str!("../../api/proto/countersign/v1/cluster.proto");
 
 /// Under which protocols calls are made, and how a golden row shows those that pass.
-const PROTOCOLS: [(Alpn, char); 3] = [(Alpn::Enroll, 'e'), (Alpn::Peer, 'p'), (Alpn::Service, 's')];
+const PROTOCOLS: [(Alpn, char); 3] = [(Alpn::Enroll, 'e'), (Alpn::Peer, 'p'), (Alpn::Client, 'c')];
 
 /// What becomes of a call with an empty message. None if not even the connection is let in.
 async fn called(node: &Node, alpn: Alpn, who: Option<&Arc<Credential>>, call: &str) -> Option<Code> {
-    let stream = dial_unchecked(&node.address(), alpn, who.map(|who| &**who)).await.ok()?;
+    let address = match alpn {
+        Alpn::Enroll | Alpn::Peer => node.address(),
+        Alpn::Client => node.client_address(),
+    };
+    let stream = dial_unchecked(&address, alpn, who.map(|who| &**who)).await.ok()?;
     let (mut client, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.ok()?;
     tokio::spawn(connection);
-    let request = hyper::Request::post(format!("http://cluster/{call}"));
+    let request = hyper::Request::post(format!("https://{address}/{call}"));
     let request = request.header("content-type", "application/grpc").header("te", "trailers");
     let empty = Full::new(Bytes::from_static(&[0; 5]));
     // A server that ends the connection after the handshake has let no caller in.
@@ -115,8 +119,8 @@ async fn every_call_is_answered_only_to_the_callers_of_its_row() {
         seen.push_str(&row);
         seen.push('\n');
     }
-    let header = "Calls of the cluster port, under the protocols enroll (e), peer (p) and service (s), by: an\n\
-                  unauthenticated caller, an evicted node, a client without a rule, a client with exactly the rule\n\
+    let header = "Calls of the cluster port under the protocols enroll (e) and peer (p), and of the client port (c), by:\n\
+                  an unauthenticated caller, an evicted node, a client without a rule, a client with exactly the rule\n\
                   for it, a broker, an admin who is no super-user any more, an admin, a learner, a voter. A letter\n\
                   where the call got past authorization.\n\n";
     agrees_with_golden("calls.txt", &format!("{header}{seen}"));

@@ -29,6 +29,7 @@ async fn what_was_asked_of_any_member_on_any_port_would_flip() {
     assert_eq!(flips(&nodes[0]).await, (BTreeSet::new(), vec![]));
 
     let client = nodes[0].client("pay").await;
+    nodes[1].knows(1).await;
     client.connect(&nodes[1]).await.unwrap().ask().await.unwrap();
     let ada = nodes[0].issue("admin/ada").await;
     assert_eq!(nodes[2].over_https(&ada, "GET", "/v1/status", "").await.status, 200);

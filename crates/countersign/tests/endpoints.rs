@@ -47,9 +47,10 @@ fn sample(method: &str, path: &str, access: &str) -> Sample {
     };
     let (body, name) = match (method, path) {
         ("GET", "/healthz" | "/readyz" | "/metrics" | "/openapi.json") => (String::new(), None),
-        ("GET", "/v1/openapi.json" | "/v1/status" | "/v1/nodes" | "/v1/refusals/{id}" | "/v1/cluster") => {
-            (String::new(), Some(CLUSTER))
-        }
+        (
+            "GET",
+            "/v1/openapi.json" | "/v1/status" | "/v1/nodes" | "/v1/refusals/{id}" | "/v1/refusals" | "/v1/cluster",
+        ) => (String::new(), Some(CLUSTER)),
         ("GET", "/v1/tokens" | "/v1/certificates") | ("POST", "/v1/tokens/rotate") => (String::new(), Some("")),
         ("POST", "/v1/tokens") => {
             let token = json!({"role": "learner", "ttl_secs": 60, "uses": 1, "name": "n9"});

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign::{
-    Action, Denial, Kind, LeaseLength, RemoteGuard, RemoteGuardError, RemoteGuardSettings, Resource, Services,
-    channel_over,
+    Action, Client, Denial, Kind, LeaseLength, RemoteGuard, RemoteGuardError, RemoteGuardSettings, Resource, Services,
 };
 use countersign_api::cluster::whoami_client::WhoamiClient;
 use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
@@ -20,7 +19,7 @@ use countersign_core::id::Generation;
 use countersign_core::name::Address;
 use countersign_core::peer::VerifiedPeer;
 use countersign_core::receipt::{Answer, Barrier};
-use countersign_net::{ServiceClient, SystemClock};
+use countersign_net::{ClientDialer, SystemClock};
 use support::rules::rule;
 use support::{Issued, Lifetimes, Node, cluster_living};
 use tonic::{Request, Response, Status};
@@ -44,12 +43,11 @@ fn short() -> Lifetimes {
 /// A remote guard that has a lease.
 async fn guard_of(nodes: &[&Node], issued: &Issued, services: Services) -> Result<RemoteGuard, RemoteGuardError> {
     let domain = nodes[0].member().view().trust_domain.clone();
-    let client =
-        ServiceClient::new(Arc::clone(&issued.bundle), domain, Arc::clone(&issued.credential), Arc::new(SystemClock));
+    let dialer =
+        ClientDialer::new(Arc::clone(&issued.bundle), domain, Arc::clone(&issued.credential), Arc::new(SystemClock));
     let remote = RemoteGuard::connect(RemoteGuardSettings {
-        controllers: nodes.iter().map(|node| node.address()).collect(),
-        client,
-        credential: Arc::clone(&issued.credential),
+        controllers: nodes.iter().map(|node| node.client_address()).collect(),
+        client: Client::new(dialer),
         listen: "127.0.0.1:0".parse().unwrap(),
     })
     .await?;
@@ -94,11 +92,12 @@ impl Called {
     }
 }
 
-async fn connect(client: &ServiceClient, remote: &RemoteGuard) -> Result<Called, countersign_net::DialError> {
-    let port = remote.local_addr().unwrap().port();
-    let stream = client.dial(&Address::parse(&format!("localhost:{port}")).unwrap()).await?;
-    let endpoint = tonic::transport::Endpoint::from_static("http://remote");
-    Ok(Called(WhoamiClient::new(channel_over(&endpoint, stream))))
+fn address_of(remote: &RemoteGuard) -> Address {
+    Address::parse(&format!("localhost:{}", remote.local_addr().unwrap().port())).unwrap()
+}
+
+async fn connect(client: &ClientDialer, remote: &RemoteGuard) -> Result<Called, Status> {
+    support::connect(client, &address_of(remote)).await.map(|channel| Called(WhoamiClient::new(channel)))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -230,7 +229,7 @@ fn seeing() -> (Services, tokio::sync::mpsc::Receiver<VerifiedPeer>) {
     use axum::routing::any;
     let (sender, receiver) = tokio::sync::mpsc::channel(1);
     let app = Router::new().route(
-        "/countersign.v1.Certificates/Renew",
+        "/countersign.v1.Policy/Fetch",
         any(move |request: axum::extract::Request| {
             let sender = sender.clone();
             async move {
@@ -246,15 +245,13 @@ fn seeing() -> (Services, tokio::sync::mpsc::Receiver<VerifiedPeer>) {
 /// The client as the remote guard verified it, by a call that it serves.
 async fn peer_of(
     remote: &RemoteGuard,
-    client: &ServiceClient,
+    client: &ClientDialer,
     seen: &mut tokio::sync::mpsc::Receiver<VerifiedPeer>,
 ) -> VerifiedPeer {
-    let port = remote.local_addr().unwrap().port();
-    let stream = client.dial(&Address::parse(&format!("localhost:{port}")).unwrap()).await.unwrap();
-    let channel = channel_over(&tonic::transport::Endpoint::from_static("http://remote"), stream);
+    let channel = support::connect(client, &address_of(remote)).await.unwrap();
     // A path that needs no rule: what is asked for here is who calls.
-    let mut renewing = countersign_api::cluster::certificates_client::CertificatesClient::new(channel);
-    let _ = renewing.renew(countersign_api::cluster::RenewRequest { csr: Default::default() }).await;
+    let mut fetching = countersign_api::cluster::policy_client::PolicyClient::new(channel);
+    let _ = fetching.fetch(countersign_api::cluster::FetchRequest::default()).await;
     seen.recv().await.unwrap()
 }
 

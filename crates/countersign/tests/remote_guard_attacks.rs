@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use countersign::{LeaseLength, RemoteGuard, RemoteGuardSettings, Services, channel_over};
+use countersign::{Client, LeaseLength, RemoteGuard, RemoteGuardSettings, Services};
 use countersign_api::cluster::policy_server::{Policy, PolicyServer};
 use countersign_api::cluster::whoami_client::WhoamiClient;
 use countersign_api::cluster::whoami_server::{Whoami, WhoamiServer};
@@ -23,12 +23,14 @@ use countersign_core::name::Address;
 use countersign_core::principal::TrustDomain;
 use countersign_core::trust::view::View;
 use countersign_net::{
-    Acceptor, AcceptorLimits, Clock, Credential, Endpoint, LoggedRefusals, ServiceClient, SystemClock, Trust,
+    AcceptorLimits, ClientAcceptor, ClientConnection, ClientDialer, Clock, Credential, Endpoint, LoggedRefusals,
+    SystemClock, Trust,
 };
 use countersign_pki::key::KeyPair;
 use countersign_pki::pem::certificates_from_pem;
 use support::rules::rule;
 use support::{Issued, Lifetimes, Node, Plain, cluster_living};
+use tokio::net::TcpListener;
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -93,10 +95,14 @@ impl Liar {
         let credential = Arc::new(Credential::new(chain.iter().map(|der| der.to_vec()), &key).unwrap());
         let trust = Trust::of_view(Arc::new(self.view.clone()), Some(credential), SystemClock.now()).unwrap();
         let endpoint = Endpoint::new(trust, SystemClock, Arc::<LoggedRefusals>::default());
-        let acceptor = Arc::new(Acceptor::bind(address, endpoint, AcceptorLimits::default()).await.unwrap());
-        let accepted = acceptor.routes().services(16);
+        let listener = TcpListener::bind(address).await.unwrap();
+        let acceptor = ClientAcceptor::on(listener, endpoint, AcceptorLimits::default());
+        let accepted = acceptor.connections(16);
         tokio::spawn(async move { match acceptor.run().await {} });
-        let incoming = ReceiverStream::new(accepted).map(|stream| Ok::<_, std::io::Error>(Plain(stream)));
+        let incoming = ReceiverStream::new(accepted).filter_map(|connection| match connection {
+            ClientConnection::Accepted { stream, .. } => Some(Ok::<_, std::io::Error>(Plain(stream))),
+            ClientConnection::Refused { .. } => None,
+        });
         let served = tonic::transport::Server::builder().add_service(PolicyServer::new(self));
         tokio::spawn(served.serve_with_incoming(incoming));
     }
@@ -106,8 +112,7 @@ async fn remote(controllers: Vec<Address>, broker: &Issued, domain: TrustDomain)
     let (bundle, credential) = (Arc::clone(&broker.bundle), Arc::clone(&broker.credential));
     RemoteGuard::connect(RemoteGuardSettings {
         controllers,
-        client: ServiceClient::new(bundle, domain, Arc::clone(&credential), Arc::new(SystemClock)),
-        credential,
+        client: Client::new(ClientDialer::new(bundle, domain, credential, Arc::new(SystemClock))),
         listen: "127.0.0.1:0".parse().unwrap(),
     })
     .await
@@ -124,23 +129,20 @@ async fn a_remote_guard_believes_nothing_that_an_evicted_member_tells() {
     let generation = nodes[0].add_rule(rule("fetch-policy", "broker/*", "read", "policy")).await;
     assert!(nodes[0].control().await_barrier(generation).await.unwrap().passed);
     let domain = nodes[0].member().view().trust_domain.clone();
-    let n3: SocketAddr = nodes[2].member().cluster_addr().unwrap();
+    let n3: SocketAddr = nodes[2].member().client_addr().unwrap();
     let before = View::clone(&nodes[0].member().view());
 
     nodes[0].remove_rule("whoami").await;
     // n3 is evicted, and its key is the attacker's. The cluster and the remote know.
     nodes[0].evict("n3").await;
     let (data, _) = nodes.pop().unwrap().stop().await;
-    let controllers = vec![nodes[1].address(), Address::parse(&n3.to_string()).unwrap()];
+    let controllers = vec![nodes[1].client_address(), Address::parse(&n3.to_string()).unwrap()];
     let remote = remote(controllers, &broker, domain).await;
     let honest = remote.guard().generation();
     assert!(honest > before.generation, "it knows of the eviction");
     let port = remote.local_addr().unwrap().port();
-    let dial = async || {
-        let stream = pay.dialer.dial(&Address::parse(&format!("localhost:{port}")).unwrap()).await?;
-        let endpoint = tonic::transport::Endpoint::from_static("http://remote");
-        Ok::<_, countersign_net::DialError>(WhoamiClient::new(channel_over(&endpoint, stream)))
-    };
+    let address = Address::parse(&format!("localhost:{port}")).unwrap();
+    let dial = async || support::connect(&pay.dialer, &address).await.map(WhoamiClient::new);
     assert_eq!(dial().await.unwrap().whoami(WhoamiRequest {}).await.unwrap_err().code(), tonic::Code::PermissionDenied);
 
     // The attacker serves with the evicted key at the address that the remote knows.
@@ -159,7 +161,7 @@ async fn a_remote_guard_believes_nothing_that_an_evicted_member_tells() {
     nodes.push(Node::open(data2, name2).await);
     let served = match dial().await {
         Ok(mut client) => client.whoami(WhoamiRequest {}).await.map(|reply| reply.into_inner().principal),
-        Err(error) => Err(Status::unavailable(error.to_string())),
+        Err(status) => Err(status),
     };
     assert!(served.is_err(), "{served:?}");
 }
@@ -169,7 +171,7 @@ async fn remote_guard_denies_while_its_clock_differs_from_the_members() {
     let mut nodes = cluster_living(3, Lifetimes::default()).await;
     let broker = nodes[0].issue("broker/localhost").await;
     let view = View::clone(&nodes[0].member().view());
-    let (domain, n3) = (view.trust_domain.clone(), nodes[2].member().cluster_addr().unwrap());
+    let (domain, n3) = (view.trust_domain.clone(), nodes[2].member().client_addr().unwrap());
     // A member in good standing, whose clock can be set.
     let (data, _) = nodes.pop().unwrap().stop().await;
     let off_millis: Arc<AtomicI64> = Arc::default();

@@ -4,13 +4,12 @@
 
 mod support;
 
-use countersign::{CommandError, ControlError, RevokedCertificates};
+use countersign::{CommandError, ControlError, REFUSAL, RevokedCertificates};
 use countersign_core::id::KeyId;
 use countersign_core::peer::Refusal;
 use countersign_core::principal::Role;
 use countersign_core::receipt::Answer;
 use countersign_core::trust::outcome::Refused;
-use countersign_net::DialCause;
 use support::{Client, Node, cluster_of};
 
 async fn revoke_principal(node: &Node, role: &str) -> Result<RevokedCertificates, ControlError> {
@@ -34,7 +33,7 @@ fn closed(revoked: &RevokedCertificates) -> Vec<u64> {
 
 async fn is_refused(client: &Client, node: &Node, expected: Refusal) {
     let error = client.connect(node).await.map(drop).unwrap_err();
-    assert!(matches!(error.cause, DialCause::Refused { code } if code.refusal() == Some(expected)), "{error:?}");
+    assert_eq!(error.metadata().get(REFUSAL).unwrap(), expected.label(), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

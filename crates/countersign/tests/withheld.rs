@@ -222,14 +222,12 @@ async fn a_call_that_streams_is_cut_when_the_lease_lapses() {
     let client = nodes[0].client("pay").await;
     nodes[0].converged(3).await;
     nodes[0].add_rule(rule("echo", "client/pay", "write", "service:test.Echo/*")).await;
-    let stream = client.dialer.dial(&nodes[0].address()).await.unwrap();
-    let endpoint = tonic::transport::Endpoint::from_static("http://cluster");
-    let channel = countersign::channel_over(&endpoint, stream);
+    let channel = support::connect(&client.dialer, &nodes[0].client_address()).await.unwrap();
 
     let (send, sent) = tokio::sync::mpsc::channel::<Result<Bytes, Infallible>>(1);
     let sent = tonic::body::Body::new(Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(sent)));
     let request = |method: &str, path: &str, body| {
-        let request = axum::http::Request::builder().method(method).uri(format!("http://cluster{path}"));
+        let request = axum::http::Request::builder().method(method).uri(path);
         request.header(header::CONTENT_TYPE, "application/grpc").body(body).unwrap()
     };
     let both = request("POST", "/test.Echo/Both", sent);

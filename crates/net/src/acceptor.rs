@@ -25,7 +25,7 @@ use crate::gate::Gate;
 use crate::handshake::{Hello, LINGER, Port, Refused, linger};
 use crate::routes::Routes;
 use crate::share::Shares;
-use crate::stream::{EnrollStream, PeerStream, ServiceStream};
+use crate::stream::{EnrollStream, PeerStream};
 
 /// What an acceptor grants to peers that it does not know yet.
 #[derive(Debug, Clone, Copy)]
@@ -211,11 +211,6 @@ impl Shared {
             }
             // The client port has an acceptor of its own, and `Hello` reads no such offer here.
             Alpn::Client => Err(hello.refuse(Refusal::Protocol).await),
-            Alpn::Service => {
-                let proven = hello.authenticate(&self.endpoint).await?;
-                let judged = proven.judge(&self.endpoint, attempt).await?;
-                judged.hand_over(&self.routes.service, attempt, ServiceStream::new).await
-            }
         }
     }
 

@@ -6,22 +6,20 @@
 
 use countersign_core::peer::Wanted;
 
-/// What a connection is for: one of the three purposes of the cluster port, or the client port.
+/// What a connection is for: one of the two purposes of the cluster port, or the client port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Alpn {
     /// An unauthenticated caller with a join token, or a member that returns. No client certificate.
     Enroll,
     /// Between members: Raft and what belongs to it.
     Peer,
-    /// Any principal: embedded services, policy, renewal.
-    Service,
-    /// Any principal, on the client port.
+    /// Any principal, on the client port: embedded services, policy, renewal.
     Client,
 }
 
 impl Alpn {
     /// Every protocol of the cluster port.
-    pub const ALL: [Self; 3] = [Self::Enroll, Self::Peer, Self::Service];
+    pub const ALL: [Self; 2] = [Self::Enroll, Self::Peer];
 
     /// The protocol name on the wire; for the client port, that over QUIC. Over TCP the client port speaks
     /// [`HttpVersion`]s.
@@ -29,7 +27,6 @@ impl Alpn {
         match self {
             Self::Enroll => b"countersign/1 enroll",
             Self::Peer => b"countersign/1 peer",
-            Self::Service => b"countersign/1 service",
             Self::Client => b"countersign/1 client",
         }
     }
@@ -39,7 +36,6 @@ impl Alpn {
         match self {
             Self::Enroll => "enroll",
             Self::Peer => "peer",
-            Self::Service => "service",
             Self::Client => "client",
         }
     }
@@ -49,7 +45,7 @@ impl Alpn {
         match self {
             Self::Enroll => None,
             Self::Peer => Some(Wanted::AnyNode),
-            Self::Service | Self::Client => Some(Wanted::AnyPrincipal),
+            Self::Client => Some(Wanted::AnyPrincipal),
         }
     }
 
@@ -58,7 +54,7 @@ impl Alpn {
     pub(crate) const fn serves_principals(self) -> bool {
         match self {
             Self::Enroll | Self::Peer => false,
-            Self::Service | Self::Client => true,
+            Self::Client => true,
         }
     }
 
@@ -67,7 +63,7 @@ impl Alpn {
     pub(crate) const fn recovers(self) -> bool {
         match self {
             Self::Peer => true,
-            Self::Enroll | Self::Service | Self::Client => false,
+            Self::Enroll | Self::Client => false,
         }
     }
 
@@ -79,7 +75,7 @@ impl Alpn {
     /// The protocol that a ClientHello to the cluster port asks for: the only one it offers, and a known one.
     pub(crate) fn of_offer<'a>(offered: Option<impl Iterator<Item = &'a [u8]>>) -> Result<Self, OfferError> {
         match Self::of_quic_offer(offered)? {
-            of_cluster_port @ (Self::Enroll | Self::Peer | Self::Service) => Ok(of_cluster_port),
+            of_cluster_port @ (Self::Enroll | Self::Peer) => Ok(of_cluster_port),
             Self::Client => Err(OfferError::Unknown),
         }
     }
@@ -174,7 +170,7 @@ mod tests {
         assert_eq!(offer(&[b"h3", b"http/1.1", b"h2"]), Ok(()));
         assert_eq!(offer(&[]), Err(OfferError::Unknown));
         assert_eq!(offer(&[b"h3"]), Err(OfferError::Unknown));
-        for alpn in [Alpn::Enroll, Alpn::Peer, Alpn::Service, Alpn::Client] {
+        for alpn in [Alpn::Enroll, Alpn::Peer, Alpn::Client] {
             assert_eq!(offer(&[alpn.id()]), Err(OfferError::Several), "{alpn}");
             assert_eq!(offer(&[b"h2", alpn.id()]), Err(OfferError::Several), "{alpn}");
         }
@@ -198,6 +194,6 @@ mod tests {
         assert_eq!(offer(&[b"countersign/1 peer "]), Err(OfferError::Unknown));
         assert_eq!(offer(&[Alpn::Peer.id(), b"h2"]), Err(OfferError::Several));
         assert_eq!(offer(&[Alpn::Peer.id(), Alpn::Peer.id()]), Err(OfferError::Several));
-        assert_eq!(offer(&[Alpn::Enroll.id(), Alpn::Service.id()]), Err(OfferError::Several));
+        assert_eq!(offer(&[Alpn::Enroll.id(), Alpn::Peer.id()]), Err(OfferError::Several));
     }
 }

@@ -34,7 +34,7 @@ use crate::handshake::{Hello, LINGER, Port, Refused, Unfit, linger};
 use crate::routes::Route;
 use crate::session::Session;
 use crate::share::{Share, Shares};
-use crate::stream::ServiceStream;
+use crate::stream::ClientStream;
 
 /// Silence after which the kernel asks whether the caller is still there, and how often it asks again.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -49,7 +49,7 @@ pub enum ClientConnection {
     /// The cluster knows the caller.
     Accepted {
         /// Its bytes, until trust ends them.
-        stream: ServiceStream,
+        stream: ClientStream,
         /// What is spoken.
         http: HttpVersion,
         /// The address that the caller dialed.

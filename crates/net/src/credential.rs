@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use countersign_core::id::KeyId;
+use countersign_core::name::Host;
 use countersign_core::time::{UnixMillis, Validity};
 use countersign_pki::key::{KeyError, KeyPair};
-use countersign_pki::verify::{Bundle, ChainError, Usage, VerifiedChain, validity_of, verify_chain};
+use countersign_pki::verify::{Bundle, ChainError, Usage, VerifiedChain, hosts_of, validity_of, verify_chain};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
@@ -72,6 +73,11 @@ impl Credential {
     /// When the leaf is valid; none if it cannot be read.
     pub const fn validity(&self) -> Option<Validity> {
         self.validity
+    }
+
+    /// The hosts that the leaf names; none if it cannot be read.
+    pub fn hosts(&self) -> Vec<Host> {
+        self.chain().next().and_then(|leaf| hosts_of(leaf).ok()).unwrap_or_default()
     }
 
     /// The leaf's key.

@@ -13,15 +13,19 @@ use crate::frame::{FrameError, RefusalCode};
 
 /// A failed attempt to connect.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot connect to `{address}` (failure id {failure_id})")]
+#[error("cannot connect to `{address}`{}", id_in_words(self.failure_id))]
 pub struct DialError {
     /// The address dialed.
     pub address: Address,
-    /// The attempt; the acceptor logs the same id, if the attempt reached one.
-    pub failure_id: FailureId,
+    /// The attempt; the acceptor logs the same id, if the attempt reached one. A client port takes no id from a client.
+    pub failure_id: Option<FailureId>,
     /// Why.
     #[source]
     pub cause: DialCause,
+}
+
+fn id_in_words(failure_id: Option<FailureId>) -> String {
+    failure_id.map_or_else(String::new, |id| format!(" (failure id {id})"))
 }
 
 /// Why an attempt to connect failed.

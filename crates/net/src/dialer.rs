@@ -25,8 +25,8 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use crate::alpn::Alpn;
-use crate::config::client_config;
+use crate::alpn::{Alpn, HttpVersion};
+use crate::config::client_config_for;
 use crate::counted::Counted;
 use crate::credential::Credential;
 use crate::dial_error::{DialCause, DialError, Foreign};
@@ -35,7 +35,7 @@ use crate::frame::{FRAME_LEN, FirstFrame};
 use crate::registry::{Closer, Connection, Registration};
 use crate::session::Session;
 use crate::sni;
-use crate::stream::{PeerStream, ServiceStream};
+use crate::stream::{ClientStream, PeerStream};
 use crate::trust::Trust;
 use crate::verifier::ChainVerifier;
 
@@ -73,18 +73,24 @@ impl Dialer {
     /// Connects to the member `node` under the peer protocol; also if its certificate has expired, which the scope of
     /// the stream's peer says.
     pub async fn dial_peer(&self, address: &Address, node: NodeId) -> Result<PeerStream, DialError> {
-        let (session, registration, peer, remote) = self.dial(address, Alpn::Peer, Expected::Node(node)).await?;
+        let connect = |failure_id| {
+            let expected = Expected::Node(node);
+            let name = expected.name(failure_id, &self.endpoint.trust().load());
+            self.connect(address, Alpn::Peer, expected, name)
+        };
+        let (session, registration, peer, remote) = attempt(address, self.deadline, connect).await?;
         Ok(PeerStream::new(session, registration, peer, remote))
     }
 
-    /// Connects to a member or broker under the service protocol. A server with an expired certificate is refused.
-    pub async fn dial_service(&self, address: &Address, expected: Expected) -> Result<ServiceStream, DialError> {
-        let (session, registration, peer, remote) = self.dial(address, Alpn::Service, expected).await?;
-        Ok(ServiceStream::new(session, registration, peer, remote))
-    }
-
-    async fn dial(&self, address: &Address, alpn: Alpn, expected: Expected) -> Result<Dialed, DialError> {
-        attempt(address, self.deadline, |failure_id| self.connect(address, alpn, expected, failure_id)).await
+    /// Connects to the client port of a member or broker, to speak HTTP/2 there. A server with an expired certificate
+    /// is refused here. A server that refuses this member says so as the answer to the first request.
+    pub async fn dial_client_port(&self, address: &Address, expected: Expected) -> Result<ClientStream, DialError> {
+        let connecting = async {
+            let name = sni::host_name(&address.host)?;
+            self.connect(address, Alpn::Client, expected, name).await
+        };
+        let (session, registration, peer, remote) = attempt_as_client(address, self.deadline, connecting).await?;
+        Ok(ClientStream::new(session, registration, peer, remote))
     }
 
     async fn connect(
@@ -92,18 +98,18 @@ impl Dialer {
         address: &Address,
         alpn: Alpn,
         expected: Expected,
-        failure_id: FailureId,
+        name: ServerName<'static>,
     ) -> Result<Dialed, DialCause> {
         let trust = self.endpoint.trust().load();
         let credential = trust.credential.clone().ok_or(DialCause::NoCredential)?;
-        let (wanted, name) = expected.name(failure_id, &trust);
+        let wanted = expected.wanted();
         let verifier = server_verifier(&self.endpoint, &trust, expected, &address.host);
         let Handshaken { tls, verified, remote } = handshake(address, alpn, Some(&credential), &verifier, name).await?;
         let closer = SockRef::from(tls.get_ref().0.socket()).try_clone().map_err(DialCause::Closed)?;
         let proof = verified.proof();
         let connection = Connection { proof, wanted, alpn, remote, dialed: true, closer: Closer::Tcp(closer) };
         let (registration, peer) = self.endpoint.admit(connection).map_err(DialCause::Judged)?;
-        let session = read_welcome(tls).await?;
+        let session = welcomed(alpn, tls).await?;
         match registration.closed().refusal() {
             None => Ok((session, registration, peer, remote)),
             Some(refusal) => Err(DialCause::Judged(refusal)),
@@ -112,11 +118,19 @@ impl Dialer {
 }
 
 impl Expected {
-    pub(crate) fn name(self, failure_id: FailureId, trust: &Trust) -> (Wanted, ServerName<'static>) {
+    /// The server name that carries the id of an attempt.
+    pub(crate) fn name(self, failure_id: FailureId, trust: &Trust) -> ServerName<'static> {
         let domain = &trust.view.trust_domain;
         match self {
-            Self::Node(node) => (Wanted::Node(node), sni::server_name(failure_id, &node.to_string(), domain)),
-            Self::Host => (Wanted::AnyPrincipal, sni::server_name(failure_id, "service", domain)),
+            Self::Node(node) => sni::server_name(failure_id, &node.to_string(), domain),
+            Self::Host => sni::server_name(failure_id, "service", domain),
+        }
+    }
+
+    pub(crate) const fn wanted(self) -> Wanted {
+        match self {
+            Self::Node(node) => Wanted::Node(node),
+            Self::Host => Wanted::AnyPrincipal,
         }
     }
 }
@@ -131,11 +145,7 @@ pub(crate) fn server_verifier(
     let (endpoint, trust, host) = (endpoint.clone(), Arc::clone(trust), host.clone());
     ChainVerifier::new(move |presented| {
         let chain = endpoint.chains().verify(&trust, presented, Usage::Server).map_err(DialCause::Untrusted)?;
-        let wanted = match expected {
-            Expected::Node(node) => Wanted::Node(node),
-            Expected::Host => Wanted::AnyPrincipal,
-        };
-        endpoint.judge(&trust, &chain.proof(), wanted).map_err(DialCause::Judged)?;
+        endpoint.judge(&trust, &chain.proof(), expected.wanted()).map_err(DialCause::Judged)?;
         if expected == Expected::Host && !serves_host(&chain, &host) {
             return Err(DialCause::Host);
         }
@@ -159,13 +169,23 @@ pub(crate) async fn attempt<T, F: Future<Output = Result<T, DialCause>>>(
     connect: impl FnOnce(FailureId) -> F,
 ) -> Result<T, DialError> {
     let failure_id = sni::draw();
-    let outcome = tokio::time::timeout(deadline, pin!(connect(failure_id))).await;
+    let outcome = within(deadline, pin!(connect(failure_id))).await;
+    outcome.map_err(|cause| DialError { address: address.clone(), failure_id: Some(failure_id), cause })
+}
+
+/// Runs one attempt at a client port under one deadline. The other end takes no id from a client.
+pub(crate) async fn attempt_as_client<T>(
+    address: &Address,
+    deadline: Duration,
+    connecting: impl Future<Output = Result<T, DialCause>>,
+) -> Result<T, DialError> {
+    let outcome = within(deadline, pin!(connecting)).await;
+    outcome.map_err(|cause| DialError { address: address.clone(), failure_id: None, cause })
+}
+
+async fn within<T>(deadline: Duration, connecting: impl Future<Output = Result<T, DialCause>>) -> Result<T, DialCause> {
     let millis = u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX);
-    outcome.unwrap_or(Err(DialCause::Deadline { millis })).map_err(|cause| DialError {
-        address: address.clone(),
-        failure_id,
-        cause,
-    })
+    tokio::time::timeout(deadline, connecting).await.unwrap_or(Err(DialCause::Deadline { millis }))
 }
 
 /// A TLS handshake that has ended well, under the protocol that was asked for.
@@ -184,7 +204,8 @@ pub(crate) async fn handshake<T: Send + 'static>(
     name: ServerName<'static>,
 ) -> Result<Handshaken<T>, DialCause> {
     let verifying = Arc::clone(verifier) as Arc<dyn ServerCertVerifier>;
-    let config = client_config(alpn, credential, verifying).map_err(DialCause::Tls)?;
+    let protocol = over_tcp(alpn);
+    let config = client_config_for(protocol, credential, verifying).map_err(DialCause::Tls)?;
     let (socket, remote) = open(address).await.map_err(DialCause::Connect)?;
     let socket = Counted::new(socket, PREAUTH_BYTES_MAX);
     let ended = TlsConnector::from(Arc::new(config)).connect(name, socket).await;
@@ -195,10 +216,18 @@ pub(crate) async fn handshake<T: Send + 'static>(
         // A handshake that ended without asking the verifier: rustls promises that there is none.
         (Ok(_), None) => return Err(DialCause::NotCountersign(Foreign::Protocol)),
     };
-    if tls.get_ref().1.alpn_protocol() != Some(alpn.id()) {
+    if tls.get_ref().1.alpn_protocol() != Some(protocol) {
         return Err(DialCause::NotCountersign(Foreign::Protocol));
     }
     Ok(Handshaken { tls, verified, remote })
+}
+
+/// The protocol that is offered for this purpose.
+const fn over_tcp(alpn: Alpn) -> &'static [u8] {
+    match alpn {
+        Alpn::Enroll | Alpn::Peer => alpn.id(),
+        Alpn::Client => HttpVersion::Http2.id(),
+    }
 }
 
 async fn open(address: &Address) -> std::io::Result<(TcpStream, SocketAddr)> {
@@ -216,6 +245,20 @@ async fn open(address: &Address) -> std::io::Result<(TcpStream, SocketAddr)> {
     // Requests are small; waiting to fill a segment costs 40 ms each.
     socket.set_nodelay(true)?;
     Ok((socket, remote))
+}
+
+/// The session of a connection that both ends agree on. On a client port no first frame says so.
+pub(crate) async fn welcomed(alpn: Alpn, tls: TlsStream<Counted>) -> Result<Box<dyn Session>, DialCause> {
+    match alpn {
+        Alpn::Enroll | Alpn::Peer => read_welcome(tls).await,
+        Alpn::Client => Ok(unwelcomed(tls)),
+    }
+}
+
+/// The session of a client. From now on the acceptor may send as much as it likes.
+fn unwelcomed(mut tls: TlsStream<Counted>) -> Box<dyn Session> {
+    tls.get_mut().0.lift();
+    Box::new(tls)
 }
 
 /// Reads the acceptor's first frame. Before it nothing is sent; from then on the acceptor may send as much as it likes.

@@ -25,7 +25,7 @@ use crate::frame::FirstFrame;
 use crate::registry::{Closer, Connection, Registration};
 use crate::routes::Route;
 use crate::session::{ENROLL_EXPORTER, Session};
-use crate::stream::{ServiceStream, SponsorProof};
+use crate::stream::{ClientStream, SponsorProof};
 use crate::trust::Trust;
 use crate::verifier::ChainVerifier;
 
@@ -149,7 +149,7 @@ impl Hello {
         };
         let certificate: Arc<dyn ResolvesServerCert> = credential.resolver();
         let config = match alpn {
-            Alpn::Enroll | Alpn::Peer | Alpn::Service => server_config(alpn, certificate, verifier),
+            Alpn::Enroll | Alpn::Peer => server_config(alpn, certificate, verifier),
             Alpn::Client => server_config_for(&HttpVersion::ALL.map(HttpVersion::id), certificate, verifier),
         };
         let config = config.map_err(|e| Failure::of(Refusal::Handshake, &e))?;
@@ -160,7 +160,7 @@ impl Hello {
         })?;
         let agreed = tls.get_ref().1.alpn_protocol();
         let is_ours = match alpn {
-            Alpn::Enroll | Alpn::Peer | Alpn::Service => agreed == Some(alpn.id()),
+            Alpn::Enroll | Alpn::Peer => agreed == Some(alpn.id()),
             Alpn::Client => HttpVersion::of_agreed(agreed).is_some(),
         };
         if is_ours { Ok(tls) } else { Err(Failure::from(Refusal::Protocol).into()) }
@@ -242,10 +242,10 @@ pub(crate) struct Judged {
 impl Judged {
     /// Hands the connection over as it is: on the client port nothing is said first. From then on the other end may
     /// send as much as it likes.
-    pub(crate) fn into_client(self, attempt: &Attempt) -> ServiceStream {
+    pub(crate) fn into_client(self, attempt: &Attempt) -> ClientStream {
         let Self { mut tls, registration, peer } = self;
         tls.get_mut().0.lift();
-        ServiceStream::new(Box::new(tls), registration, peer, attempt.source)
+        ClientStream::new(Box::new(tls), registration, peer, attempt.source)
     }
 
     pub(crate) async fn hand_over<S>(

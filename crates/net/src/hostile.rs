@@ -15,14 +15,15 @@ use crate::alpn::Alpn;
 use crate::config::server_config;
 use crate::credential::Credential;
 use crate::dial_error::{DialCause, DialError};
-use crate::dialer::{Handshaken, attempt, handshake, read_welcome};
+use crate::dialer::{Handshaken, attempt, handshake, welcomed};
 use crate::session::Session;
 use crate::sni;
 use crate::verifier::ChainVerifier;
 
 const DEADLINE: Duration = Duration::from_millis(HANDSHAKE_MILLIS_MAX);
 
-/// Dials under any protocol, with any certificate or none, and trusts every server. `Ok` if it was let in.
+/// Dials under any protocol, with any certificate or none, and trusts every server. `Ok` if it was let in; on a client port, if the
+/// handshake has ended at this end.
 pub async fn dial_unchecked(
     address: &Address,
     alpn: Alpn,
@@ -33,7 +34,7 @@ pub async fn dial_unchecked(
         let name = sni::server_name(failure_id, "unchecked", &domain);
         let verifier = ChainVerifier::new(|_| Ok::<_, DialCause>(()));
         let Handshaken { tls, .. } = handshake(address, alpn, credential, &verifier, name).await?;
-        read_welcome(tls).await
+        welcomed(alpn, tls).await
     })
     .await
 }

@@ -8,13 +8,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::sni;
 use countersign_core::limits::HANDSHAKE_MILLIS_MAX;
 use countersign_core::name::{Address, Host};
 use countersign_core::peer::{Proof, Refusal, VerifiedPeer, Wanted};
 use countersign_core::time::UnixMillis;
 use countersign_pki::foreign::{CertificateNames, ForeignChain, verify_foreign_chain};
 use countersign_pki::verify::{Bundle, Usage};
-use rustls_pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
@@ -122,7 +122,7 @@ pub async fn dial_https(
         let config = client_config_for(HTTP, Some(credential), Arc::clone(&verifier) as _).map_err(DialCause::Tls)?;
         let target = (address.host.to_string(), address.port);
         let socket = TcpStream::connect(target).await.map_err(DialCause::Connect)?;
-        let name = ServerName::try_from(address.host.to_string()).map_err(|_| DialCause::Host)?;
+        let name = sni::host_name(&address.host)?;
         let ended = TlsConnector::from(Arc::new(config)).connect(name, socket).await;
         match (ended, verifier.take_outcome()) {
             (Ok(tls), Some(Ok(_))) => Ok(tls),

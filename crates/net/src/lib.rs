@@ -8,7 +8,7 @@
 //! - [`stream`] has one type for each protocol, so an unauthenticated connection cannot reach what only members may
 //!   reach.
 //! - [`session`] is what a stream needs of its transport; [`quic`] and [`https`] are ports beside the cluster port.
-//! - [`service_client`] is for programs outside the cluster: a certificate, a trust bundle, and no view.
+//! - [`client_dialer`] is for programs outside the cluster: a certificate, a trust bundle, and no view.
 //!
 //! It must never hand over a stream whose peer was not judged, or read a byte of a peer before `Welcome`. It must never
 //! fall back to anything weaker than TLS 1.3. It knows nothing of Raft, of the schemas or of policy.
@@ -21,6 +21,7 @@ mod attempt;
 mod budget;
 mod chains;
 pub mod client_acceptor;
+pub mod client_dialer;
 pub mod clock;
 mod config;
 mod counted;
@@ -47,7 +48,6 @@ pub mod refusal;
 pub mod registry;
 pub mod returning;
 pub mod routes;
-pub mod service_client;
 pub mod session;
 mod share;
 mod sni;
@@ -59,6 +59,7 @@ pub mod view;
 pub use acceptor::{Acceptor, AcceptorLimits};
 pub use alpn::{Alpn, HttpVersion};
 pub use client_acceptor::{ClientAcceptor, ClientConnection, RefusedStream};
+pub use client_dialer::{ClientDialer, ClientFilesError, Judge, ServedBy, ServerStream, Unverified};
 pub use clock::{Clock, SystemClock};
 pub use credential::{Credential, CredentialError};
 pub use dial_error::{DialCause, DialError};
@@ -72,8 +73,7 @@ pub use refusal::{LoggedRefusals, RefusalRecord, Refusals};
 pub use registry::{ClosedConnection, LiveConnection, Registry};
 pub use returning::{RecognizedServer, ReturnStream, Unrecognized, UnrecognizedServer, dial_return};
 pub use routes::Routes;
-pub use service_client::{ClientStream, Judge, ServedBy, ServiceClient, Unverified};
 pub use session::{Protection, Session};
-pub use stream::{EnrollStream, PeerStream, ServiceStream, SponsorProof};
+pub use stream::{ClientStream, EnrollStream, PeerStream, SponsorProof};
 pub use trust::{LiveTrust, StaleGeneration, Trust};
 pub use view::{ViewStream, dial_view};

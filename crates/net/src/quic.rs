@@ -25,8 +25,6 @@ use crate::stream::ClosedByTrust;
 pub enum QuicPurpose {
     /// Between members.
     Peer,
-    /// Any principal.
-    Service,
     /// Any principal, on the client port: bounded as [`quic_limits`](crate::quic_limits) says, without a first frame.
     Client,
 }
@@ -35,7 +33,6 @@ impl QuicPurpose {
     pub(crate) const fn alpn(self) -> Alpn {
         match self {
             Self::Peer => Alpn::Peer,
-            Self::Service => Alpn::Service,
             Self::Client => Alpn::Client,
         }
     }
@@ -43,14 +40,14 @@ impl QuicPurpose {
     pub(crate) const fn wanted(self) -> Wanted {
         match self {
             Self::Peer => Wanted::AnyNode,
-            Self::Service | Self::Client => Wanted::AnyPrincipal,
+            Self::Client => Wanted::AnyPrincipal,
         }
     }
 
     /// Whether the acceptor says `Welcome` or `Refused` in a first frame. Without one, a refusal closes the connection.
     pub(crate) const fn has_first_frame(self) -> bool {
         match self {
-            Self::Peer | Self::Service => true,
+            Self::Peer => true,
             Self::Client => false,
         }
     }

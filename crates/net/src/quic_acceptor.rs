@@ -120,7 +120,7 @@ impl QuicAcceptor {
         let mut template = quinn::ServerConfig::with_crypto(prepare(&endpoint, &trust, purpose)?.config);
         match purpose {
             QuicPurpose::Client => quic_limits::bound(&mut template),
-            QuicPurpose::Peer | QuicPurpose::Service => {}
+            QuicPurpose::Peer => {}
         }
         let runtime = Arc::new(quinn::TokioRuntime);
         let quic = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(template.clone()), socket, runtime);

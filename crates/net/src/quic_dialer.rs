@@ -59,7 +59,7 @@ impl QuicDialer {
     ) -> Result<QuicConnection, DialCause> {
         let trust = self.endpoint.trust().load();
         let credential = trust.credential.clone().ok_or(DialCause::NoCredential)?;
-        let (wanted, name) = expected.name(failure_id, &trust);
+        let (wanted, name) = (expected.wanted(), expected.name(failure_id, &trust));
         let verifier = server_verifier(&self.endpoint, &trust, expected, &address.host);
         let verifying = Arc::clone(&verifier) as Arc<dyn ServerCertVerifier>;
         let config = client_config(purpose.alpn(), Some(&credential), verifying).map_err(DialCause::Tls)?;

@@ -285,7 +285,7 @@ impl Registry {
         ids.into_iter().filter_map(|id| self.close(id, refusal)).collect()
     }
 
-    /// Closes every connection that was accepted under the service protocol: this end serves no client any more.
+    /// Closes every connection that was accepted on the client port: this end serves no client any more.
     pub fn close_services(&self, refusal: Refusal) -> Vec<ClosedConnection> {
         let entries = self.lock();
         let serving = entries.by_id.iter().filter(|(_, entry)| entry.connection.serves_principal());

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::mpsc::{OwnedPermit, Receiver, Sender, channel};
 
-use crate::stream::{EnrollStream, PeerStream, ServiceStream};
+use crate::stream::{EnrollStream, PeerStream};
 
 /// The queue of one protocol; none while it is not served.
 pub(crate) struct Route<T>(ArcSwapOption<Sender<T>>);
@@ -38,12 +38,11 @@ impl<T> Route<T> {
 pub struct Routes {
     pub(crate) enroll: Route<EnrollStream>,
     pub(crate) peer: Route<PeerStream>,
-    pub(crate) service: Route<ServiceStream>,
 }
 
 impl Routes {
     pub(crate) fn new() -> Self {
-        Self { enroll: Route::new(), peer: Route::new(), service: Route::new() }
+        Self { enroll: Route::new(), peer: Route::new() }
     }
 
     /// Serves enrollment from now on, with at most `bound` connections waiting.
@@ -54,10 +53,5 @@ impl Routes {
     /// Serves members from now on, with at most `bound` connections waiting.
     pub fn peers(&self, bound: usize) -> Receiver<PeerStream> {
         self.peer.serve(bound)
-    }
-
-    /// Serves principals from now on, with at most `bound` connections waiting.
-    pub fn services(&self, bound: usize) -> Receiver<ServiceStream> {
-        self.service.serve(bound)
     }
 }

@@ -5,8 +5,11 @@
 //! nothing.
 
 use countersign_core::id::FailureId;
+use countersign_core::name::Host;
 use countersign_core::principal::TrustDomain;
 use rustls_pki_types::{DnsName, ServerName};
+
+use crate::dial_error::DialCause;
 
 /// What a joiner dials: it does not know the trust domain yet.
 const ENROLL: &str = "enroll.internal";
@@ -25,6 +28,11 @@ pub(crate) fn enroll_name(attempt: FailureId) -> ServerName<'static> {
         // Unreachable: sixteen hex digits and a constant are a DNS name. An address sends no server name at all.
         Err(_) => ServerName::IpAddress(core::net::Ipv4Addr::LOCALHOST.into()),
     }
+}
+
+/// The server name of a stock client: the host that it dials. An address sends none (RFC 6066 section 3).
+pub(crate) fn host_name(host: &Host) -> Result<ServerName<'static>, DialCause> {
+    ServerName::try_from(host.to_string()).map_err(|_| DialCause::Host)
 }
 
 /// The attempt id in a server name: its first label, exactly sixteen lower-case hex digits with another label behind

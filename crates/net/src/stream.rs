@@ -1,5 +1,5 @@
 //! The streams that come out: one type per protocol, so that an unauthenticated connection cannot reach what only
-//! members may reach. A [`PeerStream`] and a [`ServiceStream`] exist only with a judged peer; an [`EnrollStream`] has
+//! members may reach. A [`PeerStream`] and a [`ClientStream`] exist only with a judged peer; an [`EnrollStream`] has
 //! none.
 
 use std::io;
@@ -156,8 +156,8 @@ verified_stream! {
     PeerStream
 }
 verified_stream! {
-    /// A connection to any principal, accepted or dialed, under the service protocol.
-    ServiceStream
+    /// A connection on a client port, accepted or dialed. Any principal may be at the other end.
+    ClientStream
 }
 
 /// An accepted connection of an unauthenticated caller: encrypted, this end proven, the other end unknown.
@@ -337,7 +337,7 @@ mod tests {
             .register(Connection {
                 proof,
                 wanted: Wanted::AnyPrincipal,
-                alpn: Alpn::Service,
+                alpn: Alpn::Client,
                 remote: "10.0.0.1:1".parse().unwrap(),
                 dialed: false,
                 closer: Closer::Tcp(socket),

@@ -12,7 +12,7 @@ use countersign_core::peer::Refusal;
 use countersign_core::principal::TrustDomain;
 use countersign_core::time::UnixMillis;
 use countersign_net::dial_error::Foreign;
-use countersign_net::{Alpn, DialCause, Endpoint, Protection, ServedBy, ServiceClient, Session, Trust, dial_enroll};
+use countersign_net::{Alpn, ClientDialer, DialCause, Endpoint, Protection, ServedBy, Session, Trust, dial_enroll};
 use countersign_pki::verify::Bundle;
 use rig::{
     Cluster, DAY, ManualClock, NOW, Sink, Wish, authority, client_principal, dialed, domain, issue, node_principal,
@@ -116,7 +116,7 @@ async fn a_proxy_that_ends_tls_is_told_from_the_cluster() {
     let error = dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
     assert!(matches!(error.cause, DialCause::Untrusted(_)), "{error:?}");
     assert!(error.cause.to_string().contains("proxy"));
-    assert_eq!(server.refused().await.failure_id, error.failure_id);
+    assert_eq!(Some(server.refused().await.failure_id), error.failure_id);
     let error = dial_enroll(&server.dialed(), AuthorityId([1; 32])).await.unwrap_err();
     assert!(matches!(error.cause, DialCause::Pin { .. }), "{error:?}");
 }
@@ -131,21 +131,21 @@ async fn a_member_without_a_certificate_cannot_dial() {
     assert!(matches!(error.cause, DialCause::NoCredential), "{error:?}");
 }
 
-fn outside(cluster: &Cluster, domain: TrustDomain, now: UnixMillis) -> ServiceClient {
+fn outside(cluster: &Cluster, domain: TrustDomain, now: UnixMillis) -> ClientDialer {
     let bundle = Bundle::new([cluster.authority.certificate()]).unwrap();
     let clock = ManualClock::new();
     clock.set(now);
-    ServiceClient::new(Arc::new(bundle), domain, cluster.client.credential(), Arc::new(clock))
+    ClientDialer::new(Arc::new(bundle), domain, cluster.client.credential(), Arc::new(clock))
 }
 
 #[tokio::test]
 async fn a_client_outside_the_cluster_is_served_by_the_host_it_dialed() {
     let cluster = Cluster::new();
     let mut server = cluster.serve(1).await;
-    let mut stream = outside(&cluster, domain(), NOW).dial(&server.dialed()).await.unwrap();
+    let mut stream = outside(&cluster, domain(), NOW).dial(&server.client_port()).await.unwrap();
     assert_eq!(stream.server(), &ServedBy::Issued(node_principal(1)));
     assert_eq!(stream.protection(), Protection::Tls { key_exchange: Some("X25519MLKEM768") });
-    let mut accepted = server.services.recv().await.unwrap();
+    let mut accepted = server.client().await;
     assert_eq!(accepted.peer().principal(), &client_principal("pay"));
     accepted.write_all(b"hello").await.unwrap();
     let mut got = [0; 5];
@@ -163,17 +163,17 @@ async fn an_external_client_refuses_a_server_that_should_not_serve_it() {
         (outside(&cluster, domain(), NOW.plus_secs(2 * DAY)), Refusal::Expired),
         (outside(&cluster, domain(), NOW.minus_secs(120)), Refusal::NotYetValid),
     ] {
-        let error = client.dial(&server.dialed()).await.unwrap_err();
+        let error = client.dial(&server.client_port()).await.unwrap_err();
         assert!(matches!(error.cause, DialCause::Judged(refusal) if refusal == expected), "{error:?}");
-        assert_eq!(server.refused().await.failure_id, error.failure_id);
+        assert_eq!((error.failure_id, server.refused().await.refusal), (None, Refusal::Handshake));
     }
     // Another client, with a certificate of the same authority, must not pass for a server.
     server.endpoint.publish_credential(cluster.client.credential());
-    let error = outside(&cluster, domain(), NOW).dial(&server.dialed()).await.unwrap_err();
+    let error = outside(&cluster, domain(), NOW).dial(&server.client_port()).await.unwrap_err();
     assert!(matches!(error.cause, DialCause::Untrusted(_)), "{error:?}");
     // An authority that is not in the bundle is refused too.
     let outsider = issue(&authority(None), &Wish { endorsed: Some((1, 1)), ..wish(node_principal(1)) });
     server.endpoint.publish_credential(outsider.credential());
-    let error = outside(&cluster, domain(), NOW).dial(&server.dialed()).await.unwrap_err();
+    let error = outside(&cluster, domain(), NOW).dial(&server.client_port()).await.unwrap_err();
     assert!(matches!(error.cause, DialCause::Untrusted(_)), "{error:?}");
 }

@@ -53,9 +53,9 @@ async fn a_known_client_is_served_but_is_no_peer() {
     let cluster = Cluster::new();
     let mut server = cluster.serve(1).await;
     let dialer = cluster.dialer(&cluster.client);
-    let stream = dialer.dial_service(&server.dialed(), Expected::Host).await.unwrap();
+    let stream = dialer.dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
     assert_eq!(stream.peer().principal(), &node_principal(1));
-    assert_eq!(server.services.recv().await.unwrap().peer().principal(), &client_principal("pay"));
+    assert_eq!(server.client().await.peer().principal(), &client_principal("pay"));
     let error = dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
     refused(&mut server, &error, Refusal::NotANode).await;
 }
@@ -64,7 +64,7 @@ async fn a_known_client_is_served_but_is_no_peer() {
 async fn refused(server: &mut Server, error: &DialError, expected: Refusal) {
     let record = server.refused().await;
     assert_eq!(record.refusal, expected, "{record:?} {error:?}");
-    assert_eq!(record.failure_id, error.failure_id);
+    assert_eq!(Some(record.failure_id), error.failure_id);
     match &error.cause {
         DialCause::Refused { code } => assert_eq!(code.refusal(), Some(expected)),
         DialCause::Alert { .. } => assert_eq!(expected, Refusal::Handshake),
@@ -133,8 +133,8 @@ async fn a_revoked_key_is_refused_whatever_certificate_carries_it() {
     let mut server = cluster.serve(1).await;
     let error = dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
     refused(&mut server, &error, Refusal::KeyRevoked).await;
-    let error = client.dial_service(&server.dialed(), Expected::Host).await.unwrap_err();
-    refused(&mut server, &error, Refusal::KeyRevoked).await;
+    let _dialed = client.dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
+    assert_eq!(server.refused_client().await, Refusal::KeyRevoked);
 }
 
 /// Two clusters under one authority: each refuses the other's certificates.
@@ -157,8 +157,8 @@ async fn an_unknown_admin_and_an_unrecorded_client_key_are_refused() {
     let admin = Principal { role: Role::parse("admin/root").unwrap(), ..node_principal(1) };
     for principal in [admin, client_principal("pay"), client_principal("unknown")] {
         let who = cluster.issue(&wish(principal));
-        let error = cluster.dialer(&who).dial_service(&server.dialed(), Expected::Host).await.unwrap_err();
-        refused(&mut server, &error, Refusal::PrincipalUnknown).await;
+        let _dialed = cluster.dialer(&who).dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
+        assert_eq!(server.refused_client().await, Refusal::PrincipalUnknown);
     }
 }
 
@@ -174,7 +174,7 @@ async fn a_dialer_refuses_a_server_that_it_did_not_dial() {
     let error = old.dial_peer(&server.dialed(), NodeId(3)).await.unwrap_err();
     assert!(matches!(error.cause, DialCause::Judged(Refusal::WrongNode)), "{error:?}");
     let record = server.refused().await;
-    assert_eq!((record.refusal, record.failure_id), (Refusal::Handshake, error.failure_id));
+    assert_eq!((record.refusal, Some(record.failure_id)), (Refusal::Handshake, error.failure_id));
 
     // A server under another authority; its own view trusts that one.
     let mut foreign = Cluster::new();
@@ -183,12 +183,12 @@ async fn a_dialer_refuses_a_server_that_it_did_not_dial() {
     let mut impostor = impostor.await;
     let error = old.dial_peer(&impostor.dialed(), NodeId(1)).await.unwrap_err();
     assert!(matches!(error.cause, DialCause::Untrusted(_)), "{error:?}");
-    assert_eq!(impostor.refused().await.failure_id, error.failure_id);
+    assert_eq!(Some(impostor.refused().await.failure_id), error.failure_id);
 
     // A client's certificate, issued by the right authority, at a server.
     let pay = cluster.serve(1).await;
     pay.endpoint.publish_credential(cluster.client.credential());
-    let error = old.dial_service(&pay.dialed(), Expected::Host).await.unwrap_err();
+    let error = old.dial_client_port(&pay.client_port(), Expected::Host).await.unwrap_err();
     assert!(matches!(error.cause, DialCause::Untrusted(_)), "{error:?}");
 
     // An evicted server.
@@ -204,18 +204,18 @@ async fn a_service_is_dialed_by_a_host_that_its_certificate_holds() {
     let trust = cluster.trust(cluster.nodes[&1].credential());
     let mut server = Server::start_on("0.0.0.0:0", trust, AcceptorLimits::default(), ManualClock::new()).await;
     let dialer = cluster.dialer(&cluster.client);
-    let port = server.address.port();
+    let port = server.client_address.port();
     for host in ["127.0.0.1", "localhost"] {
-        dialer.dial_service(&Address { host: Host::parse(host).unwrap(), port }, Expected::Host).await.unwrap();
-        server.services.recv().await.unwrap();
+        dialer.dial_client_port(&Address { host: Host::parse(host).unwrap(), port }, Expected::Host).await.unwrap();
+        server.client().await;
     }
     // The same machine under another name: reached, but the certificate is not for it.
     let other = Address { host: Host::parse("127.0.0.2").unwrap(), port };
-    let error = dialer.dial_service(&other, Expected::Host).await.unwrap_err();
+    let error = dialer.dial_client_port(&other, Expected::Host).await.unwrap_err();
     assert!(matches!(error.cause, DialCause::Host), "{error:?}");
-    assert_eq!(server.refused().await.failure_id, error.failure_id);
+    assert_eq!((error.failure_id, server.refused().await.refusal), (None, Refusal::Handshake));
     // A member that is dialed by its number may be reached at any address.
-    dialer.dial_service(&other, Expected::Node(NodeId(1))).await.unwrap();
+    dialer.dial_client_port(&other, Expected::Node(NodeId(1))).await.unwrap();
 }
 
 #[tokio::test]
@@ -225,14 +225,14 @@ async fn one_certificate_opens_a_bounded_number_of_connections() {
     let mut server = cluster.serve(1).await;
     let mut open = Vec::new();
     for _ in 0..countersign_core::limits::CONNECTIONS_PER_PRINCIPAL_MAX {
-        let dialed = client.dial_service(&server.dialed(), Expected::Host).await.unwrap();
-        open.push((dialed, server.services.recv().await.unwrap()));
+        let dialed = client.dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
+        open.push((dialed, server.client().await));
     }
-    let error = client.dial_service(&server.dialed(), Expected::Host).await.unwrap_err();
-    refused(&mut server, &error, Refusal::Connections).await;
+    let _dialed = client.dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
+    assert_eq!(server.refused_client().await, Refusal::Connections);
     // A member's own connections are not counted with it.
     let member = cluster.dialer(&cluster.nodes[&2]);
-    member.dial_service(&server.dialed(), Expected::Host).await.unwrap();
+    member.dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
 }
 
 #[tokio::test]
@@ -243,15 +243,15 @@ async fn all_services_together_open_a_bounded_number_of_connections() {
     let (client, member) = (cluster.dialer(&cluster.client), cluster.dialer(&cluster.nodes[&2]));
     let mut open = Vec::new();
     for dialer in [&client, &member] {
-        let dialed = dialer.dial_service(&server.dialed(), Expected::Host).await.unwrap();
-        open.push((dialed, server.services.recv().await.unwrap()));
+        let dialed = dialer.dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
+        open.push((dialed, server.client().await));
     }
     for dialer in [&client, &member] {
-        let error = dialer.dial_service(&server.dialed(), Expected::Host).await.unwrap_err();
-        refused(&mut server, &error, Refusal::Overloaded).await;
+        let _dialed = dialer.dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
+        assert_eq!(server.refused_client().await, Refusal::Overloaded);
     }
     // What members say to each other has room all the same, and a place that is given up is another's.
     member.dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
     open.pop();
-    client.dial_service(&server.dialed(), Expected::Host).await.unwrap();
+    client.dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
 }

@@ -12,7 +12,7 @@ use countersign_core::trust::member::Member;
 use countersign_core::trust::view::{AuthorityPhase, View};
 use countersign_net::frame::FirstFrame;
 use countersign_net::stream::ClosedByTrust;
-use countersign_net::{Alpn, DialCause, Dialer, Endpoint, Expected, PublishError, Registry, ServiceStream};
+use countersign_net::{Alpn, ClientStream, DialCause, Dialer, Endpoint, Expected, PublishError, Registry};
 use rig::raw::{Raw, first_frame};
 use rig::{Cluster, ManualClock, NOW, Sink, Wish, client_principal, node_principal, until, valid, wish};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -43,12 +43,12 @@ async fn an_eviction_closes_the_evicted_members_connections_and_no_others() {
     let pay = cluster.dialer(&cluster.client);
     let mut dialed_two = two.dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
     let mut accepted_two = server.peers.recv().await.unwrap();
-    let mut service_two = two.dial_service(&server.dialed(), Expected::Host).await.unwrap();
-    let accepted_service_two = server.services.recv().await.unwrap();
+    let mut service_two = two.dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
+    let accepted_service_two = server.client().await;
     let mut dialed_three = three.dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
     let mut accepted_three = server.peers.recv().await.unwrap();
-    let _pay = pay.dial_service(&server.dialed(), Expected::Host).await.unwrap();
-    let _accepted_pay = server.services.recv().await.unwrap();
+    let _pay = pay.dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
+    let _accepted_pay = server.client().await;
     let registry = server.endpoint.registry().clone();
     assert_eq!(principals(&registry), ["client/pay", "node/2", "node/2", "node/3"]);
 
@@ -86,7 +86,7 @@ async fn an_eviction_closes_the_evicted_members_connections_and_no_others() {
 }
 
 /// A reader that waits when the connection is closed is woken.
-async fn is_closed_while_reading(mut stream: ServiceStream) -> Refusal {
+async fn is_closed_while_reading(mut stream: ClientStream) -> Refusal {
     let error = stream.read_u8().await.unwrap_err();
     error.get_ref().and_then(|e| e.downcast_ref::<ClosedByTrust>()).unwrap().0
 }
@@ -124,8 +124,8 @@ async fn a_revoked_key_a_tainted_authority_and_a_removed_client_end_their_connec
         let mut cluster = Cluster::new();
         let mut server = cluster.serve(1).await;
         let pay = cluster.dialer(&cluster.client);
-        let _dialed = pay.dial_service(&server.dialed(), Expected::Host).await.unwrap();
-        let mut accepted = server.services.recv().await.unwrap();
+        let _dialed = pay.dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
+        let mut accepted = server.client().await;
         let key = cluster.client.id();
         let view = cluster.next(|view| match claim {
             0 => drop(view.revoked_keys.insert(key)),
@@ -240,7 +240,7 @@ async fn a_view_published_between_reading_trust_and_judging_still_refuses() {
     let error = two.dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
     assert!(matches!(error.cause, DialCause::Closed(_)), "{error:?}");
     let record = server.refused().await;
-    assert_eq!((record.refusal, record.failure_id), (Refusal::Evicted, error.failure_id));
+    assert_eq!((record.refusal, Some(record.failure_id)), (Refusal::Evicted, error.failure_id));
     assert_eq!(server.endpoint.registry().count(), 0);
     assert!(server.peers.try_recv().is_err());
 }
@@ -295,8 +295,8 @@ async fn connection_ends_with_its_record_where_that_ends_before_the_certificate(
     assert!(end < valid().not_after);
     let mut server = cluster.serve(1).await;
     let pay = cluster.dialer(&cluster.client);
-    let _dialed = pay.dial_service(&server.dialed(), Expected::Host).await.unwrap();
-    let mut accepted = server.services.recv().await.unwrap();
+    let _dialed = pay.dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
+    let mut accepted = server.client().await;
     let registry = server.endpoint.registry();
     assert_eq!(registry.connections()[0].not_after, end);
     assert_eq!(registry.expire(UnixMillis(end.0 + 999)), [], "the last second counts");
@@ -359,12 +359,9 @@ async fn a_slow_clock_does_not_revive_what_the_cluster_knows_to_be_expired() {
     let mut server = cluster.serve(1).await;
     server.clock.set(NOW);
     server.endpoint.publish(cluster.next(|_| {}), valid().not_after.plus_secs(1)).unwrap();
-    let error = cluster.dialer(&cluster.client).dial_service(&server.dialed(), Expected::Host).await.unwrap_err();
-    assert!(
-        matches!(error.cause, DialCause::Refused { code } if code.refusal() == Some(Refusal::Expired)),
-        "{error:?}"
-    );
-    assert_eq!(server.refused().await.refusal, Refusal::Expired);
+    let pay = cluster.dialer(&cluster.client);
+    let _dialed = pay.dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
+    assert_eq!(server.refused_client().await, Refusal::Expired);
     let _two = cluster.dialer(&cluster.nodes[&2]).dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
     assert_eq!(server.peers.recv().await.unwrap().peer().scope(), Scope::Recovery);
 }
@@ -375,9 +372,9 @@ async fn closing_a_principal_closes_all_that_it_has_open() {
     let mut server = cluster.serve(1).await;
     let two = cluster.dialer(&cluster.nodes[&2]);
     let _a = two.dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
-    let _b = two.dial_service(&server.dialed(), Expected::Node(NodeId(1))).await.unwrap();
+    let _b = two.dial_client_port(&server.client_port(), Expected::Node(NodeId(1))).await.unwrap();
     let mut peer = server.peers.recv().await.unwrap();
-    let mut service = server.services.recv().await.unwrap();
+    let mut service = server.client().await;
     let closed = server.endpoint.registry().close_principal(&node_principal(2), Refusal::KeyRevoked);
     assert_eq!(closed.len(), 2);
     is_closed(&mut peer, Refusal::KeyRevoked).await;
@@ -417,8 +414,8 @@ async fn a_remembered_chain_is_proven_and_judged_again() {
     assert_eq!(server.refused().await.refusal, Refusal::Handshake);
     // After its validity.
     server.clock.set(valid().not_after.plus_secs(1));
-    let error = two.dial_service(&server.dialed(), Expected::Host).await.unwrap_err();
-    assert_eq!(told(error), Some(Refusal::Expired));
+    let _dialed = two.dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
+    assert_eq!(server.refused_client().await, Refusal::Expired);
     // Without its member, in a view of the same generation: memory has no say in it.
     server.clock.set(NOW);
     rig::evict(&mut cluster.view, 2);

@@ -107,15 +107,15 @@ async fn a_member_reaches_a_member_and_an_eviction_ends_it() {
         matches!(error.cause, DialCause::Refused { code } if code.refusal() == Some(Refusal::Evicted)),
         "{error:?}"
     );
-    assert_eq!(server.refusals.recv().await.unwrap().failure_id, error.failure_id);
+    assert_eq!(Some(server.refusals.recv().await.unwrap().failure_id), error.failure_id);
 }
 
 #[tokio::test]
 async fn a_dropped_connection_leaves_the_registry_and_takes_its_streams_along() {
     let cluster = Cluster::new();
-    let mut server = serve(&cluster, QuicPurpose::Service, AcceptorLimits::default());
-    let pay = dialer(&cluster, &cluster.client);
-    let connection = pay.dial(&dialed(server.address), QuicPurpose::Service, Expected::Host).await.unwrap();
+    let mut server = serve(&cluster, QuicPurpose::Peer, AcceptorLimits::default());
+    let (two, expected) = (dialer(&cluster, &cluster.nodes[&2]), Expected::Node(NodeId(1)));
+    let connection = two.dial(&dialed(server.address), QuicPurpose::Peer, expected).await.unwrap();
     let accepted = server.connections.recv().await.unwrap();
     let mut out = connection.open().await.unwrap();
     out.write_all(b"x").await.unwrap();
@@ -144,7 +144,7 @@ async fn both_ends_know_the_refusal_and_its_id() {
         let (dialer, address) = (dialer(&cluster, who), dialed(server.address));
         let error = dialer.dial(&address, QuicPurpose::Peer, Expected::Node(NodeId(1))).await.unwrap_err();
         let record = server.refusals.recv().await.unwrap();
-        assert_eq!((record.refusal, record.failure_id), (expected, error.failure_id), "{claim}");
+        assert_eq!((record.refusal, Some(record.failure_id)), (expected, error.failure_id), "{claim}");
         match error.cause {
             DialCause::Refused { code } => assert_eq!(code.refusal(), Some(expected), "{claim}"),
             DialCause::Alert { alert: 49 } => assert_eq!(expected, Refusal::Handshake, "{claim}"),
@@ -155,9 +155,9 @@ async fn both_ends_know_the_refusal_and_its_id() {
     let two = dialer(&cluster, &cluster.nodes[&2]);
     let error = two.dial(&dialed(server.address), QuicPurpose::Peer, Expected::Node(NodeId(3))).await.unwrap_err();
     assert!(matches!(error.cause, DialCause::Judged(Refusal::WrongNode)), "{error:?}");
-    assert_eq!(server.refusals.recv().await.unwrap().failure_id, error.failure_id);
+    assert_eq!(Some(server.refusals.recv().await.unwrap().failure_id), error.failure_id);
     // The port has another purpose.
-    let error = two.dial(&dialed(server.address), QuicPurpose::Service, Expected::Host).await.unwrap_err();
+    let error = two.dial(&dialed(server.address), QuicPurpose::Client, Expected::Host).await.unwrap_err();
     assert!(matches!(error.cause, DialCause::NotCountersign(Foreign::Protocol)), "{error:?}");
     assert_eq!(server.refusals.recv().await.unwrap().refusal, Refusal::Protocol);
 }

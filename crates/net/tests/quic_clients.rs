@@ -177,7 +177,8 @@ async fn members_dialer_reaches_the_port_and_is_told_of_a_refusal() {
     let _connection = connection.unwrap();
     assert_eq!(port.next().await.peer().principal(), &node_principal(2));
     // Another purpose is another protocol.
-    let error = two.dial(&address, QuicPurpose::Service, Expected::Host).await.unwrap_err();
+    let error =
+        two.dial(&address, QuicPurpose::Peer, Expected::Node(countersign_core::id::NodeId(1))).await.unwrap_err();
     assert!(matches!(error.cause, DialCause::NotCountersign(_)), "{error:?}");
     assert_eq!(port.refused().await.refusal, Refusal::Protocol);
     port.endpoint.publish(cluster.evict(2), NOW).unwrap();

@@ -96,16 +96,16 @@ async fn a_certificate_with_another_fault_than_its_age_recovers_nothing() {
 #[tokio::test]
 async fn an_expired_certificate_neither_serves_nor_is_served() {
     let cluster = expired();
-    let (mut one, three) = (cluster.serve(1).await, cluster.serve(3).await);
+    let (mut one, mut three) = (cluster.serve(1).await, cluster.serve(3).await);
     let two = cluster.dialer(&cluster.nodes[&2]);
-    let error = two.dial_service(&three.dialed(), Expected::Host).await.unwrap_err();
-    assert_eq!(told(&error), Some(Refusal::Expired), "an expired caller");
+    let _dialed = two.dial_client_port(&three.client_port(), Expected::Host).await.unwrap();
+    assert_eq!(three.refused_client().await, Refusal::Expired, "an expired caller");
     let from_three = cluster.dialer(&cluster.nodes[&3]);
     for expected in [Expected::Host, Expected::Node(NodeId(1))] {
-        let error = from_three.dial_service(&one.dialed(), expected).await.unwrap_err();
+        let error = from_three.dial_client_port(&one.client_port(), expected).await.unwrap_err();
         assert!(matches!(error.cause, DialCause::Judged(Refusal::Expired)), "an expired server: {error:?}");
     }
-    assert!(one.services.try_recv().is_err());
+    assert!(one.clients.try_recv().is_err());
 }
 
 /// The protocol behind a QUIC port is the embedder's.

@@ -12,11 +12,11 @@ async fn sessions(cluster: &Cluster) -> Vec<(Box<dyn Session>, Box<dyn Session>)
     let mut server = cluster.serve(1).await;
     let dialer = cluster.dialer(&cluster.nodes[&2]);
     let peer = dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
-    let service = dialer.dial_service(&server.dialed(), Expected::Host).await.unwrap();
+    let service = dialer.dial_client_port(&server.client_port(), Expected::Host).await.unwrap();
     let pinned = dial_enroll(&server.dialed(), cluster.authority.id()).await.unwrap();
     vec![
         (Box::new(peer), Box::new(server.peers.recv().await.unwrap())),
-        (Box::new(service), Box::new(server.services.recv().await.unwrap())),
+        (Box::new(service), Box::new(server.client().await)),
         (Box::new(pinned), Box::new(server.enrollments.recv().await.unwrap())),
     ]
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use countersign_core::id::{FailureId, NodeId};
 use countersign_core::peer::Refusal;
 use countersign_net::frame::FirstFrame;
-use countersign_net::{AcceptorLimits, Alpn, DialCause, Expected, Trust};
+use countersign_net::{AcceptorLimits, Alpn, DialCause, Trust};
 use rig::raw::{Raw, alert, first_frame};
 use rig::{Cluster, ManualClock, Server, authority, issue, node_principal, until, wish};
 use rustls::{AlertDescription, HandshakeKind};
@@ -49,16 +49,14 @@ async fn exactly_one_known_protocol_is_answered() {
 #[tokio::test]
 async fn only_enrollment_goes_without_a_certificate() {
     let mut server = Cluster::new().serve(1).await;
-    for alpn in [Alpn::Peer, Alpn::Service] {
-        let error = Raw::new(&[alpn.id()]).answer(server.address).await.unwrap_err();
-        assert_eq!(alert(&error), Some(AlertDescription::CertificateRequired));
-        let record = server.refused().await;
-        assert_eq!((record.refusal, record.failure_id, record.alpn), (Refusal::Handshake, ID, Some(alpn)));
-        assert_eq!(record.principal, None);
-    }
+    let error = Raw::new(&[Alpn::Peer.id()]).answer(server.address).await.unwrap_err();
+    assert_eq!(alert(&error), Some(AlertDescription::CertificateRequired));
+    let record = server.refused().await;
+    assert_eq!((record.refusal, record.failure_id, record.alpn), (Refusal::Handshake, ID, Some(Alpn::Peer)));
+    assert_eq!(record.principal, None);
     assert!(matches!(Raw::new(&[Alpn::Enroll.id()]).answer(server.address).await, Ok(FirstFrame::Welcome { .. })));
     server.enrollments.recv().await.unwrap();
-    assert!(server.peers.try_recv().is_err() && server.services.try_recv().is_err());
+    assert!(server.peers.try_recv().is_err());
 }
 
 /// One alert for every reason; the reasons are in the log.
@@ -309,7 +307,6 @@ async fn no_session_is_ever_resumed() {
             match alpn {
                 Alpn::Enroll => server.enrollments.recv().await.unwrap().write_all(b"x").await.unwrap(),
                 Alpn::Peer => server.peers.recv().await.unwrap().write_all(b"x").await.unwrap(),
-                Alpn::Service => server.services.recv().await.unwrap().write_all(b"x").await.unwrap(),
                 Alpn::Client => unreachable!("the cluster port does not speak it"),
             }
             assert_eq!(tls.read_u8().await.unwrap(), b'x');
@@ -343,16 +340,16 @@ async fn what_is_not_served_is_refused_as_not_ready() {
         _ => None,
     };
     // The queue is closed.
-    server.services.close();
-    let error = dialer.dial_service(&server.dialed(), Expected::Host).await.unwrap_err();
+    server.peers.close();
+    let error = dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
     assert_eq!(told(&error.cause), Some(Refusal::NotReady));
-    assert_eq!(server.refused().await.failure_id, error.failure_id);
+    assert_eq!(Some(server.refused().await.failure_id), error.failure_id);
     // The queue is full.
     server.peers = server.acceptor.routes().peers(1);
     let _waiting = dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap();
     let error = dialer.dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
     assert_eq!(told(&error.cause), Some(Refusal::Overloaded));
-    assert_eq!(server.refused().await.failure_id, error.failure_id);
+    assert_eq!(Some(server.refused().await.failure_id), error.failure_id);
     assert_eq!(server.endpoint.registry().count(), 1, "only the one that waits");
 }
 
@@ -364,5 +361,5 @@ async fn a_member_without_a_certificate_does_not_answer() {
     let error = cluster.dialer(&cluster.nodes[&2]).dial_peer(&server.dialed(), NodeId(1)).await.unwrap_err();
     assert!(matches!(error.cause, DialCause::Alert { alert: 80 }), "{error:?}");
     let record = server.refused().await;
-    assert_eq!((record.refusal, record.failure_id), (Refusal::NotReady, error.failure_id));
+    assert_eq!((record.refusal, Some(record.failure_id)), (Refusal::NotReady, error.failure_id));
 }

@@ -40,7 +40,7 @@ mod trust;
 
 pub use boot::boot_now;
 pub use chain::chain;
-pub use channel::channel_over;
+pub use channel::{channel_over, channel_to};
 pub use identity::bootstrap::BootstrapError;
 pub use identity::bound::bind_again;
 pub use identity::data_store::DataStoreError;
@@ -55,7 +55,7 @@ pub use leader_contact::LeaderContact;
 pub use lease::{Barriers, DelegatedLeases, Granting, Leasehold};
 pub use node::{Node, Started};
 pub use peers::Peers;
-pub use refusals::{RefusalLog, advice, advice_enrollment};
+pub use refusals::{RefusalLog, RefusedSource, advice, advice_enrollment};
 pub use settings::{
     AUTHORITY_TTL_SECS, CACHE_TTL_SECS, CLIENT_TTL_SECS, ClusterToken, FilesMode, ImportedAuthority, Lifetimes,
     NODE_TTL_SECS, NewCluster, Settings, Start,

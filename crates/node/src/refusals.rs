@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::OpenOptions;
 use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +23,30 @@ use crate::service::io::UnauthenticatedCaller;
 const KEPT_MAX: usize = 1024;
 /// Bytes of the file at which it is written again, with the refusals that are kept.
 const FILE_LEN_MAX: u64 = 1024 * 1024;
+
+/// Refusals that are listed at once.
+const LISTED_MAX: usize = 100;
+
+/// Whose refusals are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedSource {
+    /// Those of an address, whatever the port.
+    Ip(IpAddr),
+    /// That of one connection.
+    Address(SocketAddr),
+}
+
+impl RefusedSource {
+    /// Whether a recorded source, `IP:PORT`, is meant.
+    fn is_of(self, recorded: &str) -> bool {
+        let Ok(recorded) = recorded.parse::<SocketAddr>() else { return false };
+        let ip = recorded.ip().to_canonical();
+        match self {
+            Self::Ip(wanted) => ip == wanted,
+            Self::Address(wanted) => ip == wanted.ip().to_canonical() && recorded.port() == wanted.port(),
+        }
+    }
+}
 
 /// The member's memory of refusals.
 pub struct RefusalLog {
@@ -50,6 +75,16 @@ impl RefusalLog {
     pub fn find(&self, id: FailureId) -> Option<RefusalInfo> {
         let id = id.to_string();
         self.lock().recent.iter().rev().find(|info| info.failure_id == id).cloned()
+    }
+
+    /// The newest refusals of a source that are no older than `secs`, the oldest first, [`LISTED_MAX`] at most.
+    pub fn of_source(&self, source: RefusedSource, secs: u64) -> Vec<RefusalInfo> {
+        let begin = SystemClock.now().minus_secs(secs).0;
+        let kept = self.lock();
+        let newest = kept.recent.iter().rev().filter(|info| info.at_millis >= begin && source.is_of(&info.source));
+        let mut listed: Vec<RefusalInfo> = newest.take(LISTED_MAX).cloned().collect();
+        listed.reverse();
+        listed
     }
 
     /// Refusals by reason, since the start: of connections, and of enrollments.
@@ -151,7 +186,7 @@ pub const fn advice(refusal: Refusal) -> &'static str {
         Refusal::Superseded => {
             "the peer uses an earlier certificate: restart it, or look for a copy of its data directory"
         }
-        Refusal::NotANode => "clients use the service protocol; only nodes may speak to nodes",
+        Refusal::NotANode => "clients call the client port; only nodes may speak to nodes",
         Refusal::WrongNode => "another node answers at this address: check `countersign node list`",
         Refusal::PrincipalUnknown => "issue a certificate on this cluster: `countersign cert issue --client NAME`",
         Refusal::Handshake => "the peer needs a certificate of this cluster, and TLS 1.3",

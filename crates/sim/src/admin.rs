@@ -3,14 +3,14 @@
 
 use countersign_core::id::{GroupId, KeyId, NodeId, StoreId, ed25519_spki};
 use countersign_core::limits::ADDRESSES_MAX;
-use countersign_core::name::{HostName, Name};
+use countersign_core::name::{Address, Host, HostName, Name};
 use countersign_core::peer::CertificateClaims;
 use countersign_core::principal::{Principal, Role};
 use countersign_core::time::Validity;
 use countersign_core::trust::command::{
     AddJoinToken, AssignGroup, BindDataStore, Command, ConfirmAuthority, CreateGroup, Evict, FEATURE_LEVEL,
-    IssuePrincipal, ReportFeatureLevel, RevokeJoinToken, RevokeKey, RotateClusterToken, SealAuthority, SetAddresses,
-    SetSuffrage,
+    IssuePrincipal, ReportClientPort, ReportFeatureLevel, RevokeJoinToken, RevokeKey, RotateClusterToken,
+    SealAuthority, SetAddresses, SetSuffrage,
 };
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::seal::confirm_transcript;
@@ -85,9 +85,10 @@ impl World {
             13..15 => Some(self.draw_certificate()?),
             15 => self.draw_revocation(),
             16 => self.draw_group(),
-            17 => {
-                self.member().map(|node| Command::ReportFeatureLevel(ReportFeatureLevel { node, level: FEATURE_LEVEL }))
-            }
+            17 => self.member().map(|node| {
+                let even = node.0.is_multiple_of(2);
+                if even { client_port(node) } else { known_level(node) }
+            }),
             18 => self.draw_addresses()?,
             19..22 => self.draw_seal(),
             22..25 => self.draw_confirmation(),
@@ -233,4 +234,15 @@ impl World {
         self.keep_evidence(old);
         Ok(())
     }
+}
+
+fn known_level(node: NodeId) -> Command {
+    Command::ReportFeatureLevel(ReportFeatureLevel { node, level: FEATURE_LEVEL })
+}
+
+/// What a member says that serves clients on the host of its cluster port.
+fn client_port(node: NodeId) -> Command {
+    let octet = u8::try_from(node.0).unwrap_or_default();
+    let address = Address { host: Host::Ip([10, 0, 2, octet].into()), port: 7102 };
+    Command::ReportClientPort(ReportClientPort { node, address: Some(address) })
 }

@@ -10,8 +10,8 @@ use countersign_core::time::Validity;
 use countersign_core::trust::command::{
     AddJoinToken, AdoptLeaf, AssignGroup, BindDataStore, BindStore, Bootstrap, Command, ConfirmAuthority, CreateGroup,
     EditHosts, Evict, IssuePrincipal, Label, NoteForTesting, ProveHosts, RaiseLevel, Renew, RenewPrincipal,
-    ReportFeatureLevel, RevokeJoinToken, RevokeKey, RevokePrincipal, RotateClusterToken, SealAuthority, SealedKey,
-    SetAddresses, SetSuffrage, SignAttestation, StagePolicy, Stamped,
+    ReportClientPort, ReportFeatureLevel, RevokeJoinToken, RevokeKey, RevokePrincipal, RotateClusterToken,
+    SealAuthority, SealedKey, SetAddresses, SetSuffrage, SignAttestation, StagePolicy, Stamped,
 };
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Outcome;
@@ -286,6 +286,7 @@ fn describe(command: &Command, outcome: Option<&Outcome>) -> String {
         Command::RaiseLevel(RaiseLevel { level, without, .. }) => format!("raise level to {level} without {without:?}"),
         Command::CreateGroup(CreateGroup { members }) => format!("create a group of {members:?}"),
         Command::BindDataStore(BindDataStore { node, store }) => format!("{node} keeps its groups in {store}"),
+        Command::ReportClientPort(ReportClientPort { node, address }) => format!("clients reach {node} at {address:?}"),
         Command::NoteForTesting(NoteForTesting(note)) => format!("note {note}"),
         Command::SetAddresses(SetAddresses { node, .. }) => format!("addresses of {node}"),
         Command::ProveHosts(ProveHosts { node, witness }) => format!("hosts of {node}, seen by {}", witness.by),

@@ -10,7 +10,7 @@ use countersign_core::peer::{CertificateClaims, Scope, Wanted};
 use countersign_core::time::Validity;
 use countersign_core::trust::author::permit_in_recovery;
 use countersign_core::trust::command::{
-    BindDataStore, Command, ConfirmAuthority, ProveHosts, ReportFeatureLevel, SetAddresses,
+    BindDataStore, Command, ConfirmAuthority, ProveHosts, ReportClientPort, ReportFeatureLevel, SetAddresses,
 };
 use countersign_core::trust::member::Suffrage;
 use countersign_core::trust::outcome::Refused;
@@ -195,6 +195,7 @@ fn may_ask(view: &View, from: NodeId, command: &Command) -> bool {
         Command::ProveHosts(ProveHosts { witness, .. }) => votes && witness.by == from,
         Command::BindDataStore(BindDataStore { node, .. })
         | Command::ConfirmAuthority(ConfirmAuthority { node, .. })
+        | Command::ReportClientPort(ReportClientPort { node, .. })
         | Command::ReportFeatureLevel(ReportFeatureLevel { node, .. })
         | Command::SetAddresses(SetAddresses { node, .. }) => votes || *node == from,
         _ => votes,

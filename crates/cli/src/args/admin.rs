@@ -45,10 +45,26 @@ pub(crate) struct Status {
 #[derive(Debug, Args)]
 pub(crate) struct Explain {
     /// The failure id: 16 hexadecimal digits, printed on both ends
-    #[arg(value_name = "FAILURE-ID")]
-    pub(crate) failure_id: String,
+    #[arg(value_name = "FAILURE-ID", required_unless_present = "source")]
+    pub(crate) failure_id: Option<String>,
+    /// Lists what this address was refused for instead, such as 192.0.2.7: a TLS library that is refused knows no id
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "failure_id", value_parser = source)]
+    pub(crate) source: Option<String>,
+    /// How long ago at most, with --source
+    #[arg(long, value_name = "SPAN", default_value = "1h", value_parser = parse_secs, requires = "source")]
+    pub(crate) since: u64,
     #[command(flatten)]
     pub(crate) target: Target,
+}
+
+/// An IP address, or one with a port.
+fn source(text: &str) -> Result<String, String> {
+    let is_one = text.parse::<std::net::IpAddr>().is_ok() || text.parse::<std::net::SocketAddr>().is_ok();
+    if is_one {
+        Ok(text.to_owned())
+    } else {
+        Err("give an IP address, such as 192.0.2.7 or 192.0.2.7:50000".to_owned())
+    }
 }
 
 /// `countersign token`

@@ -134,9 +134,11 @@ async fn serve(plan: Plan, output: Output, progress: &Progress) -> Result<(), Fa
     if let Some(first) = progress::first_step(&start) {
         progress.step(first);
     }
+    let serves_clients = settings.client_addr.is_some();
     let starting = async {
         let (opened, started) = Member::open(settings, start).await?;
-        let services = Services::builder().grpc(WhoamiService::of(opened.member())).build();
+        let whoami = || Services::builder().grpc(WhoamiService::of(opened.member())).build();
+        let services = if serves_clients { whoami() } else { Services::default() };
         Ok((opened.serve(services).await?, started))
     };
     let (member, started) = tokio::select! {

@@ -4,23 +4,23 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::channel_over;
+use countersign::{ClientDialer, REFUSAL, chain, channel_to};
 use countersign_api::cluster::WhoamiRequest;
 use countersign_api::cluster::whoami_client::WhoamiClient;
 use countersign_core::name::Address;
 use countersign_core::principal::TrustDomain;
-use countersign_net::{Credential, DialError, ServiceClient, SystemClock};
+use countersign_net::{Credential, SystemClock};
 use countersign_pki::key::KeyPair;
 use countersign_pki::pem::certificates_from_pem;
 use countersign_pki::verify::Bundle;
 use tokio::runtime::Runtime;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::Node;
 
 pub struct Client {
     pub runtime: Runtime,
-    dialer: ServiceClient,
+    dialer: ClientDialer,
 }
 
 /// One connection, kept: it is never dialed again.
@@ -46,15 +46,22 @@ impl Client {
         let trusted = certificates_from_pem(trusted).unwrap();
         let bundle = Arc::new(Bundle::new(trusted.last().map(|der| der.as_ref())).unwrap());
         let domain = TrustDomain::parse(domain).unwrap();
-        let dialer = ServiceClient::new(bundle, domain, credential, Arc::new(SystemClock));
+        let dialer = ClientDialer::new(bundle, domain, credential, Arc::new(SystemClock));
         Self { runtime: Runtime::new().unwrap(), dialer }
     }
 
-    pub fn connect(&self, address: &str) -> Result<Open, DialError> {
+    /// Connects to a client port. An error if the member refuses this client.
+    pub fn connect(&self, address: &str) -> Result<Open, tonic::Status> {
         let address = Address::parse(address).unwrap();
+        let lost = |error: &dyn std::error::Error| tonic::Status::unavailable(chain(error).to_string());
         self.runtime.block_on(async {
-            let stream = self.dialer.dial(&address).await?;
-            Ok(Open { whoami: WhoamiClient::new(channel_over(&Endpoint::from_static("http://cluster"), stream)) })
+            let stream = self.dialer.dial(&address).await.map_err(|error| lost(&error))?;
+            let mut open = Open { whoami: WhoamiClient::new(channel_to(&address, stream).unwrap()) };
+            // A refused caller is told so with its first answer.
+            match open.ask().await {
+                Err(status) if status.metadata().contains_key(REFUSAL) => Err(status),
+                Ok(_) | Err(_) => Ok(open),
+            }
         })
     }
 

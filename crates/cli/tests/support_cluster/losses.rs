@@ -72,7 +72,7 @@ pub fn assert_agreed(nodes: &[&Node], revoked: &Client) {
         assert!(seen.iter().all(|(other, theirs)| other != count || theirs == head), "{seen:?}");
     }
     for node in nodes {
-        assert!(revoked.connect(&node.address()).is_err(), "{} accepts a revoked client", node.name);
+        assert!(revoked.connect(&node.client_address()).is_err(), "{} accepts a revoked client", node.name);
     }
 }
 

@@ -302,10 +302,20 @@ impl Node {
         created["token"].as_str().unwrap().to_owned()
     }
 
+    /// Its cluster port.
     pub fn address(&self) -> String {
+        self.port("cluster")
+    }
+
+    /// Its client port.
+    pub fn client_address(&self) -> String {
+        self.port("client")
+    }
+
+    fn port(&self, port: &str) -> String {
         let endpoints = std::fs::read(self.data.join("endpoints.json")).unwrap();
         let endpoints: Value = serde_json::from_slice(&endpoints).unwrap();
-        endpoints["cluster"].as_str().unwrap().to_owned()
+        endpoints[port].as_str().unwrap().to_owned()
     }
 
     pub fn until(&self, reached: impl Fn(&Value) -> bool) -> Value {

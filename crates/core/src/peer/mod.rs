@@ -24,7 +24,7 @@ pub enum Wanted {
     AnyNode,
     /// This member: a dialer knows the member that it dialed.
     Node(NodeId),
-    /// Any principal: the acceptor of the service protocol.
+    /// Any principal: the acceptor of the client port.
     AnyPrincipal,
 }
 

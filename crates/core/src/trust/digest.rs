@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::TrustState;
+use super::client_ports::CLIENT_PORTS_LEVEL;
 use super::command::LEVEL_FOR_TESTING;
 use super::placement::PLACEMENT_LEVEL;
 use super::view::View;
@@ -50,6 +51,7 @@ impl TrustState {
             level_auto,
             known: _,
             placement,
+            client_ports,
             notes,
         } = self;
         // The first level digests all attestations each time, as its first release did.
@@ -96,6 +98,9 @@ impl TrustState {
         }
         if *level >= PLACEMENT_LEVEL {
             parts.extend(placement.parts()?);
+        }
+        if *level >= CLIENT_PORTS_LEVEL {
+            parts.push(client_ports.sum().to_bytes().to_vec());
         }
         if *level >= LEVEL_FOR_TESTING {
             parts.push(codec::appended(notes)?);

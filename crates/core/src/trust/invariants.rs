@@ -37,6 +37,9 @@ pub enum InvariantBroken {
     /// The attestations are out of order, or the view does not show the last one.
     #[error("attestations are out of order")]
     Attestations,
+    /// A client port is on record for a node that is no member.
+    #[error("node {0} has a client port and is no member")]
+    ClientPort(NodeId),
     /// No member's role is voter.
     #[error("there is no voter")]
     NoVoter,
@@ -86,6 +89,9 @@ impl TrustState {
         }
         if let Some(member) = member_with_taken_host(view) {
             return Err(InvariantBroken::HostTwice(member));
+        }
+        if let Some(node) = self.client_ports.scan().keys().find(|node| !view.members.contains_key(node)) {
+            return Err(InvariantBroken::ClientPort(*node));
         }
         let numbered = self.attestations.all().zip(0_u64..).all(|(signed, number)| signed.attestation.number == number);
         let last = self.attestations.last().map(|(_, signed)| &signed.attestation);

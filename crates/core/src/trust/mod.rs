@@ -7,6 +7,7 @@ pub mod agreement;
 pub mod attestation;
 pub mod author;
 pub mod chain;
+pub mod client_ports;
 pub mod clocks;
 pub mod command;
 pub mod digest;

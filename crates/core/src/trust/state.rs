@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::author::Made;
 use super::chain::Chain;
+use super::client_ports::{CLIENT_PORTS_LEVEL, ClientPorts};
 use super::command::{Command, Entry, FEATURE_LEVEL, LEVEL_FOR_TESTING, Operation, Staged, Stamped};
 use super::event::{Draft, Event};
 use super::member::{ForeignLeaf, Issued, Leaf, Member};
@@ -78,6 +79,9 @@ pub struct TrustState {
     /// Since [`PLACEMENT_LEVEL`].
     #[serde(skip)]
     pub(super) placement: Placement,
+    /// Since [`CLIENT_PORTS_LEVEL`].
+    #[serde(skip)]
+    pub(super) client_ports: ClientPorts,
     /// Since [`LEVEL_FOR_TESTING`].
     #[serde(skip)]
     pub(super) notes: Vec<String>,
@@ -131,6 +135,7 @@ impl TrustState {
             level_auto: true,
             known,
             placement: Placement::default(),
+            client_ports: ClientPorts::new(),
             notes: Vec::new(),
         }
     }
@@ -301,6 +306,9 @@ impl TrustState {
         if self.level >= PLACEMENT_LEVEL {
             bytes.extend(codec::appended(&self.placement)?);
         }
+        if self.level >= CLIENT_PORTS_LEVEL {
+            bytes.extend(codec::appended(&self.client_ports)?);
+        }
         if self.level >= LEVEL_FOR_TESTING {
             bytes.extend(codec::appended(&self.notes)?);
         }
@@ -316,8 +324,10 @@ impl TrustState {
         let (state, later): (Self, _) = codec::take(rest)?;
         let (placement, later) =
             if level >= PLACEMENT_LEVEL { codec::take(later)? } else { (Placement::default(), later) };
+        let (client_ports, later) =
+            if level >= CLIENT_PORTS_LEVEL { codec::take(later)? } else { (ClientPorts::new(), later) };
         let notes = if level >= LEVEL_FOR_TESTING { codec::exactly(later)? } else { codec::nothing(later)? };
-        Ok(Self { level, known, placement, notes, ..state })
+        Ok(Self { level, known, placement, client_ports, notes, ..state })
     }
 
     /// Forgets that `key` is revoked, as a state does that was damaged.

@@ -25,7 +25,7 @@ kinds! {
     Bootstrap AddJoinToken RevokeJoinToken RotateClusterToken Admit SealAuthority ConfirmAuthority SetSuffrage Evict
     IssuePrincipal RevokeKey RevokePrincipal AssignGroup ReportFeatureLevel RaiseLevel SetAddresses Renew AdoptLeaf
     SignAttestation RenewPrincipal StagePolicy ChangePolicy Label ReturnStore BindStore ProveHosts EditHosts SetCluster
-    CreateGroup BindDataStore NoteForTesting
+    CreateGroup BindDataStore ReportClientPort NoteForTesting
 }
 
 /// Few ids, and now and then a rule that cannot count.

@@ -14,7 +14,7 @@ use countersign_core::id::KeyId;
 use countersign_core::name::Host;
 use countersign_core::principal::{Principal, TrustDomain};
 use countersign_core::time::{UnixMillis, Validity};
-use countersign_net::{Clock, Credential, ServiceClient, SystemClock};
+use countersign_net::{ClientDialer, Clock, Credential, SystemClock};
 use countersign_pki::authority::AuthorityParts;
 use countersign_pki::key::{KeyAlgorithm, KeyPair};
 use countersign_pki::offline::{MakeRequest, load_authority, make_authority, make_certificate};
@@ -33,7 +33,7 @@ pub struct Elsewhere {
 pub struct Client {
     pub key: KeyId,
     pub credential: Arc<Credential>,
-    pub dialer: ServiceClient,
+    pub dialer: ClientDialer,
 }
 
 impl Elsewhere {
@@ -140,7 +140,7 @@ impl Elsewhere {
         let credential = Arc::new(Credential::new(chain.iter().map(|der| der.to_vec()), &key).unwrap());
         let ca = certificates_from_pem(&fs::read_to_string(self.path("ca.pem")).unwrap()).unwrap();
         let bundle = Arc::new(Bundle::new([ca[0].as_ref()]).unwrap());
-        let dialer = ServiceClient::new(bundle, domain, Arc::clone(&credential), Arc::new(SystemClock));
+        let dialer = ClientDialer::new(bundle, domain, Arc::clone(&credential), Arc::new(SystemClock));
         Client { key: key.id(), credential, dialer }
     }
 

@@ -12,10 +12,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use countersign::REFUSAL;
 use countersign::{
     CACHE_TTL_SECS, ClusterToken, Control, ControlError, Evicted, FilesMode, IssuedCertificate, LeaseLength, Leaving,
     Member, NODE_TTL_SECS, NewCertificate, NewCluster, NewToken, Services, Settings, Start, StartError, Started,
-    WhoamiService, channel_over,
+    WhoamiService, chain, channel_to,
 };
 use countersign_api::admin::Status;
 use countersign_api::cluster::WhoamiRequest;
@@ -27,13 +28,16 @@ use countersign_core::name::{Address, Name};
 use countersign_core::principal::Role;
 use countersign_core::trust::join_token::JoinToken;
 use countersign_core::trust::member::Suffrage;
-use countersign_net::{Credential, DialError, ServiceClient, SystemClock};
+use countersign_net::{ClientDialer, Credential, SystemClock};
 use countersign_pki::key::{KeyAlgorithm, KeyPair};
 use countersign_pki::verify::Bundle;
 use rules::rule;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tonic::transport::Channel;
 use tonic::transport::server::Connected;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 
 /// Longer than anything takes on a loaded machine; only a failure waits so long.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -175,6 +179,11 @@ impl Node {
         Address::parse(&self.member().cluster_addr().unwrap().to_string()).unwrap()
     }
 
+    /// Where clients call it.
+    pub fn client_address(&self) -> Address {
+        Address::parse(&self.member().client_addr().unwrap().to_string()).unwrap()
+    }
+
     pub async fn stop(mut self) -> (TempDir, Name) {
         let member = self.member.take().unwrap();
         member.shutdown().await;
@@ -234,7 +243,7 @@ impl Node {
     pub async fn client(&self, name: &str) -> Client {
         let Issued { key, bundle, credential } = self.issue(&format!("client/{name}")).await;
         let domain = self.member().view().trust_domain.clone();
-        let dialer = ServiceClient::new(bundle, domain, credential, Arc::new(SystemClock));
+        let dialer = ClientDialer::new(bundle, domain, credential, Arc::new(SystemClock));
         Client { key, dialer }
     }
 
@@ -272,6 +281,11 @@ impl Node {
         .await;
     }
 
+    /// Waits until it knows so many keys of clients: a new one is known first where it was committed.
+    pub async fn knows(&self, keys: usize) {
+        self.until(|_| self.member().view().principals.scan().values().flatten().count() == keys).await;
+    }
+
     pub async fn sees_member(&self, name: &str) {
         self.until(|status| status.members.iter().any(|m| m.name == name)).await;
     }
@@ -298,19 +312,29 @@ pub struct Issued {
 
 pub struct Client {
     pub key: KeyId,
-    pub dialer: ServiceClient,
+    pub dialer: ClientDialer,
 }
 
 impl Client {
-    /// One connection, kept: it is not dialed again when it is lost.
-    pub async fn connect(&self, node: &Node) -> Result<Whoami, DialError> {
-        let stream = self.dialer.dial(&node.address()).await?;
-        let endpoint = tonic::transport::Endpoint::from_static("http://cluster");
-        Ok(Whoami(WhoamiClient::new(channel_over(&endpoint, stream))))
+    /// One connection, kept: it is not dialed again when it is lost. An error if the member refuses the client.
+    pub async fn connect(&self, node: &Node) -> Result<Whoami, tonic::Status> {
+        connect(&self.dialer, &node.client_address()).await.map(|channel| Whoami(WhoamiClient::new(channel)))
     }
 }
 
-pub struct Whoami(WhoamiClient<tonic::transport::Channel>);
+/// A connection to a client port whose caller the cluster does not refuse.
+pub async fn connect(dialer: &ClientDialer, address: &Address) -> Result<Channel, tonic::Status> {
+    let stream = dialer.dial(address).await.map_err(|error| tonic::Status::unavailable(chain(&error).to_string()))?;
+    let channel = channel_to(address, stream).unwrap();
+    // A refused caller is told so with its first answer.
+    let asked = HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await;
+    match asked {
+        Err(status) if status.metadata().contains_key(REFUSAL) => Err(status),
+        Ok(_) | Err(_) => Ok(channel),
+    }
+}
+
+pub struct Whoami(WhoamiClient<Channel>);
 
 impl Whoami {
     pub async fn ask(&mut self) -> Result<String, tonic::Status> {

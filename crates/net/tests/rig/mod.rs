@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use countersign_core::id::{AuthorityId, ClusterId, Generation, Incarnation, KeyId, NodeId, RequestId, StoreId};
 use countersign_core::key::{Endorsement, SecretKey};
 use countersign_core::name::{Address, Host, Name};
+use countersign_core::peer::Refusal;
 use countersign_core::principal::{Principal, Role, TrustDomain};
 use countersign_core::secret::Secret;
 use countersign_core::time::{UnixMillis, Validity};
@@ -21,12 +22,13 @@ use countersign_core::trust::author::{Author, Made};
 use countersign_core::trust::member::{Evicted, Issued, Leaf, Member, MemberKeys, Suffrage};
 use countersign_core::trust::view::{self, AuthorityPhase, IssuedKey, View};
 use countersign_net::{
-    Acceptor, AcceptorLimits, Clock, Credential, Dialer, Endpoint, EnrollStream, PeerStream, RefusalRecord, Refusals,
-    ServiceStream, Trust,
+    Acceptor, AcceptorLimits, ClientAcceptor, ClientConnection, ClientStream, Clock, Credential, Dialer, Endpoint,
+    EnrollStream, PeerStream, RefusalRecord, Refusals, Trust,
 };
 use countersign_pki::authority::{Authority, AuthorityParts, LeafRequest};
 use countersign_pki::key::{KeyAlgorithm, KeyPair};
 use countersign_pki::mapping::Rules;
+use tokio::net::TcpListener;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
 
@@ -319,8 +321,10 @@ pub struct Server {
     pub refusals: UnboundedReceiver<RefusalRecord>,
     pub enrollments: Receiver<EnrollStream>,
     pub peers: Receiver<PeerStream>,
-    pub services: Receiver<ServiceStream>,
-    task: JoinHandle<()>,
+    pub clients: Receiver<ClientConnection>,
+    /// Where the client port is.
+    pub client_address: SocketAddr,
+    tasks: [JoinHandle<()>; 2],
 }
 
 impl Server {
@@ -347,14 +351,48 @@ impl Server {
         let acceptor = Arc::new(Acceptor::bind(on.parse().unwrap(), endpoint.clone(), limits).await.unwrap());
         let address = acceptor.local_addr().unwrap();
         let routes = acceptor.routes();
-        let (enrollments, peers, services) = (routes.enrollments(16), routes.peers(16), routes.services(16));
+        let (enrollments, peers) = (routes.enrollments(16), routes.peers(16));
         let running = Arc::clone(&acceptor);
-        let task = tokio::spawn(async move { match running.run().await {} });
-        Self { endpoint, acceptor, address, clock, refusals, enrollments, peers, services, task }
+        let cluster_port = tokio::spawn(async move { match running.run().await {} });
+        let listener = TcpListener::bind(on).await.unwrap();
+        let client_address = listener.local_addr().unwrap();
+        let acceptor_of_clients = ClientAcceptor::on(listener, endpoint.clone(), limits);
+        let clients = acceptor_of_clients.connections(16);
+        let client_port = tokio::spawn(async move { match acceptor_of_clients.run().await {} });
+        let tasks = [cluster_port, client_port];
+        Self { endpoint, acceptor, address, clock, refusals, enrollments, peers, clients, client_address, tasks }
     }
 
     pub fn dialed(&self) -> Address {
         dialed(self.address)
+    }
+
+    pub fn client_port(&self) -> Address {
+        dialed(self.client_address)
+    }
+
+    /// The next caller of the client port, which must be accepted.
+    pub async fn client(&mut self) -> ClientStream {
+        match self.next_client().await {
+            ClientConnection::Accepted { stream, .. } => stream,
+            refused => panic!("{refused:?}"),
+        }
+    }
+
+    async fn next_client(&mut self) -> ClientConnection {
+        let patience = std::time::Duration::from_secs(60);
+        tokio::time::timeout(patience, self.clients.recv()).await.expect("no caller").unwrap()
+    }
+
+    /// Why the next caller of the client port is refused, as that caller is told and as it is recorded.
+    pub async fn refused_client(&mut self) -> Refusal {
+        let (told, told_id) = match self.next_client().await {
+            ClientConnection::Refused { refusal, failure_id, .. } => (refusal, failure_id),
+            accepted => panic!("{accepted:?}"),
+        };
+        let record = self.refused().await;
+        assert_eq!((record.refusal, record.failure_id), (told, told_id));
+        told
     }
 
     /// The next refusal that was recorded. One that never comes fails the test instead of hanging it.
@@ -366,7 +404,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.task.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -39,7 +39,7 @@ pub(super) struct Certificates {
 impl Certificates {
     pub(super) fn of(node: &Node) -> Self {
         Self {
-            service: CertificatesService::new(Arc::clone(&node.local), Arc::clone(&node.proposer)),
+            service: CertificatesService::new(Arc::clone(&node.local), node.state.clone(), Arc::clone(&node.proposer)),
             local: Arc::clone(&node.local),
             state: node.state.clone(),
             peers: node.peers.clone(),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use countersign_core::locked::Locked;
-use countersign_core::name::{Address, Host};
+use countersign_core::name::Address;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::datadir::{DataDir, DataDirError, file};
@@ -29,6 +29,12 @@ impl Endpoints {
     pub fn load(data: &DataDir) -> Self {
         let bytes = data.read(file::ENDPOINTS).ok().flatten().unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    fn reached(&self, bound: Option<SocketAddr>) -> Option<Address> {
+        let (bound, host) = (bound?, self.advertise.first()?.host.clone());
+        let reached = host.is_loopback() || !bound.ip().to_canonical().is_loopback();
+        reached.then_some(Address { host, port: bound.port() })
     }
 
     pub(crate) fn store(&self, data: &DataDir) -> Result<(), DataDirError> {
@@ -66,10 +72,13 @@ impl OwnEndpoints {
     /// those. None if the port is not served, or on loopback only while members are on other hosts.
     pub fn admin_address(&self) -> Option<Address> {
         let now = self.now.lock();
-        let bound = now.https?;
-        let host: Host = now.advertise.first()?.host.clone();
-        let reached = host.is_loopback() || !bound.ip().to_canonical().is_loopback();
-        reached.then_some(Address { host, port: bound.port() })
+        now.reached(now.https)
+    }
+
+    /// Where clients reach this member's client port, as [`OwnEndpoints::admin_address`].
+    pub fn client_address(&self) -> Option<Address> {
+        let now = self.now.lock();
+        now.reached(now.client)
     }
 
     /// Records where the HTTPS port is bound.

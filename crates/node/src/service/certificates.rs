@@ -15,10 +15,13 @@ use countersign_core::trust::outcome::{Limited, Refused};
 use countersign_core::trust::view::View;
 use countersign_guard::Caller;
 use tokio::sync::Semaphore;
+use tonic::metadata::MetadataValue;
 use tonic::{Request, Response, Status};
 
+use super::clients::VOTERS;
 use super::credential::JoinerCredential;
 use crate::identity::local::Local;
+use crate::trust::machine::SharedState;
 use crate::trust::propose::{CommandError, Proposer, new_request};
 
 /// Renewals under way at once: they are an operator's turns, and must leave operators some.
@@ -28,13 +31,14 @@ const RENEWALS_MAX: usize = 16;
 #[derive(Clone)]
 pub(crate) struct CertificatesService {
     local: Arc<Local>,
+    state: SharedState,
     proposer: Arc<Proposer>,
     places: Arc<Semaphore>,
 }
 
 impl CertificatesService {
-    pub(crate) fn new(local: Arc<Local>, proposer: Arc<Proposer>) -> Self {
-        Self { local, proposer, places: Arc::new(Semaphore::new(RENEWALS_MAX)) }
+    pub(crate) fn new(local: Arc<Local>, state: SharedState, proposer: Arc<Proposer>) -> Self {
+        Self { local, state, proposer, places: Arc::new(Semaphore::new(RENEWALS_MAX)) }
     }
 }
 
@@ -51,6 +55,19 @@ fn check(view: &View, role: &Role, now: UnixMillis) -> Result<(), Status> {
     Ok(())
 }
 
+/// The answer of one that cannot issue certificates: it names the client ports of those to ask.
+pub fn ask_elsewhere(why: &str, members: &[String]) -> Status {
+    let named = members.join(", ");
+    let at = if members.is_empty() { String::new() } else { format!(", such as {named}") };
+    let mut status = Status::failed_precondition(format!(
+        "{why} and cannot issue certificates: ask a voter, at its client port{at}"
+    ));
+    if let Ok(value) = MetadataValue::try_from(named) {
+        status.metadata_mut().insert(VOTERS, value);
+    }
+    status
+}
+
 #[tonic::async_trait]
 impl Certificates for CertificatesService {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<RenewReply>, Status> {
@@ -61,9 +78,8 @@ impl Certificates for CertificatesService {
         let (role, in_use) = (peer.principal().role.clone(), peer.key());
         check(&view, &role, now)?;
         if view.members.get(&self.local.node).is_none_or(|here| here.suffrage != Suffrage::Voter) {
-            return Err(Status::failed_precondition(
-                "this member is a learner and cannot issue certificates: ask a voter",
-            ));
+            let voters: Vec<String> = self.state.read().client_ports_of_voters().map(ToString::to_string).collect();
+            return Err(ask_elsewhere("this member is a learner", &voters));
         }
         let csr = JoinerCredential::of_csr(&request.into_inner().csr);
         let JoinerCredential { spki, .. } =

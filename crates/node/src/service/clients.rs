@@ -43,6 +43,11 @@ const HEADER_MAX: Duration = Duration::from_secs(60);
 /// Silence after which an HTTP/2 caller is asked whether it is there, and how long it may take to say so.
 const PING_AFTER: Duration = Duration::from_secs(30);
 const PING_MAX: Duration = Duration::from_secs(20);
+/// The header in which the answer to a call names the code of a refusal; problem details have it in their `code`.
+pub const REFUSAL: &str = "countersign-refusal";
+/// The header in which a member or guard that cannot issue certificates names the client ports of voters, separated by
+/// commas.
+pub const VOTERS: &str = "countersign-voters";
 /// How long requests under way may take to end once no more are taken.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Bytes of an answer that wait for one stream of HTTP/2 to take them.
@@ -58,14 +63,14 @@ const HEALTH_LEN_MAX: usize = 1024;
 /// gRPC services and an HTTP app, both behind the guard. A request goes to one of them by what it speaks; neither sees
 /// what is meant for the other, and the app may have a fallback of its own.
 #[derive(Clone)]
-pub(super) struct Guarded {
+struct Guarded {
     grpc: Router,
     http: Router,
 }
 
 impl Guarded {
     /// Beside the services, health is served, which every principal may ask for.
-    pub(super) fn new(guard: &Guard, services: Routes, app: Option<Router>) -> Self {
+    fn new(guard: &Guard, services: Routes, app: Option<Router>) -> Self {
         // Behind the guard as well: a member without a lease is not healthy for clients, and a watch ends with it.
         let (_, health) = tonic_health::server::health_reporter();
         let services = services.add_service(health.max_decoding_message_size(HEALTH_LEN_MAX));
@@ -76,7 +81,7 @@ impl Guarded {
         }
     }
 
-    pub(super) async fn answer(self, request: Request<Body>) -> Response {
+    async fn answer(self, request: Request<Body>) -> Response {
         let router = if speaks_grpc(&request) { self.grpc } else { self.http };
         match router.oneshot(request).await {
             Ok(response) => response,
@@ -291,7 +296,9 @@ fn refused((refusal, why): (Refusal, &str), failure_id: FailureId, grpc: bool) -
     let text = format!("{why} (failure {failure_id})");
     if grpc {
         let status = if busy { Status::unavailable(text) } else { Status::permission_denied(text) };
-        return status.into_http::<Body>();
+        let mut answer = status.into_http::<Body>();
+        answer.headers_mut().insert(REFUSAL, HeaderValue::from_static(refusal.label()));
+        return answer;
     }
     let code = if busy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::FORBIDDEN };
     problem(code, why, refusal.label(), Some(failure_id))

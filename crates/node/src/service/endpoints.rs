@@ -64,7 +64,7 @@ fn calls() -> impl Iterator<Item = &'static Call> {
     all.flatten()
 }
 
-/// Whether a call of this path, on the service protocol, goes on without a rule about `service`: what it does itself
+/// Whether a call of this path, on the client port, goes on without a rule about `service`: what it does itself
 /// asks for more. Whatever is not in the table needs a rule.
 pub(super) fn without_rule(path: &str) -> bool {
     let named = path.strip_prefix('/').and_then(|path| path.split_once('/'));

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use countersign_core::id::FailureId;
 use countersign_core::limits::ENROLLMENT_REQUESTS_MAX;
 use countersign_guard::Caller;
-use countersign_net::{EnrollStream, PeerStream, ServiceStream, SponsorProof};
+use countersign_net::{EnrollStream, PeerStream, SponsorProof};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 use tonic::{Request, Status};
@@ -58,13 +58,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Served<S> {
 }
 
 impl Connected for Served<PeerStream> {
-    type ConnectInfo = Caller;
-    fn connect_info(&self) -> Caller {
-        Caller { peer: self.0.peer().clone(), remote: self.0.remote() }
-    }
-}
-
-impl Connected for Served<ServiceStream> {
     type ConnectInfo = Caller;
     fn connect_info(&self) -> Caller {
         Caller { peer: self.0.peer().clone(), remote: self.0.remote() }

@@ -1,4 +1,5 @@
-//! What a member serves on the cluster port: one router for each of the three protocols.
+//! What a member serves: on the cluster port one router for each of its two protocols, on the client port services for
+//! principals.
 //!
 //! Each call has a row that says which callers may make it: in the file of its capability, or in `endpoints` if it
 //! belongs to none. A call without a row needs a rule. `enrollment` serves unauthenticated callers; `peers` and
@@ -6,7 +7,7 @@
 //! service is reached on a stream whose peer was not judged for its protocol.
 
 mod bounds;
-pub(crate) mod certificates;
+pub mod certificates;
 pub mod clients;
 mod credential;
 pub mod endpoints;
@@ -26,12 +27,9 @@ mod under_way;
 pub(crate) mod unread;
 mod upload;
 
-use core::convert::Infallible;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
-use axum::http::Request;
 use axum::middleware::from_fn_with_state;
 use countersign_api::cluster::members_server::MembersServer;
 use countersign_api::cluster::raft_server::RaftServer;
@@ -40,7 +38,6 @@ use countersign_api::convert::MessageError;
 use countersign_core::codec::CodecError;
 use countersign_core::limits::{AUTHOR_LEN_MAX, CERTIFICATE_LEN_MAX, COMMAND_LEN_MAX, PEER_REQUESTS_MAX};
 use countersign_core::name::Host;
-use countersign_guard::Guard;
 use countersign_raft::RaftRpc;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc::Receiver;
@@ -62,8 +59,6 @@ use site::{Named, Names};
 
 /// Connections handed over and not yet taken up.
 pub const WAITING_MAX: usize = 64;
-/// Streams that one connection of a principal may have open.
-pub const STREAMS_MAX: u32 = 1024;
 /// Streams that one connection of a member may have open; more would only be refused one by one.
 const PEER_STREAMS_MAX: u32 = PEER_REQUESTS_MAX as u32;
 /// Bytes of a message beside the one long field in it.
@@ -90,8 +85,8 @@ fn undecodable(what: &'static str, error: &CodecError) -> Status {
     }
 }
 
-/// Serves the cluster port and accepts from now on: the trust group, what the capabilities serve, and the embedder's
-/// services to the principals that the rules allow.
+/// Serves both ports and accepts from now on: the trust group, what the capabilities serve, and on the client port the
+/// embedder's services to the principals that the rules allow.
 pub(crate) fn spawn(node: &Node, mut served: ClusterServices, app: Option<Router>) {
     let accepted = node.acceptor.routes();
     run(&node.tasks, accepted.enrollments(WAITING_MAX), served.unauthenticated, 4);
@@ -111,7 +106,7 @@ pub(crate) fn spawn(node: &Node, mut served: ClusterServices, app: Option<Router
     node.tasks.spawn(async move { reporter.set_serving::<RaftServer<PeerService>>().await });
 
     if let Some(acceptor) = &node.clients {
-        let app = clients::ClientApp::new(&node.guard, served.principals.clone(), app.clone(), names_of(node));
+        let app = clients::ClientApp::new(&node.guard, served.principals, app, names_of(node));
         clients::serve(&node.tasks, acceptor.connections(WAITING_MAX), app);
         let acceptor = Arc::clone(acceptor);
         node.tasks.spawn(async move { match acceptor.run().await {} });
@@ -119,9 +114,6 @@ pub(crate) fn spawn(node: &Node, mut served: ClusterServices, app: Option<Router
     if let Some(acceptor) = &node.quic {
         quic::serve(&node.tasks, acceptor, &node.guard);
     }
-    let routes = guarded(&node.guard, served.principals, app);
-    run(&node.tasks, accepted.services(WAITING_MAX), routes, STREAMS_MAX);
-
     let acceptor = Arc::clone(&node.acceptor);
     node.tasks.spawn(async move { match acceptor.run().await {} });
 }
@@ -142,18 +134,8 @@ fn names_of(node: &Node) -> Names {
     })
 }
 
-/// Services behind the guard, with what everybody may know of them beside it.
-pub fn guarded(guard: &Guard, services: Routes, app: Option<Router>) -> Routes {
-    let guarded = clients::Guarded::new(guard, services, app);
-    let dispatch = tower::service_fn(move |request: Request<Body>| {
-        let answer = guarded.clone().answer(request);
-        async move { Ok::<_, Infallible>(answer.await) }
-    });
-    Routes::from(Router::new().fallback_service(dispatch))
-}
-
 /// Serves `routes` on accepted connections until the member stops.
-pub fn run<S>(tasks: &Tasks, accepted: Receiver<S>, routes: Routes, streams: u32)
+fn run<S>(tasks: &Tasks, accepted: Receiver<S>, routes: Routes, streams: u32)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     Served<S>: Connected,

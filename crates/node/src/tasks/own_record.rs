@@ -1,12 +1,13 @@
 //! The task that keeps this member's own record in the trust state right: the level that its binary knows, its copy of
-//! the CA key, its signature under what the cluster becomes, its addresses.
+//! the CA key, its signature under what the cluster becomes, its addresses, its client port.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::trust::addresses_transcript;
+use countersign_core::trust::client_ports::CLIENT_PORTS_LEVEL;
 use countersign_core::trust::command::{
-    BindDataStore, Command, ConfirmAuthority, ReportFeatureLevel, SetAddresses, SignAttestation,
+    BindDataStore, Command, ConfirmAuthority, ReportClientPort, ReportFeatureLevel, SetAddresses, SignAttestation,
 };
 use countersign_core::trust::placement::PLACEMENT_LEVEL;
 use countersign_raft::Group;
@@ -90,10 +91,12 @@ impl OwnRecord {
         let signed = self.sign_attestation().await;
         let addresses = self.correct_addresses().await;
         let data_store = self.bind_data_store().await;
+        let client_port = self.report_client_port().await;
         level.and(authority)?;
         let signed = signed?;
         addresses?;
         data_store?;
+        client_port?;
         Ok(signed)
     }
 
@@ -107,6 +110,20 @@ impl OwnRecord {
         };
         if wanted {
             self.proposer.own_command(Command::BindDataStore(BindDataStore { node, store }), &[]).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells the cluster where clients reach this member, when that is another address than is on record.
+    async fn report_client_port(&self) -> Result<(), StepError> {
+        let (node, address) = (self.local.node, self.endpoints.client_address());
+        let wanted = {
+            let state = self.state.read();
+            let member = state.view().is_some_and(|view| view.members.contains_key(&node));
+            member && state.level() >= CLIENT_PORTS_LEVEL && state.client_port(node) != address.as_ref()
+        };
+        if wanted {
+            self.proposer.own_command(Command::ReportClientPort(ReportClientPort { node, address }), &[]).await?;
         }
         Ok(())
     }

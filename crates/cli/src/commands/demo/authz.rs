@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::cluster::Cluster;
 use super::hostile::Holder;
 use super::revocation::enforced;
-use super::story::{at, fault};
+use super::story::at;
 use super::table::{Seen, Table};
 
 /// The service that the server has beside its own.
@@ -19,7 +19,7 @@ pub(super) async fn denied(
     (client, name): (&Holder, &str),
 ) -> anyhow::Result<()> {
     let rule = ["--principal", name, "--action", "write", "--resource", CALL];
-    let mut open = client.connect(&cluster.address(serving)?).await.map_err(fault)?;
+    let mut open = client.connect(&cluster.client_address(serving)?).await?;
     open.ask().await.map_err(|status| anyhow::anyhow!("not served before it is denied: {status}"))?;
     table.begin();
     let denied = cluster.must(asked, &[&["acl", "add", "--deny", "--wait"], &rule[..]].concat()).await?;

@@ -124,11 +124,20 @@ impl Cluster {
         Ok(answer.json)
     }
 
-    /// Where a node listens.
+    /// The cluster port of a node.
     pub(super) fn address(&self, node: &str) -> anyhow::Result<String> {
+        self.port(node, "cluster")
+    }
+
+    /// The client port of a node.
+    pub(super) fn client_address(&self, node: &str) -> anyhow::Result<String> {
+        self.port(node, "client")
+    }
+
+    fn port(&self, node: &str, port: &str) -> anyhow::Result<String> {
         let endpoints = std::fs::read(self.data(node).join("endpoints.json"))?;
         let endpoints: Value = serde_json::from_slice(&endpoints)?;
-        let address = endpoints.get("cluster").and_then(Value::as_str).context("no address in endpoints.json")?;
+        let address = endpoints.get(port).and_then(Value::as_str).context("no address in endpoints.json")?;
         Ok(address.to_owned())
     }
 

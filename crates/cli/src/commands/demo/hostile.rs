@@ -1,9 +1,9 @@
-//! Callers that should not get in, and one that may: each dials a node's cluster port with what it has.
+//! Callers that should not get in, and one that may: each dials a node with what it has.
 
 use std::sync::Arc;
 
 use anyhow::Context;
-use countersign::channel_over;
+use countersign::{channel_over, channel_to};
 use countersign_api::cluster::raft_client::RaftClient;
 use countersign_api::cluster::whoami_client::WhoamiClient;
 use countersign_api::cluster::{RaftRequest, WhoamiRequest};
@@ -11,7 +11,7 @@ use countersign_core::codec;
 use countersign_core::name::Address;
 use countersign_core::principal::TrustDomain;
 use countersign_net::hostile::dial_unchecked;
-use countersign_net::{Alpn, Credential, DialError, ServiceClient, SystemClock};
+use countersign_net::{Alpn, ClientDialer, Credential, DialError, SystemClock};
 use countersign_pki::key::KeyPair;
 use countersign_pki::pem::certificates_from_pem;
 use countersign_pki::verify::Bundle;
@@ -39,18 +39,24 @@ impl Holder {
         })
     }
 
-    /// Connects under the service protocol as an honest client does; the connection is kept, never dialed again.
-    pub(super) async fn connect(&self, address: &str) -> Result<Whoami, Box<DialError>> {
+    /// Connects to a client port as an honest client does; the connection is kept, never dialed again.
+    pub(super) async fn connect(&self, address: &str) -> anyhow::Result<Whoami> {
         let address = parse(address);
         let clock = Arc::new(SystemClock);
         let dialer =
-            ServiceClient::new(Arc::clone(&self.authority), self.domain.clone(), Arc::clone(&self.credential), clock);
-        Ok(Whoami(WhoamiClient::new(over(dialer.dial(&address).await?))))
+            ClientDialer::new(Arc::clone(&self.authority), self.domain.clone(), Arc::clone(&self.credential), clock);
+        let stream = dialer.dial(&address).await?;
+        Ok(Whoami(WhoamiClient::new(channel_to(&address, stream)?)))
     }
 
-    /// Shows this certificate under another protocol than it is for, to any server.
-    pub(super) async fn intrude(&self, address: &str, alpn: Alpn) -> Result<(), Box<DialError>> {
-        dial_unchecked(&parse(address), alpn, Some(&self.credential)).await.map(drop).map_err(Box::new)
+    /// Shows this certificate to the cluster port, which asks for a member's.
+    pub(super) async fn pass_for_a_member(&self, address: &str) -> Result<(), Box<DialError>> {
+        dial_unchecked(&parse(address), Alpn::Peer, Some(&self.credential)).await.map(drop).map_err(Box::new)
+    }
+
+    /// Shows this certificate to a client port, whatever server that is. Returns what the server made of it.
+    pub(super) async fn pass_for_a_client(&self, address: &str) -> Result<(), String> {
+        call_unchecked(address, Some(&self.credential)).await
     }
 
     /// As a member, claims to lead the trust group with a heartbeat of a far term. Returns what it was told.
@@ -83,9 +89,23 @@ impl Holder {
     }
 }
 
-/// Dials without any certificate.
-pub(super) async fn come_empty_handed(address: &str, alpn: Alpn) -> Result<(), Box<DialError>> {
-    dial_unchecked(&parse(address), alpn, None).await.map(drop).map_err(Box::new)
+/// Dials a cluster port without any certificate.
+pub(super) async fn come_empty_handed(address: &str) -> Result<(), Box<DialError>> {
+    dial_unchecked(&parse(address), Alpn::Peer, None).await.map(drop).map_err(Box::new)
+}
+
+/// Dials a client port without any certificate.
+pub(super) async fn call_empty_handed(address: &str) -> Result<(), String> {
+    call_unchecked(address, None).await
+}
+
+/// In TLS 1.3, a client is told with the first answer that its certificate is refused.
+async fn call_unchecked(address: &str, credential: Option<&Credential>) -> Result<(), String> {
+    let address = parse(address);
+    let told = |error: &dyn std::error::Error| countersign::chain(error).to_string();
+    let stream = dial_unchecked(&address, Alpn::Client, credential).await.map_err(|error| told(&error))?;
+    let channel = channel_to(&address, stream).map_err(|error| told(&error))?;
+    WhoamiClient::new(channel).whoami(WhoamiRequest {}).await.map(drop).map_err(|status| told(&status))
 }
 
 fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Channel {

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::cluster::Cluster;
 use super::hostile::{Holder, Whoami};
-use super::story::{at, fault};
+use super::story::at;
 use super::table::{Seen, Table};
 
 /// Seconds that node certificates live in the demo: renewal is seen while it runs.
@@ -30,7 +30,7 @@ pub(super) struct Load {
 impl Load {
     pub(super) async fn begin(client: &Holder, address: &str) -> anyhow::Result<Self> {
         let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let mut open = client.connect(address).await.map_err(fault)?;
+        let mut open = client.connect(address).await?;
         let (stopped, count) = (Arc::clone(&stop), Arc::clone(&served));
         let failed = tokio::spawn(async move {
             let mut failed = Vec::new();
@@ -94,7 +94,7 @@ pub(super) async fn paused(
     late: (&Holder, &str),
 ) -> anyhow::Result<()> {
     let (client, name) = late;
-    let mut open: Whoami = client.connect(&cluster.address(paused)?).await.map_err(fault)?;
+    let mut open: Whoami = client.connect(&cluster.client_address(paused)?).await?;
     open.ask().await.map_err(|status| anyhow::anyhow!("not served before it is revoked: {status}"))?;
     table.begin();
     cluster.pause(paused).await?;

@@ -5,12 +5,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use anyhow::{Context, ensure};
-use countersign_net::{Alpn, DialError};
+use countersign_net::DialError;
 use serde_json::Value;
 
 use super::authz;
 use super::cluster::Cluster;
-use super::hostile::{Holder, come_empty_handed};
+use super::hostile::{Holder, call_empty_handed, come_empty_handed};
 use super::man_in_the_middle::ManInTheMiddle;
 use super::revocation::{self, Load};
 use super::table::{Seen, Table};
@@ -40,9 +40,9 @@ pub(super) async fn tell(cluster: &mut Cluster, table: &mut Table, nodes: u16) -
     let authority = authority_of(cluster, first)?;
     let client = issue_client(cluster, first, "pay", &authority, &domain).await?;
     table.begin();
-    let principal = client.connect(&cluster.address(second)?).await.map_err(fault)?.ask().await?;
+    let principal = client.connect(&cluster.client_address(second)?).await?.ask().await?;
     table.row("an enrolled client calls", "served as /client/pay", Seen::holding("/client/pay", principal));
-    let load = Load::begin(&client, &cluster.address(first)?).await?;
+    let load = Load::begin(&client, &cluster.client_address(first)?).await?;
     let before = cluster.must(first, &["status"]).await?;
 
     attacks(cluster, table, second, &authority, &domain, &client).await?;
@@ -66,22 +66,22 @@ async fn attacks(
     domain: &str,
     client: &Holder,
 ) -> anyhow::Result<()> {
-    let address = cluster.address(target)?;
-    let mut refuse = async |step, expected, word: &str, outcome: Result<(), Box<DialError>>| {
-        let seen = refusal(cluster, target, word, outcome).await?;
-        table.row(step, expected, seen);
-        anyhow::Ok(())
-    };
-    let outcome = come_empty_handed(&address, Alpn::Peer).await;
-    refuse("no certificate, as a peer", "refused: handshake", "handshake", outcome).await?;
-    let outcome = come_empty_handed(&address, Alpn::Service).await;
-    refuse("no certificate, as a client", "refused: handshake", "handshake", outcome).await?;
+    let (address, client_address) = (cluster.address(target)?, cluster.client_address(target)?);
+    let outcome = come_empty_handed(&address).await;
+    let seen = refusal(cluster, target, "handshake", outcome).await?;
+    table.row("no certificate, as a peer", "refused: handshake", seen);
+    let outcome = call_empty_handed(&client_address).await;
+    let seen = refusal_in_tls(cluster, target, outcome).await?;
+    table.row("no certificate, as a client", "refused: handshake", seen);
 
     let foreign = foreign_client(cluster.root(), authority, domain)?;
-    let outcome = foreign.intrude(&address, Alpn::Service).await;
-    refuse("a foreign CA's certificate of this name", "refused: handshake", "handshake", outcome).await?;
-    let outcome = client.intrude(&address, Alpn::Peer).await;
-    refuse("a client's certificate, to speak raft", "refused: not-a-node", "not-a-node", outcome).await
+    let outcome = foreign.pass_for_a_client(&client_address).await;
+    let seen = refusal_in_tls(cluster, target, outcome).await?;
+    table.row("a foreign CA's certificate of this name", "refused: handshake", seen);
+    let outcome = client.pass_for_a_member(&address).await;
+    let seen = refusal(cluster, target, "not-a-node", outcome).await?;
+    table.row("a client's certificate, to speak raft", "refused: not-a-node", seen);
+    Ok(())
 }
 
 /// A member, with a certificate of its own, speaks raft in the name of another one.
@@ -184,9 +184,9 @@ async fn eviction(
     authority: &str,
     domain: &str,
 ) -> anyhow::Result<()> {
-    let address = cluster.address(first)?;
+    let address = cluster.client_address(first)?;
     let thief = holder_of(cluster, evicted, authority, domain)?;
-    let mut open = thief.connect(&address).await.map_err(fault)?;
+    let mut open = thief.connect(&address).await?;
     ensure!(open.ask().await.is_ok(), "a member is not served");
     table.begin();
     let done = cluster.must(first, &["node", "evict", evicted, "--keep-authority"]).await?;
@@ -196,8 +196,11 @@ async fn eviction(
         Err(status) => Seen::new(true, format!("cut: {}", status.message())),
     };
     table.row("the evicted node, on its open connection", "cut", seen);
-    let outcome = thief.connect(&address).await.map(|_| ());
-    table.row("the evicted node, on a new connection", "refused", refusal(cluster, first, "", outcome).await?);
+    let seen = match thief.connect(&address).await?.ask().await {
+        Ok(principal) => Seen::new(false, format!("served as {principal}")),
+        Err(status) => Seen::holding("failure", status.message().to_owned()),
+    };
+    table.row("the evicted node, on a new connection", "refused, with a failure id", seen);
     Ok(())
 }
 
@@ -226,11 +229,21 @@ async fn refusal(
         Ok(()) => return Ok(Seen::new(false, "let in")),
         Err(error) => error,
     };
-    let id = error.failure_id.to_string();
+    let id = error.failure_id.context("the attempt has no id")?.to_string();
     let answer = cluster.ask(target, &["explain", &id]).await?;
     let reason = at(&answer.json, "/reason").as_str().unwrap_or("not on record there").to_owned();
     let agrees = answer.code == 0 && reason.contains(word);
     Ok(Seen::new(agrees, format!("{reason}, failure id {id} on both ends")))
+}
+
+/// A client port refused a caller within TLS, which knows no id: the member's record is found by the caller's address.
+async fn refusal_in_tls(cluster: &Cluster, target: &str, outcome: Result<(), String>) -> anyhow::Result<Seen> {
+    let Err(told) = outcome else { return Ok(Seen::new(false, "let in")) };
+    let answer = cluster.ask(target, &["explain", "--source", "127.0.0.1", "--since", "10s"]).await?;
+    let newest = answer.json.as_array().and_then(|refusals| refusals.last()).unwrap_or(&Value::Null);
+    let reason = at(newest, "/reason").as_str().unwrap_or("not on record there");
+    let agrees = reason == "handshake" && at(newest, "/protocol") == "client";
+    Ok(Seen::new(agrees, format!("{reason}; told: {told}")))
 }
 
 fn refused_join(word: &str, outcome: anyhow::Result<()>) -> Seen {
@@ -329,9 +342,4 @@ fn members(status: &Value) -> String {
 
 fn text(value: &Value, field: &str) -> anyhow::Result<String> {
     value.get(field).and_then(Value::as_str).map(str::to_owned).with_context(|| format!("no `{field}` in the answer"))
-}
-
-#[expect(clippy::boxed_local, reason = "it is boxed where it is made")]
-pub(super) fn fault(error: Box<DialError>) -> anyhow::Error {
-    anyhow::Error::from(*error)
 }

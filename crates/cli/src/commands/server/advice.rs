@@ -17,6 +17,7 @@ pub(super) fn failure(error: &StartError) -> Failure {
     match error {
         StartError::Node(error) => of_node(error),
         StartError::Admin(error) => Failure::new(Exit::Unreachable, chain(error), advice_admin(error)),
+        StartError::NoClientPort => Failure::usage(chain(error), "leave `--client-addr none` out"),
     }
 }
 
@@ -116,10 +117,11 @@ fn advice(error: &NodeError) -> String {
             data_dir(error)
         }
         NodeError::Join(JoinError::Refused { why, .. }) => advice_enrollment(why).to_owned(),
-        NodeError::Join(JoinError::Dial { source, .. }) => format!(
-            "check --join-addr and that a member listens there; `countersign explain {}` there may tell more",
-            source.failure_id
-        ),
+        NodeError::Join(JoinError::Dial { source, .. }) => {
+            let more = |id| format!("; `countersign explain {id}` there may tell more");
+            let more = source.failure_id.map_or_else(String::new, more);
+            format!("check --join-addr and that a member listens there{more}")
+        }
         NodeError::Files(error)
         | NodeError::Join(JoinError::Files(error))
         | NodeError::Bootstrap(BootstrapError::Files(error)) => error.advice().to_owned(),

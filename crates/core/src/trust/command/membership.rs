@@ -144,6 +144,7 @@ impl Operation for Evict {
             view.evicted.insert(node, record);
         })?;
         state.displace(node);
+        state.close_client_port(node);
         Ok(Outcome::Evicted { generation, tokens_revoked })
     }
 

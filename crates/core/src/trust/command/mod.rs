@@ -8,6 +8,7 @@ mod admission;
 mod attestations;
 mod authority;
 mod bootstrap;
+mod client_ports;
 mod groups;
 mod hosts;
 mod labels;
@@ -28,6 +29,7 @@ pub use admission::Admission;
 pub use attestations::SignAttestation;
 pub use authority::{ConfirmAuthority, SealAuthority};
 pub use bootstrap::{Bootstrap, SealedKey};
+pub use client_ports::ReportClientPort;
 pub use groups::{AssignGroup, BindDataStore, CreateGroup};
 pub use hosts::{EditHosts, ProveHosts};
 pub use labels::Label;
@@ -55,7 +57,7 @@ use crate::enroll::returning::StoreReturn;
 use crate::time::UnixMillis;
 
 /// The newest level that this build knows.
-pub const FEATURE_LEVEL: u32 = 2;
+pub const FEATURE_LEVEL: u32 = 3;
 
 /// The level after that: what a build that is not written yet will know. Tests give it to members, to see what becomes
 /// of those that do not know it.
@@ -167,6 +169,8 @@ pub enum Command {
     CreateGroup(CreateGroup),
     /// A member says in which store it keeps its groups.
     BindDataStore(BindDataStore),
+    /// A member says where clients reach it.
+    ReportClientPort(ReportClientPort),
     /// What a later level brings: keeps a word in a field that no earlier level has.
     #[doc(hidden)]
     NoteForTesting(NoteForTesting),
@@ -206,6 +210,7 @@ impl Command {
             Self::SetCluster(operation) => operation,
             Self::CreateGroup(operation) => operation,
             Self::BindDataStore(operation) => operation,
+            Self::ReportClientPort(operation) => operation,
             Self::NoteForTesting(operation) => operation,
         }
     }

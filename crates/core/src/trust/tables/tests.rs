@@ -12,6 +12,7 @@ use crate::time::UnixMillis;
 use crate::trust::TrustState;
 use crate::trust::attestation::{Signature, SignedAttestation};
 use crate::trust::author::Made;
+use crate::trust::command::FEATURE_LEVEL;
 use crate::trust::hosts::HostProof;
 use crate::trust::join_token::Token;
 use crate::trust::member::{Evicted, Leaf, Member, Suffrage};
@@ -224,6 +225,6 @@ fn state_of_the_placement_level_is_digested_with_its_attestations() {
     let mut edited = rig.0.clone();
     assert!(edited.attestations.sign(0, NodeId(9), Signature([1; 64])));
     assert_ne!(edited.digest().unwrap(), rig.0.digest().unwrap());
-    let again = TrustState::decode(PLACEMENT_LEVEL, &rig.0.encode().unwrap()).unwrap();
+    let again = TrustState::decode(FEATURE_LEVEL, &rig.0.encode().unwrap()).unwrap();
     assert_eq!((again.digest().unwrap(), again), (rig.0.digest().unwrap(), rig.0));
 }

@@ -187,6 +187,7 @@ pub(super) const fn name_of(command: &Command) -> Option<&'static str> {
         Command::BindStore(_) => "BindStore",
         Command::CreateGroup(_) => "CreateGroup",
         Command::BindDataStore(_) => "BindDataStore",
+        Command::ReportClientPort(_) => "ReportClientPort",
         Command::NoteForTesting(_) => return None,
     })
 }

@@ -4,6 +4,7 @@ mod admission;
 mod agreement;
 mod attestations;
 mod authorization;
+mod client_ports;
 mod events;
 mod foreign;
 mod golden;

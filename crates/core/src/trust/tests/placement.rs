@@ -7,7 +7,9 @@ use super::rig::*;
 use crate::codec::FIRST_LEVEL;
 use crate::id::{GroupId, NodeId, StoreId};
 use crate::trust::TrustState;
-use crate::trust::command::{AssignGroup, BindDataStore, Command, CreateGroup, Evict, RaiseLevel, ReportFeatureLevel};
+use crate::trust::command::{
+    AssignGroup, BindDataStore, Command, CreateGroup, Evict, FEATURE_LEVEL, RaiseLevel, ReportFeatureLevel,
+};
 use crate::trust::outcome::{Outcome, Refused};
 use crate::trust::placement::{PLACEMENT_LEVEL, PlacementVersion};
 
@@ -129,7 +131,7 @@ fn assignments_leave_the_view_when_the_level_rises() {
     assert!(rig.0.view().unwrap().groups.is_empty());
     assert_eq!([4, 7].map(|group| assigned(&rig, group)), before);
     assert_eq!(rig.apply(create(&[1])), placed(8, 2));
-    let again = TrustState::decode(PLACEMENT_LEVEL, &rig.0.encode().unwrap()).unwrap();
+    let again = TrustState::decode(FEATURE_LEVEL, &rig.0.encode().unwrap()).unwrap();
     assert_eq!((&again, again.digest()), (&rig.0, rig.0.digest()));
     assert!(TrustState::decode(FIRST_LEVEL, &rig.0.encode().unwrap()).is_err(), "the first level does not know it");
 }
@@ -163,5 +165,5 @@ fn second_level_is_encoded_as_it_always_was() {
     assert!(encoded == SNAPSHOT.trim(), "the encoding changed: raise the feature level\n{encoded}");
     assert!(log == LOG, "the encoding changed: raise the feature level\n{log}");
     let bytes = data_encoding::HEXLOWER.decode(SNAPSHOT.trim().as_bytes()).unwrap();
-    assert_eq!(TrustState::decode(PLACEMENT_LEVEL, &bytes).unwrap(), rig.0);
+    assert_eq!(TrustState::decode(FEATURE_LEVEL, &bytes).unwrap(), rig.0);
 }

@@ -17,16 +17,18 @@ use countersign_core::peer::{Proof, Refusal};
 use countersign_core::principal::{Principal, TrustDomain};
 use countersign_core::time::Validity;
 use countersign_pki::foreign::verify_foreign_chain;
+use countersign_pki::key::{KeyError, KeyPair};
 use countersign_pki::mapping::Rules;
-use countersign_pki::verify::{Bundle, ChainError, Usage, verify_chain};
+use countersign_pki::pem::{PemError, certificates_from_pem};
+use countersign_pki::verify::{Bundle, BundleError, ChainError, Usage, verify_chain};
 use rustls_pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::alpn::Alpn;
-use crate::clock::Clock;
-use crate::credential::Credential;
+use crate::clock::{Clock, SystemClock};
+use crate::credential::{Credential, CredentialError};
 use crate::dial_error::{DialCause, DialError};
-use crate::dialer::{DEADLINE, Handshaken, attempt, handshake, read_welcome, serves_host};
+use crate::dialer::{DEADLINE, Handshaken, attempt_as_client, handshake, serves_host, welcomed};
 use crate::session::{Protection, Session};
 use crate::sni;
 use crate::stream::{Unregistered, delegate_session};
@@ -34,7 +36,7 @@ use crate::verifier::ChainVerifier;
 
 /// Dials as a client, from outside the cluster. Shown without its certificate's key.
 #[derive(Clone)]
-pub struct ServiceClient {
+pub struct ClientDialer {
     bundle: Arc<Bundle>,
     trust_domain: TrustDomain,
     credential: Arc<Credential>,
@@ -47,9 +49,9 @@ pub struct ServiceClient {
 /// Decides about a server whose chain was verified, beyond what its certificate says.
 pub type Judge = Arc<dyn Fn(&Proof) -> Result<(), Refusal> + Send + Sync>;
 
-impl core::fmt::Debug for ServiceClient {
+impl core::fmt::Debug for ClientDialer {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "ServiceClient({}, {:?})", self.trust_domain, self.credential)
+        write!(f, "ClientDialer({}, {:?})", self.trust_domain, self.credential)
     }
 }
 
@@ -67,6 +69,29 @@ pub enum Unverified {
         /// Whose it is.
         got: Box<Principal>,
     },
+}
+
+/// Why files make no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientFilesError {
+    /// The client's certificate.
+    #[error("certificate cannot be read")]
+    Certificate(#[source] PemError),
+    /// The client's key.
+    #[error("key cannot be read")]
+    Key(#[source] KeyError),
+    /// The trusted authorities.
+    #[error("authorities cannot be read")]
+    Authorities(#[source] PemError),
+    /// An authority that cannot be trusted.
+    #[error("authority cannot be trusted")]
+    Bundle(#[source] BundleError),
+    /// Certificate and key do not belong together.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// The certificate is under none of the authorities.
+    #[error("certificate is not under these authorities")]
+    Chain(#[from] ChainError),
 }
 
 /// Who serves a client.
@@ -87,7 +112,7 @@ impl core::fmt::Display for ServedBy {
     }
 }
 
-impl ServiceClient {
+impl ClientDialer {
     /// Trusts `bundle` within `trust_domain` and shows `credential`.
     pub fn new(
         bundle: Arc<Bundle>,
@@ -129,25 +154,47 @@ impl ServiceClient {
         }
     }
 
-    /// With another limit on the time from dialing to `Welcome`.
+    /// Of a certificate that the cluster issued: `chain` and `key` are the client's own, `authorities` those that it
+    /// trusts, all PEM. The trust domain is that of the certificate.
+    ///
+    /// # Errors
+    /// [`ClientFilesError`].
+    pub fn from_pem(chain: &str, key: &str, authorities: &str) -> Result<Self, ClientFilesError> {
+        let chain = certificates_from_pem(chain).map_err(ClientFilesError::Certificate)?;
+        let key = KeyPair::from_pem(key).map_err(ClientFilesError::Key)?;
+        let authorities = certificates_from_pem(authorities).map_err(ClientFilesError::Authorities)?;
+        let bundle = Bundle::new(authorities.iter().map(AsRef::as_ref)).map_err(ClientFilesError::Bundle)?;
+        let credential = Credential::new(chain.iter().map(|der| der.to_vec()), &key)?;
+        let own = credential.verify_at(&bundle, Usage::Client, None)?;
+        let domain = own.claims().principal.trust_domain.clone();
+        Ok(Self::new(Arc::new(bundle), domain, Arc::new(credential), Arc::new(SystemClock)))
+    }
+
+    /// The certificate that it shows.
+    pub const fn credential(&self) -> &Arc<Credential> {
+        &self.credential
+    }
+
+    /// With another limit on the time until the handshake ends.
     #[must_use]
     pub fn with_deadline(self, deadline: Duration) -> Self {
         Self { deadline, ..self }
     }
 
-    /// Connects to a member or broker under the service protocol.
-    pub async fn dial(&self, address: &Address) -> Result<ClientStream, DialError> {
-        attempt(address, self.deadline, |failure_id| async move {
-            let name = sni::server_name(failure_id, "service", &self.trust_domain);
+    /// Connects to the client port of a member or broker, to speak HTTP/2 there. A server that refuses this client says
+    /// so as the answer to the first request.
+    pub async fn dial(&self, address: &Address) -> Result<ServerStream, DialError> {
+        attempt_as_client(address, self.deadline, async move {
+            let name = sni::host_name(&address.host)?;
             let (client, host) = (self.clone(), address.host.clone());
             let verifier = ChainVerifier::new(move |presented| match &client.mapping {
                 None => client.accept(presented, &host),
                 Some(rules) => client.accept_mapped(rules, presented, &host),
             });
             let Handshaken { tls, verified, remote } =
-                handshake(address, Alpn::Service, Some(&self.credential), &verifier, name).await?;
-            let session = read_welcome(tls).await?;
-            Ok(ClientStream { inner: Unregistered { session }, server: verified, remote })
+                handshake(address, Alpn::Client, Some(&self.credential), &verifier, name).await?;
+            let session = welcomed(Alpn::Client, tls).await?;
+            Ok(ServerStream { inner: Unregistered { session }, server: verified, remote })
         })
         .await
     }
@@ -192,13 +239,13 @@ impl ServiceClient {
 }
 
 /// A client's connection to a member or broker.
-pub struct ClientStream {
+pub struct ServerStream {
     inner: Unregistered,
     server: ServedBy,
     remote: SocketAddr,
 }
 
-impl ClientStream {
+impl ServerStream {
     /// The server, as its certificate names it.
     pub const fn server(&self) -> &ServedBy {
         &self.server
@@ -210,10 +257,10 @@ impl ClientStream {
     }
 }
 
-impl core::fmt::Debug for ClientStream {
+impl core::fmt::Debug for ServerStream {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "ClientStream({} at {})", self.server, self.remote)
+        write!(f, "ServerStream({} at {})", self.server, self.remote)
     }
 }
 
-delegate_session!(ClientStream, inner);
+delegate_session!(ServerStream, inner);
