@@ -5,18 +5,25 @@
 mod ghost;
 mod support;
 
-use countersign::{Client, ClientDialer, RenewError, RenewedCertificate, channel_to};
-use countersign_api::cluster::RenewRequest;
+use countersign::{Client, ClientDialer, RenewError, RenewedCertificate, VOTERS, channel_over, channel_to};
 use countersign_api::cluster::certificates_client::CertificatesClient;
+use countersign_api::cluster::members_client::MembersClient;
 use countersign_api::cluster::whoami_client::WhoamiClient;
+use countersign_api::cluster::{ProposeRequest, RenewRequest};
+use countersign_core::codec;
+use countersign_core::id::RequestId;
 use countersign_core::limits::CSR_LEN_MAX;
+use countersign_core::principal::Role;
+use countersign_core::trust::author::{Actor, Claim};
+use countersign_core::trust::command::{Command, RenewPrincipal};
 use countersign_core::trust::member::Suffrage;
 use countersign_net::Expected;
 use countersign_pki::csr::create_csr;
 use countersign_pki::key::{KeyAlgorithm, KeyPair};
+use ghost::Ghost;
 use support::{Node, cluster_of, connect};
 use tonic::Code;
-use tonic::transport::Channel;
+use tonic::transport::{Channel, Endpoint};
 
 fn key() -> KeyPair {
     KeyPair::generate(KeyAlgorithm::default()).unwrap()
@@ -110,26 +117,65 @@ async fn a_renewal_is_bounded_and_reads_nothing_but_a_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_node_is_refused_and_a_learner_says_who_can() {
-    let node = Node::bootstrap("n1").await;
-    node.converged(1).await;
-    let token = node.token(Suffrage::Learner, 1).await;
-    let learner = Node::join("n2", &token, &node).await.unwrap();
-    for of in [&node, &learner] {
-        of.converged(2).await;
-    }
+async fn a_node_is_refused_and_a_learner_names_the_voters() {
+    let (node, learner) = with_learner().await;
     let client = node.client("pay").await;
     learner.knows(1).await;
-    let error = renew(&client.dialer, &learner).await.unwrap_err();
-    let (code, message) = code(error);
-    assert_eq!(code, Code::FailedPrecondition);
-    assert!(message.contains("ask a voter"), "{message}");
+    // What any program is told.
+    let mut asked = certificates(&client.dialer, &learner).await;
+    let told = asked.renew(request(create_csr(&key()).unwrap())).await.unwrap_err();
+    assert_eq!(told.code(), Code::FailedPrecondition);
+    let voter = node.client_address().to_string();
+    assert!(told.message().contains("ask a voter") && told.message().contains(&voter), "{told}");
+    assert_eq!(told.metadata().get(VOTERS).unwrap(), &voter);
+    // The library goes there.
+    let renewed = renew(&client.dialer, &learner).await.unwrap();
+    assert!(asks(renewed.client.dialer(), &node).await.ends_with("/client/pay"));
 
     let address = node.client_address();
     let stream = learner.member().dialer().dial_client_port(&address, Expected::Host).await.unwrap();
     let mut as_node = CertificatesClient::new(channel_to(&address, stream).unwrap());
     let refused = as_node.renew(request(create_csr(&key()).unwrap())).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+}
+
+/// A voter and a learner, which both know the voter's client port.
+async fn with_learner() -> (Node, Node) {
+    let node = Node::bootstrap("n1").await;
+    node.converged(1).await;
+    let token = node.token(Suffrage::Learner, 1).await;
+    let learner = Node::join("n2", &token, &node).await.unwrap();
+    for of in [&node, &learner] {
+        of.converged(2).await;
+        let knows = || of.member().node_for_testing().state.read().client_ports_of_voters().count() == 1;
+        of.until(|_| knows()).await;
+    }
+    (node, learner)
+}
+
+/// The keys of a learner, and the key of a client that it serves: it asks for a certificate in that client's name.
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_learner_forges_the_renewal_of_a_client() {
+    let (node, learner) = with_learner().await;
+    let client = node.client("pay").await;
+    learner.knows(1).await;
+    let thief = Ghost::of(learner.data.path(), &node);
+    let stream = thief.dialer().dial_peer(&node.address(), node.member().node()).await.unwrap();
+    let mut members = MembersClient::new(channel_over(&Endpoint::from_static("http://member"), stream));
+    let (role, spki) = (Role::parse("client/pay").unwrap(), key().spki());
+    let command =
+        Command::RenewPrincipal(RenewPrincipal { role: role.clone(), in_use: client.key, spki: spki.clone() });
+    for actor in [Actor::Principal(role), Actor::Principal(Role::Node(thief.node))] {
+        let claim = Claim { actor, source: None, request: RequestId([1; 16]) };
+        let asked = ProposeRequest {
+            command: command.encode().unwrap().into(),
+            spki: spki.clone().into(),
+            claim: codec::encode(&claim).unwrap().into(),
+        };
+        let refused = members.propose(asked).await.unwrap_err();
+        assert_eq!((refused.code(), refused.message()), (Code::PermissionDenied, "not a voter"), "{claim:?}");
+    }
+    assert_eq!(node.member().view().principals.scan().values().flatten().count(), 1, "nothing was issued");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -145,6 +145,22 @@ async fn remote_broker_decides_by_cluster_rules_until_cut_off() {
     remote.shutdown().await;
 }
 
+/// A guard is no member: it says where members are, and the client goes there.
+#[tokio::test(flavor = "multi_thread")]
+async fn client_of_a_remote_guard_renews_at_the_members() {
+    let nodes = cluster_living(1, short()).await;
+    let broker = nodes[0].issue("broker/localhost").await;
+    let pay = nodes[0].client("pay").await;
+    put(&nodes[0], fetch_policy()).await;
+    let remote = guard_of(&[&nodes[0]], &broker, greeting()).await.unwrap();
+    let key = countersign::KeyPair::generate(countersign::KeyAlgorithm::default()).unwrap();
+    let renewed = Client::new(pay.dialer.clone()).renew(&[address_of(&remote)], &key).await.unwrap();
+    let mut called = connect(renewed.client.dialer(), &remote).await.unwrap();
+    put(&nodes[0], rule("calls", "client/pay", "write", "service")).await;
+    assert!(called.ask().await.unwrap().ends_with("client/pay"));
+    remote.shutdown().await;
+}
+
 async fn guard_denies(remote: &RemoteGuard) {
     while remote.guard().fresh().is_ok() {
         // why: a lease lapses by the passing of time alone
