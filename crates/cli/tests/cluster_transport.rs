@@ -80,7 +80,7 @@ fn a_client_hello_names_exactly_one_protocol_of_ours_or_sees_no_certificate() {
 }
 
 #[test]
-fn no_session_is_ever_resumed_on_the_cluster_port() {
+fn no_session_is_ever_resumed_on_the_client_port() {
     if !openssl() {
         return;
     }
@@ -89,10 +89,9 @@ fn no_session_is_ever_resumed_on_the_cluster_port() {
     let out = world.path("certificates");
     issue(&node, &out, "--client", "pay");
     let (cert, key) = (out.join("pay.pem"), out.join("pay.key"));
-    let flags =
-        ["-tls1_3", "-alpn", "countersign/1 service", "-cert", cert.to_str().unwrap(), "-key", key.to_str().unwrap()];
-    let said = s_client(&node.address(), &flags);
-    assert!(said.contains("countersign/1 service"), "{said}");
+    let flags = ["-tls1_3", "-alpn", "h2", "-cert", cert.to_str().unwrap(), "-key", key.to_str().unwrap()];
+    let said = s_client(&node.client_address(), &flags);
+    assert!(said.contains("ALPN protocol: h2"), "{said}");
     assert!(!said.contains("New Session Ticket arrived") && !said.contains("Reused, TLS"), "{said}");
 }
 
@@ -164,7 +163,7 @@ fn clients_made_offline_under_an_imported_authority_are_served_and_admins_are_no
     );
     let (cert, key) = (ca.join("pay.pem"), ca.join("pay.key"));
     let credential = ["-cert", cert.to_str().unwrap(), "-key", key.to_str().unwrap()];
-    let said = s_client(&node.address(), &[&["-tls1_3", "-alpn", "countersign/1 service"][..], &credential].concat());
+    let said = s_client(&node.client_address(), &[&["-tls1_3", "-alpn", "h2"][..], &credential].concat());
     assert!(said.contains("BEGIN CERTIFICATE") && !said.contains("alert"), "{said}");
 }
 
