@@ -1,4 +1,4 @@
-//! An embedder's own gRPC service on the cluster port: every call carries the peer that the connection proved.
+//! An embedder's own gRPC service on the client port: every call carries the peer that the connection proved.
 //!
 //! `cargo run --example service -- DIR` founds a cluster of one in DIR and serves until Ctrl-C. Call it with a
 //! certificate from `countersign cert issue --client NAME`, and with a rule that lets it: `countersign acl add --data
@@ -30,14 +30,8 @@ impl Whoami for Greeter {
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let data = std::env::args().nth(1).ok_or("give a data directory")?;
     let settings = Settings { name: Some("greeter".parse()?), ..Settings::new(data, "127.0.0.1:7100".parse()?) };
-    let cluster = NewCluster {
-        name: "example".parse()?,
-        trust_domain: None,
-        token: None,
-        authority: None,
-        policy: Default::default(),
-    };
-    let (opened, _) = Member::open(settings, Start::Bootstrap(cluster)).await?;
+    let start = Start::Bootstrap(NewCluster::new("example".parse()?));
+    let (opened, _) = Member::open(settings, start).await?;
     let greeter = Greeter { member: opened.member().clone() };
     let member = opened.serve(Services::builder().grpc(WhoamiServer::new(greeter)).build()).await?;
     tokio::signal::ctrl_c().await?;

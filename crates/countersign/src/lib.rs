@@ -6,21 +6,23 @@
 //! - [`Member::control`] administers the cluster by functions; [`Member::guard`] decides by its rules;
 //!   [`Member::dialer`] reaches other members.
 //! - [`RemoteGuard`] decides by a cluster's rules on a host that is no member.
+//! - [`Client`] calls members and guarded services, and renews its certificate.
 //!
 //! ```no_run
 //! use countersign::{Member, NewCluster, Services, Settings, Start};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let settings = Settings { name: Some("n1".parse()?), ..Settings::new("data", "127.0.0.1:7100".parse()?) };
-//! let (name, policy) = ("example".parse()?, Default::default());
-//! let cluster = NewCluster { name, trust_domain: None, token: None, authority: None, policy };
-//! let (opened, _) = Member::open(settings, Start::Bootstrap(cluster)).await?;
+//! let (opened, _) = Member::open(settings, Start::Bootstrap(NewCluster::new("example".parse()?))).await?;
 //! let member = opened.serve(Services::default()).await?;
 //! println!("{} serves at generation {}", member.name(), member.view().generation);
 //! member.shutdown().await;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! Types of axum and tonic stand in this interface behind the features `axum-08` and `tonic-014`, which are on unless
+//! they are turned off. The next version of either gets a feature of its own.
 //!
 //! This crate is a facade: the parts of a member are `countersign-node`'s, its use cases `countersign-control`'s, its
 //! decisions `countersign-core`'s. It must never hold a second list of parts or tasks.
@@ -42,9 +44,18 @@ pub use countersign_control::{
     Control, ControlError, CreatedToken, Evicted, Health, IssuedCertificate, Leaving, NewCertificate, NewToken,
     PolicyChanged, PolicyPlan, RevokedCertificates,
 };
+pub use countersign_core::authz::RuleId;
+pub use countersign_core::authz::change::PolicyChange;
+pub use countersign_core::id::{Generation, KeyId, NodeId};
 pub use countersign_core::lease::{Fresh, LeaseLength, NoLease};
+pub use countersign_core::name::{Address, Host, Name};
+pub use countersign_core::peer::{Refusal, VerifiedPeer};
+pub use countersign_core::principal::{Principal, Role, TrustDomain};
+pub use countersign_core::trust::join_token::JoinToken;
+pub use countersign_core::trust::member::Suffrage;
+pub use countersign_core::trust::view::View;
 pub use countersign_guard::{
-    Action, Caller, Denial, GENERATION, Guard, GuardLayer, Kind, MIN_GENERATION, Permit, Resource, Session,
+    Action, Caller, Denial, GENERATION, Guard, GuardLayer, Kind, MIN_GENERATION, Permit, Permits, Resource, Session,
 };
 pub use countersign_net::{ClientDialer, ClientFilesError};
 pub use countersign_node::service::clients::{REFUSAL, VOTERS};

@@ -1,13 +1,15 @@
 //! Services of a program that embeds a member or a remote guard.
 
+#[cfg(feature = "tonic-014")]
 use core::convert::Infallible;
 
 use axum::Router;
-use axum::http::Request;
-use axum::response::IntoResponse;
-use tonic::body::Body;
-use tonic::server::NamedService;
+#[cfg(feature = "tonic-014")]
+use axum::{http::Request, response::IntoResponse};
 use tonic::service::Routes;
+#[cfg(feature = "tonic-014")]
+use tonic::{body::Body, server::NamedService};
+#[cfg(feature = "tonic-014")]
 use tower::Service;
 
 /// What is served to principals besides what each member serves by itself. Every call is decided by a rule before it
@@ -35,6 +37,7 @@ pub struct ServicesBuilder(Services);
 
 impl ServicesBuilder {
     /// Adds a gRPC service.
+    #[cfg(feature = "tonic-014")]
     #[must_use]
     pub fn grpc<S>(mut self, service: S) -> Self
     where
@@ -48,6 +51,7 @@ impl ServicesBuilder {
     }
 
     /// Adds gRPC calls that a router of the embedder's own answers, with paths such as `/package.Service/Method`.
+    #[cfg(feature = "axum-08")]
     #[must_use]
     pub fn grpc_router(mut self, router: Router) -> Self {
         self.0.any = true;
@@ -56,6 +60,7 @@ impl ServicesBuilder {
     }
 
     /// Adds HTTP routes.
+    #[cfg(feature = "axum-08")]
     #[must_use]
     pub fn http(mut self, app: Router) -> Self {
         self.0.any = true;

@@ -29,6 +29,8 @@
 // Tests may say "any other".
 #![cfg_attr(not(test), deny(clippy::wildcard_enum_match_arm))]
 
+#[cfg(feature = "axum-08")]
+mod axum_08;
 mod body;
 mod caller;
 mod cells;
@@ -36,6 +38,7 @@ mod groups;
 mod guard;
 mod layer;
 mod permit;
+mod permits;
 mod recent;
 mod remote;
 mod replica;
@@ -43,12 +46,15 @@ mod resource;
 mod session;
 mod source;
 mod time;
+#[cfg(feature = "tonic-014")]
+mod tonic_014;
 
 pub use body::GuardedBody;
 pub use caller::Caller;
 pub use guard::{Guard, Publisher};
 pub use layer::{GENERATION, GuardLayer, GuardService, MIN_GENERATION};
 pub use permit::{Denial, Permit};
+pub use permits::Permits;
 pub use remote::{ConnectError, Connecting, Controllers, RemoteGuard};
 pub use resource::Resource;
 pub use session::Session;

@@ -154,6 +154,13 @@ pub struct NewCluster {
     pub policy: PolicyChange,
 }
 
+impl NewCluster {
+    /// A cluster of this name: an authority of its own, no token, no rule.
+    pub fn new(name: Name) -> Self {
+        Self { name, trust_domain: None, token: None, authority: None, policy: PolicyChange::default() }
+    }
+}
+
 /// An authority made elsewhere.
 #[derive(Clone)]
 pub struct ImportedAuthority {

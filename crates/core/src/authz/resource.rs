@@ -1,6 +1,7 @@
 //! What something is done to: a kind and a name. A name may be anything, `*` too; a pattern is never a name.
 
 use core::fmt;
+use core::str::FromStr;
 use std::borrow::Cow;
 use std::sync::Arc;
 
@@ -50,7 +51,7 @@ impl Kind {
         Self::POLICY,
     ];
 
-    /// Checks and takes the label.
+    /// Checks and takes the label, as `FromStr` does.
     pub fn parse(text: &str) -> Result<Self, NameError> {
         match Self::KNOWN.into_iter().find(|kind| kind.as_str() == text) {
             Some(known) => Ok(known),
@@ -61,6 +62,14 @@ impl Kind {
     /// The label.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl FromStr for Kind {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        Self::parse(text)
     }
 }
 

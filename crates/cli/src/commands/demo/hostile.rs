@@ -102,7 +102,10 @@ pub(super) async fn call_empty_handed(address: &str) -> Result<(), String> {
 /// In TLS 1.3, a client is told with the first answer that its certificate is refused.
 async fn call_unchecked(address: &str, credential: Option<&Credential>) -> Result<(), String> {
     let address = parse(address);
-    let told = |error: &dyn std::error::Error| countersign::chain(error).to_string();
+    let told = |error: &dyn std::error::Error| {
+        let causes = core::iter::successors(Some(error), |error| error.source());
+        causes.last().unwrap_or(error).to_string()
+    };
     let stream = dial_unchecked(&address, Alpn::Client, credential).await.map_err(|error| told(&error))?;
     let channel = channel_to(&address, stream).map_err(|error| told(&error))?;
     WhoamiClient::new(channel).whoami(WhoamiRequest {}).await.map(drop).map_err(|status| told(&status))
