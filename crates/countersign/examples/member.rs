@@ -4,7 +4,7 @@
 use axum::{Router, extract::Path, routing::get};
 use countersign::{Action, Denial, Kind, Member, NewCluster, Permits, Services, Settings, Start};
 
-async fn orders(permits: Permits, Path(topic): Path<String>) -> Result<String, Denial> {
+pub(crate) async fn orders(permits: Permits, Path(topic): Path<String>) -> Result<String, Denial> {
     let permit = permits.permit(Action::Read, &Kind::TOPIC, &topic)?;
     Ok(format!("{} reads {}\n", permits.caller().peer.principal(), permit.name()))
 }
