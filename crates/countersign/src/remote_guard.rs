@@ -22,7 +22,7 @@ use countersign_net::{
 use countersign_node::service::certificates::ask_elsewhere;
 use countersign_node::service::clients::{self, ClientApp};
 use countersign_node::service::site::{Named, Names};
-use countersign_node::{Clocks, Tasks, chain, channel_to, service};
+use countersign_node::{ClientLimits, Clocks, Tasks, chain, channel_to, service};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,15 @@ pub struct RemoteGuardSettings {
     pub client: Client,
     /// Where callers are accepted: a client port, as members have it.
     pub listen: SocketAddr,
+    /// What one caller may take there.
+    pub limits: ClientLimits,
+}
+
+impl RemoteGuardSettings {
+    /// With the default limits.
+    pub fn new(client: Client, controllers: Vec<Address>, listen: SocketAddr) -> Self {
+        Self { controllers, client, listen, limits: ClientLimits::default() }
+    }
 }
 
 /// Why there is no remote guard.
@@ -75,6 +84,7 @@ pub struct RemoteGuard {
     endpoint: Endpoint,
     acceptor: Arc<ClientAcceptor>,
     names: Names,
+    limits: ClientLimits,
     members: Arc<[String]>,
     following: CancellationToken,
     tasks: Tasks,
@@ -94,7 +104,7 @@ impl ConnectedGuard {
         let guard = self.0;
         let Services { grpc, http, .. } = services;
         let grpc = grpc.add_service(CertificatesServer::new(Elsewhere(Arc::clone(&guard.members))));
-        let app = ClientApp::new(guard.guard(), grpc, http, Arc::clone(&guard.names));
+        let app = ClientApp::new(guard.guard(), grpc, http, Arc::clone(&guard.names)).within(guard.limits);
         clients::serve(&guard.tasks, guard.acceptor.connections(service::WAITING_MAX), app);
         guard.tasks.spawn(service::close_when_lapsed(guard.guard().clone(), guard.endpoint.clone()));
         let accepting = Arc::clone(&guard.acceptor);
@@ -109,7 +119,7 @@ impl RemoteGuard {
     /// # Errors
     /// [`RemoteGuardError`].
     pub async fn connect(settings: RemoteGuardSettings) -> Result<ConnectedGuard, RemoteGuardError> {
-        let RemoteGuardSettings { controllers, client, listen } = settings;
+        let RemoteGuardSettings { controllers, client, listen, limits } = settings;
         let client = client.dialer().clone();
         let names = names_of(client.credential());
         let named = controllers.iter().map(ToString::to_string).collect();
@@ -137,12 +147,13 @@ impl RemoteGuard {
             tasks.stop();
             return Err(RemoteGuardError::Untold);
         };
+        endpoint.registry().bound_principals(limits.connections);
         let listener = TcpListener::bind(listen).await.map_err(|source| {
             tasks.stop();
             RemoteGuardError::Bind { address: listen, source }
         })?;
         let acceptor = Arc::new(ClientAcceptor::on(listener, endpoint.clone(), AcceptorLimits::default()));
-        Ok(ConnectedGuard(Self { inner, endpoint, acceptor, names, members: named, following, tasks }))
+        Ok(ConnectedGuard(Self { inner, endpoint, acceptor, names, limits, members: named, following, tasks }))
     }
 
     /// Decides who may do what.

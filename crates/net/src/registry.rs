@@ -128,12 +128,12 @@ struct Entries {
 
 impl Entries {
     /// Takes a place for a connection on which this end serves `principal`.
-    fn take_place(&mut self, principal: &Principal, services_max: usize) -> Result<(), Refusal> {
+    fn take_place(&mut self, principal: &Principal, (services_max, own_max): (usize, usize)) -> Result<(), Refusal> {
         if self.services >= services_max {
             return Err(Refusal::Overloaded);
         }
         let own = self.by_principal.entry(principal.clone()).or_default();
-        if *own >= CONNECTIONS_PER_PRINCIPAL_MAX {
+        if *own >= own_max {
             return Err(Refusal::Connections);
         }
         *own += 1;
@@ -196,12 +196,15 @@ struct Shared {
     /// Wakes the expiry task: an earlier expiry was entered.
     changed: Notify,
     services_max: AtomicUsize,
+    /// Of one principal.
+    own_max: AtomicUsize,
 }
 
 impl Default for Shared {
     fn default() -> Self {
         let services_max = AtomicUsize::new(SERVICE_CONNECTIONS_MAX);
-        Self { entries: Locked::default(), changed: Notify::default(), services_max }
+        let own_max = AtomicUsize::new(CONNECTIONS_PER_PRINCIPAL_MAX);
+        Self { entries: Locked::default(), changed: Notify::default(), services_max, own_max }
     }
 }
 
@@ -219,7 +222,8 @@ impl Registry {
         let closed = Arc::new(Closed::default());
         let mut entries = self.lock();
         if connection.serves_principal() {
-            entries.take_place(connection.proof.principal(), self.0.services_max.load(Ordering::Relaxed))?;
+            let max = (self.0.services_max.load(Ordering::Relaxed), self.0.own_max.load(Ordering::Relaxed));
+            entries.take_place(connection.proof.principal(), max)?;
         }
         entries.last_id = entries.last_id.wrapping_add(1);
         let id = entries.last_id;
@@ -319,6 +323,11 @@ impl Registry {
             }
         });
         shown.collect()
+    }
+
+    /// Another bound than [`CONNECTIONS_PER_PRINCIPAL_MAX`]. Connections that are open beyond it stay.
+    pub fn bound_principals(&self, max: usize) {
+        self.0.own_max.store(max, Ordering::Relaxed);
     }
 
     /// Another bound than [`SERVICE_CONNECTIONS_MAX`], which takes more descriptors than a test has.

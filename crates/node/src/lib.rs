@@ -57,8 +57,8 @@ pub use node::{Node, Started};
 pub use peers::Peers;
 pub use refusals::{RefusalLog, RefusedSource, advice, advice_enrollment};
 pub use settings::{
-    AUTHORITY_TTL_SECS, CACHE_TTL_SECS, CLIENT_TTL_SECS, ClusterToken, FilesMode, ImportedAuthority, Lifetimes,
-    NODE_TTL_SECS, NewCluster, Settings, Start,
+    AUTHORITY_TTL_SECS, CACHE_TTL_SECS, CLIENT_TTL_SECS, ClientLimits, ClusterToken, FilesMode, ImportedAuthority,
+    Lifetimes, NODE_TTL_SECS, NewCluster, Settings, Start,
 };
 pub use start_error::{StartError, WayBack};
 pub use tasks::Tasks;

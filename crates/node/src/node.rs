@@ -39,7 +39,7 @@ use crate::lease::{Barriers, DelegatedLeases, Granting, Leasehold};
 use crate::peers::Peers;
 use crate::refusals::RefusalLog;
 use crate::service;
-use crate::settings::{Settings, Start};
+use crate::settings::{ClientLimits, Settings, Start};
 use crate::start_error::StartError;
 use crate::tasks::Tasks;
 use crate::tasks::membership::{Membership, hand_over_leadership};
@@ -127,6 +127,8 @@ pub struct Node {
     pub tasks: Tasks,
     /// Seconds that a certificate of a client, broker or admin lives where none are named.
     pub client_ttl_secs: u64,
+    /// What one client may take.
+    pub client_limits: ClientLimits,
     /// Seconds that remote guards may keep what they are told.
     pub cache_ttl_secs: u64,
     pub(crate) gate: Arc<Gate>,
@@ -364,6 +366,7 @@ fn assemble(
     publish(&state, endpoint.clone(), rules, Arc::clone(&denylist), &lease);
     let acceptor = Acceptor::on(bound.listener, endpoint.clone(), AcceptorLimits::default());
     peers.connect_with(endpoint.clone());
+    endpoint.registry().bound_principals(settings.client_limits.connections);
     let limits = AcceptorLimits::default();
     let (clients, quic) = match bound.clients {
         None => (None, None),
@@ -372,6 +375,7 @@ fn assemble(
             Some(Arc::new(QuicAcceptor::on(udp, endpoint.clone(), QuicPurpose::Client, limits)?)),
         ),
     };
+    let client_limits = settings.client_limits;
     let endpoints = Endpoints {
         cluster: acceptor.local_addr().ok(),
         advertise: bound.advertise,
@@ -426,6 +430,7 @@ fn assemble(
         tasks: Tasks::default(),
         client_ttl_secs: settings.client_ttl_secs,
         cache_ttl_secs: settings.cache_ttl_secs.clamp(1, CACHE_TTL_SECS_MAX),
+        client_limits,
         _replica: Arc::new(replica),
         local,
         state,

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 
 use countersign_core::authz::change::PolicyChange;
 use countersign_core::lease::LeaseLength;
+use countersign_core::limits::{
+    CLIENT_STREAMS_MAX, CLIENT_UNREAD_BYTES_MAX, CONNECTIONS_PER_PRINCIPAL_MAX, REQUESTS_PER_PRINCIPAL_MAX,
+    SERVICE_CONNECTIONS_MAX,
+};
 use countersign_core::name::{Address, Name};
 use countersign_core::principal::TrustDomain;
 use countersign_core::trust::command::FEATURE_LEVEL;
@@ -26,6 +30,8 @@ pub struct Settings {
     pub advertise: Vec<Address>,
     /// Where the client port is bound; none if this member serves no principals.
     pub client_addr: Option<SocketAddr>,
+    /// What one client may take there.
+    pub client_limits: ClientLimits,
     /// Where the HTTPS port is bound, if it is wanted.
     pub https_addr: Option<SocketAddr>,
     /// The operator's certificate chain and key for the HTTPS port, PEM files; without them the node's own leaf serves
@@ -60,6 +66,7 @@ impl Settings {
             cluster_addr,
             advertise: vec![],
             client_addr: Self::client_addr_beside(cluster_addr),
+            client_limits: ClientLimits::default(),
             https_addr: None,
             https_files: None,
             node_ttl_secs: NODE_TTL_SECS,
@@ -85,6 +92,44 @@ impl Settings {
     /// The newest level that the member knows.
     pub(crate) fn level(&self) -> u32 {
         self.level_for_testing.unwrap_or(FEATURE_LEVEL)
+    }
+}
+
+/// What one client may take on a client port. Each member has its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ClientLimits {
+    /// Connections of one principal, over TCP and QUIC together: 1 to [`ClientLimits::CONNECTIONS_MAX`].
+    pub connections: usize,
+    /// Requests of one principal under way, over all its connections: 1 to [`ClientLimits::REQUESTS_MAX`].
+    pub requests: usize,
+    /// Requests under way on one connection of HTTP/2: 1 to [`ClientLimits::STREAMS_MAX`].
+    pub streams: u32,
+    /// Bytes that one connection of HTTP/2 may have sent and the member not read:
+    /// [`ClientLimits::UNREAD_BYTES_MIN`] to [`ClientLimits::UNREAD_BYTES_MAX`].
+    pub unread_bytes: u32,
+}
+
+impl ClientLimits {
+    /// All connections of principals that a member takes.
+    pub const CONNECTIONS_MAX: usize = SERVICE_CONNECTIONS_MAX;
+    /// A member with more under way for one client has no memory left for others.
+    pub const REQUESTS_MAX: usize = 65_536;
+    /// As [`ClientLimits::REQUESTS_MAX`], on one connection.
+    pub const STREAMS_MAX: u32 = 4096;
+    /// HTTP/2 cannot begin with less (RFC 9113 section 6.9.2).
+    pub const UNREAD_BYTES_MIN: u32 = 65_535;
+    /// 16 MiB.
+    pub const UNREAD_BYTES_MAX: u32 = 16 * 1024 * 1024;
+}
+
+impl Default for ClientLimits {
+    fn default() -> Self {
+        Self {
+            connections: CONNECTIONS_PER_PRINCIPAL_MAX,
+            requests: REQUESTS_PER_PRINCIPAL_MAX,
+            streams: CLIENT_STREAMS_MAX,
+            unread_bytes: CLIENT_UNREAD_BYTES_MAX,
+        }
     }
 }
 

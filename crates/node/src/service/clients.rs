@@ -13,7 +13,6 @@ use axum::body::{Body, HttpBody};
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use countersign_core::id::FailureId;
-use countersign_core::limits::{CLIENT_STREAMS_MAX, CONNECTIONS_PER_PRINCIPAL_MAX, REQUESTS_PER_PRINCIPAL_MAX};
 use countersign_core::peer::Refusal;
 use countersign_core::principal::Role;
 use countersign_guard::{Caller, Guard, GuardLayer};
@@ -31,15 +30,17 @@ use tonic::Status;
 use tonic::service::Routes;
 use tower::ServiceExt;
 
-use super::first_byte::{FIRST_BYTE_MAX, FirstByte};
+use super::pace::{HEAD_MAX, Heads, Paced};
 use super::site::{self, Elsewhere, Names, Target};
 use super::slow::{SILENCE_MAX, timely};
 use super::under_way::UnderWay;
+use super::unread::in_pieces;
 use super::{endpoints, upload};
+use crate::settings::ClientLimits;
 use crate::tasks::Tasks;
 
-/// How long a caller may take to send the head of a request, and how long an HTTP/1.1 connection may be silent.
-const HEADER_MAX: Duration = Duration::from_secs(60);
+/// How long an HTTP/1.1 connection may be silent between requests.
+const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Silence after which an HTTP/2 caller is asked whether it is there, and how long it may take to say so.
 const PING_AFTER: Duration = Duration::from_secs(30);
 const PING_MAX: Duration = Duration::from_secs(20);
@@ -52,9 +53,8 @@ pub const VOTERS: &str = "countersign-voters";
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Bytes of an answer that wait for one stream of HTTP/2 to take them.
 const SEND_BUFFER_LEN_MAX: usize = 16 * 1024;
-/// Bytes of one stream, and of one connection, that a caller may send before they are read.
+/// Bytes of one stream that a caller may send before they are read, if the whole connection may have more.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// Bytes of the headers of one request.
 const HEADERS_LEN_MAX: u32 = 16 * 1024;
 /// Bytes of a message to `grpc.health.v1`.
@@ -96,18 +96,28 @@ pub struct ClientApp {
     guarded: Guarded,
     names: Names,
     under_way: UnderWay,
+    limits: ClientLimits,
 }
 
 impl ClientApp {
     /// Services and an HTTP app behind the guard. Requests for hosts that `names` does not know are refused.
     pub fn new(guard: &Guard, services: Routes, app: Option<Router>, names: Names) -> Self {
-        Self { guarded: Guarded::new(guard, services, app), names, under_way: UnderWay::default() }
+        let limits = ClientLimits::default();
+        Self { guarded: Guarded::new(guard, services, app), names, under_way: UnderWay::new(limits.requests), limits }
+    }
+
+    /// With other bounds on what one caller may take.
+    #[must_use]
+    pub fn within(self, limits: ClientLimits) -> Self {
+        Self { under_way: UnderWay::new(limits.requests), limits, ..self }
     }
 
     /// Answers a request of `caller` on its connection to `local`.
     async fn answer(self, mut request: Request<Body>, caller: Caller, local: SocketAddr) -> Response {
         let role = &caller.peer.principal().role;
-        let Some(place) = self.under_way.begin(role) else { return too_many(role, speaks_grpc(&request)) };
+        let Some(place) = self.under_way.begin(role) else {
+            return too_many(role, self.limits.requests, speaks_grpc(&request));
+        };
         request.extensions_mut().insert(caller);
         place.until_answered(self.answer_one(request, local).await)
     }
@@ -169,12 +179,13 @@ pub fn serve(tasks: &Tasks, mut accepted: Receiver<ClientConnection>, app: Clien
 async fn serve_one(connection: ClientConnection, app: ClientApp, stop: CancellationToken) {
     match connection {
         ClientConnection::Accepted { stream, http, local } => {
+            let app_limits = app.limits;
             let caller = Caller { peer: stream.peer().clone(), remote: stream.remote() };
             let answer = move |request: Request<Body>| app.clone().answer(request, caller.clone(), local);
-            speak(stream, http, answer, stop.cancelled_owned()).await;
+            speak(stream, http, app_limits, answer, stop.cancelled_owned()).await;
         }
         ClientConnection::Refused { stream, http, principal, refusal, failure_id } => {
-            let why = reason(refusal, &principal.role);
+            let why = reason(refusal, &principal.role, app.limits);
             let told = Arc::new(Notify::new());
             let telling = Arc::clone(&told);
             let answer = move |request: Request<Body>| {
@@ -186,7 +197,7 @@ async fn serve_one(connection: ClientConnection, app: ClientApp, stop: Cancellat
                     refused
                 }
             };
-            speak(stream, http, answer, async move {
+            speak(stream, http, app.limits, answer, async move {
                 tokio::select! {
                     () = told.notified() => {}
                     () = stop.cancelled() => {}
@@ -198,8 +209,8 @@ async fn serve_one(connection: ClientConnection, app: ClientApp, stop: Cancellat
 }
 
 /// The answer to a caller that has as many requests under way as it may.
-fn too_many(role: &Role, grpc: bool) -> Response {
-    let text = format!("{REQUESTS_PER_PRINCIPAL_MAX} requests of {role} are under way here");
+fn too_many(role: &Role, max: usize, grpc: bool) -> Response {
+    let text = format!("{max} requests of {role} are under way here");
     if grpc {
         return Status::resource_exhausted(text).into_http::<Body>();
     }
@@ -230,17 +241,31 @@ struct Problem<'a> {
 }
 
 /// Speaks HTTP until the connection ends. Once `end` does, no further request is taken.
-async fn speak<S, A, F>(stream: S, http: HttpVersion, answer: A, end: impl Future<Output = ()>)
+async fn speak<S, A, F>(stream: S, http: HttpVersion, limits: ClientLimits, answer: A, end: impl Future<Output = ()>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Fn(Request<Body>) -> F + Clone + Send + 'static,
     F: Future<Output = Response> + Send + 'static,
 {
+    let heads = match http {
+        HttpVersion::Http1 => Some(Heads::default()),
+        HttpVersion::Http2 => None,
+    };
+    let read = heads.clone();
     let service = service_fn(move |request: Request<Incoming>| {
+        let answering = read.as_ref().map(Heads::answering);
         let answered = answer(request.map(Body::new));
-        async move { Ok::<_, Infallible>(answered.await) }
+        async move {
+            let answered: Response = answered.await;
+            Ok::<_, Infallible>(match answering {
+                Some(answering) if !answered.body().is_end_stream() => {
+                    answered.map(|body| in_pieces(body, SEND_BUFFER_LEN_MAX, answering))
+                }
+                Some(_) | None => answered,
+            })
+        }
     });
-    let io = TokioIo::new(FirstByte::new(stream, FIRST_BYTE_MAX));
+    let io = TokioIo::new(Paced::new(stream, heads, HEAD_MAX));
     macro_rules! drive {
         ($connection:expr) => {{
             let mut connection = core::pin::pin!($connection);
@@ -265,9 +290,9 @@ where
                 .timer(TokioTimer::new())
                 .keep_alive_interval(PING_AFTER)
                 .keep_alive_timeout(PING_MAX)
-                .max_concurrent_streams(CLIENT_STREAMS_MAX)
-                .initial_stream_window_size(STREAM_WINDOW)
-                .initial_connection_window_size(CONNECTION_WINDOW)
+                .max_concurrent_streams(limits.streams)
+                .initial_stream_window_size(STREAM_WINDOW.min(limits.unread_bytes))
+                .initial_connection_window_size(limits.unread_bytes)
                 .max_header_list_size(HEADERS_LEN_MAX)
                 .max_send_buf_size(SEND_BUFFER_LEN_MAX)
                 .serve_connection(io, service)
@@ -275,7 +300,7 @@ where
         HttpVersion::Http1 => drive!(
             http1::Builder::new()
                 .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_MAX)
+                .header_read_timeout(IDLE_MAX)
                 .max_buf_size(HEADERS_LEN_MAX as usize)
                 .serve_connection(io, service)
         ),
@@ -283,9 +308,9 @@ where
 }
 
 /// Why a caller is refused, in words.
-fn reason(refusal: Refusal, role: &Role) -> String {
+fn reason(refusal: Refusal, role: &Role, limits: ClientLimits) -> String {
     if refusal == Refusal::Connections {
-        return format!("{CONNECTIONS_PER_PRINCIPAL_MAX} connections of {role} are open here");
+        return format!("{} connections of {role} are open here", limits.connections);
     }
     refusal.to_string()
 }

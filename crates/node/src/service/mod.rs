@@ -12,10 +12,10 @@ pub mod clients;
 mod credential;
 pub mod endpoints;
 pub(crate) mod enrollment;
-mod first_byte;
 pub mod io;
 mod leased;
 mod leases;
+mod pace;
 pub(crate) mod peers;
 pub(crate) mod policy;
 mod quic;
@@ -106,7 +106,8 @@ pub(crate) fn spawn(node: &Node, mut served: ClusterServices, app: Option<Router
     node.tasks.spawn(async move { reporter.set_serving::<RaftServer<PeerService>>().await });
 
     if let Some(acceptor) = &node.clients {
-        let app = clients::ClientApp::new(&node.guard, served.principals, app, names_of(node));
+        let app =
+            clients::ClientApp::new(&node.guard, served.principals, app, names_of(node)).within(node.client_limits);
         clients::serve(&node.tasks, acceptor.connections(WAITING_MAX), app);
         let acceptor = Arc::clone(acceptor);
         node.tasks.spawn(async move { match acceptor.run().await {} });

@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use axum::body::HttpBody;
 use axum::response::Response;
-use countersign_core::limits::REQUESTS_PER_PRINCIPAL_MAX;
 use countersign_core::locked::Locked;
 use countersign_core::principal::Role;
 
@@ -17,8 +16,11 @@ use super::unread::in_pieces;
 const PIECE_LEN: usize = 16 * 1024;
 
 /// How many requests of each principal are under way; a principal without any has no entry.
-#[derive(Clone, Default)]
-pub(super) struct UnderWay(Arc<Locked<BTreeMap<Role, usize>>>);
+#[derive(Clone)]
+pub(super) struct UnderWay {
+    requests: Arc<Locked<BTreeMap<Role, usize>>>,
+    max: usize,
+}
 
 /// The place of one request, given up when dropped.
 pub(super) struct Place {
@@ -27,11 +29,16 @@ pub(super) struct Place {
 }
 
 impl UnderWay {
+    /// Of each principal `max` requests at once.
+    pub(super) fn new(max: usize) -> Self {
+        Self { requests: Arc::default(), max }
+    }
+
     /// A place for one more request of this principal; none if it has as many under way as it may.
     pub(super) fn begin(&self, role: &Role) -> Option<Place> {
-        let mut all = self.0.lock();
+        let mut all = self.requests.lock();
         let own = all.get(role).copied().unwrap_or(0);
-        if own >= REQUESTS_PER_PRINCIPAL_MAX {
+        if own >= self.max {
             return None;
         }
         all.insert(role.clone(), own + 1);
@@ -42,7 +49,7 @@ impl UnderWay {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut all = self.all.0.lock();
+        let mut all = self.all.requests.lock();
         if let Some(own) = all.get_mut(&self.role) {
             *own = own.saturating_sub(1);
             if *own == 0 {
@@ -65,12 +72,14 @@ mod tests {
 
     use super::*;
 
+    const MAX: usize = 3;
+
     #[test]
     fn principal_has_so_many_requests_and_takes_no_place_of_others() {
-        let under_way = UnderWay::default();
+        let under_way = UnderWay::new(MAX);
         let role = |name: &str| Role::parse(name).unwrap();
         let mut own: Vec<Place> = Vec::new();
-        for _ in 0..REQUESTS_PER_PRINCIPAL_MAX {
+        for _ in 0..MAX {
             own.push(under_way.begin(&role("client/pay")).unwrap());
         }
         assert!(under_way.begin(&role("client/pay")).is_none());
@@ -81,6 +90,6 @@ mod tests {
         drop(response);
         assert!(under_way.begin(&role("client/pay")).is_some());
         drop(own);
-        assert!(under_way.0.lock().is_empty(), "no principal is remembered");
+        assert!(under_way.requests.lock().is_empty(), "no principal is remembered");
     }
 }
