@@ -13,7 +13,7 @@ use axum::body::{Body, HttpBody};
 use axum::http::{HeaderValue, Method, Request, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use countersign_core::id::FailureId;
-use countersign_core::limits::{CLIENT_STREAMS_MAX, CONNECTIONS_PER_PRINCIPAL_MAX, REQUESTS_PER_PRINCIPAL_MAX};
+use countersign_core::limits::{CLIENT_STREAMS_MAX, CONNECTIONS_PER_PRINCIPAL_MAX};
 use countersign_core::peer::Refusal;
 use countersign_core::principal::Role;
 use countersign_guard::{Caller, Guard, GuardLayer};
@@ -34,7 +34,7 @@ use tower::ServiceExt;
 use super::first_byte::{FIRST_BYTE_MAX, FirstByte};
 use super::site::{self, Elsewhere, Names, Target};
 use super::slow::{SILENCE_MAX, timely};
-use super::under_way::UnderWay;
+use super::under_way::{self, UnderWay};
 use super::{endpoints, upload};
 use crate::tasks::Tasks;
 
@@ -44,7 +44,7 @@ const HEADER_MAX: Duration = Duration::from_secs(60);
 const PING_AFTER: Duration = Duration::from_secs(30);
 const PING_MAX: Duration = Duration::from_secs(20);
 /// How long requests under way may take to end once no more are taken.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
+pub(super) const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Bytes of an answer that wait for one stream of HTTP/2 to take them.
 const SEND_BUFFER_LEN_MAX: usize = 16 * 1024;
 /// Bytes of one stream, and of one connection, that a caller may send before they are read.
@@ -97,6 +97,11 @@ impl ClientApp {
     /// Services and an HTTP app behind the guard. Requests for hosts that `names` does not know are refused.
     pub fn new(guard: &Guard, services: Routes, app: Option<Router>, names: Names) -> Self {
         Self { guarded: Guarded::new(guard, services, app), names, under_way: UnderWay::default() }
+    }
+
+    /// The requests under way. Those over QUIC are counted among them.
+    pub(super) fn under_way(&self) -> UnderWay {
+        self.under_way.clone()
     }
 
     /// Answers a request of `caller` on its connection to `local`.
@@ -194,7 +199,7 @@ async fn serve_one(connection: ClientConnection, app: ClientApp, stop: Cancellat
 
 /// The answer to a caller that has as many requests under way as it may.
 fn too_many(role: &Role, grpc: bool) -> Response {
-    let text = format!("{REQUESTS_PER_PRINCIPAL_MAX} requests of {role} are under way here");
+    let text = under_way::too_many(role);
     if grpc {
         return Status::resource_exhausted(text).into_http::<Body>();
     }

@@ -1,4 +1,4 @@
-//! Requests under way on the client port: so many of each principal, over all its connections. Each holds memory of
+//! Requests under way on the client port: so many of each principal, over all its connections, be they TCP or QUIC. Each holds memory of
 //! this member: its head, what of its body was read, and its answer.
 
 use std::collections::BTreeMap;
@@ -15,6 +15,11 @@ use super::unread::in_pieces;
 /// Bytes of an answer that are handed to the connection at once: a frame of HTTP/2 (RFC 9113 section 4.2). The member
 /// cannot know whether these were read.
 const PIECE_LEN: usize = 16 * 1024;
+
+/// What a principal is told that has as many requests under way as it may.
+pub(super) fn too_many(role: &Role) -> String {
+    format!("{REQUESTS_PER_PRINCIPAL_MAX} requests of {role} are under way here")
+}
 
 /// How many requests of each principal are under way; a principal without any has no entry.
 #[derive(Clone, Default)]
