@@ -181,7 +181,8 @@ mod tests {
 
     #[test]
     fn answers_have_these_bytes() {
-        let numbers = [Status::Ok, Status::Denied, Status::Malformed, Status::TooLarge, Status::Unavailable, Status::Busy];
+        let numbers =
+            [Status::Ok, Status::Denied, Status::Malformed, Status::TooLarge, Status::Unavailable, Status::Busy];
         for (number, status) in numbers.into_iter().enumerate() {
             let answer = Answer::saying(status, "why");
             assert_eq!(answer.encode(), [&[number as u8, 0, 0, 0, 3][..], b"why"].concat());
