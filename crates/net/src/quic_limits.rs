@@ -77,7 +77,7 @@ pub(crate) fn open(connection: &quinn::Connection) {
     connection.set_max_concurrent_bi_streams(VarInt::from_u32(STREAMS_MAX));
 }
 
-/// What is given up when quinn forgets a connection: nothing before the connection was judged. quinn tells nobody when
+/// What is given up when quinn forgets a connection: nothing before the connection was judged. quinn does not tell when
 /// that is, but drops the configuration, which is of this connection alone.
 #[derive(Clone, Default)]
 pub(crate) struct Held(Arc<OnceLock<Share<Principal>>>);

@@ -1,6 +1,7 @@
 //! The client port over QUIC as it is served: a request on each stream, each decided by the guard.
 //!
-//! A stream never outlasts its deadlines. Requests count together with those over TCP. And a connection that trust has ended hands out nothing more.
+//! A stream never outlasts its deadlines. Requests count together with those over TCP. And a connection that trust has
+//! ended hands out nothing more.
 
 use std::io;
 use std::sync::Arc;

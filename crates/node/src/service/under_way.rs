@@ -1,5 +1,5 @@
-//! Requests under way on the client port: so many of each principal, over all its connections, be they TCP or QUIC. Each holds memory of
-//! this member: its head, what of its body was read, and its answer.
+//! Requests under way on the client port: so many of each principal, over all its connections, be they TCP or QUIC.
+//! Each holds memory of this member: its head, what of its body was read, and its answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
