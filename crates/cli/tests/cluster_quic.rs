@@ -11,7 +11,7 @@
 
 mod support_cluster;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -137,6 +137,24 @@ fn client_with_many_streams_has_so_many_requests_under_way_and_no_more() {
     assert_eq!(line(&said, "past"), "busy 256 requests of client/pay are under way here", "{said}");
     assert_eq!((line(&said, "held"), line(&said, "after")), ("ok", "ok"), "{said}");
     assert!(shop.says("ask", &target).contains("whoami ok"));
+}
+
+/// A caller that was allowed to begin and sends the rest after the rule was removed.
+#[test]
+fn request_whose_rule_ends_while_its_bytes_come_is_denied() {
+    let world = World::new();
+    let node = world.founder();
+    let (pay, target) = (Client::issue(&world, &node, "pay"), client_port(&node));
+    node.ask(&[&["acl", "add"], &ECHO[..], &["--wait"]].concat()).ok();
+    let mut child = pay.command("overtaken", &target).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut lines = String::new();
+    output.read_line(&mut lines).unwrap();
+    node.ask(&[&["acl", "remove"], &ECHO[..], &["--wait"]].concat()).ok();
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    output.read_to_string(&mut lines).unwrap();
+    assert!(child.wait().unwrap().success(), "{lines}");
+    assert_eq!(line(&lines, "answer"), "denied", "{lines}");
 }
 
 /// A request may take ten seconds to come and its answer ten to go. A member that stops waits for ten in all.

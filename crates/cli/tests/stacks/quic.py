@@ -167,6 +167,18 @@ async def greedy():
         say("after", answer[0])
 
 
+async def overtaken():
+    """Sends the rest of a request once it is told to."""
+    async with opened() as client:
+        stream = client.begin(echo(b"", 2), False)
+        await client.ask(WHOAMI)
+        say("watching")
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+        client._quic.send_stream_data(stream, b"ab", True)
+        client.transmit()
+        say("answer", (await client.answer(stream))[0])
+
+
 async def stopping():
     """Completes a request when the member has long been stopping, and does not read the answer."""
     async with opened(protocol=Unread) as client:
@@ -210,6 +222,7 @@ asyncio.run(
         "slow": slow,
         "unread": unread,
         "greedy": greedy,
+        "overtaken": overtaken,
         "stopping": stopping,
         "watch": watching,
         "strangers": strangers,
