@@ -191,6 +191,23 @@ async fn connections_that_have_ended_count_until_their_bytes_are_freed() {
     port.next().await;
 }
 
+/// The entry in the registry may be the last that holds a connection, whose place is then given up under no other lock.
+#[tokio::test(start_paused = true)]
+async fn client_that_is_long_gone_locks_nothing_when_it_is_let_go() {
+    let cluster = Cluster::new();
+    let mut port = Port::of(&cluster);
+    let connection = port.connect(&Raw::of(&cluster.client, &[CLIENT])).await.unwrap();
+    let accepted = port.next().await;
+    connection.close(0u32.into(), b"");
+    accepted.accept().await.err().unwrap();
+    // why: the clock is paused, and this lets quinn forget the connection
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    drop(accepted);
+    assert_eq!(port.endpoint.registry().count(), 0);
+    port.connect(&Raw::of(&cluster.client, &[CLIENT])).await.unwrap();
+    port.next().await;
+}
+
 /// Whether a caller whose second datagram comes after `before` bytes, while the acceptor looks at nothing, is answered
 /// without sending anything twice.
 async fn is_kept_after(before: u64) -> bool {
