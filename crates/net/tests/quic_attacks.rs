@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use countersign_core::limits::CONNECTIONS_PER_PRINCIPAL_MAX;
 use countersign_core::peer::Refusal;
-use countersign_net::AcceptorLimits;
 use countersign_net::quic_limits::{HELD_MAX, INCOMING_LEN_MAX};
-use quinn::ConnectionError;
+use countersign_net::{AcceptorLimits, ClientAcceptor};
+use quinn::{ConnectionError, TransportConfig};
 use rig::quic::{Port, client, config, ended, loopback, told};
 use rig::raw::Raw;
-use rig::{Cluster, NOW};
-use tokio::net::UdpSocket;
+use rig::{Cluster, NOW, until};
+use tokio::net::{TcpListener, UdpSocket};
 
 const CLIENT: &[u8] = b"countersign/1 client";
 
@@ -189,6 +189,57 @@ async fn connections_that_have_ended_count_until_their_bytes_are_freed() {
     tokio::time::sleep(Duration::from_secs(120)).await;
     connect().await.unwrap();
     port.next().await;
+}
+
+/// One certificate must not have 64 connections over each of the two.
+#[tokio::test]
+async fn connections_over_tcp_and_quic_share_the_places_of_a_principal() {
+    let cluster = Cluster::new();
+    let mut port = Port::with(&cluster, AcceptorLimits::default(), CONNECTIONS_PER_PRINCIPAL_MAX);
+    let listener = TcpListener::bind(loopback()).await.unwrap();
+    let tcp = ClientAcceptor::on(listener, port.endpoint.clone(), AcceptorLimits::default());
+    let (address, mut accepted) = (tcp.local_addr().unwrap(), tcp.connections(1));
+    let running = tokio::spawn(async move { match tcp.run().await {} });
+    let _over_tcp = Raw::of(&cluster.client, &[b"h2"]).connect(address).await.unwrap();
+    let first = accepted.recv().await.unwrap();
+    let raw = Raw::of(&cluster.client, &[CLIENT]);
+    let mut open = Vec::new();
+    for _ in 1..CONNECTIONS_PER_PRINCIPAL_MAX {
+        open.push((port.connect(&raw).await.unwrap(), port.next().await));
+    }
+    port.is_refused(&raw, Refusal::Connections, 0x117).await;
+    drop(first);
+    open.push((port.connect(&raw).await.unwrap(), port.next().await));
+    running.abort();
+}
+
+/// What the transport says before there is a caller whom the application could tell.
+#[tokio::test(start_paused = true)]
+async fn attempts_without_a_place_and_past_the_deadline_end_with_codes_of_the_transport() {
+    let cluster = Cluster::new();
+    let limits = AcceptorLimits { handshakes_in_flight: 1, ..AcceptorLimits::default() };
+    let mut port = Port::with(&cluster, limits, 1);
+    let raw = Raw::of(&cluster.client, &[CLIENT]);
+    let half = &first_flight(&raw).await[0];
+    let holder = UdpSocket::bind(loopback()).await.unwrap();
+    holder.send_to(half, port.address).await.unwrap();
+    until(|| port.acceptor.handshakes_in_flight() == 1).await;
+    let error = port.connect(&raw).await.unwrap_err();
+    assert_eq!(told(&error), (0x2, false), "{error:?}");
+    assert_eq!(port.refused().await.refusal, Refusal::Overloaded);
+    assert_eq!(port.refused().await.refusal, Refusal::Deadline);
+    let path = slow_path(port.address, Duration::from_secs(6)).await;
+    let mut patient = TransportConfig::default();
+    patient.initial_rtt(Duration::from_secs(20)).max_idle_timeout(None);
+    let mut config = config(&raw);
+    config.transport_config(Arc::new(patient));
+    // TLS 1.3 lets the client think that it is done.
+    let error = match client().connect_with(config, path, &raw.name).unwrap().await {
+        Ok(connection) => ended(&connection).await,
+        Err(error) => error,
+    };
+    assert_eq!(told(&error), (0xc, false), "{error:?}");
+    assert_eq!(port.refused().await.refusal, Refusal::Deadline);
 }
 
 /// The entry in the registry may be the last that holds a connection, whose place is then given up under no other lock.
