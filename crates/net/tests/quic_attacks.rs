@@ -213,7 +213,7 @@ async fn connections_over_tcp_and_quic_share_the_places_of_a_principal() {
     running.abort();
 }
 
-/// What the transport says before there is a caller whom the application could tell.
+/// What the transport says before the application knows the caller.
 #[tokio::test(start_paused = true)]
 async fn attempts_without_a_place_and_past_the_deadline_end_with_codes_of_the_transport() {
     let cluster = Cluster::new();
