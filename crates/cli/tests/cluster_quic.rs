@@ -11,15 +11,20 @@
 
 mod support_cluster;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::UdpSocket;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use support_cluster::{Node, World, authority_pem, run};
 
 /// Where `.ci/run` puts the Python libraries of the tests.
 const PYTHON: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/python/bin/python");
+
+/// The rule that allows an echo.
+const ECHO: [&str; 6] =
+    ["--principal", "client/pay", "--action", "write", "--resource", "service:countersign.v1.Echo/Echo"];
 
 /// A client with its files.
 struct Client {
@@ -78,8 +83,7 @@ fn aioquic_asks_and_is_answered_as_the_page_says() {
         assert!(line(&said, denied).starts_with("denied"), "{denied}: {said}");
     }
     assert!(line(&said, "echo").starts_with("denied denied (generation "), "{said}");
-    let rule = ["--principal", "client/pay", "--action", "write", "--resource", "service:countersign.v1.Echo/Echo"];
-    nodes[0].ask(&[&["acl", "add"], &rule[..], &["--wait"]].concat()).ok();
+    nodes[0].ask(&[&["acl", "add"], &ECHO[..], &["--wait"]].concat()).ok();
     for node in &nodes {
         let said = pay.says("ask", &client_port(node));
         for whoami in ["whoami", "open", "more"] {
@@ -100,13 +104,78 @@ fn request_that_comes_slowly_is_reset_after_ten_seconds_and_holds_up_no_other() 
     let world = World::new();
     let node = world.founder();
     let pay = Client::issue(&world, &node, "pay");
-    let rule = ["--principal", "client/pay", "--action", "write", "--resource", "service:countersign.v1.Echo/Echo"];
-    node.ask(&[&["acl", "add"], &rule[..], &["--wait"]].concat()).ok();
+    node.ask(&[&["acl", "add"], &ECHO[..], &["--wait"]].concat()).ok();
     let said = pay.says("slow", &client_port(&node));
     let slow: Vec<&str> = line(&said, "slow").split(' ').collect();
     assert_eq!(slow[..2], ["reset", "0x112"], "{said}");
     assert!((10..20).contains(&slow[2].parse::<u64>().unwrap()), "{said}");
     assert_eq!((line(&said, "meanwhile"), line(&said, "after")), ("ok", "ok"), "{said}");
+}
+
+#[test]
+fn answer_that_is_left_unread_is_reset_after_ten_seconds() {
+    let world = World::new();
+    let node = world.founder();
+    let pay = Client::issue(&world, &node, "pay");
+    node.ask(&[&["acl", "add"], &ECHO[..], &["--wait"]].concat()).ok();
+    let said = pay.says("unread", &client_port(&node));
+    let never: Vec<&str> = line(&said, "never").split(' ').collect();
+    assert_eq!(never[..2], ["reset", "0x112"], "{said}");
+    assert!((10..20).contains(&never[2].parse::<u64>().unwrap()), "{said}");
+    assert_eq!(line(&said, "late"), "ok True", "{said}");
+}
+
+/// 64 streams on each of 64 connections would be sixteen times what the same certificate may ask for over TCP.
+#[test]
+fn client_with_many_streams_has_so_many_requests_under_way_and_no_more() {
+    let world = World::new();
+    let node = world.founder();
+    let (pay, shop) = (Client::issue(&world, &node, "pay"), Client::issue(&world, &node, "shop"));
+    node.ask(&[&["acl", "add"], &ECHO[..], &["--wait"]].concat()).ok();
+    let target = client_port(&node);
+    let said = pay.says("greedy", &target);
+    assert_eq!(line(&said, "past"), "busy 256 requests of client/pay are under way here", "{said}");
+    assert_eq!((line(&said, "held"), line(&said, "after")), ("ok", "ok"), "{said}");
+    assert!(shop.says("ask", &target).contains("whoami ok"));
+}
+
+/// A caller that was allowed to begin and sends the rest after the rule was removed.
+#[test]
+fn request_whose_rule_ends_while_its_bytes_come_is_denied() {
+    let world = World::new();
+    let node = world.founder();
+    let (pay, target) = (Client::issue(&world, &node, "pay"), client_port(&node));
+    node.ask(&[&["acl", "add"], &ECHO[..], &["--wait"]].concat()).ok();
+    let mut child = pay.command("overtaken", &target).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut lines = String::new();
+    output.read_line(&mut lines).unwrap();
+    node.ask(&[&["acl", "remove"], &ECHO[..], &["--wait"]].concat()).ok();
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    output.read_to_string(&mut lines).unwrap();
+    assert!(child.wait().unwrap().success(), "{lines}");
+    assert_eq!(line(&lines, "answer"), "denied", "{lines}");
+}
+
+/// A request may take ten seconds to come and its answer ten to go. A member that stops waits for ten in all.
+#[test]
+fn client_that_asks_late_and_reads_nothing_does_not_hold_up_a_stop() {
+    let world = World::new();
+    let mut node = world.founder();
+    let (pay, target) = (Client::issue(&world, &node, "pay"), client_port(&node));
+    node.ask(&[&["acl", "add"], &ECHO[..], &["--wait"]].concat()).ok();
+    let mut child = pay.command("stopping", &target).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut lines = String::new();
+    output.read_line(&mut lines).unwrap();
+    let begun = Instant::now();
+    assert!(node.stop().success());
+    let took = begun.elapsed().as_secs();
+    output.read_line(&mut lines).unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!((8..14).contains(&took), "stopped after {took} s");
+    assert_eq!(line(&lines, "cut").trim(), "application 0x0", "{lines}");
 }
 
 #[test]

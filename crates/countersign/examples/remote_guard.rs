@@ -15,8 +15,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let [member, chain, key, ca] = given.try_into().map_err(|_| "give MEMBER:PORT HOST.pem HOST.key ca.pem")?;
     let [chain, key, ca] = [chain, key, ca].map(std::fs::read_to_string);
     let (client, listen) = (Client::from_pem(&chain?, &key?, &ca?)?, "0.0.0.0:7300".parse()?);
-    let connected = RemoteGuard::connect(RemoteGuardSettings { controllers: vec![member.parse()?], client, listen });
-    let connected = connected.await?;
+    let connected = RemoteGuard::connect(RemoteGuardSettings::new(client, vec![member.parse()?], listen)).await?;
     let app = Router::new().route("/orders/{topic}", get(orders)).with_state(connected.guard().clone());
     let remote = connected.serve(Services::builder().http(app).build());
     tokio::signal::ctrl_c().await?;

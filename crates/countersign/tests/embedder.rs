@@ -50,8 +50,7 @@ async fn handler_asks_by_its_argument_on_a_member_and_on_a_remote_guard() {
         countersign::ClientDialer::new(bundle, domain, credential, std::sync::Arc::new(countersign_net::SystemClock));
     node.add_rule(rule("policy", "broker/*", "read", "policy")).await;
     let listen = "127.0.0.1:0".parse().unwrap();
-    let settings =
-        RemoteGuardSettings { controllers: vec![node.client_address()], client: Client::new(broker), listen };
+    let settings = RemoteGuardSettings::new(Client::new(broker), vec![node.client_address()], listen);
     let connected = RemoteGuard::connect(settings).await.unwrap();
     let services = app(connected.guard());
     let remote = connected.serve(services);

@@ -45,11 +45,11 @@ async fn guard_of(nodes: &[&Node], issued: &Issued, services: Services) -> Resul
     let domain = nodes[0].member().view().trust_domain.clone();
     let dialer =
         ClientDialer::new(Arc::clone(&issued.bundle), domain, Arc::clone(&issued.credential), Arc::new(SystemClock));
-    let remote = RemoteGuard::connect(RemoteGuardSettings {
-        controllers: nodes.iter().map(|node| node.client_address()).collect(),
-        client: Client::new(dialer),
-        listen: "127.0.0.1:0".parse().unwrap(),
-    })
+    let remote = RemoteGuard::connect(RemoteGuardSettings::new(
+        Client::new(dialer),
+        nodes.iter().map(|node| node.client_address()).collect(),
+        "127.0.0.1:0".parse().unwrap(),
+    ))
     .await?;
     let leased = async {
         while remote.guard().fresh().is_err() {

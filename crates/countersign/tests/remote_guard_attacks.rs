@@ -110,11 +110,11 @@ impl Liar {
 
 async fn remote(controllers: Vec<Address>, broker: &Issued, domain: TrustDomain) -> RemoteGuard {
     let (bundle, credential) = (Arc::clone(&broker.bundle), Arc::clone(&broker.credential));
-    RemoteGuard::connect(RemoteGuardSettings {
+    RemoteGuard::connect(RemoteGuardSettings::new(
+        Client::new(ClientDialer::new(bundle, domain, credential, Arc::new(SystemClock))),
         controllers,
-        client: Client::new(ClientDialer::new(bundle, domain, credential, Arc::new(SystemClock))),
-        listen: "127.0.0.1:0".parse().unwrap(),
-    })
+        "127.0.0.1:0".parse().unwrap(),
+    ))
     .await
     .unwrap()
     .serve(Services::builder().grpc(WhoamiServer::new(Greeter)).build())

@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::alpn::Alpn;
 use crate::attempt::{Attempt, Failure};
+use crate::budget::Source;
 use crate::counted::Counted;
 use crate::endpoint::Endpoint;
 use crate::gate::Gate;
@@ -81,7 +82,7 @@ struct Shared {
     routes: Routes,
     gate: Gate,
     enrollments: Arc<Semaphore>,
-    joiners: Arc<Shares>,
+    joiners: Arc<Shares<Source>>,
 }
 
 impl Acceptor {
@@ -222,7 +223,7 @@ impl Shared {
         attempt: &mut Attempt,
         place: &mut OwnedSemaphorePermit,
     ) -> Result<(), Refused> {
-        let share = self.joiners.take(attempt.source);
+        let share = self.joiners.take(Source::of(attempt.source.ip()));
         let own = Arc::clone(&self.enrollments).try_acquire_owned().ok();
         let (Some(share), Some(own)) = (share, own) else {
             return Err(hello.refuse(Refusal::Overloaded).await);

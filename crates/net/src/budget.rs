@@ -4,7 +4,7 @@
 //! left hanging count as well and one source cannot fill every handshake slot.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use countersign_core::limits::SOURCES_MAX;
@@ -14,6 +14,10 @@ use countersign_core::limits::SOURCES_MAX;
 pub(crate) struct Source(IpAddr);
 
 impl Source {
+    pub(crate) const fn of_v4(address: Ipv4Addr) -> Self {
+        Self(IpAddr::V4(address))
+    }
+
     pub(crate) fn of(address: IpAddr) -> Self {
         Self(match address.to_canonical() {
             IpAddr::V6(ip) => {

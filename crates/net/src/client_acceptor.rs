@@ -27,6 +27,7 @@ use tokio::time::Sleep;
 use crate::acceptor::{AcceptorLimits, pause_after};
 use crate::alpn::HttpVersion;
 use crate::attempt::{Attempt, Failure};
+use crate::budget::Source;
 use crate::counted::Counted;
 use crate::endpoint::Endpoint;
 use crate::gate::Gate;
@@ -83,7 +84,7 @@ struct Shared {
     gate: Gate,
     /// Places of refused callers.
     refused: Arc<Semaphore>,
-    refused_of_source: Arc<Shares>,
+    refused_of_source: Arc<Shares<Source>>,
 }
 
 impl ClientAcceptor {
@@ -208,7 +209,7 @@ impl Shared {
     }
 
     fn place_of_refused(&self, source: SocketAddr) -> Option<RefusedPlace> {
-        let share = self.refused_of_source.take(source)?;
+        let share = self.refused_of_source.take(Source::of(source.ip()))?;
         let permit = Arc::clone(&self.refused).try_acquire_owned().ok()?;
         Some(RefusedPlace { _share: share, _permit: permit })
     }
@@ -223,7 +224,7 @@ pub struct RefusedStream {
 
 /// A place among the refused callers, and in the share of its source.
 struct RefusedPlace {
-    _share: Share,
+    _share: Share<Source>,
     _permit: OwnedSemaphorePermit,
 }
 

@@ -1,6 +1,6 @@
 //! The gate before every handshake, TCP or QUIC: what a source has left, and the places that are free.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use countersign_core::locked::{LockGuard, Locked};
@@ -12,10 +12,15 @@ use crate::attempt::Attempt;
 use crate::budget::{Charge, Source, SourceBudget};
 use crate::refusal::{RefusalRecord, Refusals};
 
+/// Stands for all sources that have not answered.
+const NO_SOURCE: Source = Source::of_v4(Ipv4Addr::UNSPECIFIED);
+
 /// Budget and places of one port.
 pub(crate) struct Gate {
     started: Instant,
     budget: Locked<SourceBudget>,
+    /// Failures of sources that never answered, all as one.
+    unanswered: Locked<SourceBudget>,
     places: Arc<Semaphore>,
     places_max: usize,
 }
@@ -25,6 +30,7 @@ impl Gate {
         Self {
             started: Instant::now(),
             budget: Locked::new(SourceBudget::new(failures_per_source_minute)),
+            unanswered: Locked::new(SourceBudget::new(failures_per_source_minute)),
             places: Arc::new(Semaphore::new(places_max)),
             places_max,
         }
@@ -51,6 +57,16 @@ impl Gate {
     /// Whether another attempt of `source` would be refused.
     pub(crate) fn is_exhausted(&self, source: SocketAddr) -> bool {
         self.budget().is_exhausted(Source::of(source.ip()), self.started.elapsed())
+    }
+
+    /// An attempt failed whose source has not answered, and so may be forged. All such count as one source.
+    pub(crate) fn charge_unanswered(&self) {
+        self.unanswered.lock().charge(NO_SOURCE, self.started.elapsed());
+    }
+
+    /// Whether so many of these failed lately that every source must answer first.
+    pub(crate) fn is_deceived(&self) -> bool {
+        self.unanswered.lock().is_exhausted(NO_SOURCE, self.started.elapsed())
     }
 
     /// Charges the source of an attempt and takes a place for it, before any byte is read: whether it was charged, and

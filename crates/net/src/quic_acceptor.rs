@@ -1,5 +1,6 @@
 //! The acceptor of a QUIC port: as the TCP one, with the order that QUIC imposes. A source address that has not
-//! answered yet may be forged. Where it would have to be charged, it is asked to answer (Retry, RFC 9000 §8.1.2).
+//! answered yet may be forged. Where it would have to be charged, it is asked to answer (Retry, RFC 9000 §8.1.2). So is
+//! every source while many fail that never answer: forged packets must not fill the log.
 
 use std::convert::Infallible;
 use std::io;
@@ -9,7 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_core::locked::Locked;
-use countersign_core::peer::Refusal;
+use countersign_core::peer::{Refusal, VerifiedPeer};
+use countersign_core::principal::Principal;
 use countersign_pki::verify::{ChainError, VerifiedChain};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Incoming, VarInt};
@@ -30,10 +32,11 @@ use crate::frame::FirstFrame;
 use crate::gate::Gate;
 use crate::handshake::client_verifier;
 use crate::quic::{self, QuicConnection, QuicPurpose};
-use crate::quic_limits;
+use crate::quic_limits::{self, Held};
 use crate::refusal::RefusalRecord;
 use crate::registry::{Closer, Connection};
 use crate::routes::Route;
+use crate::share::Shares;
 use crate::trust::Trust;
 use crate::verifier::ChainVerifier;
 
@@ -75,6 +78,7 @@ struct Shared {
     gate: Gate,
     route: Route<QuicConnection>,
     template: quinn::ServerConfig,
+    held: Arc<Shares<Principal>>,
 }
 
 /// The port cannot be opened.
@@ -123,10 +127,11 @@ impl QuicAcceptor {
             QuicPurpose::Peer => {}
         }
         let runtime = Arc::new(quinn::TokioRuntime);
-        let quic = quinn::Endpoint::new(quinn::EndpointConfig::default(), Some(template.clone()), socket, runtime);
+        let quic = quinn::Endpoint::new(only_version_1(), Some(template.clone()), socket, runtime);
         let quic = quic.map_err(QuicBindError::Bind)?;
         let gate = Gate::new(limits.handshakes_in_flight, limits.failures_per_source_minute);
-        let shared = Shared { endpoint, purpose, limits, gate, route: Route::new(), template };
+        let held = Shares::new(quic_limits::HELD_MAX);
+        let shared = Shared { endpoint, purpose, limits, gate, route: Route::new(), template, held };
         Ok(Self { quic, shared: Arc::new(shared) })
     }
 
@@ -172,6 +177,13 @@ impl QuicAcceptor {
     }
 }
 
+/// quinn would also speak the drafts of QUIC, which no page of ours describes.
+fn only_version_1() -> quinn::EndpointConfig {
+    let mut config = quinn::EndpointConfig::default();
+    config.supported_versions(vec![1]);
+    config
+}
+
 /// The configuration of one handshake, and what it will have learned.
 struct Prepared {
     config: Arc<QuicServerConfig>,
@@ -199,7 +211,7 @@ impl Shared {
         let attempt = Attempt::new(source);
         // A source address that has not answered yet may be forged: it is asked to answer, not charged.
         let validated = incoming.remote_address_validated();
-        if !validated && (self.gate.is_half_full() || self.gate.is_exhausted(source)) {
+        if !validated && (self.gate.is_half_full() || self.gate.is_exhausted(source) || self.gate.is_deceived()) {
             // Fails only for an address that is validated already.
             let _ = incoming.retry();
             return;
@@ -226,7 +238,7 @@ impl Shared {
         charged: bool,
         _place: OwnedSemaphorePermit,
     ) {
-        let source = attempt.source;
+        let (source, validated) = (attempt.source, incoming.remote_address_validated());
         let mut answered = false;
         let outcome = {
             let accept = pin!(self.accept(incoming, &mut attempt, &mut answered));
@@ -238,8 +250,12 @@ impl Shared {
             Ok(Err(refused)) => refused,
             Err(_) => (Failure::from(Refusal::Deadline), None),
         };
-        if answered && !charged {
-            self.gate.charge(source);
+        if !validated {
+            if answered {
+                self.gate.charge(source);
+            } else {
+                self.gate.charge_unanswered();
+            }
         }
         self.endpoint.refusals().record(attempt.record(failure));
         if let Some((connection, stream)) = told {
@@ -260,10 +276,15 @@ impl Shared {
         };
         let mut own = self.template.clone();
         own.crypto = config;
+        let held = Held::default();
+        match self.purpose {
+            QuicPurpose::Client => _ = own.transport_config(quic_limits::transport(&held)),
+            QuicPurpose::Peer => {}
+        }
         let connecting = incoming.accept_with(Arc::new(own)).map_err(|e| tls_failed(&e))?;
         let ended = {
             // Also when the deadline drops this, what the ClientHello said must be on record.
-            let _note = Note { one: &one, attempt };
+            let _note = Note { one: &one, attempt, purpose: self.purpose };
             connecting.await
         };
         let outcome = verifier.take_outcome();
@@ -286,7 +307,7 @@ impl Shared {
         let (wanted, alpn) = (self.purpose.wanted(), self.purpose.alpn());
         let closer = Closer::Quic(connection.clone());
         let entry = Connection { proof, wanted, alpn, remote: attempt.source, dialed: false, closer };
-        let judged = self.endpoint.admit(entry);
+        let judged = self.endpoint.admit(entry).and_then(|judged| self.hold(&held, &judged.1).map(|()| judged));
         let reserved = judged.and_then(|judged| self.route.reserve().map(|slot| (slot, judged)));
         match reserved {
             Ok((slot, (registration, peer))) => {
@@ -300,6 +321,10 @@ impl Shared {
                     return Err((refusal.into(), None));
                 }
                 sent.map_err(|e| tls_failed(&e))?;
+                match self.purpose {
+                    QuicPurpose::Client => quic_limits::open(&connection),
+                    QuicPurpose::Peer => {}
+                }
                 slot.send(QuicConnection::new(connection, registration, peer));
                 Ok(())
             }
@@ -312,6 +337,16 @@ impl Shared {
                 let sent = send_frame(&connection, frame).await.ok();
                 Err((refusal.into(), sent.map(|stream| (connection, stream))))
             }
+        }
+    }
+}
+
+impl Shared {
+    /// Counts a client's connection for as long as quinn holds it, which is longer than it is open.
+    fn hold(&self, held: &Held, peer: &VerifiedPeer) -> Result<(), Refusal> {
+        match self.purpose {
+            QuicPurpose::Peer => Ok(()),
+            QuicPurpose::Client => held.by(&self.held, peer.principal()).ok_or(Refusal::Connections),
         }
     }
 }
@@ -335,12 +370,17 @@ impl OneProtocol {
 struct Note<'a> {
     one: &'a OneProtocol,
     attempt: &'a mut Attempt,
+    purpose: QuicPurpose,
 }
 
 impl Drop for Note<'_> {
     fn drop(&mut self) {
         if let Some(Said { name, offer }) = &*self.one.hello.lock() {
-            self.attempt.named(name.as_deref());
+            match self.purpose {
+                QuicPurpose::Peer => self.attempt.named(name.as_deref()),
+                // As on the client port's TCP: a caller does not choose the id under which a record is found.
+                QuicPurpose::Client => {}
+            }
             self.attempt.alpn = offer.ok();
         }
     }

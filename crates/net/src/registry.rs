@@ -373,6 +373,9 @@ impl Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        self.registry.lock().remove(self.id);
+        // Dropped once the lock is free: it may be the last handle on a connection, which gives up more than this
+        // place.
+        let entry = self.registry.lock().remove(self.id);
+        drop(entry);
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Sleep;
 
 use crate::attempt::Attempt;
+use crate::budget::Source;
 use crate::registry::{Closed, Registration};
 use crate::session::{Protection, Session};
 use crate::share::Share;
@@ -182,7 +183,7 @@ struct Timed {
     /// A caller that says nothing must not keep its place for good.
     deadline: Pin<Box<Sleep>>,
     /// The place among the enrollments under way, and among those of its source.
-    _place: (OwnedSemaphorePermit, Share),
+    _place: (OwnedSemaphorePermit, Share<Source>),
 }
 
 impl Timed {
@@ -199,7 +200,7 @@ impl EnrollStream {
         session: Box<dyn Session>,
         proof: SponsorProof,
         deadline: Sleep,
-        place: (OwnedSemaphorePermit, Share),
+        place: (OwnedSemaphorePermit, Share<Source>),
         attempt: &mut Attempt,
     ) -> Self {
         let inner = Timed { session, deadline: Box::pin(deadline), _place: place };

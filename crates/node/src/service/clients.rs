@@ -50,7 +50,7 @@ pub const REFUSAL: &str = "countersign-refusal";
 /// commas.
 pub const VOTERS: &str = "countersign-voters";
 /// How long requests under way may take to end once no more are taken.
-const DRAIN_MAX: Duration = Duration::from_secs(10);
+pub(super) const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// Bytes of an answer that wait for one stream of HTTP/2 to take them.
 const SEND_BUFFER_LEN_MAX: usize = 16 * 1024;
 /// Bytes of one stream that a caller may send before they are read, if the whole connection may have more.
@@ -112,11 +112,16 @@ impl ClientApp {
         Self { under_way: UnderWay::new(limits.requests), limits, ..self }
     }
 
+    /// The requests under way. Those over QUIC are counted among them.
+    pub(super) fn under_way(&self) -> UnderWay {
+        self.under_way.clone()
+    }
+
     /// Answers a request of `caller` on its connection to `local`.
     async fn answer(self, mut request: Request<Body>, caller: Caller, local: SocketAddr) -> Response {
         let role = &caller.peer.principal().role;
         let Some(place) = self.under_way.begin(role) else {
-            return too_many(role, self.limits.requests, speaks_grpc(&request));
+            return too_many(&self.under_way.too_many(role), speaks_grpc(&request));
         };
         request.extensions_mut().insert(caller);
         place.until_answered(self.answer_one(request, local).await)
@@ -209,12 +214,11 @@ async fn serve_one(connection: ClientConnection, app: ClientApp, stop: Cancellat
 }
 
 /// The answer to a caller that has as many requests under way as it may.
-fn too_many(role: &Role, max: usize, grpc: bool) -> Response {
-    let text = format!("{max} requests of {role} are under way here");
+fn too_many(text: &str, grpc: bool) -> Response {
     if grpc {
         return Status::resource_exhausted(text).into_http::<Body>();
     }
-    problem(StatusCode::TOO_MANY_REQUESTS, &text, "requests", None)
+    problem(StatusCode::TOO_MANY_REQUESTS, text, "requests", None)
 }
 
 /// The answer to a request that is not for this port.

@@ -108,12 +108,12 @@ pub(crate) fn spawn(node: &Node, mut served: ClusterServices, app: Option<Router
     if let Some(acceptor) = &node.clients {
         let app =
             clients::ClientApp::new(&node.guard, served.principals, app, names_of(node)).within(node.client_limits);
+        if let Some(acceptor) = &node.quic {
+            quic::serve(&node.tasks, acceptor, &node.guard, &app.under_way());
+        }
         clients::serve(&node.tasks, acceptor.connections(WAITING_MAX), app);
         let acceptor = Arc::clone(acceptor);
         node.tasks.spawn(async move { match acceptor.run().await {} });
-    }
-    if let Some(acceptor) = &node.quic {
-        quic::serve(&node.tasks, acceptor, &node.guard);
     }
     let acceptor = Arc::clone(&node.acceptor);
     node.tasks.spawn(async move { match acceptor.run().await {} });

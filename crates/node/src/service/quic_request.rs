@@ -40,6 +40,8 @@ pub(super) enum Status {
     TooLarge = 3,
     /// Not now.
     Unavailable = 4,
+    /// The caller has as many requests under way as it may.
+    Busy = 5,
 }
 
 /// An answer: what was asked for, or why not, as UTF-8.
@@ -60,7 +62,7 @@ impl Answer {
     }
 
     /// Status, length (u32, big-endian), bytes.
-    pub(super) fn encode(&self) -> Vec<u8> {
+    pub(super) fn encode(self) -> Vec<u8> {
         // No answer is longer than an echo.
         let len = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
         [&[self.status as u8][..], &len.to_be_bytes(), &self.bytes].concat()
@@ -179,7 +181,8 @@ mod tests {
 
     #[test]
     fn answers_have_these_bytes() {
-        let numbers = [Status::Ok, Status::Denied, Status::Malformed, Status::TooLarge, Status::Unavailable];
+        let numbers =
+            [Status::Ok, Status::Denied, Status::Malformed, Status::TooLarge, Status::Unavailable, Status::Busy];
         for (number, status) in numbers.into_iter().enumerate() {
             let answer = Answer::saying(status, "why");
             assert_eq!(answer.encode(), [&[number as u8, 0, 0, 0, 3][..], b"why"].concat());

@@ -1,5 +1,5 @@
-//! Requests under way on the client port: so many of each principal, over all its connections. Each holds memory of
-//! this member: its head, what of its body was read, and its answer.
+//! Requests under way on the client port: so many of each principal, over all its connections, be they TCP or QUIC.
+//! Each holds memory of this member: its head, what of its body was read, and its answer.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -44,6 +44,11 @@ impl UnderWay {
         all.insert(role.clone(), own + 1);
         drop(all);
         Some(Place { all: self.clone(), role: role.clone() })
+    }
+
+    /// What a principal is told that has as many requests under way as it may.
+    pub(super) fn too_many(&self, role: &Role) -> String {
+        format!("{} requests of {role} are under way here", self.max)
     }
 }
 
