@@ -208,7 +208,8 @@ impl Asker {
                 return Err(refused(peer, StatusCode::UNAUTHORIZED, "no-certificate", message));
             }
             Some(Err(refusal)) => {
-                return Err(refused(peer, StatusCode::FORBIDDEN, refusal.label(), refusal.to_string()));
+                let message = format!("{refusal} (failure {})", peer.failure_id(refusal));
+                return Err(refused(peer, StatusCode::FORBIDDEN, refusal.label(), message));
             }
             Some(Ok(verified)) => verified,
         };

@@ -5,7 +5,6 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -14,18 +13,18 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Extension, RawPathParams, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
 use countersign_core::id::RequestId;
 use countersign_core::limits::{ADMIN_BODY_MILLIS_MAX, HANDSHAKES_IN_FLIGHT_MAX};
+use countersign_core::name::Host;
 use countersign_core::peer::Refusal;
 use countersign_core::trust::view::View;
-use countersign_net::Endpoint;
-use countersign_net::https::{HttpsCertificate, HttpsPeer, accept_https};
-use countersign_node::service::site::crosses_sites;
-use countersign_node::{Endpoints, Node, bind_again, chain};
+use countersign_net::https::{HttpsCertificate, HttpsPeer, HttpsRefusals, accept_https};
+use countersign_node::service::site::{self, Elsewhere, Named, Names, ServedName, Target};
+use countersign_node::{Endpoints, Local, Node, Settings, bind_again, chain};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -50,18 +49,15 @@ const BODY_MAX: Duration = Duration::from_millis(ADMIN_BODY_MILLIS_MAX);
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Serves HTTPS on `address`; returns where it is bound.
-pub(crate) async fn spawn(
-    node: &Node,
-    address: SocketAddr,
-    files: Option<&(PathBuf, PathBuf)>,
-) -> Result<SocketAddr, ServeError> {
-    let files = files.map(HttpsFiles::open).transpose()?.map(Arc::new);
+pub(crate) async fn spawn(node: &Node, address: SocketAddr, settings: &Settings) -> Result<SocketAddr, ServeError> {
+    let files = settings.https_files.as_ref().map(HttpsFiles::open).transpose()?.map(Arc::new);
     let cannot = |source| ServeError::Bind { address, source };
     let listener = bind_again(address, Endpoints::load(&node.local.data).https).await.map_err(cannot)?;
     let bound = listener.local_addr().map_err(cannot)?;
-    let admin = Admin::of(node);
+    let (admin, local) = (Admin::of(node), Arc::clone(&node.local));
     let app = router(&admin, &Https(admin.clone()));
-    let (endpoint, tasks) = (node.local.endpoint.clone(), node.tasks.clone());
+    let (refusals, tasks) = (Arc::new(HttpsRefusals::new(node.local.endpoint.clone())), node.tasks.clone());
+    let served = settings.https_names.clone();
     let places = Arc::new(Semaphore::new(HANDSHAKES_IN_FLIGHT_MAX));
     node.tasks.spawn(async move {
         loop {
@@ -69,9 +65,11 @@ pub(crate) async fn spawn(
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((socket, remote)) => {
-                    let (endpoint, app, certificate) = (endpoint.clone(), app.clone(), shown(files.as_deref()));
+                    let (refusals, certificate) = (Arc::clone(&refusals), shown(files.as_deref()));
+                    let names = names_of(&local, &certificate, &served);
+                    let app = app.clone().layer(Extension(Site(names)));
                     tasks.spawn(async move {
-                        serve(&endpoint, app, certificate, socket, remote).await;
+                        serve(&refusals, app, certificate, socket, remote).await;
                         drop(place);
                     });
                 }
@@ -91,8 +89,40 @@ fn shown(files: Option<&HttpsFiles>) -> HttpsCertificate {
     files.map_or(HttpsCertificate::Node, |files| HttpsCertificate::Operator(files.current()))
 }
 
-async fn serve(endpoint: &Endpoint, app: Router, certificate: HttpsCertificate, socket: TcpStream, remote: SocketAddr) {
-    match accept_https(endpoint, certificate, socket, remote).await {
+/// The hosts that a connection answers for: those of the certificate that it shows, those of the settings, and the
+/// shared names of the cluster.
+fn names_of(local: &Arc<Local>, certificate: &HttpsCertificate, served: &[ServedName]) -> Names {
+    let (local, served) = (Arc::clone(local), served.to_vec());
+    let shown = match certificate {
+        HttpsCertificate::Node => local.endpoint.trust().load().credential.clone(),
+        HttpsCertificate::Operator(own) => Some(Arc::clone(own)),
+    };
+    Arc::new(move |host: &Host, port| {
+        let told = served.iter().map(|name| name.named(host, port)).find(|named| *named != Named::Not);
+        if let Some(named) = told {
+            named
+        } else if local.view().client_names.contains(host) {
+            Named::Shared
+        } else if shown.as_ref().is_some_and(|shown| shown.is_for(host)) {
+            Named::Own
+        } else {
+            Named::Not
+        }
+    })
+}
+
+/// The hosts that a connection answers for.
+#[derive(Clone)]
+struct Site(Names);
+
+async fn serve(
+    refusals: &Arc<HttpsRefusals>,
+    app: Router,
+    certificate: HttpsCertificate,
+    socket: TcpStream,
+    remote: SocketAddr,
+) {
+    match accept_https(refusals, certificate, socket, remote).await {
         Ok((stream, peer)) => {
             let lasts = peer.verified().is_none().then_some(ANONYMOUS_MAX);
             if let Err(error) = serve_http(stream, app.layer(Extension(peer)), IDLE_MAX, lasts).await {
@@ -165,9 +195,8 @@ async fn checked(
         return next.run(request).await;
     }
     // A browser would send its certificate along with what another site made it ask for.
-    let host = request.headers().get(header::HOST).and_then(|host| host.to_str().ok());
-    if crosses_sites(request.headers(), host) {
-        return another_site(peer).into_response();
+    if let Err(elsewhere) = is_for_here(peer, &request) {
+        return misdirected(peer, &elsewhere).into_response();
     }
     let asked = |view: &View| access.asked(view, params.as_ref());
     let asker = match asker(admin, peer, number, asked) {
@@ -206,10 +235,21 @@ fn asker(
     Ok(asker)
 }
 
-fn another_site(peer: &HttpsPeer) -> AdminError {
-    let message = "the request comes from another site";
+fn is_for_here(peer: &HttpsPeer, request: &Request) -> Result<(), Elsewhere> {
+    // Absent only if the router were wired wrongly: refuse.
+    let Some(Site(names)) = request.extensions().get::<Site>() else { return Err(Elsewhere::NoHost) };
+    site::check(request, Target::Call, (peer.local, names))
+}
+
+fn misdirected(peer: &HttpsPeer, elsewhere: &Elsewhere) -> AdminError {
+    let message = elsewhere.to_string();
     tracing::warn!(remote = %peer.remote, message, "admin request refused");
-    AdminError::new(StatusCode::FORBIDDEN, "cross-site", message, "use `countersign --server`, not a browser's page")
+    let next = match elsewhere {
+        Elsewhere::NoHost => "send one `Host`",
+        Elsewhere::Host(_) => "ask by a host in the certificate of this port, or name the host in `[https] names`",
+        Elsewhere::Site => "use `countersign --server`, not a browser's page",
+    };
+    AdminError::new(elsewhere.status(), elsewhere.code(), message, next)
 }
 
 /// A member that has not heard lately of revocations takes no certificate for an admin's.

@@ -79,7 +79,7 @@ pub enum ServeError {
 pub async fn serve(node: &Node, settings: &Settings) -> Result<(), ServeError> {
     let mut bound = None;
     if let Some(address) = settings.https_addr {
-        bound = Some(https::spawn(node, address, settings.https_files.as_ref()).await?);
+        bound = Some(https::spawn(node, address, settings).await?);
     }
     // A tool that finds the socket finds the addresses, too.
     node.endpoints.serve_https(bound)?;

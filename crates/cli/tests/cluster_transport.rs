@@ -237,6 +237,7 @@ fn headers_in_which_a_proxy_claims_a_certificate_are_not_believed() {
         ("/v1/nowhere", &[], 401),
     ] {
         let mut request = http::request("GET", path);
+        request.headers_mut().insert("host", https.parse().unwrap());
         request.headers_mut().extend(
             headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))),
         );

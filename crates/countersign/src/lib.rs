@@ -62,10 +62,10 @@ pub use countersign_node::service::clients::{REFUSAL, VOTERS};
 #[doc(hidden)]
 pub use countersign_node::service::endpoints::calls_for_testing;
 pub use countersign_node::{
-    AUTHORITY_TTL_SECS, BootstrapError, Busy, CACHE_TTL_SECS, CLIENT_TTL_SECS, ClusterToken, CommandError, FilesError,
-    FilesMode, ImportedAuthority, JoinError, KeysError, Lifetimes, NODE_TTL_SECS, NewCluster, NotTaken, ReplicaError,
-    Settings, SignError, Start, StartError as NodeError, Started, StoreReturnError, WayBack, advice, advice_enrollment,
-    chain, channel_over, channel_to, datadir,
+    AUTHORITY_TTL_SECS, BootstrapError, Busy, CACHE_TTL_SECS, CLIENT_TTL_SECS, ClientLimits, ClusterToken,
+    CommandError, FilesError, FilesMode, ImportedAuthority, JoinError, KeysError, Lifetimes, NODE_TTL_SECS, NewCluster,
+    NotTaken, ReplicaError, ServedName, Settings, SignError, Start, StartError as NodeError, Started, StoreReturnError,
+    WayBack, advice, advice_enrollment, chain, channel_over, channel_to, datadir,
 };
 pub use countersign_pki::key::{KeyAlgorithm, KeyPair};
 pub use countersign_pki::mapping::{RULE_DEFAULT, RuleError, Rules};

@@ -193,8 +193,8 @@ impl Drop for RemoteGuard {
 
 /// The hosts that the service answers for: those in its certificate.
 fn names_of(credential: &Credential) -> Names {
-    let hosts = credential.hosts();
-    Arc::new(move |host: &Host| if hosts.contains(host) { Named::Own } else { Named::Not })
+    let credential = credential.clone();
+    Arc::new(move |host: &Host, _| if credential.is_for(host) { Named::Own } else { Named::Not })
 }
 
 /// Tells clients that want to renew where the members are that this guard follows.

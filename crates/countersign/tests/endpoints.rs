@@ -8,7 +8,7 @@ mod support;
 use std::sync::Arc;
 
 use countersign::endpoints_for_testing;
-use countersign_api::admin::{AclPlan, CertificateRequest, Labelled, Problem};
+use countersign_api::admin::{AclPlan, CertificateRequest, Labelled, Problem, RefusalInfo};
 use countersign_core::authz::label::LabelEdit;
 use countersign_core::authz::{Effect, Rule};
 use countersign_core::id::NodeId;
@@ -88,8 +88,8 @@ fn certificate_request(role: &str) -> String {
 /// The answer to a caller on the HTTPS port that shows this certificate, or none.
 async fn over_https(node: &Node, who: Option<&Issued>, method: &str, path: &str, body: &str) -> Answer {
     let Some(who) = who else {
-        return exchanged(dial_without_certificate(node).await, request(method, path, Full::from(body.to_owned())))
-            .await;
+        let request = node.for_https(request(method, path, Full::from(body.to_owned())));
+        return exchanged(dial_without_certificate(node).await, request).await;
     };
     node.over_https(who, method, path, body).await
 }
@@ -300,4 +300,63 @@ async fn plan_shows_a_request_that_would_be_decided_otherwise() {
     );
     assert!(flip.before.allowed && !flip.after.allowed, "{flip:?}");
     assert_eq!(plan.generation, node.member().view().generation.0);
+}
+
+/// What a browser, a proxy or a thief of a name asks, and a caller that the cluster refuses.
+#[tokio::test(flavor = "multi_thread")]
+async fn https_port_answers_for_its_own_hosts_and_puts_refusals_on_record() {
+    let node = Node::bootstrap("n1").await;
+    let ada = node.issue("admin/ada").await;
+    let https = node.member().https_addr().unwrap();
+    let asked = async |path: &str, headers: &[(&'static str, String)]| {
+        let mut asked = request("GET", path, Full::<bytes::Bytes>::default());
+        for (name, value) in headers {
+            asked.headers_mut().insert(*name, value.parse().unwrap());
+        }
+        exchanged(node.dial_https(&ada).await, asked).await
+    };
+    let own = ("host", https.to_string());
+    assert_eq!(asked("/v1/status", &[own.clone()]).await.status, 200);
+    for elsewhere in ["evil.example".to_owned(), format!("evil.example:{}", https.port()), "127.0.0.1".to_owned()] {
+        let answer = asked("/v1/status", &[("host", elsewhere.clone())]).await;
+        assert_eq!(answer.refused(), (421, "misdirected".to_owned()), "{elsewhere}: {answer:?}");
+        // Probes come by whatever name.
+        assert_eq!(asked("/healthz", &[("host", elsewhere)]).await.status, 200);
+    }
+    for (name, value) in [("sec-fetch-site", "cross-site".to_owned()), ("origin", "https://evil.example".to_owned())] {
+        let answer = asked("/v1/status", &[own.clone(), (name, value)]).await;
+        assert_eq!(answer.refused(), (403, "cross-site".to_owned()), "{name}");
+    }
+    node.control().set_client_names(vec![countersign::Host::parse("lb.example").unwrap()]).await.unwrap();
+    assert_eq!(asked("/v1/status", &[("host", "lb.example".to_owned())]).await.status, 200);
+
+    node.revoke(ada.key).await;
+    let answer = asked("/v1/status", &[own]).await;
+    assert_eq!(answer.refused(), (403, "key-revoked".to_owned()));
+    let told = answer.json::<Problem>().message;
+    let id = told.split("(failure ").nth(1).unwrap().trim_end_matches(')').to_owned();
+    let record: RefusalInfo =
+        node.on_socket("GET", &format!("/v1/refusals/{id}"), "").await.json();
+    assert_eq!((record.reason.as_str(), record.detail.as_deref()), ("key-revoked", Some("on the HTTPS port")));
+    assert!(record.principal.unwrap().ends_with("/admin/ada"));
+    // TLS that fails is on record as well.
+    let mut plain = TcpStream::connect(https).await.unwrap();
+    tokio::io::AsyncWriteExt::write_all(&mut plain, b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let from = plain.local_addr().unwrap();
+    let recorded = async || {
+        let path = format!("/v1/refusals?source={from}");
+        node.on_socket("GET", &path, "").await.json::<Vec<RefusalInfo>>()
+    };
+    let found = async {
+        loop {
+            if let [one] = recorded().await.as_slice() {
+                return one.clone();
+            }
+            // why: nothing tells when the handshake has failed
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    let found = tokio::time::timeout(support::PATIENCE, found).await.unwrap();
+    assert_eq!(found.reason, "handshake");
+    assert!(found.detail.unwrap().starts_with("on the HTTPS port: "));
 }

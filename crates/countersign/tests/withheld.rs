@@ -41,7 +41,7 @@ impl Withheld {
         let (client, between) = tokio::io::duplex(BUFFER_LEN);
         let (last, let_go) = oneshot::channel();
         tokio::spawn(all_but_last(between, node.dial_https(admin).await, let_go));
-        Self { last, answer: tokio::spawn(exchanged(client, request)) }
+        Self { last, answer: tokio::spawn(exchanged(client, node.for_https(request))) }
     }
 
     /// Sends the last byte.
@@ -147,7 +147,7 @@ async fn long_or_unauthenticated_body_is_refused_unread() {
     for path in ["/v1/acl/apply", "/v1/tokens/rotate", "/v1/nodes/n1/demote", "/elsewhere"] {
         let mut asked = request("POST", path, endless());
         asked.headers_mut().insert(header::CONTENT_LENGTH, 134_217_728.into());
-        let answer = exchanged(node.dial_https(&pay).await, asked).await;
+        let answer = exchanged(node.dial_https(&pay).await, node.for_https(asked)).await;
         assert_eq!(answer.refused(), refusal(403, "denied"), "{path}: {answer:?}");
     }
 }

@@ -161,8 +161,9 @@ pub(crate) async fn pause_after(error: &io::Error) {
 impl Shared {
     /// Charges the source and takes a place, or refuses before any byte is read.
     fn begin(self: &Arc<Self>, socket: TcpStream, source: SocketAddr, handshakes: &mut JoinSet<()>) {
-        let attempt = Attempt::new(source);
+        let mut attempt = Attempt::new(source);
         if let Some((charged, place)) = self.gate.enter(&attempt, self.endpoint.refusals()) {
+            attempt.repeated = !charged;
             // Boxed: the runtime moves a task about until it runs, and this one has kilobytes.
             handshakes.spawn(Box::pin(Arc::clone(self).serve(socket, attempt, charged, place)));
         }

@@ -18,6 +18,8 @@ pub(crate) struct Attempt {
     pub(crate) source: SocketAddr,
     pub(crate) alpn: Option<Alpn>,
     pub(crate) principal: Option<Principal>,
+    /// Whether its source has failed too often: its failure is counted, not told again.
+    pub(crate) repeated: bool,
 }
 
 /// Why an attempt ends: the reason, and its precise form for the local log.
@@ -30,7 +32,7 @@ pub(crate) struct Failure {
 impl Attempt {
     /// Begins without an id: the dialer will name one.
     pub(crate) const fn new(source: SocketAddr) -> Self {
-        Self { failure_id: None, source, alpn: None, principal: None }
+        Self { failure_id: None, source, alpn: None, principal: None, repeated: false }
     }
 
     /// Takes the dialer's id from the server name, if it holds one.
@@ -45,9 +47,9 @@ impl Attempt {
 
     pub(crate) fn record(mut self, failure: Failure) -> RefusalRecord {
         let failure_id = self.failure_id();
-        let Self { source, alpn, principal, .. } = self;
+        let Self { source, alpn, principal, repeated, .. } = self;
         let Failure { refusal, detail } = failure;
-        RefusalRecord { failure_id, source, principal, alpn, refusal, detail, repeated: false }
+        RefusalRecord { failure_id, source, principal, alpn, refusal, detail, repeated }
     }
 }
 

@@ -5,13 +5,15 @@ use std::sync::Arc;
 use countersign_core::id::KeyId;
 use countersign_core::name::Host;
 use countersign_core::time::{UnixMillis, Validity};
+use countersign_pki::foreign::{CertificateNames, names_of};
 use countersign_pki::key::{KeyError, KeyPair};
-use countersign_pki::verify::{Bundle, ChainError, Usage, VerifiedChain, hosts_of, validity_of, verify_chain};
+use countersign_pki::verify::{Bundle, ChainError, Usage, VerifiedChain, validity_of, verify_chain};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 
 use crate::config::provider;
+use crate::https::holds_host;
 
 /// Why a chain and a key are no credential.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +34,7 @@ pub enum CredentialError {
 pub struct Credential {
     certified: Arc<CertifiedKey>,
     validity: Option<Validity>,
+    names: Option<Arc<CertificateNames>>,
 }
 
 impl Credential {
@@ -67,7 +70,8 @@ impl Credential {
 
     fn of(certified: CertifiedKey) -> Self {
         let validity = certified.cert.first().and_then(|leaf| validity_of(leaf).ok());
-        Self { certified: Arc::new(certified), validity }
+        let names = certified.cert.first().and_then(|leaf| names_of(leaf).ok()).map(Arc::new);
+        Self { certified: Arc::new(certified), validity, names }
     }
 
     /// When the leaf is valid; none if it cannot be read.
@@ -75,9 +79,9 @@ impl Credential {
         self.validity
     }
 
-    /// The hosts that the leaf names; none if it cannot be read.
-    pub fn hosts(&self) -> Vec<Host> {
-        self.chain().next().and_then(|leaf| hosts_of(leaf).ok()).unwrap_or_default()
+    /// Whether the leaf is for this host: by its name, or by a wildcard for one label.
+    pub fn is_for(&self, host: &Host) -> bool {
+        self.names.as_ref().is_some_and(|names| holds_host(names, host))
     }
 
     /// The leaf's key.

@@ -5,11 +5,11 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::sni;
-use countersign_core::limits::HANDSHAKE_MILLIS_MAX;
+use countersign_core::id::FailureId;
+use countersign_core::limits::{FAILURES_PER_SOURCE_MINUTE_MAX, HANDSHAKE_MILLIS_MAX, HANDSHAKES_IN_FLIGHT_MAX};
 use countersign_core::name::{Address, Host};
 use countersign_core::peer::{Proof, Refusal, VerifiedPeer, Wanted};
 use countersign_core::time::UnixMillis;
@@ -18,11 +18,15 @@ use countersign_pki::verify::{Bundle, Usage};
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::attempt::{Attempt, Failure};
+use crate::budget::Charge;
 use crate::config::{client_config_for, server_config_for};
 use crate::credential::Credential;
 use crate::dial_error::{DialCause, DialError, Foreign};
-use crate::dialer::attempt;
+use crate::dialer::attempt_as_client;
 use crate::endpoint::Endpoint;
+use crate::gate::Gate;
+use crate::sni;
 use crate::verifier::ChainVerifier;
 
 const HTTP: &[u8] = b"http/1.1";
@@ -37,16 +41,52 @@ pub enum HttpsCertificate {
     Operator(Arc<Credential>),
 }
 
+/// Keeps the refusals of an HTTPS port on record, so many of one source in a minute.
+pub struct HttpsRefusals {
+    endpoint: Endpoint,
+    gate: Gate,
+}
+
+impl HttpsRefusals {
+    /// For a port of this endpoint.
+    pub fn new(endpoint: Endpoint) -> Self {
+        let gate = Gate::new(HANDSHAKES_IN_FLIGHT_MAX, FAILURES_PER_SOURCE_MINUTE_MAX);
+        Self { endpoint, gate }
+    }
+
+    /// Puts a refusal on record. Past so many of this source, it is counted alone.
+    fn record(&self, mut attempt: Attempt, failure: Failure) -> FailureId {
+        let failure_id = attempt.failure_id();
+        attempt.repeated = self.gate.charge(attempt.source) != Charge::Taken;
+        self.endpoint.refusals().record(attempt.record(failure));
+        failure_id
+    }
+}
+
 /// The other end of an HTTPS connection, as far as it showed who it is.
 #[derive(Clone)]
 pub struct HttpsPeer {
     endpoint: Endpoint,
     proof: Option<Proof>,
+    refusals: Arc<HttpsRefusals>,
+    /// The id under which its refusal is on record.
+    refused: Arc<OnceLock<FailureId>>,
+    /// The address that it dialed.
+    pub local: SocketAddr,
     /// Where it is.
     pub remote: SocketAddr,
 }
 
 impl HttpsPeer {
+    /// The id under which it is on record that this peer is refused; put there when it is first asked for.
+    pub fn failure_id(&self, refusal: Refusal) -> FailureId {
+        *self.refused.get_or_init(|| {
+            let mut attempt = Attempt::new(self.remote);
+            attempt.principal = self.proof.as_ref().map(|proof| proof.principal().clone());
+            self.refusals.record(attempt, Failure { refusal, detail: Some("on the HTTPS port".to_owned()) })
+        })
+    }
+
     /// The peer as judged now: asked for each request, so that an evicted admin's open connection is of no use.
     /// `None` if it showed no certificate.
     pub fn verified(&self) -> Option<Result<VerifiedPeer, Refusal>> {
@@ -75,13 +115,38 @@ pub enum HttpsError {
     Deadline,
 }
 
-/// Ends the handshake of an accepted connection.
+/// Ends the handshake of an accepted connection. One that fails is on record.
+///
+/// # Errors
+/// [`HttpsError`].
 pub async fn accept_https(
-    endpoint: &Endpoint,
+    refusals: &Arc<HttpsRefusals>,
     certificate: HttpsCertificate,
     socket: TcpStream,
     remote: SocketAddr,
 ) -> Result<(HttpsStream, HttpsPeer), HttpsError> {
+    let accepted = handshake(refusals, certificate, socket, remote).await;
+    if let Err(error) = &accepted {
+        let refusal = match error {
+            HttpsError::Tls(_) | HttpsError::Io(_) => Refusal::Handshake,
+            HttpsError::NoCertificate => Refusal::NotReady,
+            HttpsError::Deadline => Refusal::Deadline,
+        };
+        let Failure { detail, .. } = Failure::of(refusal, error);
+        let detail = detail.map(|detail| format!("on the HTTPS port: {detail}"));
+        refusals.record(Attempt::new(remote), Failure { refusal, detail });
+    }
+    accepted
+}
+
+async fn handshake(
+    refusals: &Arc<HttpsRefusals>,
+    certificate: HttpsCertificate,
+    socket: TcpStream,
+    remote: SocketAddr,
+) -> Result<(HttpsStream, HttpsPeer), HttpsError> {
+    let endpoint = &refusals.endpoint;
+    let local = socket.local_addr().map_err(HttpsError::Io)?;
     let trust = endpoint.trust().load();
     let shown = match certificate {
         HttpsCertificate::Node => trust.credential.clone(),
@@ -97,7 +162,8 @@ pub async fn accept_https(
         Some(Ok(chain)) => Some(chain.proof()),
         Some(Err(_)) | None => None,
     };
-    Ok((tls, HttpsPeer { endpoint: endpoint.clone(), proof, remote }))
+    let (refusals, refused) = (Arc::clone(refusals), Arc::default());
+    Ok((tls, HttpsPeer { endpoint: endpoint.clone(), proof, refusals, refused, local, remote }))
 }
 
 /// A dialed HTTPS connection to a member.
@@ -112,7 +178,7 @@ pub async fn dial_https(
     credential: &Credential,
     now: UnixMillis,
 ) -> Result<HttpsClientStream, DialError> {
-    attempt(address, DEADLINE, |_| async move {
+    attempt_as_client(address, DEADLINE, async move {
         let host = address.host.clone();
         let verifier = ChainVerifier::new(move |presented| -> Result<ForeignChain, DialCause> {
             let chain = verify_foreign_chain(&bundle, presented, Usage::Server, Some(now));
@@ -136,7 +202,7 @@ pub async fn dial_https(
 
 /// Whether a certificate's names hold the host. A wildcard stands for one whole leftmost label (RFC 6125 §6.4.3); the
 /// common name is never looked at.
-fn holds_host(names: &CertificateNames, host: &Host) -> bool {
+pub(crate) fn holds_host(names: &CertificateNames, host: &Host) -> bool {
     match host {
         Host::Ip(ip) => names.ips.contains(ip),
         Host::Dns(name) => names.dns.iter().any(|held| match held.strip_prefix("*.") {

@@ -56,6 +56,7 @@ pub use lease::{Barriers, DelegatedLeases, Granting, Leasehold};
 pub use node::{Node, Started};
 pub use peers::Peers;
 pub use refusals::{RefusalLog, RefusedSource, advice, advice_enrollment};
+pub use service::site::ServedName;
 pub use settings::{
     AUTHORITY_TTL_SECS, CACHE_TTL_SECS, CLIENT_TTL_SECS, ClientLimits, ClusterToken, FilesMode, ImportedAuthority,
     Lifetimes, NODE_TTL_SECS, NewCluster, Settings, Start,

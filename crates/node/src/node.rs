@@ -380,6 +380,7 @@ fn assemble(
         cluster: acceptor.local_addr().ok(),
         advertise: bound.advertise,
         client: clients.as_ref().and_then(|clients| clients.local_addr().ok()),
+        client_advertise: clients.as_ref().and(settings.client_advertise.clone()),
         https: None,
     };
     let (making, store) = (Locked::default(), replica.store);

@@ -17,6 +17,8 @@ use countersign_core::trust::member::Suffrage;
 use countersign_pki::key::KeyAlgorithm;
 use countersign_pki::mapping::Rules;
 
+use crate::service::site::ServedName;
+
 /// Where a member lives and listens.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -30,6 +32,9 @@ pub struct Settings {
     pub advertise: Vec<Address>,
     /// Where the client port is bound; none if this member serves no principals.
     pub client_addr: Option<SocketAddr>,
+    /// Where clients reach the client port; the first advertised host, at the bound port, if none is named. A client
+    /// takes only a host that this member's certificate names.
+    pub client_advertise: Option<Address>,
     /// What one client may take there.
     pub client_limits: ClientLimits,
     /// Where the HTTPS port is bound, if it is wanted.
@@ -37,6 +42,8 @@ pub struct Settings {
     /// The operator's certificate chain and key for the HTTPS port, PEM files; without them the node's own leaf serves
     /// it.
     pub https_files: Option<(PathBuf, PathBuf)>,
+    /// Hosts that the HTTPS port answers for besides those of its certificate, as through a proxy.
+    pub https_names: Vec<ServedName>,
     /// Seconds that certificates of nodes live, if this node makes the cluster.
     pub node_ttl_secs: u64,
     /// Seconds that a certificate of a client, broker or admin lives that is asked for here without a word about it.
@@ -66,9 +73,11 @@ impl Settings {
             cluster_addr,
             advertise: vec![],
             client_addr: Self::client_addr_beside(cluster_addr),
+            client_advertise: None,
             client_limits: ClientLimits::default(),
             https_addr: None,
             https_files: None,
+            https_names: vec![],
             node_ttl_secs: NODE_TTL_SECS,
             client_ttl_secs: CLIENT_TTL_SECS,
             cache_ttl_secs: CACHE_TTL_SECS,

@@ -172,6 +172,14 @@ impl ForeignAuthority {
     }
 }
 
+/// The names in a certificate (DER). For one's own certificate: a peer's certificate is judged elsewhere.
+///
+/// # Errors
+/// It is no certificate.
+pub fn names_of(certificate: &[u8]) -> Result<CertificateNames, ChainError> {
+    Ok(certificate_names(&Certificate::parse(certificate)?))
+}
+
 fn certificate_names(leaf: &Certificate) -> CertificateNames {
     let common_names = leaf.common_names();
     let common_name = if common_names.len() == 1 { common_names.into_iter().next() } else { None };

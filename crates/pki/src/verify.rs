@@ -259,19 +259,6 @@ pub fn validity_of(certificate: &[u8]) -> Result<Validity, ChainError> {
     Ok(Certificate::parse(certificate)?.validity)
 }
 
-/// The hosts that a certificate (DER) names, wildcards left out. For one's own certificate: a peer's certificate is
-/// judged elsewhere.
-pub fn hosts_of(certificate: &[u8]) -> Result<Vec<Host>, ChainError> {
-    let certificate = Certificate::parse(certificate)?;
-    let names = certificate.extensions.subject_alt_name.as_ref().map_or(&[][..], |names| &names.value);
-    let host = |name: &GeneralName| match name {
-        GeneralName::Dns(name) => HostName::parse(&name.to_ascii_lowercase()).ok().map(Host::Dns),
-        GeneralName::Ip(octets) => ip(octets).map(Host::Ip),
-        GeneralName::Uri(_) | GeneralName::Email(_) | GeneralName::Directory(_) | GeneralName::Unread(_) => None,
-    };
-    Ok(names.iter().filter_map(host).collect())
-}
-
 pub(crate) fn read_chain(chain: &[CertificateDer<'_>]) -> Result<Vec<Certificate>, ChainError> {
     if chain.is_empty() || chain.len() > CHAIN_LEN_MAX {
         return Err(ChainError::Length { got: chain.len() });

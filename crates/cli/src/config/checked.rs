@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
-use countersign::{CACHE_TTL_SECS, ClusterToken, FilesMode, KeyAlgorithm, LeaseLength, RuleError};
+use countersign::{
+    CACHE_TTL_SECS, ClientLimits, ClusterToken, FilesMode, KeyAlgorithm, LeaseLength, RuleError, ServedName,
+};
 use countersign_core::authz::Requirement;
 use countersign_core::authz::change::checked;
 use countersign_core::authz::text::{PolicyTextError, parse_requirements};
@@ -251,8 +253,11 @@ pub(crate) struct ServerConfig {
     pub(crate) cluster_addr: ListenAddr,
     pub(crate) advertise: Vec<Address>,
     pub(crate) client_addr: ClientAddr,
+    pub(crate) client_advertise: Option<Address>,
+    pub(crate) client_limits: ClientLimits,
     pub(crate) https_addr: Option<ListenAddr>,
     pub(crate) https_files: Option<(PathBuf, PathBuf)>,
+    pub(crate) https_names: Vec<ServedName>,
     /// Seconds that certificates of nodes live, if this makes the cluster.
     pub(crate) node_ttl_secs: u64,
     /// What keys of this node's certificates sign with, and the authority's, if this makes the cluster.
@@ -313,6 +318,9 @@ impl ServerConfig {
             https_files: https_files(settings, https_addr.is_some())?,
             https_addr,
             client_addr: client_addr(settings)?,
+            client_advertise: client_advertise(settings)?,
+            client_limits: client_limits(settings)?,
+            https_names: https_names(settings)?,
             cluster_token: cluster_token(settings)?,
             node_ttl_secs: settings.secs(NODE_TTL).unwrap_or_else(|| default_secs(NODE_TTL)),
             // One of the words that the schema allows, if any.
@@ -336,6 +344,41 @@ fn lease(settings: &Settings) -> Result<Option<LeaseLength>, CheckError> {
     let Some(secs) = settings.number(LEASE) else { return Ok(None) };
     let outside = |_| settings.outside(LEASE, secs.to_string(), format!("1 to {LEASE_SECS_MAX}"));
     LeaseLength::from_secs(secs).map(Some).map_err(outside)
+}
+
+fn client_advertise(settings: &Settings) -> Result<Option<Address>, CheckError> {
+    const PATH: &str = "client_advertise";
+    settings.text(PATH).map(|text| settings.address(PATH, text)).transpose()
+}
+
+/// The names by which a proxy asks the HTTPS port.
+fn https_names(settings: &Settings) -> Result<Vec<ServedName>, CheckError> {
+    const PATH: &str = "https.names";
+    let expected = || "HOST or HOST:PORT, such as console.example:443".to_owned();
+    let names = settings.list(PATH);
+    let read = |text: &String| text.parse().map_err(|_| settings.outside(PATH, text.clone(), expected()));
+    names.iter().map(read).collect()
+}
+
+/// What one client may take of this member.
+fn client_limits(settings: &Settings) -> Result<ClientLimits, CheckError> {
+    let default = ClientLimits::default();
+    let bounded = |path: &str, default: u64, min: u64, max: u64| match settings.number(path).unwrap_or(default) {
+        number if (min..=max).contains(&number) => Ok(number),
+        number => Err(settings.outside(path, number.to_string(), format!("{min} to {max}"))),
+    };
+    let count = |path, default: usize, max: usize| {
+        bounded(path, default as u64, 1, max as u64).map(|number| usize::try_from(number).unwrap_or(max))
+    };
+    let word = |path, default: u32, min: u32, max: u32| {
+        bounded(path, default.into(), min.into(), max.into()).map(|number| u32::try_from(number).unwrap_or(max))
+    };
+    let connections = count("limits.connections_per_client", default.connections, ClientLimits::CONNECTIONS_MAX)?;
+    let requests = count("limits.requests_per_client", default.requests, ClientLimits::REQUESTS_MAX)?;
+    let streams = word("limits.streams_per_connection", default.streams, 1, ClientLimits::STREAMS_MAX)?;
+    let (least, most) = (ClientLimits::UNREAD_BYTES_MIN, ClientLimits::UNREAD_BYTES_MAX);
+    let unread_bytes = word("limits.unread_bytes_per_connection", default.unread_bytes, least, most)?;
+    Ok(ClientLimits { connections, requests, streams, unread_bytes })
 }
 
 /// A member itself keeps nothing: it has the rules.

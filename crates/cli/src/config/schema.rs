@@ -151,6 +151,12 @@ pub(crate) const KEYS: &[Key] = &[
         "HOST:PORT",
         "Where the client port is bound, or `none` [default: beside the cluster port, two ports above it]",
     ),
+    key("client_advertise", Kind::Text).flag(
+        "client-advertise",
+        "HOST:PORT",
+        "Where clients reach the client port, which this node's certificate must name [default: the first advertised \
+         host, at the bound port]",
+    ),
     key("certificates", Kind::Word(&["per-node", "shared"]))
         .flag(
             "certificates",
@@ -159,6 +165,7 @@ pub(crate) const KEYS: &[Key] = &[
         )
         .or("per-node"),
     key("repin", Kind::Text).flag("repin", "SHA256", "Trust this authority on a directory that knows no chain to it"),
+    key("https.names", Kind::List),
     key("network.tls.enabled", Kind::Flag),
     key("network.tls.ca_cert_path", Kind::Path),
     key("network.tls.server_cert_path", Kind::Path),
@@ -208,6 +215,10 @@ pub(crate) const KEYS: &[Key] = &[
     key("trust.lease_secs", Kind::Number).or("10"),
     key("trust.skew_secs", Kind::Number).or("60"),
     key("acl.cache_ttl_secs", Kind::Number).or("300"),
+    key("limits.connections_per_client", Kind::Number).or("64"),
+    key("limits.requests_per_client", Kind::Number).or("256"),
+    key("limits.streams_per_connection", Kind::Number).or("128"),
+    key("limits.unread_bytes_per_connection", Kind::Number).or("524288"),
     key("pki.node_ttl", Kind::Span).or("24h"),
     key("pki.client_ttl", Kind::Span).or("90d"),
     key("pki.shared_ttl", Kind::Span),

@@ -273,3 +273,35 @@ fn files_and_mapping_rules_go_together() {
         "`ca` and `[cluster.inter_broker_tls] cert` exclude each other"
     );
 }
+
+#[test]
+fn limits_of_clients_are_bounded_and_named() {
+    let default = check("").unwrap().client_limits;
+    assert_eq!((default.connections, default.requests, default.streams, default.unread_bytes), (64, 256, 128, 524_288));
+    for (key, least, most) in [
+        ("connections_per_client", 1, 4096),
+        ("requests_per_client", 1, 65_536),
+        ("streams_per_connection", 1, 4096),
+        ("unread_bytes_per_connection", 65_535, 16_777_216_u64),
+    ] {
+        for taken in [least, most] {
+            assert!(check(&format!("[limits]\n{key} = {taken}")).is_ok(), "{key} {taken}");
+        }
+        for refused in [least - 1, most + 1] {
+            let expected = format!("`[limits] {key}` is {refused}: expected {least} to {most}");
+            assert_eq!(error(&format!("[limits]\n{key} = {refused}")), expected);
+        }
+    }
+    assert_eq!(check("[limits]\nrequests_per_client = 7").unwrap().client_limits.requests, 7);
+}
+
+#[test]
+fn names_of_the_https_port_are_hosts_with_or_without_a_port() {
+    let config = check("[https]\nnames = ['console.example', 'lb.example:443', '[2001:db8::1]:7101']").unwrap();
+    let names: Vec<String> = config.https_names.iter().map(ToString::to_string).collect();
+    assert_eq!(names, ["console.example", "lb.example:443", "[2001:db8::1]:7101"]);
+    for wrong in ["", "https://console.example", "a b", "console.example:0", "console.example:x", "*.example"] {
+        let error = error(&format!("[https]\nnames = ['{wrong}']"));
+        assert!(error.contains("expected HOST or HOST:PORT"), "{wrong}: {error}");
+    }
+}

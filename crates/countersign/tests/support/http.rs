@@ -66,7 +66,15 @@ impl Node {
 
     /// Asks on the HTTPS port, with a certificate.
     pub async fn over_https(&self, caller: &Issued, method: &str, path: &str, body: &str) -> Answer {
-        exchanged(self.dial_https(caller).await, request(method, path, Full::from(body.to_owned()))).await
+        let request = self.for_https(request(method, path, Full::from(body.to_owned())));
+        exchanged(self.dial_https(caller).await, request).await
+    }
+
+    /// A request that asks for this member's HTTPS port.
+    pub fn for_https<B>(&self, mut request: Request<B>) -> Request<B> {
+        let host = self.member().https_addr().unwrap().to_string().parse().unwrap();
+        request.headers_mut().insert("host", host);
+        request
     }
 
     pub async fn dial_https(&self, Issued { bundle, credential, .. }: &Issued) -> HttpsClientStream {

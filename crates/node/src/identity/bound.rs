@@ -41,7 +41,10 @@ impl Bound {
         let advertise =
             if settings.advertise.is_empty() { vec![advertisable(local)?] } else { settings.advertise.clone() };
         // At once: a start that is killed after it was admitted comes back at the address that was recorded.
-        Endpoints { cluster: Some(local), advertise: advertise.clone(), client, https: last.https }.store(data)?;
+        let client_advertise = client.and(settings.client_advertise.clone());
+        let advertise_now = advertise.clone();
+        Endpoints { cluster: Some(local), advertise: advertise_now, client, client_advertise, https: last.https }
+            .store(data)?;
         Ok(Self { listener, clients, advertise })
     }
 }

@@ -20,6 +20,9 @@ pub struct Endpoints {
     /// The client port.
     #[serde(default)]
     pub client: Option<SocketAddr>,
+    /// Where clients reach it, if that is another address.
+    #[serde(default)]
+    pub client_advertise: Option<Address>,
     /// The HTTPS port.
     pub https: Option<SocketAddr>,
 }
@@ -75,10 +78,10 @@ impl OwnEndpoints {
         now.reached(now.https)
     }
 
-    /// Where clients reach this member's client port, as [`OwnEndpoints::admin_address`].
+    /// Where clients reach this member's client port: as the settings say, else as [`OwnEndpoints::admin_address`].
     pub fn client_address(&self) -> Option<Address> {
         let now = self.now.lock();
-        now.reached(now.client)
+        now.client_advertise.clone().or_else(|| now.reached(now.client))
     }
 
     /// Records where the HTTPS port is bound.

@@ -121,9 +121,12 @@ pub(crate) fn spawn(node: &Node, mut served: ClusterServices, app: Option<Router
 
 /// The hosts that a member answers for.
 fn names_of(node: &Node) -> Names {
-    let local = Arc::clone(&node.local);
-    Arc::new(move |host: &Host| {
+    let (local, advertised) = (Arc::clone(&node.local), node.endpoints.client_address());
+    Arc::new(move |host: &Host, port| {
         let view = local.view();
+        if advertised.as_ref().is_some_and(|advertised| advertised.host == *host && advertised.port == port) {
+            return Named::Here;
+        }
         let own = view.members.get(&local.node).is_some_and(|member| member.hosts.own.contains(host));
         if own {
             Named::Own

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
-use countersign_core::name::Host;
+use countersign_core::name::{Address, Host, NameError};
 
 /// The port of a URL that names none.
 const HTTPS_PORT: u16 = 443;
@@ -24,16 +24,59 @@ pub enum Named {
     Own,
     /// All members answer for it, such as a load balancer. It may also be asked for at port 443.
     Shared,
+    /// It is, at the port that is asked for.
+    Here,
     /// It is not.
     Not,
 }
 
-/// Says whose a host is.
-pub type Names = Arc<dyn Fn(&Host) -> Named + Send + Sync>;
+/// Says whose a host is, asked for at a port.
+pub type Names = Arc<dyn Fn(&Host, u16) -> Named + Send + Sync>;
+
+/// A host that a port answers for besides those of its certificate, as through a proxy: `HOST` or `HOST:PORT`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServedName {
+    /// The host.
+    pub host: Host,
+    /// The port that it is asked for at; the port that is served, or 443, if there is none.
+    pub port: Option<u16>,
+}
+
+impl ServedName {
+    /// Whether this answers for `host`, asked for at `port`.
+    pub fn named(&self, host: &Host, port: u16) -> Named {
+        match self.port {
+            _ if self.host != *host => Named::Not,
+            None => Named::Shared,
+            Some(own) if own == port => Named::Here,
+            Some(_) => Named::Not,
+        }
+    }
+}
+
+impl core::str::FromStr for ServedName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if let Ok(Address { host, port }) = Address::parse(text) {
+            return Ok(Self { host, port: Some(port) });
+        }
+        Ok(Self { host: Host::parse(text)?, port: None })
+    }
+}
+
+impl core::fmt::Display for ServedName {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.port {
+            Some(port) => Address { host: self.host.clone(), port }.fmt(f),
+            None => self.host.fmt(f),
+        }
+    }
+}
 
 /// What a request is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Target {
+pub enum Target {
     /// A page of the embedder, or what it loads.
     Page,
     /// A call that no link leads to.
@@ -42,7 +85,7 @@ pub(crate) enum Target {
 
 /// Why a request is not for this port.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Elsewhere {
+pub enum Elsewhere {
     /// It does not say which host it asks, or names several.
     #[error("the request must name one host, in `:authority` or in one `Host` header")]
     NoHost,
@@ -58,7 +101,8 @@ pub(crate) enum Elsewhere {
 }
 
 impl Elsewhere {
-    pub(crate) const fn status(&self) -> StatusCode {
+    /// Of the answer.
+    pub const fn status(&self) -> StatusCode {
         match self {
             Self::NoHost => StatusCode::BAD_REQUEST,
             Self::Host(_) => StatusCode::MISDIRECTED_REQUEST,
@@ -66,7 +110,8 @@ impl Elsewhere {
         }
     }
 
-    pub(crate) const fn code(&self) -> &'static str {
+    /// A stable word.
+    pub const fn code(&self) -> &'static str {
         match self {
             Self::NoHost => "host-missing",
             Self::Host(_) => "misdirected",
@@ -76,18 +121,18 @@ impl Elsewhere {
 }
 
 /// Checks that a request on the connection to `local` is for this port, and not made by another site.
-pub(crate) fn check<B>(
-    request: &Request<B>,
-    target: Target,
-    (local, names): (SocketAddr, &Names),
-) -> Result<(), Elsewhere> {
+///
+/// # Errors
+/// [`Elsewhere`].
+pub fn check<B>(request: &Request<B>, target: Target, (local, names): (SocketAddr, &Names)) -> Result<(), Elsewhere> {
     let authority = authority_of(request)?;
     let elsewhere = || Elsewhere::Host(authority.to_string());
     let bare = authority.host().to_ascii_lowercase();
     let host = Host::parse(bare.strip_suffix('.').unwrap_or(&bare)).map_err(|_| elsewhere())?;
     let port = authority.port_u16().unwrap_or(HTTPS_PORT);
     let dialed = host == Host::Ip(local.ip().to_canonical());
-    let ours = match names(&host) {
+    let ours = match names(&host, port) {
+        Named::Here => true,
         Named::Own => port == local.port(),
         Named::Shared => port == local.port() || port == HTTPS_PORT,
         Named::Not => dialed && port == local.port(),
@@ -145,7 +190,9 @@ mod tests {
     use super::*;
 
     fn names() -> Names {
-        Arc::new(|host: &Host| match host.to_string().as_str() {
+        let forwarded: ServedName = "fw.example:8443".parse().unwrap();
+        Arc::new(move |host: &Host, port| match host.to_string().as_str() {
+            "fw.example" => forwarded.named(host, port),
             "n1.example" | "10.0.0.1" => Named::Own,
             "lb.example" => Named::Shared,
             _ => Named::Not,
@@ -175,6 +222,7 @@ mod tests {
             "lb.example:7102",
             "lb.example:443",
             "lb.example",
+            "fw.example:8443",
         ];
         for host in taken {
             assert_eq!(verdict("/", &[("host", host)], Target::Page), Ok(()), "{host}");
@@ -187,6 +235,8 @@ mod tests {
             "n1.example:443",
             "n1.example:7100",
             "lb.example:80",
+            "fw.example",
+            "fw.example:7102",
             "192.0.2.7",
             "192.0.2.8:7102",
             "[2001:db8::1]:7102",
