@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::http::Version;
 use axum::response::Html;
 use axum::routing::get;
 use countersign::{Member, Services, Settings, Start};
@@ -23,7 +24,7 @@ use super::endpoint;
 /// Tells a process that it is the member, with its directory, ports, join token and sponsor.
 const TOLD: &str = "COUNTERSIGN_TEST_APP";
 
-/// What `/orders` shows.
+/// What `/orders` shows first.
 pub const PAGE: &str = "<p>three orders";
 
 pub struct App {
@@ -96,12 +97,18 @@ async fn serve(told: &[&str]) {
     };
     let (opened, _) = Member::open(settings, start).await.unwrap();
     let app = Router::new()
-        .route("/orders", get(async || Html(PAGE)))
+        .route("/orders", get(orders))
+        .route("/trials", get(async || Html(include_str!("../stacks/trials.html"))))
         .route("/secret", get(async || "never seen"))
         .route("/ticks", get(ticks));
     let member = opened.serve(Services::builder().http(app).build()).await.unwrap();
     tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
     member.shutdown().await;
+}
+
+/// The page, the version of HTTP that it was asked in, and which process made it.
+async fn orders(version: Version) -> Html<String> {
+    Html(format!("{PAGE} by {version:?} of process {}", std::process::id()))
 }
 
 /// A body without an end: a line each tenth of a second.

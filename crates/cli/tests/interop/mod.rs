@@ -7,10 +7,10 @@ pub mod app;
 
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
-use super::support_cluster::{Node, World};
+use super::support_cluster::{Node, PATIENCE, World};
 
 /// Where `cargo xtask interop` puts what the package managers of languages install.
 pub const INSTALLED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/interop");
@@ -26,7 +26,8 @@ pub fn installed(name: &str) -> String {
 
 /// What a program printed. One that fails is a failure.
 pub fn printed(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; cargo xtask interop installs it"));
+    let output =
+        command.output().unwrap_or_else(|error| panic!("{command:?}: {error}; cargo xtask interop installs it"));
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{command:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
     text
@@ -75,8 +76,15 @@ impl Client {
     }
 
     fn command(&self, what: &str, target: &str, files: &Files) -> Command {
-        let mut command = Command::new(&self.program[0]);
-        command.args(&self.program[1..]).args([what, target, &files.certificate, &files.key, &files.authorities]);
+        // A program that hangs is ended, and fails.
+        let mut command = Command::new("timeout");
+        command.arg(PATIENCE.as_secs().to_string()).args(&self.program).args([
+            what,
+            target,
+            &files.certificate,
+            &files.key,
+            &files.authorities,
+        ]);
         command.args(self.last).envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -196,9 +204,4 @@ pub fn restarted(node: &mut Node) {
 pub fn allow(node: &Node, client: &str, resource: &str) {
     let rule = ["--principal", client, "--action", "read", "--resource", resource];
     node.ask(&[&["acl", "add"], &rule[..], &["--wait"]].concat()).ok();
-}
-
-/// Whether a file stands where an installation puts it.
-pub fn stands(path: &str) -> bool {
-    Path::new(path).exists()
 }

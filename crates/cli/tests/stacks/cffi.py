@@ -30,10 +30,11 @@ def get(client, path, **more):
 
 
 def ticks(client):
-    """The pieces of a page that never ends, after the first."""
-    pieces = client.get(f"https://{target}/ticks", stream=True, timeout=120).iter_content()
+    """A page that never ends, after its first piece, and the others."""
+    answer = client.get(f"https://{target}/ticks", stream=True, timeout=120)
+    pieces = answer.iter_content()
     say("stream", next(pieces).decode().strip())
-    return pieces
+    return answer, pieces
 
 
 def rest(pieces):
@@ -56,17 +57,16 @@ def settled(client):
 def calls(client):
     say("unary", get(client, "/orders"))
     say("denied", get(client, "/secret"))
-    ticks(client)
     say("deadline", get(client, "/ticks", timeout=1))
-    answer = client.get(f"https://{target}/ticks", stream=True, timeout=120)
-    next(answer.iter_content())
+    answer, _ = ticks(client)
+    # Its thread ends with the transfer.
     answer.close()
     say("cancelled", "CANCELLED")
     say("alive", get(client, "/orders"))
 
 
 def watch(client):
-    pieces = ticks(client)
+    _, pieces = ticks(client)
     say("watching")
     say("cut", rest(pieces))
     say("again", settled(client))
