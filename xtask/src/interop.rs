@@ -1,5 +1,6 @@
-//! `cargo xtask interop`: stock clients that are slow to install judge a live cluster. It installs what is missing, says
-//! by which commands, runs the tests `interop_*` of the binary, and shows what each client tried and what came of it.
+//! `cargo xtask interop`: stock clients that are slow to install judge a live cluster. It installs what is missing,
+//! says by which commands, runs the tests `interop_*` of the binary, and shows what each client tried and what came of
+//! it.
 //!
 //! It must not hide a client: a program that is missing fails its test, and each test gives a row.
 
@@ -141,8 +142,8 @@ fn install_python(requirements: &Path, to: &Path) -> Result<()> {
     Ok(fs::write(to.join("locked"), lock)?)
 }
 
-/// Debian's library of netty-tcnative has another name than Netty looks for, and looks at its own name when it is loaded:
-/// a link does not do.
+/// Debian's library of netty-tcnative has another name than Netty looks for, and looks at its own name when it is
+/// loaded: a link does not do.
 fn install_tcnative(to: &Path) -> Result<()> {
     let found = fs::read_dir("/usr/lib")?.filter_map(|entry| Some(entry.ok()?.path().join("jni/libnetty-tcnative.so")));
     let library: PathBuf = found.into_iter().find(|path| path.is_file()).context("no libnetty-tcnative.so")?;

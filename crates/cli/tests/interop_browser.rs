@@ -1,6 +1,6 @@
 //! Chromium at a member that embeds an axum app and has joined a live cluster of three: it shows a page with the
-//! client's certificate from its NSS database. `cargo xtask interop` installs it and runs this, as root: the policy that
-//! chooses the certificate is a file under /etc, which is put there for this browser alone, in a mount namespace.
+//! client's certificate from its NSS database. `cargo xtask interop` installs it and runs this, as root: the policy
+//! that chooses the certificate is a file under /etc, which is put there for this browser alone, in a mount namespace.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

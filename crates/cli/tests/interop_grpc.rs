@@ -41,10 +41,12 @@ fn judge(name: &'static str, client: impl FnOnce(&World) -> Client) {
     report.tries("denial");
     said.says("denied", &["PERMISSION_DENIED"]);
     report.tries("restart");
-    let running = client.begins("restart", "before", &target, &pay);
+    let running = client.begins("restart", "open", &target, &pay);
     restarted(&mut nodes[1]);
     let said = running.goes_on();
     said.says("before", &["0801"]);
+    // The member stopped while the stream was open.
+    said.says("stopped", &["UNAVAILABLE"]);
     said.says("after", &["0801"]);
     report.tries("revocation");
     let running = client.begins("watch", "watching", &target, &pay);

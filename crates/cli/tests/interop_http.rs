@@ -41,10 +41,12 @@ fn judge(name: &'static str, version: &str, client: &Client) {
     report.tries("denial");
     said.says("denied", &["403"]);
     report.tries("restart");
-    let running = client.begins("restart", "before", &target, &pay);
+    let running = client.begins("restart", "open", &target, &pay);
     app.restart();
     let said = running.goes_on();
     said.says("before", &["200"]);
+    // The member stopped while the stream was open.
+    said.says("stopped", &["failed"]);
     said.says("after", &["200"]);
     report.tries("revocation");
     let running = client.begins("watch", "watching", &target, &pay);

@@ -74,6 +74,9 @@ def watch(client):
 
 def restart(client):
     say("before", get(client, "/orders"))
+    _, pieces = ticks(client)
+    say("open")
+    say("stopped", rest(pieces))
     sys.stdin.readline()
     say("after", settled(client))
 

@@ -72,6 +72,10 @@ function grpc() {
     },
     async restart() {
       say("before", await unary(HEALTH + "Check"));
+      const stream = watch(120_000);
+      say("stream", await stream.next());
+      say("open");
+      say("stopped", await stream.next());
       await line();
       say("after", await settled(() => unary(HEALTH + "Check"), gone));
     },
@@ -123,6 +127,9 @@ function http(allowH2) {
     },
     async restart() {
       say("before", await get("/orders"));
+      const rest = await ticks();
+      say("open");
+      say("stopped", await outcome(rest));
       await line();
       say("after", await settled(() => get("/orders"), gone));
     },

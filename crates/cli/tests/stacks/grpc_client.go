@@ -120,6 +120,10 @@ func main() {
 		fmt.Println("again", settled(connection, whoami))
 	case "restart":
 		fmt.Println("before", unary(connection, health+"Check"))
+		stream := watch(background, connection)
+		fmt.Println("stream", stream())
+		fmt.Println("open")
+		fmt.Println("stopped", stream())
 		bufio.NewReader(os.Stdin).ReadString('\n')
 		fmt.Println("after", settled(connection, health+"Check"))
 	default:

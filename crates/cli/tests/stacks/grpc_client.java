@@ -112,6 +112,10 @@ class GrpcClient {
 
     static void restart(ManagedChannel channel) throws Exception {
         say("before", unary(channel, HEALTH + "Check"));
+        Call watch = new Call(channel, HEALTH + "Watch", true, 120_000);
+        say("stream", watch.next());
+        say("open", "");
+        say("stopped", watch.next());
         System.in.read();
         say("after", settled(channel, HEALTH + "Check"));
     }

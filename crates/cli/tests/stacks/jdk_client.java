@@ -116,6 +116,9 @@ class JdkClient {
 
     static void restart(HttpClient client) throws Exception {
         say("before", outcome(() -> get(client, "/orders")));
+        InputStream stream = ticks(client);
+        say("open", "");
+        say("stopped", outcome(() -> "ended after " + stream.readAllBytes().length));
         System.in.read();
         say("after", settled(client));
     }
