@@ -156,7 +156,7 @@ impl Lines {
     pub fn says(&self, word: &str, any: &[&str]) {
         let said = self.of(word).to_lowercase().replace('_', "");
         let holds = |expected: &&str| said.contains(&expected.to_lowercase().replace('_', ""));
-        assert!(any.iter().any(|expected| holds(expected)), "`{word}` does not say {any:?}:\n{}", self.0);
+        assert!(any.iter().any(holds), "`{word}` does not say {any:?}:\n{}", self.0);
     }
 }
 
