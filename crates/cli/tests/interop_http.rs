@@ -36,7 +36,7 @@ fn judge(name: &'static str, version: &str, client: &Client) {
     report.tries("deadline");
     said.says("deadline", &["timeout", "timed out"]);
     report.tries("cancellation");
-    said.says("cancelled", &["CANCELLED", "AbortError"]);
+    said.says("cancelled", &["CANCELLED", "CancellationException", "AbortError"]);
     said.says("alive", &[&format!("200 {PAGE}")]);
     report.tries("denial");
     said.says("denied", &["403"]);
