@@ -19,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
 use interop::app::{App, PAGE, be_the_member_if_told};
-use interop::{Files, Lines, Report, allow, printed};
+use interop::{Files, Lines, Report, allow, ended, printed};
 use support_cluster::{PATIENCE, World, pause};
 
 /// Puts the directory `$1` at /etc/chromium, and becomes the browser.
@@ -86,10 +86,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // `timeout` hands it on to the browser, and ends with it.
-        let id = rustix::process::Pid::from_raw(self.child.id() as i32).unwrap();
-        let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
-        let _ = self.child.wait();
+        ended(&mut self.child);
     }
 }
 

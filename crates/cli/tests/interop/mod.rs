@@ -135,8 +135,17 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        ended(&mut self.child);
+    }
+}
+
+/// Ends a program under `timeout`, which hands the signal on and ends with it.
+pub fn ended(child: &mut Child) {
+    // One that has been waited for has no process any more.
+    if let Ok(None) = child.try_wait() {
+        let id = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
+        let _ = rustix::process::kill_process(id, rustix::process::Signal::TERM);
+        let _ = child.wait();
     }
 }
 
