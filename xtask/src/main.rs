@@ -1,4 +1,4 @@
-//! The project's own tasks: `cargo xtask verify | fix | tidy | soak | bench | load`.
+//! The project's own tasks: `cargo xtask verify | fix | tidy | soak | interop | bench | load`.
 //!
 //! `verify` and `tidy` only read; `fix` is the one task that changes files. Nothing here ships to users.
 //! Read `verify` for the gate, `tidy` for the rules that no compiler knows.
@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 mod cargo;
+mod interop;
 mod spdx;
 mod tidy;
 mod verify;
@@ -21,6 +22,7 @@ usage: cargo xtask <task>
   fix             format, and apply what clippy can
   tidy            only the rules that no compiler knows; seconds
   soak            what is too long for the gate: the benchmarks compile, every restore drill; ten minutes
+  interop         stock clients that are slow to install judge a live cluster; installs them; three minutes
   bench [args]    build and run the benchmarks of bench/
   load [args]     many callers on a cluster: calls per second, latencies, errors by kind";
 
@@ -46,6 +48,7 @@ fn run() -> Result<()> {
         "fix" => fix(&root),
         "tidy" => tidy::run(&root),
         "soak" => soak(&root),
+        "interop" => interop::run(&root),
         "bench" => bench(&root, &[], rest),
         "load" => bench(&root, &["load"], rest),
         _ => bail!("no task `{task}`\n{USAGE}"),
