@@ -14,7 +14,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use crate::cluster::{Cluster, Identity};
 
 /// What Countersign offers, in its order.
-fn provider() -> Arc<CryptoProvider> {
+pub(crate) fn provider() -> Arc<CryptoProvider> {
     use aws_lc_rs::{cipher_suite, default_provider, kx_group};
     Arc::new(CryptoProvider {
         cipher_suites: vec![

@@ -9,7 +9,7 @@ use countersign_api::cluster::WhoamiRequest;
 use countersign_api::cluster::whoami_client::WhoamiClient;
 use countersign_core::name::Address;
 use countersign_core::principal::TrustDomain;
-use countersign_net::{ServerStream, Credential, DialError, ClientDialer, SystemClock};
+use countersign_net::{ClientDialer, Credential, DialError, ServerStream, SystemClock};
 use countersign_pki::csr::{create_csr, csr_pem};
 use countersign_pki::key::{KeyAlgorithm, KeyPair};
 use countersign_pki::pem::certificates_from_pem;
@@ -77,7 +77,9 @@ impl Caller {
             let stream = stream.lock().unwrap_or_else(PoisonError::into_inner).take();
             async move { stream.ok_or_else(|| std::io::Error::other("the connection was closed")) }
         });
-        let channel = Endpoint::from_static("http://cluster").connect_with_connector_lazy(connector);
+        let endpoint = Endpoint::try_from(format!("https://{address}"));
+        let endpoint = endpoint.map_err(|error| Failed { kind: format!("no address: {error}") })?;
+        let channel = endpoint.connect_with_connector_lazy(connector);
         Ok(Connection(WhoamiClient::new(channel)))
     }
 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use countersign_api::admin::{CertificateRevoked, Enforcement, NodeChanged, NodeRemove};
 use countersign_core::name::Address;
 use countersign_core::trust::member::Suffrage;
@@ -27,7 +27,7 @@ pub(crate) fn run(binary: &Path) -> Result<Report> {
 async fn measure(binary: &Path) -> Result<Report> {
     let servers = servers::three(binary).await?;
     let leader = servers.first().context("no server")?;
-    let addresses: Vec<Address> = servers.iter().map(Server::address).collect::<Result<_>>()?;
+    let addresses: Vec<Address> = servers.iter().map(Server::client_address).collect::<Result<_>>()?;
     let load = Load::begin(&[Caller::issue(&leader.socket(), "load").await?], &addresses, CALLERS);
     let (mut evicted, mut answered, mut revoked) = (vec![], vec![], vec![]);
     for round in 0..ROUNDS {
@@ -120,18 +120,22 @@ async fn revoke(leader: &Server, addresses: &[Address], round: usize) -> Result<
     Ok(last.as_secs_f64() * 1000.0)
 }
 
-/// A member may not have applied yet that the certificate was issued.
+/// A member may not have applied yet that the certificate was issued. It says so in its answer to a call.
 async fn connected(caller: &Caller, address: &Address) -> Result<countersign_net::ServerStream> {
     let mut last = None;
     for _ in 0..50 {
-        match caller.dial(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = Some(error),
+        let asked = match caller.connect(address).await {
+            Ok(mut connection) => connection.ask().await,
+            Err(failed) => Err(failed),
+        };
+        match asked {
+            Ok(()) => return Ok(caller.dial(address).await?),
+            Err(failed) => last = Some(failed.kind),
         }
         // why: nothing tells a client when a member has caught up
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    Err(last.context("not dialed")?.into())
+    Err(anyhow!(last.unwrap_or_default()))
 }
 
 #[cfg(test)]

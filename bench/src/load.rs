@@ -84,8 +84,8 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<()> {
                 }
                 let mut addresses = Vec::new();
                 for server in &servers {
-                    addresses.push(server.address()?);
-                    eprintln!("member at {}: --data {}", server.address()?, server.data().display());
+                    addresses.push(server.client_address()?);
+                    eprintln!("member at {}: --data {}", server.client_address()?, server.data().display());
                 }
                 (callers, addresses, servers)
             }

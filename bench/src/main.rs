@@ -9,6 +9,7 @@ mod authz;
 mod bare;
 mod bytes;
 mod caller;
+mod calls;
 mod cluster;
 mod commits;
 mod enrollments;
@@ -41,6 +42,7 @@ usage: cargo xtask bench [--binary PATH] [ROW…]
 
   handshakes    members' handshakes over TCP and QUIC, beside bare rustls and quinn
   bytes         bytes through authenticated streams, beside bare rustls and quinn
+  calls         guarded calls on the client port, beside the same handler without a guard
   commits       trust commands committed by three processes, beside etcd
   enrollments   members admitted by one leader
   evictions     from `evict` and `revoke` to the last connection closed on every member, under load
@@ -54,9 +56,10 @@ usage: cargo xtask bench [--binary PATH] [ROW…]
   --binary PATH   the `countersign` to start, instead of building one
 Without a row: all of them, and docs/BENCHMARKS.md is rewritten.";
 
-const ROWS: [&str; 11] = [
+const ROWS: [&str; 12] = [
     "handshakes",
     "bytes",
+    "calls",
     "commits",
     "enrollments",
     "evictions",
@@ -107,6 +110,7 @@ fn main() -> Result<()> {
         let measured = match row.as_str() {
             "handshakes" => handshakes::run(),
             "bytes" => bytes::run(),
+            "calls" => calls::run(),
             "commits" => commits::run(&binary),
             "evictions" => evictions::run(&binary),
             "renewals" => renewals::run(&binary),

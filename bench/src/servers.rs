@@ -79,10 +79,10 @@ impl Server {
         self.data.path().join("data")
     }
 
-    /// Its cluster port.
-    pub(crate) fn address(&self) -> Result<Address> {
+    /// Its client port.
+    pub(crate) fn client_address(&self) -> Result<Address> {
         let endpoints: serde_json::Value = serde_json::from_slice(&std::fs::read(self.data().join("endpoints.json"))?)?;
-        Ok(Address::parse(endpoints.get("cluster").and_then(|cluster| cluster.as_str()).context("no cluster port")?)?)
+        Ok(Address::parse(endpoints.get("client").and_then(|client| client.as_str()).context("no client port")?)?)
     }
 
     pub(crate) async fn status(&self) -> Result<Status> {
