@@ -48,9 +48,14 @@ const BODY_MAX: Duration = Duration::from_millis(ADMIN_BODY_MILLIS_MAX);
 /// How often it is looked whether a request under way is still allowed.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Serves HTTPS on `address`; returns where it is bound.
-pub(crate) async fn spawn(node: &Node, address: SocketAddr, settings: &Settings) -> Result<SocketAddr, ServeError> {
+/// Serves HTTPS on `address`; returns where it is bound, and the operator's files.
+pub(crate) async fn spawn(
+    node: &Node,
+    address: SocketAddr,
+    settings: &Settings,
+) -> Result<(SocketAddr, Option<Arc<HttpsFiles>>), ServeError> {
     let files = settings.https_files.as_ref().map(HttpsFiles::open).transpose()?.map(Arc::new);
+    let reloadable = files.clone();
     let cannot = |source| ServeError::Bind { address, source };
     let listener = bind_again(address, Endpoints::load(&node.local.data).https).await.map_err(cannot)?;
     let bound = listener.local_addr().map_err(cannot)?;
@@ -81,7 +86,7 @@ pub(crate) async fn spawn(node: &Node, address: SocketAddr, settings: &Settings)
             }
         }
     });
-    Ok(bound)
+    Ok((bound, reloadable))
 }
 
 /// The certificate of the next connection: renewed and replaced ones are taken up at once.

@@ -78,18 +78,26 @@ impl HttpsFiles {
             std::mem::replace(&mut *seen, now) != now
         };
         if changed {
-            match read(&self.certificate, &self.key) {
-                Ok(credential) => {
-                    tracing::info!(certificate = %self.certificate.display(), "certificate of the HTTPS port replaced");
-                    self.good.store(Arc::new(credential));
-                }
-                Err(error) => {
-                    let error = countersign_node::chain(&error);
-                    tracing::warn!(%error, "certificate of the HTTPS port cannot be replaced, the last one stays");
-                }
-            }
+            self.reload();
         }
         self.good.load_full()
+    }
+
+    /// Reads the files again. A pair that cannot be used is told in the log, and replaces nothing.
+    pub(crate) fn reload(&self) {
+        match read(&self.certificate, &self.key) {
+            Ok(credential) if credential.leaf_digest() == self.good.load().leaf_digest() => {
+                tracing::info!(certificate = %self.certificate.display(), "certificate of the HTTPS port is as it was");
+            }
+            Ok(credential) => {
+                tracing::info!(certificate = %self.certificate.display(), "certificate of the HTTPS port replaced");
+                self.good.store(Arc::new(credential));
+            }
+            Err(error) => {
+                let error = countersign_node::chain(&error);
+                tracing::warn!(%error, "certificate of the HTTPS port cannot be replaced, the last one stays");
+            }
+        }
     }
 }
 
@@ -183,6 +191,12 @@ mod tests {
         Files::put(&files.pair.1, &second.1);
         let replaced = https.current();
         assert_ne!(replaced.key(), shown.key());
+        // Told to read them, it does not wait for a connection.
+        files.put_both(&first);
+        https.reload();
+        assert_eq!(https.good.load().key(), shown.key());
+        files.put_both(&second);
+        let replaced = https.current();
         // A key that others can read is no better later than at the start.
         std::fs::set_permissions(&files.pair.1, std::fs::Permissions::from_mode(0o644)).unwrap();
         assert_eq!(https.current().key(), replaced.key());

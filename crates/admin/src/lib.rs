@@ -35,10 +35,12 @@ mod tokens;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use countersign_node::{Node, Settings};
 
 pub use https_files::HttpsError;
+use https_files::HttpsFiles;
 #[doc(hidden)]
 pub use routes::endpoints_for_testing;
 
@@ -76,12 +78,28 @@ pub enum ServeError {
 ///
 /// # Errors
 /// [`ServeError`]; the tasks that it started end with the node's tasks.
-pub async fn serve(node: &Node, settings: &Settings) -> Result<(), ServeError> {
-    let mut bound = None;
+pub async fn serve(node: &Node, settings: &Settings) -> Result<GivenFiles, ServeError> {
+    let (mut bound, mut https) = (None, None);
     if let Some(address) = settings.https_addr {
-        bound = Some(https::spawn(node, address, settings).await?);
+        let (at, files) = https::spawn(node, address, settings).await?;
+        (bound, https) = (Some(at), files);
     }
     // A tool that finds the socket finds the addresses, too.
     node.endpoints.serve_https(bound)?;
-    socket::spawn(node)
+    socket::spawn(node)?;
+    Ok(GivenFiles { https })
+}
+
+/// Files that an operator gave to the ports of administration, and may replace.
+#[derive(Clone, Default)]
+pub struct GivenFiles {
+    https: Option<Arc<HttpsFiles>>,
+}
+
+impl GivenFiles {
+    /// Reads them again now; without it, that happens with the next connection after a change. What cannot be used is
+    /// told in the log, and replaces nothing. False if there are none.
+    pub fn reload(&self) -> bool {
+        self.https.as_deref().map(HttpsFiles::reload).is_some()
+    }
 }

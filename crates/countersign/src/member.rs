@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use countersign_admin::ServeError;
+use countersign_admin::{GivenFiles, ServeError};
 use countersign_control::{Control, Controls, Health};
 use countersign_core::id::{NodeId, RequestId};
 use countersign_core::lease::{Fresh, NoLease};
@@ -37,6 +37,7 @@ pub struct Member {
     pub(crate) node: Node,
     controls: Controls,
     health: Health,
+    given: GivenFiles,
 }
 
 /// A member that is put together and serves no caller yet: what its services need can be taken from it.
@@ -58,18 +59,21 @@ impl Opened {
     /// # Errors
     /// [`StartError`]; the member is stopped then.
     pub async fn serve(self, services: Services) -> Result<Member, StartError> {
-        let Self { member, settings } = self;
+        let Self { mut member, settings } = self;
         let node = &member.node;
         let served = async {
             if services.any && settings.client_addr.is_none() {
                 return Err(StartError::NoClientPort);
             }
-            countersign_admin::serve(node, &settings).await?;
+            let given = countersign_admin::serve(node, &settings).await?;
             node.run(services.grpc, services.http)?;
-            Ok(())
+            Ok(given)
         };
         match served.await {
-            Ok(()) => Ok(member),
+            Ok(given) => {
+                member.given = given;
+                Ok(member)
+            }
             Err(error) => {
                 member.shutdown().await;
                 Err(error)
@@ -87,7 +91,8 @@ impl Member {
     pub async fn open(settings: Settings, start: Start) -> Result<(Opened, Started), StartError> {
         let (node, started) = Node::open(&settings, start).await?;
         let (controls, health) = (Controls::of(&node), Health::of(&node));
-        Ok((Opened { member: Self { node, controls, health }, settings }, started))
+        let given = GivenFiles::default();
+        Ok((Opened { member: Self { node, controls, health, given }, settings }, started))
     }
 
     /// Opens a member and starts it without services of the embedder's own.
@@ -176,6 +181,13 @@ impl Member {
     /// guard has been asked already about each call that [`Opened::serve`] serves.
     pub const fn guard(&self) -> &Guard {
         &self.node.guard
+    }
+
+    /// Reads the files again that the settings name for the HTTPS port; without it, that happens with the next
+    /// connection after a change. What cannot be used is told in the log, and replaces nothing. False if there are
+    /// none.
+    pub fn reload_files(&self) -> bool {
+        self.given.reload()
     }
 
     /// Whether this member knows that it was evicted. It serves no caller then, and does not come back.

@@ -143,7 +143,7 @@ async fn serve(plan: Plan, output: Output, progress: &Progress) -> Result<(), Fa
     };
     let (member, started) = tokio::select! {
         started = starting => started.map_err(|error| advice::failure(&error))?,
-        () = signals.stop() => {
+        () = signals.stop(|| false) => {
             let next = "start it again: it goes on where it stopped";
             return Err(Failure::unreachable("stopped by a signal before the member was up", next));
         }
@@ -158,7 +158,7 @@ async fn serve(plan: Plan, output: Output, progress: &Progress) -> Result<(), Fa
     tracing::info!("stopping: leadership is handed over, connections are drained");
     tokio::select! {
         () = member.shutdown() => Ok(()),
-        () = signals.stop() => Err(Failure::unreachable(
+        () = signals.stop(|| false) => Err(Failure::unreachable(
             "stopped by a second signal before everything was handed over",
             "nothing: this member's promises are stored, and the next start goes on from them",
         )),
@@ -184,7 +184,7 @@ async fn until_stopped(
     };
     tokio::select! {
         never = converged => match never {},
-        () = signals.stop() => Ok(()),
+        () = signals.stop(|| member.reload_files()) => Ok(()),
         stopped = member.failed() => {
             let next = match &stopped {
                 GroupStopped::Apply(_) => "update this binary, then start it again".to_owned(),
@@ -217,13 +217,15 @@ impl Signals {
     }
 
     /// Ends at SIGTERM or SIGINT; answers SIGHUP.
-    async fn stop(&mut self) {
+    async fn stop(&mut self, reload: impl Fn() -> bool) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.hangup.recv() => {
-                    tracing::info!("nothing to reload: replaced files of the HTTPS port need no signal");
+                    if !reload() {
+                        tracing::info!("nothing to reload: no files are given for the HTTPS port");
+                    }
                 }
             }
         }
