@@ -158,6 +158,8 @@ pub struct MemberStatus {
     pub converged: bool,
     /// Its addresses.
     pub addresses: Vec<String>,
+    /// Where clients reach it; null if it serves none, or has not said so.
+    pub client_address: Option<String>,
     /// The hosts that its certificate holds.
     pub hosts: Vec<String>,
     /// Hosts that it advertises and nothing proves: its certificates do not hold them.

@@ -213,6 +213,7 @@ impl Health {
                 Suffrage::Learner => raft.learners.contains(&m.id) && !raft.voters.contains(&m.id),
             },
             addresses: m.addresses.iter().map(ToString::to_string).collect(),
+            client_address: state.client_port(m.id).map(ToString::to_string),
             hosts: m.hosts.all().iter().map(ToString::to_string).collect(),
             unproved: hosts::unproved(view, m),
             labels: labels(m.role.as_ref(), &m.attributes),

@@ -83,7 +83,8 @@ fn admitted(member: &MemberStatus) -> String {
 
 /// The members as a table.
 pub(super) fn members(text: &mut Text, members: &[MemberStatus], now: u64) {
-    let header = ["NODE", "NAME", "ROLE", "LABELS", "ADDRESSES", "CAN ISSUE", "CERTIFICATE EXPIRES", "ADMITTED BY"];
+    let header =
+        ["NODE", "NAME", "ROLE", "LABELS", "ADDRESSES", "CLIENTS", "CAN ISSUE", "CERTIFICATE EXPIRES", "ADMITTED BY"];
     text.table(
         &header,
         members.iter().map(|member| {
@@ -95,6 +96,7 @@ pub(super) fn members(text: &mut Text, members: &[MemberStatus], now: u64) {
                 format!("{}{changing}", member.role),
                 labels(&member.labels),
                 member.addresses.join(","),
+                or_dash(member.client_address.as_ref()),
                 if member.holds_authority { "yes" } else { "no" }.to_owned(),
                 at_secs(member.certificate_not_after, now),
                 admitted(member),
