@@ -20,6 +20,7 @@ mod isolation;
 mod joiner;
 mod load;
 mod machine;
+mod memory;
 mod page;
 mod pairs;
 mod peer_io;
@@ -43,6 +44,7 @@ usage: cargo xtask bench [--binary PATH] [ROW…]
   handshakes    members' handshakes over TCP and QUIC, beside bare rustls and quinn
   bytes         bytes through authenticated streams, beside bare rustls and quinn
   calls         guarded calls on the client port, beside the same handler without a guard
+  memory        what idle connections and attacks make a member hold
   commits       trust commands committed by three processes, beside etcd
   enrollments   members admitted by one leader
   evictions     from `evict` and `revoke` to the last connection closed on every member, under load
@@ -56,10 +58,11 @@ usage: cargo xtask bench [--binary PATH] [ROW…]
   --binary PATH   the `countersign` to start, instead of building one
 Without a row: all of them, and docs/BENCHMARKS.md is rewritten.";
 
-const ROWS: [&str; 12] = [
+const ROWS: [&str; 13] = [
     "handshakes",
     "bytes",
     "calls",
+    "memory",
     "commits",
     "enrollments",
     "evictions",
@@ -99,7 +102,7 @@ fn main() -> Result<()> {
         rows = ROWS.map(str::to_owned).to_vec();
     }
     let needs_binary =
-        rows.iter().any(|row| ["commits", "enrollments", "evictions", "renewals"].contains(&row.as_str()));
+        rows.iter().any(|row| ["commits", "enrollments", "evictions", "renewals", "memory"].contains(&row.as_str()));
     let binary = match binary {
         None if needs_binary => servers::build(root)?,
         given => given.unwrap_or_default(),
@@ -111,6 +114,7 @@ fn main() -> Result<()> {
             "handshakes" => handshakes::run(),
             "bytes" => bytes::run(),
             "calls" => calls::run(),
+            "memory" => memory::run(&binary),
             "commits" => commits::run(&binary),
             "evictions" => evictions::run(&binary),
             "renewals" => renewals::run(&binary),

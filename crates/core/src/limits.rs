@@ -146,6 +146,10 @@ pub const CLIENT_STREAMS_MAX: u32 = 128;
 pub const REQUESTS_PER_PRINCIPAL_MAX: usize = 256;
 /// Bytes that one HTTP/2 connection of a client may have sent and a member not read, where no setting says otherwise.
 pub const CLIENT_UNREAD_BYTES_MAX: u32 = 512 * 1024;
+/// Denials of one principal that a guard logs within a minute; the others are counted.
+pub const DENIALS_LOGGED_PER_PRINCIPAL_MAX: u32 = 60;
+/// The same of all principals together.
+pub const DENIALS_LOGGED_MAX: usize = 1200;
 /// Bytes of one message to a service of ours on the client port. An embedder chooses its own bound.
 pub const CLIENT_MESSAGE_LEN_MAX: usize = 64 * 1024;
 /// Connections that all clients, brokers and admins together may have open to a member; the rest is for members.

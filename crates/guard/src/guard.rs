@@ -12,6 +12,7 @@ use countersign_core::peer::{Scope, VerifiedPeer};
 use countersign_core::trust::view::View;
 use tokio::sync::watch;
 
+use crate::denials::Denials;
 use crate::groups::Groups;
 use crate::permit::Denial;
 use crate::recent::Recent;
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) time: Arc<dyn Time>,
     pub(crate) groups: Groups,
     pub(crate) recent: Recent,
+    pub(crate) denials: Denials,
     changed: watch::Sender<Generation>,
 }
 
@@ -77,6 +79,7 @@ impl Guard {
             time,
             groups: Groups::default(),
             recent: Recent::default(),
+            denials: Denials::default(),
             changed: watch::Sender::new(Generation(0)),
         }))
     }

@@ -142,6 +142,14 @@ impl Needed {
     }
 
     fn log(&self, denial: &Denial) {
+        let shared = &self.guard.0;
+        let told = shared.denials.count(&self.caller.peer.principal().role, shared.time.boot());
+        if told.missed > 0 {
+            tracing::warn!(denials = told.missed, "denials of the minute before were too many to be logged");
+        }
+        if !told.logged {
+            return;
+        }
         let (action, name) = self.rule.as_ref().map_or(("", ""), |(action, name)| (action.word(), name.as_str()));
         // A longer name is never allowed, and a caller chooses it.
         let name = name.get(..name.floor_char_boundary(RESOURCE_NAME_LEN_MAX)).unwrap_or_default();

@@ -34,6 +34,7 @@ mod axum_08;
 mod body;
 mod caller;
 mod cells;
+mod denials;
 mod groups;
 mod guard;
 mod layer;
