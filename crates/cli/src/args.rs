@@ -15,8 +15,8 @@ use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subc
 
 pub(crate) use acl::{Acl, AclAddArgs, AclApplyArgs, AclQuestion, AclRemoveArgs, AclVerb, AclWhoCanArgs, RuleWords};
 pub(crate) use admin::{
-    Cert, CertIssue, CertVerb, Cluster, ClusterVerb, Explain, HostEdit, Node, NodeVerb, Status, Target, Token,
-    TokenCreateArgs, TokenVerb,
+    Cert, CertIssue, CertRenew, CertVerb, Cluster, ClusterVerb, Explain, HostEdit, Node, NodeVerb, Status, Target,
+    Token, TokenCreateArgs, TokenVerb,
 };
 pub(crate) use offline::{CaCreate, CertCreate, Completions, Eval, EvalVerb, Man, Security, SecurityVerb};
 pub(crate) use offline::{CaVerb, CertsVerb};
@@ -59,7 +59,7 @@ pub(crate) enum Verb {
     Node(Node),
     /// Show and change the settings of the whole cluster
     Cluster(Cluster),
-    /// Issue and revoke certificates of clients, brokers and admins
+    /// Issue, renew and revoke certificates of clients, brokers and admins
     Cert(Cert),
     /// Say who may do what, ask who may, and be told why
     Acl(Acl),

@@ -11,6 +11,7 @@ mod explain;
 mod label;
 mod man;
 mod node;
+mod renew;
 mod security;
 mod server;
 mod status;

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rig::Home;
 
-const COMMANDS: [&str; 40] = [
+const COMMANDS: [&str; 41] = [
     "",
     "server",
     "status",
@@ -30,6 +30,7 @@ const COMMANDS: [&str; 40] = [
     "cluster set",
     "cert",
     "cert issue",
+    "cert renew",
     "cert list",
     "cert revoke",
     "acl",
