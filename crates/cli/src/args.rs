@@ -4,6 +4,7 @@
 
 mod acl;
 mod admin;
+mod call;
 mod offline;
 mod server;
 
@@ -18,6 +19,7 @@ pub(crate) use admin::{
     Cert, CertIssue, CertRenew, CertVerb, Cluster, ClusterVerb, Explain, HostEdit, Node, NodeVerb, Status, Target,
     Token, TokenCreateArgs, TokenVerb,
 };
+pub(crate) use call::Call;
 pub(crate) use offline::{CaCreate, CertCreate, Completions, Eval, EvalVerb, Man, Security, SecurityVerb};
 pub(crate) use offline::{CaVerb, CertsVerb};
 pub(crate) use server::ServerArgs;
@@ -61,6 +63,8 @@ pub(crate) enum Verb {
     Cluster(Cluster),
     /// Issue, renew and revoke certificates of clients, brokers and admins
     Cert(Cert),
+    /// Call a guarded service with a certificate: HTTP, or gRPC with messages in JSON
+    Call(Call),
     /// Say who may do what, ask who may, and be told why
     Acl(Acl),
     /// Make authorities and certificates offline, on files

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rig::Home;
 
-const COMMANDS: [&str; 41] = [
+const COMMANDS: [&str; 42] = [
     "",
     "server",
     "status",
@@ -33,6 +33,7 @@ const COMMANDS: [&str; 41] = [
     "cert renew",
     "cert list",
     "cert revoke",
+    "call",
     "acl",
     "acl add",
     "acl remove",
