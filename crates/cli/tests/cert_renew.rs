@@ -15,11 +15,11 @@ use std::fs::{self, Permissions};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::time::Instant;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use countersign::{Address, Client, KeyAlgorithm, KeyPair};
-use support_cluster::{Node, PATIENCE, Said, World, pause, run};
+use support_cluster::{BINARY, Node, PATIENCE, Said, World, pause, run};
 
 struct Pay {
     dir: PathBuf,
@@ -324,5 +324,59 @@ fn a_renewal_whose_answer_was_lost_goes_on_with_its_key() {
     let said = pay.renew(&member, &["--force"]).ok().json();
     assert_eq!(said["key"].as_str().unwrap(), next.id().to_string());
     assert!(!pending.exists());
+    assert_eq!(pay.curl(&member), "403");
+}
+
+/// Whatever step it is killed at, the certificate is of the key beside it, and the same command goes on from there.
+#[test]
+fn a_renewal_killed_at_any_point_leaves_files_of_one_renewal() {
+    let world = World::new();
+    let node = world.founder();
+    let member = node.client_address();
+    let (mut swapped, mut begun) = (0, 0);
+    for round in 0..24_u64 {
+        let (name, dir) = (format!("pay{round}"), world.path(&format!("killed{round}")));
+        node.ask(&["cert", "issue", "--client", &name, "--out", path(&dir)]).ok();
+        let read = || {
+            let real = fs::canonicalize(&dir).unwrap();
+            let [certificate, key, authority] = [format!("{name}.pem"), format!("{name}.key"), "ca.pem".to_owned()]
+                .map(|file| fs::read_to_string(real.join(file)).unwrap());
+            Client::from_pem(&certificate, &key, &authority).unwrap();
+            key
+        };
+        let old = read();
+        let command = ["cert", "renew", path(&dir), "--member", &member, "--force"];
+        let mut child = Command::new(BINARY).args(command).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // why: one of many points of the renewal, which takes some tens of milliseconds
+        std::thread::sleep(Duration::from_millis(3 * round));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let pending = format!(".killed{round}-next");
+        let is_pending = |e: &fs::DirEntry| e.file_name().into_string().unwrap().starts_with(&pending);
+        let pending = || fs::read_dir(world.dir.path()).unwrap().filter(|e| is_pending(e.as_ref().unwrap())).count();
+        let is_new = read() != old;
+        (swapped, begun) = (swapped + u32::from(is_new), begun + pending());
+        let said = run(&command);
+        // One that was over is not renewed twice.
+        assert!(said.code == i32::from(is_new), "{said:?}");
+        assert!(read() != old && (is_new || pending() == 0), "{said:?}");
+    }
+    println!("{begun} were killed between the key and the end, {swapped} after the files were replaced");
+}
+
+#[test]
+fn renewals_at_the_same_time_do_not_cross() {
+    let world = World::new();
+    let node = world.founder();
+    let (pay, member) = (Pay::issue(&world, &node, &[]), node.client_address());
+    let said: Vec<Said> = std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..6).map(|_| scope.spawn(|| pay.renew(&member, &["--force"]))).collect();
+        runs.into_iter().map(|run| run.join().unwrap()).collect()
+    });
+    assert_eq!(said.iter().filter(|said| said.code == 0).count(), 1, "{said:?}");
+    for said in said.iter().filter(|said| said.code == 3) {
+        failed(said, 3, &["is under way"]);
+    }
+    pay.client();
     assert_eq!(pay.curl(&member), "403");
 }

@@ -102,7 +102,10 @@ fn encoded(data: Option<&[u8]>, of: MessageDescriptor) -> Result<Bytes, Failure>
     let mut json = serde_json::Deserializer::from_slice(data);
     let message = DynamicMessage::deserialize(of, &mut json).and_then(|message| json.end().map(|()| message));
     let message = message.map_err(|error| {
-        Failure::usage(format!("--data is not a {name} in JSON: {error}"), "see the fields of that message in its schema")
+        Failure::usage(
+            format!("--data is not a {name} in JSON: {error}"),
+            "see the fields of that message in its schema",
+        )
     })?;
     Ok(message.encode_to_vec().into())
 }

@@ -12,12 +12,7 @@ use crate::args::Call;
 use crate::failure::{Exit, Failure, chain};
 use crate::output::{Output, print, print_bytes, printable};
 
-pub(super) async fn call(
-    mut channel: Channel,
-    args: &Call,
-    path: PathAndQuery,
-    output: Output,
-) -> Result<(), Failure> {
+pub(super) async fn call(mut channel: Channel, args: &Call, path: PathAndQuery, output: Output) -> Result<(), Failure> {
     let data = data(args)?;
     let default = if data.is_some() { Method::POST } else { Method::GET };
     let has_data = data.is_some();
@@ -88,7 +83,8 @@ fn judged(
     let failure = field("failure_id").map(|id| format!(" (failure {id})")).unwrap_or_default();
     let said = field("title").or_else(|| text.lines().next()).unwrap_or_default();
     let said: String = said.chars().take(200).collect();
-    let reason = format!("{} answers {status}{}{generation}: {said}{failure}", args.at, countersign_code(field("code")));
+    let reason =
+        format!("{} answers {status}{}{generation}: {said}{failure}", args.at, countersign_code(field("code")));
     let denied = matches!(status, StatusCode::FORBIDDEN | StatusCode::UNAUTHORIZED);
     Err(Failure::new(exit, reason, advice(denied, exit)))
 }

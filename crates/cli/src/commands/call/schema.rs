@@ -64,11 +64,7 @@ fn known() -> Result<DescriptorPool, prost_reflect::DescriptorError> {
     Ok(pool)
 }
 
-async fn reflected(
-    channel: &Channel,
-    wanted: &Method,
-    at: &countersign::Address,
-) -> Result<DescriptorPool, Unknown> {
+async fn reflected(channel: &Channel, wanted: &Method, at: &countersign::Address) -> Result<DescriptorPool, Unknown> {
     let mut pool = DescriptorPool::global();
     let mut files = BTreeMap::new();
     let mut questions = vec![MessageRequest::FileContainingSymbol(wanted.service.clone())];
@@ -83,9 +79,7 @@ async fn reflected(
         }
         // Of what is asked next, only what is not there yet.
         questions.retain(|question| match question {
-            MessageRequest::FileByFilename(name) => {
-                !files.contains_key(name) && pool.get_file_by_name(name).is_none()
-            }
+            MessageRequest::FileByFilename(name) => !files.contains_key(name) && pool.get_file_by_name(name).is_none(),
             _ => false,
         });
         if files.len() > FILES_MAX {
@@ -114,11 +108,12 @@ async fn answer(
             let files = told.file_descriptor_proto.iter().map(|bytes| FileDescriptorProto::decode(bytes.as_slice()));
             files.collect::<Result<_, _>>().map_err(|error| Unknown::Untold(chain(&error)))
         }
-        Some(MessageResponse::ErrorResponse(ErrorResponse { error_message, .. })) => Err(Unknown::Untold(error_message)),
-        Some(
-            MessageResponse::AllExtensionNumbersResponse(_) | MessageResponse::ListServicesResponse(_),
-        )
-        | None => Err(Unknown::Untold("its answer is of another kind".to_owned())),
+        Some(MessageResponse::ErrorResponse(ErrorResponse { error_message, .. })) => {
+            Err(Unknown::Untold(error_message))
+        }
+        Some(MessageResponse::AllExtensionNumbersResponse(_) | MessageResponse::ListServicesResponse(_)) | None => {
+            Err(Unknown::Untold("its answer is of another kind".to_owned()))
+        }
     }
 }
 
