@@ -124,6 +124,7 @@ fn a_revoked_caller_is_told_the_reason_and_a_failure_id() {
     for path in [CHECK, "/orders", "/shop.v1.Orders/Get"] {
         let said = pay.call(path, &[]);
         failed(&said, 1, &["[key-revoked]", "(failure "]);
+        assert!(!said.stderr.contains("does not tell"), "{said:?}");
         let id: String = said.stderr.split("(failure ").nth(1).unwrap().chars().take(16).collect();
         assert!(node.ask(&["explain", &id]).ok().stdout.contains("revoked"), "{said:?}");
     }

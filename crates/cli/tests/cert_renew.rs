@@ -365,6 +365,7 @@ fn a_renewal_killed_at_any_point_leaves_files_of_one_renewal() {
         assert!(said.code == i32::from(is_new), "{said:?}");
         assert!(read() != old && (is_new || pending() == 0), "{said:?}");
     }
+    assert!(begun > 0, "none was killed on its way");
     println!("{begun} were killed between the key and the end, {swapped} after the files were replaced");
 }
 
@@ -383,4 +384,10 @@ fn renewals_at_the_same_time_do_not_cross() {
     }
     pay.client();
     assert_eq!(pay.curl(&member), "403");
+    // As one that is under way keeps it.
+    let lock = fs::File::open(&pay.dir).unwrap();
+    lock.lock().unwrap();
+    failed(&pay.renew(&member, &[]), 3, &["is under way"]);
+    lock.unlock().unwrap();
+    pay.renew(&member, &[]).ok();
 }

@@ -11,7 +11,7 @@ mod schema;
 use std::io::Read;
 use std::time::Duration;
 
-use countersign::{Client, ClientChannel};
+use countersign::Client;
 use countersign_pki::pem::{certificate_pem, certificates_from_pem};
 use hyper::http::uri::PathAndQuery;
 use tonic::{Code, Status};
@@ -150,9 +150,6 @@ fn advice(denied: bool, exit: Exit) -> &'static str {
         Exit::Unreachable => "check HOST:PORT, a client port (two above the cluster port), and the log of the service",
     }
 }
-
-/// A channel, for the parts.
-type Channel = ClientChannel;
 
 #[cfg(test)]
 mod tests {

@@ -12,13 +12,14 @@ use tonic::Request;
 use tonic::client::Grpc;
 
 use super::codec::AsBytes;
-use super::{ANSWER_LEN_MAX, Channel, Method, data, refused, schema};
+use super::{ANSWER_LEN_MAX, Method, data, refused, schema};
 use crate::args::Call;
 use crate::failure::{Failure, chain};
 use crate::output::{Output, print, printable};
+use countersign::ClientChannel;
 
 pub(super) async fn call(
-    channel: Channel,
+    channel: ClientChannel,
     args: &Call,
     method: &Method,
     path: PathAndQuery,

@@ -7,12 +7,18 @@ use serde_json::Value;
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
-use super::{ANSWER_LEN_MAX, Channel, advice, countersign_code, data, refused};
+use super::{ANSWER_LEN_MAX, advice, countersign_code, data, refused};
 use crate::args::Call;
 use crate::failure::{Exit, Failure, chain};
 use crate::output::{Output, print, print_bytes, printable};
+use countersign::ClientChannel;
 
-pub(super) async fn call(mut channel: Channel, args: &Call, path: PathAndQuery, output: Output) -> Result<(), Failure> {
+pub(super) async fn call(
+    mut channel: ClientChannel,
+    args: &Call,
+    path: PathAndQuery,
+    output: Output,
+) -> Result<(), Failure> {
     let data = data(args)?;
     let default = if data.is_some() { Method::POST } else { Method::GET };
     let has_data = data.is_some();

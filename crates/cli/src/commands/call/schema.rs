@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use countersign::ClientChannel;
 use prost_reflect::prost::Message;
 use prost_reflect::prost_types::FileDescriptorProto;
 use prost_reflect::{DescriptorPool, MethodDescriptor};
@@ -12,7 +13,7 @@ use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ErrorResponse, ServerReflectionRequest};
 
-use super::{Channel, Method, countersign_code, refused};
+use super::{Method, refused};
 use crate::failure::{Exit, Failure, chain};
 
 /// Files of one schema.
@@ -30,7 +31,7 @@ enum Unknown {
 
 /// The method with the types of its messages.
 pub(super) async fn method(
-    channel: &Channel,
+    channel: &ClientChannel,
     wanted: &Method,
     at: &countersign::Address,
 ) -> Result<MethodDescriptor, Failure> {
@@ -64,7 +65,11 @@ fn known() -> Result<DescriptorPool, prost_reflect::DescriptorError> {
     Ok(pool)
 }
 
-async fn reflected(channel: &Channel, wanted: &Method, at: &countersign::Address) -> Result<DescriptorPool, Unknown> {
+async fn reflected(
+    channel: &ClientChannel,
+    wanted: &Method,
+    at: &countersign::Address,
+) -> Result<DescriptorPool, Unknown> {
     let mut pool = DescriptorPool::global();
     let mut files = BTreeMap::new();
     let mut questions = vec![MessageRequest::FileContainingSymbol(wanted.service.clone())];
@@ -92,7 +97,7 @@ async fn reflected(channel: &Channel, wanted: &Method, at: &countersign::Address
 
 /// Asks one question about the schema.
 async fn answer(
-    channel: &Channel,
+    channel: &ClientChannel,
     question: MessageRequest,
     at: &countersign::Address,
 ) -> Result<Vec<FileDescriptorProto>, Unknown> {
@@ -119,9 +124,9 @@ async fn answer(
 
 /// A service without reflection, or a caller that may not ask, is told otherwise than a caller that is refused.
 fn untold(status: &Status, at: &countersign::Address) -> Unknown {
-    let refusal = status.metadata().get(countersign::REFUSAL).and_then(|code| code.to_str().ok());
-    if refusal.is_none() && matches!(status.code(), Code::Unimplemented | Code::PermissionDenied | Code::NotFound) {
-        return Unknown::Untold(format!("{:?}{}: {}", status.code(), countersign_code(refusal), status.message()));
+    let refused_here = status.metadata().contains_key(countersign::REFUSAL);
+    if !refused_here && matches!(status.code(), Code::Unimplemented | Code::PermissionDenied | Code::NotFound) {
+        return Unknown::Untold(format!("{:?}: {}", status.code(), status.message()));
     }
     Unknown::Failed(refused(status, at))
 }

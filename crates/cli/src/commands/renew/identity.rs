@@ -65,6 +65,8 @@ impl Files {
                 let find = || Beside::of(dir).and_then(Versions::find);
                 let failed = |error: io::Error| unreadable(dir, &error, OWN_DIRECTORY);
                 let versions = find().map_err(failed)?;
+                let owned = versions.beside().check_owner();
+                owned.map_err(|error| unreadable(dir, &error, OTHER_USER))?;
                 let lock = locked(versions.current(), dir)?;
                 if find().map_err(failed)?.current() != versions.current() {
                     return Err(busy(dir));
@@ -77,6 +79,7 @@ impl Files {
             Self::Bundle(bundle) => {
                 let path = fs::canonicalize(bundle).map_err(|error| unreadable(bundle, &error, MAKE_BUNDLE))?;
                 let beside = Beside::of(&path).map_err(|error| unreadable(bundle, &error, MAKE_BUNDLE))?;
+                beside.check_owner().map_err(|error| unreadable(bundle, &error, OTHER_USER))?;
                 let lock = locked(&path, bundle)?;
                 let same = |held: &Metadata, now: &Metadata| (held.dev(), held.ino()) == (now.dev(), now.ino());
                 match (lock.metadata(), fs::metadata(&path)) {
@@ -90,6 +93,7 @@ impl Files {
 }
 
 const OWN_DIRECTORY: &str = "give the directory that `countersign cert issue --out DIR` wrote, by its path";
+const OTHER_USER: &str = "run this as the user of that directory, or move the files to one of root's";
 const MAKE_BUNDLE: &str = "make it of the files of `countersign cert issue`: (umask 077; cat NAME.pem NAME.key > FILE)";
 
 fn unreadable(path: &Path, error: &io::Error, next: &str) -> Failure {

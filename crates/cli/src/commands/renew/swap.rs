@@ -5,12 +5,12 @@
 //! alone until it has the owner, group and mode of the one before.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use countersign::KeyId;
-use rustix::fs::{CWD, Gid, RenameFlags, Uid, fchown, renameat_with};
+use rustix::fs::{CWD, Gid, OFlags, RenameFlags, Uid, fchown, renameat_with};
 use zeroize::Zeroizing;
 
 use super::identity::{Place, own_name};
@@ -58,6 +58,20 @@ impl Beside {
         Ok(Self { parent, base })
     }
 
+    /// Refuses a parent directory in which another user could put links in the way of the superuser, who would write
+    /// and give away what they lead to.
+    ///
+    /// # Errors
+    /// Who could.
+    pub(super) fn check_owner(&self) -> io::Result<()> {
+        let parent = fs::metadata(&self.parent)?;
+        if !rustix::process::geteuid().is_root() || safe_for_root(parent.uid(), parent.mode()) {
+            return Ok(());
+        }
+        let shown = self.parent.display();
+        Err(io::Error::other(format!("users other than root can change `{shown}`, where its next version is made")))
+    }
+
     /// The path itself.
     fn path(&self) -> PathBuf {
         self.parent.join(&self.base)
@@ -89,6 +103,11 @@ impl Beside {
     fn sync(&self) -> io::Result<()> {
         File::open(&self.parent)?.sync_all()
     }
+}
+
+/// Whether no other user can replace what root makes in a directory: in a sticky one, users replace their own.
+fn safe_for_root(owner: u32, mode: u32) -> bool {
+    owner == 0 && (mode & 0o022 == 0 || mode & 0o1000 != 0)
 }
 
 /// A directory that is replaced by its next version.
@@ -159,7 +178,7 @@ impl Versions {
                 }
             }
         }
-        let directory = File::open(&staging)?;
+        let directory = opened(&staging)?;
         like(&directory, &fs::metadata(current)?)?;
         directory.sync_all()?;
         let next = beside.numbers()?.into_iter().max().unwrap_or_default() + 1;
@@ -251,8 +270,15 @@ fn carry(from: &Path, to: &Path, old: &Metadata) -> io::Result<()> {
     if fs::hard_link(from, to).is_ok() {
         return Ok(());
     }
-    let content = Zeroizing::new(fs::read(from)?);
+    let mut content = Zeroizing::new(Vec::new());
+    opened(from)?.read_to_end(&mut content)?;
     write_like(to, &content, old)
+}
+
+/// Opens a file or directory, unless it is a link by now: what is read or given away is what was found.
+fn opened(path: &Path) -> io::Result<File> {
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    OpenOptions::new().read(true).custom_flags(flags.bits().cast_signed()).open(path)
 }
 
 /// Removes a file, link or directory with its files, if it is there.

@@ -219,3 +219,35 @@ fn a_path_that_ends_in_no_name_is_refused() {
         assert!(Beside::of(Path::new(path)).is_err(), "{path}");
     }
 }
+
+#[test]
+fn root_renews_only_where_others_put_nothing_in_its_way() {
+    for (owner, mode, safe) in [
+        (0, 0o755, true),
+        (0, 0o1777, true),
+        (0, 0o775, false),
+        (0, 0o757, false),
+        (1000, 0o755, false),
+        (1000, 0o700, false),
+    ] {
+        assert_eq!(safe_for_root(owner, mode), safe, "{owner} {mode:o}");
+    }
+    let world = tempfile::tempdir().unwrap();
+    let beside = Beside::of(&issued(world.path())).unwrap();
+    beside.check_owner().unwrap();
+    if rustix::process::geteuid().is_root() {
+        fchown(File::open(world.path()).unwrap(), Some(Uid::from_raw(4001)), None).unwrap();
+        assert!(beside.check_owner().unwrap_err().to_string().contains("other than root"));
+    }
+}
+
+/// An entry that became a link meanwhile is not read.
+#[test]
+fn a_link_is_neither_read_nor_given_away() {
+    let world = tempfile::tempdir().unwrap();
+    let (secret, link) = (world.path().join("secret"), world.path().join("link"));
+    fs::write(&secret, "secret").unwrap();
+    symlink(&secret, &link).unwrap();
+    assert!(opened(&secret).is_ok());
+    assert!(opened(&link).is_err());
+}
