@@ -143,8 +143,8 @@ fn countersign_code(code: Option<&str>) -> String {
 fn advice(denied: bool, exit: Exit) -> &'static str {
     match exit {
         Exit::Refused if denied => {
-            "`countersign acl explain` tells which rule is missing; a failure id is explained by `countersign explain ID` \
-             on the member that refused"
+            "`countersign acl explain` tells which rule is missing, and `countersign explain ID`, on the member that \
+             refused, what a failure id stands for"
         }
         Exit::Refused | Exit::Usage => "check the path and --data",
         Exit::Unreachable => "check HOST:PORT, a client port (two above the cluster port), and the log of the service",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use countersign::ClientChannel;
 use data_encoding::{BASE64, HEXLOWER, HEXLOWER_PERMISSIVE};
 use hyper::http::uri::PathAndQuery;
 use prost_reflect::prost::Message;
@@ -16,7 +17,6 @@ use super::{ANSWER_LEN_MAX, Method, data, refused, schema};
 use crate::args::Call;
 use crate::failure::{Failure, chain};
 use crate::output::{Output, print, printable};
-use countersign::ClientChannel;
 
 pub(super) async fn call(
     channel: ClientChannel,

@@ -1,5 +1,6 @@
 //! Requests of HTTP: JSON there, and the answer as it is.
 
+use countersign::ClientChannel;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, StatusCode, Uri, header};
@@ -11,7 +12,6 @@ use super::{ANSWER_LEN_MAX, advice, countersign_code, data, refused};
 use crate::args::Call;
 use crate::failure::{Exit, Failure, chain};
 use crate::output::{Output, print, print_bytes, printable};
-use countersign::ClientChannel;
 
 pub(super) async fn call(
     mut channel: ClientChannel,

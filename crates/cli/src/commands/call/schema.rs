@@ -72,24 +72,20 @@ async fn reflected(
 ) -> Result<DescriptorPool, Unknown> {
     let mut pool = DescriptorPool::global();
     let mut files = BTreeMap::new();
-    let mut questions = vec![MessageRequest::FileContainingSymbol(wanted.service.clone())];
-    while let Some(question) = questions.pop() {
-        for file in answer(channel, question, at).await? {
-            let name = file.name().to_owned();
-            let imports = file.dependency.clone();
-            if pool.get_file_by_name(&name).is_none() {
-                files.insert(name, file);
+    let mut missing = Vec::new();
+    let mut question = Some(MessageRequest::FileContainingSymbol(wanted.service.clone()));
+    while let Some(asked) = question {
+        for file in answer(channel, asked, at).await? {
+            missing.extend(file.dependency.iter().cloned());
+            if pool.get_file_by_name(file.name()).is_none() {
+                files.insert(file.name().to_owned(), file);
             }
-            questions.extend(imports.into_iter().map(MessageRequest::FileByFilename));
         }
-        // Of what is asked next, only what is not there yet.
-        questions.retain(|question| match question {
-            MessageRequest::FileByFilename(name) => !files.contains_key(name) && pool.get_file_by_name(name).is_none(),
-            _ => false,
-        });
         if files.len() > FILES_MAX {
             return Err(Unknown::Untold(format!("it has more than {FILES_MAX} files")));
         }
+        missing.retain(|name| !files.contains_key(name) && pool.get_file_by_name(name).is_none());
+        question = missing.pop().map(MessageRequest::FileByFilename);
     }
     pool.add_file_descriptor_protos(files.into_values()).map_err(|error| Unknown::Untold(chain(&error)))?;
     Ok(pool)

@@ -87,7 +87,7 @@ fn refused(identity: &Identity, wanted: &Renewal<'_>, member: &Address, status: 
     let next = if code == Some(Refusal::Expired.label()) {
         again
     } else if code.is_some() {
-        format!("look at the reason on that member with `countersign explain`; if the principal may come back, {again}")
+        format!("`countersign explain` on that member tells more; if the principal may come back, {again}")
     } else if status.code() == Code::ResourceExhausted {
         "try again later; if another key that was renewed from this one, or before it, still counts, it must end first, or \
          an admin revokes it (`countersign cert list`, `cert revoke`)"
