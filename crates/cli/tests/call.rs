@@ -1,6 +1,13 @@
 //! `call` by the real binary: members' own services, an embedder's that tells its schema by reflection, HTTP, and every
 //! way in which a call fails.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    missing_docs
+)]
 
 mod support_cluster;
 
