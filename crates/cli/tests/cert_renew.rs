@@ -213,6 +213,7 @@ fn members_that_are_not_reached_are_all_named() {
     let (old, first, second) = (pay.files(), closed_port(), closed_port());
     let said = pay.renew(&first, &["--member", &second, "--force"]);
     failed(&said, 3, &[&first, &second, "as they were"]);
+    assert_eq!(said.stderr.matches("Connection refused").count(), 2, "{said:?}");
     assert_eq!(pay.files(), old);
     // The next member is asked, with the key that is stored by now.
     let pending = fs::read_dir(world.dir.path()).unwrap().filter(|e| is_left(e.as_ref().unwrap())).count();

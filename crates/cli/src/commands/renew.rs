@@ -206,7 +206,7 @@ fn unwritable(error: &std::io::Error, path: &Path) -> Failure {
     if error.kind() == std::io::ErrorKind::ResourceBusy {
         let reason =
             format!("`{}` cannot be replaced: it is mounted, or a file system is mounted in it", path.display());
-        return Failure::usage(reason, "move the files to a directory within it and renew that, or use --bundle");
+        return Failure::usage(reason, "move the files to a directory within what is mounted, and renew them there");
     }
     let next = "look at the space and at the permissions of the directory beside it; the old files are as they were, \
                 and the same command goes on from here";

@@ -45,7 +45,8 @@ pub(super) async fn renewed(identity: &Identity, wanted: &Renewal<'_>, key: &Key
             Ok(Err(RenewError::Member(status))) if status.code() == Code::ResourceExhausted => {
                 full = Some(refused(identity, wanted, member, &status));
             }
-            // Its message names the address that was dialed, which may be another that this member named.
+            // The message names the address that was dialed, which may be another that this member named.
+            Ok(Err(RenewError::Member(status))) => tried.push(format!("{member}: {}", status.message())),
             Ok(Err(error)) => tried.push(format!("{member}: {}", chain(&error))),
             Err(_) => tried.push(format!("{member}: no answer within {} seconds", ANSWER_TIMEOUT.as_secs())),
         }

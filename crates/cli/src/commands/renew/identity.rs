@@ -12,6 +12,7 @@ use countersign_pki::pem::{certificate_pem, certificates_from_pem};
 use zeroize::Zeroizing;
 
 use super::swap::{Beside, Versions, replace_file};
+use super::unwritable;
 use crate::failure::{Failure, chain};
 
 /// Bytes of one file.
@@ -67,6 +68,7 @@ impl Files {
                 let versions = find().map_err(failed)?;
                 let owned = versions.beside().check_owner();
                 owned.map_err(|error| unreadable(dir, &error, OTHER_USER))?;
+                versions.beside().check_mounts().map_err(|error| unwritable(&error, dir))?;
                 let lock = locked(versions.current(), dir)?;
                 if find().map_err(failed)?.current() != versions.current() {
                     return Err(busy(dir));
@@ -80,6 +82,7 @@ impl Files {
                 let path = fs::canonicalize(bundle).map_err(|error| unreadable(bundle, &error, MAKE_BUNDLE))?;
                 let beside = Beside::of(&path).map_err(|error| unreadable(bundle, &error, MAKE_BUNDLE))?;
                 beside.check_owner().map_err(|error| unreadable(bundle, &error, OTHER_USER))?;
+                beside.check_mounts().map_err(|error| unwritable(&error, bundle))?;
                 let lock = locked(&path, bundle)?;
                 let same = |held: &Metadata, now: &Metadata| (held.dev(), held.ino()) == (now.dev(), now.ino());
                 match (lock.metadata(), fs::metadata(&path)) {

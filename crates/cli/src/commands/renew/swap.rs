@@ -58,6 +58,16 @@ impl Beside {
         Ok(Self { parent, base })
     }
 
+    /// Refuses what cannot be renamed because it is mounted, before a member is asked: the answer would be lost when the
+    /// operator moves the files. Where mounts cannot be listed, the renaming itself tells.
+    ///
+    /// # Errors
+    /// If a file system is mounted there, or in it.
+    pub(super) fn check_mounts(&self) -> io::Result<()> {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+        if is_mounted(&mounts, &self.path()) { Err(io::ErrorKind::ResourceBusy.into()) } else { Ok(()) }
+    }
+
     /// Refuses a parent directory in which another user could put links in the way of the superuser, who would write
     /// and give away what they lead to.
     ///
@@ -103,6 +113,11 @@ impl Beside {
     fn sync(&self) -> io::Result<()> {
         File::open(&self.parent)?.sync_all()
     }
+}
+
+/// Whether one of the mounts (proc_pid_mountinfo(5), fifth field) is at a path or under it.
+fn is_mounted(mounts: &str, path: &Path) -> bool {
+    mounts.lines().filter_map(|line| line.split(' ').nth(4)).any(|at| Path::new(at).starts_with(path))
 }
 
 /// Whether no other user can replace what root makes in a directory: in a sticky one, users replace their own.

@@ -166,8 +166,9 @@ fn a_reader_that_resolves_the_path_once_finds_no_mixture() {
         let reader = scope.spawn(move || {
             let (mut read, mut seen) = (0, std::collections::BTreeSet::new());
             while !done.load(Ordering::SeqCst) {
-                // The path always leads to a directory. One that is two versions old may be gone meanwhile.
-                let real = fs::canonicalize(dir).unwrap();
+                // The name is always there. A version that is two renewals old may be gone by the time it is opened.
+                fs::symlink_metadata(dir).unwrap();
+                let Ok(real) = fs::canonicalize(dir) else { continue };
                 let pair = (fs::read_to_string(real.join("pay.pem")), fs::read_to_string(real.join("pay.key")));
                 if let (Ok(certificate), Ok(key)) = pair {
                     // A migrated directory keeps its name for a reader that resolved it before it was a link.
@@ -250,4 +251,14 @@ fn a_link_is_neither_read_nor_given_away() {
     symlink(&secret, &link).unwrap();
     assert!(opened(&secret).is_ok());
     assert!(opened(&link).is_err());
+}
+
+#[test]
+fn what_is_mounted_is_refused_before_a_member_is_asked() {
+    let mounts = "22 1 0:20 / /proc rw - proc proc rw\n30 1 254:1 /x /etc/pay rw - ext4 /dev/vda rw\n";
+    for (path, mounted) in
+        [("/etc/pay", true), ("/etc", true), ("/etc/pay/id", false), ("/etc/pa", false), ("/s", false)]
+    {
+        assert_eq!(is_mounted(mounts, Path::new(path)), mounted, "{path}");
+    }
 }
