@@ -90,8 +90,8 @@ fn refused(identity: &Identity, wanted: &Renewal<'_>, member: &Address, status: 
     } else if code.is_some() {
         format!("`countersign explain` on that member tells more; if the principal may come back, {again}")
     } else if status.code() == Code::ResourceExhausted {
-        "try again later; if another key that was renewed from this one, or before it, still counts, it must end first, \
-         or an admin revokes it (`countersign cert list`, `cert revoke`)"
+        "try again later; if another key that was renewed from this one, or before it, still counts, it must end \
+         first, or an admin revokes it (`countersign cert list`, `cert revoke`)"
             .to_owned()
     } else {
         again

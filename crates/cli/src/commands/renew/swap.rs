@@ -58,7 +58,7 @@ impl Beside {
         Ok(Self { parent, base })
     }
 
-    /// Refuses what cannot be renamed because it is mounted, before a member is asked: the answer would be lost when the
+    /// Refuses what cannot be renamed because it is mounted, before a member is asked: the answer would be lost when an
     /// operator moves the files. Where mounts cannot be listed, the renaming itself tells.
     ///
     /// # Errors
