@@ -14,5 +14,8 @@ pub mod cluster {
     include!("generated/countersign.v1.rs");
 }
 
+/// The schema of [`cluster`] as a `FileDescriptorSet`: for programs that make messages of it at run time.
+pub const DESCRIPTORS: &[u8] = include_bytes!("generated/countersign.v1.binpb");
+
 pub mod admin;
 pub mod convert;

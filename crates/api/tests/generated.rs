@@ -3,8 +3,11 @@
 
 use std::path::Path;
 
+use prost::Message;
+
 const SCHEMA: &str = "countersign/v1/cluster.proto";
 const CODE: &str = "countersign.v1.rs";
+const DESCRIPTORS: &str = "countersign.v1.binpb";
 
 #[test]
 fn committed_code_is_of_the_schema() {
@@ -12,11 +15,16 @@ fn committed_code_is_of_the_schema() {
     let made = tempfile::tempdir().unwrap();
     // In Rust alone: no `protoc` binary is needed.
     let schema = protox::compile([SCHEMA], [root.join("proto")]).unwrap();
+    let mut bare = schema.clone();
+    bare.file.iter_mut().for_each(|file| file.source_code_info = None);
+    std::fs::write(made.path().join(DESCRIPTORS), bare.encode_to_vec()).unwrap();
     tonic_prost_build::configure().bytes(".").out_dir(made.path()).compile_fds(schema).unwrap();
-    let (made, committed) = (made.path().join(CODE), root.join("src/generated").join(CODE));
-    if std::env::var_os("COUNTERSIGN_BLESS").is_some() {
-        std::fs::copy(&made, &committed).unwrap();
+    for file in [CODE, DESCRIPTORS] {
+        let (made, committed) = (made.path().join(file), root.join("src/generated").join(file));
+        if std::env::var_os("COUNTERSIGN_BLESS").is_some() {
+            std::fs::copy(&made, &committed).unwrap();
+        }
+        let read = |path: &Path| std::fs::read(path).unwrap_or_default();
+        assert!(read(&made) == read(&committed), "the schema has changed: write {file} again with COUNTERSIGN_BLESS=1");
     }
-    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
-    assert!(read(&made) == read(&committed), "the schema has changed: write the code again with COUNTERSIGN_BLESS=1");
 }

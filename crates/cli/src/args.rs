@@ -4,6 +4,7 @@
 
 mod acl;
 mod admin;
+mod call;
 mod offline;
 mod server;
 
@@ -15,9 +16,10 @@ use clap::{Arg, ArgAction, Command, CommandFactory, FromArgMatches, Parser, Subc
 
 pub(crate) use acl::{Acl, AclAddArgs, AclApplyArgs, AclQuestion, AclRemoveArgs, AclVerb, AclWhoCanArgs, RuleWords};
 pub(crate) use admin::{
-    Cert, CertIssue, CertVerb, Cluster, ClusterVerb, Explain, HostEdit, Node, NodeVerb, Status, Target, Token,
-    TokenCreateArgs, TokenVerb,
+    Cert, CertIssue, CertRenew, CertVerb, Cluster, ClusterVerb, Explain, HostEdit, Node, NodeVerb, Status, Target,
+    Token, TokenCreateArgs, TokenVerb,
 };
+pub(crate) use call::Call;
 pub(crate) use offline::{CaCreate, CertCreate, Completions, Eval, EvalVerb, Man, Security, SecurityVerb};
 pub(crate) use offline::{CaVerb, CertsVerb};
 pub(crate) use server::ServerArgs;
@@ -59,8 +61,10 @@ pub(crate) enum Verb {
     Node(Node),
     /// Show and change the settings of the whole cluster
     Cluster(Cluster),
-    /// Issue and revoke certificates of clients, brokers and admins
+    /// Issue, renew and revoke certificates of clients, brokers and admins
     Cert(Cert),
+    /// Call a guarded service with a certificate: HTTP, or gRPC with messages in JSON
+    Call(Call),
     /// Say who may do what, ask who may, and be told why
     Acl(Acl),
     /// Make authorities and certificates offline, on files

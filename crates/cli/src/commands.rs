@@ -1,6 +1,7 @@
 //! What each verb does.
 
 mod acl;
+mod call;
 mod cert;
 mod cluster;
 mod completions;
@@ -11,6 +12,7 @@ mod explain;
 mod label;
 mod man;
 mod node;
+mod renew;
 mod security;
 mod server;
 mod status;
@@ -30,6 +32,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Node(args) => asking(node::run(args, output)),
         Verb::Cluster(args) => asking(cluster::run(args, output)),
         Verb::Cert(args) => asking(cert::run(args, output)),
+        Verb::Call(args) => asking(call::run(&args, output)),
         Verb::Acl(args) => asking(acl::run(args, output)),
         Verb::Explain(args) => asking(explain::run(&args, output)),
         Verb::Security(args) => security::run(args, output),

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rig::Home;
 
-const COMMANDS: [&str; 40] = [
+const COMMANDS: [&str; 42] = [
     "",
     "server",
     "status",
@@ -30,8 +30,10 @@ const COMMANDS: [&str; 40] = [
     "cluster set",
     "cert",
     "cert issue",
+    "cert renew",
     "cert list",
     "cert revoke",
+    "call",
     "acl",
     "acl add",
     "acl remove",

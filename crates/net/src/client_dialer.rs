@@ -170,6 +170,12 @@ impl ClientDialer {
         Ok(Self::new(Arc::new(bundle), domain, Arc::new(credential), Arc::new(SystemClock)))
     }
 
+    /// The principal that its certificate names; none if that is under no authority that it trusts.
+    pub fn principal(&self) -> Option<Principal> {
+        let verified = self.credential.verify_at(&self.bundle, Usage::Client, None).ok()?;
+        Some(verified.claims().principal.clone())
+    }
+
     /// The certificate that it shows.
     pub const fn credential(&self) -> &Arc<Credential> {
         &self.credential

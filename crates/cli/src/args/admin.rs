@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
-use countersign_core::name::Host;
+use countersign_core::name::{Address, Host};
 use countersign_core::trust::member::Suffrage;
 use countersign_pki::key::KeyAlgorithm;
 
@@ -265,6 +265,8 @@ pub(crate) struct Cert {
 pub(crate) enum CertVerb {
     /// Make a key here and have the cluster issue its certificate
     Issue(CertIssue),
+    /// Renew a certificate with a new key at a client port, and replace its files together, if half of its life is over
+    Renew(CertRenew),
     /// List the issued certificates
     List,
     /// Refuse a key, or all keys of a principal, everywhere, and wait until every member says so
@@ -300,4 +302,29 @@ pub(crate) struct CertIssue {
     /// Replace existing files
     #[arg(long)]
     pub(crate) force: bool,
+}
+
+/// `countersign cert renew`
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("files").required(true).args(["dir", "bundle"])))]
+pub(crate) struct CertRenew {
+    /// The directory of NAME.pem, NAME.key and ca.pem, as `cert issue --out DIR` leaves it
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// Instead of DIR: one PEM file with the certificate, the authority's and the key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// Which certificate, if DIR holds several
+    #[arg(long, value_name = "NAME", conflicts_with = "bundle")]
+    pub(crate) name: Option<String>,
+    /// The client port of a member or of a remote guard; can be repeated, the next one is asked where one is not
+    /// reached
+    #[arg(long = "member", value_name = "HOST:PORT", required = true, value_parser = Address::parse)]
+    pub(crate) members: Vec<Address>,
+    /// Renew although half of its life is not over
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// After a renewal, run this program without a shell, 30 seconds at most; takes the rest of the line
+    #[arg(long, value_name = "CMD", num_args = 1.., allow_hyphen_values = true)]
+    pub(crate) then: Vec<std::ffi::OsString>,
 }

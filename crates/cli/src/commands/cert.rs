@@ -9,8 +9,9 @@ use countersign_pki::csr::{create_csr, csr_pem};
 use countersign_pki::key::KeyPair;
 
 use crate::admin_client::AdminClient;
-use crate::args::{Cert, CertIssue, CertVerb};
+use crate::args::{Cert, CertIssue, CertVerb, Target};
 use crate::commands::enforcement::{Change, complete, enforced, waiting};
+use crate::commands::renew;
 use crate::failure::{Failure, chain};
 use crate::files::{NewFile, Readers, check_absent, write};
 use crate::output::{Output, at_secs, by, now_millis, now_secs, or_dash};
@@ -21,6 +22,10 @@ pub(super) async fn run(args: Cert, output: Output) -> Result<(), Failure> {
         CertVerb::Issue(issue) => {
             let role = role(&issue)?;
             issue_certificate(&client()?, &issue, &role, output).await
+        }
+        CertVerb::Renew(renew) => {
+            not_asked_by_admins(&args.target)?;
+            renew::run(&renew, output).await
         }
         CertVerb::List => {
             let list: Vec<CertificateInfo> = client()?.get("/v1/certificates").await?;
@@ -44,6 +49,20 @@ pub(super) async fn run(args: Cert, output: Output) -> Result<(), Failure> {
         }
         CertVerb::Revoke { what } => revoke(&client()?, &what, output).await,
     }
+}
+
+/// A renewal is asked for at a client port with the certificate itself: an admin's ways to a member mean nothing there.
+fn not_asked_by_admins(target: &Target) -> Result<(), Failure> {
+    let Target { data, server, identity, identity_key, ca, remember } = target;
+    let given = data.is_some() || server.is_some() || identity.is_some() || identity_key.is_some() || ca.is_some();
+    if given || *remember {
+        return Err(Failure::usage(
+            "`cert renew` asks a client port, with the certificate that it renews",
+            "name the port with --member, and leave out --data, --server, --identity, --identity-key, --ca and \
+             --remember",
+        ));
+    }
+    Ok(())
 }
 
 /// A key by its SHA-256, or a principal by its kind and name.

@@ -228,6 +228,8 @@ fn misdirected(elsewhere: &Elsewhere) -> Response {
 
 /// Problem details (RFC 9457), with a code and, for a refused connection, its failure id.
 fn problem(status: StatusCode, title: &str, code: &str, failure_id: Option<FailureId>) -> Response {
+    // As it is printed everywhere, and as `countersign explain` takes it.
+    let failure_id = failure_id.map(|id| id.to_string());
     let details = Problem { r#type: "about:blank", title, status: status.as_u16(), code, failure_id };
     let text = serde_json::to_string(&details).unwrap_or_default();
     let content = (header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -241,7 +243,7 @@ struct Problem<'a> {
     status: u16,
     code: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    failure_id: Option<FailureId>,
+    failure_id: Option<String>,
 }
 
 /// Speaks HTTP until the connection ends. Once `end` does, no further request is taken.
