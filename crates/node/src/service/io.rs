@@ -20,6 +20,8 @@ pub struct UnauthenticatedCaller {
     pub(crate) proof: SponsorProof,
     pub(crate) remote: SocketAddr,
     pub(crate) attempt: FailureId,
+    /// Whether its source has failed too often: its refusals are counted, not told again.
+    pub(crate) repeated: bool,
     /// How many requests this connection has made.
     requests: Arc<AtomicUsize>,
 }
@@ -67,7 +69,13 @@ impl Connected for Served<PeerStream> {
 impl Connected for Served<EnrollStream> {
     type ConnectInfo = UnauthenticatedCaller;
     fn connect_info(&self) -> UnauthenticatedCaller {
-        let requests = Arc::default();
-        UnauthenticatedCaller { proof: self.0.proof(), remote: self.0.remote(), attempt: self.0.attempt(), requests }
+        let Self(stream) = self;
+        UnauthenticatedCaller {
+            proof: stream.proof(),
+            remote: stream.remote(),
+            attempt: stream.attempt(),
+            repeated: stream.repeated(),
+            requests: Arc::default(),
+        }
     }
 }
