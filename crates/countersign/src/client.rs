@@ -30,17 +30,26 @@ const PING_AFTER: Duration = Duration::from_secs(20);
 const PING_MAX: Duration = Duration::from_secs(10);
 /// Members that one renewal asks at most.
 const RENEWAL_ASKS_MAX: usize = 16;
+/// How long a member may take to renew a certificate: longer than it looks for a leader.
+const RENEWAL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A principal with a certificate, as a program outside the cluster. Clones are the same client.
 #[derive(Debug, Clone)]
 pub struct Client {
     dialer: ClientDialer,
+    patience: Duration,
 }
 
 impl Client {
     /// A client that dials so.
     pub const fn new(dialer: ClientDialer) -> Self {
-        Self { dialer }
+        Self { dialer, patience: RENEWAL_PATIENCE }
+    }
+
+    /// With another time that each member has to renew a certificate, before the next one is asked.
+    #[must_use]
+    pub fn with_renewal_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// With a certificate and its key, and the authorities that it trusts, all PEM: what `countersign cert issue`
@@ -93,7 +102,7 @@ impl Client {
     fn renewed(&self, chain: impl Iterator<Item = Vec<u8>>, key: &KeyPair) -> Result<RenewedCertificate, RenewError> {
         let chain: Vec<Vec<u8>> = chain.collect();
         let dialer = self.dialer.renewed(Arc::new(Credential::new(chain.iter().cloned(), key)?))?;
-        Ok(RenewedCertificate { chain, client: Self { dialer } })
+        Ok(RenewedCertificate { chain, client: Self { dialer, ..self.clone() } })
     }
 }
 
