@@ -11,7 +11,10 @@ use countersign::{Client, KeyPair, Suffrage, VOTERS};
 use countersign_api::admin::RefusalInfo;
 use countersign_api::cluster::certificates_server::{Certificates, CertificatesServer};
 use countersign_api::cluster::{RenewReply, RenewRequest};
+use countersign_control::NewCertificate;
+use countersign_core::limits::{FAILURES_PER_SOURCE_MINUTE_MAX, HANDSHAKE_MILLIS_MAX, HANDSHAKES_IN_FLIGHT_MAX};
 use countersign_core::name::Address;
+use countersign_core::principal::Role;
 use countersign_net::{
     AcceptorLimits, ClientAcceptor, ClientConnection, Clock, Endpoint, LoggedRefusals, SystemClock, Trust,
 };
@@ -22,7 +25,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use support::{Node, PATIENCE, Plain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_stream::StreamExt;
@@ -32,7 +35,7 @@ use tonic::{Request, Response, Status};
 /// Shorter than anything that is waited for in vain.
 const SHORT: Duration = Duration::from_millis(500);
 /// Attempts of one source that may fail in a minute, on each port.
-const BUDGET: usize = countersign_core::limits::FAILURES_PER_SOURCE_MINUTE_MAX as usize;
+const BUDGET: usize = FAILURES_PER_SOURCE_MINUTE_MAX as usize;
 
 fn key() -> KeyPair {
     KeyPair::generate(KeyAlgorithm::default()).unwrap()
@@ -140,14 +143,25 @@ impl Write for Log {
 
 /// A client of the HTTPS port without a certificate.
 async fn anonymous(node: &Node, authority: &[u8]) -> TlsStream<TcpStream> {
+    let port = node.member().https_addr().unwrap();
+    anonymous_on(TcpStream::connect(port).await.unwrap(), authority).await
+}
+
+async fn anonymous_on(socket: TcpStream, authority: &[u8]) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from(authority.to_vec())).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let config = config.with_root_certificates(roots).with_no_client_auth();
-    let port = node.member().https_addr().unwrap();
-    let socket = TcpStream::connect(port).await.unwrap();
-    TlsConnector::from(Arc::new(config)).connect(ServerName::from(port.ip()), socket).await.unwrap()
+    let name = ServerName::from(socket.peer_addr().unwrap().ip());
+    TlsConnector::from(Arc::new(config)).connect(name, socket).await.unwrap()
+}
+
+/// The certificate of the cluster's authority.
+async fn authority(node: &Node) -> Vec<u8> {
+    let role = Role::parse("client/any").unwrap();
+    let wanted = NewCertificate { role, spki: key().spki(), ttl_secs: Some(600) };
+    node.control().issue_certificate(wanted).await.unwrap().authority
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -155,10 +169,7 @@ async fn attack_callers_without_certificates_fill_the_log() {
     log();
     let node = Node::bootstrap("n1").await;
     node.converged(1).await;
-    let key = key();
-    let role = countersign_core::principal::Role::parse("client/any").unwrap();
-    let wanted = countersign_control::NewCertificate { role, spki: key.spki(), ttl_secs: Some(600) };
-    let authority = node.control().issue_certificate(wanted).await.unwrap().authority;
+    let authority = authority(&node).await;
     let port = node.member().https_addr().unwrap().to_string();
     for at in 0..2 * BUDGET {
         let host = if at % 2 == 0 { &port } else { "evil.example" };
@@ -231,4 +242,30 @@ async fn attack_joiners_past_their_budget_fill_the_record_of_refusals() {
     assert!(kept < 4, "{kept} of the last hundred");
     let counted = node.member().node_for_testing().refusals.counts();
     assert!(counted.contains(&("enrollment", 7)), "{counted:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_one_source_takes_all_places_of_the_https_port() {
+    let node = Node::bootstrap("n1").await;
+    node.converged(1).await;
+    let authority = authority(&node).await;
+    let port = node.member().https_addr().unwrap();
+    // The kernel keeps more of them than there are places.
+    let mut silent = Vec::new();
+    for _ in 0..HANDSHAKES_IN_FLIGHT_MAX + 10 {
+        silent.push(TcpStream::connect(port).await.unwrap());
+    }
+    let elsewhere = TcpSocket::new_v4().unwrap();
+    elsewhere.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let socket = elsewhere.connect(port).await.unwrap();
+    let asked = async {
+        let mut tls = anonymous_on(socket, &authority).await;
+        tls.write_all(format!("GET /metrics HTTP/1.1\r\nhost: {port}\r\n\r\n").as_bytes()).await.unwrap();
+        let mut got = String::new();
+        let _ = tls.read_to_string(&mut got).await;
+        got
+    };
+    // Before the first of the others has taken too long.
+    let answered = tokio::time::timeout(Duration::from_millis(HANDSHAKE_MILLIS_MAX / 2), asked).await;
+    assert!(answered.expect("there is no place").starts_with("HTTP/1.1 200"));
 }

@@ -54,10 +54,15 @@ impl HttpsRefusals {
         Self { endpoint, gate }
     }
 
+    /// Whether one more refusal of this source is told: so many are in a minute.
+    fn is_told(&self, source: SocketAddr) -> bool {
+        self.gate.charge(source) == Charge::Taken
+    }
+
     /// Puts a refusal on record. Past so many of this source, it is counted alone.
     fn record(&self, mut attempt: Attempt, failure: Failure) -> FailureId {
         let failure_id = attempt.failure_id();
-        attempt.repeated = self.gate.charge(attempt.source) != Charge::Taken;
+        attempt.repeated = !self.is_told(attempt.source);
         self.endpoint.refusals().record(attempt.record(failure));
         failure_id
     }
@@ -85,6 +90,17 @@ impl HttpsPeer {
             attempt.principal = self.proof.as_ref().map(|proof| proof.principal().clone());
             self.refusals.record(attempt, Failure { refusal, detail: Some("on the HTTPS port".to_owned()) })
         })
+    }
+
+    /// Whether it is to be told in the log that a request of this peer is refused. A source has so many refusals in a
+    /// minute; each question is one.
+    pub fn is_told(&self) -> bool {
+        self.refusals.is_told(self.remote)
+    }
+
+    /// Whether the cluster knows the peer now.
+    pub fn is_known(&self) -> bool {
+        matches!(self.verified(), Some(Ok(_)))
     }
 
     /// The peer as judged now: asked for each request, so that an evicted admin's open connection is of no use.

@@ -1,12 +1,13 @@
 //! Authenticated streams as tonic wants them. Who is at the other end travels with each call, as a request extension.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use countersign_core::id::FailureId;
+use countersign_core::id::{FailureId, NodeId};
 use countersign_core::limits::ENROLLMENT_REQUESTS_MAX;
 use countersign_guard::Caller;
 use countersign_net::{EnrollStream, PeerStream, SponsorProof};
@@ -35,6 +36,21 @@ impl UnauthenticatedCaller {
             return Err(Status::resource_exhausted("too many requests on one connection"));
         }
         Ok(caller.clone())
+    }
+
+    /// Logs that a request of this caller failed.
+    pub(crate) fn failed(&self, what: &str, why: &dyn Display) {
+        let Self { remote, attempt, .. } = self;
+        if self.repeated {
+            tracing::debug!(%remote, failure_id = %attempt, reason = %why, "{what}");
+        } else {
+            tracing::warn!(%remote, failure_id = %attempt, reason = %why, "{what}");
+        }
+    }
+
+    /// The same, of one that says it is this node.
+    pub(crate) fn return_failed(&self, node: NodeId, what: &str, why: &dyn Display) {
+        self.failed(what, &format_args!("{why} (node {node})"));
     }
 }
 
