@@ -66,12 +66,13 @@ pub(crate) async fn spawn(node: &Node, address: SocketAddr, settings: &Settings)
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((socket, remote)) => {
+                    let Some(share) = refusals.share(remote) else { continue };
                     let (refusals, certificate) = (Arc::clone(&refusals), shown(files.as_deref()));
                     let names = names_of(&local, &certificate, &served);
                     let app = app.clone().layer(Extension(Site(names)));
                     tasks.spawn(async move {
                         serve(&refusals, app, certificate, socket, remote).await;
-                        drop(place);
+                        drop((place, share));
                     });
                 }
                 Err(error) => {
