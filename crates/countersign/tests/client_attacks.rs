@@ -4,10 +4,13 @@
 mod support;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use countersign::{Client, KeyPair, Suffrage, VOTERS};
+use axum::Router;
+use axum::routing::get;
+use countersign::{Client, KeyPair, Services, Suffrage, VOTERS};
 use countersign_api::admin::RefusalInfo;
 use countersign_api::cluster::certificates_server::{Certificates, CertificatesServer};
 use countersign_api::cluster::{RenewReply, RenewRequest};
@@ -21,8 +24,9 @@ use countersign_net::{
 use countersign_pki::key::KeyAlgorithm;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use support::rules::rule;
 use support::{Node, PATIENCE, Plain};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -268,4 +272,56 @@ async fn attack_one_source_takes_all_places_of_the_https_port() {
     // Before the first of the others has taken too long.
     let answered = tokio::time::timeout(Duration::from_millis(HANDSHAKE_MILLIS_MAX / 2), asked).await;
     assert!(answered.expect("there is no place").starts_with("HTTP/1.1 200"));
+}
+
+/// Counts the requests whose handlers have not ended.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attack_byte_of_another_request_hides_the_end_of_its_connection() {
+    let under_way = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&under_way);
+    let wait = async move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+        let _under_way = UnderWay(counted.clone());
+        std::future::pending::<()>().await;
+    };
+    let app = Router::new().route("/wait", get(wait));
+    let node = Node::bootstrap_serving("n1", |_| Services::builder().http(app).build()).await;
+    node.add_rule(rule("all", "client/*", "read", "service:/*")).await;
+    let authority = authority(&node).await;
+    let port = node.member().client_addr().unwrap();
+    let (role, pair) = (Role::parse("client/pay").unwrap(), key());
+    let wanted = NewCertificate { role, spki: pair.spki(), ttl_secs: Some(600) };
+    let leaf = node.control().issue_certificate(wanted).await.unwrap().leaf;
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from(authority)).unwrap();
+    let der = PrivateKeyDer::try_from(pair.to_pkcs8().unwrap().expose().to_vec()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let config = config.with_root_certificates(roots);
+    let config = Arc::new(config.with_client_auth_cert(vec![CertificateDer::from(leaf)], der).unwrap());
+    // With the first bytes of another request behind it, the server reads no more until it has answered.
+    for behind in ["", "G"] {
+        let socket = TcpStream::connect(port).await.unwrap();
+        let mut tls =
+            TlsConnector::from(Arc::clone(&config)).connect(ServerName::from(port.ip()), socket).await.unwrap();
+        let request = format!("GET /wait HTTP/1.1\r\nhost: {port}\r\n\r\n{behind}");
+        tls.write_all(request.as_bytes()).await.unwrap();
+        node.until(|_| under_way.load(Ordering::SeqCst) > 0).await;
+        match behind {
+            "" => drop(tls),
+            _ => {
+                node.revoke(pair.id()).await;
+                assert_eq!(tls.read(&mut [0]).await.unwrap_or_default(), 0, "the connection is cut");
+            }
+        }
+        node.until(|_| under_way.load(Ordering::SeqCst) == 0).await;
+    }
 }
