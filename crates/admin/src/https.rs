@@ -42,7 +42,8 @@ use crate::routes::{Port, Row, Terms, router};
 
 /// How long a connection may be silent.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// How long a connection lasts of a caller that the cluster does not know, whatever happens on it: places are few, and it needs one answer.
+/// How long a connection lasts of a caller that the cluster does not know, whatever happens on it: places are few, and
+/// it needs one answer.
 const ANONYMOUS_MAX: Duration = Duration::from_secs(10);
 /// How long the body of a request may take to arrive, unless it is long.
 const BODY_MAX: Duration = Duration::from_millis(ADMIN_BODY_MILLIS_MAX);

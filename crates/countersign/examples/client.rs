@@ -1,5 +1,5 @@
-//! A client of a cluster: one certificate, any member that answers. `cargo run --example client -- pay.pem pay.key ca.pem
-//! MEMBER:PORT...`, with client ports of members.
+//! A client of a cluster: one certificate, any member that answers. `cargo run --example client -- pay.pem pay.key
+//! ca.pem MEMBER:PORT...`, with client ports of members.
 
 use countersign::{Address, Client};
 use countersign_api::cluster::WhoamiRequest;

@@ -119,7 +119,8 @@ async fn every_call_is_answered_only_to_the_callers_of_its_row() {
         seen.push_str(&row);
         seen.push('\n');
     }
-    let header = "Calls of the cluster port under the protocols enroll (e) and peer (p), and of the client port (c), by:\n\
+    let header = "Calls of the cluster port under the protocols enroll (e) and peer (p), and of the client port (c), \
+                  by:\n\
                   an unauthenticated caller, an evicted node, a client without a rule, a client with exactly the rule\n\
                   for it, a broker, an admin who is no super-user any more, an admin, a learner, a voter. A letter\n\
                   where the call got past authorization.\n\n";

@@ -22,8 +22,8 @@ use crate::verifier::ChainVerifier;
 
 const DEADLINE: Duration = Duration::from_millis(HANDSHAKE_MILLIS_MAX);
 
-/// Dials under any protocol, with any certificate or none, and trusts every server. `Ok` if it was let in; on a client port, if the
-/// handshake has ended at this end.
+/// Dials under any protocol, with any certificate or none, and trusts every server. `Ok` if it was let in; on a client
+/// port, if the handshake has ended at this end.
 pub async fn dial_unchecked(
     address: &Address,
     alpn: Alpn,

@@ -383,11 +383,13 @@ mod tests {
         client.write_all(b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n").await.unwrap();
         assert!(answered(&mut client).await.starts_with("HTTP/1.1 202"));
         for byte in *b"abcd" {
+            // why: the clock is paused, and this moves it
             tokio::time::sleep(HEAD_MAX * 2 / 3).await;
             client.write_all(&[byte]).await.unwrap();
         }
         assert_eq!(read.recv().await.unwrap().unwrap(), Bytes::from_static(b"abcd"));
         // The next request is as good as the first.
+        // why: the clock is paused, and this moves it
         tokio::time::sleep(HEAD_MAX * 2).await;
         client.write_all(b"POST /b HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").await.unwrap();
         assert!(answered(&mut client).await.starts_with("HTTP/1.1 202"));
@@ -397,6 +399,7 @@ mod tests {
     async fn head_that_came_with_the_last_one_has_its_own_time() {
         let slow = |request: Request<Body>| async move {
             if request.uri().path() == "/slow" {
+                // why: the clock is paused, and this moves it
                 tokio::time::sleep(HEAD_MAX * 2).await;
             }
             StatusCode::NO_CONTENT.into_response()
@@ -409,6 +412,7 @@ mod tests {
         // A handler that does not read the body leaves no deadline behind.
         client.write_all(b"POST /three HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc").await.unwrap();
         assert!(answered(&mut client).await.starts_with("HTTP/1.1 204"));
+        // why: the clock is paused, and this moves it
         tokio::time::sleep(HEAD_MAX * 2).await;
         client.write_all(b"GET /four HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         assert!(answered(&mut client).await.starts_with("HTTP/1.1 204"), "the silence was cut");
@@ -425,6 +429,7 @@ mod tests {
             let begun = tokio::time::Instant::now();
             // It drips, and nothing is answered any more.
             while client.write_all(b"G").await.is_ok() && begun.elapsed() < IDLE_MAX {
+                // why: the clock is paused, and this moves it
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
             assert!(begun.elapsed() < HEAD_MAX * 2, "{before:?}: {:?}", begun.elapsed());

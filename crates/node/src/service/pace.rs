@@ -1,8 +1,8 @@
 //! A connection whose other end must speak in time: its first byte, and each head of a request of HTTP/1.1 once that
 //! has begun. Between requests it may be silent for longer; hyper ends that silence.
 //!
-//! HTTP/2 has no bound of its own before its preface (RFC 9113 section 3.4). Within a head it sends no answers to pings,
-//! so a ping ends a head that does not end.
+//! HTTP/2 has no bound of its own before its preface (RFC 9113 section 3.4). Within a head it sends no answers to
+//! pings, so a ping ends a head that does not end.
 
 use std::io;
 use std::pin::Pin;
