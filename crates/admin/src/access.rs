@@ -252,8 +252,17 @@ impl Asker {
     }
 }
 
+/// Logs that a request of a caller is refused of which the cluster knows nothing: so many of a source in a minute.
+pub(super) fn log_refused(peer: &HttpsPeer, message: &str) {
+    if peer.is_told() {
+        tracing::warn!(remote = %peer.remote, reason = message, "admin request refused");
+    } else {
+        tracing::debug!(remote = %peer.remote, reason = message, "admin request refused");
+    }
+}
+
 fn refused(peer: &HttpsPeer, status: StatusCode, code: &str, message: String) -> AdminError {
-    tracing::warn!(remote = %peer.remote, %message, "admin request refused");
+    log_refused(peer, &message);
     AdminError::new(status, code, message, "issue one on a voter: `countersign cert issue --admin NAME`")
 }
 

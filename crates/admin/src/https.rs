@@ -13,7 +13,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Extension, RawPathParams, Request, State};
-use axum::http::StatusCode;
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::MethodRouter;
@@ -33,7 +34,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 
 use crate::ServeError;
-use crate::access::{Access, Admin, Asked, Asker, Checked};
+use crate::access::{Access, Admin, Asked, Asker, Checked, log_refused};
 use crate::body::received;
 use crate::https_files::HttpsFiles;
 use crate::problem::{AdminError, new_request, numbered};
@@ -41,7 +42,8 @@ use crate::routes::{Port, Row, Terms, router};
 
 /// How long a connection may be silent.
 const IDLE_MAX: Duration = Duration::from_secs(10);
-/// How long a connection without a certificate lasts, whatever happens on it: places are few, and it needs one answer.
+/// How long a connection lasts of a caller that the cluster does not know, whatever happens on it: places are few, and
+/// it needs one answer.
 const ANONYMOUS_MAX: Duration = Duration::from_secs(10);
 /// How long the body of a request may take to arrive, unless it is long.
 const BODY_MAX: Duration = Duration::from_millis(ADMIN_BODY_MILLIS_MAX);
@@ -70,12 +72,13 @@ pub(crate) async fn spawn(
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((socket, remote)) => {
+                    let Some(share) = refusals.share(remote) else { continue };
                     let (refusals, certificate) = (Arc::clone(&refusals), shown(files.as_deref()));
                     let names = names_of(&local, &certificate, &served);
                     let app = app.clone().layer(Extension(Site(names)));
                     tasks.spawn(async move {
                         serve(&refusals, app, certificate, socket, remote).await;
-                        drop(place);
+                        drop((place, share));
                     });
                 }
                 Err(error) => {
@@ -129,7 +132,7 @@ async fn serve(
 ) {
     match accept_https(refusals, certificate, socket, remote).await {
         Ok((stream, peer)) => {
-            let lasts = peer.verified().is_none().then_some(ANONYMOUS_MAX);
+            let lasts = (!peer.is_known()).then_some(ANONYMOUS_MAX);
             if let Err(error) = serve_http(stream, app.layer(Extension(peer)), IDLE_MAX, lasts).await {
                 tracing::debug!(%remote, %error, "HTTPS connection ended");
             }
@@ -179,10 +182,15 @@ async fn check(
     request: Request,
     next: Next,
 ) -> Response {
-    match new_request() {
+    let mut answer = match new_request() {
         Ok(number) => numbered(checked(&row, number, &peer, params.ok(), request, next).await, number),
         Err(error) => error.into_response(),
+    };
+    // Its place is for others, also where it was known when it came.
+    if !peer.is_known() {
+        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     }
+    answer
 }
 
 async fn checked(
@@ -248,7 +256,7 @@ fn is_for_here(peer: &HttpsPeer, request: &Request) -> Result<(), Elsewhere> {
 
 fn misdirected(peer: &HttpsPeer, elsewhere: &Elsewhere) -> AdminError {
     let message = elsewhere.to_string();
-    tracing::warn!(remote = %peer.remote, message, "admin request refused");
+    log_refused(peer, &message);
     let next = match elsewhere {
         Elsewhere::NoHost => "send one `Host`",
         Elsewhere::Host(_) => "ask by a host in the certificate of this port, or name the host in `[https] names`",

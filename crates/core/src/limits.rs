@@ -114,6 +114,8 @@ pub const RECENT_REQUESTS_MAX: usize = 65_536;
 pub const ADMIN_BODY_MILLIS_MAX: u64 = 10_000;
 /// Handshakes of members and principals under way at once.
 pub const HANDSHAKES_IN_FLIGHT_MAX: usize = 256;
+/// Connections of one source to the HTTPS port at once.
+pub const HTTPS_PER_SOURCE_MAX: usize = 64;
 /// Enrollment connections under way at once.
 pub const ENROLLMENTS_IN_FLIGHT_MAX: usize = 64;
 /// Enrollment connections of one source under way at once; the rest is for joiners elsewhere.

@@ -28,19 +28,28 @@ use tower::Service;
 /// Silence after which a member is asked whether it is there, and how long it may take to say so, while calls wait.
 const PING_AFTER: Duration = Duration::from_secs(20);
 const PING_MAX: Duration = Duration::from_secs(10);
-/// Members that one renewal asks at most.
-const RENEWAL_ASKS_MAX: usize = 16;
+/// Voters that one renewal asks at most because others named them.
+const NAMED_ASKS_MAX: usize = 16;
+/// How long a member may take to renew a certificate: longer than it looks for a leader.
+const RENEWAL_PATIENCE: Duration = Duration::from_secs(30);
 
 /// A principal with a certificate, as a program outside the cluster. Clones are the same client.
 #[derive(Debug, Clone)]
 pub struct Client {
     dialer: ClientDialer,
+    patience: Duration,
 }
 
 impl Client {
     /// A client that dials so.
     pub const fn new(dialer: ClientDialer) -> Self {
-        Self { dialer }
+        Self { dialer, patience: RENEWAL_PATIENCE }
+    }
+
+    /// With another time that each member has to renew a certificate, before the next one is asked.
+    #[must_use]
+    pub fn with_renewal_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// With a certificate and its key, and the authorities that it trusts, all PEM: what `countersign cert issue`
@@ -66,23 +75,26 @@ impl Client {
     }
 
     /// Renews the certificate for `key`, a new one, at one of these members, given by their client ports. A member that
-    /// cannot issue certificates names voters, which are asked next. The certificate in use goes on until its end.
+    /// cannot issue certificates names voters, of which a few are asked next. One that does not answer is given up
+    /// ([`Client::with_renewal_patience`]). The certificate in use goes on until its end.
     ///
     /// # Errors
     /// What the last of them said. Whatever fails, nothing was changed at this end.
     pub async fn renew(&self, members: &[Address], key: &KeyPair) -> Result<RenewedCertificate, RenewError> {
         let csr = create_csr(key)?;
-        let (mut to_ask, mut known) = (VecDeque::from(members.to_vec()), BTreeSet::new());
+        let (mut given, mut named, mut known) = (members.iter(), Named::default(), BTreeSet::new());
         let mut last = RenewError::NoMember;
-        while let Some(member) = to_ask.pop_front() {
-            if known.len() >= RENEWAL_ASKS_MAX || !known.insert(member.clone()) {
+        while let Some(member) = given.next().cloned().or_else(|| named.next(&known)) {
+            if !known.insert(member.clone()) {
                 continue;
             }
-            let mut certificates = CertificatesClient::new(self.channel([member]));
-            match certificates.renew(RenewRequest { csr: csr.clone().into() }).await {
+            let mut certificates = CertificatesClient::new(self.channel([member.clone()]));
+            let asked = certificates.renew(RenewRequest { csr: csr.clone().into() });
+            let silent = |_| Status::deadline_exceeded(format!("`{member}` did not answer in time"));
+            match tokio::time::timeout(self.patience, asked).await.map_err(silent).flatten() {
                 Ok(reply) => return self.renewed(reply.into_inner().chain.iter().map(|der| der.to_vec()), key),
                 Err(status) => {
-                    to_ask.extend(voters(&status));
+                    named.answers.push_back(voters(&status));
                     last = RenewError::Member(Box::new(status));
                 }
             }
@@ -93,12 +105,38 @@ impl Client {
     fn renewed(&self, chain: impl Iterator<Item = Vec<u8>>, key: &KeyPair) -> Result<RenewedCertificate, RenewError> {
         let chain: Vec<Vec<u8>> = chain.collect();
         let dialer = self.dialer.renewed(Arc::new(Credential::new(chain.iter().cloned(), key)?))?;
-        Ok(RenewedCertificate { chain, client: Self { dialer } })
+        Ok(RenewedCertificate { chain, client: Self { dialer, ..self.clone() } })
+    }
+}
+
+/// The voters that answers name, of each answer one in its turn: an answer with many hides those of no other.
+#[derive(Default)]
+struct Named {
+    answers: VecDeque<VecDeque<Address>>,
+    /// How many were given out.
+    asked: usize,
+}
+
+impl Named {
+    /// The next one that is not `known`, unless so many were given out.
+    fn next(&mut self, known: &BTreeSet<Address>) -> Option<Address> {
+        while self.asked < NAMED_ASKS_MAX {
+            let mut answer = self.answers.pop_front()?;
+            let next = answer.pop_front();
+            if !answer.is_empty() {
+                self.answers.push_back(answer);
+            }
+            if let Some(next) = next.filter(|next| !known.contains(next)) {
+                self.asked += 1;
+                return Some(next);
+            }
+        }
+        None
     }
 }
 
 /// The voters that an answer names.
-fn voters(status: &Status) -> Vec<Address> {
+fn voters(status: &Status) -> VecDeque<Address> {
     let named = status.metadata().get(VOTERS).and_then(|named| named.to_str().ok()).unwrap_or_default();
     named.split(',').filter_map(|address| Address::parse(address.trim()).ok()).collect()
 }

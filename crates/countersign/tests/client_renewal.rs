@@ -63,7 +63,7 @@ async fn a_client_renews_over_its_own_connection_and_the_old_certificate_goes_on
     // At a member that may not lead: it passes the command on, and the leader signs.
     let follower = nodes.iter().find(|node| node.member().node().0 == 2).unwrap();
     follower.knows(1).await;
-    let renewed = renew(&client.dialer, &follower).await.unwrap();
+    let renewed = renew(&client.dialer, follower).await.unwrap();
     assert_eq!(renewed.chain.len(), 2);
     for node in &nodes {
         node.knows(2).await;

@@ -9,7 +9,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use countersign_core::id::FailureId;
-use countersign_core::limits::{FAILURES_PER_SOURCE_MINUTE_MAX, HANDSHAKE_MILLIS_MAX, HANDSHAKES_IN_FLIGHT_MAX};
+use countersign_core::limits::{
+    FAILURES_PER_SOURCE_MINUTE_MAX, HANDSHAKE_MILLIS_MAX, HANDSHAKES_IN_FLIGHT_MAX, HTTPS_PER_SOURCE_MAX,
+};
 use countersign_core::name::{Address, Host};
 use countersign_core::peer::{Proof, Refusal, VerifiedPeer, Wanted};
 use countersign_core::time::UnixMillis;
@@ -19,13 +21,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use crate::attempt::{Attempt, Failure};
-use crate::budget::Charge;
+use crate::budget::{Charge, Source};
 use crate::config::{client_config_for, server_config_for};
 use crate::credential::Credential;
 use crate::dial_error::{DialCause, DialError, Foreign};
 use crate::dialer::attempt_as_client;
 use crate::endpoint::Endpoint;
 use crate::gate::Gate;
+use crate::share::{Share, Shares};
 use crate::sni;
 use crate::verifier::ChainVerifier;
 
@@ -41,23 +44,44 @@ pub enum HttpsCertificate {
     Operator(Arc<Credential>),
 }
 
-/// Keeps the refusals of an HTTPS port on record, so many of one source in a minute.
+/// Keeps the refusals of an HTTPS port on record, so many of one source in a minute, and the shares of sources.
 pub struct HttpsRefusals {
     endpoint: Endpoint,
     gate: Gate,
+    shares: Arc<Shares<Source>>,
+}
+
+/// A connection's part of the share of its source; given back when dropped.
+pub struct HttpsShare {
+    _share: Share<Source>,
 }
 
 impl HttpsRefusals {
     /// For a port of this endpoint.
     pub fn new(endpoint: Endpoint) -> Self {
         let gate = Gate::new(HANDSHAKES_IN_FLIGHT_MAX, FAILURES_PER_SOURCE_MINUTE_MAX);
-        Self { endpoint, gate }
+        Self { endpoint, gate, shares: Shares::new(HTTPS_PER_SOURCE_MAX) }
+    }
+
+    /// A part for one more connection of this source. None if it has its share of the places, which is on record.
+    pub fn share(&self, source: SocketAddr) -> Option<HttpsShare> {
+        let share = self.shares.take(Source::of(source.ip()));
+        if share.is_none() {
+            let detail = Some("on the HTTPS port".to_owned());
+            self.record(Attempt::new(source), Failure { refusal: Refusal::Overloaded, detail });
+        }
+        share.map(|share| HttpsShare { _share: share })
+    }
+
+    /// Whether one more refusal of this source is told: so many are in a minute.
+    fn is_told(&self, source: SocketAddr) -> bool {
+        self.gate.charge(source) == Charge::Taken
     }
 
     /// Puts a refusal on record. Past so many of this source, it is counted alone.
     fn record(&self, mut attempt: Attempt, failure: Failure) -> FailureId {
         let failure_id = attempt.failure_id();
-        attempt.repeated = self.gate.charge(attempt.source) != Charge::Taken;
+        attempt.repeated = !self.is_told(attempt.source);
         self.endpoint.refusals().record(attempt.record(failure));
         failure_id
     }
@@ -85,6 +109,17 @@ impl HttpsPeer {
             attempt.principal = self.proof.as_ref().map(|proof| proof.principal().clone());
             self.refusals.record(attempt, Failure { refusal, detail: Some("on the HTTPS port".to_owned()) })
         })
+    }
+
+    /// Whether it is to be told in the log that a request of this peer is refused. A source has so many refusals in a
+    /// minute; each question is one.
+    pub fn is_told(&self) -> bool {
+        self.refusals.is_told(self.remote)
+    }
+
+    /// Whether the cluster knows the peer now.
+    pub fn is_known(&self) -> bool {
+        matches!(self.verified(), Some(Ok(_)))
     }
 
     /// The peer as judged now: asked for each request, so that an evicted admin's open connection is of no use.

@@ -167,6 +167,7 @@ pub struct EnrollStream {
     proof: SponsorProof,
     remote: SocketAddr,
     attempt: FailureId,
+    repeated: bool,
 }
 
 /// What a request that was made for this connection is bound to.
@@ -204,7 +205,7 @@ impl EnrollStream {
         attempt: &mut Attempt,
     ) -> Self {
         let inner = Timed { session, deadline: Box::pin(deadline), _place: place };
-        Self { inner, proof, remote: attempt.source, attempt: attempt.failure_id() }
+        Self { inner, proof, remote: attempt.source, attempt: attempt.failure_id(), repeated: attempt.repeated }
     }
 
     /// What a request over this connection is bound to.
@@ -215,6 +216,11 @@ impl EnrollStream {
     /// The attempt's id; the other end prints the same.
     pub const fn attempt(&self) -> FailureId {
         self.attempt
+    }
+
+    /// Whether its source has failed too often: what is refused on it is counted, not told again.
+    pub const fn repeated(&self) -> bool {
+        self.repeated
     }
 
     /// Where the other end is.

@@ -363,3 +363,46 @@ async fn a_member_without_a_certificate_does_not_answer() {
     let record = server.refused().await;
     assert_eq!((record.refusal, Some(record.failure_id)), (Refusal::NotReady, error.failure_id));
 }
+
+/// While places are free a source past its budget is let in. It fills no log: what it fails at is counted.
+#[tokio::test]
+async fn attack_source_past_its_budget_fills_the_log_with_failures() {
+    let mut cluster = Cluster::new();
+    let change = |l: &mut AcceptorLimits| {
+        l.failures_per_source_minute = 2;
+        l.handshake = Duration::from_millis(300);
+    };
+    let mut server = cluster.serve_with(1, limits(change)).await;
+    let evicted = cluster.evict(3);
+    server.endpoint.publish(evicted, rig::NOW).unwrap();
+    let (member, gone) = (&cluster.nodes[&2], &cluster.nodes[&3]);
+    // On each port: no protocol of ours, a stall, and a certificate that counts no more.
+    for port in [server.address, server.client_address] {
+        let _stalled = [TcpStream::connect(port).await.unwrap(), TcpStream::connect(port).await.unwrap()];
+        for _ in 0..2 {
+            let record = server.refused().await;
+            assert_eq!((record.refusal, record.repeated), (Refusal::Deadline, false), "{port}");
+        }
+        for _ in 0..3 {
+            Raw::new(&[b"smtp"]).answer(port).await.unwrap_err();
+            let record = server.refused().await;
+            assert_eq!((record.refusal, record.repeated), (Refusal::Protocol, true), "{port}");
+        }
+        let _silent = TcpStream::connect(port).await.unwrap();
+        let record = server.refused().await;
+        assert_eq!((record.refusal, record.repeated), (Refusal::Deadline, true), "{port}");
+    }
+    let told = Raw::of(gone, &[Alpn::Peer.id()]).answer(server.address).await.unwrap();
+    assert!(matches!(told, FirstFrame::Refused { .. }), "{told:?}");
+    let record = server.refused().await;
+    assert_eq!((record.refusal, record.repeated), (Refusal::Evicted, true));
+    let _refused = Raw::of(gone, &[b"h2"]).connect(server.client_address).await.unwrap();
+    let record = server.refused().await;
+    assert_eq!((record.refusal, record.repeated), (Refusal::Evicted, true));
+    // What a joiner is refused later is known to be one more failure, too.
+    Raw::new(&[Alpn::Enroll.id()]).answer(server.address).await.unwrap();
+    assert!(server.enrollments.recv().await.unwrap().repeated());
+    // A member behind the same address is served.
+    let mut served = Raw::of(member, &[Alpn::Peer.id()]).connect(server.address).await.unwrap();
+    assert!(matches!(first_frame(&mut served).await, Ok(FirstFrame::Welcome { .. })));
+}

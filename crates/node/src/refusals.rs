@@ -94,8 +94,12 @@ impl RefusalLog {
         counts
     }
 
-    /// Keeps a refused enrollment.
+    /// Counts a refused enrollment, and keeps it unless its source has failed too often.
     pub(crate) fn enrollment(&self, caller: &UnauthenticatedCaller, why: &Refused) {
+        *self.lock().enrollments.entry("enrollment").or_default() += 1;
+        if caller.repeated {
+            return;
+        }
         self.keep(RefusalInfo {
             failure_id: caller.attempt.to_string(),
             at_millis: SystemClock.now().0,
@@ -107,7 +111,6 @@ impl RefusalLog {
             detail: None,
             next: advice_enrollment(why).to_owned(),
         });
-        *self.lock().enrollments.entry("enrollment").or_default() += 1;
     }
 
     fn keep(&self, info: RefusalInfo) {

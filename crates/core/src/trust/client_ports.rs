@@ -29,8 +29,12 @@ impl TrustState {
     /// Records where clients reach a member, or that it serves none.
     pub(super) fn set_client_port(&mut self, node: NodeId, address: Option<&Address>) {
         match address {
-            Some(address) => drop(self.client_ports.insert(node, address.clone())),
-            None => drop(self.client_ports.remove(&node)),
+            Some(address) => {
+                self.client_ports.insert(node, address.clone());
+            }
+            None => {
+                self.client_ports.remove(&node);
+            }
         }
         self.revise();
     }

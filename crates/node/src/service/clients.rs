@@ -260,7 +260,10 @@ where
     let read = heads.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let answering = read.as_ref().map(Heads::answering);
-        let answered = answer(request.map(Body::new));
+        let answered = answer(request.map(|body| match &answering {
+            Some(answering) => answering.with_body(Body::new(body)),
+            None => Body::new(body),
+        }));
         async move {
             let answered: Response = answered.await;
             Ok::<_, Infallible>(match answering {
@@ -333,4 +336,105 @@ fn refused((refusal, why): (Refusal, &str), failure_id: FailureId, grpc: bool) -
     }
     let code = if busy { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::FORBIDDEN };
     problem(code, why, refusal.label(), Some(failure_id))
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Bytes;
+    use http_body_util::BodyExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
+    use super::*;
+
+    /// The other end of a connection of HTTP/1.1 on which `answer` is served.
+    fn http1<A, F>(answer: A) -> DuplexStream
+    where
+        A: Fn(Request<Body>) -> F + Clone + Send + 'static,
+        F: Future<Output = Response> + Send + 'static,
+    {
+        let (client, server) = tokio::io::duplex(4096);
+        let end = std::future::pending();
+        tokio::spawn(speak(server, HttpVersion::Http1, ClientLimits::default(), answer, end));
+        client
+    }
+
+    /// The head of the next answer, without a body.
+    async fn answered(client: &mut DuplexStream) -> String {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            match client.read_u8().await {
+                Ok(byte) => head.push(byte),
+                Err(_) => break,
+            }
+        }
+        String::from_utf8(head).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn body_read_on_after_its_answer_is_no_head_that_is_slow() {
+        let (sender, mut read) = tokio::sync::mpsc::unbounded_channel();
+        let mut client = http1(move |request| {
+            let sender = sender.clone();
+            async move {
+                tokio::spawn(
+                    async move { sender.send(request.into_body().collect().await.map(|body| body.to_bytes())) },
+                );
+                StatusCode::ACCEPTED.into_response()
+            }
+        });
+        client.write_all(b"POST /a HTTP/1.1\r\nhost: x\r\ncontent-length: 4\r\n\r\n").await.unwrap();
+        assert!(answered(&mut client).await.starts_with("HTTP/1.1 202"));
+        for byte in *b"abcd" {
+            // why: the clock is paused, and this moves it
+            tokio::time::sleep(HEAD_MAX * 2 / 3).await;
+            client.write_all(&[byte]).await.unwrap();
+        }
+        assert_eq!(read.recv().await.unwrap().unwrap(), Bytes::from_static(b"abcd"));
+        // The next request is as good as the first.
+        // why: the clock is paused, and this moves it
+        tokio::time::sleep(HEAD_MAX * 2).await;
+        client.write_all(b"POST /b HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        assert!(answered(&mut client).await.starts_with("HTTP/1.1 202"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn head_that_came_with_the_last_one_has_its_own_time() {
+        let slow = |request: Request<Body>| async move {
+            if request.uri().path() == "/slow" {
+                // why: the clock is paused, and this moves it
+                tokio::time::sleep(HEAD_MAX * 2).await;
+            }
+            StatusCode::NO_CONTENT.into_response()
+        };
+        let mut client = http1(slow);
+        client.write_all(b"GET /slow HTTP/1.1\r\nhost: x\r\n\r\nGET /two HTTP/1.1\r\n").await.unwrap();
+        assert!(answered(&mut client).await.starts_with("HTTP/1.1 204"));
+        client.write_all(b"host: x\r\n\r\n").await.unwrap();
+        assert!(answered(&mut client).await.starts_with("HTTP/1.1 204"), "the second head was cut");
+        // A handler that does not read the body leaves no deadline behind.
+        client.write_all(b"POST /three HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc").await.unwrap();
+        assert!(answered(&mut client).await.starts_with("HTTP/1.1 204"));
+        // why: the clock is paused, and this moves it
+        tokio::time::sleep(HEAD_MAX * 2).await;
+        client.write_all(b"GET /four HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        assert!(answered(&mut client).await.starts_with("HTTP/1.1 204"), "the silence was cut");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attack_head_that_never_ends_is_cut_wherever_it_begins() {
+        let gone = |_: Request<Body>| async { StatusCode::NO_CONTENT.into_response() };
+        for before in
+            ["", "GET / HTTP/1.1\r\nhost: x\r\n\r\n", "POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\na"]
+        {
+            let mut client = http1(gone);
+            client.write_all(before.as_bytes()).await.unwrap();
+            let begun = tokio::time::Instant::now();
+            // It drips, and nothing is answered any more.
+            while client.write_all(b"G").await.is_ok() && begun.elapsed() < IDLE_MAX {
+                // why: the clock is paused, and this moves it
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            assert!(begun.elapsed() < HEAD_MAX * 2, "{before:?}: {:?}", begun.elapsed());
+        }
+    }
 }

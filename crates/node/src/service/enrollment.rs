@@ -116,14 +116,14 @@ impl Enrollment for EnrollmentService {
         };
         let JoinerCredential { key: csr_key, spki, foreign } = credential.map_err(|error| {
             let error = crate::chain(&error).to_string();
-            tracing::warn!(remote = %caller.remote, failure_id = %caller.attempt, %error, "enrollment refused");
+            caller.failed("enrollment refused", &error);
             let told = format!("the credential is not accepted; its log says why (failure id {})", caller.attempt);
             Status::invalid_argument(told)
         })?;
         let (leaf, exporter) = (caller.proof.leaf, caller.proof.exporter);
         let side = SponsorSide { leaf, exporter, csr_key, foreign };
         let sponsored = SponsoredRequest::check(request, &side, &trust.view).map_err(|error| {
-            tracing::warn!(remote = %caller.remote, failure_id = %caller.attempt, %error, "enrollment refused");
+            caller.failed("enrollment refused", &error);
             Status::permission_denied(error.to_string())
         })?;
         let request = sponsored.into_request();
@@ -150,7 +150,7 @@ impl Enrollment for EnrollmentService {
                 reply = self.refused(&caller, &why);
             }
             Err(error) => {
-                tracing::warn!(remote = %caller.remote, failure_id = %caller.attempt, %error, "enrollment failed");
+                caller.failed("enrollment failed", &error);
                 return Err(not_now(&error));
             }
         }
@@ -177,9 +177,9 @@ impl Enrollment for EnrollmentService {
             return Err(Status::failed_precondition("not a voter: ask another member"));
         }
         let channel = ReturnChannel { leaf: caller.proof.leaf, exporter: caller.proof.exporter };
-        let (remote, failure_id) = (caller.remote, caller.attempt);
+        let remote = caller.remote;
         let refused = |why: &Refused| {
-            tracing::warn!(%remote, %failure_id, %node, reason = %why, "return refused");
+            caller.return_failed(node, "return refused", why);
             Ok(Response::new(ReturnReply {
                 refused: encode_refusal(why),
                 reason: why.to_string(),
@@ -190,7 +190,7 @@ impl Enrollment for EnrollmentService {
             Ok(returning) => returning.into_command(),
             Err(ReturnError::Refused(why)) => return refused(&why),
             Err(error) => {
-                tracing::warn!(%remote, %failure_id, %node, %error, "return refused");
+                caller.return_failed(node, "return refused", &error);
                 return Err(Status::permission_denied(error.to_string()));
             }
         };
@@ -207,7 +207,7 @@ impl Enrollment for EnrollmentService {
             }
             Err(CommandError::Refused(why)) => refused(&why),
             Err(error) => {
-                tracing::warn!(%remote, %failure_id, %node, %error, "return failed");
+                caller.return_failed(node, "return failed", &error);
                 Err(not_now(&error))
             }
         }
@@ -224,9 +224,9 @@ impl EnrollmentService {
         let request: StoreReturn =
             decoded("store", store).map_err(|_| Status::invalid_argument("malformed request"))?;
         let (node, new) = (request.node, request.store);
-        let (remote, failure_id) = (caller.remote, caller.attempt);
+        let remote = caller.remote;
         let refused = |why: &Refused| {
-            tracing::warn!(%remote, %failure_id, %node, reason = %why, "return with a new store refused");
+            caller.return_failed(node, "return with a new store refused", why);
             Ok(Response::new(ReturnReply {
                 refused: encode_refusal(why),
                 reason: why.to_string(),
@@ -239,7 +239,7 @@ impl EnrollmentService {
             Ok(command) => command,
             Err(ReturnError::Refused(why)) => return refused(&why),
             Err(error) => {
-                tracing::warn!(%remote, %failure_id, %node, %error, "return with a new store refused");
+                caller.return_failed(node, "return with a new store refused", &error);
                 return Err(Status::permission_denied(error.to_string()));
             }
         };
@@ -258,7 +258,7 @@ impl EnrollmentService {
             }
             Err(CommandError::Refused(why)) => refused(&why),
             Err(error) => {
-                tracing::warn!(%remote, %failure_id, %node, %error, "return with a new store failed");
+                caller.return_failed(node, "return with a new store failed", &error);
                 Err(not_now(&error))
             }
         }
@@ -275,7 +275,7 @@ impl EnrollmentService {
     }
 
     fn refused(&self, caller: &UnauthenticatedCaller, why: &Refused) -> EnrollReply {
-        tracing::warn!(remote = %caller.remote, failure_id = %caller.attempt, reason = %why, "enrollment refused");
+        caller.failed("enrollment refused", why);
         self.refusals.enrollment(caller, why);
         EnrollReply {
             refused: encode_refusal(why),

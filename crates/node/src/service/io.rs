@@ -1,12 +1,13 @@
 //! Authenticated streams as tonic wants them. Who is at the other end travels with each call, as a request extension.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
-use countersign_core::id::FailureId;
+use countersign_core::id::{FailureId, NodeId};
 use countersign_core::limits::ENROLLMENT_REQUESTS_MAX;
 use countersign_guard::Caller;
 use countersign_net::{EnrollStream, PeerStream, SponsorProof};
@@ -20,6 +21,8 @@ pub struct UnauthenticatedCaller {
     pub(crate) proof: SponsorProof,
     pub(crate) remote: SocketAddr,
     pub(crate) attempt: FailureId,
+    /// Whether its source has failed too often: its refusals are counted, not told again.
+    pub(crate) repeated: bool,
     /// How many requests this connection has made.
     requests: Arc<AtomicUsize>,
 }
@@ -33,6 +36,21 @@ impl UnauthenticatedCaller {
             return Err(Status::resource_exhausted("too many requests on one connection"));
         }
         Ok(caller.clone())
+    }
+
+    /// Logs that a request of this caller failed.
+    pub(crate) fn failed(&self, what: &str, why: &dyn Display) {
+        let Self { remote, attempt, .. } = self;
+        if self.repeated {
+            tracing::debug!(%remote, failure_id = %attempt, reason = %why, "{what}");
+        } else {
+            tracing::warn!(%remote, failure_id = %attempt, reason = %why, "{what}");
+        }
+    }
+
+    /// The same, of one that says it is this node.
+    pub(crate) fn return_failed(&self, node: NodeId, what: &str, why: &dyn Display) {
+        self.failed(what, &format_args!("{why} (node {node})"));
     }
 }
 
@@ -67,7 +85,13 @@ impl Connected for Served<PeerStream> {
 impl Connected for Served<EnrollStream> {
     type ConnectInfo = UnauthenticatedCaller;
     fn connect_info(&self) -> UnauthenticatedCaller {
-        let requests = Arc::default();
-        UnauthenticatedCaller { proof: self.0.proof(), remote: self.0.remote(), attempt: self.0.attempt(), requests }
+        let Self(stream) = self;
+        UnauthenticatedCaller {
+            proof: stream.proof(),
+            remote: stream.remote(),
+            attempt: stream.attempt(),
+            repeated: stream.repeated(),
+            requests: Arc::default(),
+        }
     }
 }

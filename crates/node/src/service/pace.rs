@@ -7,10 +7,12 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use axum::body::{Body, Bytes, HttpBody};
+use hyper::body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
@@ -19,25 +21,82 @@ pub(super) const HEAD_MAX: Duration = Duration::from_secs(10);
 
 /// Whether the next bytes of a connection begin a head.
 #[derive(Clone, Default)]
-pub(super) struct Heads {
-    /// True from the end of a head until its answer is sent.
-    answering: Arc<AtomicBool>,
+pub(super) struct Heads(Arc<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    /// Heads that have come whole.
+    read: AtomicU64,
+    /// Requests under way: bodies that still come, and answers that are not sent yet.
+    under_way: AtomicUsize,
 }
 
-/// Lasts as long as a request is answered.
+/// Lasts as long as a half of a request is under way: its body, or its answer.
 pub(super) struct Answering(Heads);
 
 impl Heads {
-    /// A head has come whole.
+    /// A head has come whole; it is answered.
     pub(super) fn answering(&self) -> Answering {
-        self.answering.store(true, Ordering::Relaxed);
+        self.0.read.fetch_add(1, Ordering::Relaxed);
+        self.0.under_way.fetch_add(1, Ordering::Relaxed);
         Answering(self.clone())
+    }
+
+    fn read(&self) -> u64 {
+        self.0.read.load(Ordering::Relaxed)
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.0.under_way.load(Ordering::Relaxed) == 0
+    }
+}
+
+impl Answering {
+    /// The body of the same request, under way until it has come whole: its handler may read it on after the answer.
+    pub(super) fn with_body(&self, body: Body) -> Body {
+        if body.is_end_stream() {
+            return body;
+        }
+        self.0.0.under_way.fetch_add(1, Ordering::Relaxed);
+        Body::new(Coming { body, under_way: Some(Self(self.0.clone())) })
     }
 }
 
 impl Drop for Answering {
     fn drop(&mut self) {
-        self.0.answering.store(false, Ordering::Relaxed);
+        self.0.0.under_way.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The body of a request.
+struct Coming {
+    body: Body,
+    under_way: Option<Answering>,
+}
+
+impl HttpBody for Coming {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        // hyper tells the end of a body of known length only with the next head, if it was answered before that.
+        if self.body.is_end_stream() {
+            self.under_way = None;
+            return Poll::Ready(None);
+        }
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if !matches!(frame, Some(Ok(_))) || self.body.is_end_stream() {
+            self.under_way = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
@@ -51,17 +110,19 @@ pub(super) struct Paced<S> {
     deadline: Option<Pin<Box<Sleep>>>,
     /// Whether bytes of a head have come, and not its end.
     in_head: bool,
+    /// Heads that had come whole when this was looked at last: the deadline is none of theirs.
+    read: u64,
 }
 
 impl<S> Paced<S> {
     pub(super) fn new(stream: S, heads: Option<Heads>, within: Duration) -> Self {
         // why: it is the deadline
         let deadline = Some(Box::pin(tokio::time::sleep(within)));
-        Self { stream, heads, within, deadline, in_head: false }
+        Self { stream, heads, within, deadline, in_head: false, read: 0 }
     }
 
     fn awaits_head(&self) -> bool {
-        self.heads.as_ref().is_some_and(|heads| !heads.answering.load(Ordering::Relaxed))
+        self.heads.as_ref().is_some_and(Heads::is_awaited)
     }
 
     /// Bytes have come.
@@ -78,7 +139,8 @@ impl<S> Paced<S> {
 
 impl<S: AsyncRead + Unpin> AsyncRead for Paced<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.in_head && !self.awaits_head() {
+        let read = self.heads.as_ref().map_or(0, Heads::read);
+        if core::mem::replace(&mut self.read, read) != read {
             (self.in_head, self.deadline) = (false, None);
         }
         if let Some(deadline) = &mut self.deadline

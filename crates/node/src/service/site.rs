@@ -2,8 +2,7 @@
 //! page of another site could ask here in the name of a principal.
 //!
 //! - A request for another host is answered 421 (RFC 9110 section 15.5.20). It comes by a name that an attacker points
-//!   at
-//!   this address, or by a connection that a browser uses again for another host (RFC 9113 section 9.1.1).
+//!   at this address, or by a connection that a browser uses again for another host (RFC 9113 section 9.1.1).
 //! - A request that a page of another site makes is answered 403. A link that a person follows may come from anywhere:
 //!   it is let through to pages, and nowhere else.
 
