@@ -335,8 +335,7 @@ async fn https_port_answers_for_its_own_hosts_and_puts_refusals_on_record() {
     assert_eq!(answer.refused(), (403, "key-revoked".to_owned()));
     let told = answer.json::<Problem>().message;
     let id = told.split("(failure ").nth(1).unwrap().trim_end_matches(')').to_owned();
-    let record: RefusalInfo =
-        node.on_socket("GET", &format!("/v1/refusals/{id}"), "").await.json();
+    let record: RefusalInfo = node.on_socket("GET", &format!("/v1/refusals/{id}"), "").await.json();
     assert_eq!((record.reason.as_str(), record.detail.as_deref()), ("key-revoked", Some("on the HTTPS port")));
     assert!(record.principal.unwrap().ends_with("/admin/ada"));
     // TLS that fails is on record as well.

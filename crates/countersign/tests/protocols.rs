@@ -61,14 +61,11 @@ const PROTOCOLS: usize = 25;
 
 /// Every protocol, to a port that is called `host`.
 async fn protocols(host: &str, caller: &Identity) -> [Protocol; PROTOCOLS] {
-    let http1 = format!("POST /v1/tokens/rotate HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    let http1 =
+        format!("POST /v1/tokens/rotate HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     let http1 = http1.into_bytes();
-    let fields: [(&str, &[u8]); 4] = [
-        (":method", b"POST"),
-        (":scheme", b"https"),
-        (":authority", host.as_bytes()),
-        (":path", b"/v1/tokens/rotate"),
-    ];
+    let fields: [(&str, &[u8]); 4] =
+        [(":method", b"POST"), (":scheme", b"https"), (":authority", host.as_bytes()), (":path", b"/v1/tokens/rotate")];
     let http2 = [preface(), frame(HEADERS, END_HEADERS | END_STREAM, 1, &block(&fields))].concat();
     let ssh = b"SSH-2.0-OpenSSH_9.6\r\n".to_vec();
     let health = call(host, "/grpc.health.v1.Health/Check");
@@ -126,7 +123,8 @@ fn client_hello(caller: &Identity, offer: &[u8]) -> Vec<u8> {
 async fn initials(caller: &Identity, offer: &[u8]) -> Vec<Vec<u8>> {
     let captured = UdpSocket::bind(loopback()).await.unwrap();
     let quic = quinn::Endpoint::client(loopback()).unwrap();
-    let connecting = quic.connect_with(quic_config(caller, true, &[offer]), captured.local_addr().unwrap(), "localhost");
+    let connecting =
+        quic.connect_with(quic_config(caller, true, &[offer]), captured.local_addr().unwrap(), "localhost");
     let connecting = tokio::spawn(connecting.unwrap());
     let mut datagrams = Vec::new();
     for _ in 0..2 {
@@ -234,7 +232,9 @@ fn in_words(said: &Said) -> String {
     let mut rest = &said.bytes[..];
     match first_frame(rest) {
         Some(FirstFrame::Welcome { .. }) => words.push("Welcome".to_owned()),
-        Some(FirstFrame::Refused { code, .. }) => words.push(format!("Refused {}, {}", code.0, code.refusal().unwrap())),
+        Some(FirstFrame::Refused { code, .. }) => {
+            words.push(format!("Refused {}, {}", code.0, code.refusal().unwrap()))
+        }
         None => {}
     }
     if !words.is_empty() {

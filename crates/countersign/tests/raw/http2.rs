@@ -86,6 +86,8 @@ pub struct Sent {
     /// The code of the last GOAWAY.
     pub goaway: Option<u32>,
     pub ping_acks: usize,
+    /// The connection has ended.
+    pub ended: bool,
     pub settings: usize,
     pub settings_acks: usize,
 }
@@ -126,7 +128,8 @@ impl Sent {
     /// What became of a stream, in words.
     pub fn of(&self, stream: u32) -> String {
         let Some(Stream { status, body, ended, reset }) = self.streams.get(&stream) else { return "nothing".into() };
-        let status = status.map(|status| format!("{status}{}", if *body > 0 { " with a body" } else { " without a body" }));
+        let status =
+            status.map(|status| format!("{status}{}", if *body > 0 { " with a body" } else { " without a body" }));
         let reset = reset.map(|code| format!("RST_STREAM {}", named(code)));
         let open = (!ended && reset.is_none()).then(|| "goes on".to_owned());
         status.into_iter().chain(reset).chain(open).collect::<Vec<_>>().join(", ")
