@@ -77,7 +77,7 @@ impl Files {
     fn opens(&self, url: &str, flag: &str) -> Child {
         let files = ["--cert", &self.certificate, "--key", &self.key, "--cacert", &self.authorities];
         let mut command = Command::new("curl");
-        command.args(files).args(["-sS", "--no-buffer", "--max-time", "90", flag, url]);
+        command.args(files).args(["-sS", "--no-buffer", "--max-time", "60", flag, url]);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
         let mut first = [0; 6];
         child.stdout.as_mut().unwrap().read_exact(&mut first).unwrap();
@@ -251,7 +251,9 @@ fn stock_clients_are_served_by_a_remote_guard_as_by_members() {
     let mut streams = ["--http2", "--http1.1"].map(|flag| pay.opens(&format!("https://{target}/ticks"), flag));
     nodes[0].ask(&["cert", "revoke", &pay.key_id]).ok();
     for stream in &mut streams {
-        assert!(!stream.wait().unwrap().success(), "it ends as what it is, cut");
+        // 28 is curl's own patience.
+        let code = stream.wait().unwrap().code().unwrap();
+        assert!(![0, 28].contains(&code), "{code}: it ends as what it is, cut");
     }
     let mut rest = String::new();
     output.read_to_string(&mut rest).unwrap();
