@@ -1,6 +1,6 @@
-//! Stock gRPC clients at a live cluster of three, and at a remote guard of it: grpc-java, grpc-js and grpc-go, each with
-//! nothing but a certificate, its key and the certificate of the authority. `cargo xtask interop` installs them and
-//! runs this.
+//! Stock gRPC clients at a live cluster of three, and at a remote guard of it: grpc-java, grpc-js and grpc-go, each
+//! with nothing but a certificate, its key and the certificate of the authority. `cargo xtask interop` installs them
+//! and runs this.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -19,8 +19,8 @@ impl Reached {
         self.0.load(Ordering::SeqCst)
     }
 
-    /// `/free/echo` sends back what is sent to it, `/free/silent` reads nothing and never answers, both uncounted. Other
-    /// paths are answered 200.
+    /// `/free/echo` sends back what is sent to it, `/free/silent` reads nothing and never answers, both uncounted.
+    /// Other paths are answered 200.
     pub fn app(&self) -> Services {
         let counted = self.0.clone();
         let count = from_fn(move |request: Request, next: Next| {

@@ -45,7 +45,8 @@ impl Identity {
         Self { chain: chain.iter().map(|der| der.to_vec()).collect(), key }
     }
 
-    /// A stock client that trusts this identity's authority, offers these protocols, and shows the identity if it is to.
+    /// A stock client that trusts this identity's authority, offers these protocols, and shows the identity if it is
+    /// to.
     pub fn config(&self, shown: bool, protocols: &[&[u8]]) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from(self.chain.last().unwrap().clone())).unwrap();
