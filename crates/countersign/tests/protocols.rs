@@ -233,7 +233,7 @@ fn in_words(said: &Said) -> String {
     match first_frame(rest) {
         Some(FirstFrame::Welcome { .. }) => words.push("Welcome".to_owned()),
         Some(FirstFrame::Refused { code, .. }) => {
-            words.push(format!("Refused {}, {}", code.0, code.refusal().unwrap()))
+            words.push(format!("Refused {}, {}", code.0, code.refusal().unwrap()));
         }
         None => {}
     }

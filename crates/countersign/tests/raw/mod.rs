@@ -105,7 +105,7 @@ impl Said {
         let writing = async {
             let _ = write.write_all(bytes).await;
             let _ = write.flush().await;
-            std::future::pending::<()>().await
+            std::future::pending::<()>().await;
         };
         let reading = async {
             let (mut said, mut buffer) = (Self { bytes: vec![], alert: None, ended: false }, vec![0; 16 * 1024]);
