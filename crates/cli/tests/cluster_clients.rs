@@ -251,8 +251,8 @@ fn stock_clients_are_served_by_a_remote_guard_as_by_members() {
     let mut streams = ["--http2", "--http1.1"].map(|flag| (flag, pay.opens(&format!("https://{target}/ticks"), flag)));
     nodes[0].ask(&["cert", "revoke", &pay.key_id]).ok();
     for (flag, stream) in &mut streams {
-        // 28 is curl's own patience. In HTTP/2 curl 7.88 now and then takes the cut stream for a whole one, and it is not
-        // known why: here it has to end, and no more.
+        // 28 is curl's own patience. In HTTP/2 curl 7.88 now and then takes the cut stream for a whole one, and it is
+        // not known why: here it has to end, and no more.
         let code = stream.wait().unwrap().code().unwrap();
         assert!(code != 28 && (code != 0 || *flag == "--http2"), "{flag}, {code}: it ends as what it is, cut");
     }
