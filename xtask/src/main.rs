@@ -22,7 +22,7 @@ usage: cargo xtask <task>
   fix             format, and apply what clippy can
   tidy            only the rules that no compiler knows; seconds
   soak            what is too long for the gate: the benchmarks compile, every restore drill; ten minutes
-  interop         stock clients that are slow to install judge a live cluster; installs them; three minutes
+  interop         stock clients that are slow to install judge a live cluster; installs them; five minutes
   bench [args]    build and run the benchmarks of bench/
   load [args]     many callers on a cluster: calls per second, latencies, errors by kind";
 

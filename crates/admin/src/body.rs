@@ -41,7 +41,7 @@ pub(super) async fn received(
     loop {
         let next = tokio::time::timeout_at(begun + patience, parts.next()).await.map_err(|_| late(patience))?;
         let Some(part) = next else { break };
-        let part = part.map_err(|_| too_long(len_max))?;
+        let part = part.map_err(|_| broken())?;
         let len = body.len().saturating_add(part.len());
         if len > len_max {
             return Err(too_long(len_max));
@@ -65,8 +65,13 @@ fn longer(len_max: usize) -> Duration {
 }
 
 fn too_long(len_max: usize) -> AdminError {
-    let message = format!("the request's body is longer than {len_max} bytes, or broke off");
+    let message = format!("the request's body is longer than {len_max} bytes");
     AdminError::new(StatusCode::PAYLOAD_TOO_LARGE, "body", message, "send less")
+}
+
+fn broken() -> AdminError {
+    let message = "the request's body broke off, or is no chunked text";
+    AdminError::new(StatusCode::BAD_REQUEST, "body-broken", message, "repeat the command")
 }
 
 fn late(patience: Duration) -> AdminError {
@@ -97,6 +102,8 @@ mod tests {
         let bounds = Bounds::default();
         assert_eq!(status(received(with("12345"), 5, PATIENCE, &bounds).await), Ok(()));
         assert_eq!(status(received(with("123456"), 5, PATIENCE, &bounds).await), Err(413));
+        let cut = Body::from_stream(tokio_stream::once(Err::<String, _>(std::io::Error::other("cut"))));
+        assert_eq!(status(received(with(cut), 5, PATIENCE, &bounds).await), Err(400));
         let never = Body::from_stream(tokio_stream::pending::<Result<String, std::io::Error>>());
         let received = received(with(never), 5, Duration::from_millis(20), &bounds);
         let late = tokio::time::timeout(PATIENCE, received).await;

@@ -96,14 +96,18 @@ async fn serve(told: &[&str]) {
         _ => Start::Existing,
     };
     let (opened, _) = Member::open(settings, start).await.unwrap();
-    let app = Router::new()
+    let member = opened.serve(Services::builder().http(pages()).build()).await.unwrap();
+    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
+    member.shutdown().await;
+}
+
+/// What it shows.
+pub fn pages() -> Router {
+    Router::new()
         .route("/orders", get(orders))
         .route("/trials", get(async || Html(include_str!("../stacks/trials.html"))))
         .route("/secret", get(async || "never seen"))
-        .route("/ticks", get(ticks));
-    let member = opened.serve(Services::builder().http(app).build()).await.unwrap();
-    tokio::task::spawn_blocking(|| std::io::stdin().read_to_end(&mut Vec::new())).await.unwrap().unwrap();
-    member.shutdown().await;
+        .route("/ticks", get(ticks))
 }
 
 /// The page, the version of HTTP that it was asked in, and which process made it.
