@@ -35,7 +35,7 @@ pub(crate) fn run(binary: &Path) -> Result<Report> {
 
 async fn measure(binary: &Path) -> Result<Report> {
     let mut table = String::from(
-        "## Memory that callers make a member hold\n\n| what | by whom | resident before, MiB | at its highest, MiB | \
+        "## Memory that callers make a member hold\n\n| what | by | resident before, MiB | at its highest, MiB | \
          more by |\n|---|---|---:|---:|---:|\n",
     );
     let idle = row(binary, idle).await?;

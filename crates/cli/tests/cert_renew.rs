@@ -246,6 +246,14 @@ fn files_that_do_not_belong_together_are_not_renewed() {
     pay.renew(&member, &["--force", "--name", "pay"]).ok();
     assert_eq!(fs::read_to_string(pay.dir.join("shop.pem")).unwrap(), shop);
     failed(&pay.renew(&member, &["--data", path(&node.data)]), 2, &["asks a client port"]);
+    // Named one by one, too: they must lie together.
+    let [certificate, key, elsewhere] = [pay.dir.join("pay.pem"), pay.dir.join("pay.key"), world.path("ca.pem")];
+    let named = ["cert", "renew", "--identity", path(&certificate), "--key", path(&key), "--server", &member];
+    assert!(run(&named).ok().stdout.contains("not due until"));
+    let apart = [&named[..], &["--ca", path(&elsewhere)]].concat();
+    failed(&run(&apart), 2, &["pay/ca.pem", "into one directory"]);
+    failed(&run(&["cert", "renew", path(&pay.dir)]), 2, &["no member is named", "--server"]);
+    failed(&run(&["cert", "renew", "--server", &member]), 2, &["no files are named"]);
     failed(&run(&["cert", "renew", ".", "--member", &member]), 2, &["by its path"]);
 }
 

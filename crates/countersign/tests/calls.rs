@@ -120,9 +120,9 @@ async fn every_call_is_answered_only_to_the_callers_of_its_row() {
         seen.push('\n');
     }
     let header = "Calls of the cluster port, under the protocols enroll (e) and peer (p), and of the client port (c),\n\
-                  by: an unauthenticated caller, an evicted node, a client without a rule, a client with exactly the rule\n\
-                  for it, a broker, an admin who is no super-user any more, an admin, a learner, a voter. A letter\n\
-                  where the call got past authorization.\n\n";
+                  by: an unauthenticated caller, an evicted node, a client without a rule, a client with exactly\n\
+                  the rule for it, a broker, an admin who is no super-user any more, an admin, a learner, a voter.\n\
+                  A letter where the call got past authorization.\n\n";
     agrees_with_golden("calls.txt", &format!("{header}{seen}"));
 }
 

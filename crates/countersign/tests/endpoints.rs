@@ -316,7 +316,7 @@ async fn https_port_answers_for_its_own_hosts_and_puts_refusals_on_record() {
         exchanged(node.dial_https(&ada).await, asked).await
     };
     let own = ("host", https.to_string());
-    assert_eq!(asked("/v1/status", &[own.clone()]).await.status, 200);
+    assert_eq!(asked("/v1/status", std::slice::from_ref(&own)).await.status, 200);
     for elsewhere in ["evil.example".to_owned(), format!("evil.example:{}", https.port()), "127.0.0.1".to_owned()] {
         let answer = asked("/v1/status", &[("host", elsewhere.clone())]).await;
         assert_eq!(answer.refused(), (421, "misdirected".to_owned()), "{elsewhere}: {answer:?}");

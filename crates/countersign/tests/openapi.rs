@@ -143,7 +143,8 @@ fn schemas_have_the_fields_of_their_types() {
         "learners": []});
     let made = json!({"by": "admin/root", "taken_by": 1, "at_millis": 1});
     let on_leaf = json!({"authority": null, "made": made});
-    let member = json!({"node": 1, "name": "n1", "role": "voter", "converged": true, "addresses": [], "client_address": "127.0.0.1:7102",
+    let member = json!({"node": 1, "name": "n1", "role": "voter", "converged": true, "addresses": [],
+                         "client_address": "127.0.0.1:7102",
         "hosts": [], "unproved": [],
         "labels": {}, "holds_authority": true, "certificate_not_after": 1, "certificate_issued": on_leaf,
         "admitted_by": null, "admitted_at_millis": 1, "token_made": null, "identity": "00", "this": true});

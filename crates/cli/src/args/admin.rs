@@ -306,10 +306,10 @@ pub(crate) struct CertIssue {
 
 /// `countersign cert renew`
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("files").required(true).args(["dir", "bundle"])))]
 pub(crate) struct CertRenew {
-    /// The directory of NAME.pem, NAME.key and ca.pem, as `cert issue --out DIR` leaves it
-    #[arg(value_name = "DIR")]
+    /// The directory of NAME.pem, NAME.key and ca.pem, as `cert issue --out DIR` leaves it; or name them with
+    /// --identity, --key and --ca
+    #[arg(value_name = "DIR", conflicts_with = "bundle")]
     pub(crate) dir: Option<PathBuf>,
     /// Instead of DIR: one PEM file with the certificate, the authority's and the key
     #[arg(long, value_name = "FILE")]
@@ -317,9 +317,12 @@ pub(crate) struct CertRenew {
     /// Which certificate, if DIR holds several
     #[arg(long, value_name = "NAME", conflicts_with = "bundle")]
     pub(crate) name: Option<String>,
+    /// With --identity: the key, DIR/NAME.key
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: Option<PathBuf>,
     /// The client port of a member or of a remote guard; can be repeated, the next one is asked where one is not
-    /// reached
-    #[arg(long = "member", value_name = "HOST:PORT", required = true, value_parser = Address::parse)]
+    /// reached. --server names one, too
+    #[arg(long = "member", value_name = "HOST:PORT", value_parser = Address::parse)]
     pub(crate) members: Vec<Address>,
     /// Renew although half of its life is not over
     #[arg(long)]

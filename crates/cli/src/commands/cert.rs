@@ -9,7 +9,7 @@ use countersign_pki::csr::{create_csr, csr_pem};
 use countersign_pki::key::KeyPair;
 
 use crate::admin_client::AdminClient;
-use crate::args::{Cert, CertIssue, CertVerb, Target};
+use crate::args::{Cert, CertIssue, CertVerb};
 use crate::commands::enforcement::{Change, complete, enforced, waiting};
 use crate::commands::renew;
 use crate::failure::{Failure, chain};
@@ -23,10 +23,7 @@ pub(super) async fn run(args: Cert, output: Output) -> Result<(), Failure> {
             let role = role(&issue)?;
             issue_certificate(&client()?, &issue, &role, output).await
         }
-        CertVerb::Renew(renew) => {
-            not_asked_by_admins(&args.target)?;
-            renew::run(&renew, output).await
-        }
+        CertVerb::Renew(renew) => renew::run(&args.target, &renew, output).await,
         CertVerb::List => {
             let list: Vec<CertificateInfo> = client()?.get("/v1/certificates").await?;
             output.show(&list, |text| {
@@ -49,20 +46,6 @@ pub(super) async fn run(args: Cert, output: Output) -> Result<(), Failure> {
         }
         CertVerb::Revoke { what } => revoke(&client()?, &what, output).await,
     }
-}
-
-/// A renewal is asked for at a client port with the certificate itself: an admin's ways to a member mean nothing there.
-fn not_asked_by_admins(target: &Target) -> Result<(), Failure> {
-    let Target { data, server, identity, identity_key, ca, remember } = target;
-    let given = data.is_some() || server.is_some() || identity.is_some() || identity_key.is_some() || ca.is_some();
-    if given || *remember {
-        return Err(Failure::usage(
-            "`cert renew` asks a client port, with the certificate that it renews",
-            "name the port with --member, and leave out --data, --server, --identity, --identity-key, --ca and \
-             --remember",
-        ));
-    }
-    Ok(())
 }
 
 /// A key by its SHA-256, or a principal by its kind and name.

@@ -21,17 +21,13 @@ use serde::Serialize;
 
 use self::identity::{Files, Identity};
 use self::swap::Pending;
-use crate::args::CertRenew;
+use crate::args::{CertRenew, Target};
 use crate::failure::{Exit, Failure, chain};
 use crate::output::{Output, at_secs, now_secs};
 
-pub(super) async fn run(args: &CertRenew, output: Output) -> Result<(), Failure> {
-    let files = match (&args.dir, &args.bundle) {
-        (Some(dir), _) => Files::Directory { dir: dir.clone(), name: args.name.clone() },
-        (None, Some(bundle)) => Files::Bundle(bundle.clone()),
-        (None, None) => return Err(Failure::usage("no files are named", "give DIR, or --bundle FILE")),
-    };
-    let wanted = Renewal { files: &files, members: &args.members, force: args.force, then: &args.then };
+pub(super) async fn run(target: &Target, args: &CertRenew, output: Output) -> Result<(), Failure> {
+    let (files, members) = (files(target, args)?, members(target, args)?);
+    let wanted = Renewal { files: &files, members: &members, force: args.force, then: &args.then };
     let done = renew(&wanted).await?;
     output.show(&done, |text| match &done.state {
         State::NotDue { due_at } => {
@@ -56,6 +52,55 @@ pub(super) async fn run(args: &CertRenew, output: Output) -> Result<(), Failure>
         )),
         Some(Then::Succeeded) | None => Ok(()),
     }
+}
+
+/// The files, which lie in one directory: they are replaced together.
+fn files(target: &Target, args: &CertRenew) -> Result<Files, Failure> {
+    let Target { data, identity, identity_key, ca, remember, .. } = target;
+    if data.is_some() || identity_key.is_some() || *remember {
+        let next =
+            "leave --data, --identity-key and --remember out: a client asks a client port by its own certificate";
+        return Err(Failure::usage("these flags are of admins", next));
+    }
+    if let Some(bundle) = &args.bundle {
+        let alone = identity.is_none() && args.key.is_none() && ca.is_none();
+        let more = || Failure::usage("--bundle has all of them in one file", "leave --identity, --key and --ca out");
+        return if alone { Ok(Files::Bundle(bundle.clone())) } else { Err(more()) };
+    }
+    let (dir, name) = match (&args.dir, identity) {
+        (Some(dir), _) => (dir.clone(), args.name.clone()),
+        (None, Some(identity)) => {
+            let dir = identity.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            let name = identity.file_stem().and_then(|name| name.to_str()).map(str::to_owned);
+            (dir.to_owned(), name)
+        }
+        (None, None) => return Err(Failure::usage("no files are named", "give DIR, --identity FILE or --bundle FILE")),
+    };
+    let named = name.clone().unwrap_or_default();
+    let of = |file: String| dir.join(file);
+    let own =
+        [(identity, of(format!("{named}.pem"))), (&args.key, of(format!("{named}.key"))), (ca, of("ca.pem".into()))];
+    for (given, expected) in own {
+        if given.as_ref().is_some_and(|given| *given != expected && dir.join(given) != expected) {
+            let next = "put NAME.pem, NAME.key and ca.pem into one directory: they are replaced together";
+            return Err(Failure::usage(format!("`{}` is expected", expected.display()), next));
+        }
+    }
+    Ok(Files::Directory { dir, name })
+}
+
+fn members(target: &Target, args: &CertRenew) -> Result<Vec<Address>, Failure> {
+    let mut members = args.members.clone();
+    if let Some(server) = &target.server {
+        let malformed = |reason| {
+            Failure::usage(format!("`--server {server}`: {reason}"), "write HOST:PORT, IPv6 addresses in brackets")
+        };
+        members.push(Address::parse(server).map_err(malformed)?);
+    }
+    if members.is_empty() {
+        return Err(Failure::usage("no member is named", "give its client port: --server HOST:PORT"));
+    }
+    Ok(members)
 }
 
 /// What one step is to do.
