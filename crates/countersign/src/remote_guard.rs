@@ -67,6 +67,15 @@ pub enum RemoteGuardError {
         CONNECT_DEADLINE.as_secs()
     )]
     Untold,
+    /// Members say that this service may not know the rules.
+    #[error(
+        "members refuse this service: {why}; a rule lets it: `countersign acl add --principal broker/HOST --action read \
+         --any policy`"
+    )]
+    Refused {
+        /// What the last of them said.
+        why: String,
+    },
     /// The address cannot be bound.
     #[error("`{address}` cannot be bound")]
     Bind {
@@ -126,6 +135,8 @@ impl RemoteGuard {
         if controllers.is_empty() {
             return Err(RemoteGuardError::NoController);
         }
+        // A rule that was just put in may not be known to each of them yet.
+        let denials = controllers.len().saturating_mul(2).saturating_add(1);
         let endpoint = Arc::new(watch::Sender::new(None));
         let mut told = endpoint.subscribe();
         let (turn, followed) = (AtomicUsize::new(0), Arc::default());
@@ -142,7 +153,13 @@ impl RemoteGuard {
                 never = follower.run() => match never {},
             }
         });
-        let told = tokio::time::timeout(CONNECT_DEADLINE, told.wait_for(Option::is_some)).await;
+        let told = tokio::select! {
+            told = tokio::time::timeout(CONNECT_DEADLINE, told.wait_for(Option::is_some)) => told,
+            why = inner.denied(denials) => {
+                tasks.stop();
+                return Err(RemoteGuardError::Refused { why });
+            }
+        };
         let Some(endpoint) = told.ok().and_then(Result::ok).and_then(|endpoint| endpoint.clone()) else {
             tasks.stop();
             return Err(RemoteGuardError::Untold);

@@ -323,6 +323,12 @@ async fn https_port_answers_for_its_own_hosts_and_puts_refusals_on_record() {
         // Probes come by whatever name.
         assert_eq!(asked("/healthz", &[("host", elsewhere)]).await.status, 200);
     }
+    // Names that the settings add, as a proxy asks by them.
+    for (host, status) in
+        [("console.example:8443", 200), ("console.example", 421), ("proxy.example", 200), ("proxy.example:8443", 421)]
+    {
+        assert_eq!(asked("/v1/status", &[("host", host.to_owned())]).await.status, status, "{host}");
+    }
     for (name, value) in [("sec-fetch-site", "cross-site".to_owned()), ("origin", "https://evil.example".to_owned())] {
         let answer = asked("/v1/status", &[own.clone(), (name, value)]).await;
         assert_eq!(answer.refused(), (403, "cross-site".to_owned()), "{name}");

@@ -82,6 +82,7 @@ fn settings(data: &TempDir, name: &Name, files: Option<FilesMode>, lifetimes: Li
     Settings {
         name: Some(name.clone()),
         https_addr: Some(any),
+        https_names: vec!["console.example:8443".parse().unwrap(), "proxy.example".parse().unwrap()],
         node_ttl_secs: lifetimes.node_ttl_secs,
         cache_ttl_secs: lifetimes.cache_ttl_secs,
         lease: lifetimes.lease,

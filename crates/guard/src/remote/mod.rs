@@ -5,7 +5,7 @@
 
 mod cache;
 mod feed;
-mod watch;
+mod follow;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -14,6 +14,7 @@ use std::sync::Arc;
 use countersign_core::lease::LeaseClock;
 use countersign_core::time::UnixMillis;
 use countersign_core::trust::view::View;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use crate::guard::Guard;
@@ -38,9 +39,17 @@ pub trait Controllers: Send + Sync + 'static {
     fn enforce(&self, view: &Arc<View>, time: UnixMillis) -> bool;
 }
 
+/// How often members said that this guard may not know the rules.
+#[derive(Default)]
+struct Denied {
+    times: usize,
+    last: String,
+}
+
 /// A guard outside the cluster, and what keeps it informed.
 pub struct RemoteGuard {
     guard: Guard,
+    denied: watch::Sender<Denied>,
     feed: Arc<Feed>,
     controllers: Arc<dyn Controllers>,
 }
@@ -51,7 +60,7 @@ impl RemoteGuard {
         let lease = Arc::new(LeaseClock::default());
         let feed = Arc::new(Feed::new(Arc::clone(&lease), Arc::clone(&time)));
         let guard = Guard::new(Arc::clone(&feed) as Arc<dyn crate::source::Source>, lease, time);
-        Self { guard, feed, controllers }
+        Self { guard, denied: watch::Sender::default(), feed, controllers }
     }
 
     /// The guard. A session for a principal that it was not asked about before needs [`Guard::fetch`] first.
@@ -61,7 +70,18 @@ impl RemoteGuard {
 
     /// Follows the cluster, from one member to the next, until dropped.
     pub async fn run(&self) -> core::convert::Infallible {
-        watch::follow(self).await
+        follow::follow(self).await
+    }
+
+    /// Ends once members have denied this guard the rules `times` in all, since it began; with what the last of them
+    /// said.
+    pub async fn denied(&self, times: usize) -> String {
+        let mut denied = self.denied.subscribe();
+        match denied.wait_for(|denied| denied.times >= times).await {
+            Ok(denied) => denied.last.clone(),
+            // The sender lives as long as this does.
+            Err(_) => String::new(),
+        }
     }
 
     /// Questions that were sent to members so far: one for each principal that was not known, however many waited for

@@ -17,7 +17,7 @@ use countersign_core::trust::command::FEATURE_LEVEL;
 use countersign_core::trust::view::View;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use tonic::{Code, Streaming};
 
 use super::{ConnectError, RemoteGuard};
 
@@ -55,6 +55,14 @@ impl From<tonic::Status> for Lost {
 pub(super) async fn follow(guard: &RemoteGuard) -> Infallible {
     loop {
         let Err(why) = follow_one(guard).await;
+        if let Lost::Member(status) = &why
+            && status.code() == Code::PermissionDenied
+        {
+            guard.denied.send_modify(|denied| {
+                denied.times = denied.times.saturating_add(1);
+                status.message().clone_into(&mut denied.last);
+            });
+        }
         tracing::warn!(error = %why, "the cluster is not followed: rules known here count until the lease ends");
         guard.feed.channel.send_replace(None);
         // why: nothing tells when a member can be reached again
