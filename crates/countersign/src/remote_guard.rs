@@ -69,8 +69,8 @@ pub enum RemoteGuardError {
     Untold,
     /// Members say that this service may not know the rules.
     #[error(
-        "members refuse this service: {why}; a rule lets it: `countersign acl add --principal broker/HOST --action read \
-         --any policy`"
+        "members refuse this service: {why}; a rule lets it: `countersign acl add --principal broker/HOST --action \
+         read --any policy`"
     )]
     Refused {
         /// What the last of them said.
