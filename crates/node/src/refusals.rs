@@ -77,7 +77,7 @@ impl RefusalLog {
         self.lock().recent.iter().rev().find(|info| info.failure_id == id).cloned()
     }
 
-    /// The newest refusals of a source that are no older than `secs`, the oldest first, [`LISTED_MAX`] at most.
+    /// The newest refusals of a source that are no older than `secs`, the oldest first, 100 at most.
     pub fn of_source(&self, source: RefusedSource, secs: u64) -> Vec<RefusalInfo> {
         let begin = SystemClock.now().minus_secs(secs).0;
         let kept = self.lock();
