@@ -23,6 +23,7 @@ use countersign_core::limits::{ADMIN_BODY_MILLIS_MAX, HANDSHAKES_IN_FLIGHT_MAX};
 use countersign_core::name::Host;
 use countersign_core::peer::Refusal;
 use countersign_core::trust::view::View;
+use countersign_net::acceptor::pause_after;
 use countersign_net::https::{HttpsCertificate, HttpsPeer, HttpsRefusals, accept_https};
 use countersign_node::service::site::{self, Elsewhere, Named, Names, ServedName, Target};
 use countersign_node::{Endpoints, Local, Node, Settings, bind_again, chain};
@@ -81,11 +82,7 @@ pub(crate) async fn spawn(
                         drop((place, share));
                     });
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept HTTPS connections");
-                    // why: out of descriptors, accepting again at once would only spin
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
+                Err(error) => pause_after(&error).await,
             }
         }
     });

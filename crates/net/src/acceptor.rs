@@ -145,8 +145,9 @@ impl Acceptor {
     }
 }
 
-/// Out of descriptors or memory, accepting again at once would only spin; other errors concern one connection.
-pub(crate) async fn pause_after(error: &io::Error) {
+/// Waits 50 ms after an accept that failed for want of descriptors or memory, where accepting again at once would only
+/// spin. An error of one connection costs no wait: otherwise a peer that resets its connections would delay the others.
+pub async fn pause_after(error: &io::Error) {
     let of_one_connection = matches!(
         error.kind(),
         io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
